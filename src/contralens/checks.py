@@ -1,0 +1,38 @@
+"""One style of error: what is wrong, where, and what to do next, in one line."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from typing import Any
+
+
+class InputError(ValueError):
+    """Something that the user gave is wrong. The command line prints it as one line and exits with code 2."""
+
+
+class ImageError(InputError):
+    """An image that cannot be decoded. It is counted, listed and skipped; a run never dies of it."""
+
+
+def nearest(name: str, known: Iterable[str], most: int = 3) -> str:
+    """A hint with the known names closest to `name`, ready to append to an error.
+
+    >>> nearest("resnet5", ["resnet50", "vit"])
+    '; did you mean resnet50?'
+    >>> nearest("zzz", ["resnet50"])
+    ''
+    """
+    found = difflib.get_close_matches(name, list(known), n=most, cutoff=0.5)
+    return f"; did you mean {' or '.join(found)}?" if found else ""
+
+
+def require(module: str, extra: str) -> Any:
+    """Import an optional dependency, or say which pip command installs it."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as e:
+        raise InputError(
+            f"this needs the package {e.name}, which is not installed: pip install 'contralens[{extra}]'"
+        ) from e
