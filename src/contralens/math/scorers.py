@@ -1,0 +1,205 @@
+"""Scorers: exemplars, image embeddings (I,D) and text embeddings (C,D) to a score (N,C); the label is the argmax.
+
+A scorer is a plain function. Rows of `texts` are used as given, never re-normalised. A neuron without any exemplar
+scores NaN everywhere and is never labeled. Where activations weigh exemplars, the rule for signed activations is:
+negative ones count 0, and a neuron whose exemplars all count 0 has them weighed equally.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from contralens.checks import InputError, nearest
+from contralens.math.tensors import blocks, combine, matrix
+from contralens.types import Exemplars
+
+Scorer = Callable[..., Tensor]
+
+
+def weights(exemplars: Exemplars) -> Tensor:
+    """Share of each exemplar in its neuron's concept vector (N,K): raw activations, negative ones counted 0, sum 1."""
+    w = exemplars.activations.nan_to_num(0.0).clamp_min(0.0)
+    there = (exemplars.positives >= 0).to(w.dtype)
+    w = torch.where(w.sum(1, keepdim=True) > 0, w, there)
+    return w / w.sum(1, keepdim=True).clamp_min(torch.finfo(w.dtype).tiny)
+
+
+def concept_vectors(exemplars: Exemplars, embeddings: Any, gamma: float | None = None) -> Tensor:
+    """Each neuron as a unit vector (N,D) in the encoder's space.
+
+    `gamma=None`: the plain mean of the positives (SemanticLens). Otherwise the activation-weighted mean of the
+    residuals r[p] = e[p] - gamma s[p] e[q(p)] (CSP); a positive without a contrast keeps its whole embedding.
+    """
+    e = matrix(embeddings, "embeddings")
+    there = (exemplars.positives >= 0).to(e.dtype)
+    if gamma is None:
+        return normalize(combine(e, exemplars.positives, there), dim=1)
+    if not 0.0 <= gamma <= 1.0:
+        raise InputError(f"`gamma` must lie between 0 and 1; got {gamma}")
+    w = weights(exemplars).to(e.dtype)
+    mean = combine(e, exemplars.positives, w)
+    if gamma > 0.0:
+        subtract = combine(e, exemplars.contrasts, w * gamma * exemplars.similarities.to(e.dtype))
+        mean = mean - subtract.nan_to_num(0.0)
+    return normalize(mean, dim=1)
+
+
+def semanticlens(exemplars: Exemplars, embeddings: Any, texts: Any) -> Tensor:
+    """cos(mean of the positives, text): Dreyer et al. 2025, Nature Machine Intelligence ("SemanticLens")."""
+    e, t = _spaces(embeddings, texts)
+    return concept_vectors(exemplars, e) @ t.T
+
+
+def csp(exemplars: Exemplars, embeddings: Any, texts: Any, gamma: float = 1.0) -> Tensor:
+    """Contrastive Semantic Projection: Bouanani et al. 2026, arXiv 2604.22477.
+
+    v = normalise(sum_p w[p] (e[p] - gamma s[p] e[q(p)]) / sum_p w[p]), score = <v, t>. `gamma` from 0 (positives only,
+    activation-weighted) to 1 (all that a positive shares with its contrast is taken out).
+    """
+    e, t = _spaces(embeddings, texts)
+    return concept_vectors(exemplars, e, gamma) @ t.T
+
+
+def centred(exemplars: Exemplars, embeddings: Any, texts: Any, gamma: float = 0.0) -> Tensor:
+    """What the neuron's images say more than the average image: <v, t> - mean_i <e[i], t>.
+
+    v is the activation-weighted mean of the positives, or with `gamma` > 0 CSP's residuals ("centred csp").
+    """
+    e, t = _spaces(embeddings, texts)
+    average = e[e.isfinite().all(1)].mean(0)
+    return concept_vectors(exemplars, e, gamma) @ t.T - average @ t.T
+
+
+def mean_difference(exemplars: Exemplars, embeddings: Any, texts: Any) -> Tensor:
+    """Ablation, not the paper's method: mean cosine to the positives minus mean cosine to the contrasts."""
+    e, t = _spaces(embeddings, texts)
+
+    def mean(indices: Tensor) -> Tensor:
+        there = (indices >= 0).to(e.dtype)
+        return combine(e, indices, there / there.sum(1, keepdim=True).clamp_min(1.0))
+
+    return (mean(exemplars.positives) - mean(exemplars.contrasts).nan_to_num(0.0)) @ t.T
+
+
+def clip_dissect(
+    exemplars: Exemplars,
+    embeddings: Any,
+    texts: Any,
+    temperature: float = 10.0,
+    p_start: float = 0.998,
+    p_end: float = 0.97,
+    weight: float = 1.0,
+    prior: Literal["neurons", "images"] = "neurons",
+) -> Tensor:
+    """CLIP-Dissect's soft-WPMI: Oikarinen & Weng 2023, as in the official code.
+
+    P = softmax_c(temperature e t^T), p_r = p_start - (r/K)(p_start - p_end) for rank r,
+    L[n,c] = sum_r log(1 + p_r (P[x_r,c] - 1) + 1e-7), score = L - weight * prior.
+
+    The official prior, logsumexp_n L[n,c] - log N, runs over the neurons scored together, so a score depends on which
+    neurons are in the set. `prior="images"` does not: it is sum_r log(1 + p_r (mean_i P[i,c] - 1) + 1e-7), what a
+    random image would give.
+    """
+    e, t = _spaces(embeddings, texts)
+    if prior not in ("neurons", "images"):
+        raise InputError(f'`prior` must be "neurons" or "images"; got {prior!r}')
+    positives, k = exemplars.positives, exemplars.positives.shape[1]
+    used, row = torch.unique(positives.clamp_min(0), return_inverse=True)
+    rows = e if prior == "images" else e[used]
+    row = positives.clamp_min(0) if prior == "images" else row
+    there = positives >= 0
+    log_sum = _log_softmax_sum(rows, t, temperature)
+    p = [p_start - r / k * (p_start - p_end) for r in range(k)]
+    out = torch.empty(len(positives), len(t), dtype=e.dtype)
+    usable = rows.isfinite().all(1)
+    for block in blocks(len(t), (len(rows) + 3 * len(positives)) * e.element_size()):
+        probability = torch.exp(temperature * (rows @ t[block].T) - log_sum[:, None])
+        likelihood = torch.zeros(len(positives), probability.shape[1], dtype=e.dtype)
+        for rank in range(k):
+            terms = torch.log(1 + p[rank] * (probability[row[:, rank]] - 1) + 1e-7)
+            likelihood += torch.where(there[:, rank, None], terms, 0.0)
+        if prior == "images":
+            average = probability[usable].mean(0)
+            base = sum(torch.log(1 + p_r * (average - 1) + 1e-7) for p_r in p)
+        else:
+            scored = likelihood[there.any(1)]
+            base = torch.logsumexp(scored, dim=0) - torch.log(torch.tensor(float(max(1, len(scored)))))
+        out[:, block] = likelihood - weight * base
+    return out.masked_fill(~there.any(1, keepdim=True), torch.nan)
+
+
+def clip_dissect_csp(
+    exemplars: Exemplars, embeddings: Any, texts: Any, temperature: float = 10.0, weight: float = 1.0
+) -> Tensor:
+    """The CLIP-Dissect of the CSP paper's published code, for comparison with its tables.
+
+    P = softmax_c(e t^T / temperature), weighted by activation instead of by rank, prior over the probe images:
+    score = log(sum_p w[p] P[p,c] / sum_p w[p] + 1e-6) - weight log mean_i P[i,c]. It divides by the temperature where
+    the official code multiplies, and ranks nearly like `centred`.
+    """
+    e, t = _spaces(embeddings, texts)
+    usable = e.isfinite().all(1)
+    log_sum = _log_softmax_sum(e, t, 1.0 / temperature)
+    w = weights(exemplars).to(e.dtype)
+    out = torch.empty(len(exemplars), len(t), dtype=e.dtype)
+    for block in blocks(len(t), 2 * len(e) * e.element_size()):
+        probability = torch.exp(e @ t[block].T / temperature - log_sum[:, None])
+        likelihood = combine(probability, exemplars.positives, w)
+        out[:, block] = torch.log(likelihood + 1e-6) - weight * torch.log(probability[usable].mean(0))
+    return out
+
+
+SCORERS: dict[str, Scorer] = {
+    "semanticlens": semanticlens,
+    "csp": csp,
+    "clip_dissect": clip_dissect,
+    "clip_dissect_csp": clip_dissect_csp,
+    "centred": centred,
+    "mean_difference": mean_difference,
+}
+
+
+def parse_scorer(spec: str) -> tuple[str, dict[str, Any]]:
+    """A name with options as on the command line, e.g. "csp:gamma=0.5,..." -> (name, options).
+
+    >>> parse_scorer("csp:gamma=0.5")
+    ('csp', {'gamma': 0.5})
+    """
+    name, _, rest = spec.partition(":")
+    if name not in SCORERS:
+        raise InputError(f"unknown scorer {name!r}{nearest(name, SCORERS)} (known: {', '.join(SCORERS)})")
+    code = SCORERS[name].__code__
+    known = [v for v in code.co_varnames[: code.co_argcount] if v not in ("exemplars", "embeddings", "texts")]
+    options: dict[str, Any] = {}
+    for part in filter(None, rest.split(",")):
+        key, eq, value = part.partition("=")
+        if not eq or key not in known:
+            takes = f"it takes {', '.join(known)}" if known else "it takes none"
+            raise InputError(f"scorer {name!r} has no option {key!r}{nearest(key, known)}; {takes}")
+        try:
+            options[key] = float(value)
+        except ValueError:
+            options[key] = value
+    if not 0.0 <= options.get("gamma", 0.0) <= 1.0:
+        raise InputError(f"scorer {spec!r}: gamma must lie between 0 and 1")
+    return name, options
+
+
+def _spaces(embeddings: Any, texts: Any) -> tuple[Tensor, Tensor]:
+    e, t = matrix(embeddings, "embeddings"), matrix(texts, "texts")
+    if e.shape[1] != t.shape[1]:
+        raise InputError(f"`texts` must have width {e.shape[1]} like `embeddings`; got shape {tuple(t.shape)}")
+    return e, t.to(e.dtype)
+
+
+def _log_softmax_sum(rows: Tensor, t: Tensor, scale: float) -> Tensor:
+    """log sum_c exp(scale <row, t[c]>) of each row (I), without the whole (I,C) at once."""
+    out = torch.empty(len(rows), dtype=rows.dtype)
+    for block in blocks(len(rows), len(t) * rows.element_size() * 2):
+        out[block] = torch.logsumexp(scale * (rows[block] @ t.T), dim=1)
+    return out

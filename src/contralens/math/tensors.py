@@ -1,0 +1,49 @@
+"""What all the maths shares: arrays in, checked tensors out, and one weighted sum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from contralens.checks import InputError
+
+BLOCK_BYTES = 64 * 2**20
+"""Scratch memory that one step of blocked work may take."""
+
+
+def matrix(value: Any, name: str) -> Tensor:
+    """A torch tensor or numpy array as a 2-D float32 or float64 tensor (half precision is widened)."""
+    out = value if isinstance(value, Tensor) else torch.as_tensor(value)
+    if out.ndim != 2:
+        raise InputError(f"`{name}` must be a matrix; got shape {tuple(out.shape)}")
+    if out.dtype not in (torch.float32, torch.float64):
+        out = out.float()
+    return out.detach()
+
+
+def blocks(total: int, bytes_each: int, budget: int = BLOCK_BYTES) -> Iterator[slice]:
+    """Slices that cover range(total), each of at most `budget` bytes when one item takes `bytes_each`.
+
+    >>> list(blocks(5, bytes_each=4, budget=8))
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    """
+    step = max(1, budget // max(1, bytes_each))
+    for start in range(0, total, step):
+        yield slice(start, min(start + step, total))
+
+
+def combine(rows: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sums of rows: out[n] = sum_k weights[n,k] * rows[indices[n,k]], (I,D),(N,K),(N,K) -> (N,D).
+
+    Index -1 adds nothing; a neuron with no index at all gets NaN.
+    """
+    there = indices >= 0
+    stand_in = indices.clamp_min(0).gather(1, there.int().argmax(1, keepdim=True))
+    weights = weights.to(rows.dtype).masked_fill(~there, 0.0)
+    out = torch.nn.functional.embedding_bag(
+        torch.where(there, indices, stand_in), rows, per_sample_weights=weights, mode="sum"
+    )
+    return out.masked_fill(~there.any(1, keepdim=True), torch.nan)
