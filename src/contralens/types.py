@@ -100,3 +100,13 @@ class Encoder(Extractor, Protocol):
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Texts to unit rows (len(texts),D), float32 on the CPU."""
         ...
+
+
+class Progress(Protocol):
+    """Hears how far long work has come; called with done = total when a stage ends."""
+
+    def __call__(self, stage: str, done: int, total: int) -> None: ...
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """A `Progress` that says nothing."""

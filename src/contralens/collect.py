@@ -1,0 +1,168 @@
+"""Collecting: each image is decoded once, and every extractor that lacks its row gets it.
+
+The unit of work is a tile, `store.TILE` consecutive images of the set. A tile's rows are written when all of them are
+computed, in batches whose borders depend on nothing but the tile, so a killed run that goes on gives the same bits.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from os import cpu_count
+from typing import Any
+
+import numpy as np
+from torch.utils.data import default_collate
+
+from contralens.checks import ImageError, InputError
+from contralens.data.store import TILE, Store, Table, pack
+from contralens.types import Extractor, Images, Progress, silent
+
+THUMBNAIL = 128
+"""Longest side of a thumbnail, px."""
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What collecting left in the store: the images that count, and where their rows lie."""
+
+    usable: list[int]
+    """Indices into the image set of those that every extractor has a row for, in order."""
+    skipped: list[dict[str, str]]
+    """The others: id and reason."""
+    fingerprints: list[str]
+    """Of the usable images."""
+    tables: list[Table]
+    """One per extractor, in the order given."""
+    thumbnails: Table
+
+    def rows(self, extractor: int) -> np.ndarray:
+        """Rows (I,width) of the usable images from the extractor at this place in the list."""
+        return self.tables[extractor].rows(self.fingerprints)
+
+
+def collect(
+    images: Images,
+    extractors: Sequence[Extractor],
+    store: Store,
+    *,
+    batch_size: int = 32,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> Collected:
+    """Rows of every image from every extractor: read from the store where there, else computed and stored.
+
+    `workers` threads decode and preprocess while the networks run (default: one per core, at most 16).
+    """
+    tables = [store.table("rows", extractor.fingerprint) for extractor in extractors]
+    thumbnails = store.table("thumbnails", str(THUMBNAIL))
+    fingerprints = list(images.fingerprints())
+    with ThreadPoolExecutor(workers or min(16, cpu_count() or 1)) as pool:
+        for start in range(0, len(fingerprints), TILE):
+            _collect_tile(images, fingerprints, start, extractors, [*tables, thumbnails], batch_size, pool)
+            progress("collecting", min(start + TILE, len(fingerprints)), len(fingerprints))
+    usable, skipped = [], []
+    for i, fingerprint in enumerate(fingerprints):
+        reason = next((t.skipped[fingerprint] for t in [thumbnails, *tables] if fingerprint in t.skipped), None)
+        if reason is None:
+            usable.append(i)
+        else:
+            skipped.append({"id": images.ids[i], "reason": reason})
+    if not usable:
+        raise InputError(
+            f"none of the {len(images)} images of {images.name} can be used; the first: {skipped[0]['id']}: {skipped[0]['reason']}"
+        )
+    return Collected(usable, skipped, [fingerprints[i] for i in usable], tables, thumbnails)
+
+
+def _collect_tile(
+    images: Images,
+    fingerprints: Sequence[str],
+    start: int,
+    extractors: Sequence[Extractor],
+    tables: Sequence[Table],
+    batch_size: int,
+    pool: ThreadPoolExecutor,
+) -> None:
+    """Fill what the tables (one per extractor, then the thumbnails) lack of the tile that begins at `start`."""
+    first = {fingerprints[i]: i for i in reversed(range(start, min(start + TILE, len(fingerprints))))}
+    lacking = [{f for f in first if f not in table} for table in tables]
+    needed = [i for i in sorted(first.values()) if any(fingerprints[i] in lack for lack in lacking)]
+    batches = [_Batches(extractor, batch_size) for extractor in extractors]
+    pictures: dict[str, bytes] = {}
+    skipped: dict[str, str] = {}
+
+    def prepare(i: int) -> tuple[list[Any], bytes | None]:
+        image = images.load(i)
+        wanted = [fingerprints[i] in lack for lack in lacking]
+        try:
+            pixels = [x.preprocess(image) if w else None for x, w in zip(extractors, wanted[:-1], strict=True)]
+        except (ValueError, RuntimeError, ArithmeticError) as e:
+            raise ImageError(f"preprocessing failed: {str(e).splitlines()[0] if str(e) else type(e).__name__}") from e
+        return pixels, _thumbnail(image) if wanted[-1] else None
+
+    for i, prepared in _ahead(pool, prepare, needed, 2 * batch_size):
+        try:
+            pixels, picture = prepared.result()
+        except ImageError as e:
+            skipped[fingerprints[i]] = str(e)
+            continue
+        for batch, one in zip(batches, pixels, strict=True):
+            if one is not None:
+                batch.add(fingerprints[i], one)
+        if picture is not None:
+            pictures[fingerprints[i]] = picture
+    for batch, table, lack in zip(batches, tables[:-1], lacking[:-1], strict=True):
+        ids, rows = batch.finish()
+        table.append(ids, {"rows": rows} if ids else {}, {f: r for f, r in skipped.items() if f in lack})
+    tables[-1].append(
+        list(pictures), pack(list(pictures.values())), {f: r for f, r in skipped.items() if f in lacking[-1]}
+    )
+
+
+class _Batches:
+    """Preprocessed images in, rows out, a batch at a time."""
+
+    def __init__(self, extractor: Extractor, size: int) -> None:
+        self.extractor, self.size = extractor, size
+        self.ids: list[str] = []
+        self.waiting: list[Any] = []
+        self.rows: list[np.ndarray] = []
+
+    def add(self, fingerprint: str, pixels: Any) -> None:
+        self.ids.append(fingerprint)
+        self.waiting.append(pixels)
+        if len(self.waiting) == self.size:
+            self._flush()
+
+    def _flush(self) -> None:
+        self.rows.append(self.extractor(default_collate(self.waiting)).numpy())
+        self.waiting = []
+
+    def finish(self) -> tuple[list[str], np.ndarray]:
+        if self.waiting:
+            self._flush()
+        return self.ids, np.concatenate(self.rows) if self.rows else np.empty((0, self.extractor.width), np.float32)
+
+
+def _ahead(pool: ThreadPoolExecutor, work: Any, items: Sequence[int], most: int) -> Iterator[tuple[int, Future[Any]]]:
+    """Futures of work(item) in order, with at most `most` under way, so that memory stays bounded."""
+    futures = [pool.submit(work, item) for item in items[:most]]
+    for at, item in enumerate(items):
+        future, futures[at % most] = futures[at % most], _done
+        if at + most < len(items):
+            futures[at % most] = pool.submit(work, items[at + most])
+        yield item, future
+
+
+_done: Future[Any] = Future()
+
+
+def _thumbnail(image: Any) -> bytes:
+    small = image.copy()
+    small.thumbnail((THUMBNAIL, THUMBNAIL), reducing_gap=2.0)
+    out = io.BytesIO()
+    small.save(out, "JPEG", quality=85)
+    return out.getvalue()

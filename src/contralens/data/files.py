@@ -1,0 +1,121 @@
+"""Writing so that a reader sees a whole file or none, whenever the power goes."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from contralens.checks import InputError
+
+TEMPORARY = ".partial-"
+"""Prefix of names that are still being written; a reader ignores them."""
+
+
+def digest(*parts: str | bytes) -> str:
+    """32 hex digits that identify a sequence of parts.
+
+    >>> digest("ab", "c") == digest("a", "bc")
+    False
+    """
+    out = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        out.update(len(data).to_bytes(8, "little") + data)
+    return out.hexdigest()[:32]
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn what the disk refuses into one line that says where and what to do."""
+    try:
+        yield
+    except OSError as e:
+        what = {
+            errno.ENOSPC: "the disk is full; free some space and run the same command again, it resumes",
+            errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
+            errno.EACCES: "no permission to write there; choose another folder",
+            errno.EPERM: "no permission to write there; choose another folder",
+            errno.EROFS: "the file system is read-only; choose another folder",
+            errno.ENOTDIR: "part of the path is a file, not a folder",
+            errno.ENOENT: "no folder can be made there; choose another one",
+            errno.EEXIST: "something else is in the way there",
+        }.get(e.errno or 0)
+        if what is None:
+            raise
+        raise InputError(f"cannot write {path}: {what}") from e
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file atomically: temporary file, fsync, rename, fsync of the folder."""
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as f:
+                f.write(data)
+                f.flush()
+                os.fsync(f.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+        sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path` that takes its place, all files synced, when the block ends without an error."""
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}{path.name}-", dir=path.parent))
+        try:
+            temporary.chmod(0o755)
+            yield temporary
+            for file in sorted(temporary.rglob("*")):
+                if file.is_file():
+                    with file.open("rb") as f:
+                        os.fsync(f.fileno())
+            sync_folder(temporary)
+            if path.exists():
+                old = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}old-", dir=path.parent))
+                os.replace(path, old / path.name)
+                os.replace(temporary, path)
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                os.replace(temporary, path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+        sync_folder(path.parent)
+
+
+def check_writable(path: Path) -> None:
+    """Find out before the work, not after it, whether a folder `path` can be made."""
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.rmdir(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
+
+
+def sync_folder(path: Path) -> None:
+    """Make renames in a folder last through a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sweep(folder: Path, older_than: float = 600.0) -> None:
+    """Remove what killed runs left half-written in `folder`, once it is older than `older_than` seconds."""
+    for left in folder.glob(f"{TEMPORARY}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > older_than:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()

@@ -1,0 +1,136 @@
+"""A finished run: what was labeled, with which evidence, and how the numbers were got. Needs no torch.
+
+A run folder holds manifest.json and five parquet tables:
+
+- neurons: neuron, name, status, mean, maximum, firing_rate, selected
+- labels: neuron, name, scorer, status, label, score, concepts, scores; one row per neuron and scorer
+- exemplars: neuron, rank, positive, activation, contrast, contrast_activation, similarity; images by row of `images`
+- images: index, id, fingerprint, label
+- thumbnails: fingerprint, jpeg; for the images that exemplars name
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from contralens.checks import InputError, nearest
+from contralens.data.files import check_writable, whole_folder
+
+FORMAT = 1
+TABLES = ("neurons", "labels", "exemplars", "images", "thumbnails")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Labels of a layer's neurons and all that is needed to judge them."""
+
+    manifest: dict[str, Any]
+    neurons: pa.Table
+    labels: pa.Table
+    exemplars: pa.Table
+    images: pa.Table
+    thumbnails: pa.Table
+    path: Path | None = field(default=None, compare=False)
+
+    @property
+    def scorers(self) -> list[str]:
+        return list(self.manifest["scorers"])
+
+    def rows(self, scorer: str | None = None) -> list[dict[str, Any]]:
+        """One dict per neuron: neuron, name, status, label, score, concepts, scores; by default of the primary scorer."""
+        scorer = scorer or self.manifest["primary"]
+        if scorer not in self.scorers:
+            raise InputError(
+                f"this run has no scorer {scorer!r}{nearest(scorer, self.scorers)} (it has: {', '.join(self.scorers)})"
+            )
+        return list(self.labels.filter(pc.field("scorer") == scorer).to_pylist())
+
+    def neuron(self, neuron: int | str) -> dict[str, Any]:
+        """All about one neuron, by index or name: its row of `neurons`, "labels" by scorer, "exemplars" by rank."""
+        at = self._index.get(str(neuron))
+        if at is None:
+            some = [str(n) for n in self.neurons["name"].to_pylist()]
+            raise InputError(
+                f"this run has no neuron {neuron!r}{nearest(str(neuron), some)}; it has {len(some)}, e.g. {some[0]!r}"
+            )
+        own = pc.field("neuron") == at
+        exemplars = self.exemplars.filter(own).to_pylist()
+        ids = self.images["id"]
+        for row in exemplars:
+            for side in ("positive", "contrast"):
+                row[f"{side}_id"] = ids[row[side]].as_py() if row[side] >= 0 else None
+        return {
+            **self.neurons.filter(own).to_pylist()[0],
+            "labels": {row["scorer"]: row for row in self.labels.filter(own).to_pylist()},
+            "exemplars": exemplars,
+        }
+
+    def thumbnail(self, image: int) -> bytes | None:
+        """JPEG bytes of the image in that row of `images`, if an exemplar names it."""
+        at = self._pictures.get(self.images["fingerprint"][image].as_py())
+        return None if at is None else bytes(self.thumbnails["jpeg"][at].as_py())
+
+    def __len__(self) -> int:
+        return int(self.neurons.num_rows)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.rows())
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        numbers = self.neurons["neuron"].to_pylist()
+        names = dict(zip(self.neurons["name"].to_pylist(), numbers, strict=True))
+        return {**names, **{str(n): n for n in numbers}}
+
+    @cached_property
+    def _pictures(self) -> dict[str, int]:
+        return {f: i for i, f in enumerate(self.thumbnails["fingerprint"].to_pylist())}
+
+    def save(self, path: str | Path) -> Run:
+        """Write the run folder, whole or not at all; an older run there is replaced, anything else is refused."""
+        path = Path(path)
+        check_free(path)
+        with whole_folder(path) as folder:
+            for name in TABLES:
+                size = 64 if name == "thumbnails" else 2**20
+                pq.write_table(getattr(self, name), folder / f"{name}.parquet", row_group_size=size)
+            (folder / "labels.json").write_text(
+                json.dumps(self.labels.to_pylist(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+            )
+            (folder / "manifest.json").write_text(
+                json.dumps(self.manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+            )
+        return replace(self, path=path)
+
+
+def check_free(path: Path) -> None:
+    """Raise unless a run can be written to `path`: a folder that is new, empty or an older run, where we may write."""
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file; choose a new folder for the run")
+    if path.is_dir() and any(path.iterdir()) and not (path / "manifest.json").is_file():
+        raise InputError(f"{path} holds files but no run; choose a new folder, so that nothing of yours is overwritten")
+    check_writable(path)
+
+
+def load(path: str | Path) -> Run:
+    """Read a run folder written by `contralens label` or `Run.save`."""
+    path = Path(path)
+    try:
+        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
+        if manifest.get("format") != FORMAT:
+            raise InputError(f"{path} has run format {manifest.get('format')!r}; this contralens reads {FORMAT}")
+        tables: Mapping[str, pa.Table] = {name: pq.read_table(path / f"{name}.parquet") for name in TABLES}
+    except FileNotFoundError as e:
+        raise InputError(f"{path} is not a whole run folder: {Path(e.filename or path).name} is missing") from e
+    except (json.JSONDecodeError, UnicodeDecodeError, pa.ArrowInvalid, OSError) as e:
+        raise InputError(f"{path} cannot be read as a run: {str(e).splitlines()[0]}") from e
+    return Run(manifest, **tables, path=path)

@@ -1,0 +1,175 @@
+"""The cache: rows of numbers, keyed by what the image IS and by what made the numbers; never by a name.
+
+A table holds the rows of one extractor (its fingerprint names the table). Each row belongs to the content fingerprint
+of an image, so a changed image, weight, layer, pooling or template recomputes what depends on it and nothing else.
+Tables grow by tiles: files of up to 512 rows, written atomically, each with a checksum. A tile that is truncated or
+damaged is set aside, never read, and computed again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from contralens.checks import InputError
+from contralens.data.files import TEMPORARY, digest, explained, sweep, write_whole
+
+TILE = 512
+"""Images in a tile: what a killed run has to do again at most."""
+
+
+def default_cache() -> Path:
+    """$CONTRALENS_CACHE, or contralens/ in the user's cache folder."""
+    if given := os.environ.get("CONTRALENS_CACHE"):
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "contralens"
+
+
+class Table:
+    """Rows keyed by fingerprints, in append-only tiles under one folder.
+
+    A tile holds named arrays with one entry per row ("rows" for numbers; "bytes" and "ends" for blobs), the
+    fingerprints of its rows, and the images that gave no row, each with its reason.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._tiles: list[Path] = []
+        self._place: dict[str, tuple[int, int]] = {}
+        self.skipped: dict[str, str] = {}
+        sweep(folder)
+        for path in sorted(folder.glob("*.safetensors")):
+            if not path.name.startswith(TEMPORARY):
+                self._open(path)
+
+    def __contains__(self, fingerprint: str) -> bool:
+        return fingerprint in self._place or fingerprint in self.skipped
+
+    def has_row(self, fingerprint: str) -> bool:
+        return fingerprint in self._place
+
+    def append(
+        self, fingerprints: Sequence[str], arrays: Mapping[str, np.ndarray], skipped: Mapping[str, str] | None = None
+    ) -> None:
+        """Add one tile: `arrays` as described above, `skipped` maps fingerprints without a row to the reason."""
+        skipped = dict(skipped or {})
+        if not fingerprints and not skipped:
+            return
+        tile = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        metadata = {
+            "ids": " ".join(fingerprints),
+            "skipped": json.dumps(skipped, sort_keys=True),
+            "crc32": json.dumps({name: _checksum(array) for name, array in tile.items()}, sort_keys=True),
+        }
+        path = self.folder / f"{digest(*fingerprints, *sorted(skipped))}.safetensors"
+        write_whole(path, save(tile, metadata))
+        self._open(path)
+
+    def rows(self, fingerprints: Sequence[str]) -> np.ndarray:
+        """The rows (len(fingerprints),W) in the order asked for."""
+        wanted = self._by_tile(fingerprints)
+        out: np.ndarray | None = None
+        for tile, places in wanted.items():
+            rows = self._load(tile)["rows"]
+            if out is None:
+                out = np.empty((len(fingerprints), *rows.shape[1:]), rows.dtype)
+            to, at = np.array(places).T
+            out[to] = rows[at]
+        return out if out is not None else np.empty((0, 0), np.float32)
+
+    def blobs(self, fingerprints: Sequence[str]) -> dict[str, bytes]:
+        """The blobs of these fingerprints."""
+        out: dict[str, bytes] = {}
+        for tile, places in self._by_tile(fingerprints).items():
+            arrays = self._load(tile)
+            data, ends = arrays["bytes"].tobytes(), [0, *arrays["ends"].tolist()]
+            for to, at in places:
+                out[fingerprints[to]] = data[ends[at] : ends[at + 1]]
+        return out
+
+    def _by_tile(self, fingerprints: Sequence[str]) -> dict[int, list[tuple[int, int]]]:
+        wanted: dict[int, list[tuple[int, int]]] = {}
+        for to, fingerprint in enumerate(fingerprints):
+            tile, at = self._place[fingerprint]
+            wanted.setdefault(tile, []).append((to, at))
+        return wanted
+
+    def _open(self, path: Path) -> None:
+        try:
+            with safe_open(path, "np") as f:
+                metadata = f.metadata() or {}
+            ids, skipped = metadata["ids"].split(), json.loads(metadata["skipped"])
+        except (SafetensorError, OSError, KeyError, ValueError) as e:
+            _set_aside(path)
+            warnings.warn(f"cached tile {path} is damaged ({e}); set aside, its rows are computed again", stacklevel=2)
+            return
+        self._tiles.append(path)
+        for at, fingerprint in enumerate(ids):
+            self._place.setdefault(fingerprint, (len(self._tiles) - 1, at))
+        self.skipped.update(skipped)
+
+    def _load(self, tile: int) -> dict[str, np.ndarray]:
+        path = self._tiles[tile]
+        with safe_open(path, "np") as f:
+            arrays = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
+            expected = json.loads(f.metadata()["crc32"])
+        if {name: _checksum(array) for name, array in arrays.items()} != expected:
+            _set_aside(path)
+            raise InputError(f"cached tile {path} was damaged on disk and is set aside; run the same command again")
+        return arrays
+
+
+class Store:
+    """All tables under one folder, by default the user's cache."""
+
+    def __init__(self, root: str | Path | None = None) -> None:
+        self.root = Path(root) if root is not None else default_cache()
+        with explained(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+
+    def table(self, kind: str, *identity: str) -> Table:
+        """The table of this kind ("rows", "texts", "thumbnails"...) for whatever `identity` says made its rows."""
+        return Table(self.root / kind / digest(*identity))
+
+    def remember(self, kind: str, *identity: str) -> Remembered:
+        """One result (a dict of arrays) that can be computed again from what `identity` names."""
+        return Remembered(Table(self.root / kind / digest(*identity)))
+
+
+class Remembered:
+    """A dict of arrays kept as the single tile of a table."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def get(self) -> dict[str, np.ndarray] | None:
+        return self._table._load(0) if self._table.has_row("result") else None
+
+    def put(self, arrays: Mapping[str, Any]) -> None:
+        self._table.append(["result"], {name: np.asarray(array) for name, array in arrays.items()})
+
+
+def _set_aside(path: Path) -> None:
+    with explained(path):
+        os.replace(path, path.with_suffix(".damaged"))
+
+
+def _checksum(array: np.ndarray) -> int:
+    return zlib.crc32(np.ascontiguousarray(array).view(np.uint8).reshape(-1).data) if array.size else 0
+
+
+def pack(blobs: Sequence[bytes]) -> dict[str, np.ndarray]:
+    """Blobs as the arrays of a tile."""
+    return {
+        "bytes": np.frombuffer(b"".join(blobs), np.uint8),
+        "ends": np.cumsum([len(b) for b in blobs], dtype=np.int64),
+    }

@@ -1,0 +1,328 @@
+"""The main job: images, a target and an encoder in; labels with their evidence out."""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import fields
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from contralens import __version__
+from contralens.checks import InputError
+from contralens.collect import Collected, collect
+from contralens.data.files import digest
+from contralens.data.images import images as image_set
+from contralens.data.runs import FORMAT, Run, check_free
+from contralens.data.store import Store
+from contralens.data.vocabulary import Vocabulary, read_vocabulary
+from contralens.math.exemplars import NeuronStatistics, find_exemplars, neuron_statistics, select_neurons
+from contralens.math.scorers import SCORERS, parse_scorer
+from contralens.models.encoders import embed_texts, templates_of
+from contralens.models.encoders import encoder as load_encoder
+from contralens.models.targets import target as load_target
+from contralens.types import Encoder, Exemplars, Progress, Target, silent
+
+DEFAULT_SCORERS = ("semanticlens", "clip_dissect", "csp:gamma=0", "csp")
+MINING_VERSION = "1"
+
+
+def label(
+    target: Any,
+    images: Any,
+    encoder: Any,
+    vocabulary: Any,
+    *,
+    layer: str | None = None,
+    pooling: str | None = None,
+    scorers: str | Sequence[str] = DEFAULT_SCORERS,
+    k: int = 30,
+    reuse: bool = True,
+    exclude: float | None = None,
+    neurons: Literal["all", "paper"] | Sequence[int] = "all",
+    templates: str | Sequence[str] = "plain",
+    normalise_texts: bool = True,
+    limit: int | None = None,
+    top: int = 10,
+    out: str | Path | None = None,
+    cache: str | Path | None = None,
+    device: str = "cpu",
+    batch_size: int = 32,
+    workers: int | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+    **target_options: Any,
+) -> Run:
+    """Label the neurons of one layer, and keep the evidence.
+
+    Args:
+        target: a spec such as "torchvision:resnet50", a `Target`, or an `nn.Module` (with `layer` and `preprocess`).
+        images: a folder, a list of files, a torch or Hugging Face dataset; the probe set.
+        encoder: a spec such as "open_clip:ViT-B-32/datacomp_xl_s13b_b90k", or an `Encoder`.
+        vocabulary: a file with one concept a line, a built-in name, or a list of texts.
+        scorers: names with options, e.g. "csp:gamma=0.5"; the last one is the primary.
+        k: exemplars per neuron. `reuse`, `exclude`: see `find_exemplars`.
+        neurons: all, the paper's choice of 200 (`select_neurons`), or indices.
+        templates: a built-in set's name, or texts with {} for the concept.
+        normalise_texts: False gives the published code's text embeddings, without the last normalisation.
+        limit: use a sample of that many images, drawn with `seed`.
+        top: concepts kept per neuron and scorer.
+        out: run folder to write; without it the run is only returned.
+        cache: folder of the cache; by default $CONTRALENS_CACHE or the user's cache folder.
+
+    Returns:
+        The `Run`: tables of labels, exemplars and neurons, and a manifest from which each label can be derived again.
+
+    Raises:
+        InputError: something given is wrong; one line that says what, where and what to do.
+    """
+    specs = [scorers] if isinstance(scorers, str) else list(scorers)
+    parsed = {spec: parse_scorer(spec) for spec in specs}
+    if not parsed:
+        raise InputError(f"`scorers` is empty; choose from {', '.join(SCORERS)}")
+    if k < 1 or top < 1 or batch_size < 1:
+        raise InputError(f"`k`, `top` and `batch_size` must be at least 1; got {k}, {top} and {batch_size}")
+    if out is not None:
+        check_free(Path(out))
+    words: Vocabulary = read_vocabulary(vocabulary)
+    probe = image_set(images, limit=limit, seed=seed)
+    model: Target = load_target(target, layer, pooling=pooling, device=device, **target_options)
+    eyes: Encoder = load_encoder(encoder, device=device)
+    store = Store(cache)
+
+    collected = collect(probe, [model, eyes], store, batch_size=batch_size, workers=workers, progress=progress)
+    activations = torch.from_numpy(collected.rows(0))
+    embeddings = torch.from_numpy(collected.rows(1))
+    statistics = neuron_statistics(activations)
+    status = statistics.status()
+    chosen = _choose(neurons, activations, status)
+    identity = [digest(*collected.fingerprints), model.fingerprint, eyes.fingerprint]
+    exemplars = _exemplars(store, identity, activations, embeddings, chosen, k, reuse, exclude, progress)
+    texts = _texts(store, eyes, words.concepts, templates, normalise_texts, progress)
+    scores = {}
+    for done, (spec, (name, options)) in enumerate(parsed.items()):
+        progress("scoring", done, len(parsed))
+        scores[spec] = SCORERS[name](exemplars, embeddings, texts, **options)
+    progress("scoring", len(parsed), len(parsed))
+
+    manifest = {
+        "format": FORMAT,
+        "contralens": __version__,
+        "target": {
+            "name": model.name,
+            "layer": model.layer,
+            "pooling": model.pooling,
+            "fingerprint": model.fingerprint,
+            "neurons": model.width,
+            "notes": list(getattr(model, "notes", [])),
+        },
+        "encoder": {
+            "name": eyes.name,
+            "width": eyes.width,
+            "fingerprint": eyes.fingerprint,
+            "notes": list(getattr(eyes, "notes", [])),
+        },
+        "images": {
+            "name": probe.name,
+            "given": len(probe),
+            "count": len(collected.usable),
+            "fingerprint": identity[0],
+            "skipped": collected.skipped,
+        },
+        "vocabulary": {
+            "source": words.source,
+            "concepts": len(words.concepts),
+            "fingerprint": digest(*words.concepts),
+            "report": words.report,
+        },
+        "templates": templates_of(templates),
+        "normalise_texts": normalise_texts,
+        "k": k,
+        "reuse": reuse,
+        "exclude": exclude,
+        "neurons": {
+            "selection": neurons if isinstance(neurons, str) else "given",
+            "labeled": len(chosen),
+            "skipped": dict(sorted(Counter(s for s in status if s != "ok").items())),
+        },
+        "scorers": specs,
+        "primary": specs[-1],
+        "seed": seed,
+        "limit": limit,
+        "versions": _versions(),
+    }
+    run = Run(
+        manifest,
+        neurons=_neuron_table(model, statistics, status, chosen, len(collected.usable)),
+        labels=_label_table(model, status, chosen, scores, words.concepts, top),
+        exemplars=_exemplar_table(exemplars, activations),
+        images=_image_table(probe, collected),
+        thumbnails=_thumbnail_table(exemplars, collected),
+    )
+    return run if out is None else run.save(out)
+
+
+def _choose(neurons: Any, activations: Tensor, status: list[str]) -> Tensor:
+    """Indices of the neurons to label: those asked for that have something to tell."""
+    ok = torch.tensor([s == "ok" for s in status])
+    if isinstance(neurons, str):
+        if neurons not in ("all", "paper"):
+            raise InputError(f'`neurons` must be "all", "paper" or indices; got {neurons!r}')
+        wanted = torch.arange(len(ok)) if neurons == "all" else select_neurons(activations).sort().values
+    else:
+        wanted = torch.as_tensor(sorted(set(neurons)), dtype=torch.int64)
+        if len(wanted) and not (0 <= int(wanted.min()) and int(wanted.max()) < len(ok)):
+            raise InputError(f"`neurons` must lie in 0..{len(ok) - 1}; got {int(wanted.min())}..{int(wanted.max())}")
+    return wanted[ok[wanted]]
+
+
+def _exemplars(
+    store: Store,
+    identity: list[str],
+    activations: Tensor,
+    embeddings: Tensor,
+    chosen: Tensor,
+    k: int,
+    reuse: bool,
+    exclude: float | None,
+    progress: Progress,
+) -> Exemplars:
+    """Exemplars, kept in the store under all that they depend on."""
+    kept = store.remember("exemplars", MINING_VERSION, *identity, repr((chosen.tolist(), k, reuse, exclude)))
+    names = [f.name for f in fields(Exemplars)]
+    arrays = kept.get()
+    if arrays is None:
+        progress("mining", 0, len(chosen))
+        found = find_exemplars(activations, embeddings, k, chosen, reuse, exclude)
+        arrays = {name: getattr(found, name).numpy() for name in names}
+        kept.put(arrays)
+    progress("mining", len(chosen), len(chosen))
+    return Exemplars(*(torch.from_numpy(np.array(arrays[name])) for name in names))
+
+
+def _texts(
+    store: Store, encoder: Encoder, concepts: Sequence[str], templates: Any, normalise: bool, progress: Progress
+) -> Tensor:
+    """Text embeddings (C,D), each kept in the store under the encoder, the templates and the text."""
+    chosen = templates_of(templates)
+    table = store.table("texts", encoder.fingerprint, *chosen, str(normalise))
+    keys = [digest(concept) for concept in concepts]
+    missing = [i for i, key in enumerate(keys) if key not in table]
+    for start in range(0, len(missing), 1024):
+        part = missing[start : start + 1024]
+        rows = embed_texts(encoder, [concepts[i] for i in part], chosen, normalise)
+        table.append([keys[i] for i in part], {"rows": rows.numpy()})
+        progress("embedding texts", min(start + 1024, len(missing)), len(missing))
+    return torch.from_numpy(table.rows(keys))
+
+
+def _neuron_table(
+    model: Target, statistics: NeuronStatistics, status: list[str], chosen: Tensor, images: int
+) -> pa.Table:
+    selected = np.zeros(len(status), bool)
+    selected[chosen.numpy()] = True
+    return pa.table(
+        {
+            "neuron": pa.array(range(len(status)), pa.int32()),
+            "name": pa.array(list(model.neurons), pa.string()),
+            "status": pa.array(status, pa.string()),
+            "mean": statistics.mean.numpy(),
+            "maximum": statistics.maximum.double().numpy(),
+            "firing_rate": statistics.firing.double().numpy() / images,
+            "selected": selected,
+        }
+    )
+
+
+def _label_table(
+    model: Target, status: list[str], chosen: Tensor, scores: dict[str, Tensor], concepts: Sequence[str], top: int
+) -> pa.Table:
+    """One row per neuron asked for and scorer; the argmax with ties to the lower concept index, NaN never labeled."""
+    columns: dict[str, list[Any]] = {
+        name: [] for name in ("neuron", "name", "scorer", "status", "label", "score", "concepts", "scores")
+    }
+    places = {n: row for row, n in enumerate(chosen.tolist())}
+    best = {}
+    for spec, score in scores.items():
+        order = score.nan_to_num(-torch.inf).sort(dim=1, descending=True, stable=True).indices[:, :top]
+        best[spec] = (order.tolist(), score.gather(1, order).tolist())
+    for n, name in enumerate(model.neurons):
+        if status[n] == "ok" and n not in places:
+            continue
+        for spec in scores:
+            order, values = (best[spec][0][places[n]], best[spec][1][places[n]]) if n in places else ([], [])
+            kept = [(c, v) for c, v in zip(order, values, strict=True) if v == v]
+            row = (
+                n,
+                name,
+                spec,
+                status[n] if kept or status[n] != "ok" else "nan",
+                concepts[kept[0][0]] if kept else None,
+                kept[0][1] if kept else None,
+                [concepts[c] for c, _ in kept],
+                [v for _, v in kept],
+            )
+            for column, value in zip(columns.values(), row, strict=True):
+                column.append(value)
+    kinds = (pa.int32(), pa.string(), pa.string(), pa.string(), pa.string(), pa.float64())
+    lists = (pa.list_(pa.string()), pa.list_(pa.float64()))
+    return pa.table({c: pa.array(v, t) for (c, v), t in zip(columns.items(), (*kinds, *lists), strict=True)})
+
+
+def _exemplar_table(exemplars: Exemplars, activations: Tensor) -> pa.Table:
+    n, k = exemplars.positives.shape
+    contrast = exemplars.contrasts
+    values = activations[contrast.clamp_min(0), exemplars.neurons[:, None]].masked_fill(contrast < 0, torch.nan)
+    return pa.table(
+        {
+            "neuron": pa.array(exemplars.neurons.repeat_interleave(k).numpy(), pa.int32()),
+            "rank": pa.array(np.tile(np.arange(k, dtype=np.int32), n)),
+            "positive": exemplars.positives.reshape(-1).numpy(),
+            "activation": exemplars.activations.reshape(-1).numpy(),
+            "contrast": contrast.reshape(-1).numpy(),
+            "contrast_activation": values.reshape(-1).numpy(),
+            "similarity": exemplars.similarities.reshape(-1).numpy(),
+        }
+    )
+
+
+def _image_table(probe: Any, collected: Collected) -> pa.Table:
+    labels = getattr(probe, "labels", None)
+    return pa.table(
+        {
+            "index": pa.array(range(len(collected.usable)), pa.int64()),
+            "id": pa.array([probe.ids[i] for i in collected.usable], pa.string()),
+            "fingerprint": pa.array(collected.fingerprints, pa.string()),
+            "label": pa.array([labels[i] if labels else None for i in collected.usable], pa.string()),
+        }
+    )
+
+
+def _thumbnail_table(exemplars: Exemplars, collected: Collected) -> pa.Table:
+    used = torch.cat([exemplars.positives.reshape(-1), exemplars.contrasts.reshape(-1)]).unique()
+    wanted = list(dict.fromkeys(collected.fingerprints[i] for i in used.tolist() if i >= 0))
+    pictures = collected.thumbnails.blobs(wanted)
+    return pa.table(
+        {
+            "fingerprint": pa.array(wanted, pa.string()),
+            "jpeg": pa.array([pictures[f] for f in wanted], pa.binary()),
+        }
+    )
+
+
+def _versions() -> dict[str, str]:
+    """What the numbers were computed with."""
+    out = {"python": platform.python_version()}
+    for package in ("torch", "torchvision", "numpy", "pillow", "timm", "open_clip_torch", "transformers"):
+        try:
+            out[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return out
