@@ -1,3 +1,50 @@
 """contralens: what the neurons of a vision network respond to, told with contrastive examples, and proved."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+_WHERE = {
+    "Exemplars": "types",
+    "InputError": "checks",
+    "Run": "data.runs",
+    "SCORERS": "math.scorers",
+    "encoder": "models.encoders",
+    "find_exemplars": "math.exemplars",
+    "images": "data.images",
+    "label": "pipeline",
+    "load": "data.runs",
+    "select_neurons": "math.exemplars",
+    "target": "models.targets",
+}
+
+__all__ = ["__version__", *_WHERE]
+
+if TYPE_CHECKING:
+    from contralens.checks import InputError as InputError
+    from contralens.data.images import images as images
+    from contralens.data.runs import Run as Run
+    from contralens.data.runs import load as load
+    from contralens.math.exemplars import find_exemplars as find_exemplars
+    from contralens.math.exemplars import select_neurons as select_neurons
+    from contralens.math.scorers import SCORERS as SCORERS
+    from contralens.models.encoders import encoder as encoder
+    from contralens.models.targets import target as target
+    from contralens.pipeline import label as label
+    from contralens.types import Exemplars as Exemplars
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are imported when first used, so that `import contralens` loads no torch."""
+    if name not in _WHERE:
+        raise AttributeError(f"module 'contralens' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"contralens.{_WHERE[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -72,7 +72,8 @@ def collect(
             skipped.append({"id": images.ids[i], "reason": reason})
     if not usable:
         raise InputError(
-            f"none of the {len(images)} images of {images.name} can be used; the first: {skipped[0]['id']}: {skipped[0]['reason']}"
+            f"none of the {len(images)} images of {images.name} can be used; "
+            f"the first: {skipped[0]['id']}: {skipped[0]['reason']}"
         )
     return Collected(usable, skipped, [fingerprints[i] for i in usable], tables, thumbnails)
 

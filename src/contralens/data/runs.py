@@ -46,7 +46,7 @@ class Run:
         return list(self.manifest["scorers"])
 
     def rows(self, scorer: str | None = None) -> list[dict[str, Any]]:
-        """One dict per neuron: neuron, name, status, label, score, concepts, scores; by default of the primary scorer."""
+        """Neuron, name, status, label, score, concepts and scores of each neuron, by default of the primary scorer."""
         scorer = scorer or self.manifest["primary"]
         if scorer not in self.scorers:
             raise InputError(

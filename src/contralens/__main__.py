@@ -1,0 +1,3 @@
+from contralens.cli import main
+
+main()

@@ -1,0 +1,318 @@
+"""The command line. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from contralens import __version__
+from contralens.checks import InputError
+
+app = typer.Typer(
+    name="contralens",
+    help="What the neurons of a vision network respond to, told with contrastive examples.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
+Device = Annotated[str | None, typer.Option(help="Where the networks run: cpu (default), cuda, cuda:1, mps.")]
+Checkpoint = Annotated[
+    Path | None, typer.Option(help="Own weights for the architecture: .safetensors, or .pt/.pth without code.")
+]
+Weights = Annotated[str | None, typer.Option(help='Name of pretrained weights, or "random" for none.')]
+Preprocess = Annotated[
+    str | None, typer.Option(help='Preprocessing of own networks, e.g. "resize=256,crop=224,mean=imagenet".')
+]
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None: ...
+
+
+@app.command()
+def label(
+    target: Annotated[
+        str | None,
+        typer.Option(help="The network: torchvision:NAME, timm:NAME, hf:ID, module:FILE.py:FUNCTION, world:1."),
+    ] = None,
+    layer: Annotated[str | None, typer.Option(help="Its layer; `contralens layers TARGET` lists them.")] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="The image-text encoder: open_clip:ARCH/TAG, hf:ID, offline, world.")
+    ] = None,
+    images: Annotated[
+        str | None, typer.Option(help="The probe images: a folder, @LIST.txt or hf-dataset:NAME.")
+    ] = None,
+    vocabulary: Annotated[
+        str | None, typer.Option(help="Concepts to choose from: a file with one a line, or a built-in name.")
+    ] = None,
+    scorer: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Scorer, repeatable; the last is the primary. Default: semanticlens, clip_dissect, csp:gamma=0, csp."
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder to write (default: contralens-run).")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file with any of these settings; flags go before it.")
+    ] = None,
+    pooling: Annotated[
+        str | None, typer.Option(help="How an activation becomes one number (default: inferred).")
+    ] = None,
+    k: Annotated[int | None, typer.Option("--k", "-k", help="Exemplars per neuron (default 30).")] = None,
+    reuse: Annotated[
+        bool | None, typer.Option("--reuse/--no-reuse", help="May one image be the contrast of several positives?")
+    ] = None,
+    exclude: Annotated[
+        float | None, typer.Option(help="Skip contrasts with a cosine above this: near-duplicates (default: off).")
+    ] = None,
+    neurons: Annotated[
+        str | None, typer.Option(help='"all" (default), "paper" (its choice of 200), or indices such as 0,5,10-20.')
+    ] = None,
+    template: Annotated[
+        list[str] | None,
+        typer.Option(help='Text template, repeatable, e.g. "a photo of a {}", or a set: plain, photo.'),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Use a seeded sample of that many images.")] = None,
+    top: Annotated[int | None, typer.Option(help="Concepts kept per neuron and scorer (default 10).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the sample (default 0).")] = None,
+    device: Device = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per forward pass (default 32).")] = None,
+    workers: Annotated[int | None, typer.Option(help="Threads that decode images (default: one per core).")] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Cache folder (default: $CONTRALENS_CACHE or ~/.cache/contralens).")
+    ] = None,
+    checkpoint: Checkpoint = None,
+    weights: Weights = None,
+    preprocess: Preprocess = None,
+    report: Annotated[
+        bool | None, typer.Option("--report/--no-report", help="Write report.html into the run (default).")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Label the neurons of a layer and write a run folder with the evidence and an HTML report."""
+    from contralens.config import merge, read_config
+
+    flags = {
+        "target": target,
+        "layer": layer,
+        "encoder": encoder,
+        "images": images,
+        "vocabulary": vocabulary,
+        "scorers": scorer,
+        "out": out,
+        "pooling": pooling,
+        "k": k,
+        "reuse": reuse,
+        "exclude": exclude,
+        "neurons": neurons,
+        "templates": template,
+        "limit": limit,
+        "top": top,
+        "seed": seed,
+        "device": device,
+        "batch_size": batch_size,
+        "workers": workers,
+        "cache": cache,
+        "checkpoint": checkpoint,
+        "weights": weights,
+        "preprocess": preprocess,
+        "report": report,
+    }
+    settings = merge(read_config(config, flags) if config else {}, flags)
+    for needed in ("target", "encoder", "images", "vocabulary"):
+        if needed not in settings:
+            raise InputError(f"--{needed} is missing; `contralens label --help` says what it takes")
+    settings.setdefault("out", "contralens-run")
+    if isinstance(templates := settings.get("templates"), (list, tuple)) and len(templates) == 1:
+        settings["templates"] = templates[0]
+    if isinstance(chosen := settings.get("neurons"), str) and chosen not in ("all", "paper"):
+        settings["neurons"] = _indices(chosen)
+    with_report = settings.pop("report", True)
+    from contralens.pipeline import label as run_label
+    from contralens.report.progress import bar
+
+    with bar(quiet=as_json) as progress:
+        run = run_label(**settings, progress=progress)
+    page = _report(run) if with_report else None
+    if as_json:
+        _print_json(
+            {
+                "out": str(run.path),
+                "report": str(page) if page else None,
+                "manifest": run.manifest,
+                "labels": run.labels.to_pylist(),
+            }
+        )
+        return
+    from contralens.report.tables import labels_table, summary
+
+    labels_table(run)
+    summary(run, page)
+
+
+@app.command()
+def show(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    neuron: Annotated[str, typer.Argument(help="A neuron's index or name.")],
+    as_json: Json = False,
+) -> None:
+    """Show one neuron: its labels by every scorer, its exemplars and their contrasts."""
+    from contralens.data.runs import load
+
+    found = load(run).neuron(neuron)
+    if as_json:
+        _print_json(found)
+        return
+    from contralens.report.tables import neuron_table
+
+    neuron_table(found)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    out: Annotated[Path | None, typer.Option(help="File to write (default: report.html in the run).")] = None,
+    most: Annotated[int, typer.Option(help="Neurons shown with pictures.")] = 200,
+) -> None:
+    """Write the HTML report of a run: one file with everything in it."""
+    from contralens.data.runs import load
+    from contralens.report.html import write_report
+
+    typer.echo(f"wrote {write_report(load(run), out, most=most)}")
+
+
+@app.command()
+def layers(
+    target: Annotated[str, typer.Argument(help="The network, as in `label --target`.")],
+    checkpoint: Checkpoint = None,
+    weights: Weights = None,
+    preprocess: Preprocess = None,
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """List a network's layers: output shape, neurons, and the pooling that would be used."""
+    from contralens.models.targets import layers as list_layers
+
+    options: dict[str, Any] = {"checkpoint": checkpoint, "weights": weights, "preprocess": preprocess, "device": device}
+    found = list_layers(target, **{key: value for key, value in options.items() if value is not None})
+    if as_json:
+        from dataclasses import asdict
+
+        _print_json([asdict(layer) for layer in found])
+        return
+    from contralens.report.tables import layers_table
+
+    layers_table(found)
+
+
+@app.command()
+def vocab(
+    name: Annotated[
+        str | None, typer.Argument(help="A file or a built-in name; without it the built-in ones are listed.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the built-in vocabularies, or check one: what was merged, dropped or is too long."""
+    from contralens.data.vocabulary import VOCABULARIES, read_vocabulary
+
+    if name is None:
+        _pairs({key: v.about for key, v in VOCABULARIES.items()}, as_json)
+        return
+    words = read_vocabulary(name)
+    if as_json:
+        _print_json({"source": words.source, "concepts": list(words.concepts), "report": words.report})
+        return
+    typer.echo(f"{len(words.concepts)} concepts from {words.source}, e.g. {', '.join(words.concepts[:5])}")
+    for key, value in words.report.items():
+        typer.echo(f"  {key}: {value}")
+
+
+@app.command()
+def encoders(as_json: Json = False) -> None:
+    """List the ways to name an image-text encoder."""
+    from contralens.models.encoders import schemes
+
+    _pairs({scheme.form: scheme.about for scheme in schemes().values()}, as_json)
+
+
+@app.command()
+def targets(as_json: Json = False) -> None:
+    """List the ways to name a network."""
+    from contralens.models.targets import schemes
+
+    _pairs({scheme.form: scheme.about for scheme in schemes().values()}, as_json)
+
+
+def _report(run: Any) -> Path:
+    from contralens.report.html import write_report
+
+    return write_report(run)
+
+
+def _indices(text: str) -> list[int]:
+    """Numbers and ranges separated by commas.
+
+    >>> _indices("1,4-6")
+    [1, 4, 5, 6]
+    """
+    out: list[int] = []
+    try:
+        for part in text.split(","):
+            low, dash, high = part.strip().partition("-")
+            out += range(int(low), int(high) + 1) if dash else [int(low)]
+    except ValueError:
+        raise InputError(f'--neurons must be "all", "paper" or indices such as 0,5,10-20; got {text!r}') from None
+    return out
+
+
+def _pairs(pairs: dict[str, str], as_json: bool) -> None:
+    if as_json:
+        _print_json(pairs)
+        return
+    for name, about in pairs.items():
+        typer.echo(f"{name}\n    {about}")
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def _warn(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
+    print(f"contralens: warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+def main() -> None:
+    """Entry point: what the user got wrong is one line on stderr and exit code 2."""
+    import click
+
+    warnings.showwarning = _warn
+    try:
+        result = app(standalone_mode=False)
+    except InputError as e:
+        print(f"contralens: {' '.join(str(e).split())}", file=sys.stderr)
+        sys.exit(2)
+    except click.ClickException as e:
+        print(f"contralens: {' '.join(e.format_message().split())}", file=sys.stderr)
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        print("contralens: interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(result if isinstance(result, int) else 0)

@@ -1,0 +1,41 @@
+"""Settings of a run from a YAML file; flags given on the command line go before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from contralens.checks import InputError, nearest
+
+PATHS = ("images", "vocabulary", "out", "cache", "checkpoint")
+"""Settings that may name a file; a relative one that lies beside the YAML file is taken from there."""
+
+
+def read_config(path: Path, known: Iterable[str]) -> dict[str, Any]:
+    """The settings in a YAML file, as keyword arguments of `contralens.label`; unknown ones are refused by name."""
+    known = list(known)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"no config file {path}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
+        raise InputError(f"cannot read {path}: {' '.join(str(e).split())}") from e
+    if not isinstance(content, Mapping):
+        raise InputError(f"{path} must hold settings as `name: value` lines; got {type(content).__name__}")
+    settings = {str(key).replace("-", "_"): value for key, value in content.items()}
+    for key in settings:
+        if key not in known:
+            raise InputError(f"{path}: unknown setting {key!r}{nearest(key, known)} (known: {', '.join(known)})")
+    for key in PATHS:
+        value = settings.get(key)
+        if isinstance(value, str) and not Path(value).is_absolute() and (path.parent / value).exists():
+            settings[key] = str(path.parent / value)
+    return settings
+
+
+def merge(config: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the file, overridden by the flags that were given (not None, not an empty list)."""
+    return {**config, **{key: value for key, value in flags.items() if value not in (None, [], ())}}

@@ -1,0 +1,88 @@
+"""Tables on the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from contralens.data.runs import Run
+
+
+def labels_table(run: Run, most: int = 20) -> None:
+    """The first neurons with the label of each scorer and the primary score."""
+    table = Table("neuron", *run.scorers, "score", box=None, pad_edge=False)
+    columns = [run.rows(scorer) for scorer in run.scorers]
+    shown = [row for row in zip(*columns, strict=True) if row[0]["status"] == "ok"]
+    for row in shown[:most]:
+        table.add_row(escape(row[0]["name"]), *(escape(r["label"] or "-") for r in row), f"{row[-1]['score']:.3f}")
+    console = Console()
+    console.print(table)
+    if len(shown) > most:
+        console.print(f"... and {len(shown) - most} more")
+
+
+def summary(run: Run, page: Path | None) -> None:
+    """How the numbers were got, and where to look."""
+    m = run.manifest
+    no_label = ", ".join(f"{n} {status}" for status, n in m["neurons"]["skipped"].items())
+    skipped = len(m["images"]["skipped"])
+    print(
+        f"\n{m['neurons']['labeled']} neurons of {m['target']['name']} {m['target']['layer']} labeled"
+        + (f" (no label: {no_label})" if no_label else "")
+        + f" over {m['images']['count']} images"
+        + (f" ({skipped} skipped, listed in manifest.json)" if skipped else "")
+        + f", {m['vocabulary']['concepts']} concepts, encoder {m['encoder']['name']}"
+    )
+    for note in [*m["target"]["notes"], *m["encoder"]["notes"]]:
+        print(f"note: {note}")
+    print(f"run folder: {run.path}")
+    if page:
+        print(f"report:     {page}   (open it in any browser, e.g. python -m webbrowser {page.resolve().as_uri()})")
+
+
+def neuron_table(found: dict[str, Any]) -> None:
+    """One neuron: labels by scorer, then exemplars beside their contrasts."""
+    console = Console()
+    console.print(
+        f"{escape(found['name'])} (neuron {found['neuron']}): {found['status']}, mean {found['mean']:.4g},"
+        f" maximum {found['maximum']:.4g}, fires on {found['firing_rate']:.1%} of the images"
+    )
+    labels = Table("scorer", "label", "score", "then", box=None, pad_edge=False)
+    for scorer, row in found["labels"].items():
+        others = ", ".join(f"{c} {s:.3f}" for c, s in list(zip(row["concepts"], row["scores"], strict=True))[1:5])
+        score = "" if row["score"] is None else f"{row['score']:.3f}"
+        labels.add_row(scorer, escape(row["label"] or f"none ({row['status']})"), score, escape(others))
+    console.print(labels)
+    pairs = Table(
+        "rank", "activating image", "activation", "contrast", "activation", "cosine", box=None, pad_edge=False
+    )
+    for row in found["exemplars"]:
+        pairs.add_row(
+            str(row["rank"] + 1),
+            escape(row["positive_id"] or "-"),
+            f"{row['activation']:.4g}",
+            escape(row["contrast_id"] or "-"),
+            f"{row['contrast_activation']:.4g}",
+            f"{row['similarity']:.3f}",
+        )
+    console.print(pairs)
+
+
+def layers_table(layers: Any) -> None:
+    """Layers with what `target(layer=...)` would make of them."""
+    table = Table("layer", "type", "output", "neurons", "pooling", "note", box=None, pad_edge=False)
+    for layer in layers:
+        shape = "x".join(map(str, layer.shape)) if layer.shape else "-"
+        table.add_row(
+            escape(layer.name),
+            layer.type,
+            shape,
+            str(layer.neurons or "-"),
+            layer.pooling or "-",
+            escape(layer.note or ""),
+        )
+    Console().print(table)
