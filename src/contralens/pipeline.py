@@ -20,11 +20,12 @@ from contralens.checks import InputError
 from contralens.collect import Collected, collect
 from contralens.data.files import digest
 from contralens.data.images import images as image_set
-from contralens.data.runs import FORMAT, Run, check_free
+from contralens.data.runs import FORMAT, VECTORS, Run, check_free
 from contralens.data.store import Store
 from contralens.data.vocabulary import Vocabulary, read_vocabulary
 from contralens.math.exemplars import NeuronStatistics, find_exemplars, neuron_statistics, select_neurons
-from contralens.math.scorers import SCORERS, parse_scorer
+from contralens.math.histograms import histograms
+from contralens.math.scorers import SCORERS, contrast_parts, parse_scorer
 from contralens.models.encoders import embed_texts, templates_of
 from contralens.models.encoders import encoder as load_encoder
 from contralens.models.targets import target as load_target
@@ -112,6 +113,8 @@ def label(
         scores[spec] = SCORERS[name](exemplars, embeddings, texts, **options)
     progress("scoring", len(parsed), len(parsed))
 
+    first, second = contrast_parts(exemplars, embeddings)
+
     manifest = {
         "format": FORMAT,
         "contralens": __version__,
@@ -160,11 +163,13 @@ def label(
     }
     run = Run(
         manifest,
-        neurons=_neuron_table(model, statistics, status, chosen, len(collected.usable)),
+        neurons=_neuron_table(model, statistics, status, chosen, activations),
         labels=_label_table(model, status, chosen, scores, words.concepts, top),
         exemplars=_exemplar_table(exemplars, activations),
         images=_image_table(probe, collected),
+        concepts=pa.table({"concept": list(words.concepts), "source": [words.source] * len(words.concepts)}),
         thumbnails=_thumbnail_table(exemplars, collected),
+        vectors=dict(zip(VECTORS, (part.float().numpy() for part in (first, second, texts)), strict=True)),
     )
     return run if out is None else run.save(out)
 
@@ -224,19 +229,22 @@ def _texts(
 
 
 def _neuron_table(
-    model: Target, statistics: NeuronStatistics, status: list[str], chosen: Tensor, images: int
+    model: Target, statistics: NeuronStatistics, status: list[str], chosen: Tensor, activations: Tensor
 ) -> pa.Table:
     selected = np.zeros(len(status), bool)
     selected[chosen.numpy()] = True
+    counts = histograms(activations, statistics.minimum, statistics.maximum)
     return pa.table(
         {
             "neuron": pa.array(range(len(status)), pa.int32()),
             "name": pa.array(list(model.neurons), pa.string()),
             "status": pa.array(status, pa.string()),
             "mean": statistics.mean.numpy(),
+            "minimum": statistics.minimum.double().numpy(),
             "maximum": statistics.maximum.double().numpy(),
-            "firing_rate": statistics.firing.double().numpy() / images,
+            "firing_rate": statistics.firing.double().numpy() / len(activations),
             "selected": selected,
+            "histogram": pa.array(counts.tolist(), pa.list_(pa.int64())),
         }
     )
 

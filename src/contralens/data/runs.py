@@ -1,12 +1,16 @@
 """A finished run: what was labeled, with which evidence, and how the numbers were got. Needs no torch.
 
-A run folder holds manifest.json and five parquet tables:
+A run folder holds manifest.json, labels.json (the labels again, for people), six parquet tables:
 
-- neurons: neuron, name, status, mean, maximum, firing_rate, selected
+- neurons: neuron, name, status, mean, minimum, maximum, firing_rate, selected, histogram (32 bins from minimum to maximum)
 - labels: neuron, name, scorer, status, label, score, concepts, scores; one row per neuron and scorer
 - exemplars: neuron, rank, positive, activation, contrast, contrast_activation, similarity; images by row of `images`
 - images: index, id, fingerprint, label
+- concepts: concept, source; in the order of the vectors' `texts`
 - thumbnails: fingerprint, jpeg; for the images that exemplars name
+
+and vectors.safetensors, from which CSP's score at any gamma follows: with n the row of a labeled neuron (in the order
+of `exemplars`), normalise(positive_mean[n] - gamma contrast_mean[n]) @ texts.T.
 """
 
 from __future__ import annotations
@@ -18,15 +22,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from contralens.checks import InputError, nearest
 from contralens.data.files import check_writable, whole_folder
 
 FORMAT = 1
-TABLES = ("neurons", "labels", "exemplars", "images", "thumbnails")
+TABLES = ("neurons", "labels", "exemplars", "images", "concepts", "thumbnails")
+VECTORS = ("positive_mean", "contrast_mean", "texts")
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,10 @@ class Run:
     labels: pa.Table
     exemplars: pa.Table
     images: pa.Table
+    concepts: pa.Table
     thumbnails: pa.Table
+    vectors: dict[str, np.ndarray] = field(compare=False)
+    """`positive_mean` and `contrast_mean` (labeled N,D), `texts` (C,D), float32."""
     path: Path | None = field(default=None, compare=False)
 
     @property
@@ -103,6 +114,7 @@ class Run:
             for name in TABLES:
                 size = 64 if name == "thumbnails" else 2**20
                 pq.write_table(getattr(self, name), folder / f"{name}.parquet", row_group_size=size)
+            (folder / "vectors.safetensors").write_bytes(save({name: self.vectors[name] for name in VECTORS}))
             (folder / "labels.json").write_text(
                 json.dumps(self.labels.to_pylist(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
             )
@@ -129,8 +141,10 @@ def load(path: str | Path) -> Run:
         if manifest.get("format") != FORMAT:
             raise InputError(f"{path} has run format {manifest.get('format')!r}; this contralens reads {FORMAT}")
         tables: Mapping[str, pa.Table] = {name: pq.read_table(path / f"{name}.parquet") for name in TABLES}
+        with safe_open(path / "vectors.safetensors", "np") as f:
+            vectors = {name: f.get_tensor(name) for name in VECTORS}
     except FileNotFoundError as e:
         raise InputError(f"{path} is not a whole run folder: {Path(e.filename or path).name} is missing") from e
-    except (json.JSONDecodeError, UnicodeDecodeError, pa.ArrowInvalid, OSError) as e:
+    except (json.JSONDecodeError, UnicodeDecodeError, pa.ArrowInvalid, SafetensorError, OSError) as e:
         raise InputError(f"{path} cannot be read as a run: {str(e).splitlines()[0]}") from e
-    return Run(manifest, **tables, path=path)
+    return Run(manifest, **tables, vectors=vectors, path=path)

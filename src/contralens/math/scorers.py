@@ -29,24 +29,31 @@ def weights(exemplars: Exemplars) -> Tensor:
     return w / w.sum(1, keepdim=True).clamp_min(torch.finfo(w.dtype).tiny)
 
 
+def contrast_parts(exemplars: Exemplars, embeddings: Any) -> tuple[Tensor, Tensor]:
+    """The two halves of CSP's concept vector, (N,D) each, before normalisation: v = normalise(first - gamma second).
+
+    first = sum_p w[p] e[p], second = sum_p w[p] s[p] e[q(p)], weights summing to 1; a positive without a contrast
+    adds nothing to the second.
+    """
+    e = matrix(embeddings, "embeddings")
+    w = weights(exemplars).to(e.dtype)
+    first = combine(e, exemplars.positives, w)
+    return first, combine(e, exemplars.contrasts, w * exemplars.similarities.to(e.dtype)).nan_to_num(0.0)
+
+
 def concept_vectors(exemplars: Exemplars, embeddings: Any, gamma: float | None = None) -> Tensor:
     """Each neuron as a unit vector (N,D) in the encoder's space.
 
     `gamma=None`: the plain mean of the positives (SemanticLens). Otherwise the activation-weighted mean of the
     residuals r[p] = e[p] - gamma s[p] e[q(p)] (CSP); a positive without a contrast keeps its whole embedding.
     """
-    e = matrix(embeddings, "embeddings")
-    there = (exemplars.positives >= 0).to(e.dtype)
     if gamma is None:
-        return normalize(combine(e, exemplars.positives, there), dim=1)
+        e = matrix(embeddings, "embeddings")
+        return normalize(combine(e, exemplars.positives, (exemplars.positives >= 0).to(e.dtype)), dim=1)
     if not 0.0 <= gamma <= 1.0:
         raise InputError(f"`gamma` must lie between 0 and 1; got {gamma}")
-    w = weights(exemplars).to(e.dtype)
-    mean = combine(e, exemplars.positives, w)
-    if gamma > 0.0:
-        subtract = combine(e, exemplars.contrasts, w * gamma * exemplars.similarities.to(e.dtype))
-        mean = mean - subtract.nan_to_num(0.0)
-    return normalize(mean, dim=1)
+    first, second = contrast_parts(exemplars, embeddings)
+    return normalize(first - gamma * second, dim=1)
 
 
 def semanticlens(exemplars: Exemplars, embeddings: Any, texts: Any) -> Tensor:
