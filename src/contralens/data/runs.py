@@ -2,7 +2,7 @@
 
 A run folder holds manifest.json, labels.json (the labels again, for people), six parquet tables:
 
-- neurons: neuron, name, status, mean, minimum, maximum, firing_rate, selected, histogram (32 bins from minimum to maximum)
+- neurons: neuron, name, status, mean, minimum, maximum, firing_rate, selected, histogram (32 bins, minimum to maximum)
 - labels: neuron, name, scorer, status, label, score, concepts, scores; one row per neuron and scorer
 - exemplars: neuron, rank, positive, activation, contrast, contrast_activation, similarity; images by row of `images`
 - images: index, id, fingerprint, label

@@ -1,0 +1,48 @@
+"""Which room may import which: the table of docs/design.md, checked."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import contralens
+
+ROOT = Path(contralens.__file__).parent
+BASE = {"types", "checks"}
+ALLOWED = {
+    "types": set(),
+    "checks": set(),
+    "math": BASE,
+    "models": BASE | {"world"},
+    "data": BASE | {"world"},
+    "world": BASE | {"math", "data"},
+}
+NO_TORCH = {"types", "checks", "config", "cli", "report", "explorer", "data"}
+
+
+def rooms_of(path: Path) -> tuple[str, set[str], set[str]]:
+    """The room a file belongs to, the rooms it imports, and the packages it imports at module level."""
+    room = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    imported = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            imported.add(node.module)
+        elif isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+    outside = {
+        (node.module if isinstance(node, ast.ImportFrom) else node.names[0].name)
+        for node in tree.body
+        if isinstance(node, (ast.ImportFrom, ast.Import))
+    }
+    rooms = {name.split(".")[1] for name in imported if name.startswith("contralens.")}
+    return room, rooms - {room}, {str(name).split(".")[0] for name in outside}
+
+
+def test_rooms_import_only_what_they_may() -> None:
+    for path in sorted(ROOT.rglob("*.py")):
+        room, rooms, packages = rooms_of(path)
+        if room in ALLOWED:
+            assert rooms <= ALLOWED[room], f"{path} imports {rooms - ALLOWED[room]}"
+        if room in NO_TORCH:
+            assert not packages & {"torch", "torchvision", "timm", "transformers"}, f"{path} imports torch at once"
