@@ -234,15 +234,15 @@ def vocab(
     from contralens.data.vocabulary import VOCABULARIES, read_vocabulary
 
     if name is None:
-        _pairs({key: v.about for key, v in VOCABULARIES.items()}, as_json)
+        _pairs(VOCABULARIES, as_json)
         return
     words = read_vocabulary(name)
     if as_json:
-        _print_json({"source": words.source, "concepts": list(words.concepts), "report": words.report})
+        _print_json({"source": words.source, "concepts": list(words.concepts), "report": words.lint.lines()})
         return
     typer.echo(f"{len(words.concepts)} concepts from {words.source}, e.g. {', '.join(words.concepts[:5])}")
-    for key, value in words.report.items():
-        typer.echo(f"  {key}: {value}")
+    for line in words.lint.lines():
+        typer.echo(f"  {line}")
 
 
 @app.command()
@@ -299,20 +299,21 @@ def _warn(message: Any, category: Any, filename: str, lineno: int, file: Any = N
     print(f"contralens: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
+_UsageError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")  # click may be vendored
+
+
 def main() -> None:
     """Entry point: what the user got wrong is one line on stderr and exit code 2."""
-    import click
-
     warnings.showwarning = _warn
     try:
         result = app(standalone_mode=False)
     except InputError as e:
         print(f"contralens: {' '.join(str(e).split())}", file=sys.stderr)
         sys.exit(2)
-    except click.ClickException as e:
+    except _UsageError as e:
         print(f"contralens: {' '.join(e.format_message().split())}", file=sys.stderr)
         sys.exit(2)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         print("contralens: interrupted; the same command goes on where this one stopped", file=sys.stderr)
         sys.exit(130)
     sys.exit(result if isinstance(result, int) else 0)

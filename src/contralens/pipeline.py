@@ -22,7 +22,7 @@ from contralens.data.files import digest
 from contralens.data.images import images as image_set
 from contralens.data.runs import FORMAT, VECTORS, Run, check_free
 from contralens.data.store import Store
-from contralens.data.vocabulary import Vocabulary, read_vocabulary
+from contralens.data.vocabulary import read_vocabulary
 from contralens.math.exemplars import NeuronStatistics, find_exemplars, neuron_statistics, select_neurons
 from contralens.math.histograms import histograms
 from contralens.math.scorers import SCORERS, contrast_parts, parse_scorer
@@ -92,7 +92,7 @@ def label(
         raise InputError(f"`k`, `top` and `batch_size` must be at least 1; got {k}, {top} and {batch_size}")
     if out is not None:
         check_free(Path(out))
-    words: Vocabulary = read_vocabulary(vocabulary)
+    words = read_vocabulary(vocabulary)
     probe = image_set(images, limit=limit, seed=seed)
     model: Target = load_target(target, layer, pooling=pooling, device=device, **target_options)
     eyes: Encoder = load_encoder(encoder, device=device)
@@ -142,10 +142,10 @@ def label(
         "vocabulary": {
             "source": words.source,
             "concepts": len(words.concepts),
-            "fingerprint": digest(*words.concepts),
-            "report": words.report,
+            "fingerprint": words.fingerprint,
+            "report": words.lint.lines(),
         },
-        "templates": templates_of(templates),
+        "templates": list(templates_of(templates)),
         "normalise_texts": normalise_texts,
         "k": k,
         "reuse": reuse,
