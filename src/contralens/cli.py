@@ -299,7 +299,9 @@ def _warn(message: Any, category: Any, filename: str, lineno: int, file: Any = N
     print(f"contralens: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
-_UsageError: Any = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException")  # click may be vendored
+_UsageError: Any = next(
+    c for c in typer.BadParameter.__mro__ if c.__name__ == "ClickException"
+)  # click may be vendored
 
 
 def main() -> None:

@@ -56,13 +56,61 @@ def collect(
 
     `workers` threads decode and preprocess while the networks run (default: one per core, at most 16).
     """
-    tables = [store.table("rows", extractor.fingerprint) for extractor in extractors]
-    thumbnails = store.table("thumbnails", str(THUMBNAIL))
+    collect_tiles(images, extractors, store, batch_size=batch_size, workers=workers, progress=progress)
+    return read_collected(images, extractors, store)
+
+
+def collect_tiles(
+    images: Images,
+    extractors: Sequence[Extractor],
+    store: Store,
+    tiles: Sequence[int] | None = None,
+    *,
+    batch_size: int = 32,
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> None:
+    """Fill the store with what it lacks of these tiles (all by default); any number of processes may share the work."""
+    tables = _tables(extractors, store)
     fingerprints = list(images.fingerprints())
+    owned = owned_images(fingerprints)
+    chosen = range(len(owned)) if tiles is None else tiles
+    total, before = sum(len(owned[t]) for t in chosen), 0
     with ThreadPoolExecutor(workers or min(16, cpu_count() or 1)) as pool:
-        for start in range(0, len(fingerprints), TILE):
-            _collect_tile(images, fingerprints, start, extractors, [*tables, thumbnails], batch_size, pool)
-            progress("collecting", min(start + TILE, len(fingerprints)), len(fingerprints))
+        for tile in chosen:
+            for done in _collect_tile(images, fingerprints, owned[tile], extractors, tables, batch_size, pool):
+                progress("collecting", before + done, total)
+            before += len(owned[tile])
+            progress("collecting", before, total)
+
+
+def owned_images(fingerprints: Sequence[str]) -> list[list[int]]:
+    """The image indices of each tile. Of images with equal content the first stands for all, in its own tile."""
+    first: dict[str, int] = {}
+    owned: list[list[int]] = [[] for _ in range(0, len(fingerprints), TILE)]
+    for i, fingerprint in enumerate(fingerprints):
+        if first.setdefault(fingerprint, i) == i:
+            owned[i // TILE].append(i)
+    return owned
+
+
+def lacking_tiles(images: Images, extractors: Sequence[Extractor], store: Store) -> list[int]:
+    """Tiles that are not wholly in the store."""
+    tables = _tables(extractors, store)
+    fingerprints = images.fingerprints()
+    owned = owned_images(fingerprints)
+    return [t for t, own in enumerate(owned) if any(fingerprints[i] not in table for i in own for table in tables)]
+
+
+def _tables(extractors: Sequence[Extractor], store: Store) -> list[Table]:
+    """One table per extractor, then that of the thumbnails."""
+    return [*(store.table("rows", x.fingerprint) for x in extractors), store.table("thumbnails", str(THUMBNAIL))]
+
+
+def read_collected(images: Images, extractors: Sequence[Extractor], store: Store) -> Collected:
+    """What the store holds of these images; all of it must have been collected."""
+    *tables, thumbnails = _tables(extractors, store)
+    fingerprints = images.fingerprints()
     usable, skipped = [], []
     for i, fingerprint in enumerate(fingerprints):
         reason = next((t.skipped[fingerprint] for t in [thumbnails, *tables] if fingerprint in t.skipped), None)
@@ -81,16 +129,18 @@ def collect(
 def _collect_tile(
     images: Images,
     fingerprints: Sequence[str],
-    start: int,
+    owned: Sequence[int],
     extractors: Sequence[Extractor],
     tables: Sequence[Table],
     batch_size: int,
     pool: ThreadPoolExecutor,
-) -> None:
-    """Fill what the tables (one per extractor, then the thumbnails) lack of the tile that begins at `start`."""
-    first = {fingerprints[i]: i for i in reversed(range(start, min(start + TILE, len(fingerprints))))}
-    lacking = [{f for f in first if f not in table} for table in tables]
-    needed = [i for i in sorted(first.values()) if any(fingerprints[i] in lack for lack in lacking)]
+) -> Iterator[int]:
+    """Fill what the tables (one per extractor, then the thumbnails) lack of the images that a tile owns.
+
+    Yields how many images are done, about once a batch.
+    """
+    lacking = [{fingerprints[i] for i in owned if fingerprints[i] not in table} for table in tables]
+    needed = [i for i in owned if any(fingerprints[i] in lack for lack in lacking)]
     batches = [_Batches(extractor, batch_size) for extractor in extractors]
     pictures: dict[str, bytes] = {}
     skipped: dict[str, str] = {}
@@ -104,7 +154,9 @@ def _collect_tile(
             raise ImageError(f"preprocessing failed: {str(e).splitlines()[0] if str(e) else type(e).__name__}") from e
         return pixels, _thumbnail(image) if wanted[-1] else None
 
-    for i, prepared in _ahead(pool, prepare, needed, 2 * batch_size):
+    for done, (i, prepared) in enumerate(_ahead(pool, prepare, needed, 2 * batch_size)):
+        if done % batch_size == 0:
+            yield len(owned) - len(needed) + done
         try:
             pixels, picture = prepared.result()
         except ImageError as e:

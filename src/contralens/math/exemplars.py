@@ -1,12 +1,19 @@
-"""Positives and contrastive partners of all neurons at once, by blocked matrix products.
+"""Positives and contrastive partners of all neurons at once.
 
 Bouanani et al. 2026 (arXiv 2604.22477). For neuron n the positives are the K images with the largest activation. The
 contrast of a positive p is the look-alike that leaves the neuron cold:
 
     q(p) = argmax over { i : a[i,n] < mean_i a[i,n] } of <e[p], e[i]>,        s[p] = <e[p], e[q(p)]>
 
-All ties go to the lower image index, whatever the machine and its number of threads: products are computed in float32,
-and whatever comes within `TOLERANCE` of the best is computed again in float64.
+The work is done in four steps, none of which holds the whole (I,N) or (I,I) matrix:
+
+1. `survey`: one pass over the activations gives means and positives.
+2. `neighbours`: every image that is somebody's positive gets its nearest images, once, whoever needs it.
+3. `_walk`: each positive of each neuron goes down its image's list to the first one that leaves the neuron cold.
+4. `_scan`: the few that find none there look at all images, in blocks.
+
+Cosines are approximate with a known error, and whatever lies within it of the best is computed again in float64. All
+ties go to the lower image index. So the result is the same on every machine, in every precision and number of threads.
 """
 
 from __future__ import annotations
@@ -18,100 +25,26 @@ import torch
 from torch import Tensor
 
 from contralens.checks import InputError
+from contralens.math.neighbours import LENGTH, TIE, TOLERANCE, Neighbours, Products, neighbours, winners
+from contralens.math.sources import ActivationSource, DenseActivations, SparseActivations, source
+from contralens.math.statistics import FIRES, NeuronStatistics, neuron_statistics, select_neurons, survey
 from contralens.math.tensors import blocks, matrix
 from contralens.types import Exemplars
 
-TOLERANCE = 4e-6
-"""Error of a float32 inner product of unit vectors that is never exceeded in practice (D up to a few thousand)."""
-TIE = 1e-12
-"""Cosines closer than this in float64 are the same number, computed in another order."""
-FIRES = 1e-6
-"""An activation above this counts as firing (the paper's published code)."""
+__all__ = [
+    "FIRES",
+    "TIE",
+    "TOLERANCE",
+    "ActivationSource",
+    "DenseActivations",
+    "NeuronStatistics",
+    "SparseActivations",
+    "find_exemplars",
+    "neuron_statistics",
+    "select_neurons",
+]
 
-
-@dataclass(frozen=True, slots=True)
-class NeuronStatistics:
-    """What each neuron does over the probe set; all fields (N). Non-finite activations are left out and counted."""
-
-    mean: Tensor
-    """Mean activation, float64."""
-    maximum: Tensor
-    minimum: Tensor
-    firing: Tensor
-    """Images with an activation above `FIRES`, int64."""
-    missing: Tensor
-    """Images whose activation is NaN or infinite, int64."""
-
-    def status(self) -> list[str]:
-        """One word per neuron: "ok", or why it gets no label: "nan", "dead" (never beyond 1e-6) or "constant"."""
-        dead = torch.maximum(self.maximum.abs(), self.minimum.abs()) <= FIRES
-        words = []
-        for nothing, is_dead, constant in zip(
-            self.maximum.isnan().tolist(), dead.tolist(), (self.maximum == self.minimum).tolist(), strict=True
-        ):
-            words.append("nan" if nothing else "dead" if is_dead else "constant" if constant else "ok")
-        return words
-
-
-def neuron_statistics(activations: Any) -> NeuronStatistics:
-    """Means, extremes and firing counts of all neurons in one pass over activations (I,N).
-
-    >>> neuron_statistics(torch.tensor([[0.0, 1.0], [4.0, 1.0]])).status()
-    ['ok', 'constant']
-    """
-    a = matrix(activations, "activations")
-    images, neurons = a.shape
-    total = torch.zeros(neurons, dtype=torch.float64)
-    count, firing = torch.zeros(neurons, dtype=torch.int64), torch.zeros(neurons, dtype=torch.int64)
-    highest, lowest = (
-        torch.full((neurons,), -torch.inf, dtype=a.dtype),
-        torch.full((neurons,), torch.inf, dtype=a.dtype),
-    )
-    for block in blocks(images, neurons * 16):
-        rows = a[block].cpu()
-        finite = rows.isfinite()
-        total += rows.double().masked_fill(~finite, 0.0).sum(0)
-        count += finite.sum(0)
-        firing += (finite & (rows > FIRES)).sum(0)
-        highest = torch.maximum(highest, rows.masked_fill(~finite, -torch.inf).amax(0))
-        lowest = torch.minimum(lowest, rows.masked_fill(~finite, torch.inf).amin(0))
-    nothing = count == 0
-    # A constant's mean is the constant itself: rounding must not put the neuron below its own mean.
-    mean = torch.where(highest == lowest, highest.double(), total / count)
-    return NeuronStatistics(
-        mean=mean.masked_fill(nothing, torch.nan),
-        maximum=highest.masked_fill(nothing, torch.nan),
-        minimum=lowest.masked_fill(nothing, torch.nan),
-        firing=firing,
-        missing=images - count,
-    )
-
-
-def select_neurons(
-    activations: Any, *, most: int = 200, least_firing: int = 100, most_firing_rate: float | None = None, top: int = 100
-) -> Tensor:
-    """The paper's choice of neurons: indices (M) by falling mean of their `top` largest activations (I,N).
-
-    Neurons that fire on fewer than `least_firing` images are dropped, optionally those that fire on at least the share
-    `most_firing_rate` as well (the tutorial uses 0.8); the `most` strongest remain.
-
-    >>> select_neurons(torch.tensor([[0.0, 3.0, 1.0], [0.0, 1.0, 4.0]]), most=2, least_firing=1, top=1)
-    tensor([2, 1])
-    """
-    a = matrix(activations, "activations")
-    statistics = neuron_statistics(a)
-    keep = (statistics.firing >= least_firing) & ~statistics.maximum.isnan().cpu()
-    if most_firing_rate is not None:
-        keep &= statistics.firing < most_firing_rate * (a.shape[0] - statistics.missing)
-    strength = torch.full((a.shape[1],), -torch.inf, dtype=torch.float64)
-    for block in blocks(a.shape[1], a.shape[0] * a.element_size() * 2):
-        columns = a[:, block].T.contiguous().cpu()
-        columns = columns.masked_fill(~columns.isfinite(), -torch.inf)
-        strongest = columns.topk(min(top, a.shape[0]), dim=1).values.double()
-        finite = strongest.isfinite()
-        strength[block] = strongest.masked_fill(~finite, 0.0).sum(1) / finite.sum(1)
-    order = strength.masked_fill(~keep, -torch.inf).sort(descending=True, stable=True).indices
-    return order[: min(most, int(keep.sum()))]
+UNSETTLED = -2
 
 
 def find_exemplars(
@@ -125,8 +58,10 @@ def find_exemplars(
     """Positives and contrastive partners of every neuron.
 
     Args:
-        activations: (I,N), one number per image and neuron. NaN or infinite: that image is left out for that neuron.
-        embeddings: (I,D), unit rows of the same images. A row with NaN leaves the image out for all neurons.
+        activations: (I,N), one number per image and neuron: a matrix in memory or a memory map, a `torch.sparse_csr`
+            tensor, or any `ActivationSource`. NaN or infinite: that image is left out for that neuron.
+        embeddings: (I,D), unit rows of the same images, in memory or a memory map; their device does the work. A row
+            with NaN leaves the image out for all neurons.
         k: exemplars per neuron; fewer if there are fewer images.
         neurons: indices of the neurons wanted; all N by default.
         reuse: whether one image may be the contrast of several positives of a neuron. If not, partners are given out
@@ -141,98 +76,151 @@ def find_exemplars(
     >>> found.positives.tolist(), found.contrasts.tolist()
     ([[0]], [[1]])
     """
-    a, e = matrix(activations, "activations"), matrix(embeddings, "embeddings")
-    if a.shape[0] != e.shape[0]:
-        raise InputError(f"`embeddings` must have {a.shape[0]} rows, one per image; got shape {tuple(e.shape)}")
-    if a.shape[0] == 0:
+    a, e = source(activations), matrix(embeddings, "embeddings")
+    images, width = a.shape
+    if len(e) != images:
+        raise InputError(f"`embeddings` must have {images} rows, one per image; got shape {tuple(e.shape)}")
+    if images == 0:
         raise InputError("`activations` holds no image")
     if k < 1:
         raise InputError(f"`k` must be at least 1; got {k}")
-    chosen = (
-        torch.arange(a.shape[1]) if neurons is None else torch.as_tensor(neurons, dtype=torch.int64).reshape(-1).cpu()
-    )
-    if len(chosen) and not (0 <= int(chosen.min()) and int(chosen.max()) < a.shape[1]):
-        raise InputError(f"`neurons` must lie in 0..{a.shape[1] - 1}; got {int(chosen.min())}..{int(chosen.max())}")
+    chosen = torch.arange(width) if neurons is None else torch.as_tensor(neurons, dtype=torch.int64).reshape(-1).cpu()
+    if len(chosen) and not (0 <= int(chosen.min()) and int(chosen.max()) < width):
+        raise InputError(f"`neurons` must lie in 0..{width - 1}; got {int(chosen.min())}..{int(chosen.max())}")
 
-    images, k = a.shape[0], min(k, a.shape[0])
-    usable = e.isfinite().all(1)
-    e = e.masked_fill(~usable[:, None], 0.0)
-    positives = torch.empty(len(chosen), k, dtype=torch.int64)
-    values = torch.empty(len(chosen), k, dtype=a.dtype)
-    contrasts = torch.empty_like(positives)
-    similarities = torch.empty(len(chosen), k, dtype=e.dtype)
-    for block in blocks(len(chosen), images * 32, budget=4 * 64 * 2**20):
-        columns = a[:, chosen[block].to(a.device)].T.contiguous().to(e.device)
-        columns = columns.masked_fill(~columns.isfinite() | ~usable, torch.nan)
-        top, order = _top(columns, k)
-        below = _below_mean(columns)
-        found, cosines = _partners(e, order, below, reuse, exclude)
-        positives[block], values[block] = order.cpu(), top.cpu()
-        contrasts[block], similarities[block] = found.cpu(), cosines.cpu()
+    products = Products(e)
+    statistics, values, positives = survey(a, min(k, images), None if neurons is None else chosen, products.usable)
+    rank, neuron = (positives.T >= 0).nonzero(as_tuple=True)  # in rank order, as partners are given out
+    pairs = _Pairs(
+        positives[neuron, rank].to(e.device), chosen[neuron].to(e.device), statistics.below()[neuron].to(e.device)
+    )
+    queries, row = torch.unique(pairs.positive, return_inverse=True)
+    near = neighbours(products, queries, LENGTH if reuse else 2 * LENGTH)
+    contrasts = torch.full_like(positives, -1)
+
+    def settle(these: slice, taken: Tensor | None = None) -> None:
+        found = _walk(products, a, near, row[these], pairs[these], exclude, taken)
+        rest = (found == UNSETTLED).nonzero()[:, 0]
+        if len(rest):
+            still = pairs[these][rest]
+            found[rest] = _scan(products, a, still, exclude, None if taken is None else taken[rest])
+        contrasts[neuron[these], rank[these]] = found.cpu()
+
+    if reuse:
+        settle(slice(None))
+    else:
+        ends = torch.bincount(rank, minlength=1).cumsum(0).tolist()
+        for r, (begin, end) in enumerate(zip([0, *ends], ends, strict=False)):
+            settle(slice(begin, end), contrasts[neuron[begin:end], :r].to(e.device))
+
+    similarities = torch.full(positives.shape, torch.nan, dtype=e.dtype)
+    paired = contrasts >= 0
+    cosines = products.exact(positives[paired].to(e.device), contrasts[paired].to(e.device))
+    similarities[paired] = cosines.to(e.dtype).cpu()
     return Exemplars(chosen, positives, values, contrasts, similarities)
 
 
-def _top(columns: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest of each row (n,I) with ties by lower index; NaN never counts and comes out as (NaN, -1)."""
-    if columns.dtype == torch.float32:
-        # One integer orders by value first (sign-folded bits), then by falling index: no two are equal.
-        bits = (columns + 0.0).view(torch.int32).to(torch.int64)  # + 0.0 makes -0.0 equal 0.0
-        ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits).masked_fill(columns.isnan(), -(2**31))
-        count = columns.shape[1]
-        keys = ordered * 2**31 + (count - 1 - torch.arange(count, device=columns.device))
-        order = count - 1 - (keys.topk(k, dim=1).values & (2**31 - 1))
-    else:
-        filled = columns.masked_fill(columns.isnan(), -torch.inf)
-        order = filled.sort(dim=1, descending=True, stable=True).indices[:, :k]
-    top = columns.gather(1, order)
-    return top, order.masked_fill(top.isnan(), -1)
+@dataclass(frozen=True, slots=True)
+class _Pairs:
+    """Positives that look for a partner, all fields (P)."""
+
+    positive: Tensor
+    neuron: Tensor
+    below: Tensor
+    """The neuron is cold where its activation is below this."""
+
+    def __getitem__(self, which: slice | Tensor) -> _Pairs:
+        return _Pairs(self.positive[which], self.neuron[which], self.below[which])
 
 
-def _below_mean(columns: Tensor) -> Tensor:
-    """Where a[i,n] < mean_i a[i,n], over the images that count; (n,I) -> bool (n,I)."""
-    mean = columns.double().nanmean(1, keepdim=True)
-    low, high = columns.nan_to_num(torch.inf).amin(1), columns.nan_to_num(-torch.inf).amax(1)
-    return (columns.double() < mean) & (low < high)[:, None]
+def _walk(
+    products: Products,
+    activations: ActivationSource,
+    near: Neighbours,
+    row: Tensor,
+    pairs: _Pairs,
+    exclude: float | None,
+    taken: Tensor | None,
+) -> Tensor:
+    """The partner of each pair from its positive's list, `near[row]`; (P), -1 for none, UNSETTLED if beyond the list.
+
+    Looks at the first few of the list, and only if that does not settle it at more. `taken` (P,R): not to be used.
+    """
+    found = torch.full_like(row, UNSETTLED)
+    longest, depth = near.images.shape[1], 8
+    while True:
+        open_ = (found == UNSETTLED).nonzero()[:, 0]
+        last = depth >= longest
+        for block in blocks(len(open_), min(depth, longest) * (40 + (0 if taken is None else taken.shape[1]))):
+            these = open_[block]
+            some, r = pairs[these], row[these]
+            images, cosine = near.images[r, :depth].long(), near.cosines[r, :depth]
+            floor = near.floor[r] if last else torch.maximum(near.floor[r], near.cosines[r, depth])
+            seen = images.clamp_min(0)
+            value = activations.lookup(seen.flatten(), some.neuron.repeat_interleave(seen.shape[1]))
+            value = value.view(seen.shape).to(seen.device)
+            cold = (value < some.below[:, None]) & (value > -torch.inf) & products.usable[seen] & (images >= 0)
+            if taken is not None:
+                cold &= ~(images[:, :, None] == taken[these][:, None, :]).any(2)
+            close, best = _close(cosine.masked_fill(~cold, -torch.inf), products.tolerance, exclude)
+            settled = (best - 2 * products.tolerance > floor) | (floor == -torch.inf)
+            which, place = (close & settled[:, None]).nonzero(as_tuple=True)
+            partner = winners(products, some.positive, which, images[which, place], exclude)
+            found[these] = torch.where(settled, partner, UNSETTLED)
+        if last:
+            return found
+        depth *= 4
 
 
-def _partners(e: Tensor, positives: Tensor, below: Tensor, reuse: bool, exclude: float | None) -> tuple[Tensor, Tensor]:
-    """Contrast index and cosine of every positive (n,K), -1 and NaN where there is none."""
-    found = torch.full_like(positives, -1)
-    cosines = torch.full(positives.shape, torch.nan, dtype=e.dtype, device=e.device)
-    allowed = below.clone() if not reuse else below
-    for rank in range(positives.shape[1]):
-        for block in blocks(len(positives), e.shape[0] * e.element_size() * 3):
-            rows = (positives[block, rank] >= 0).nonzero()[:, 0] + block.start
-            if len(rows):
-                found[rows, rank], cosines[rows, rank] = _nearest(e, positives[rows, rank], allowed[rows], exclude)
-        if not reuse:
-            taken = (found[:, rank] >= 0).nonzero()[:, 0]
-            allowed[taken, found[taken, rank]] = False
-    return found, cosines
-
-
-def _nearest(e: Tensor, queries: Tensor, allowed: Tensor, exclude: float | None) -> tuple[Tensor, Tensor]:
-    """For each query image the most similar allowed one: exact, lowest index wins; (n),(n,I) -> (n),(n)."""
-    cosine = e[queries] @ e.T
-    if exclude is not None:
-        allowed = allowed & (cosine <= exclude + TOLERANCE)
-    cosine.masked_fill_(~allowed, -torch.inf)
+def _close(
+    cosine: Tensor, tolerance: float, exclude: float | None, best: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Which of (P,M) could be the best of its row once computed exactly, and the best that is sure to count (P)."""
     if exclude is None:
-        near = cosine >= cosine.amax(1, keepdim=True) - 2 * TOLERANCE
-        near &= allowed
-    else:  # those around the threshold may turn out to be above it, so the next best must be at hand as well
-        sure = cosine.masked_fill(cosine > exclude - TOLERANCE, -torch.inf).amax(1, keepdim=True)
-        near = allowed & (cosine >= sure - 2 * TOLERANCE)
-    query, image = near.nonzero(as_tuple=True)  # ordered by query, then by image
-    exact = (e[queries[query]].double() * e[image].double()).sum(1)
-    if exclude is not None:
-        exact = exact.masked_fill(exact > exclude, -torch.inf)
-    best = torch.full((len(queries),), -torch.inf, dtype=torch.float64, device=e.device)
-    best.scatter_reduce_(0, query, exact, "amax")
-    winners = (exact >= best[query] - TIE) & exact.isfinite()
-    index = torch.full((len(queries),), e.shape[0], dtype=torch.int64, device=e.device)
-    index.scatter_reduce_(0, query[winners], image[winners], "amin")
-    none = index == e.shape[0]
-    index = index.masked_fill(none, -1)
-    value = (e[queries].double() * e[index.clamp_min(0)].double()).sum(1).to(e.dtype)
-    return index, value.masked_fill(none, torch.nan)
+        counts, sure = cosine > -torch.inf, cosine.amax(1)
+    else:
+        counts = (cosine > -torch.inf) & (cosine <= exclude + tolerance)
+        sure = cosine.masked_fill(cosine > exclude - tolerance, -torch.inf).amax(1)
+    best = sure if best is None else torch.maximum(best, sure)
+    return counts & (cosine >= (best - 2 * tolerance)[:, None]), best
+
+
+def _scan(
+    products: Products, activations: ActivationSource, pairs: _Pairs, exclude: float | None, taken: Tensor | None
+) -> Tensor:
+    """The partner of each pair among all images, -1 for none; (P). One pass over the activations of these neurons."""
+    queries, row = torch.unique(pairs.positive, return_inverse=True)
+    order = row.sort(stable=True).indices  # so that the pairs of one block of queries lie together
+    row, pairs = row[order], pairs[order]
+    taken = None if taken is None else taken[order]
+    neurons, column = torch.unique(pairs.neuron, return_inverse=True)
+    below = torch.full((len(neurons),), -torch.inf, dtype=pairs.below.dtype, device=row.device)
+    below[column] = pairs.below
+    best = torch.full((len(row),), -torch.inf, device=row.device)
+    candidates: list[tuple[Tensor, Tensor, Tensor]] = []
+    for start, values in activations.blocks(neurons):
+        values = values.to(row.device)
+        part = slice(start, start + len(values))
+        cold = (values < below) & (values > -torch.inf) & products.usable[part, None]
+        penalty = torch.zeros(cold.shape, dtype=products.dtype, device=row.device).masked_fill_(~cold, -torch.inf).T
+        penalty, e = penalty.contiguous(), products.rows(part)
+        for query in blocks(len(queries), len(values) * e.element_size()):
+            cosine = products.rows(queries[query]) @ e.T
+            begin, end = torch.searchsorted(row, torch.tensor([query.start, query.stop], device=row.device)).tolist()
+            for some in blocks(end - begin, len(values) * e.element_size(), budget=2**21):
+                here = slice(begin + some.start, begin + some.stop)
+                masked = cosine[row[here] - query.start] + penalty[column[here]]
+                if taken is not None:
+                    which, r = ((taken[here] >= part.start) & (taken[here] < part.stop)).nonzero(as_tuple=True)
+                    masked[which, taken[here][which, r] - part.start] = -torch.inf
+                better = (masked.amax(1) >= best[here] - 2 * products.tolerance).nonzero()[:, 0]
+                close, now = _close(masked[better].float(), products.tolerance, exclude, best[here][better])
+                best[here.start + better] = now
+                which, image = close.nonzero(as_tuple=True)
+                pair = better[which] + here.start
+                candidates.append((pair, image + part.start, masked[better[which], image].float()))
+    pair, image, value = (torch.cat(field) for field in zip(*candidates, strict=True))
+    kept = value >= best[pair] - 2 * products.tolerance
+    found = torch.empty_like(row)
+    found[order] = winners(products, pairs.positive, pair[kept], image[kept], exclude)
+    return found

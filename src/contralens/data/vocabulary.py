@@ -1,0 +1,251 @@
+"""Vocabularies: the concepts that a neuron can be labeled with, read from a file, a list or a built-in, and linted."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import importlib
+import io
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from contralens.checks import InputError, nearest
+
+__all__ = ["VOCABULARIES", "Lint", "Vocabulary", "read_vocabulary"]
+
+LONG_WORDS = 40
+"""Texts with more words than this probably exceed the 64 tokens of SigLIP or the 77 of CLIP."""
+
+VOCABULARIES: dict[str, str] = {
+    "imagenet": "names of the 1,000 ImageNet (ILSVRC 2012) classes, in index order, as torchvision lists them with its "
+    "weights; 999 concepts, since the dog Cardigan and the garment cardigan count as one",
+    "coco": "names of the 80 object categories of MS COCO, as torchvision lists them with its detection weights",
+    "colours": "names of the CSS colours, from Pillow's ImageColor, split into words; spellings with 'grey' left out",
+    "textures": "the 47 adjectives of the Describable Textures Dataset (Cimpoi et al., CVPR 2014)",
+    "world": "what can be seen in the rendered world of the demo (contralens.world)",
+}
+"""Built-in vocabularies and where their words come from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lint:
+    """What was changed or looks odd in a vocabulary: a count and a few examples per kind."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, kind: str, example: str) -> None:
+        self.counts[kind] = self.counts.get(kind, 0) + 1
+        shown = self.examples.setdefault(kind, [])
+        if example and len(shown) < 5:
+            shown.append(example[:80])
+
+    def lines(self) -> list[str]:
+        """One line per kind, for people."""
+        made = []
+        for kind, count in self.counts.items():
+            shown = ", ".join(repr(example) for example in self.examples[kind])
+            made.append(f"{count} {KINDS[kind]}" + (f": {shown}" if shown else ""))
+        return made
+
+
+KINDS = {
+    "empty": "empty, dropped",
+    "underscores": "with underscores, turned into spaces",
+    "spaces": "with spaces at an end or repeated, tidied",
+    "non_printing": "with characters that do not print, removed",
+    "duplicates": "already there (upper and lower case count as one), dropped",
+    "long": f"longer than {LONG_WORDS} words: an encoder may not read their end",
+    "no_letters": "without any letter",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """Concepts (C) in the order given, where they came from, and what the linting found."""
+
+    concepts: list[str]
+    source: str
+    lint: Lint
+
+    def __len__(self) -> int:
+        return len(self.concepts)
+
+    @property
+    def fingerprint(self) -> str:
+        """32 hex digits: hash of the concepts in their order."""
+        return hashlib.sha256("\0".join(["vocabulary-1", *self.concepts]).encode()).hexdigest()[:32]
+
+
+def read_vocabulary(spec: str | Path | Sequence[str], column: int | str = 0) -> Vocabulary:
+    r"""The concepts that `spec` stands for, cleaned.
+
+    Underscores become spaces, repeated spaces one, characters that do not print go, empty entries and duplicates are
+    dropped (the first spelling stays); `.lint` counts and shows all of it, and reports texts that look too long.
+
+    Args:
+        spec: the name of a built-in vocabulary (`VOCABULARIES`), a text file with one concept a line, a .csv or .tsv
+            file, or a list of texts. A file that is called like a built-in is written ./name.
+        column: which column of a .csv or .tsv file: its number from 0 (all rows are taken), or the name that the first row
+            gives it.
+
+    Raises:
+        InputError: missing or unreadable file, nothing in it, or one concept alone.
+
+    >>> vocabulary = read_vocabulary(["polar_bear", "zebra", "Zebra", ""])
+    >>> vocabulary.concepts
+    ['polar bear', 'zebra']
+    >>> vocabulary.lint.counts
+    {'underscores': 1, 'duplicates': 1, 'empty': 1}
+    """
+    if isinstance(spec, str) and spec in VOCABULARIES:
+        raw, source = _LOADERS[spec](), f"built-in {spec}: {VOCABULARIES[spec]}"
+    elif isinstance(spec, (str, Path)):
+        raw, source = _read_file(spec, column), str(spec)
+    else:
+        raw, source = list(spec), "a list"
+    return _cleaned(raw, source)
+
+
+def _cleaned(raw: Iterable[object], source: str) -> Vocabulary:
+    lint = Lint()
+    kept: dict[str, str] = {}
+    for entry in raw:
+        if not isinstance(entry, str):
+            raise InputError(f"vocabulary ({source}): entries must be texts; got {entry!r}")
+        text = _tidy(entry, lint)
+        if not text:
+            lint.add("empty", entry.strip())
+        elif text.casefold() in kept:
+            lint.add("duplicates", text)
+        else:
+            kept[text.casefold()] = text
+            if len(text.split()) > LONG_WORDS:
+                lint.add("long", text)
+            if not any(c.isalpha() for c in text):
+                lint.add("no_letters", text)
+    concepts = list(kept.values())
+    where = source.split(":")[0]
+    if not concepts:
+        raise InputError(f"vocabulary ({where}) is empty; it needs at least two concepts, one a line")
+    if len(concepts) == 1:
+        raise InputError(
+            f"vocabulary ({where}) holds only {concepts[0]!r}; with one concept there is nothing to choose between: "
+            "it needs at least two"
+        )
+    return Vocabulary(concepts, source, lint)
+
+
+def _tidy(entry: str, lint: Lint) -> str:
+    text = unicodedata.normalize("NFC", entry).replace("\ufeff", "").strip("\r\n")
+    printing = "".join(c if c.isprintable() or c.isspace() else "" for c in text)
+    if printing != text:
+        lint.add("non_printing", printing)
+    if "_" in printing:
+        lint.add("underscores", printing)
+        printing = printing.replace("_", " ")
+    text = " ".join(printing.split())
+    if text and text != printing:
+        lint.add("spaces", text)
+    return text
+
+
+def _read_file(spec: str | Path, column: int | str) -> list[str]:
+    path = Path(spec).expanduser()
+    if not path.exists():
+        raise InputError(
+            f"vocabulary: there is no file {path}{nearest(str(spec), VOCABULARIES)}; "
+            f"built-in are {', '.join(VOCABULARIES)}"
+        )
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise InputError(f"vocabulary {path} is not UTF-8 text (byte {e.start}); save it as UTF-8") from e
+    except OSError as e:
+        raise InputError(f"vocabulary {path} cannot be read: {e.strerror}") from e
+    if path.suffix.lower() not in (".csv", ".tsv"):
+        return text.splitlines()
+    rows = list(csv.reader(io.StringIO(text), delimiter="," if path.suffix.lower() == ".csv" else "\t"))
+    start = 0
+    if isinstance(column, str):
+        header = rows[0] if rows else []
+        if column not in header:
+            raise InputError(f"vocabulary {path} has no column {column!r}; its first row is {', '.join(header)}")
+        column, start = header.index(column), 1
+    short = next((n for n, row in enumerate(rows, 1) if row and len(row) <= column), None)
+    if short is not None:
+        raise InputError(f"vocabulary {path}, line {short}: there is no column {column} (counted from 0)")
+    return [row[column] if row else "" for row in rows[start:]]
+
+
+# --- built-in vocabularies ---
+
+
+def _imagenet() -> list[str]:
+    from torchvision.models import EfficientNet_B0_Weights
+
+    return list(EfficientNet_B0_Weights.DEFAULT.meta["categories"])
+
+
+def _coco() -> list[str]:
+    from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
+
+    names = FasterRCNN_ResNet50_FPN_Weights.DEFAULT.meta["categories"]
+    return [name for name in names if name not in ("__background__", "N/A")]
+
+
+_COLOUR_WORDS = (
+    "alice antique aqua aquamarine azure beige bisque black blanched almond blue violet blush brown burlywood cadet "
+    "chartreuse chiffon chocolate coral cornflower cornsilk cream crimson cyan dark deep dim dodger drab firebrick "
+    "floral forest fuchsia gainsboro ghost gold goldenrod gray green honeydew hot indian indigo ivory khaki lace "
+    "lavender lawn lemon light lime linen magenta maroon medium midnight mint misty moccasin navajo navy old olive "
+    "orange orchid pale papaya peach peru pink plum powder puff purple rebecca red rose rosy royal saddle salmon sandy "
+    "sea seashell sienna silver sky slate smoke snow spring steel tan teal thistle tomato turquoise wheat whip white "
+    "yellow"
+).split()
+
+
+def _colours() -> list[str]:
+    from PIL import ImageColor
+
+    return [_split(name) for name in ImageColor.colormap if "grey" not in name]
+
+
+def _split(name: str) -> str:
+    """ "darkolivegreen" to "dark olive green": the longest known word first, back to shorter ones where stuck."""
+
+    def rest(text: str) -> list[str] | None:
+        if not text:
+            return []
+        for word in sorted((w for w in _COLOUR_WORDS if text.startswith(w)), key=len, reverse=True):
+            tail = rest(text[len(word) :])
+            if tail is not None:
+                return [word, *tail]
+        return None
+
+    return " ".join(rest(name) or [name])
+
+
+def _textures() -> list[str]:
+    return (
+        "banded blotchy braided bubbly bumpy chequered cobwebbed cracked crosshatched crystalline dotted fibrous "
+        "flecked freckled frilly gauzy grid grooved honeycombed interlaced knitted lacelike lined marbled matted "
+        "meshed paisley perforated pitted pleated polka-dotted porous potholed scaly smeared spiralled sprinkled "
+        "stained stratified striped studded swirly veined waffled woven wrinkled zigzagged"
+    ).split()
+
+
+def _world() -> list[str]:
+    # By name: the world is a room of its own, and this one only borrows its list of words.
+    return [concept.text for concept in importlib.import_module("contralens.world.captions").concepts()]
+
+
+_LOADERS: dict[str, Callable[[], list[str]]] = {
+    "imagenet": _imagenet,
+    "coco": _coco,
+    "colours": _colours,
+    "textures": _textures,
+    "world": _world,
+}

@@ -1,0 +1,121 @@
+"""Many machines: the unit of work is a tile of a deterministic list of images, and the store is the only meeting point.
+
+Every worker builds the image set, the target and the encoder from the same settings and fills the tiles it is given;
+a tile appears in the store whole or not at all. So workers need not know of each other: shard i of n takes the tiles
+t with t % n == i, whatever has been done before is not done again, and a re-run may use another n. All workers must see
+the images under the same paths and share the cache folder.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from contralens.checks import InputError, require
+from contralens.collect import collect_tiles, lacking_tiles, owned_images
+from contralens.data.images import images as image_set
+from contralens.data.store import Store, default_cache
+from contralens.models.encoders import encoder as load_encoder
+from contralens.models.targets import target as load_target
+from contralens.types import Extractor, Images, Progress, silent
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to collect, in words that can travel to another machine (specs, paths, or objects that pickle)."""
+
+    target: Any
+    images: Any
+    encoder: Any
+    layer: str | None = None
+    target_options: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of `target`: pooling, checkpoint, weights, preprocess..."""
+    limit: int | None = None
+    seed: int = 0
+    cache: str | None = None
+    device: str = "cpu"
+    batch_size: int = 32
+    workers: int | None = None
+
+    def images_and_extractors(self) -> tuple[Images, list[Extractor]]:
+        """The image set, and the target and encoder, loaded here."""
+        probe = image_set(self.images, limit=self.limit, seed=self.seed)
+        model = load_target(self.target, self.layer, device=self.device, **self.target_options)
+        return probe, [model, load_encoder(self.encoder, device=self.device)]
+
+    def store(self) -> Store:
+        return Store(self.cache or default_cache())
+
+
+def collect_shard(job: Job, shard: int, shards: int, progress: Progress = silent) -> int:
+    """Collect the tiles t with t % shards == shard; returns their number. For SLURM, torchrun or any job system."""
+    if not 0 <= shard < shards:
+        raise InputError(f"a shard i/n needs 0 <= i < n; got {shard}/{shards}")
+    probe, extractors = job.images_and_extractors()
+    tiles = range(shard, len(owned_images(probe.fingerprints())), shards)
+    collect_tiles(
+        probe, extractors, job.store(), tiles, batch_size=job.batch_size, workers=job.workers, progress=progress
+    )
+    return len(tiles)
+
+
+def collect_ray(
+    job: Job, actors: int | None = None, gpus_per_actor: float = 0.0, cpus_per_actor: float = 1.0
+) -> tuple[int, int]:
+    """Collect what the store lacks on a Ray cluster, one actor per copy of the networks; needs the extra `ray`.
+
+    A worker that dies is started again and does only its unfinished tile again; a driver that dies leaves the store as
+    it is, and the next run goes on from there.
+
+    Returns:
+        Tiles computed, and tiles of the whole set.
+    """
+    ray = require("ray", "ray")
+    ray_data = require("ray.data", "ray")
+    if job.cache is None:  # workers may have another home
+        job = replace(job, cache=str(default_cache()))
+    probe, extractors = job.images_and_extractors()
+    lacking = lacking_tiles(probe, extractors, job.store())
+    total = len(owned_images(probe.fingerprints()))
+    if not lacking:
+        return 0, total
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, include_dashboard=False, configure_logging=False)
+    count = min(len(lacking), actors or max(1, int(ray.cluster_resources().get("CPU", 1) / cpus_per_actor)))
+    del extractors  # the driver's copy of the networks is not needed any more
+    done = (
+        ray_data.from_items([{"tile": tile} for tile in lacking], override_num_blocks=len(lacking))
+        .map(
+            _Worker,
+            fn_constructor_args=(job,),
+            compute=ray_data.ActorPoolStrategy(size=count),
+            num_cpus=cpus_per_actor,
+            num_gpus=gpus_per_actor,
+            max_restarts=-1,
+            max_task_retries=-1,
+        )
+        .take_all()
+    )
+    return len(done), total
+
+
+class _Worker:
+    """One copy of the networks on a Ray worker; a call collects one tile."""
+
+    def __init__(self, job: Job) -> None:
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the driver has the weights; do not wait for a network
+        self.job = job
+        self.probe, self.extractors = job.images_and_extractors()
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        collect_tiles(
+            self.probe,
+            self.extractors,
+            self.job.store(),
+            [int(row["tile"])],
+            batch_size=self.job.batch_size,
+            workers=self.job.workers,
+        )
+        return row

@@ -1,0 +1,317 @@
+"""The server: each page has a JSON twin under /api, described by /openapi.json; the pages themselves are static."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+
+from contralens import __version__
+from contralens.checks import InputError
+from contralens.explorer import pages, shapes
+from contralens.explorer.guard import Guard
+from contralens.explorer.pages import NotThere, dumps
+from contralens.explorer.search import LARGEST_UPLOAD, Finder, Unavailable
+from contralens.explorer.shelf import NotReadable, Shelf
+
+KINDS = {".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8",
+         ".svg": "image/svg+xml"}  # fmt: skip
+FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
+NEVER = {"cache-control": "no-store"}
+MOST_PICTURES = 400
+LARGEST_NOTE = 32 << 10
+ERRORS: dict[int | str, dict[str, Any]] = {
+    code: {"model": shapes.Gone, "description": what}
+    for code, what in ((404, "No such run, neuron or picture."), (422, "What was asked for makes no sense."), (503, "The run cannot be read now, or search is off."))
+}  # fmt: skip
+
+
+class TooLarge(InputError):
+    """A request body beyond what is read: 413."""
+
+
+class NewNote(BaseModel):
+    """What POST notes takes."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    neuron: int
+    kind: str
+    text: str
+
+
+class OldNote(BaseModel):
+    """What POST notes/remove takes."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    id: str
+
+
+def create_app(
+    runs: Sequence[str | Path],
+    *,
+    read_only: bool = False,
+    host: str = "127.0.0.1",
+    token: str | None = None,
+    finder: Finder | None = None,
+) -> Any:
+    """The explorer of some run folders as an ASGI application.
+
+    Args:
+        runs: run folders; one that cannot be read is reported on the page, the others are shown.
+        read_only: load no encoder and write no notes.
+        host: where the server is bound; decides which Host headers are answered.
+        token: what a request must carry, in the URL at first, then as a cookie, or as a bearer token.
+        finder: what loads encoders; by default `contralens.encoder`, when first asked for.
+    """
+    shelf = Shelf(runs, writable=not read_only)
+    search = finder or Finder(read_only)
+    app = FastAPI(
+        title="contralens explorer",
+        version=__version__,
+        description="What every page of the explorer shows, as JSON.",
+        docs_url=None,
+        redoc_url=None,
+        responses=ERRORS,
+    )
+    _errors(app)
+    _browsing(app, shelf, search)
+    _searching(app, shelf, search)
+    _noting(app, shelf)
+    _pages(app)
+    app.add_middleware(Guard, host=host, token=token)  # type: ignore[arg-type]
+    return app
+
+
+def _json(value: Any, headers: dict[str, str] | None = None) -> Response:
+    return Response(dumps(value), media_type="application/json", headers=headers or NEVER)
+
+
+def _shape(model: Any) -> dict[int | str, dict[str, Any]]:
+    return {200: {"model": model}}
+
+
+def _errors(app: FastAPI) -> None:
+    codes = {NotThere: 404, NotReadable: 503, Unavailable: 503, TooLarge: 413}
+
+    async def told(_: Request, error: Exception) -> Response:
+        code = next((c for kind, c in codes.items() if isinstance(error, kind)), 422)
+        return JSONResponse({"error": str(error)}, code, headers=NEVER)
+
+    async def invalid(_: Request, error: Exception) -> Response:
+        first = error.errors()[0] if isinstance(error, (RequestValidationError, ValidationError)) else {}
+        where = ".".join(str(p) for p in first.get("loc", ()) if p not in ("query", "path", "body"))
+        return JSONResponse({"error": f"{where}: {first.get('msg', 'not valid')}"}, 422, headers=NEVER)
+
+    async def http(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return JSONResponse({"error": str(error.detail)}, error.status_code, headers=NEVER)
+
+    app.add_exception_handler(InputError, told)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(ValidationError, invalid)
+    app.add_exception_handler(HTTPException, http)
+
+
+Gamma = Annotated[float | None, Query(ge=0, le=1, description="0: positives alone; 1: all shared with contrasts gone.")]
+Most = Annotated[int, Query(ge=1, le=1000)]
+
+
+def _browsing(app: FastAPI, shelf: Shelf, search: Finder) -> None:
+    @app.get("/api/runs", responses=_shape(shapes.RunList), summary="The runs, and what is missing")
+    def runs() -> Response:
+        return _json(shelf.list(search.why_not()))
+
+    @app.get("/api/runs/{run}/index", responses=_shape(shapes.Index), summary="All neurons of a run in columns")
+    def index(run: str, request: Request) -> Response:
+        opened = shelf.run(run)
+        plain = pages.remembered(opened, "index", lambda: dumps(pages.index(opened)))
+        headers = {"cache-control": "private, no-cache", "etag": f'"{opened.stamp}"', "vary": "accept-encoding"}
+        if request.headers.get("if-none-match") == headers["etag"]:
+            return Response(status_code=304, headers=headers)
+        if "gzip" in request.headers.get("accept-encoding", "") and not _is_local(request):
+            packed = pages.remembered(opened, "index.gz", lambda: gzip.compress(plain, 5))
+            return Response(packed, media_type="application/json", headers={**headers, "content-encoding": "gzip"})
+        return Response(plain, media_type="application/json", headers=headers)
+
+    @app.get("/api/runs/{run}/neurons", responses=_shape(shapes.Rows), summary="Neurons, filtered and sorted")
+    def neurons(
+        run: str,
+        scorer: str | None = None,
+        q: Annotated[str, Query(max_length=400, description="Part of a label or a name.")] = "",
+        status: str | None = None,
+        sort: str = "neuron",
+        descending: bool = False,
+        within: Annotated[list[str] | None, Query(description="COLUMN:LOW:HIGH, repeatable; a bound may be empty.")] = None,
+        offset: Annotated[int, Query(ge=0)] = 0,
+        limit: Most = 100,
+    ) -> Response:  # fmt: skip
+        ranges = dict(_range(text) for text in within or [])
+        return _json(pages.rows(shelf.run(run), scorer, q, status, ranges, sort, descending, offset, limit))
+
+    @app.get("/api/runs/{run}/neurons/{neuron}", responses=_shape(shapes.Detail), summary="All about one neuron")
+    def neuron(run: str, neuron: int) -> Response:
+        return _json(pages.detail(shelf.run(run), neuron))
+
+    @app.get("/api/runs/{run}/map", responses=_shape(shapes.Plane), summary="Neurons as points")
+    def plane(run: str) -> Response:
+        return _json(pages.plane(shelf.run(run)))
+
+    @app.get("/api/compare", responses=_shape(shapes.Comparison), summary="Two runs or scorers side by side")
+    def compare(
+        a: str, b: str, scorer_a: str | None = None, scorer_b: str | None = None, changed: bool = True
+    ) -> Response:
+        return _json(pages.compare(shelf.run(a), shelf.run(b), scorer_a, scorer_b, changed))
+
+    @app.get("/api/runs/{run}/images/{image}.jpg", response_class=Response, summary="One thumbnail",
+             responses={200: {"content": {"image/jpeg": {}}}})  # fmt: skip
+    def image(run: str, image: int, v: str | None = None) -> Response:
+        blob = shelf.run(run).pictures.get(image)
+        if blob is None:
+            raise NotThere(f"run {run} holds no picture {image}; only images that exemplars name are kept")
+        return Response(blob, media_type="image/jpeg", headers=FOREVER if v else {"cache-control": "no-cache"})
+
+    @app.get("/api/runs/{run}/pictures", response_class=Response, summary="Several thumbnails in one answer",
+             description="For each image number in `images`, in that order: its length in bytes (uint32, little "
+             "endian, 0 for none), then the JPEG.",
+             responses={200: {"content": {"application/octet-stream": {}}}})  # fmt: skip
+    def pictures(run: str, images: Annotated[str, Query(max_length=5000, pattern=r"^\d+(,\d+)*$")]) -> Response:
+        wanted = [int(i) for i in images.split(",")]
+        if len(wanted) > MOST_PICTURES:
+            raise InputError(f"at most {MOST_PICTURES} pictures at once; got {len(wanted)}")
+        found = shelf.run(run).pictures.many(wanted)
+        blobs = [found[i] or b"" for i in wanted]
+        body = b"".join(struct.pack("<I", len(b)) + b for b in blobs)
+        return Response(body, media_type="application/octet-stream", headers=NEVER)
+
+
+def _searching(app: FastAPI, shelf: Shelf, search: Finder) -> None:
+    @app.get("/api/runs/{run}/search", responses=_shape(shapes.Hits), summary="Words to neurons")
+    def words(
+        run: str, text: Annotated[str, Query(max_length=2000)], gamma: Gamma = None, limit: Most = 60
+    ) -> Response:
+        opened = shelf.run(run)
+        return _json(search.text(opened, text, opened.gamma if gamma is None else gamma, limit))
+
+    @app.post("/api/runs/{run}/search", responses={**_shape(shapes.Hits), 413: {"model": shapes.Gone}},
+              summary="A picture to neurons",
+              openapi_extra={"requestBody": {"required": True, "content": {
+                  "image/*": {"schema": {"type": "string", "format": "binary"}}}}})  # fmt: skip
+    async def picture(run: str, request: Request, gamma: Gamma = None, limit: Most = 60) -> Response:
+        kind = request.headers.get("content-type", "")
+        if not kind.startswith("image/"):
+            raise InputError("send the picture as the body, with its content type, e.g. image/jpeg")
+        why = search.why_not()
+        if why:
+            raise Unavailable(f"search by words or pictures is off: {why}")
+        data = await _body(request, LARGEST_UPLOAD)
+
+        def found() -> shapes.Hits:
+            opened = shelf.run(run)
+            return search.picture(opened, data, opened.gamma if gamma is None else gamma, limit)
+
+        return _json(await run_in_threadpool(found))
+
+
+def _noting(app: FastAPI, shelf: Shelf) -> None:
+    @app.get("/api/runs/{run}/notes", responses=_shape(shapes.Notes), summary="Notes, tags and corrected labels")
+    def notes(run: str) -> Response:
+        shelf.run(run)
+        return _json(shelf.notebooks[run].read())
+
+    body = {"requestBody": {"required": True, "content": {"application/json": {"schema": NewNote.model_json_schema()}}}}
+
+    @app.post("/api/runs/{run}/notes", responses=_shape(shapes.Note), summary="Add one", openapi_extra=body)
+    async def add(run: str, request: Request) -> Response:
+        new = NewNote.model_validate_json(await _json_body(request))
+
+        def write() -> shapes.Note:
+            opened = shelf.run(run)
+            found = opened.query("SELECT name FROM neurons WHERE neuron = ?", [new.neuron]) if abs(new.neuron) < 2**31 else []  # fmt: skip
+            if not found:
+                raise NotThere(f"run {run} has no neuron {new.neuron}")
+            return shelf.notebooks[run].add(new.neuron, str(found[0][0]), new.kind, new.text)
+
+        return _json(await run_in_threadpool(write))
+
+    gone = {"requestBody": {"required": True, "content": {"application/json": {"schema": OldNote.model_json_schema()}}}}
+
+    @app.post("/api/runs/{run}/notes/remove", responses=_shape(shapes.Notes), summary="Take one back",
+              openapi_extra=gone)  # fmt: skip
+    async def remove(run: str, request: Request) -> Response:
+        old = OldNote.model_validate_json(await _json_body(request))
+
+        def write() -> shapes.Notes:
+            shelf.run(run)
+            shelf.notebooks[run].remove(old.id)
+            return shelf.notebooks[run].read()
+
+        return _json(await run_in_threadpool(write))
+
+
+def _pages(app: FastAPI) -> None:
+    """The built files, read once; a path is looked up among their names and never on the disk."""
+    built = {p.name: p.read_bytes() for p in files("contralens.explorer").joinpath("static").iterdir() if p.is_file()}
+
+    def answer(name: str) -> Response:
+        if name not in built:
+            raise HTTPException(404, "There is nothing at this address.")
+        return Response(
+            built[name],
+            headers={"cache-control": "no-cache", "content-type": KINDS.get(Path(name).suffix, "text/plain")},
+        )
+
+    @app.get("/", include_in_schema=False)
+    def home() -> Response:
+        return answer("index.html")
+
+    @app.get("/{name}", include_in_schema=False)
+    def file(name: str) -> Response:
+        return answer(name)
+
+
+async def _body(request: Request, most: int) -> bytes:
+    """The body, unless it is larger than `most` bytes; a larger one is not read to its end."""
+    told = request.headers.get("content-length", "0")
+    data = bytearray()
+    if told.isdigit() and int(told) <= most:
+        async for chunk in request.stream():
+            data += chunk
+            if len(data) > most:
+                break
+        else:
+            return bytes(data)
+    raise TooLarge(f"at most {most / 2**20:g} MB are read" if most >= 2**20 else f"at most {most} bytes are read")
+
+
+async def _json_body(request: Request) -> bytes:
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        raise InputError("send JSON, with the content type application/json")
+    return await _body(request, LARGEST_NOTE)
+
+
+def _range(text: str) -> tuple[str, tuple[float | None, float | None]]:
+    """`COLUMN:LOW:HIGH` taken apart.
+
+    >>> _range("score:0.2:")
+    ('score', (0.2, None))
+    """
+    parts = text.rsplit(":", 2)
+    try:
+        name, low, high = parts
+        return name, (float(low) if low else None, float(high) if high else None)
+    except ValueError:
+        raise InputError(f"`within` is written COLUMN:LOW:HIGH, a bound may be empty; got {text!r}") from None
+
+
+def _is_local(request: Request) -> bool:
+    return request.client is not None and request.client.host in ("127.0.0.1", "::1")

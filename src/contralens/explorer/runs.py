@@ -1,0 +1,276 @@
+"""One run folder, opened for reading: tables in DuckDB, pictures and vectors left on the disk until asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from contralens.checks import InputError, nearest
+from contralens.data.runs import FORMAT
+from contralens.explorer.vectors import Vectors
+
+NEEDED = {
+    "neurons": ("neuron", "name", "status"),
+    "labels": ("neuron", "scorer", "status", "label", "score", "concepts", "scores"),
+    "exemplars": ("neuron", "rank", "positive", "activation", "contrast", "contrast_activation", "similarity"),
+    "images": ("index", "id"),
+}
+"""Tables without which there is nothing to show, and the columns that must be there."""
+
+OPTIONAL = {
+    "concepts": (("concept", "source"), "where each concept came from"),
+    "evaluation": (("neuron", "scorer", "metric", "value"), "evaluation figures with intervals"),
+    "candidates": (("neuron", "concept", "source"), "candidate labels and who proposed them"),
+    "classes": (("neuron", "class", "weight"), "the classes that a neuron feeds"),
+    "maps": (("neuron", "image", "height", "width", "map"), "activation maps over the images"),
+}
+"""Tables that a page shows when they are there, and says so when they are not."""
+
+
+class OpenRun:
+    """A run folder, read as it was when opened; `fresh` tells whether the folder still holds the same run."""
+
+    def __init__(self, key: str, path: Path) -> None:
+        self.key, self.path = key, path
+        self.stamp = stamp(path)
+        self.manifest = _manifest(path)
+        self.pictures = Pictures(_inside(path, "thumbnails.parquet"))
+        self.db = duckdb.connect(
+            ":memory:",
+            config={"enable_external_access": "false", "threads": 2, "python_enable_replacements": "false"},
+        )
+        self.missing: list[dict[str, str]] = []
+        self.tables: set[str] = set()
+        for name, columns in NEEDED.items():
+            self._load(name, columns)
+        for name, (columns, what) in OPTIONAL.items():
+            if not (path / f"{name}.parquet").exists():
+                if name != "concepts":
+                    self.missing.append({"what": what, "why": f"this run has no {name}.parquet"})
+                continue
+            try:
+                self._load(name, columns)
+            except InputError as e:
+                self.missing.append({"what": what, "why": str(e)})
+        self.scorers: list[str] = [s for s in self.manifest.get("scorers", []) if isinstance(s, str)]
+        found = [s for (s,) in self.query("SELECT DISTINCT scorer FROM labels")]
+        self.scorers = [s for s in self.scorers if s in found] or sorted(found)
+        if not self.scorers:
+            raise InputError(f"{path} cannot be read as a run: it has no labels")
+        primary = self.manifest.get("primary")
+        self.primary: str = primary if primary in self.scorers else self.scorers[-1]
+        self.neurons: list[int] = [n for (n,) in self.query("SELECT neuron FROM neurons ORDER BY neuron")]
+        self.vectors: Vectors | None = None
+        try:
+            labeled = [n for (n,) in self.query("SELECT DISTINCT neuron FROM exemplars ORDER BY neuron")]
+            concepts = self._concepts()
+            self.vectors = Vectors(_inside(path, "vectors.safetensors"), labeled, concepts)
+        except InputError as e:
+            self.missing.append({"what": "the gamma slider, neighbours, the map and search", "why": str(e)})
+        self.gamma = _gamma(self.primary)
+        self.cache: dict[str, Any] = {}
+        self.lock = threading.Lock()
+
+    def close(self) -> None:
+        self.db.close()
+
+    @property
+    def title(self) -> str:
+        target = self.manifest.get("target")
+        if isinstance(target, dict) and target.get("name"):
+            layer = target.get("layer")
+            return f"{target['name']} · {layer}" if layer else str(target["name"])
+        return self.path.name
+
+    def fresh(self) -> bool:
+        try:
+            return stamp(self.path) == self.stamp
+        except InputError:
+            return False
+
+    def query(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Rows of one statement; each call has a cursor of its own, so threads do not meet."""
+        with self.db.cursor() as cursor:
+            return cursor.execute(sql, list(values)).fetchall()
+
+    def records(self, sql: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        with self.db.cursor() as cursor:
+            rows = cursor.execute(sql, list(values)).fetchall()
+            names = [d[0] for d in cursor.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    def columns(self, table: str) -> dict[str, str]:
+        """Name and SQL type of each column of a table."""
+        return {name: kind for name, kind, *_ in self.query(f"DESCRIBE {table}")}
+
+    def scorer(self, name: str | None) -> str:
+        """The scorer asked for, by default the primary."""
+        if name is None:
+            return self.primary
+        if name not in self.scorers:
+            raise InputError(
+                f"this run has no scorer {name!r}{nearest(name, self.scorers)} (it has: {', '.join(self.scorers)})"
+            )
+        return name
+
+    def _concepts(self) -> list[str]:
+        if "concepts" not in self.tables:
+            raise InputError(f"{self.path.name} has no concepts.parquet, written by `contralens label` since 0.1")
+        return [c for (c,) in self.query("SELECT concept FROM concepts ORDER BY rowid")]
+
+    def _load(self, name: str, columns: Iterable[str]) -> None:
+        file = _inside(self.path, f"{name}.parquet")
+        try:
+            with file.open("rb") as opened:
+                table = pq.ParquetFile(opened)
+                lacking = [c for c in columns if c not in table.schema_arrow.names]
+                if lacking:
+                    raise InputError(f"{file} cannot be read: it has no column {', '.join(lacking)}")
+                reader = pa.RecordBatchReader.from_batches(table.schema_arrow, table.iter_batches(65536))
+                self.db.register("incoming", reader)
+                self.db.execute(f"CREATE TABLE {name} AS SELECT * FROM incoming")
+                self.db.unregister("incoming")
+        except (pa.ArrowException, duckdb.Error, OSError) as e:
+            raise InputError(
+                f"{file} cannot be read, it may be truncated or still being written: {_first_line(e)}"
+            ) from e
+        self.tables.add(name)
+
+
+class Pictures:
+    """Thumbnails of a run by row of `images`: the file stays open, a few groups of it stay in memory."""
+
+    GROUPS = 96
+    """Row groups kept, about 64 pictures or 0.4 MB each."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file = pq.ParquetFile(path, memory_map=False, pre_buffer=False)
+            prints = self._file.read(columns=["fingerprint"])["fingerprint"].to_pylist()
+            if "jpeg" not in self._file.schema_arrow.names:
+                raise InputError(f"{path} cannot be read: it has no column jpeg")
+            rows = [self._file.metadata.row_group(g).num_rows for g in range(self._file.num_row_groups)]
+            images = pq.ParquetFile(_inside(path.parent, "images.parquet")).read(columns=["fingerprint"])
+        except (pa.ArrowException, OSError, KeyError) as e:
+            raise InputError(
+                f"{path} cannot be read, it may be truncated or still being written: {_first_line(e)}"
+            ) from e
+        places = ((group, row) for group, count in enumerate(rows) for row in range(count))
+        where = dict(zip(prints, places, strict=True))
+        self._place = {i: where[f] for i, f in enumerate(images["fingerprint"].to_pylist()) if f in where}
+        self._groups: OrderedDict[int, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __contains__(self, image: int) -> bool:
+        return image in self._place
+
+    def __iter__(self) -> Any:
+        return iter(sorted(self._place, key=lambda i: self._place[i]))
+
+    def get(self, image: int) -> bytes | None:
+        """JPEG bytes of one image, None where no exemplar names it or the file is damaged there."""
+        place = self._place.get(image)
+        if place is None:
+            return None
+        with self._lock:
+            group = self._groups.pop(place[0], None)
+            if group is None:
+                try:
+                    group = self._file.read_row_group(place[0], columns=["jpeg"], use_threads=False)["jpeg"]
+                except (pa.ArrowException, OSError):
+                    return None
+            self._groups[place[0]] = group
+            while len(self._groups) > self.GROUPS:
+                self._groups.popitem(last=False)
+        blob = group[place[1]].as_py()
+        return blob if isinstance(blob, bytes) and blob[:3] == b"\xff\xd8\xff" else None
+
+    def many(self, images: Iterable[int]) -> dict[int, bytes | None]:
+        """Several at once, each group read once."""
+        wanted = sorted(set(images), key=lambda i: self._place.get(i, (-1, -1)))
+        return {i: self.get(i) for i in wanted}
+
+
+def keys(paths: Sequence[Path]) -> dict[str, Path]:
+    """A name for URLs for each run folder: its own name, made plain and unique."""
+    out: dict[str, Path] = {}
+    for path in paths:
+        plain = re.sub(r"[^A-Za-z0-9._-]+", "-", path.resolve().name).strip("-.") or "run"
+        key, n = plain, 2
+        while key in out:
+            key, n = f"{plain}-{n}", n + 1
+        out[key] = path
+    return out
+
+
+def stamp(path: Path) -> str:
+    """16 hex digits that change when the run is written again."""
+    try:
+        parts = []
+        for name in ("manifest.json", *(f"{t}.parquet" for t in (*NEEDED, "thumbnails"))):
+            status = os.stat(path / name)
+            parts.append(f"{status.st_ino} {status.st_size} {status.st_mtime_ns}")
+        for name in ("vectors.safetensors", *(f"{t}.parquet" for t in OPTIONAL)):
+            with contextlib.suppress(FileNotFoundError):
+                status = os.stat(path / name)
+                parts.append(f"{name} {status.st_ino} {status.st_size} {status.st_mtime_ns}")
+    except OSError as e:
+        if not path.is_dir():
+            raise InputError(f"there is no run folder {path}") from e
+        raise InputError(
+            f"{path} is not a whole run folder: {Path(e.filename).name} is missing; if the run is being written, wait"
+        ) from e
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """The file of a run, unless it is a link that leads out of the run folder, or no plain file."""
+    path = folder / name
+    real = path.resolve()
+    if not real.is_relative_to(folder.resolve()):
+        raise InputError(f"{path} is a link out of the run folder; it is not followed")
+    if not path.exists():
+        raise InputError(f"{path} is missing")
+    if not real.is_file():
+        raise InputError(f"{path} is not a file")
+    return real
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    file = _inside(path, "manifest.json")
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:
+        raise InputError(f"{file} cannot be read: {_first_line(e)}") from e
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        got = manifest.get("format") if isinstance(manifest, dict) else None
+        raise InputError(f"{path} has run format {got!r}; this contralens reads {FORMAT}")
+    return manifest
+
+
+def _gamma(scorer: str) -> float:
+    """The gamma of a CSP scorer's name, else 0: the positives alone."""
+    name, _, options = scorer.partition(":")
+    if name != "csp":
+        return 0.0
+    match = re.search(r"(?:^|,)gamma=([0-9.]+)", options)
+    try:
+        return min(1.0, max(0.0, float(match.group(1)))) if match else 1.0
+    except ValueError:
+        return 1.0
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,0 +1,231 @@
+"""What the JSON of each page holds. mypy checks it where it is built, OpenAPI documents it, a test validates it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from typing_extensions import TypedDict
+
+
+class Missing(TypedDict):
+    """Something a page could show if the run, or this machine, had it."""
+
+    what: str
+    why: str
+
+
+class RunInfo(TypedDict):
+    """One run folder that was opened, or the reason why it could not be."""
+
+    key: str
+    """Name in URLs."""
+    title: str
+    stamp: str
+    """Changes when the run is written again."""
+    problem: str | None
+    manifest: dict[str, Any] | None
+    missing: list[Missing]
+    notes: int
+
+
+class RunList(TypedDict):
+    version: str
+    runs: list[RunInfo]
+    writable: bool
+    """Whether notes can be written."""
+    encoder: str | None
+    """Why there is no search by words or pictures; null where there is."""
+
+
+class ScorerColumns(TypedDict):
+    scorer: str
+    label: list[int]
+    """Place in `labels`, -1 for none."""
+    score: list[float | None]
+    margin: list[float | None]
+    """Best minus second best score."""
+
+
+class Index(TypedDict):
+    """All neurons of a run in columns, enough to draw, sort and filter the overview."""
+
+    key: str
+    stamp: str
+    primary: str
+    neuron: list[int]
+    name: list[str]
+    statuses: list[str]
+    status: list[int]
+    """Place in `statuses`."""
+    labels: list[str]
+    scorers: list[ScorerColumns]
+    columns: dict[str, list[float | None]]
+    """mean, maximum, firing_rate, agreement, and whatever else the run measured per neuron."""
+    shown: int
+    """Pictures per neuron in `positives` and `contrasts`."""
+    positives: list[int]
+    contrasts: list[int]
+    """`shown` image numbers per neuron, one neuron after the other, -1 for none."""
+
+
+class Row(TypedDict):
+    neuron: int
+    name: str
+    status: str
+    label: str | None
+    score: float | None
+    margin: float | None
+    figures: dict[str, float | None]
+
+
+class Rows(TypedDict):
+    scorer: str
+    total: int
+    """Neurons that pass the filter."""
+    rows: list[Row]
+
+
+class Concept(TypedDict):
+    concept: str
+    score: float | None
+    source: str | None
+
+
+class ScorerLabels(TypedDict):
+    scorer: str
+    status: str
+    label: str | None
+    score: float | None
+    concepts: list[Concept]
+
+
+class Picture(TypedDict):
+    image: int
+    id: str
+    label: str | None
+
+
+class Pair(TypedDict):
+    rank: int
+    activation: float | None
+    positive: Picture | None
+    contrast: Picture | None
+    contrast_activation: float | None
+    similarity: float | None
+
+
+class Gamma(TypedDict):
+    """CSP at any gamma: score = (first - gamma second) / sqrt(norms[0] - 2 gamma norms[1] + gamma^2 norms[2]).
+
+    Holds each concept that is among the best ten for some gamma in [0, 1].
+    """
+
+    concepts: list[str]
+    sources: list[str | None]
+    first: list[float]
+    second: list[float]
+    norms: list[float]
+
+
+class Histogram(TypedDict):
+    edges: list[float]
+    counts: list[int]
+
+
+class Neighbour(TypedDict):
+    neuron: int
+    name: str
+    label: str | None
+    similarity: float
+    pictures: list[int]
+
+
+class Map(TypedDict):
+    """Where in an image the neuron was active: row-major values 0..255."""
+
+    image: int
+    height: int
+    width: int
+    values: list[int]
+
+
+class Detail(TypedDict):
+    """All about one neuron."""
+
+    run: str
+    neuron: int
+    name: str
+    status: str
+    previous: int | None
+    next: int | None
+    figures: dict[str, float | None]
+    labels: list[ScorerLabels]
+    exemplars: list[Pair]
+    gamma: Gamma | None
+    histogram: Histogram | None
+    neighbours: list[Neighbour] | None
+    evaluation: list[dict[str, Any]] | None
+    candidates: list[dict[str, Any]] | None
+    classes: list[dict[str, Any]] | None
+    maps: list[Map] | None
+    missing: list[Missing]
+
+
+class Plane(TypedDict):
+    """Neurons as points: PCA of their concept vectors."""
+
+    method: str
+    gamma: float
+    explained: list[float]
+    neuron: list[int]
+    x: list[float]
+    y: list[float]
+
+
+class Hit(TypedDict):
+    neuron: int
+    name: str
+    label: str | None
+    similarity: float
+
+
+class Hits(TypedDict):
+    query: str
+    gamma: float
+    hits: list[Hit]
+
+
+class Change(TypedDict):
+    name: str
+    a: Row | None
+    b: Row | None
+
+
+class Comparison(TypedDict):
+    a: str
+    b: str
+    matched_by: str
+    both: int
+    same: int
+    changes: list[Change]
+
+
+class Note(TypedDict):
+    id: str
+    time: str
+    neuron: int
+    name: str
+    kind: str
+    """"note", "tag" or "label" (a corrected label)."""
+    text: str
+
+
+class Notes(TypedDict):
+    file: str
+    writable: bool
+    notes: list[Note]
+    problems: list[str]
+
+
+class Gone(TypedDict):
+    error: str

@@ -1,0 +1,85 @@
+"""The runs that an explorer shows: opened when first asked for, opened again when they change on the disk."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from contralens import __version__
+from contralens.checks import InputError, nearest
+from contralens.explorer import shapes
+from contralens.explorer.notes import Notebook
+from contralens.explorer.pages import NotThere
+from contralens.explorer.runs import OpenRun, keys
+
+PATIENCE = 0.5
+"""Seconds between two looks at whether a run changed."""
+
+
+class NotReadable(InputError):
+    """A run that was given, but cannot be read now: 503."""
+
+
+class Shelf:
+    """Run folders by key. One that cannot be read is reported; the others go on."""
+
+    def __init__(self, paths: Sequence[str | Path], writable: bool) -> None:
+        self.paths = keys([Path(p) for p in paths])
+        self.notebooks = {key: Notebook(path, writable) for key, path in self.paths.items()}
+        self.writable = writable
+        self._open: dict[str, OpenRun] = {}
+        self._looked: dict[str, float] = {}
+        self._locks = {key: threading.Lock() for key in self.paths}
+
+    def run(self, key: str) -> OpenRun:
+        """The run of this key as it is on the disk now."""
+        if key not in self.paths:
+            raise NotThere(f"there is no run {key!r}{nearest(key, self.paths)}")
+        with self._locks[key]:
+            now = time.monotonic()
+            run = self._open.get(key)
+            if run is not None and now - self._looked.get(key, 0.0) < PATIENCE:
+                return run
+            if run is None or not run.fresh():
+                self._open.pop(key, None)
+                try:
+                    run = OpenRun(key, self.paths[key])
+                except InputError as e:
+                    raise NotReadable(str(e)) from e
+                self._open[key] = run
+            self._looked[key] = now
+            return run
+
+    def list(self, encoder: str | None) -> shapes.RunList:
+        """All runs, with the reason where one cannot be read."""
+        return {
+            "version": __version__,
+            "runs": [self._info(key) for key in self.paths],
+            "writable": self.writable,
+            "encoder": encoder,
+        }
+
+    def _info(self, key: str) -> shapes.RunInfo:
+        try:
+            run = self.run(key)
+        except NotReadable as e:
+            return {
+                "key": key,
+                "title": key,
+                "stamp": "",
+                "problem": str(e),
+                "manifest": None,
+                "missing": [],
+                "notes": 0,
+            }
+        return {
+            "key": key,
+            "title": run.title,
+            "stamp": run.stamp,
+            "problem": None,
+            "manifest": run.manifest,
+            "missing": [{"what": m["what"], "why": m["why"]} for m in run.missing],
+            "notes": len(self.notebooks[key].read()["notes"]),
+        }

@@ -1,0 +1,198 @@
+"""Does a label beat chance? Fake neurons go the way of the real ones, and each label gets a false-discovery rate.
+
+A fake neuron has a real neuron's activations in a random order over the images ("permuted"), so it means nothing; or it
+is a random mixture of the real ones ("mixture"), which asks whether a neuron says more than a random direction. Their
+exemplars are found and scored like those of real neurons, together with them, since some scorers look at the whole set.
+
+The test. S[n,c] are scores; the first `CALIBRATION` fakes give each concept's mean m[c] and deviation s[c] under
+chance; a neuron's statistic is z[n] = (S[n,label] - m[label]) / s[label], so a concept that fits any heap of images is
+worth little. The other M fakes give p[n] = (1 + #{fakes with z >= z[n]}) / (M + 1), which is valid whatever the
+distribution. q[n] is the false-discovery rate at which n would just be kept (Storey 2002 with lambda = 1/2, or
+Benjamini & Hochberg 1995). No label can have p below 1 / (M + 1): few real neurons among many need more fakes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from contralens.checks import InputError
+from contralens.math.exemplars import find_exemplars
+from contralens.math.tensors import matrix
+from contralens.types import Exemplars
+
+CALIBRATION = 0.3
+"""Share of the fakes that calibrate the concepts."""
+BLOCK = 256
+"""Fakes made and mined at once."""
+
+Score = Callable[[Exemplars, Any, Any], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Chance:
+    """What chance would give, per neuron (N); NaN for a neuron without a label."""
+
+    z: Tensor
+    """Score of the label in deviations of that concept's score under chance."""
+    p: Tensor
+    """How often a fake neuron's label stands out as much."""
+    q: Tensor
+    """False-discovery rate at which the label would just be kept."""
+    fakes: Tensor
+    """(M) z of the fakes that p was counted on."""
+    null_share: float
+    """Estimated share of the labeled neurons that chance explains (Storey's pi0; 1 for "bh")."""
+
+    def beats(self, fdr: float = 0.05) -> Tensor:
+        """Neurons (N, bool) whose label is kept at this rate; the others' answer is "no label beats chance"."""
+        return self.q <= fdr
+
+
+def fake_activations(
+    activations: Any, count: int, seed: int = 0, kind: Literal["permuted", "mixture"] = "permuted", neurons: Any = None
+) -> Tensor:
+    """`count` fake neurons (I,count) made of the activations (I,N) of `neurons` (all by default).
+
+    "permuted": neuron n mod N in a random order over the images, so each keeps its distribution. "mixture": sums of all
+    standardised neurons with normal weights.
+    """
+    a = matrix(activations, "activations")
+    chosen = torch.arange(a.shape[1]) if neurons is None else torch.as_tensor(neurons, dtype=torch.int64)
+    if not len(chosen) or count < 1:
+        raise InputError("fake neurons need at least one real neuron and a count of at least 1")
+    generator = torch.Generator().manual_seed(seed)
+    if kind == "permuted":
+        out = a[:, chosen[torch.arange(count) % len(chosen)]]
+        for column in range(count):
+            out[:, column] = out[torch.randperm(len(a), generator=generator), column]
+        return out
+    if kind != "mixture":
+        raise InputError(f'`kind` must be "permuted" or "mixture"; got {kind!r}')
+    finite = a[:, chosen].double()
+    finite = finite.masked_fill(~finite.isfinite(), torch.nan)
+    centred = finite - finite.nanmean(0)
+    unit = centred / centred.square().nanmean(0).sqrt().clamp_min(1e-12)
+    weights = torch.randn(len(chosen), count, generator=generator, dtype=torch.float64) / len(chosen) ** 0.5
+    mixed: Tensor = unit.nan_to_num(0.0) @ weights
+    return mixed.to(a.dtype)
+
+
+def fake_exemplars(
+    activations: Any,
+    embeddings: Any,
+    count: int,
+    seed: int = 0,
+    kind: Literal["permuted", "mixture"] = "permuted",
+    neurons: Any = None,
+    **mining: Any,
+) -> Exemplars:
+    """Exemplars of `count` fake neurons, mined like real ones; `mining` holds k, reuse, exclude of `find_exemplars`.
+
+    Fakes are numbered on from the real neurons: their indices begin at N.
+    """
+    a = matrix(activations, "activations")
+    parts = []
+    for start in range(0, count, BLOCK):
+        size = min(BLOCK, count - start)
+        fakes = fake_activations(a, size, seed + 1_000_003 * start, kind, _from(neurons, a.shape[1], start))
+        found = find_exemplars(fakes, embeddings, **mining)
+        parts.append(Exemplars(found.neurons + a.shape[1] + start, *_fields(found)))
+    return together(*parts)
+
+
+def chance(
+    score: Score, real: Exemplars, fakes: Exemplars, embeddings: Any, texts: Any, *,
+    labels: Any = None, method: Literal["storey", "bh"] = "storey",
+) -> Chance:  # fmt: skip
+    """False-discovery rate of every neuron's label under one scorer.
+
+    Args:
+        score: a scorer with its options, as in `SCORERS`.
+        real: exemplars of the N real neurons.
+        fakes: exemplars of the fakes (`fake_exemplars`), at least 20.
+        embeddings: (I,D).
+        texts: (C,D).
+        labels: (N) index of each neuron's label, -1 for none; by default what the scorer says here. A scorer that looks
+            at the whole set (CLIP-Dissect's prior) may say otherwise beside the fakes than it did alone.
+        method: how rates follow from p: "storey" or "bh".
+    """
+    if len(fakes) < 20:
+        raise InputError(f"{len(fakes)} fake neurons are too few to tell chance; use at least 20, better 1,000")
+    scores = score(together(real, fakes), embeddings, texts).double()
+    n, calibration = len(real), max(10, round(CALIBRATION * len(fakes)))
+    under_chance = scores[n : n + calibration]
+    mean = under_chance.nanmean(0)
+    deviation = (under_chance - mean).square().nanmean(0).sqrt().clamp_min(1e-12)
+    best = scores.nan_to_num(-torch.inf).argmax(1)
+    if labels is not None:
+        best[:n] = torch.as_tensor(labels, dtype=torch.int64).clamp_min(0)
+    z = (scores.gather(1, best[:, None])[:, 0] - mean[best]) / deviation[best]
+    if labels is not None:
+        z[:n] = z[:n].masked_fill(torch.as_tensor(labels) < 0, torch.nan)
+    null = z[n + calibration :]
+    null = null[null.isfinite()]
+    p = p_values(z[:n], null)
+    share = null_share(p) if method == "storey" else 1.0
+    return Chance(z[:n], p, q_values(p, share), null, share)
+
+
+def p_values(observed: Tensor, null: Tensor) -> Tensor:
+    """(1 + #{null >= observed}) / (M + 1), NaN where `observed` is."""
+    ordered = null.double().sort().values
+    above = len(ordered) - torch.searchsorted(ordered, observed.double().contiguous(), side="left")
+    return ((1 + above).double() / (len(ordered) + 1)).masked_fill(observed.isnan(), torch.nan)
+
+
+def null_share(p: Tensor, threshold: float = 0.5) -> float:
+    """Storey's estimate of the share of true nulls: (1 + #{p > threshold}) / (n (1 - threshold)), at most 1.
+
+    >>> null_share(torch.tensor([0.01, 0.02, 0.01, 0.7]))
+    1.0
+    """
+    told = p[~p.isnan()]
+    return min(1.0, (1 + int((told > threshold).sum())) / (max(1, len(told)) * (1 - threshold)))
+
+
+def q_values(p: Tensor, share: float = 1.0) -> Tensor:
+    """Benjamini-Hochberg rates times the share of nulls: min over p' >= p of share n p' / rank(p'), NaN kept.
+
+    >>> q_values(torch.tensor([0.01, 0.04, 0.03, 0.5]))
+    tensor([0.0400, 0.0533, 0.0533, 0.5000], dtype=torch.float64)
+    """
+    out = torch.full(p.shape, torch.nan, dtype=torch.float64)
+    told = (~p.isnan()).nonzero()[:, 0]
+    ordered, order = p[told].double().sort()
+    rank = torch.searchsorted(ordered, ordered, side="right")
+    rate = (share * len(told) * ordered / rank).clamp_max(1.0)
+    out[told[order]] = rate.flip(0).cummin(0).values.flip(0) if len(told) else rate
+    return out
+
+
+def chances(scorers: Mapping[str, Score], *args: Any, **options: Any) -> dict[str, Chance]:
+    """`chance` for several scorers over the same fakes."""
+    return {name: chance(score, *args, **options) for name, score in scorers.items()}
+
+
+def together(*parts: Exemplars) -> Exemplars:
+    """Neurons of several exemplar sets in one; the shorter ones are filled up with -1 and NaN."""
+    k = max(p.positives.shape[1] for p in parts)
+    columns = []
+    for part in zip(*(_fields(p) for p in parts), strict=True):
+        hole = torch.nan if part[0].is_floating_point() else -1
+        columns.append(torch.cat([torch.nn.functional.pad(x, (0, k - x.shape[1]), value=hole) for x in part]))
+    return Exemplars(torch.cat([p.neurons for p in parts]), *columns)
+
+
+def _fields(e: Exemplars) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return e.positives, e.activations, e.contrasts, e.similarities
+
+
+def _from(neurons: Any, width: int, start: int) -> Tensor:
+    """The neurons in turn, beginning where the last block ended."""
+    chosen = torch.arange(width) if neurons is None else torch.as_tensor(neurons, dtype=torch.int64)
+    return chosen.roll(-start % max(1, len(chosen)))

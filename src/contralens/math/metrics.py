@@ -1,0 +1,262 @@
+"""How well a label tells what a neuron does: one number per neuron, all neurons at once.
+
+Letters: I images, N neurons, G images made (or found) for a label, M control images, L concepts of a label. Column n
+belongs to neuron n. NaN and infinite entries are left out, column by column. What cannot be told is NaN, never 0: a
+constant activation, a constant prediction, an empty set; who reports a mean counts those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from contralens.checks import InputError
+from contralens.math.tensors import blocks, matrix
+
+SHARE = 0.05
+"""Share of the images on which a neuron counts as active where a metric needs a yes or no."""
+
+
+def auc(made: Any, control: Any) -> Tensor:
+    """Chance that an image made for the label activates the neuron more than a control image; ties count one half.
+
+    ROC-AUC of activations `made` (G,N) against `control` (M,N): CoSy, Kopf et al. 2024.
+
+    >>> auc([[1.0], [3.0]], [[1.0], [0.0]])
+    tensor([0.8750], dtype=torch.float64)
+    """
+    a1, a0 = _pair(made, control)
+    scores = torch.cat([a1, a0])
+    truth = torch.zeros(scores.shape, dtype=torch.bool)
+    truth[: len(a1)] = True
+    return auc_of(truth, scores)
+
+
+def auc_of(truth: Any, scores: Any) -> Tensor:
+    """ROC-AUC of `scores` (I,N) for a yes-or-no `truth` (I,N); ties count one half, so constant scores are NaN."""
+    return _by_column(_auc_of, _truth(truth), matrix(scores, "scores"))
+
+
+def mad(made: Any, control: Any) -> Tensor:
+    """(mean made - mean control) / standard deviation of control, (G,N),(M,N) -> (N): CoSy's MAD, population form."""
+    a1, a0 = _pair(made, control)
+    mean, spread = _mean(a0), _spread(a0)
+    return (_mean(a1) - mean) / spread.masked_fill(_constant(a0), torch.nan)
+
+
+def dma(made: Any, strongest: Any) -> Tensor:
+    """Mean activation on the label's images over the neuron's largest activation on real ones (N); CSP's code.
+
+    NaN where the largest activation is not positive: the ratio then has no meaning.
+    """
+    return _mean(matrix(made, "made")) / _positive(strongest)
+
+
+def max_ratio(made: Any, strongest: Any) -> Tensor:
+    """Largest activation on the label's images over the neuron's largest activation on real ones (N); CSP's code."""
+    a = matrix(made, "made").double()
+    top = a.masked_fill(~a.isfinite(), -torch.inf)
+    top = top.amax(0) if len(top) else torch.full((a.shape[1],), -torch.inf, dtype=torch.float64)
+    return top.masked_fill(top.isinf(), torch.nan) / _positive(strongest)
+
+
+def pearson(activations: Any, predictions: Any) -> Tensor:
+    """Pearson correlation of two matrices (I,N), column by column.
+
+    >>> pearson([[0.0, 5.0], [1.0, 5.0], [2.0, 5.0]], [[0.0, 1.0], [2.0, 2.0], [4.0, 3.0]])
+    tensor([1., nan], dtype=torch.float64)
+    """
+    return _by_column(_pearson, *_pair(activations, predictions, rows=True))
+
+
+def cosine(activations: Any, predictions: Any) -> Tensor:
+    """Cosine of two matrices (I,N), column by column, nothing subtracted."""
+    return _by_column(_cosine, *_pair(activations, predictions, rows=True))
+
+
+def auprc(truth: Any, scores: Any) -> Tensor:
+    """Average precision of `scores` (I,N) for a yes-or-no `truth` (I,N): sum over thresholds of precision x gained recall.
+
+    Equal scores are one threshold, as in scikit-learn.
+    """
+    return _by_column(_auprc, _truth(truth), matrix(scores, "scores"))
+
+
+def f1(truth: Any, predicted: Any) -> Tensor:
+    """2 TP / (2 TP + FP + FN) of two yes-or-no matrices (I,N); NaN where either says the same of all images."""
+    both, t, p = _overlap(truth, predicted)
+    return 2 * both / (t + p)
+
+
+def iou(truth: Any, predicted: Any) -> Tensor:
+    """TP / (TP + FP + FN) of two yes-or-no matrices (I,N); NaN where either says the same of all images."""
+    both, t, p = _overlap(truth, predicted)
+    return both / (t + p - both)
+
+
+def active(values: Any, share: float = SHARE) -> Tensor:
+    """Where each column is among its ceil(share I) largest values, ties at the border included; (I,N) bool.
+
+    The smallest value never counts: a neuron that is 0 on most images is active only where it is not.
+
+    >>> active([[0.0], [0.0], [3.0], [5.0]], share=0.75).flatten().tolist()
+    [False, False, True, True]
+    """
+    if not 0.0 < share < 1.0:
+        raise InputError(f"`share` must lie between 0 and 1; got {share}")
+    return _by_column(lambda v: _active(v, share), matrix(values, "values"), rows=True)
+
+
+def clarity(made: Any, natural: Any) -> Tensor:
+    """|2 AUC - 1| of images made for the label against natural ones (FADE, Puri et al. 2025); (G,N),(M,N) -> (N)."""
+    return (2 * auc(made, natural) - 1).abs()
+
+
+def responsiveness(activations: Any, present: Any) -> Tensor:
+    """|2 AUC - 1| of natural images with the concept against those without (FADE); (I,N),(I,N) -> (N)."""
+    return (2 * auc_of(present, activations) - 1).abs()
+
+
+def purity(activations: Any, present: Any) -> Tensor:
+    """Average precision of the activation for the concept's presence (FADE); (I,N),(I,N) -> (N)."""
+    return auprc(present, activations)
+
+
+def gained_share(before: Any, after: Any) -> Tensor:
+    """max(0, max_m (after[m] - before) / (1 - before)): FADE's faithfulness from a concept's share of the output.
+
+    `before` (N) with the neuron as it is, `after` (M,N) with it scaled in M ways; shares between 0 and 1. NaN where the
+    share is 1 already.
+    """
+    b, a = torch.as_tensor(before).double(), matrix(after, "after").double()
+    gain = (a - b) / (1 - b).masked_fill(b >= 1, torch.nan)
+    return gain.amax(0).clamp_min(0.0)
+
+
+def _auc_of(t: Tensor, s: Tensor) -> Tensor:
+    there = s.isfinite()
+    t = t & there
+    ordered, order = s.double().masked_fill(~there, torch.inf).sort(dim=0)
+    sorted_t = t.gather(0, order)
+    first, last = _tie_group(ordered)
+    rank = (first + last).double() / 2 + 1  # mean rank of the tie group, from 1
+    p = sorted_t.sum(0).double()
+    n = there.sum(0) - p
+    area = ((rank * sorted_t).sum(0) - p * (p + 1) / 2) / (p * n)
+    return area.masked_fill((p == 0) | (n == 0) | _constant(s), torch.nan)
+
+
+def _auprc(t: Tensor, s: Tensor) -> Tensor:
+    there = s.isfinite()
+    t = t & there
+    ordered, order = s.double().masked_fill(~there, -torch.inf).sort(dim=0, descending=True)
+    hits = t.gather(0, order)
+    _, last = _tie_group(ordered)
+    precision = hits.cumsum(0).gather(0, last).double() / (last + 1)
+    p = hits.sum(0).double()
+    return ((precision * hits).sum(0) / p).masked_fill((p == 0) | (p == there.sum(0)) | _constant(s), torch.nan)
+
+
+def _tie_group(ordered: Tensor) -> tuple[Tensor, Tensor]:
+    """First and last place of the run of equal values that each place of a sorted matrix belongs to."""
+    count = len(ordered)
+    place = torch.arange(count)[:, None].expand(ordered.shape)
+    changes = ordered[1:] != ordered[:-1]
+    edge = torch.ones(1, ordered.shape[1], dtype=torch.bool)
+    if not count:
+        return place, place
+    first = place.masked_fill(~torch.cat([edge, changes]), 0).cummax(0).values
+    last = place.masked_fill(~torch.cat([changes, edge]), count - 1).flip(0).cummin(0).values.flip(0)
+    return first, last
+
+
+def _pearson(a: Tensor, p: Tensor) -> Tensor:
+    return _cosine(a, p, centre=True)
+
+
+def _cosine(a: Tensor, p: Tensor, centre: bool = False) -> Tensor:
+    missing = ~(a.isfinite() & p.isfinite())
+    a, p = a.double().masked_fill(missing, torch.nan), p.double().masked_fill(missing, torch.nan)
+    flat = _constant(a) | _constant(p)
+    if centre:
+        a, p = a - a.nanmean(0), p - p.nanmean(0)
+    # Scaled by the largest magnitude first, so that squares neither overflow nor vanish.
+    a, p = (v.nan_to_num(0.0) for v in (a, p))
+    a, p = (v / v.abs().amax(0).clamp_min(1e-300) if len(v) else v for v in (a, p))
+    value = (a * p).sum(0) / (a.square().sum(0).sqrt() * p.square().sum(0).sqrt())
+    return value.clamp(-1.0, 1.0).masked_fill(flat, torch.nan)
+
+
+def _active(v: Tensor, share: float) -> Tensor:
+    there = v.isfinite()
+    low = v.masked_fill(~there, -torch.inf)
+    if not len(v):
+        return there
+    count = (share * there.sum(0)).ceil().long().clamp_min(1)
+    border = low.sort(dim=0, descending=True).values.gather(0, (count - 1)[None])
+    least = v.masked_fill(~there, torch.inf).amin(0)
+    return there & (v >= border) & (v > least)
+
+
+def _overlap(truth: Any, predicted: Any) -> tuple[Tensor, Tensor, Tensor]:
+    t, p = _truth(truth), _truth(predicted)
+    if t.shape != p.shape:
+        raise InputError(f"`predicted` must have shape {tuple(t.shape)} like `truth`; got {tuple(p.shape)}")
+    both, nt, np_ = (x.sum(0).double() for x in (t & p, t, p))
+    tells = (nt > 0) & (nt < len(t)) & (np_ > 0) & (np_ < len(t))
+    return both.masked_fill(~tells, torch.nan), nt, np_
+
+
+def _constant(v: Tensor) -> Tensor:
+    """Whether a column holds fewer than two different finite values."""
+    if not len(v):
+        return torch.ones(v.shape[1], dtype=torch.bool)
+    there = v.isfinite()
+    return ~(v.masked_fill(~there, -torch.inf).amax(0) > v.masked_fill(~there, torch.inf).amin(0))
+
+
+def _mean(v: Tensor) -> Tensor:
+    v = v.double()
+    return v.masked_fill(~v.isfinite(), torch.nan).nanmean(0)
+
+
+def _spread(v: Tensor) -> Tensor:
+    v = v.double()
+    v = v.masked_fill(~v.isfinite(), torch.nan)
+    return (v - v.nanmean(0)).square().nanmean(0).sqrt()
+
+
+def _positive(strongest: Any) -> Tensor:
+    top = torch.as_tensor(strongest).double()
+    return top.masked_fill(~(top > 0) | top.isinf(), torch.nan)
+
+
+def _truth(value: Any) -> Tensor:
+    t = torch.as_tensor(value)
+    if t.ndim != 2:
+        raise InputError(f"a yes-or-no matrix must be (I,N); got shape {tuple(t.shape)}")
+    return t.bool()
+
+
+def _pair(one: Any, other: Any, rows: bool = False) -> tuple[Tensor, Tensor]:
+    a, b = matrix(one, "first matrix"), matrix(other, "second matrix")
+    if a.shape[1] != b.shape[1] or (rows and a.shape != b.shape):
+        raise InputError(
+            f"the two matrices must fit, column for column; got shapes {tuple(a.shape)} and {tuple(b.shape)}"
+        )
+    return a.double(), b.double()
+
+
+def _by_column(function: Callable[..., Tensor], *columns: Tensor, rows: bool = False) -> Tensor:
+    """`function` over blocks of columns, so that sorting (I,N) never needs many times its memory."""
+    shapes = {tuple(c.shape) for c in columns}
+    if len(shapes) != 1:
+        raise InputError(f"the matrices must have one shape; got {' and '.join(map(str, sorted(shapes)))}")
+    images, neurons = columns[0].shape
+    parts = [function(*(c[:, b] for c in columns)) for b in blocks(neurons, images * 64)]
+    if not parts:
+        return torch.empty((images, 0), dtype=torch.bool) if rows else torch.empty(0, dtype=torch.float64)
+    return torch.cat(parts, dim=1 if rows else 0)

@@ -1,0 +1,162 @@
+"""Fast inner products with a known error, exact choices from them, and each image's nearest neighbours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from contralens.math.tensors import BLOCK_BYTES, blocks
+
+TOLERANCE = 4e-6
+"""Error of a float32 inner product of unit vectors that is never exceeded in practice (D up to a few thousand)."""
+TIE = 1e-12
+"""Cosines closer than this in float64 are the same number, computed in another order."""
+LENGTH = 128
+"""Neighbours that a list holds on average."""
+SMALL = 1024
+"""Up to this many images a list simply holds all of them, and float32 is fast enough."""
+
+
+class Products:
+    """Inner products of images' embeddings, approximate by at most `tolerance`: float32, or bfloat16 where it is faster.
+
+    bfloat16 is used where the processor multiplies it fast, its error is small against the differences between the
+    cosines at hand, and products computed both ways agree. Whoever chooses by these products settles what lies within
+    the tolerance with `exact`, so the choice does not depend on the precision.
+    """
+
+    def __init__(self, embeddings: Tensor) -> None:
+        self.e = embeddings
+        self.usable = torch.empty(len(embeddings), dtype=torch.bool, device=embeddings.device)
+        longest = rounding = 0.0
+        for block in blocks(len(embeddings), 16 * embeddings.shape[1]):
+            rows = embeddings[block]
+            self.usable[block] = rows.isfinite().all(1)
+            rows = rows[self.usable[block]].float()
+            if len(rows):
+                longest = max(longest, float(rows.norm(dim=1).max()))
+                rounding = max(rounding, float((rows - rows.bfloat16().float()).norm(dim=1).max()))
+        self.dtype, self.tolerance = torch.float32, TOLERANCE * max(1.0, longest**2)
+        # Cauchy-Schwarz for the rounded inputs, half a unit in the last place for the rounded result.
+        coarse = longest * (2 * rounding + 2**-8 * rounding) + 2**-9 * longest**2 + self.tolerance
+        if len(embeddings) > SMALL and bfloat16_is_fast(embeddings.device) and self._trustworthy(coarse):
+            self.dtype, self.tolerance = torch.bfloat16, coarse
+        whole = 2 * embeddings.numel() <= 4 * BLOCK_BYTES
+        self._rounded = self._read(slice(None)) if whole and self.dtype != embeddings.dtype else None
+
+    def rows(self, images: slice | Tensor) -> Tensor:
+        """Embeddings of some images, ready to be multiplied; those that are not usable are 0."""
+        return self._read(images) if self._rounded is None else self._rounded[images]
+
+    def _read(self, images: slice | Tensor) -> Tensor:
+        rows, usable = self.e[images].to(self.dtype), self.usable[images]
+        return rows if bool(usable.all()) else rows.masked_fill(~usable[:, None], 0.0)
+
+    def exact(self, left: Tensor, right: Tensor) -> Tensor:
+        """float64 inner products of images with images (L),(L) -> (L)."""
+        out = torch.empty(len(left), dtype=torch.float64, device=self.e.device)
+        for block in blocks(len(left), 32 * self.e.shape[1], budget=2**22):
+            out[block] = torch.linalg.vecdot(self.e[left[block]].double(), self.e[right[block]].double())
+        return out
+
+    def _trustworthy(self, tolerance: float) -> bool:
+        """Whether a sample of bfloat16 products is as good as assumed, and leaves few images too close to call."""
+        some = self.usable.nonzero()[:, 0]
+        some = some[torch.randperm(len(some), generator=torch.Generator().manual_seed(0))[:4096].to(some.device)]
+        if len(some) < 64:
+            return False
+        e, true = self.e[some].bfloat16(), self.e[some[:64]].double() @ self.e[some].double().T
+        right = bool(((e[:64] @ e.T).double() - true).abs().max() <= tolerance)
+        close = (true >= true.topk(8, dim=1).values[:, -1:] - 2 * tolerance).double().mean()
+        return right and float(close) <= 0.02
+
+
+def bfloat16_is_fast(device: torch.device) -> bool:
+    """Whether matrix products run faster in bfloat16 than in float32 on this device."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    flags = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return device.type == "cpu" and any(getattr(torch.cpu, flag, bool)() for flag in flags)
+
+
+def winners(products: Products, queries: Tensor, which: Tensor, images: Tensor, exclude: float | None) -> Tensor:
+    """The exact best of each query's candidates, (Q) -> (Q): the highest cosine, the lowest image among equals, else -1.
+
+    Candidate c is image `images[c]` of query `queries[which[c]]`. Those with a cosine above `exclude` do not count.
+    """
+    count = torch.bincount(which, minlength=len(queries))
+    unsure = slice(None) if exclude is not None else (count > 1)[which]
+    cosine = torch.zeros(len(which), dtype=torch.float64, device=which.device)
+    cosine[unsure] = products.exact(queries[which[unsure]], images[unsure])
+    if exclude is not None:
+        cosine.masked_fill_(cosine > exclude, -torch.inf)
+    best = torch.full((len(queries),), -torch.inf, dtype=torch.float64, device=which.device)
+    best.scatter_reduce_(0, which, cosine, "amax")
+    first = (cosine >= best[which] - TIE) & (cosine > -torch.inf)
+    found = torch.full((len(queries),), len(products.e), dtype=torch.int64, device=which.device)
+    found.scatter_reduce_(0, which[first], images[first], "amin")
+    return found.masked_fill(found == len(products.e), -1)
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """The images nearest to each query, by falling approximate cosine. Whatever is missing lies at or below `floor`."""
+
+    images: Tensor
+    """(Q,M), -1 after the end of a shorter list."""
+    cosines: Tensor
+    """(Q,M), approximate by `Products.tolerance`; -inf after the end."""
+    floor: Tensor
+    """(Q), -inf where the list holds every image."""
+
+
+def neighbours(products: Products, queries: Tensor, length: int = LENGTH) -> Neighbours:
+    """About `length` nearest images of each query image (Q), the query itself among them.
+
+    A random sample of the images tells each query's floor, the cosine that about `length` of all images exceed; one
+    comparison with the floor then finds them all. So the lists differ in length, but are complete above their floors.
+    """
+    total, device = len(products.e), queries.device
+    sample = torch.randperm(total, generator=torch.Generator().manual_seed(0))[: min(max(256, total // 16), 32768)]
+    sampled = products.rows(sample.to(device)) if total > SMALL else None
+    width = min(total, 16384)
+    step = max(1, BLOCK_BYTES // (2 * max(width, len(sample))))
+    product = torch.empty(step * width, dtype=products.dtype, device=device)
+    above = torch.empty(step * width, dtype=torch.bool, device=device)
+    out: list[tuple[Tensor, Tensor, Tensor]] = []
+    for start in range(0, len(queries), step):
+        rows = products.rows(queries[start : start + step])
+        floor = torch.full((len(rows), 1), -torch.inf, dtype=products.dtype, device=device)
+        if sampled is not None:
+            rank = max(4, round(length * len(sample) / total))
+            floor = (rows @ sampled.T).topk(min(rank, len(sample)), dim=1).values[:, -1:]
+        hits = []
+        for block in blocks(total, 1, budget=width):
+            shape = (len(rows), block.stop - block.start)
+            size = shape[0] * shape[1]
+            cosine = torch.mm(rows, products.rows(block).T, out=product[:size].view(shape))
+            query, image = torch.gt(cosine, floor, out=above[:size].view(shape)).nonzero(as_tuple=True)
+            hits.append((query, image + block.start, cosine.view(-1).take(query * shape[1] + image).float()))
+        out.append((*_lists(len(rows), *(torch.cat(field) for field in zip(*hits, strict=True))), floor[:, 0].float()))
+    longest = max((images.shape[1] for images, _, _ in out), default=0)
+    images = torch.full((len(queries), longest), -1, dtype=torch.int32, device=device)
+    cosines = torch.full((len(queries), longest), -torch.inf, device=device)
+    for i, (image, cosine, _) in enumerate(out):
+        images[i * step : i * step + len(image), : image.shape[1]] = image
+        cosines[i * step : i * step + len(image), : image.shape[1]] = cosine
+    return Neighbours(images, cosines, torch.cat([f for _, _, f in out]) if out else torch.empty(0, device=device))
+
+
+def _lists(queries: int, query: Tensor, image: Tensor, cosine: Tensor) -> tuple[Tensor, Tensor]:
+    """Hits (H) as one row per query (Q,M), by falling cosine, filled up with -1 and -inf."""
+    order = query.sort(stable=True).indices
+    query, image, cosine = query[order], image[order], cosine[order]
+    count = torch.bincount(query, minlength=queries)
+    place = torch.arange(len(query), device=query.device) - (count.cumsum(0) - count)[query]
+    images = torch.full((queries, int(count.max())), -1, dtype=torch.int32, device=query.device)
+    cosines = torch.full(images.shape, -torch.inf, device=query.device)
+    images[query, place], cosines[query, place] = image.int(), cosine
+    cosines, order = cosines.sort(dim=1, descending=True)
+    return images.gather(1, order), cosines

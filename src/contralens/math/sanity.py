@@ -1,0 +1,126 @@
+"""Sanity of a metric itself: does it notice a label that is too specific, or too general?
+
+The two tests of Oikarinen et al. 2025 (NeuronEval, arXiv 2506.05774). A neuron's concept, the images on which it is
+active, is spoiled in two ways: half of the concept's images lose it (missing labels), or as many others get it (extra
+labels). A metric that does not fall cannot punish such a label.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from contralens.math import metrics
+from contralens.math.tensors import matrix
+
+LEAST_DROP = 0.1
+"""A metric must fall by this share of what lies between its score and that of a random concept of the same size."""
+LEAST_NEURONS = 0.9
+"""... on this share of the neurons."""
+
+Metric = Callable[[Tensor, Tensor], Tensor]
+"""Activations (I,N) and presence of the concept (I,N, bool) to scores (N)."""
+
+
+def _against_all(score: Callable[[Any, Any], Tensor]) -> Metric:
+    """CoSy's way: images of the concept against a control set that does not depend on it (all images)."""
+
+    def metric(a: Tensor, c: Tensor) -> Tensor:
+        return score(a.double().masked_fill(~c, torch.nan), a)
+
+    return metric
+
+
+def _strongest(a: Tensor) -> Tensor:
+    return a.double().nan_to_num(-torch.inf).amax(0)
+
+
+METRICS: dict[str, Metric] = {
+    "pearson": lambda a, c: metrics.pearson(a, c.double()),
+    "cosine": lambda a, c: metrics.cosine(a, c.double()),
+    "auprc": lambda a, c: metrics.auprc(c, a),
+    "f1": lambda a, c: metrics.f1(metrics.active(a), c),
+    "iou": lambda a, c: metrics.iou(metrics.active(a), c),
+    "auc": _against_all(metrics.auc),
+    "mad": _against_all(metrics.mad),
+    "dma": lambda a, c: metrics.dma(a.double().masked_fill(~c, torch.nan), _strongest(a)),
+    "max_ratio": lambda a, c: metrics.max_ratio(a.double().masked_fill(~c, torch.nan), _strongest(a)),
+    "clarity": _against_all(metrics.clarity),
+    "responsiveness": metrics.responsiveness,
+    "purity": metrics.purity,
+}
+"""The metrics of this package as the tests see them; `sanity` takes any other function of this form as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sanity:
+    """What a metric does when the concept is spoiled."""
+
+    missing: float
+    """Share of neurons on which the score falls by at least `LEAST_DROP` when half of the labels are missing."""
+    extra: float
+    """The same with as many random extra labels as true ones."""
+    missing_drop: float
+    """Median fall, in units of the distance from a random concept of the same size."""
+    extra_drop: float
+    neurons: int
+    """Neurons on which this could be told."""
+
+    @property
+    def passes(self) -> bool | None:
+        """True where both shares reach `LEAST_NEURONS`; None where no neuron could tell."""
+        return None if not self.neurons else min(self.missing, self.extra) >= LEAST_NEURONS
+
+
+def spoiled(present: Tensor, how: str, generator: torch.Generator) -> Tensor:
+    """A concept (I,N) with half of its images "missing", as many "extra" ones, or a "random" one of the same size."""
+    noise = torch.rand(present.shape, generator=generator)
+    size = present.sum(0)
+    if how == "missing":
+        rank = noise.masked_fill(~present, 2.0).argsort(dim=0).argsort(dim=0)
+        return present & (rank >= size // 2)
+    if how == "extra":
+        rank = noise.masked_fill(present, 2.0).argsort(dim=0).argsort(dim=0)
+        return present | (rank < size)
+    return noise.argsort(dim=0).argsort(dim=0) < size
+
+
+def sanity(metric: Metric, activations: Any, present: Any = None, *, repeats: int = 5, seed: int = 0) -> Sanity:
+    """The two tests on one metric.
+
+    Args:
+        metric: any function of activations (I,N) and a concept (I,N, bool) to scores (N).
+        activations: (I,N) of real neurons.
+        present: (I,N) the concept of each neuron; by default the images on which it is active (`metrics.active`), so
+            that the unspoiled label is right.
+        repeats: random spoilings that are averaged.
+    """
+    a = matrix(activations, "activations")
+    c = metrics.active(a) if present is None else torch.as_tensor(present).bool()
+    generator = torch.Generator().manual_seed(seed)
+    means = {}
+    for how in ("missing", "extra", "random"):
+        means[how] = torch.stack([metric(a, spoiled(c, how, generator)) for _ in range(repeats)]).nanmean(0)
+    score = metric(a, c)
+    scale = score - means["random"]
+    told = (scale > 1e-12) & means["missing"].isfinite() & means["extra"].isfinite() & (c.sum(0) >= 2)
+    drops = {how: ((score - means[how]) / scale)[told] for how in ("missing", "extra")}
+    count = int(told.sum())
+    if not count:
+        nothing = float("nan")
+        return Sanity(nothing, nothing, nothing, nothing, 0)
+    fell, median = ({h: float(f(d)) for h, d in drops.items()} for f in (_share_that_fell, Tensor.median))
+    return Sanity(fell["missing"], fell["extra"], median["missing"], median["extra"], count)
+
+
+def _share_that_fell(drop: Tensor) -> Tensor:
+    return (drop >= LEAST_DROP).double().mean()
+
+
+def sanity_table(activations: Any, names: Mapping[str, Metric] = METRICS, *, seed: int = 0) -> dict[str, Sanity]:
+    """The tests on several metrics, by name."""
+    return {name: sanity(metric, activations, seed=seed) for name, metric in names.items()}

@@ -1,0 +1,80 @@
+"""Would another sample of probe images have given the same label? Bootstrap over the images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from contralens.checks import InputError
+from contralens.math.chance import Score
+from contralens.math.exemplars import find_exemplars
+from contralens.math.tensors import matrix
+
+
+@dataclass(frozen=True, slots=True)
+class Stability:
+    """Labels of bootstrap samples under one scorer."""
+
+    labels: Tensor
+    """(B,N) concept index of each sample's label, -1 where there was none."""
+
+    def agreement(self, label: Any) -> Tensor:
+        """Share of the samples that give `label` (N) again; NaN where that is -1."""
+        given = torch.as_tensor(label)
+        return (self.labels == given).double().mean(0).masked_fill(given < 0, torch.nan)
+
+    def sets(self, coverage: float = 0.9) -> list[list[tuple[int, float]]]:
+        """Per neuron the fewest labels that together hold at least `coverage` of the samples, with their shares.
+
+        Coverage is over the bootstrap samples: it says how much the label hangs on which images were looked at, not how
+        probable a label is to be true. Ties go to the lower concept index; no label is (-1, share).
+        """
+        if not 0.0 < coverage <= 1.0:
+            raise InputError(f"`coverage` must lie between 0 and 1; got {coverage}")
+        out = []
+        for column in self.labels.T:
+            values, counts = column.unique(return_counts=True)
+            shares = sorted(
+                zip((counts / len(column)).tolist(), values.tolist(), strict=True), key=lambda x: (-x[0], x[1])
+            )
+            kept: list[tuple[int, float]] = []
+            for share, value in shares:
+                kept.append((value, share))
+                if sum(s for _, s in kept) >= coverage - 1e-9:
+                    break
+            out.append(kept)
+        return out
+
+
+def bootstrap_labels(
+    scorers: Mapping[str, Score],
+    activations: Any,
+    embeddings: Any,
+    texts: Any,
+    neurons: Any = None,
+    *,
+    samples: int = 50,
+    seed: int = 0,
+    **mining: Any,
+) -> dict[str, Stability]:
+    """Label everything again on `samples` draws of I images with replacement.
+
+    An image drawn twice counts twice, as an exemplar, in the mean that contrasts stay below, and in the scorers that
+    average over the probe set. `mining` holds k, reuse, exclude of `find_exemplars`. One sample costs as much as mining
+    and scoring the run once.
+    """
+    a, e = matrix(activations, "activations"), matrix(embeddings, "embeddings")
+    generator = torch.Generator().manual_seed(seed)
+    labels: dict[str, list[Tensor]] = {name: [] for name in scorers}
+    for _ in range(samples):
+        drawn = torch.randint(len(a), (len(a),), generator=generator).sort().values
+        found = find_exemplars(a[drawn], e[drawn], neurons=neurons, **mining)
+        for name, score in scorers.items():
+            scores = score(found, e[drawn], texts)
+            none = scores.isnan().all(1)
+            labels[name].append(scores.nan_to_num(-torch.inf).argmax(1).masked_fill(none, -1))
+    return {name: Stability(torch.stack(found)) for name, found in labels.items()}

@@ -1,0 +1,164 @@
+"""What each neuron does over the probe set, and its strongest images, in one pass over the activations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from contralens.math.sources import ActivationSource, source
+
+FIRES = 1e-6
+"""An activation above this counts as firing (the paper's published code)."""
+ROUNDING = 1e-12
+"""Below the mean means below it by more than this share of the largest |activation|: sums in another order agree."""
+
+
+@dataclass(frozen=True, slots=True)
+class NeuronStatistics:
+    """What each neuron does over the probe set; all fields (N). Non-finite activations are left out and counted."""
+
+    mean: Tensor
+    """Mean activation, float64."""
+    maximum: Tensor
+    minimum: Tensor
+    firing: Tensor
+    """Images with an activation above `FIRES`, int64."""
+    missing: Tensor
+    """Images whose activation is NaN or infinite, int64."""
+
+    def status(self) -> list[str]:
+        """One word per neuron: "ok", or why it gets no label: "nan", "dead" (never beyond 1e-6) or "constant"."""
+        dead = torch.maximum(self.maximum.abs(), self.minimum.abs()) <= FIRES
+        words = []
+        for nothing, is_dead, constant in zip(
+            self.maximum.isnan().tolist(), dead.tolist(), (self.maximum == self.minimum).tolist(), strict=True
+        ):
+            words.append("nan" if nothing else "dead" if is_dead else "constant" if constant else "ok")
+        return words
+
+    def below(self) -> Tensor:
+        """(N) in the activations' precision: an image leaves neuron n cold if -inf < a[i,n] < below[n]."""
+        largest = torch.maximum(self.maximum.abs(), self.minimum.abs()).double()
+        exact = self.mean - ROUNDING * largest
+        rounded = exact.to(self.maximum.dtype)
+        up = torch.nextafter(rounded, torch.full_like(rounded, torch.inf))
+        return torch.where(rounded.double() < exact, up, rounded)
+
+
+def neuron_statistics(activations: Any) -> NeuronStatistics:
+    """Means, extremes and firing counts of all neurons in one pass over activations (I,N).
+
+    >>> neuron_statistics(torch.tensor([[0.0, 1.0], [4.0, 1.0]])).status()
+    ['ok', 'constant']
+    """
+    return survey(source(activations), 0)[0]
+
+
+def select_neurons(
+    activations: Any, *, most: int = 200, least_firing: int = 100, most_firing_rate: float | None = None, top: int = 100
+) -> Tensor:
+    """The paper's choice of neurons: indices (M) by falling mean of their `top` largest activations (I,N).
+
+    Neurons that fire on fewer than `least_firing` images are dropped, optionally those that fire on at least the share
+    `most_firing_rate` as well (the tutorial uses 0.8); the `most` strongest remain.
+
+    >>> select_neurons(torch.tensor([[0.0, 3.0, 1.0], [0.0, 1.0, 4.0]]), most=2, least_firing=1, top=1)
+    tensor([2, 1])
+    """
+    a = source(activations)
+    statistics, strongest, images = survey(a, min(top, a.shape[0]))
+    keep = (statistics.firing >= least_firing) & ~statistics.maximum.isnan()
+    if most_firing_rate is not None:
+        keep &= statistics.firing < most_firing_rate * (a.shape[0] - statistics.missing)
+    there = images >= 0
+    strength = strongest.double().masked_fill(~there, 0.0).sum(1) / there.sum(1)
+    order = strength.masked_fill(~keep, -torch.inf).sort(descending=True, stable=True).indices
+    return order[: min(most, int(keep.sum()))]
+
+
+def survey(
+    activations: ActivationSource, k: int, neurons: Tensor | None = None, usable: Tensor | None = None
+) -> tuple[NeuronStatistics, Tensor, Tensor]:
+    """Statistics, top activations (N,k) and their images (N,k) of the neurons wanted, reading each row once.
+
+    Ties go to the lower image; where fewer than k images count, NaN and -1. Only `usable` images (I) count. Results are
+    on the CPU; memory is one block of rows and O(N k).
+    """
+    count = total = firing = highest = lowest = torch.empty(0)
+    top: _Top | None = None
+    for start, rows in activations.blocks(neurons, budget=8 * 2**20):
+        sums = rows.sum(0, dtype=torch.float64)
+        every = usable is None or bool(usable[start : start + len(rows)].all())
+        if every and bool(sums.isfinite().all()):
+            known, high, low = torch.full_like(sums, len(rows)), rows, rows
+        else:
+            counts = rows.isfinite()
+            if usable is not None:
+                counts &= usable[start : start + len(rows), None].to(rows.device)
+            high, low = rows.masked_fill(~counts, -torch.inf), rows.masked_fill(~counts, torch.inf)
+            sums, known = rows.masked_fill(~counts, 0.0).sum(0, dtype=torch.float64), counts.sum(0).double()
+        fires = torch.gt(high, FIRES, out=torch.empty_like(high)).sum(0)
+        if top is None:
+            top = _Top(rows, k)
+            count, total, firing, highest, lowest = known, sums, fires.double(), high.amax(0), low.amin(0)
+        else:
+            count, total, firing = count + known, total + sums, firing + fires
+            highest, lowest = torch.maximum(highest, high.amax(0)), torch.minimum(lowest, low.amin(0))
+        top.add(start, high)
+    assert top is not None, "a source yields at least one block"
+    nothing = count == 0
+    # A constant's mean is the constant itself.
+    mean = torch.where(highest == lowest, highest.double(), total / count).masked_fill(nothing, torch.nan)
+    statistics = NeuronStatistics(
+        mean=mean.cpu(),
+        maximum=highest.masked_fill(nothing, torch.nan).cpu(),
+        minimum=lowest.masked_fill(nothing, torch.nan).cpu(),
+        firing=firing.long().cpu(),
+        missing=activations.shape[0] - count.long().cpu(),
+    )
+    return statistics, *top.result()
+
+
+class _Top:
+    """The k largest of each column so far. New rows are compared with the k-th; the few survivors wait to be merged."""
+
+    def __init__(self, like: Tensor, k: int) -> None:
+        self.width, self.k = like.shape[1], k
+        self.values = like.new_full((self.width, k), -torch.inf)
+        self.images = torch.full((self.width, k), -1, dtype=torch.int64, device=like.device)
+        self.waiting: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.size = 0
+
+    def add(self, start: int, rows: Tensor) -> None:
+        """Consecutive rows (b,N), -inf where an activation does not count. A later image never wins a tie."""
+        for part in rows.split(max(64, self.k)) if self.k else ():
+            image, neuron = (part > self.values[:, -1]).nonzero(as_tuple=True)
+            self.waiting.append((neuron, start + image, part[image, neuron]))
+            self.size += len(image)
+            if self.size > self.width * self.k:
+                self._merge()
+            start += len(part)
+
+    def _merge(self) -> None:
+        """Sort by neuron, then by falling value; both sorts are stable, so the lower image stays first."""
+        there = self.images >= 0
+        neuron = torch.arange(self.width, device=there.device)[:, None].expand_as(there)[there]
+        parts = [(neuron, self.images[there], self.values[there]), *self.waiting]
+        neuron, image, value = (torch.cat(field) for field in zip(*parts, strict=True))
+        order = value.sort(descending=True, stable=True).indices
+        order = order[neuron[order].sort(stable=True).indices]
+        neuron, image, value = neuron[order], image[order], value[order]
+        per_neuron = torch.bincount(neuron, minlength=self.width)
+        rank = torch.arange(len(neuron), device=neuron.device) - (per_neuron.cumsum(0) - per_neuron)[neuron]
+        kept = rank < self.k
+        self.images[neuron[kept], rank[kept]] = image[kept]
+        self.values[neuron[kept], rank[kept]] = value[kept]
+        self.waiting, self.size = [], 0
+
+    def result(self) -> tuple[Tensor, Tensor]:
+        if self.waiting:
+            self._merge()
+        return self.values.masked_fill(self.images < 0, torch.nan).cpu(), self.images.cpu()

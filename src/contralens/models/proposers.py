@@ -1,0 +1,176 @@
+"""Proposers: models that see pictures of a neuron and name candidate labels, made by `proposer("scheme:model")`.
+
+`PROPOSERS` maps a scheme to what loads it; packages add to it with an entry point in the group "contralens.proposers" whose
+name is the scheme and whose object is a function `(rest: str, **options) -> Proposer`. Needs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import entry_points
+from typing import Any, Protocol, runtime_checkable
+
+from contralens.checks import InputError, nearest
+
+__all__ = ["PROPOSERS", "CaptionBank", "Proposer", "ProposerError", "Reply", "Request", "Scheme", "proposer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One question: what the user turn holds, and the rules for the answer."""
+
+    parts: tuple[str | bytes, ...]
+    """Texts and pictures (JPEG files), in the order in which they are read."""
+    schema: Mapping[str, Any]
+    """JSON schema of the answer, for whoever honours it."""
+    max_tokens: int = 256
+    """Most tokens of the answer."""
+    key: str = ""
+    """What identifies the question; sent as Idempotency-Key, so that a server which knows it bills a repeat once."""
+    bad: tuple[str, str] | None = None
+    """An earlier answer that broke the rules, and what to say about it: the repair."""
+
+    def repair(self, answer: str, complaint: str) -> Request:
+        """The same question again, with the bad answer and what was wrong with it."""
+        return replace(self, bad=(answer[:2000], complaint), key=f"{self.key}-repair")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a model answered; not yet checked."""
+
+    text: str
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    model: str = ""
+    """As the server names it."""
+
+
+class ProposerError(Exception):
+    """No answer to one question: one line that says why. It is asked again in the next run.
+
+    `fatal`: every other question would fail too (wrong key, unknown model), so asking stops.
+    """
+
+    def __init__(self, message: str, fatal: bool = False) -> None:
+        super().__init__(" ".join(message.split())[:500])
+        self.fatal = fatal
+
+
+@runtime_checkable
+class Proposer(Protocol):
+    """What answers questions about pictures."""
+
+    name: str
+    """As the user wrote it; holds no secret."""
+    fingerprint: str
+    """What a reply depends on besides the question: the model and the options of its answering."""
+    batch: int
+    """Questions that one call answers together."""
+    workers: int
+    """Calls under way at once."""
+
+    def ask(self, requests: Sequence[Request]) -> list[Reply | ProposerError]:
+        """One answer or error per question, in order. Called from several threads if `workers` > 1."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionBank:
+    """No model at all: captions that the encoder ranks (FALCON for neurons); `contralens.propose` does the work."""
+
+    source: str
+    """A text or table file, a built-in vocabulary, or "metadata": the class names of the image set itself."""
+
+    @property
+    def name(self) -> str:
+        return f"captions:{self.source}"
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """One way to name a proposer: what comes before the colon."""
+
+    where: str
+    """"module:function" of the loader `(rest, **options) -> Proposer`; imported when it is first used."""
+    form: str
+    """How a user writes it."""
+    about: str
+    """One line for lists and docs."""
+
+
+PROPOSERS: dict[str, Scheme] = {
+    "hf": Scheme(
+        "contralens.models.proposers_hf:load",
+        "hf:ORG/NAME or hf:FOLDER",
+        "a local vision-language model through transformers (AutoModelForImageTextToText)",
+    ),
+    "openai": Scheme(
+        "contralens.models.proposers_openai:load",
+        "openai:MODEL@URL or openai:MODEL",
+        "any server that speaks OpenAI's chat completions: vLLM, Ollama, llama.cpp, transformers serve, hosted ones",
+    ),
+    "captions": Scheme(
+        "contralens.models.proposers:captions",
+        "captions:FILE, captions:VOCABULARY or captions:metadata",
+        "no model: captions ranked by the encoder, words that hold on positives and not on partners (FALCON)",
+    ),
+}
+
+
+def captions(rest: str) -> CaptionBank:
+    """The loader of "captions:"."""
+    if not rest:
+        raise InputError("captions: needs a file with one caption a line, a built-in vocabulary's name, or metadata")
+    return CaptionBank(rest)
+
+
+def schemes() -> dict[str, Scheme]:
+    """The built-in schemes and those of installed packages; a built-in name cannot be taken over."""
+    found = dict(PROPOSERS)
+    for point in entry_points(group="contralens.proposers"):
+        about = f"from the package {point.dist.name}" if point.dist else "from an installed package"
+        found.setdefault(point.name, Scheme(point.value.replace(" ", ""), f"{point.name}:...", about))
+    return found
+
+
+def proposer(spec: str | Proposer | CaptionBank, **options: Any) -> Proposer | CaptionBank:
+    """The proposer that `spec` names, or `spec` itself where it is one already.
+
+    Args:
+        spec: e.g. "hf:HuggingFaceTB/SmolVLM-500M-Instruct", "openai:qwen2.5-vl@http://localhost:8000/v1",
+            "captions:captions.txt", or any object with the members of `Proposer`.
+        options: of the backend, e.g. `workers`, `timeout`, `retries` (openai), `batch`, `device`, `dtype` (hf).
+
+    Raises:
+        InputError: unknown scheme or option, a package or key that is missing.
+    """
+    if not isinstance(spec, str):
+        if isinstance(spec, Proposer | CaptionBank):
+            return spec
+        lacks = [m for m in ("name", "fingerprint", "batch", "workers", "ask") if not hasattr(spec, m)]
+        raise InputError(
+            f"`proposer` must be a name such as 'openai:MODEL@URL' or a Proposer; got {type(spec).__name__}, "
+            f"which lacks {', '.join(lacks)}"
+        )
+    scheme, _, rest = spec.strip().partition(":")
+    known = schemes()
+    if scheme not in known:
+        raise InputError(
+            f"unknown proposer {spec!r}{nearest(scheme, known)}; a proposer is written as "
+            + "; ".join(s.form for s in known.values())
+        )
+    module, _, function = known[scheme].where.partition(":")
+    loader = getattr(importlib.import_module(module), function)
+    takes = inspect.signature(loader).parameters
+    for name in options:
+        if name not in takes and not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
+            able = [p for p in takes if p != "rest"]
+            raise InputError(
+                f"proposer {scheme}: has no option {name!r}{nearest(name, able)} (it has: {', '.join(able) or 'none'})"
+            )
+    made: Proposer | CaptionBank = loader(rest.strip(), **options)
+    return made

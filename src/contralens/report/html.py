@@ -1,0 +1,157 @@
+"""The HTML report of a run: one file with everything in it, that asks nobody for anything.
+
+The page is a header (how the numbers were got), a table of all neurons, and a card for each neuron shown with pictures.
+Every picture is embedded once, however often it occurs. The same run gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from contralens.checks import InputError
+from contralens.data.files import write_whole
+from contralens.data.runs import Run
+from contralens.report.cards import Pictures, card, contrast_pair, order
+from contralens.report.header import REASONS, about_cards, footer, header, overview
+
+BUDGET = 20_000_000
+"""Bytes of JPEG that a report embeds at most; in base64 they take a third more."""
+
+
+def write_report(
+    run: Run, out: str | Path | None = None, *, most: int = 200, pairs: int = 10, budget: int = BUDGET
+) -> Path:
+    """Write the report of `run` and return where it lies: `out`, or report.html in the run's folder.
+
+    Up to `most` neurons, evenly spread over the layer, are shown with pictures, each with its first `pairs` exemplars
+    above their contrasts; both are lowered until the pictures fit `budget` bytes. All neurons are in the table.
+    """
+    if out is None and run.path is None:
+        raise InputError("this run was never saved; say where the report shall go: write_report(run, 'report.html')")
+    if most < 0 or pairs < 1:
+        raise InputError(f"`most` must be at least 0 and `pairs` at least 1; got {most} and {pairs}")
+    path = Path(out) if out is not None else Path(run.path or "") / "report.html"
+    if path.is_dir():
+        path = path / "report.html"
+    write_whole(path, page(run, most, pairs, budget).encode())
+    return path
+
+
+def page(run: Run, most: int = 200, pairs: int = 10, budget: int = BUDGET) -> str:
+    """The report as text."""
+    m = run.manifest
+    shown, pairs = _choose(run, most, pairs, budget)
+    pictures = Pictures(run)
+    base, contrasted = contrast_pair(run)
+    cards = [card(run, neuron, pairs, pictures, base, contrasted) for neuron in shown]
+    rows = _rows(run, set(shown), base, contrasted)
+    data = {
+        "scorers": order(run),
+        "base": base if contrasted == m["primary"] else None,
+        "reasons": REASONS,
+        "rows": rows,
+    }
+    style, script = _text("report.css") + _widths(), _text("report.js")
+    policy = (
+        f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    title = f"{m['target']['name']} · {m['target']['layer']}"
+    return "\n".join(
+        [
+            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">',
+            f"<title>{escape(title)} – contralens</title>\n<style>{style}</style>\n</head>\n<body>",
+            header(run, rows),
+            overview(rows),
+            about_cards(run, len(shown), pairs),
+            *cards,
+            footer(run),
+            f'<script type="application/json" id="data">{_json(data)}</script>',
+            f'<script type="application/json" id="pictures">{_json(pictures.encoded())}</script>',
+            f"<script>{script}</script>\n</body>\n</html>\n",
+        ]
+    )
+
+
+def _choose(run: Run, most: int, pairs: int, budget: int) -> tuple[list[int], int]:
+    """The neurons shown with pictures, evenly spread, and the pairs of each, so that the pictures fit the budget."""
+    neurons = np.asarray(run.exemplars["neuron"])
+    rank = np.asarray(run.exemplars["rank"])
+    sides = np.stack([np.asarray(run.exemplars[side]) for side in ("positive", "contrast")], 1)
+    labeled = np.unique(neurons)
+    size = dict(zip(run.thumbnails["fingerprint"].to_pylist(), pc.binary_length(run.thumbnails["jpeg"]), strict=True))
+    of_image = np.array([int(size[f].as_py()) if f in size else 0 for f in run.images["fingerprint"].to_pylist()] + [0])
+    pairs = min(pairs, int(rank.max()) + 1 if len(rank) else pairs)
+    while True:
+        count = min(most, len(labeled))
+        shown = labeled[np.linspace(0, len(labeled) - 1, count).round().astype(int)] if count else labeled[:0]
+        used = np.unique(sides[np.isin(neurons, shown) & (rank < pairs)])
+        if of_image[used].sum() <= budget or count == 0:
+            return [int(n) for n in shown], pairs
+        if pairs > 4:
+            pairs -= 2
+        else:
+            most = count * 3 // 4
+
+
+def _rows(run: Run, shown: set[int], base: str | None, contrasted: str | None) -> list[list[Any]]:
+    """Per neuron: index, name, status, labels by scorer, primary score, changed by contrast, maximum, fires, cosine."""
+    by_scorer = {}
+    for scorer in run.scorers:
+        part = run.labels.filter(pc.field("scorer") == scorer).select(["neuron", "label", "score", "status"])
+        numbers, *values = (part[name].to_pylist() for name in part.column_names)
+        by_scorer[scorer] = dict(zip(numbers, zip(*values, strict=True), strict=True))
+    neurons = np.asarray(run.exemplars["neuron"])
+    cosine = np.asarray(run.exemplars["similarity"], dtype=np.float64)
+    kept = np.isfinite(cosine)
+    size = max(len(run), int(neurons.max(initial=-1)) + 1)
+    counts = np.bincount(neurons[kept], minlength=size)
+    means = np.bincount(neurons[kept], cosine[kept], minlength=size) / np.maximum(counts, 1)
+    table = run.neurons.select(["neuron", "name", "status", "maximum", "firing_rate", "selected"]).to_pylist()
+    out = []
+    for row in table:
+        n = row["neuron"]
+        got = {scorer: by_scorer[scorer].get(n, (None, None, None)) for scorer in order(run)}
+        primary = got[run.manifest["primary"]]
+        status = row["status"] if row["status"] != "ok" else (primary[2] or "not selected")
+        changed = None
+        if base and contrasted and got[base][0] is not None and got[contrasted][0] is not None:
+            changed = int(got[base][0] != got[contrasted][0])
+        values = [primary[1], row["maximum"], row["firing_rate"], float(means[n]) if counts[n] else None]
+        score, maximum, fires, cos = (_short(v) for v in values)
+        labels = [label for label, _, _ in got.values()]
+        out.append([n, row["name"], status, labels, score, changed, maximum, fires, cos, int(n in shown)])
+    return out
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else float(f"{value:.4g}")
+
+
+def _text(name: str) -> str:
+    return (files("contralens.report") / name).read_text(encoding="utf-8")
+
+
+def _widths() -> str:
+    """Widths in per cent as classes, since the page's policy allows no style attributes."""
+    return "".join(f".w{i}{{width:{i}%}}" for i in range(101))
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")

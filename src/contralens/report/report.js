@@ -1,0 +1,134 @@
+"use strict";
+(() => {
+  const $ = (id) => document.getElementById(id);
+  const { scorers, base, reasons, rows } = JSON.parse($("data").textContent);
+  const pictures = JSON.parse($("pictures").textContent);
+  const STEP = 100;
+
+  // Pictures: each is kept once and handed to every <img> that shows it, near the view first, the rest when idle.
+  const images = [...document.querySelectorAll("img[data-p]")];
+  const state = document.documentElement.dataset;
+  let loaded = 0, failed = 0;
+  const tell = () => { state.pictures = `${loaded}/${images.length}`; state.failed = failed; };
+  const fill = (img) => {
+    if (img.src) return;
+    img.addEventListener("load", () => { if (img.naturalWidth) loaded++; else failed++; tell(); });
+    img.addEventListener("error", () => { failed++; tell(); });
+    img.src = "data:image/jpeg;base64," + pictures[img.dataset.p];
+  };
+  tell();
+  const watch = new IntersectionObserver((seen) => seen.forEach((entry) => {
+    if (entry.isIntersecting) { fill(entry.target); watch.unobserve(entry.target); }
+  }), { rootMargin: "800px" });
+  images.forEach((img) => watch.observe(img));
+  const idle = window.requestIdleCallback || ((f) => setTimeout(f, 50));
+  let next = 0;
+  const fillSome = () => {
+    for (const end = Math.min(next + 40, images.length); next < end; next++) fill(images[next]);
+    if (next < images.length) idle(fillSome);
+  };
+  idle(fillSome);
+  addEventListener("beforeprint", () => images.forEach(fill));
+
+  // The table of all neurons.
+  const [NEURON, NAME, STATUS, LABELS, SCORE, CHANGED, MAXIMUM, FIRES, COSINE, SHOWN] = [...Array(10).keys()];
+  const short = (v) => v === null ? "–" : Math.abs(v) >= 1000 ? Math.round(v).toLocaleString("en") : String(+v.toPrecision(3));
+  const percent = (v) => v === null ? "–" : (100 * v).toFixed(1) + " %";
+  const columns = [
+    { title: "Neuron", of: (r) => r[NEURON], kind: "name" },
+    { title: "Label", of: (r) => r[LABELS][0], kind: "label", tip: scorers[0] },
+    { title: "Score", of: (r) => r[SCORE], show: short },
+    ...scorers.slice(1).map((scorer, i) => ({
+      title: scorer, of: (r) => r[LABELS][i + 1], kind: scorer === base ? "base" : "other", wide: scorer !== base,
+    })),
+    { title: "Cosine", of: (r) => r[COSINE], show: short, wide: true, tip: "mean cosine of a positive and its contrast" },
+    { title: "Max", of: (r) => r[MAXIMUM], show: short, wide: true, tip: "largest activation" },
+    { title: "Fires", of: (r) => r[FIRES], show: percent, wide: true, tip: "share of images with a positive activation" },
+  ];
+  let sorted = 0, down = false, visible = STEP, found = rows;
+
+  const make = (tag, text, className) => {
+    const element = document.createElement(tag);
+    if (text !== undefined) element.textContent = text;
+    if (className) element.className = className;
+    return element;
+  };
+  const cell = (row, column) => {
+    const value = column.of(row);
+    const td = make("td", undefined, [column.wide && "wide", column.show && "number", column.kind].filter(Boolean).join(" "));
+    if (column.kind === "name") {
+      const name = make(row[SHOWN] ? "a" : "span", row[NAME]);
+      if (row[SHOWN]) name.href = "#n" + row[NEURON];
+      td.append(name);
+    } else if (column.kind === "label" && value === null) {
+      td.append(make("span", row[STATUS], "status"), " ", make("span", reasons[row[STATUS]] || "no label", "why"));
+    } else if (column.show) {
+      td.textContent = column.show(value);
+    } else {
+      td.textContent = value === null ? "–" : value;
+      if (column.kind === "base" && row[CHANGED]) td.classList.add("moved");
+    }
+    return td;
+  };
+  const draw = () => {
+    const body = document.createDocumentFragment();
+    for (const row of found.slice(0, visible)) {
+      const tr = make("tr", undefined, row[LABELS][0] === null ? "skipped" : "");
+      tr.append(...columns.map((column) => cell(row, column)));
+      body.append(tr);
+    }
+    $("rows").replaceChildren(body);
+    const n = (v) => v.toLocaleString("en");
+    $("count").textContent = found.length
+      ? `${n(Math.min(visible, found.length))} of ${n(found.length)}${found.length < rows.length ? ` found (${n(rows.length)} in all)` : ""}`
+      : "Nothing found.";
+    $("more").hidden = visible >= found.length;
+  };
+  const compare = (a, b) => typeof a === "number" ? a - b : a < b ? -1 : a > b ? 1 : 0;
+  const update = () => {
+    const words = $("find").value.toLowerCase().split(/\s+/).filter(Boolean);
+    const status = $("status").value, changed = $("changed").checked, of = columns[sorted].of;
+    found = rows.filter((r) => {
+      if ((status && r[STATUS] !== status) || (changed && !r[CHANGED])) return false;
+      const text = [r[NAME], ...r[LABELS]].join(" ").toLowerCase();
+      return words.every((word) => text.includes(word));
+    }).sort((a, b) => {
+      const x = of(a), y = of(b);
+      if (x === null || y === null) return (x === null) - (y === null) || a[NEURON] - b[NEURON];
+      return (down ? compare(y, x) : compare(x, y)) || a[NEURON] - b[NEURON];
+    });
+    [...$("head").querySelectorAll("th")].forEach((th, i) =>
+      i === sorted ? th.setAttribute("aria-sort", down ? "descending" : "ascending") : th.removeAttribute("aria-sort"));
+    draw();
+  };
+  const header = make("tr");
+  columns.forEach((column, i) => {
+    const th = make("th", undefined, [column.wide && "wide", column.show && "number", column.kind].filter(Boolean).join(" "));
+    const button = make("button", column.title);
+    button.type = "button";
+    if (column.tip) button.title = column.tip;
+    button.addEventListener("click", () => {
+      down = i === sorted ? !down : Boolean(column.show);
+      sorted = i;
+      update();
+    });
+    th.scope = "col";
+    th.append(button);
+    header.append(th);
+  });
+  $("head").append(header);
+  $("changed-only").hidden = !rows.some((r) => r[CHANGED] !== null);
+  const restart = () => { visible = STEP; update(); };
+  $("find").addEventListener("input", restart);
+  $("status").addEventListener("change", restart);
+  $("changed").addEventListener("change", restart);
+  $("more").addEventListener("click", () => { visible += 5 * STEP; draw(); });
+  document.querySelectorAll("[data-find]").forEach((chip) => chip.addEventListener("click", () => {
+    $("find").value = $("find").value === chip.dataset.find ? "" : chip.dataset.find;
+    restart();
+  }));
+  let before = STEP;
+  addEventListener("beforeprint", () => { before = visible; visible = Math.max(visible, 1000); draw(); });
+  addEventListener("afterprint", () => { visible = before; draw(); });
+  update();
+})();

@@ -1,0 +1,210 @@
+"""The dual encoder of the rendered world: a small CNN and a small text transformer trained with CLIP's loss.
+
+Architecture, shipped weights and the `Encoder` that the pipeline uses; `scripts/make_world.py` trains it. Its card,
+`weights/encoder.json`, holds its zero-shot accuracy on combinations of levels that it never saw.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from contralens.checks import InputError, nearest
+from contralens.world.captions import VOCABULARY, words
+from contralens.world.render import SIZE
+from contralens.world.scenes import Scenes
+
+WEIGHTS = Path(__file__).parent / "weights"
+WIDTH = 96
+LENGTH = 20
+"""Most words of a text that are read."""
+
+
+def conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    """3x3 convolution, batch norm, ReLU."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+    )  # fmt: skip
+
+
+class Residual(nn.Module):
+    """x + two convolutions of x."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = conv(width, width)
+        self.second = nn.Sequential(nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.second(self.first(x)))
+
+
+class ImageTower(nn.Module):
+    """(B,3,96,96) in [-1,1] to (B,D) unit rows. The 6x6 map is read with its places, for count and position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 64, 6, 4, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU(),
+            Residual(64), conv(64, 96, 2), Residual(96), conv(96, 128, 2), Residual(128),
+        )  # fmt: skip
+        self.places = nn.Conv2d(128, 16, 1)
+        self.head = nn.Sequential(nn.Linear(16 * 36 + 256, 192), nn.ReLU(), nn.Linear(192, WIDTH))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.body(x)
+        x = torch.cat([self.places(x).flatten(1), x.mean((2, 3)), x.amax((2, 3))], 1)
+        return F.normalize(self.head(x).float(), dim=1)
+
+
+class TextTower(nn.Module):
+    """(B,L) word numbers, 0 for none and 1 for unknown, to (B,D) unit rows: two transformer layers, mean over words."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.word = nn.Embedding(len(VOCABULARY) + 2, 64)
+        self.place = nn.Parameter(torch.zeros(LENGTH, 64))
+        layer = nn.TransformerEncoderLayer(64, 4, 128, dropout=0.0, batch_first=True, norm_first=True)
+        self.layers = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.out = nn.Sequential(nn.LayerNorm(64), nn.Linear(64, WIDTH))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        none = ids == 0
+        x = self.layers(self.word(ids) + self.place[: ids.shape[1]], src_key_padding_mask=none)
+        keep = (~none)[..., None].to(x.dtype)
+        return F.normalize(self.out((x * keep).sum(1) / keep.sum(1)).float(), dim=1)
+
+
+class DualEncoder(nn.Module):
+    """Both towers and CLIP's learned temperature."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image, self.text = ImageTower(), TextTower()
+        self.log_scale = nn.Parameter(torch.tensor(np.log(1 / 0.07), dtype=torch.float32))
+
+    def loss(self, pictures: Tensor, ids: Tensor) -> Tensor:
+        """CLIP's symmetric cross-entropy over the pairs of a batch (Radford et al. 2021)."""
+        with torch.autocast("cpu", torch.bfloat16):
+            rows = self.image(pictures)
+        logits = self.log_scale.exp().clamp(max=100) * rows @ self.text(ids).T
+        own = torch.arange(len(logits))
+        return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+
+
+def to_tensor(pictures: NDArray[np.uint8]) -> Tensor:
+    """(I,S,S,3) uint8 to (I,3,S,S) float32 in [-1,1], channels last in memory."""
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+
+
+_NUMBER = {word: number for number, word in enumerate(VOCABULARY, start=2)}
+
+
+def word_ids(texts: Sequence[str]) -> Tensor:
+    """Texts to (len(texts), 20) word numbers; 0 pads, 1 stands for an unknown word."""
+    ids = torch.zeros(len(texts), LENGTH, dtype=torch.int64)
+    for row, text in zip(ids, texts, strict=True):
+        found = [_NUMBER.get(word, 1) for word in words(text)[:LENGTH]]
+        row[: len(found)] = torch.tensor(found, dtype=torch.int64)
+    return ids
+
+
+def held_out(scenes: Scenes) -> NDArray[np.bool_]:
+    """(I): scenes with a combination that the encoder never saw: 8 of 64 pairs of shape and colour, 6 of 36 of
+    pattern and background. Every level appears in training, with other partners."""
+    s, c, p, b = (scenes.of(f) for f in ("shape", "colour", "pattern", "background"))
+    return np.asarray(((3 * s + c) % 8 == 0) | ((p + b) % 6 == 0))
+
+
+def save(module: nn.Module, path: Path) -> None:
+    """Store a module's parameters and buffers as float16 safetensors."""
+    state = {name: value.detach().half().contiguous() for name, value in module.state_dict().items()
+             if value.is_floating_point()}  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(state, path)
+
+
+def load_into(module: nn.Module, path: Path) -> nn.Module:
+    """Fill a module from `save`'s file, in evaluation mode; raises `InputError` where the file is missing."""
+    if not path.exists():
+        raise InputError(f"{path} is missing: run `make world` to train the rendered world's networks")
+    state = {name: value.float() for name, value in load_file(path).items()}
+    missing, unexpected = module.load_state_dict(state, strict=False)
+    if unexpected or any(not name.endswith("num_batches_tracked") for name in missing):
+        raise InputError(f"{path} does not fit this version: run `make world` to train the networks again")
+    return module.eval()
+
+
+def file_fingerprint(path: Path, what: str) -> str:
+    """32 hex digits of a weight file and of what is done with it."""
+    return hashlib.sha256(path.read_bytes() + what.encode()).hexdigest()[:32]
+
+
+def preprocess(image: Image.Image) -> Tensor:
+    """An RGB image to (3,96,96) in [-1,1], resized if it has another size."""
+    if image.size != (SIZE, SIZE):
+        image = image.resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    return to_tensor(np.asarray(image.convert("RGB"))[None])[0]
+
+
+class WorldEncoder:
+    """The shipped dual encoder as a `types.Encoder`, D = 96. It knows the rendered world and nothing else."""
+
+    name = "world"
+    width = WIDTH
+
+    def __init__(self, path: Path = WEIGHTS / "encoder.safetensors") -> None:
+        self.model = load_into(DualEncoder(), path)
+        self.fingerprint = file_fingerprint(path, "world encoder 1")
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """An RGB image of any size to (3,96,96)."""
+        return preprocess(image)
+
+    @torch.inference_mode()
+    def __call__(self, batch: Tensor) -> Tensor:
+        """(B,3,96,96) to unit rows (B,96)."""
+        assert isinstance(self.model, DualEncoder)
+        rows: Tensor = self.model.image(batch.contiguous(memory_format=torch.channels_last))
+        return rows
+
+    @torch.inference_mode()
+    def texts(self, texts: Sequence[str]) -> Tensor:
+        """Texts to unit rows (len(texts),96).
+
+        A word outside the closed vocabulary is read as unknown, with one warning that lists them; a text of which no
+        word is known is refused with an `InputError` that names the nearest known words.
+        """
+        strange: set[str] = set()
+        for text in texts:
+            unknown = [word for word in words(text) if word not in _NUMBER]
+            if len(unknown) == len(words(text)):
+                hint = nearest(unknown[0], VOCABULARY) if unknown else ""
+                raise InputError(
+                    f"the rendered world's encoder knows no word of {text!r}; its {len(VOCABULARY)} words are in "
+                    f"contralens.world.captions.VOCABULARY{hint}"
+                )
+            strange.update(unknown)
+        if strange:
+            some = ", ".join(sorted(strange)[:5])
+            warnings.warn(f"the rendered world's encoder does not know {len(strange)} words ({some})", stacklevel=2)
+        assert isinstance(self.model, DualEncoder)
+        parts = [self.model.text(part) for part in torch.split(word_ids(texts), 1024) if len(part)]
+        return torch.cat([torch.zeros(0, WIDTH), *parts])
+
+
+@cache
+def load_encoder() -> WorldEncoder:
+    """The shipped encoder, loaded once."""
+    return WorldEncoder()
