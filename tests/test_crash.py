@@ -28,7 +28,15 @@ def work(images: Path, cache: Path, out: Path) -> None:
     """One run with tiles of 8 images, so that it can die in many places."""
     collecting.TILE = 8
     contralens.label(
-        ColourNet(), images, ColourEncoder(), list(COLOURS), layer="relu", preprocess=to_pixels, k=5, out=out, cache=cache
+        ColourNet(),
+        images,
+        ColourEncoder(),
+        list(COLOURS),
+        layer="relu",
+        preprocess=to_pixels,
+        k=5,
+        out=out,
+        cache=cache,
     )
 
 

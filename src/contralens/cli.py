@@ -23,6 +23,19 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
+Target = Annotated[
+    str | None, typer.Option(help="The network: torchvision:NAME, timm:NAME, hf:ID, module:FILE.py:FUNCTION, world:1.")
+]
+Layer = Annotated[str | None, typer.Option(help="Its layer; `contralens layers TARGET` lists them.")]
+Encoder = Annotated[str | None, typer.Option(help="The image-text encoder: open_clip:ARCH/TAG, hf:ID, offline, world.")]
+Images = Annotated[str | None, typer.Option(help="The probe images: a folder, @LIST.txt or hf-dataset:NAME.")]
+Config = Annotated[Path | None, typer.Option(help="YAML file with any of these settings; flags go before it.")]
+Pooling = Annotated[str | None, typer.Option(help="How an activation becomes one number (default: inferred).")]
+Limit = Annotated[int | None, typer.Option(help="Use a seeded sample of that many images.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of the sample (default 0).")]
+BatchSize = Annotated[int | None, typer.Option(help="Images per forward pass (default 32).")]
+Workers = Annotated[int | None, typer.Option(help="Threads that decode images (default: one per core).")]
+Cache = Annotated[Path | None, typer.Option(help="Cache folder (default: $CONTRALENS_CACHE or ~/.cache/contralens).")]
 Device = Annotated[str | None, typer.Option(help="Where the networks run: cpu (default), cuda, cuda:1, mps.")]
 Checkpoint = Annotated[
     Path | None, typer.Option(help="Own weights for the architecture: .safetensors, or .pt/.pth without code.")
@@ -49,17 +62,10 @@ def _options(
 
 @app.command()
 def label(
-    target: Annotated[
-        str | None,
-        typer.Option(help="The network: torchvision:NAME, timm:NAME, hf:ID, module:FILE.py:FUNCTION, world:1."),
-    ] = None,
-    layer: Annotated[str | None, typer.Option(help="Its layer; `contralens layers TARGET` lists them.")] = None,
-    encoder: Annotated[
-        str | None, typer.Option(help="The image-text encoder: open_clip:ARCH/TAG, hf:ID, offline, world.")
-    ] = None,
-    images: Annotated[
-        str | None, typer.Option(help="The probe images: a folder, @LIST.txt or hf-dataset:NAME.")
-    ] = None,
+    target: Target = None,
+    layer: Layer = None,
+    encoder: Encoder = None,
+    images: Images = None,
     vocabulary: Annotated[
         str | None, typer.Option(help="Concepts to choose from: a file with one a line, or a built-in name.")
     ] = None,
@@ -70,12 +76,8 @@ def label(
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder to write (default: contralens-run).")] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="YAML file with any of these settings; flags go before it.")
-    ] = None,
-    pooling: Annotated[
-        str | None, typer.Option(help="How an activation becomes one number (default: inferred).")
-    ] = None,
+    config: Config = None,
+    pooling: Pooling = None,
     k: Annotated[int | None, typer.Option("--k", "-k", help="Exemplars per neuron (default 30).")] = None,
     reuse: Annotated[
         bool | None, typer.Option("--reuse/--no-reuse", help="May one image be the contrast of several positives?")
@@ -90,15 +92,13 @@ def label(
         list[str] | None,
         typer.Option(help='Text template, repeatable, e.g. "a photo of a {}", or a set: plain, photo.'),
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Use a seeded sample of that many images.")] = None,
+    limit: Limit = None,
     top: Annotated[int | None, typer.Option(help="Concepts kept per neuron and scorer (default 10).")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the sample (default 0).")] = None,
+    seed: Seed = None,
     device: Device = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images per forward pass (default 32).")] = None,
-    workers: Annotated[int | None, typer.Option(help="Threads that decode images (default: one per core).")] = None,
-    cache: Annotated[
-        Path | None, typer.Option(help="Cache folder (default: $CONTRALENS_CACHE or ~/.cache/contralens).")
-    ] = None,
+    batch_size: BatchSize = None,
+    workers: Workers = None,
+    cache: Cache = None,
     checkpoint: Checkpoint = None,
     weights: Weights = None,
     preprocess: Preprocess = None,
@@ -108,8 +108,6 @@ def label(
     as_json: Json = False,
 ) -> None:
     """Label the neurons of a layer and write a run folder with the evidence and an HTML report."""
-    from contralens.config import merge, read_config
-
     flags = {
         "target": target,
         "layer": layer,
@@ -136,10 +134,7 @@ def label(
         "preprocess": preprocess,
         "report": report,
     }
-    settings = merge(read_config(config, flags) if config else {}, flags)
-    for needed in ("target", "encoder", "images", "vocabulary"):
-        if needed not in settings:
-            raise InputError(f"--{needed} is missing; `contralens label --help` says what it takes")
+    settings = _settings(config, flags, needed=("target", "encoder", "images", "vocabulary"))
     settings.setdefault("out", "contralens-run")
     if isinstance(templates := settings.get("templates"), (list, tuple)) and len(templates) == 1:
         settings["templates"] = templates[0]
@@ -166,6 +161,65 @@ def label(
 
     labels_table(run)
     summary(run, page)
+
+
+@app.command()
+def collect(
+    target: Target = None,
+    layer: Layer = None,
+    encoder: Encoder = None,
+    images: Images = None,
+    config: Config = None,
+    shard: Annotated[
+        str | None, typer.Option(help="i/n: do the i-th of n parts (from 0), for SLURM, torchrun or any job system.")
+    ] = None,
+    engine: Annotated[str | None, typer.Option(help='"local" (default) or "ray".')] = None,
+    pooling: Pooling = None,
+    limit: Limit = None,
+    seed: Seed = None,
+    device: Device = None,
+    batch_size: BatchSize = None,
+    workers: Workers = None,
+    cache: Cache = None,
+    checkpoint: Checkpoint = None,
+    weights: Weights = None,
+    preprocess: Preprocess = None,
+) -> None:
+    """Only fill the cache with activations and embeddings; `label` with the same settings then finds them there."""
+    own = {
+        "target": target,
+        "layer": layer,
+        "encoder": encoder,
+        "images": images,
+        "limit": limit,
+        "seed": seed,
+        "device": device,
+        "batch_size": batch_size,
+        "workers": workers,
+        "cache": str(cache) if cache else None,
+    }
+    options = {"pooling": pooling, "checkpoint": checkpoint, "weights": weights, "preprocess": preprocess}
+    settings = _settings(config, {**own, **options}, needed=("target", "encoder", "images"))
+    from contralens.distributed import Job, collect_ray, collect_shard
+    from contralens.report.progress import bar
+
+    job = Job(
+        **{key: value for key, value in settings.items() if key in own},
+        target_options={key: value for key, value in settings.items() if key in options},
+    )
+    if engine == "ray":
+        if shard is not None:
+            raise InputError("--shard goes with the local engine; Ray shares out the tiles itself")
+        done, total = collect_ray(job, gpus_per_actor=0.0 if job.device == "cpu" else 1.0)
+    elif engine in (None, "local"):
+        i, slash, n = (shard or "0/1").partition("/")
+        if not (slash and i.isdigit() and n.isdigit()):
+            raise InputError(f"--shard is written i/n, e.g. 0/8 for the first of eight; got {shard!r}")
+        with bar() as progress:
+            done, total = collect_shard(job, int(i), int(n), progress)
+    else:
+        raise InputError(f'--engine must be "local" or "ray"; got {engine!r}')
+    typer.echo(f"{done} of {total} tiles collected, cache {job.store().root}")
 
 
 @app.command()
@@ -256,9 +310,20 @@ def encoders(as_json: Json = False) -> None:
 @app.command()
 def targets(as_json: Json = False) -> None:
     """List the ways to name a network."""
-    from contralens.models.targets import schemes
+    from contralens.models.targets import TARGETS
 
-    _pairs({scheme.form: scheme.about for scheme in schemes().values()}, as_json)
+    _pairs({f"{name}:": (loader.__doc__ or "").strip().splitlines()[0] for name, loader in TARGETS.items()}, as_json)
+
+
+def _settings(config: Path | None, flags: dict[str, Any], needed: tuple[str, ...]) -> dict[str, Any]:
+    """Settings of the config file and the flags together, after a look that none of `needed` is missing."""
+    from contralens.config import merge, read_config
+
+    settings = merge(read_config(config) if config else {}, flags)
+    for name in needed:
+        if name not in settings:
+            raise InputError(f"--{name} is missing; --help says what it takes")
+    return settings
 
 
 def _report(run: Any) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +10,39 @@ import yaml
 
 from contralens.checks import InputError, nearest
 
+SETTINGS = (
+    "target",
+    "layer",
+    "encoder",
+    "images",
+    "vocabulary",
+    "scorers",
+    "out",
+    "pooling",
+    "k",
+    "reuse",
+    "exclude",
+    "neurons",
+    "templates",
+    "limit",
+    "top",
+    "seed",
+    "device",
+    "batch_size",
+    "workers",
+    "cache",
+    "checkpoint",
+    "weights",
+    "preprocess",
+    "report",
+)
+"""What a run can be told; a file may hold all of it, whichever command reads it."""
 PATHS = ("images", "vocabulary", "out", "cache", "checkpoint")
 """Settings that may name a file; a relative one that lies beside the YAML file is taken from there."""
 
 
-def read_config(path: Path, known: Iterable[str]) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
     """The settings in a YAML file, as keyword arguments of `contralens.label`; unknown ones are refused by name."""
-    known = list(known)
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -27,8 +53,8 @@ def read_config(path: Path, known: Iterable[str]) -> dict[str, Any]:
         raise InputError(f"{path} must hold settings as `name: value` lines; got {type(content).__name__}")
     settings = {str(key).replace("-", "_"): value for key, value in content.items()}
     for key in settings:
-        if key not in known:
-            raise InputError(f"{path}: unknown setting {key!r}{nearest(key, known)} (known: {', '.join(known)})")
+        if key not in SETTINGS:
+            raise InputError(f"{path}: unknown setting {key!r}{nearest(key, SETTINGS)} (known: {', '.join(SETTINGS)})")
     for key in PATHS:
         value = settings.get(key)
         if isinstance(value, str) and not Path(value).is_absolute() and (path.parent / value).exists():

@@ -49,16 +49,21 @@ class Job:
         return Store(self.cache or default_cache())
 
 
-def collect_shard(job: Job, shard: int, shards: int, progress: Progress = silent) -> int:
-    """Collect the tiles t with t % shards == shard; returns their number. For SLURM, torchrun or any job system."""
+def collect_shard(job: Job, shard: int, shards: int, progress: Progress = silent) -> tuple[int, int]:
+    """Collect the tiles t with t % shards == shard, for SLURM, torchrun or any job system.
+
+    Returns:
+        Tiles of this shard, and tiles of the whole set.
+    """
     if not 0 <= shard < shards:
         raise InputError(f"a shard i/n needs 0 <= i < n; got {shard}/{shards}")
     probe, extractors = job.images_and_extractors()
-    tiles = range(shard, len(owned_images(probe.fingerprints())), shards)
+    total = len(owned_images(probe.fingerprints()))
+    tiles = range(shard, total, shards)
     collect_tiles(
         probe, extractors, job.store(), tiles, batch_size=job.batch_size, workers=job.workers, progress=progress
     )
-    return len(tiles)
+    return len(tiles), total
 
 
 def collect_ray(

@@ -155,7 +155,7 @@ def schema(count: int) -> dict[str, Any]:
 
 
 def parse_reply(text: str, count: int, words: int) -> list[str]:
-    """The concepts in a reply: at most `count`, each cleaned and of at most `words` words.
+    r"""The concepts in a reply: at most `count`, each cleaned and of at most `words` words.
 
     The reply must be one JSON object as `schema` describes it, bare or inside one code fence; what a reasoning model puts
     before it between <think> and </think> is passed over. Single concepts that are empty, too long or repeated are left out;

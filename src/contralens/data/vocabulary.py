@@ -88,8 +88,8 @@ def read_vocabulary(spec: str | Path | Sequence[str], column: int | str = 0) -> 
     Args:
         spec: the name of a built-in vocabulary (`VOCABULARIES`), a text file with one concept a line, a .csv or .tsv
             file, or a list of texts. A file that is called like a built-in is written ./name.
-        column: which column of a .csv or .tsv file: its number from 0 (all rows are taken), or the name that the first row
-            gives it.
+        column: which column of a .csv or .tsv file: its number from 0 (all rows are taken), or the name that the first
+            row gives it.
 
     Raises:
         InputError: missing or unreadable file, nothing in it, or one concept alone.
@@ -204,7 +204,7 @@ _COLOUR_WORDS = (
     "orange orchid pale papaya peach peru pink plum powder puff purple rebecca red rose rosy royal saddle salmon sandy "
     "sea seashell sienna silver sky slate smoke snow spring steel tan teal thistle tomato turquoise wheat whip white "
     "yellow"
-).split()
+)
 
 
 def _colours() -> list[str]:
@@ -219,7 +219,7 @@ def _split(name: str) -> str:
     def rest(text: str) -> list[str] | None:
         if not text:
             return []
-        for word in sorted((w for w in _COLOUR_WORDS if text.startswith(w)), key=len, reverse=True):
+        for word in sorted((w for w in _COLOUR_WORDS.split() if text.startswith(w)), key=len, reverse=True):
             tail = rest(text[len(word) :])
             if tail is not None:
                 return [word, *tail]
@@ -229,12 +229,13 @@ def _split(name: str) -> str:
 
 
 def _textures() -> list[str]:
-    return (
+    names = (
         "banded blotchy braided bubbly bumpy chequered cobwebbed cracked crosshatched crystalline dotted fibrous "
         "flecked freckled frilly gauzy grid grooved honeycombed interlaced knitted lacelike lined marbled matted "
         "meshed paisley perforated pitted pleated polka-dotted porous potholed scaly smeared spiralled sprinkled "
         "stained stratified striped studded swirly veined waffled woven wrinkled zigzagged"
-    ).split()
+    )
+    return names.split()
 
 
 def _world() -> list[str]:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from contralens.checks import InputError
-from contralens.math.neighbours import LENGTH, TIE, TOLERANCE, Neighbours, Products, neighbours, winners
+from contralens.math.neighbours import LENGTH, TIE, TOLERANCE, Neighbours, Products, maxima, neighbours, over, winners
 from contralens.math.sources import ActivationSource, DenseActivations, SparseActivations, source
 from contralens.math.statistics import FIRES, NeuronStatistics, neuron_statistics, select_neurons, survey
 from contralens.math.tensors import blocks, matrix
@@ -172,17 +172,14 @@ def _walk(
         depth *= 4
 
 
-def _close(
-    cosine: Tensor, tolerance: float, exclude: float | None, best: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def _close(cosine: Tensor, tolerance: float, exclude: float | None) -> tuple[Tensor, Tensor]:
     """Which of (P,M) could be the best of its row once computed exactly, and the best that is sure to count (P)."""
     if exclude is None:
-        counts, sure = cosine > -torch.inf, cosine.amax(1)
+        best = cosine.amax(1)
     else:
-        counts = (cosine > -torch.inf) & (cosine <= exclude + tolerance)
-        sure = cosine.masked_fill(cosine > exclude - tolerance, -torch.inf).amax(1)
-    best = sure if best is None else torch.maximum(best, sure)
-    return counts & (cosine >= (best - 2 * tolerance)[:, None]), best
+        best = cosine.masked_fill(cosine > exclude - tolerance, -torch.inf).amax(1)
+        cosine = cosine.masked_fill(cosine > exclude + tolerance, -torch.inf)
+    return (cosine >= (best - 2 * tolerance)[:, None]) & (cosine > -torch.inf), best
 
 
 def _scan(
@@ -202,23 +199,27 @@ def _scan(
         values = values.to(row.device)
         part = slice(start, start + len(values))
         cold = (values < below) & (values > -torch.inf) & products.usable[part, None]
-        penalty = torch.zeros(cold.shape, dtype=products.dtype, device=row.device).masked_fill_(~cold, -torch.inf).T
-        penalty, e = penalty.contiguous(), products.rows(part)
-        for query in blocks(len(queries), len(values) * e.element_size()):
+        e = products.block(part)
+        penalty = torch.full((len(neurons), len(e)), -torch.inf, dtype=products.dtype, device=row.device)
+        penalty[:, : len(values)].masked_fill_(cold.T, 0.0)
+        for query in blocks(len(queries), len(e) * e.element_size()):
             cosine = products.rows(queries[query]) @ e.T
             begin, end = torch.searchsorted(row, torch.tensor([query.start, query.stop], device=row.device)).tolist()
-            for some in blocks(end - begin, len(values) * e.element_size(), budget=2**21):
+            for some in blocks(end - begin, len(e) * e.element_size(), budget=2**21):
                 here = slice(begin + some.start, begin + some.stop)
-                masked = cosine[row[here] - query.start] + penalty[column[here]]
+                masked = cosine.index_select(0, row[here] - query.start).add_(penalty.index_select(0, column[here]))
                 if taken is not None:
                     which, r = ((taken[here] >= part.start) & (taken[here] < part.stop)).nonzero(as_tuple=True)
                     masked[which, taken[here][which, r] - part.start] = -torch.inf
-                better = (masked.amax(1) >= best[here] - 2 * products.tolerance).nonzero()[:, 0]
-                close, now = _close(masked[better].float(), products.tolerance, exclude, best[here][better])
-                best[here.start + better] = now
-                which, image = close.nonzero(as_tuple=True)
-                pair = better[which] + here.start
-                candidates.append((pair, image + part.start, masked[better[which], image].float()))
+                if exclude is None:
+                    highest = maxima(masked)
+                    best[here] = torch.maximum(best[here], highest.amax(1))
+                else:
+                    sure = masked.masked_fill(masked > exclude - products.tolerance, -torch.inf).amax(1).float()
+                    best[here] = torch.maximum(best[here], sure)
+                    highest = maxima(masked.masked_fill_(masked > exclude + products.tolerance, -torch.inf))
+                pair, image, value = over(masked, highest, best[here] - 3 * products.tolerance)
+                candidates.append((pair + here.start, image + part.start, value))
     pair, image, value = (torch.cat(field) for field in zip(*candidates, strict=True))
     kept = value >= best[pair] - 2 * products.tolerance
     found = torch.empty_like(row)

@@ -78,7 +78,7 @@ def cosine(activations: Any, predictions: Any) -> Tensor:
 
 
 def auprc(truth: Any, scores: Any) -> Tensor:
-    """Average precision of `scores` (I,N) for a yes-or-no `truth` (I,N): sum over thresholds of precision x gained recall.
+    """Average precision of `scores` (I,N) for a yes-or-no `truth` (I,N): sum over thresholds of precision x new recall.
 
     Equal scores are one threshold, as in scikit-learn.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -15,12 +16,14 @@ TIE = 1e-12
 """Cosines closer than this in float64 are the same number, computed in another order."""
 LENGTH = 128
 """Neighbours that a list holds on average."""
+GROUP = 16
+"""Products searched as one: by their maximum first."""
 SMALL = 1024
 """Up to this many images a list simply holds all of them, and float32 is fast enough."""
 
 
 class Products:
-    """Inner products of images' embeddings, approximate by at most `tolerance`: float32, or bfloat16 where it is faster.
+    """Inner products of images' embeddings, off by at most `tolerance`: in float32, or in bfloat16 where it is faster.
 
     bfloat16 is used where the processor multiplies it fast, its error is small against the differences between the
     cosines at hand, and products computed both ways agree. Whoever chooses by these products settles what lies within
@@ -40,15 +43,22 @@ class Products:
                 rounding = max(rounding, float((rows - rows.bfloat16().float()).norm(dim=1).max()))
         self.dtype, self.tolerance = torch.float32, TOLERANCE * max(1.0, longest**2)
         # Cauchy-Schwarz for the rounded inputs, half a unit in the last place for the rounded result.
-        coarse = longest * (2 * rounding + 2**-8 * rounding) + 2**-9 * longest**2 + self.tolerance
+        largest = max(longest**2, 1e-30) * (1 + 1e-6)
+        last_place = 2.0 ** (math.ceil(math.log2(largest) - 1e-5) - 9)
+        coarse = rounding * (2 * longest + rounding) + last_place + self.tolerance
         if len(embeddings) > SMALL and bfloat16_is_fast(embeddings.device) and self._trustworthy(coarse):
             self.dtype, self.tolerance = torch.bfloat16, coarse
-        whole = 2 * embeddings.numel() <= 4 * BLOCK_BYTES
+        whole = 2 * embeddings.numel() <= 4 * BLOCK_BYTES  # else rounded again, block by block
         self._rounded = self._read(slice(None)) if whole and self.dtype != embeddings.dtype else None
 
     def rows(self, images: slice | Tensor) -> Tensor:
         """Embeddings of some images, ready to be multiplied; those that are not usable are 0."""
         return self._read(images) if self._rounded is None else self._rounded[images]
+
+    def block(self, images: slice) -> Tensor:
+        """Embeddings of consecutive images, filled up with 0 to a multiple of `GROUP`."""
+        rows = self.rows(images)
+        return torch.nn.functional.pad(rows, (0, 0, 0, -len(rows) % GROUP)) if len(rows) % GROUP else rows
 
     def _read(self, images: slice | Tensor) -> Tensor:
         rows, usable = self.e[images].to(self.dtype), self.usable[images]
@@ -76,13 +86,13 @@ class Products:
 def bfloat16_is_fast(device: torch.device) -> bool:
     """Whether matrix products run faster in bfloat16 than in float32 on this device."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     flags = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return device.type == "cpu" and any(getattr(torch.cpu, flag, bool)() for flag in flags)
+    return device.type == "cpu" and any(bool(getattr(torch.cpu, flag, bool)()) for flag in flags)
 
 
 def winners(products: Products, queries: Tensor, which: Tensor, images: Tensor, exclude: float | None) -> Tensor:
-    """The exact best of each query's candidates, (Q) -> (Q): the highest cosine, the lowest image among equals, else -1.
+    """The exact best of each query's candidates, (Q) -> (Q): highest cosine, lowest image among equals; -1 for none.
 
     Candidate c is image `images[c]` of query `queries[which[c]]`. Those with a cosine above `exclude` do not count.
     """
@@ -121,32 +131,44 @@ def neighbours(products: Products, queries: Tensor, length: int = LENGTH) -> Nei
     total, device = len(products.e), queries.device
     sample = torch.randperm(total, generator=torch.Generator().manual_seed(0))[: min(max(256, total // 16), 32768)]
     sampled = products.rows(sample.to(device)) if total > SMALL else None
-    width = min(total, 16384)
-    step = max(1, BLOCK_BYTES // (2 * max(width, len(sample))))
-    product = torch.empty(step * width, dtype=products.dtype, device=device)
-    above = torch.empty(step * width, dtype=torch.bool, device=device)
-    out: list[tuple[Tensor, Tensor, Tensor]] = []
+    width = min(total + -total % GROUP, 16384)
+    step = max(1, BLOCK_BYTES // (4 * max(width, len(sample))))
+    scratch = torch.empty(step * width, dtype=products.dtype, device=device)
+    lists: list[tuple[Tensor, Tensor]] = []
+    floors = torch.full((len(queries),), -torch.inf, device=device)
     for start in range(0, len(queries), step):
-        rows = products.rows(queries[start : start + step])
-        floor = torch.full((len(rows), 1), -torch.inf, dtype=products.dtype, device=device)
+        rows, floor = products.rows(queries[start : start + step]), floors[start : start + step]
         if sampled is not None:
-            rank = max(4, round(length * len(sample) / total))
-            floor = (rows @ sampled.T).topk(min(rank, len(sample)), dim=1).values[:, -1:]
+            rank = min(len(sample), max(4, round(length * len(sample) / total)))
+            floor[:] = (rows @ sampled.T).topk(rank, dim=1).values[:, -1]
         hits = []
         for block in blocks(total, 1, budget=width):
-            shape = (len(rows), block.stop - block.start)
-            size = shape[0] * shape[1]
-            cosine = torch.mm(rows, products.rows(block).T, out=product[:size].view(shape))
-            query, image = torch.gt(cosine, floor, out=above[:size].view(shape)).nonzero(as_tuple=True)
-            hits.append((query, image + block.start, cosine.view(-1).take(query * shape[1] + image).float()))
-        out.append((*_lists(len(rows), *(torch.cat(field) for field in zip(*hits, strict=True))), floor[:, 0].float()))
-    longest = max((images.shape[1] for images, _, _ in out), default=0)
+            e = products.block(block)
+            cosine = torch.mm(rows, e.T, out=scratch[: len(rows) * len(e)].view(len(rows), len(e)))
+            query, image, value = over(cosine, maxima(cosine), floor)
+            there = image < block.stop - block.start
+            hits.append((query[there], image[there] + block.start, value[there]))
+        lists.append(_lists(len(rows), *(torch.cat(field) for field in zip(*hits, strict=True))))
+    longest = max((images.shape[1] for images, _ in lists), default=0)
     images = torch.full((len(queries), longest), -1, dtype=torch.int32, device=device)
     cosines = torch.full((len(queries), longest), -torch.inf, device=device)
-    for i, (image, cosine, _) in enumerate(out):
+    for i, (image, value) in enumerate(lists):
         images[i * step : i * step + len(image), : image.shape[1]] = image
-        cosines[i * step : i * step + len(image), : image.shape[1]] = cosine
-    return Neighbours(images, cosines, torch.cat([f for _, _, f in out]) if out else torch.empty(0, device=device))
+        cosines[i * step : i * step + len(value), : value.shape[1]] = value
+    return Neighbours(images, cosines, floors)
+
+
+def maxima(values: Tensor) -> Tensor:
+    """The maximum of each group of `GROUP` columns, W/GROUP apart: (Q,W) -> float32 (Q,W/GROUP)."""
+    return values.view(len(values), GROUP, -1).amax(1).float()
+
+
+def over(values: Tensor, maxima: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Row, column and value of all entries of (Q,W) above their row's threshold (Q), by their groups' maxima."""
+    row, group = (maxima > threshold[:, None]).nonzero(as_tuple=True)
+    inside = values.view(len(values), GROUP, -1)[row, :, group].float()
+    hit, place = (inside > threshold[row, None]).nonzero(as_tuple=True)
+    return row[hit], group[hit] + place * maxima.shape[1], inside[hit, place]
 
 
 def _lists(queries: int, query: Tensor, image: Tensor, cosine: Tensor) -> tuple[Tensor, Tensor]:
@@ -157,6 +179,7 @@ def _lists(queries: int, query: Tensor, image: Tensor, cosine: Tensor) -> tuple[
     place = torch.arange(len(query), device=query.device) - (count.cumsum(0) - count)[query]
     images = torch.full((queries, int(count.max())), -1, dtype=torch.int32, device=query.device)
     cosines = torch.full(images.shape, -torch.inf, device=query.device)
-    images[query, place], cosines[query, place] = image.int(), cosine
+    images[query, place] = image.int()
+    cosines[query, place] = cosine
     cosines, order = cosines.sort(dim=1, descending=True)
     return images.gather(1, order), cosines

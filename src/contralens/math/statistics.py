@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from contralens.checks import InputError
 from contralens.math.sources import ActivationSource, source
 
 FIRES = 1e-6
@@ -108,7 +109,8 @@ def survey(
             count, total, firing = count + known, total + sums, firing + fires
             highest, lowest = torch.maximum(highest, high.amax(0)), torch.minimum(lowest, low.amin(0))
         top.add(start, high)
-    assert top is not None, "a source yields at least one block"
+    if top is None:
+        raise InputError("`activations` holds no image")
     nothing = count == 0
     # A constant's mean is the constant itself.
     mean = torch.where(highest == lowest, highest.double(), total / count).masked_fill(nothing, torch.nan)
@@ -134,7 +136,7 @@ class _Top:
 
     def add(self, start: int, rows: Tensor) -> None:
         """Consecutive rows (b,N), -inf where an activation does not count. A later image never wins a tie."""
-        for part in rows.split(max(64, self.k)) if self.k else ():
+        for part in torch.split(rows, max(64, self.k)) if self.k else ():
             image, neuron = (part > self.values[:, -1]).nonzero(as_tuple=True)
             self.waiting.append((neuron, start + image, part[image, neuron]))
             self.size += len(image)

@@ -1,4 +1,4 @@
-"""Dual encoders of transformers: CLIP, SigLIP, SigLIP 2 (fixed resolution and NaFlex), and others with the same two calls.
+"""Dual encoders of transformers: CLIP, SigLIP, SigLIP 2 (fixed resolution and NaFlex), others with the same two calls.
 
 What is easily got wrong, and is right here:
 

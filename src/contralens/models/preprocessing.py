@@ -29,7 +29,7 @@ _KEYS = ("resize", "crop", "mean", "std", "interpolation")
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """Resize, crop the centre, scale to 0..1, subtract `mean`, divide by `std`.
+    """Resize, crop the centre, scale to 0..1, subtract `mean`, divide by `std`, as torchvision does on a PIL image.
 
     `resize` is the new shorter side, or (width, height) regardless of the image's own shape; `crop` a side or
     (width, height); None leaves the step out.
@@ -47,14 +47,14 @@ class Preprocessing:
 
         if self.resize is not None:
             if isinstance(self.resize, int):
-                scale = self.resize / min(image.size)
-                size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+                short = min(image.size)
+                size = (self.resize * image.width // short, self.resize * image.height // short)
             else:
                 size = self.resize
             image = image.resize(size, Resampling(_INTERPOLATIONS[self.interpolation]))
         if self.crop is not None:
             width, height = (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
-            left, top = (image.width - width) // 2, (image.height - height) // 2
+            left, top = round((image.width - width) / 2), round((image.height - height) / 2)
             image = image.crop((left, top, left + width, top + height))
         x = torch.from_numpy(np.asarray(image, dtype=np.float32).transpose(2, 0, 1) / 255)
         return (x - torch.tensor(self.mean)[:, None, None]) / torch.tensor(self.std)[:, None, None]

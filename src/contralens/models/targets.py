@@ -220,12 +220,12 @@ def layers(
         shape = None if found.output is None else tuple(found.output.shape[1:])
         choice, note = None, ""
         if found.calls != 1 or found.output is None:
-            note = _calls_problem(key, found.calls, modules)
+            note = _short_problem(found.calls)
         else:
             try:
-                hooks.check_batch(found.output, key)
+                hooks.check_batch(found.output, "it")
                 choice = choose(
-                    found.output.shape, module, network, prefix_tokens=prefix_tokens, square=square, layer=key
+                    found.output.shape, module, network, prefix_tokens=prefix_tokens, square=square, layer="it"
                 )
                 note = "; ".join(choice.notes)
             except InputError as e:
@@ -275,6 +275,10 @@ def _calls_problem(layer: str, calls: int, modules: Mapping[str, nn.Module]) -> 
     return (
         f"{layer} runs {calls} times in one forward, so its activation is ambiguous: pick a layer that runs once{hint}"
     )
+
+
+def _short_problem(calls: int) -> str:
+    return {0: "not run by the forward", 1: "no floating-point tensor"}.get(calls, f"runs {calls} times: ambiguous")
 
 
 def _names(

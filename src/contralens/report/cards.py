@@ -21,7 +21,7 @@ class Pictures:
         self._numbers: dict[str, int | None] = {}
         self._jpegs: list[bytes] = []
 
-    def number(self, image: int) -> int | None:
+    def place(self, image: int) -> int | None:
         """The number of an image's thumbnail, None where the run has none."""
         fingerprint = str(self._fingerprints[image].as_py())
         if fingerprint not in self._numbers:
@@ -52,17 +52,17 @@ def card(run: Run, neuron: int, pairs: int, pictures: Pictures, without: str | N
     primary = labels[run.manifest["primary"]]
     best = primary["label"]
     score = f'<span class="score">{number(primary["score"])}</span>' if best is not None else ""
-    order = sorted(labels.values(), key=lambda row: row["scorer"] != primary["scorer"])
+    rows = [labels[scorer] for scorer in order(run)]
     return "".join(
         [
             f'<section class="neuron" id="n{neuron}">\n<div class="head"><div><h3>{escape(found["name"])}</h3>',
-            f'<p class="label">{escape(best) if best is not None else "no label"} {score}</p>',
+            f'<p class="title">{escape(best) if best is not None else "no label"} {score}</p>',
             f'<p class="numbers">{_numbers(found)}</p></div>{_histogram(found)}</div>\n',
             _change(labels[without], labels[contrasted]) if without and contrasted else "",
             '<ol class="pairs">',
             *(_pair(run, found, row, pictures) for row in found["exemplars"][:pairs] if row["positive"] >= 0),
             '</ol>\n<div class="scorers">',
-            *(_scorer(row, best, row is primary) for row in order),
+            *(_scorer(row, best, row is primary) for row in rows),
             '</div>\n<p class="back"><a href="#overview">↑ all neurons</a></p></section>',
         ]
     )
@@ -84,17 +84,17 @@ def _histogram(found: dict[str, Any]) -> str:
     width = 160 / len(counts)
     bars = []
     for i, count in enumerate(counts):
-        height = 36 * math.sqrt(count) / highest
+        height = max(1.0, 38 * math.sqrt(count) / highest)
         below = low + (i + 0.5) * (high - low) / len(counts) < mean
         if count:
             bars.append(
-                f'<rect class="{"contrast" if below else "positive"}" x="{i * width:.2f}" '
-                f'y="{38 - max(height, 1):.2f}" width="{width - 0.8:.2f}" height="{max(height, 1):.2f}"/>'
+                f'<rect class="{"contrast" if below else "positive"}" x="{i * width:.2f}" y="{40 - height:.2f}" '
+                f'width="{width - 0.8:.2f}" height="{height:.2f}"/>'
             )
     at = 160 * (mean - low) / (high - low)
     return (
-        f'<figure class="histogram"><svg viewBox="0 0 160 40" role="img" aria-label="Histogram of activations">'
-        f'{"".join(bars)}<line x1="{at:.2f}" x2="{at:.2f}" y1="0" y2="40"/></svg>'
+        '<figure class="histogram"><svg viewBox="0 0 160 40" preserveAspectRatio="none" role="img" '
+        f'aria-label="Histogram of activations">{"".join(bars)}<line x1="{at:.2f}" x2="{at:.2f}" y1="0" y2="40"/></svg>'
         f"<figcaption><span>{number(low)}</span><span>activations, √ counts, line: mean</span>"
         f"<span>{number(high)}</span></figcaption></figure>"
     )
@@ -105,21 +105,18 @@ def _change(without: dict[str, Any], contrasted: dict[str, Any]) -> str:
     if before is None or after is None:
         return ""
     top = [row["concepts"][:CONCEPTS] for row in (without, contrasted)]
-    left = [c for c in top[0] if c not in top[1]]
-    entered = [c for c in top[1] if c not in top[0]]
-    moves = []
-    if left:
-        moves.append(f'<span class="left">left the top {CONCEPTS}: {escape(", ".join(left))}</span>')
-    if entered:
-        moves.append(f'<span class="entered">entered: {escape(", ".join(entered))}</span>')
+    left = ", ".join(c for c in top[0] if c not in top[1])
+    entered = ", ".join(c for c in top[1] if c not in top[0])
+    moves = f'<span class="left">left the top {CONCEPTS}: {escape(left)}</span> ' if left else ""
+    moves += f'<span class="entered">entered: {escape(entered)}</span>' if entered else ""
     same = before == after
-    word = "Contrast kept the label" if same else "Contrast changed the label"
     return (
-        f'<div class="change {"same" if same else "changed"}"><p class="what">{word}</p><p class="move">'
+        f'<div class="change {"same" if same else "changed"}">'
+        f'<p class="what">Contrast {"kept" if same else "changed"} the label</p><p class="move">'
         f'<span class="from"><small>{escape(_gamma(without["scorer"]))}</small> {escape(before)}</span>'
         f'<span class="arrow">{"=" if same else "→"}</span>'
         f'<span class="to"><small>{escape(_gamma(contrasted["scorer"]))}</small> {escape(after)}</span></p>'
-        f'{f"""<p class="moves">{" ".join(moves)}</p>""" if moves else ""}</div>\n'
+        f'<p class="moves">{moves}</p></div>\n'
     )
 
 
@@ -141,12 +138,12 @@ def _pair(run: Run, found: dict[str, Any], row: dict[str, Any], pictures: Pictur
     for side, value in (("positive", row["activation"]), ("contrast", row["contrast_activation"])):
         image = row[side]
         if image < 0:
-            sides.append(f'<div class="{side} none"><span>no image below the mean</span></div>')
+            sides.append(f'<div class="{side}"><div class="none">none below the mean</div></div>')
             continue
         name = row[f"{side}_id"]
         word = run.images["label"][image].as_py() or name.rpartition("/")[2]
         share = round(100 * max(0, min(1, (value - low) / span))) if span > 0 and math.isfinite(value) else 0
-        at = pictures.number(image)
+        at = pictures.place(image)
         shown = f'<img data-p="{at}" alt="{escape(name)}">' if at is not None else '<div class="none">no picture</div>'
         sides.append(
             f'<div class="{side}" title="{escape(name)}">{shown}<span class="bar"><i class="w{share}"></i></span>'
@@ -170,17 +167,20 @@ def _scorer(row: dict[str, Any], best: str | None, primary: bool) -> str:
     return f'<div class="scorer{" primary" if primary else ""}"><h4>{escape(row["scorer"])}{mark}</h4>{body}</div>'
 
 
-def number(value: float | None) -> str:
-    """Three significant digits, a dash for what is undefined.
-
-    >>> [number(v) for v in (0.123456, 12345.6, -0.5, 0, float("nan"), None)]
-    ['0.123', '12,346', '-0.5', '0', '–', '–']
-    """
-    if value is None or not math.isfinite(value):
-        return "–"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
 def order(run: Run) -> list[str]:
     """The scorers, the primary first."""
     return sorted(run.scorers, key=lambda scorer: scorer != run.manifest["primary"])
+
+
+def number(value: float | None) -> str:
+    """Three digits or so, in a form that lines up in columns; a dash for what is undefined.
+
+    >>> [number(v) for v in (0.123456, 4, 12345.6, -0.5, 0, 0.0002, float("nan"), None)]
+    ['0.123', '4.00', '12,346', '-0.500', '0', '2.0e-04', '–', '–']
+    """
+    if value is None or not math.isfinite(value):
+        return "–"
+    size = abs(value)
+    if size < 0.001:
+        return f"{value:.1e}" if size else "0"
+    return f"{value:,.{0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3}f}"

@@ -9,11 +9,14 @@
   const images = [...document.querySelectorAll("img[data-p]")];
   const state = document.documentElement.dataset;
   let loaded = 0, failed = 0;
+  const count = (img) => {
+    if (img.naturalWidth) loaded++; else failed++;
+    if (loaded + failed === images.length) tell();
+  };
   const tell = () => { state.pictures = `${loaded}/${images.length}`; state.failed = failed; };
   const fill = (img) => {
     if (img.src) return;
-    img.addEventListener("load", () => { if (img.naturalWidth) loaded++; else failed++; tell(); });
-    img.addEventListener("error", () => { failed++; tell(); });
+    img.onload = img.onerror = () => count(img);
     img.src = "data:image/jpeg;base64," + pictures[img.dataset.p];
   };
   tell();
@@ -32,7 +35,13 @@
 
   // The table of all neurons.
   const [NEURON, NAME, STATUS, LABELS, SCORE, CHANGED, MAXIMUM, FIRES, COSINE, SHOWN] = [...Array(10).keys()];
-  const short = (v) => v === null ? "–" : Math.abs(v) >= 1000 ? Math.round(v).toLocaleString("en") : String(+v.toPrecision(3));
+  const short = (v) => {
+    if (v === null) return "–";
+    const size = Math.abs(v);
+    if (size < 0.001) return size ? v.toExponential(1) : "0";
+    const digits = size >= 100 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3;
+    return v.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+  };
   const percent = (v) => v === null ? "–" : (100 * v).toFixed(1) + " %";
   const columns = [
     { title: "Neuron", of: (r) => r[NEURON], kind: "name" },

@@ -57,7 +57,7 @@ class ImageTower(nn.Module):
         super().__init__()
         self.body = nn.Sequential(
             nn.Conv2d(3, 64, 6, 4, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU(),
-            Residual(64), conv(64, 96, 2), Residual(96), conv(96, 128, 2), Residual(128),
+            conv(64, 96, 2), Residual(96), conv(96, 128, 2), Residual(128),
         )  # fmt: skip
         self.places = nn.Conv2d(128, 16, 1)
         self.head = nn.Sequential(nn.Linear(16 * 36 + 256, 192), nn.ReLU(), nn.Linear(192, WIDTH))

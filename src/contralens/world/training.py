@@ -60,7 +60,7 @@ def fit(
 
 
 def train_encoder(
-    seed: int = 0, images: int = 36_000, epochs: int = 6, batch: int = 256, log: Log = print
+    seed: int = 0, images: int = 30_000, epochs: int = 6, batch: int = 256, log: Log = print
 ) -> DualEncoder:
     """CLIP's loss on untied scenes without the held-out combinations; new captions every epoch."""
     seeded(seed)

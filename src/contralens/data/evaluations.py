@@ -1,0 +1,117 @@
+"""A finished evaluation, kept inside the run folder that it judges. Needs no torch.
+
+RUN/evaluation/ holds manifest.json (how the numbers were got) and three parquet tables:
+
+- values: neuron, name, scorer, label, metric, value; NaN where the metric cannot be told
+- summary: scorer, metric, mean, low, high (95 % bootstrap over neurons), neurons, undefined, sane
+- verdicts: one row per neuron and scorer: neuron, name, scorer, label, and where asked for: p, fdr, beats_chance (False
+  means: no label beats chance); agreement, label_set, set_shares (bootstrap over probe images); meanings,
+  meaning_shares (one label per cluster of exemplars)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from contralens.checks import InputError, nearest
+from contralens.data.files import whole_folder
+
+FORMAT = 1
+TABLES = ("values", "summary", "verdicts")
+
+VALUES = pa.schema([
+    ("neuron", pa.int32()), ("name", pa.string()), ("scorer", pa.string()), ("label", pa.string()),
+    ("metric", pa.string()), ("value", pa.float64()),
+])  # fmt: skip
+SUMMARY = pa.schema([
+    ("scorer", pa.string()), ("metric", pa.string()), ("mean", pa.float64()), ("low", pa.float64()),
+    ("high", pa.float64()), ("neurons", pa.int64()), ("undefined", pa.int64()), ("sane", pa.bool_()),
+])  # fmt: skip
+VERDICTS = pa.schema([
+    ("neuron", pa.int32()), ("name", pa.string()), ("scorer", pa.string()), ("label", pa.string()),
+    ("p", pa.float64()), ("fdr", pa.float64()), ("beats_chance", pa.bool_()),
+    ("agreement", pa.float64()), ("label_set", pa.list_(pa.string())), ("set_shares", pa.list_(pa.float64())),
+    ("meanings", pa.list_(pa.string())), ("meaning_shares", pa.list_(pa.float64())),
+])  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How faithful, specific, stable and above chance the labels of a run are."""
+
+    manifest: dict[str, Any]
+    values: pa.Table
+    summary: pa.Table
+    verdicts: pa.Table
+    path: Path | None = field(default=None, compare=False)
+
+    @property
+    def scorers(self) -> list[str]:
+        """Scorers in the order of the run."""
+        return list(self.manifest["scorers"])
+
+    @property
+    def metrics(self) -> list[str]:
+        return list(dict.fromkeys(self.summary["metric"].to_pylist()))
+
+    def value(self, metric: str, scorer: str) -> dict[int, float]:
+        """Neuron -> value of one metric for the labels of one scorer, NaN where it cannot be told."""
+        if metric not in self.metrics:
+            raise InputError(
+                f"the evaluation has no metric {metric!r}{nearest(metric, self.metrics)} "
+                f"(it has: {', '.join(self.metrics)})"
+            )
+        rows = self.values.filter((pc.field("metric") == metric) & (pc.field("scorer") == scorer))
+        return dict(zip(rows["neuron"].to_pylist(), rows["value"].to_pylist(), strict=True))
+
+    def save(self, run: str | Path) -> Evaluation:
+        """Write it into a run folder, whole or not at all; an older evaluation there is replaced."""
+        run = Path(run)
+        if not (run / "manifest.json").is_file():
+            raise InputError(f"{run} is not a run folder; an evaluation is kept inside the run that it judges")
+        with whole_folder(run / "evaluation") as folder:
+            for name in TABLES:
+                pq.write_table(getattr(self, name), folder / f"{name}.parquet")
+            text = json.dumps(self.manifest, indent=2, ensure_ascii=False) + "\n"
+            (folder / "manifest.json").write_text(text, encoding="utf-8")
+        return replace(self, path=run / "evaluation")
+
+
+def load_evaluation(run: str | Path) -> Evaluation:
+    """The evaluation inside a run folder."""
+    folder = Path(run) / "evaluation"
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        if manifest.get("format") != FORMAT:
+            raise InputError(f"{folder} has format {manifest.get('format')!r}; this contralens reads {FORMAT}")
+        tables: Mapping[str, pa.Table] = {name: pq.read_table(folder / f"{name}.parquet") for name in TABLES}
+    except FileNotFoundError as e:
+        raise InputError(f"{run} holds no evaluation; make one with: contralens evaluate {run}") from e
+    except (json.JSONDecodeError, UnicodeDecodeError, pa.ArrowInvalid, OSError) as e:
+        raise InputError(f"{folder} cannot be read: {str(e).splitlines()[0]}") from e
+    return Evaluation(manifest, **tables, path=folder)
+
+
+def values_table(
+    labels: Sequence[Mapping[str, Any]], scorer: str, metrics: Mapping[str, NDArray[np.float64]]
+) -> pa.Table:
+    """Rows of `values` for one scorer: `labels` hold neuron, name and label, `metrics` one number for each of them."""
+    n = len(labels)
+    columns = {key: [row[key] for row in labels] for key in ("neuron", "name", "label")}
+    tables = [
+        pa.table(
+            {**columns, "scorer": [scorer] * n, "metric": [metric] * n, "value": np.asarray(value, np.float64)}
+        ).select(VALUES.names)
+        for metric, value in metrics.items()
+    ]
+    return pa.concat_tables([t.cast(VALUES) for t in tables]) if tables else VALUES.empty_table()

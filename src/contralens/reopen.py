@@ -1,0 +1,219 @@
+"""A finished run with its numbers at hand again: from the store where they are there, else computed anew."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from contralens import types
+from contralens.checks import InputError
+from contralens.collect import collect
+from contralens.data.images import images as image_set
+from contralens.data.runs import Run
+from contralens.data.sets import ImageSet, OtherImages
+from contralens.data.store import Store
+from contralens.models.encoders import encoder as load_encoder
+from contralens.models.targets import target as load_target
+from contralens.split import VALIDATION, drawn
+from contralens.types import Encoder, Exemplars, Extractor, Progress, Target, silent
+
+
+class Reopened:
+    """A run, its images by part, and rows of any extractor over them.
+
+    Parts: "probe", the images that exemplars came from; "validation" and "test", the held-out ones, that no exemplar
+    came from. Held-out images are those that `contralens label --holdout` set aside, or those of another image set,
+    from which copies of probe images are left out.
+
+    Args:
+        run: the finished run.
+        heldout: another image set to evaluate on.
+        source: where the run's images are, if they moved.
+        target: the network, where the run's manifest cannot name it (an `nn.Module` of yours).
+        encoder: the labeling encoder, likewise.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        heldout: Any = None,
+        source: Any = None,
+        target: Any = None,
+        encoder: Any = None,
+        cache: str | Path | None = None,
+        device: str = "cpu",
+        batch_size: int = 32,
+        workers: int | None = None,
+        progress: Progress = silent,
+    ) -> None:
+        self.run, self.store, self.device = run, Store(cache), device
+        self._given = {"target": target, "encoder": encoder}
+        self._source, self._heldout = source, heldout
+        self._options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "progress": progress}
+        self.notes: list[str] = []
+
+    @cached_property
+    def probe(self) -> list[str]:
+        """Content fingerprints of the probe images, by row of `run.images`."""
+        return list(self.run.images["fingerprint"].to_pylist())
+
+    @cached_property
+    def held_out(self) -> list[str]:
+        """Content fingerprints of the held-out images."""
+        if self._heldout is not None:
+            seen = set(self.probe)
+            own = [f for f in dict.fromkeys(self.heldout_images.fingerprints()) if f not in seen]
+            if shared := len(self.heldout_images) - len(own):
+                self.notes.append(f"{shared} held-out images left out: copies of probe images or of each other")
+            if not own:
+                raise InputError(
+                    f"every image of {self.heldout_images.name} is among the run's probe images; give other ones"
+                )
+            return own
+        kept = self.run.manifest["images"].get("holdout")
+        if not kept:
+            raise InputError(
+                "this run held no images out, so nothing can be measured that its exemplars did not see: label with "
+                "--holdout 0.2, or give other images with --heldout FOLDER"
+            )
+        return list(kept["fingerprints"])
+
+    @cached_property
+    def validation(self) -> list[str]:
+        return [f for f, chosen in zip(self.held_out, self._drawn, strict=True) if chosen]
+
+    @cached_property
+    def test(self) -> list[str]:
+        return [f for f, chosen in zip(self.held_out, self._drawn, strict=True) if not chosen]
+
+    @cached_property
+    def _drawn(self) -> list[bool]:
+        return drawn(self.held_out, VALIDATION, int(self.run.manifest.get("seed", 0)), "validation")
+
+    @cached_property
+    def heldout_images(self) -> types.Images:
+        """The other image set to evaluate on, where one was given."""
+        return image_set(self._heldout)
+
+    @cached_property
+    def images(self) -> types.Images:
+        """The run's own images; opened only where the store lacks rows."""
+        recorded = self.run.manifest["images"]
+        source = self._source if self._source is not None else recorded.get("source", recorded["name"])
+        try:
+            return image_set(source)
+        except (InputError, TypeError) as e:
+            raise InputError(f"the run's images cannot be opened ({e}); say where they are with --source") from e
+
+    @cached_property
+    def target(self) -> Target:
+        """The network of the run, rebuilt from its manifest and checked to be the same."""
+        recorded = self.run.manifest["target"]
+        given = self._given["target"]
+        if given is None:
+            options = recorded.get("options", {})
+            given = recorded.get("spec", recorded["name"])
+            made: Target = load_target(
+                given, recorded["layer"], pooling=recorded["pooling"], device=self.device, **options
+            )
+        elif isinstance(given, (str, torch.nn.Module)):
+            made = load_target(given, recorded["layer"], pooling=recorded["pooling"], device=self.device)
+        else:
+            made = given
+        _check_same(made, recorded, "target")
+        return made
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The labeling encoder."""
+        recorded = self.run.manifest["encoder"]
+        made = load_encoder(self._given["encoder"] or recorded["name"], device=self.device)
+        _check_same(made, recorded, "encoder")
+        return made
+
+    def activations(self, fingerprints: Sequence[str]) -> Tensor:
+        """Rows (len(fingerprints),N) of the network; NaN for an image that it could not take."""
+        known = self.run.manifest["target"]["fingerprint"]
+        return self._rows(known, lambda: self.target, fingerprints)
+
+    def embeddings(self, fingerprints: Sequence[str], encoder: Encoder | None = None) -> Tensor:
+        """Rows (len(fingerprints),D) of an encoder, by default the labeling one."""
+        known = encoder.fingerprint if encoder else self.run.manifest["encoder"]["fingerprint"]
+        return self._rows(known, lambda: encoder or self.encoder, fingerprints)
+
+    def _rows(self, fingerprint: str, extractor: Any, wanted: Sequence[str]) -> Tensor:
+        table = self.store.table("rows", fingerprint)
+        lacking = {f for f in wanted if f not in table}
+        if lacking:
+            one: Extractor = extractor()
+            for images in (["heldout_images"] if self._heldout is not None else []) + ["images"]:
+                lacking -= self._collected(getattr(self, images), lacking, one) if lacking else set()
+            if lacking:
+                raise InputError(
+                    f"{len(lacking)} of the run's images are neither in the cache nor in {self.images.name}; "
+                    "say where they are with --source"
+                )
+            table = self.store.table("rows", fingerprint)
+        there = [i for i, f in enumerate(wanted) if table.has_row(f)]
+        if not there:
+            raise InputError(f"none of {len(wanted)} images could be used; the cache says why")
+        rows = table.rows([wanted[i] for i in there])
+        out = np.full((len(wanted), rows.shape[1]), np.nan, np.float32)
+        out[there] = rows
+        return torch.from_numpy(out)
+
+    def _collected(self, images: types.Images, wanted: set[str], extractor: Extractor) -> set[str]:
+        """Collect those of `wanted` that are in `images`; which they were."""
+        at = {f: i for i, f in reversed(list(enumerate(images.fingerprints()))) if f in wanted}
+        if at:
+            collect(_take(images, sorted(at.values())), [extractor], self.store, **self._options)
+        return set(at)
+
+    def rows_of(self, images: types.Images) -> dict[str, Tensor]:
+        """Activations (N) of other images, such as painted ones, by content fingerprint."""
+        collected = collect(images, [self.target], self.store, **self._options)
+        return dict(zip(collected.fingerprints, torch.from_numpy(collected.rows(0)), strict=True))
+
+    @cached_property
+    def exemplars(self) -> Exemplars:
+        """The exemplars of the run, as they were found."""
+        table, k = self.run.exemplars, int(self.run.exemplars["rank"].to_numpy().max(initial=-1)) + 1
+        columns = [
+            torch.from_numpy(np.array(table[name].to_numpy(zero_copy_only=False))).reshape(-1, max(1, k))
+            for name in ("neuron", "positive", "activation", "contrast", "similarity")
+        ]
+        neuron, positive, activation, contrast, similarity = columns
+        return Exemplars(neuron[:, 0].long(), positive.long(), activation, contrast.long(), similarity)
+
+    @property
+    def mining(self) -> dict[str, Any]:
+        """Arguments of `find_exemplars` as in the run."""
+        return {name: self.run.manifest[name] for name in ("k", "reuse", "exclude")}
+
+    @cached_property
+    def concepts(self) -> list[str]:
+        return list(self.run.concepts["concept"].to_pylist())
+
+    @cached_property
+    def texts(self) -> Tensor:
+        """Text embeddings (C,D) of the run's concepts by the labeling encoder."""
+        return torch.from_numpy(np.array(self.run.vectors["texts"]))
+
+
+def _take(images: types.Images, indices: Sequence[int]) -> types.Images:
+    return (images if isinstance(images, ImageSet) else OtherImages(images)).take(indices)
+
+
+def _check_same(made: Extractor, recorded: dict[str, Any], what: str) -> None:
+    if made.fingerprint != recorded["fingerprint"]:
+        raise InputError(
+            f"the {what} {made.name} is not the one of the run ({recorded['name']}): weights, layer, pooling or "
+            f"preprocessing differ; give the same one as {what}="
+        )

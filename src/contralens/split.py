@@ -1,0 +1,31 @@
+"""Which images are held out: told by each image's content and a seed, by nothing else.
+
+So the same image always falls on the same side, copies of it stay together, and adding images moves none of the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from contralens.checks import InputError
+
+VALIDATION = 0.3
+"""Share of the held-out images on which anything that evaluation fits is fitted; the rest is the test part."""
+
+
+def drawn(fingerprints: Sequence[str], share: float, seed: int = 0, purpose: str = "holdout") -> list[bool]:
+    """Whether each image falls into the part that takes `share` of all images.
+
+    `purpose` makes several splits with one seed independent of each other.
+
+    >>> sum(drawn([str(i) for i in range(1000)], 0.2))
+    207
+    >>> drawn(["a", "b", "a"], 0.5) == [drawn(["a"], 0.5)[0], drawn(["b"], 0.5)[0], drawn(["a"], 0.5)[0]]
+    True
+    """
+    if not 0.0 < share < 1.0:
+        raise InputError(f"a share of held-out images must lie between 0 and 1, e.g. 0.2; got {share}")
+    limit = int(share * 2**64)
+    prefix = f"{purpose}:{seed}:"
+    return [int.from_bytes(hashlib.sha256((prefix + f).encode()).digest()[:8], "big") < limit for f in fingerprints]

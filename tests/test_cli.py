@@ -1,0 +1,170 @@
+"""The command line as a user meets it: a real process, its output and its exit code."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from conftest import COLOURS, ColourEncoder, ColourNet, to_pixels
+
+import contralens
+from contralens.checks import InputError
+from contralens.cli import main
+from contralens.config import SETTINGS, merge, read_config
+
+
+@dataclass
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The command line in this process, since a new one takes seconds to load torch."""
+
+    def called(*args: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["contralens", *map(str, args)])
+        with warnings.catch_warnings(), pytest.raises(SystemExit) as stopped:
+            main()
+        code = stopped.value.code
+        out, err = capsys.readouterr()
+        return Done(code if isinstance(code, int) else 0, out, err)
+
+    return called
+
+
+def test_a_real_process_ends_with_one_line_and_code_2() -> None:
+    command = [sys.executable, "-m", "contralens", "show", "nowhere", "1"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "contralens: nowhere is not a whole run folder: manifest.json is missing\n"
+
+
+def test_help_is_quick_and_loads_no_torch() -> None:
+    code = "import sys, contralens.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-W", "error", "-c", code]).returncode == 0
+    code = "import sys, contralens; sys.exit('torch' in sys.modules or 'pyarrow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-W", "error", "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["lable"], "Did you mean 'label'"),
+        (["label"], "--target is missing"),
+        (["label", "--targt", "x"], "--target"),
+        (["label", "--target", "x", "--encoder", "world", "--images", "."], "--vocabulary is missing"),
+        (["label", "--config", "nowhere.yaml"], "no config file nowhere.yaml"),
+        (["show", "tests", "1"], "not a whole run folder"),
+        (["layers", "torchvision:resnet5"], "resnet50"),
+        (["layers", "torchvison:resnet50"], "torchvision"),
+        (["vocab", "couleurs"], "couleurs"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(run: Run, args: list[str], says: str) -> None:
+    done = run(*args)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def bad(folder: Path, **changed: object) -> dict[str, object]:
+    given: dict[str, object] = {
+        "target": "torchvision:resnet18",
+        "weights": "random",
+        "layer": "layer4",
+        "encoder": "world",
+        "images": folder,
+        "vocabulary": "colours",
+        "out": folder.parent / "run",
+    }
+    return {**given, **changed}
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"images": "nowhere"}, "nowhere"),
+        ({"target": "torchvision:resnet19"}, "resnet18"),
+        ({"layer": "layer5"}, "did you mean layer"),
+        ({"encoder": "wrld"}, "world"),
+        ({"vocabulary": "nowhere.txt"}, "nowhere.txt"),
+        ({"scorer": "cps"}, "did you mean csp"),
+        ({"out": "/proc/nowhere/run"}, "cannot write"),
+        ({"cache": "/proc/nowhere"}, "cannot write"),
+        ({"out": "/dev/null"}, "is a file"),
+        ({"neurons": "a"}, "indices such as"),
+        ({"device": "cuda:7"}, "cuda:7"),
+    ],
+)
+def test_label_says_what_is_wrong(run: Run, changed: dict[str, object], says: str, discs: Path) -> None:
+    flags = [str(x) for k, v in bad(discs, **changed).items() for x in (f"--{k}", v)]
+    done = run("label", *flags)
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("text", "says"), [("", "empty|at least|no concept"), ("red\n", "at least two")])
+def test_a_vocabulary_needs_two_words(text: str, says: str, discs: Path, tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text(text)
+    with pytest.raises(InputError, match=says):
+        contralens.label(
+            ColourNet(), discs, ColourEncoder(), tmp_path / "words.txt", layer="relu", preprocess=to_pixels
+        )
+
+
+def test_show_and_json(run: Run, discs: Path, tmp_path: Path) -> None:
+    options = {"layer": "relu", "preprocess": to_pixels, "k": 3, "out": tmp_path / "run"}
+    contralens.label(ColourNet(), discs, ColourEncoder(), list(COLOURS), **options)  # type: ignore[arg-type]
+    shown = run("show", tmp_path / "run", "relu/1")
+    assert shown.returncode == 0, shown.stderr
+    assert "green" in shown.stdout
+    found = json.loads(run("show", tmp_path / "run", "1", "--json").stdout)
+    assert found["labels"]["csp"]["label"] == "green"
+    assert len(found["exemplars"]) == 3
+    assert run("show", tmp_path / "run", "99").returncode == 2
+
+
+def test_config_files_and_flags(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "run.yaml").write_text("target: torchvision:resnet18\nbatch-size: 8\nimages: images\nk: 5\n")
+    settings = merge(read_config(tmp_path / "run.yaml"), {"k": 7, "layer": None, "scorers": []})
+    assert settings == {
+        "target": "torchvision:resnet18",
+        "batch_size": 8,
+        "images": str(tmp_path / "images"),
+        "k": 7,
+    }
+    (tmp_path / "bad.yaml").write_text("targt: x\n")
+    with pytest.raises(InputError, match="did you mean target"):
+        read_config(tmp_path / "bad.yaml")
+    (tmp_path / "worse.yaml").write_text("a: [1,\n")
+    with pytest.raises(InputError, match="cannot read"):
+        read_config(tmp_path / "worse.yaml")
+
+
+def test_every_setting_is_a_flag_of_label(run: Run) -> None:
+    shown = run("label", "--help").stdout
+    renamed = {"scorers": "scorer", "templates": "template", "batch_size": "batch-size"}
+    for setting in SETTINGS:
+        assert f"--{renamed.get(setting, setting)}" in shown
+
+
+def test_lists_are_printed(run: Run) -> None:
+    for command in ("vocab", "encoders", "targets"):
+        assert json.loads(run(command, "--json").stdout)
+        assert run(command).stdout
+    assert "layer4" in run("layers", "torchvision:resnet18", "--weights", "random").stdout
