@@ -210,7 +210,7 @@ def collect(
     if engine == "ray":
         if shard is not None:
             raise InputError("--shard goes with the local engine; Ray shares out the tiles itself")
-        done, total = collect_ray(job, gpus_per_actor=0.0 if job.device == "cpu" else 1.0)
+        done, total = collect_ray(job, gpus_per_actor=0.0 if job.device in (None, "cpu") else 1.0)
     elif engine in (None, "local"):
         i, slash, n = (shard or "0/1").partition("/")
         if not (slash and i.isdigit() and n.isdigit()):
@@ -220,6 +220,33 @@ def collect(
     else:
         raise InputError(f'--engine must be "local" or "ray"; got {engine!r}')
     typer.echo(f"{done} of {total} tiles collected, cache {job.store().root}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("contralens-demo"),
+    cache: Cache = None,
+    as_json: Json = False,
+) -> None:
+    """Label networks whose truth is known, in three rendered worlds, and count the labels that are right."""
+    from contralens.demo import demo as run_demo
+    from contralens.demo import summary
+    from contralens.report.progress import bar
+    from contralens.report.tables import demo_table
+
+    with bar(quiet=as_json) as progress:
+        runs, judged = run_demo(out, cache=cache, progress=progress)
+    pages = [_report(run) for run in runs]
+    if as_json:
+        _print_json(
+            {"results": summary(judged), "runs": [str(run.path) for run in runs], "reports": list(map(str, pages))}
+        )
+        return
+    demo_table(summary(judged))
+    typer.echo(f"\nall figures: {out / 'demo.json'}; one run and report for each world and kind of neuron:")
+    for page in pages:
+        typer.echo(f"  {page}")
+    typer.echo(f"look at one: python -m webbrowser {pages[-1].resolve().as_uri()}")
 
 
 @app.command()

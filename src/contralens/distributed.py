@@ -19,7 +19,7 @@ from contralens.data.images import images as image_set
 from contralens.data.store import Store, default_cache
 from contralens.models.encoders import encoder as load_encoder
 from contralens.models.targets import target as load_target
-from contralens.types import Extractor, Images, Progress, silent
+from contralens.types import Extractor, Images, Progress, Target, silent
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,16 @@ class Job:
     limit: int | None = None
     seed: int = 0
     cache: str | None = None
-    device: str = "cpu"
+    device: str | None = None
     batch_size: int = 32
     workers: int | None = None
 
     def images_and_extractors(self) -> tuple[Images, list[Extractor]]:
         """The image set, and the target and encoder, loaded here."""
         probe = image_set(self.images, limit=self.limit, seed=self.seed)
-        model = load_target(self.target, self.layer, device=self.device, **self.target_options)
-        return probe, [model, load_encoder(self.encoder, device=self.device)]
+        options = {"layer": self.layer, "device": self.device, **self.target_options}
+        model = self.target if isinstance(self.target, Target) else load_target(self.target, **options)
+        return probe, [model, load_encoder(self.encoder, device=self.device or "cpu")]
 
     def store(self) -> Store:
         return Store(self.cache or default_cache())

@@ -73,12 +73,14 @@ class RunImages:
             self._at = {f: i for i, f in reversed(list(enumerate(self.images.fingerprints())))}
             lacks = [i for f, i in zip(self.fingerprints, self.ids, strict=True) if f not in self._at]
             if len(lacks) == len(self.ids):
-                raise InputError(f"{self.images.name} holds none of the run's images; give the set that was labeled with")
+                raise InputError(
+                    f"{self.images.name} holds none of the run's images; give the set that was labeled with"
+                )
             self.lacks = len(lacks)
 
     @property
     def kind(self) -> str:
-        """"full" or "thumbnails"."""
+        """ "full" or "thumbnails"."""
         return "thumbnails" if self.images is None else "full"
 
     def load(self, row: int) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from contralens.checks import InputError
 from contralens.data.runs import Run
@@ -17,6 +18,8 @@ from contralens.math.concepts import separates
 from contralens.math.scorers import SCORERS, parse_scorer
 from contralens.models.encoders import embed_texts
 
+SENSES = 6
+"""Meanings of a noun that are compared; rarer ones are left out."""
 LEVEL = 0.05
 """p-value up to which a concept counts as told apart from the partners."""
 
@@ -26,7 +29,7 @@ def granularity(
     neurons: Sequence[int] | None = None,
     *,
     scorer: str = "csp",
-    sense: int = 0,
+    sense: int | None = None,
     wordnet: WordNet | str | Path | None = None,
     encoder: Any = None,
     cache: str | Path | None = None,
@@ -34,13 +37,16 @@ def granularity(
 ) -> list[dict[str, Any]]:
     """The chain of ever broader concepts above each neuron's primary label, and at which of them the evidence stops.
 
-    A concept holds where significantly more pairs have the positive closer to it than its contrastive partner (one-sided
-    sign test over the pairs, p <= .05): at "animal" a neuron for zebras among horses no longer tells the two apart.
+    A concept holds where significantly more pairs have the positive closer to it than its contrastive partner
+    (one-sided sign test over the pairs, p <= .05): at "animal" a neuron for zebras among horses no longer tells the two
+    apart.
+
+    `sense` numbers the meaning of the label's noun, 0 the most frequent; by default the one whose gloss scores highest.
 
     Returns:
-        One entry per neuron: neuron, name, label, broadest (the last concept of the unbroken run of concepts that hold from
-        the label upwards, None if already the label does not), and chain: concept, gloss, score, pairs (share won), p, holds.
-        The chain is empty for a label without a noun that WordNet knows.
+        One entry per neuron: neuron, name, label, broadest (the last concept of the unbroken run of concepts that hold
+        from the label upwards, None if already the label does not), and chain: concept, gloss, score, pairs (share
+        won), p, holds. The chain is empty for a label without a noun that WordNet knows.
 
     Raises:
         InputError: no WordNet, an encoder that is not the run's, image rows that the cache no longer holds.
@@ -50,18 +56,32 @@ def granularity(
     chosen = list(rows) if neurons is None else [n for n in neurons if n in rows]
     kept = cached_rows(run, Store(cache), "encoder")
     if kept is None:
-        raise InputError("the cache no longer holds the image embeddings of this run; label again, with the same images")
+        raise InputError(
+            "the cache no longer holds the image embeddings of this run; label again, with the same images"
+        )
     embeddings = torch.from_numpy(kept)
     eyes = encoder_of(run, encoder, device)
     name, options = parse_scorer(scorer)
-    chains = {n: words.chain(rows[n]["label"], sense) for n in chosen}
+    exemplars = exemplars_of(run, chosen)
+
+    def scored(texts: list[str]) -> tuple[Tensor, Tensor]:
+        t = embed_texts(eyes, texts, run.manifest.get("templates", "plain"), run.manifest.get("normalise_texts", True))
+        return SCORERS[name](exemplars, embeddings, t, **options), t
+
+    meant = dict.fromkeys(chosen, sense or 0)
+    if sense is None:
+        glosses = {n: words.glosses(rows[n]["label"])[:SENSES] for n in chosen}
+        every = list(dict.fromkeys(g for own in glosses.values() if len(own) > 1 for g in own))
+        if every:
+            scores, _ = scored(every)
+            for at, n in enumerate(chosen):
+                if len(glosses[n]) > 1:
+                    meant[n] = int(scores[at, [every.index(g) for g in glosses[n]]].argmax())
+    chains = {n: words.chain(rows[n]["label"], meant[n]) for n in chosen}
     texts = list(dict.fromkeys(text for chain in chains.values() for text, _ in chain))
     if not texts:
         return [_entry(rows[n], []) for n in chosen]
-    templates = run.manifest.get("templates", "plain")
-    t = embed_texts(eyes, texts, templates, run.manifest.get("normalise_texts", True))
-    exemplars = exemplars_of(run, chosen)
-    scores = SCORERS[name](exemplars, embeddings, t, **options)
+    scores, t = scored(texts)
     share, p = separates(exemplars, embeddings, t)
     column = {text: c for c, text in enumerate(texts)}
     out = []

@@ -54,7 +54,7 @@ def label(
     top: int = 10,
     out: str | Path | None = None,
     cache: str | Path | None = None,
-    device: str = "cpu",
+    device: str | None = None,
     batch_size: int = 32,
     workers: int | None = None,
     seed: int = 0,
@@ -76,6 +76,7 @@ def label(
         limit: use a sample of that many images, drawn with `seed`.
         top: concepts kept per neuron and scorer.
         out: run folder to write; without it the run is only returned.
+        device: where both networks run; by default "cpu", or where a module of yours is.
         cache: folder of the cache; by default $CONTRALENS_CACHE or the user's cache folder.
 
     Returns:
@@ -92,11 +93,11 @@ def label(
         raise InputError(f"`k`, `top` and `batch_size` must be at least 1; got {k}, {top} and {batch_size}")
     if out is not None:
         check_free(Path(out))
+    store = Store(cache)
     words = read_vocabulary(vocabulary)
     probe = image_set(images, limit=limit, seed=seed)
-    model: Target = load_target(target, layer, pooling=pooling, device=device, **target_options)
-    eyes: Encoder = load_encoder(encoder, device=device)
-    store = Store(cache)
+    model = _target(target, {"layer": layer, "pooling": pooling, "device": device, **target_options})
+    eyes: Encoder = load_encoder(encoder, device=device or "cpu")
 
     collected = collect(probe, [model, eyes], store, batch_size=batch_size, workers=workers, progress=progress)
     activations = torch.from_numpy(collected.rows(0))
@@ -172,6 +173,16 @@ def label(
         vectors=dict(zip(VECTORS, (part.float().numpy() for part in (first, second, texts)), strict=True)),
     )
     return run if out is None else run.save(out)
+
+
+def _target(target: Any, options: dict[str, Any]) -> Target:
+    """A ready `Target` as it is, anything else made into one."""
+    if not isinstance(target, Target):
+        return load_target(target, **options)
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise InputError(f"the target is ready made; give {', '.join(given)} to `contralens.target` instead")
+    return target
 
 
 def _choose(neurons: Any, activations: Tensor, status: list[str]) -> Tensor:
@@ -265,8 +276,8 @@ def _label_table(
         if status[n] == "ok" and n not in places:
             continue
         for spec in scores:
-            order, values = (best[spec][0][places[n]], best[spec][1][places[n]]) if n in places else ([], [])
-            kept = [(c, v) for c, v in zip(order, values, strict=True) if v == v]
+            ranked, values = (best[spec][0][places[n]], best[spec][1][places[n]]) if n in places else ([], [])
+            kept = [(c, v) for c, v in zip(ranked, values, strict=True) if v == v]
             row = (
                 n,
                 name,
@@ -314,7 +325,7 @@ def _image_table(probe: Any, collected: Collected) -> pa.Table:
 
 
 def _thumbnail_table(exemplars: Exemplars, collected: Collected) -> pa.Table:
-    used = torch.cat([exemplars.positives.reshape(-1), exemplars.contrasts.reshape(-1)]).unique()
+    used = np.unique(np.concatenate([exemplars.positives.numpy(), exemplars.contrasts.numpy()]))
     wanted = list(dict.fromkeys(collected.fingerprints[i] for i in used.tolist() if i >= 0))
     pictures = collected.thumbnails.blobs(wanted)
     return pa.table(

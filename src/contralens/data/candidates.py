@@ -1,6 +1,7 @@
 """Proposed labels and where each came from, and the folder that keeps every reply that was paid for. Needs no torch.
 
-A folder RUN.candidates stands beside the run, not in it, since a run folder is replaced as a whole when it is written again:
+A folder RUN.candidates stands beside the run, not in it, since a run folder is replaced as a whole when it is written
+again:
 
 - candidates.json: the candidates with their provenance, the neurons without any and why, and how they were made
 - replies/KEY.json: one reply each, by hash of model, prompt and images; written and synced before the next question
@@ -126,7 +127,8 @@ def load_candidates(path: str | Path) -> Candidates:
         if isinstance(e, InputError):
             raise
         raise InputError(f"{file} cannot be read as candidates: {type(e).__name__}") from e
-    return Candidates(*parts, path=file.parent)
+    concepts, provenance, errors, manifest = parts
+    return Candidates(concepts, provenance, errors, manifest, file.parent)
 
 
 def folder_of(run: Path) -> Path:
@@ -174,9 +176,9 @@ class Replies:
             write_whole(self.folder / name, data)
         return name
 
-    def asking(self, key: str, attempt: int, cost: float | None) -> None:
-        """Note, before a question goes out, that it does and what it may cost at most."""
-        line = json.dumps({"key": key, "attempt": attempt, "cost": cost}) + "\n"
+    def asking(self, key: str, attempt: int, cost: float | None, free: bool = False) -> None:
+        """Note, before a question goes out, that it does and what it may cost at most; `free`, that it cost nothing."""
+        line = json.dumps({"key": key, "attempt": attempt, "cost": cost, **({"free": True} if free else {})}) + "\n"
         path = self.folder / "ledger.jsonl"
         with self._lock, explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)

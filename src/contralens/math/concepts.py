@@ -1,8 +1,8 @@
 """Concepts out of captions, merging of near-synonyms, and what separates positives from partners.
 
-FALCON (Kalibhat et al. 2023, "Identifying Interpretable Subspaces in Image Representations") names features with words of
-captions that suit the activating images and not the contrastive ones. Here its unit is a neuron, and the contrastive images
-are CSP's partners unless `falcon_contrasts` mines FALCON's own.
+FALCON (Kalibhat et al. 2023, "Identifying Interpretable Subspaces in Image Representations") names features with words
+of captions that suit the activating images and not the contrastive ones. Here its unit is a neuron, and the contrastive
+images are CSP's partners unless `falcon_contrasts` mines FALCON's own.
 """
 
 from __future__ import annotations
@@ -22,11 +22,15 @@ from contralens.math.tensors import blocks, matrix
 from contralens.types import Exemplars
 
 STOP = frozenset(
-    "a an the this that these those some any each every all both no it its he she they his her their my your our i we "
-    "is are was were be been being am has have had do does did can could will would may there here "
-    "of in on at by to from with without into onto over under near next beside behind between for as and or but nor "
-    "very so too also just while than then which who what where when how "
-    "image images picture pictures photo photos photograph photographs background foreground".split()
+    word
+    for line in (
+        "a an the this that these those some any each every all both no it its he she we they his her their my your our i",
+        "is are was were be been being am has have had do does did can could will would may there here",
+        "of in on at by to from with without into onto over under near next beside behind between for as and or but nor",
+        "very so too also just while than then which who what where when how",
+        "image images picture pictures photo photos photograph photographs background foreground",
+    )
+    for word in line.split()
 )
 """Words that are no concept by themselves, and neither begin nor end a phrase."""
 
@@ -98,7 +102,11 @@ def top_captions(embeddings: Any, captions: Any, top: int = 5) -> tuple[Tensor, 
 
 
 def phrase_scores(
-    images: Tensor, captions: Tensor, cosines: Tensor, index: Phrases, weights: Literal["relative", "cosine"] = "relative"
+    images: Tensor,
+    captions: Tensor,
+    cosines: Tensor,
+    index: Phrases,
+    weights: Literal["relative", "cosine"] = "relative",
 ) -> tuple[Tensor, Tensor]:
     """How far each phrase holds on a set of images: ids (P') and scores (P'), for the phrases that occur at all.
 
@@ -119,7 +127,7 @@ def phrase_scores(
     offsets = torch.arange(total) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
     held = index.ids[index.starts[rows].reshape(-1).repeat_interleave(sizes) + offsets]
     slot = torch.arange(len(images)).repeat_interleave(rows.shape[1]).repeat_interleave(sizes)
-    ids, place = held.unique(return_inverse=True)
+    ids, place = torch.unique(held, return_inverse=True)
     table = torch.zeros(len(images) * len(ids), dtype=torch.float64)
     table.scatter_reduce_(0, slot * len(ids) + place, weight.reshape(-1).repeat_interleave(sizes), "amax")
     return ids, table.reshape(len(images), len(ids)).mean(0)
@@ -138,10 +146,10 @@ def contrast_phrases(
 ) -> list[tuple[str, float, float]]:
     """A neuron's words and phrases: (text, score on positives, score on partners), best first.
 
-    Ranked by the score on positives minus that on partners, ties by the shorter phrase. Dropped are those that hold on the
-    partners too (score of at least `held`; with weights="cosine" FALCON's value is .1, which is about a third of the
-    cosine of a good caption under CLIP), and phrases of several words inside a longer one that holds just as far on the
-    positives. Without `contrasts` the positives alone decide.
+    Ranked by the score on positives minus that on partners, ties by the shorter phrase. Dropped are those that hold on
+    the partners too (score of at least `held`; with weights="cosine" FALCON's value is .1, which is about a third of
+    the cosine of a good caption under CLIP), and phrases of several words inside a longer one that holds just as far on
+    the positives. Without `contrasts` the positives alone decide.
     """
     ids, score = phrase_scores(positives, captions, cosines, index, weights)
     other = torch.zeros(len(index.texts), dtype=torch.float64)
@@ -166,8 +174,9 @@ def falcon_contrasts(
 ) -> Tensor:
     """FALCON's contrastive images of a feature group, mined in the target's own space: indices (most), padded with -1.
 
-    r[i] are the activations (I,N) without the columns of `group`, as unit rows; images count on which every feature of the
-    group is below its mean and whose cosine to the mean of the positives' r is at least `least`; the nearest `most` are kept.
+    r[i] are the activations (I,N) without the columns of `group`, as unit rows; images count on which every feature of
+    the group is below its mean and whose cosine to the mean of the positives' r is at least `least`; the nearest `most`
+    are kept.
     """
     a = matrix(activations, "activations").nan_to_num(0.0, 0.0, 0.0)
     explained = torch.tensor(sorted(set(group)), dtype=torch.int64)
@@ -197,7 +206,8 @@ def merge_near(texts: Any, threshold: float) -> tuple[Tensor, Tensor]:
     """Near-synonyms: for each of C unit rows (C,D) the row that it counts as, and the cosine of the two.
 
     Walked in the order given: a text counts as the earlier kept text with the highest cosine, if that is at least
-    `threshold`; otherwise it is kept. Merging does not chain: two texts that count as one are `threshold` close themselves.
+    `threshold`; otherwise it is kept. Merging does not chain: two texts that count as one are `threshold` close
+    themselves.
 
     >>> merge_near(torch.eye(2)[[0, 1, 0]], 0.9)[0].tolist()
     [0, 1, 0]
@@ -219,8 +229,8 @@ def merge_near(texts: Any, threshold: float) -> tuple[Tensor, Tensor]:
 def separates(exemplars: Exemplars, embeddings: Any, texts: Any) -> tuple[Tensor, Tensor]:
     """Whether concepts tell positives from their partners: share of pairs and p-value, (N,C) float64 each.
 
-    share = of the pairs with both images, those with cos(e[p], t) > cos(e[q(p)], t), ties one half; p = probability of at
-    least as many under a fair coin (one-sided sign test, ties left out). NaN for a neuron without pairs.
+    share = of the pairs with both images, those with cos(e[p], t) > cos(e[q(p)], t), ties one half; p = probability of
+    at least as many under a fair coin (one-sided sign test, ties left out). NaN for a neuron without pairs.
     """
     e, t = matrix(embeddings, "embeddings"), matrix(texts, "texts")
     there = (exemplars.positives >= 0) & (exemplars.contrasts >= 0)

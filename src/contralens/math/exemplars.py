@@ -28,7 +28,7 @@ from contralens.checks import InputError
 from contralens.math.neighbours import LENGTH, TIE, TOLERANCE, Neighbours, Products, maxima, neighbours, over, winners
 from contralens.math.sources import ActivationSource, DenseActivations, SparseActivations, source
 from contralens.math.statistics import FIRES, NeuronStatistics, neuron_statistics, select_neurons, survey
-from contralens.math.tensors import blocks, matrix
+from contralens.math.tensors import BLOCK_BYTES, blocks, matrix
 from contralens.types import Exemplars
 
 __all__ = [
@@ -195,6 +195,7 @@ def _scan(
     below[column] = pairs.below
     best = torch.full((len(row),), -torch.inf, device=row.device)
     candidates: list[tuple[Tensor, Tensor, Tensor]] = []
+    scratch = torch.empty(BLOCK_BYTES // products.dtype.itemsize, dtype=products.dtype, device=row.device)
     for start, values in activations.blocks(neurons):
         values = values.to(row.device)
         part = slice(start, start + len(values))
@@ -203,7 +204,8 @@ def _scan(
         penalty = torch.full((len(neurons), len(e)), -torch.inf, dtype=products.dtype, device=row.device)
         penalty[:, : len(values)].masked_fill_(cold.T, 0.0)
         for query in blocks(len(queries), len(e) * e.element_size()):
-            cosine = products.rows(queries[query]) @ e.T
+            rows = products.rows(queries[query])
+            cosine = torch.mm(rows, e.T, out=scratch[: len(rows) * len(e)].view(len(rows), len(e)))
             begin, end = torch.searchsorted(row, torch.tensor([query.start, query.stop], device=row.device)).tolist()
             for some in blocks(end - begin, len(e) * e.element_size(), budget=2**21):
                 here = slice(begin + some.start, begin + some.stop)

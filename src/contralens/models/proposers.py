@@ -1,7 +1,7 @@
 """Proposers: models that see pictures of a neuron and name candidate labels, made by `proposer("scheme:model")`.
 
-`PROPOSERS` maps a scheme to what loads it; packages add to it with an entry point in the group "contralens.proposers" whose
-name is the scheme and whose object is a function `(rest: str, **options) -> Proposer`. Needs no torch.
+`PROPOSERS` maps a scheme to what loads it; packages add to it with an entry point in the group "contralens.proposers"
+whose name is the scheme and whose object is a function `(rest: str, **options) -> Proposer`. Needs no torch.
 """
 
 from __future__ import annotations
@@ -53,11 +53,12 @@ class ProposerError(Exception):
     """No answer to one question: one line that says why. It is asked again in the next run.
 
     `fatal`: every other question would fail too (wrong key, unknown model), so asking stops.
+    `charged`: a server may have done, and charged for, the work all the same (a timeout, an answer that broke off).
     """
 
-    def __init__(self, message: str, fatal: bool = False) -> None:
+    def __init__(self, message: str, fatal: bool = False, charged: bool = False) -> None:
         super().__init__(" ".join(message.split())[:500])
-        self.fatal = fatal
+        self.fatal, self.charged = fatal, charged
 
 
 @runtime_checkable

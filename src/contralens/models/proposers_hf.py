@@ -124,7 +124,9 @@ class HuggingFaceProposer:
             try:
                 return list(self._answers(requests))
             except torch.OutOfMemoryError as e:
-                raise InputError(f"{self.name} ran out of memory on {len(requests)} questions at once; lower the batch") from e
+                raise InputError(
+                    f"{self.name} ran out of memory on {len(requests)} questions at once; lower the batch"
+                ) from e
 
     def _answers(self, requests: Sequence[Request]) -> list[Reply]:
         processor, model = self._processor, self._model

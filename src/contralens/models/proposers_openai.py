@@ -49,10 +49,13 @@ def load(
         raise InputError(f"openai:{_bare(rest)} is not MODEL@URL, e.g. openai:qwen2.5-vl@http://localhost:8000/v1")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise InputError(
-            f"the URL of openai:{model} holds more than scheme, host and path; a key belongs into ${OWN_KEY}, never into the URL"
+            f"the URL of openai:{model} holds more than scheme, host and path; "
+            f"a key belongs into the environment variable {OWN_KEY}, never into the URL"
         )
     if workers < 1 or timeout <= 0 or retries < 0:
-        raise InputError(f"`workers` and `timeout` must be above 0, `retries` 0 or more; got {workers}, {timeout}, {retries}")
+        raise InputError(
+            f"`workers` and `timeout` must be above 0, `retries` 0 or more; got {workers}, {timeout}, {retries}"
+        )
     theirs = parts.hostname == "api.openai.com" or not at
     variable = key_env or ("OPENAI_API_KEY" if theirs else OWN_KEY)
     key = os.environ.get(variable, "").strip()
@@ -99,30 +102,39 @@ class OpenAIProposer:
                 self._reached = True
                 return reply
             except ProposerError as e:
-                return ProposerError(self._scrub(str(e)), e.fatal)
+                return self._error(str(e), charged=True)
             except (openai.BadRequestError, openai.UnprocessableEntityError) as e:
                 self._reached = True
                 if not self._drop(str(e)):
                     return self._error(f"the server refused the question: {e.status_code} {_message(e)}")
             except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as e:
-                return self._error(f"the server refused access or has no such model: {e.status_code} {_message(e)}", True)
+                return self._error(
+                    f"the server refused access or has no such model: {e.status_code} {_message(e)}", True
+                )
             except openai.APIStatusError as e:
                 self._reached = True
                 return self._error(f"the server failed: {e.status_code} {_message(e)}")
             except openai.APITimeoutError:
-                return self._error(f"no answer within {self._timeout:g} s")
+                return self._error(f"no answer within {self._timeout:g} s", charged=True)
             except openai.APIConnectionError as e:
                 return self._error(f"no connection to {self.url}: {e.__cause__ or e}", not self._reached)
             except _Stopped as e:
                 self._reached = True
-                return self._error(str(e))
+                return self._error(str(e), charged=True)
             except Exception as e:
-                if type(e).__module__.split(".")[0] not in ("openai", "httpx", "httpx2", "httpcore", "httpcore2", "h11"):
+                if type(e).__module__.split(".")[0] not in (
+                    "openai",
+                    "httpx",
+                    "httpx2",
+                    "httpcore",
+                    "httpcore2",
+                    "h11",
+                ):
                     raise
-                return self._error(f"the connection broke: {type(e).__name__}: {e}")
+                return self._error(f"the connection broke: {type(e).__name__}: {e}", charged=True)
 
-    def _error(self, message: str, fatal: bool = False) -> ProposerError:
-        return ProposerError(self._scrub(message), fatal)
+    def _error(self, message: str, fatal: bool = False, charged: bool = False) -> ProposerError:
+        return ProposerError(self._scrub(message), fatal, charged)
 
     def _scrub(self, text: str) -> str:
         return text.replace(self._key, "[key]") if self._key else text

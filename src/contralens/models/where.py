@@ -34,16 +34,17 @@ def where(target: Target, images: Sequence[Image], neuron: int, method: str = "a
             target of another kind is probed by occlusion.
         images: RGB pictures of any sizes.
         neuron: its index.
-        method: "auto", or "occlusion" for any layer: the fall of the activation when one of `cells` x `cells` squares is
-            grey. That takes cells^2 + 1 forwards an image.
+        method: "auto", or "occlusion" for any layer: the fall of the activation when one of `cells` x `cells` squares
+            is grey. That takes cells^2 + 1 forwards an image.
     """
     if method == "auto" and isinstance(target, HookedTarget):
         maps = _maps(target, images, neuron)
         if maps is not None:
-            return [
-                (values, _seen(target.preprocess, image.size)) for values, image in zip(maps, images, strict=True)
-            ]
-    return [(occlusion(target, image, neuron, cells), (0.0, 0.0, *map(float, image.size))) for image in images]
+            return [(values, _seen(target.preprocess, image.size)) for values, image in zip(maps, images, strict=True)]
+    return [
+        (occlusion(target, image, neuron, cells), (0.0, 0.0, float(image.width), float(image.height)))
+        for image in images
+    ]
 
 
 def _maps(target: HookedTarget, images: Sequence[Image], neuron: int) -> list[NDArray[np.float32]] | None:
@@ -93,7 +94,8 @@ def occlusion(target: Target, image: Image, neuron: int, cells: int = 7, batch: 
 
 
 def _seen(preprocess: Any, size: tuple[int, int]) -> tuple[float, float, float, float]:
-    """The part of an image of this size that preprocessing keeps, measured: what comes out of two ramps of grey levels."""
+    """The part of an image of this size that preprocessing keeps, measured: what comes out of two ramps of grey
+    levels."""
     from PIL import Image
 
     width, height = size

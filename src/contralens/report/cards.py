@@ -95,7 +95,7 @@ def _histogram(found: dict[str, Any]) -> str:
     return (
         '<figure class="histogram"><svg viewBox="0 0 160 40" preserveAspectRatio="none" role="img" '
         f'aria-label="Histogram of activations">{"".join(bars)}<line x1="{at:.2f}" x2="{at:.2f}" y1="0" y2="40"/></svg>'
-        f"<figcaption><span>{number(low)}</span><span>activations, √ counts, line: mean</span>"
+        f"<figcaption><span>{number(low)}</span><span>√ counts; dashed: mean</span>"
         f"<span>{number(high)}</span></figcaption></figure>"
     )
 
@@ -183,4 +183,4 @@ def number(value: float | None) -> str:
     size = abs(value)
     if size < 0.001:
         return f"{value:.1e}" if size else "0"
-    return f"{value:,.{0 if size >= 100 else 1 if size >= 10 else 2 if size >= 1 else 3}f}"
+    return f"{value:,.{0 if size >= 100 else 1 if size >= 10 else 2 if size >= 0.9995 else 3}f}"

@@ -39,7 +39,7 @@
     if (v === null) return "–";
     const size = Math.abs(v);
     if (size < 0.001) return size ? v.toExponential(1) : "0";
-    const digits = size >= 100 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3;
+    const digits = size >= 100 ? 0 : size >= 10 ? 1 : size >= 0.9995 ? 2 : 3;
     return v.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits });
   };
   const percent = (v) => v === null ? "–" : (100 * v).toFixed(1) + " %";

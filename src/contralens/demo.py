@@ -1,0 +1,144 @@
+"""The demo: networks whose truth is known, labeled by every scorer, and how many labels are right."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from contralens.data.files import write_whole
+from contralens.data.runs import Run, check_free
+from contralens.pipeline import label
+from contralens.types import Progress, silent
+from contralens.world.demo import IMAGES, dominated, score_labels, wilson, write_world
+from contralens.world.planted import PlantedTarget
+from contralens.world.targets import STRENGTH, WORLDS
+from contralens.world.truth import Truth, known, load_truth
+
+SCORERS = (
+    "semanticlens",
+    "clip_dissect",
+    "clip_dissect_csp",
+    "mean_difference",
+    "centred",
+    "centred:gamma=1",
+    "csp:gamma=0",
+    "csp:gamma=0.5",
+    "csp",
+)
+KINDS = ("planted", "trained")
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Whether the labels of one scorer name the true concept, over the neurons of one kind in one world."""
+
+    world: int
+    kind: str
+    scorer: str
+    right: np.ndarray
+    """(N) bool, for the neurons with a known truth."""
+    dominated: np.ndarray
+    """(N) bool: an incidental level shows on most activating images (see `contralens.world.demo.dominated`)."""
+
+
+def demo(
+    out: str | Path,
+    *,
+    worlds: Sequence[int] = tuple(WORLDS),
+    images: int = IMAGES,
+    cache: str | Path | None = None,
+    progress: Progress = silent,
+) -> tuple[list[Run], list[Judged]]:
+    """Render the worlds, label their planted and trained neurons, and judge every label against the measured truth.
+
+    Writes out/world-W/{images,planted,trained}/ and out/demo.json; returns the runs and the judgements.
+    """
+    out = Path(out)
+    runs: list[Run] = []
+    judged: list[Judged] = []
+    for w in worlds:
+        folder = out / f"world-{w}"
+        for kind in KINDS:
+            check_free(folder / kind)
+        scenes, pictures = write_world(folder, w, images)
+        planted = PlantedTarget(w, scenes, pictures)
+        for kind, target, truth in zip(KINDS, (planted, f"world:{w}"), (planted.truth, load_truth(w)), strict=True):
+            run = label(
+                target,
+                folder / "images",
+                "world",
+                folder / "vocabulary.txt",
+                scorers=SCORERS,
+                out=folder / kind,
+                cache=cache,
+                progress=lambda stage, done, total, where=f"world {w} {kind}": progress(
+                    f"{where}: {stage}", done, total
+                ),
+            )
+            runs.append(run)
+            judged += _judge(run, truth, w, kind, scenes)
+    results = {
+        "how": f"{images} probe images a world, ties of strength {STRENGTH}, K=30, {len(SCORERS)} scorers, 38 concepts; "
+        "right = the label names a level that the neuron truly responds to; intervals: Wilson, 95 %",
+        "results": summary(judged),
+    }
+    write_whole(out / "demo.json", (json.dumps(results, indent=1) + "\n").encode())
+    return runs, judged
+
+
+def _judge(run: Run, truth: Sequence[Truth], world: int, kind: str, scenes: Any) -> list[Judged]:
+    """Judgements of the neurons that were labeled and whose truth is known."""
+    labeled = np.array(run.neurons["selected"].to_pylist(), bool)
+    counted = known(truth) & labeled
+    own = [t for t, c in zip(truth, counted, strict=True) if c]
+    k = run.manifest["k"]
+    order = np.array(run.exemplars["neuron"].to_pylist()).reshape(-1, k)[:, 0]
+    positives = np.array(run.exemplars["positive"].to_pylist()).reshape(-1, k)[np.isin(order, np.flatnonzero(counted))]
+    misled = dominated(positives, scenes, own)
+    out = []
+    for scorer in run.scorers:
+        labels = {row["neuron"]: row["label"] for row in run.rows(scorer)}
+        right = score_labels([labels[n] for n in np.flatnonzero(counted).tolist()], own)
+        out.append(Judged(world, kind, scorer, right, misled))
+    return out
+
+
+def summary(judged: Sequence[Judged]) -> list[dict[str, Any]]:
+    """Right labels, number and Wilson interval by scorer: for each world and kind, for all, and where dominated."""
+    rows = []
+    for scorer in dict.fromkeys(j.scorer for j in judged):
+        own = [j for j in judged if j.scorer == scorer]
+        groups = {f"world {j.world} {j.kind}": j.right for j in own}
+        for kind in KINDS:
+            mine = [j for j in own if j.kind == kind]
+            groups[f"all {kind}"] = np.concatenate([j.right for j in mine])
+            groups[f"dominated {kind}"] = np.concatenate([j.right[j.dominated] for j in mine])
+        for group, right in groups.items():
+            low, high = wilson(int(right.sum()), len(right))
+            rows.append(
+                {
+                    "scorer": scorer,
+                    "neurons": group,
+                    "right": int(right.sum()),
+                    "of": len(right),
+                    "share": float(right.mean()) if len(right) else None,
+                    "interval": [low, high],
+                }
+            )
+    return rows
+
+
+def against(judged: Sequence[Judged], scorer: str, other: str, only_dominated: bool = False) -> tuple[int, int]:
+    """Neurons that `scorer` gets right and `other` wrong, and the reverse."""
+    mine, theirs = ([j for j in judged if j.scorer == s] for s in (scorer, other))
+    wins = losses = 0
+    for a, b in zip(mine, theirs, strict=True):
+        which = a.dominated if only_dominated else np.ones(len(a.right), bool)
+        wins += int((a.right & ~b.right & which).sum())
+        losses += int((~a.right & b.right & which).sum())
+    return wins, losses

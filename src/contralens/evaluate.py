@@ -1,0 +1,235 @@
+"""How faithful the labels of a run are: measured on images that no exemplar came from, by a judge of another kind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from contralens import __version__
+from contralens.checks import InputError, nearest
+from contralens.cosy import from_folder, paint
+from contralens.data.evaluations import FORMAT, SUMMARY, VALUES, Evaluation, values_table
+from contralens.data.runs import Run, load
+from contralens.faithful import faithfulness
+from contralens.math import audit
+from contralens.math.intervals import mean_interval
+from contralens.measuring import GROUPS, RETRIEVED, Session, wanted_metrics
+from contralens.models.encoders import encoder as load_encoder
+from contralens.models.painters import PRESETS, Preset
+from contralens.models.painters import painter as load_painter
+from contralens.reopen import Reopened
+from contralens.types import Encoder, Progress, silent
+from contralens.verdicts import Probed, abstained, verdict_table
+
+DEFAULT = ("simulation", "cosy", "fade", "audit")
+NEED_JUDGE = {*GROUPS["simulation"], *GROUPS["fade"], *GROUPS["faithfulness"]}
+
+
+def evaluate(
+    run: Run | str | Path,
+    *,
+    metrics: str | Sequence[str] = DEFAULT,
+    judge: Any = None,
+    same_judge: bool = False,
+    images: str | Path | None = None,
+    painter: Any = None,
+    preset: str | None = None,
+    count: int | None = None,
+    prompt: str | None = None,
+    control: int | None = None,
+    heldout: Any = None,
+    source: Any = None,
+    target: Any = None,
+    encoder: Any = None,
+    classes: Sequence[str] | None = None,
+    scorers: Sequence[str] | None = None,
+    concepts: int = 1,
+    combine: Literal["mean", "max"] = "max",
+    sigmoid: tuple[float, float] | None = None,
+    share: float = 0.05,
+    check_metrics: bool = True,
+    fdr: float | None = None,
+    fakes: int = 1000,
+    fake_kind: Literal["permuted", "mixture"] = "permuted",
+    stability: int = 0,
+    coverage: float = 0.9,
+    meanings: bool = False,
+    save: bool = True,
+    cache: str | Path | None = None,
+    device: str = "cpu",
+    batch_size: int = 32,
+    workers: int | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Evaluation:
+    """Judge the labels of a run on held-out images.
+
+    Args:
+        run: a `Run` or its folder.
+        metrics: names of metrics or groups, see `GROUPS`.
+        judge: the encoder that tells how much an image shows a label. It must not be the labeling encoder, which would
+            judge its own work, unless `same_judge` says so; the result then says it, too.
+        images: a folder with a sub-folder of images per label, for the CoSy metrics.
+        painter: makes those images instead, e.g. "diffusers:stabilityai/sd-turbo@steps=1,guidance=0"; `preset` is
+            "cosy" or "csp" for the published settings. With neither, images are retrieved by the judge from the
+            held-out ones.
+        count: images per label. `prompt`: what a painter is asked, with {label}. `control`: control images at most.
+        heldout: another image set to evaluate on; by default what `label(holdout=...)` set aside.
+        source, target, encoder: the run's images, network and labeling encoder, where the manifest cannot say.
+        classes: names of the network's classes, for faithfulness; by default those that come with its weights.
+        scorers: those to judge; by default all of the run.
+        concepts: how many of a neuron's best concepts make up its label, joined by `combine`.
+        sigmoid: (alpha, beta) of the judge, fitted on the validation part by default.
+        share: part of the images on which a neuron counts as active, and a concept as present.
+        check_metrics: run the sanity tests on the metrics, too.
+        fdr: tell which labels beat chance at this false-discovery rate, against `fakes` fake neurons.
+        stability: bootstrap samples of the probe images for label sets of that `coverage`; 0 for none.
+        meanings: look for neurons with two meanings.
+        save: keep the evaluation in the run's folder, if it has one.
+
+    Raises:
+        InputError: nothing was held out, the judge is missing or is the labeling encoder, images cannot be found.
+    """
+    run = run if isinstance(run, Run) else load(run)
+    wanted = wanted_metrics(metrics)
+    chosen = list(scorers) if scorers is not None else run.scorers
+    for scorer in chosen:
+        run.rows(scorer)
+    reopened = Reopened(
+        run, heldout=heldout, source=source, target=target, encoder=encoder, cache=cache, device=device,
+        batch_size=batch_size, workers=workers, progress=progress,
+    )  # fmt: skip
+    style = _preset(preset, painter, count, prompt, control)
+    retrieves = bool(set(wanted) & {*GROUPS["cosy"], "clarity"}) and images is None and not style.painter
+    needed = bool(NEED_JUDGE - {"clarity"} & set(wanted)) or retrieves
+    referee = _judge(run, judge, same_judge, device) if needed else None
+    session = Session(reopened, referee, wanted, share, concepts, combine, sigmoid, style.count)
+
+    tables: list[pa.Table] = []
+    made: dict[str, Any] = {}
+    if set(wanted) - set(GROUPS["audit"]):
+        if images is not None or style.painter:
+            labels = [row["label"] for scorer in chosen for row in session.rows(scorer)]
+            made = {"from": str(images) if images is not None else str(getattr(style.painter, "name", style.painter))}
+            if images is not None:
+                session.made = from_folder(reopened, labels, images)
+            else:
+                brush = load_painter(style.painter, device)
+                session.made = paint(
+                    reopened, labels, brush, prompt=style.prompt, count=style.count, seed=seed, progress=progress
+                )
+                made |= {"prompt": style.prompt, "count": style.count, "painter": brush.fingerprint, "seed": seed}
+            session.control = style.control
+            made["images"] = session.made.counts
+        elif retrieves and referee is not None:
+            made = {"from": f"held-out images, retrieved by {referee.name}", "count": session.count}
+        for done, scorer in enumerate(chosen):
+            progress("measuring", done, len(chosen))
+            tables.append(values_table(session.rows(scorer), scorer, session.measure(scorer)))
+            if set(wanted) & set(GROUPS["faithfulness"]):
+                found = faithfulness(session, scorer, classes, seed)
+                tables.append(
+                    values_table(session.rows(scorer), scorer, {m: v for m, v in found.items() if m in wanted})
+                )
+        progress("measuring", len(chosen), len(chosen))
+    if set(wanted) & set(GROUPS["audit"]):
+        tables.append(_audit(reopened, wanted))
+    values = pa.concat_tables(tables) if tables else VALUES.empty_table()
+    sane = session.sanity() if check_metrics and set(wanted) - set(GROUPS["audit"]) else {}
+
+    asked: dict[str, Any] = {}
+    details: dict[str, Any] = {}
+    if fdr is not None or stability or meanings:
+        probed = Probed(reopened, chosen, seed, progress)
+        if fdr is not None:
+            asked |= {"chances": (chances := probed.chance(fakes, fake_kind)), "fdr": fdr}
+            details["chance"] = {
+                "fakes": fakes, "kind": fake_kind, "fdr": fdr,
+                "null_share": {name: c.null_share for name, c in chances.items()},
+            }  # fmt: skip
+        if stability:
+            asked |= {"stabilities": probed.stability(stability), "coverage": coverage}
+            details["stability"] = {"samples": stability, "coverage": coverage}
+        if meanings:
+            verdict, asked["meaning"] = probed.meanings()
+            details["meanings"] = {"split": int(verdict.split.sum()), "neurons": len(verdict.split)}
+    verdicts = verdict_table(reopened, chosen, **asked)
+    if fdr is not None:
+        details["chance"]["no label beats chance"] = abstained(verdicts)
+
+    manifest = {
+        "format": FORMAT,
+        "contralens": __version__,
+        "scorers": chosen,
+        "primary": run.manifest["primary"] if run.manifest["primary"] in chosen else chosen[-1],
+        "target": run.manifest["target"]["fingerprint"],
+        "metrics": wanted,
+        "judge": None if referee is None else {
+            "name": referee.name, "fingerprint": referee.fingerprint,
+            "same_as_labeling_encoder": referee.fingerprint == run.manifest["encoder"]["fingerprint"],
+        },
+        "images": session.counts(),
+        "label_images": made,
+        "sigmoid": session.sigmoid_used,
+        "concepts": concepts, "combine": combine, "share": share, "seed": seed,
+        "sanity": {name: asdict(s) | {"passes": s.passes} for name, s in sane.items()},
+        **details,
+        "notes": reopened.notes,
+    }  # fmt: skip
+    passes = {name: s.passes for name, s in sane.items()}
+    result = Evaluation(manifest, values, summarise(values, passes), verdicts)
+    return result.save(run.path) if save and run.path is not None else result
+
+
+def summarise(values: pa.Table, sane: dict[str, bool | None] | None = None) -> pa.Table:
+    """Mean, 95 % bootstrap interval over neurons and count of undefined values, per scorer and metric."""
+    groups: dict[tuple[str, str], list[float]] = {}
+    for scorer, metric, value in zip(*(values[c].to_pylist() for c in ("scorer", "metric", "value")), strict=True):
+        groups.setdefault((scorer, metric), []).append(value)
+    rows = []
+    for (scorer, metric), found in groups.items():
+        i = mean_interval(found)
+        row = {"scorer": scorer, "metric": metric, "mean": i.mean, "low": i.low, "high": i.high}
+        rows.append({**row, "neurons": i.count, "undefined": len(found) - i.count, "sane": (sane or {}).get(metric)})
+    return pa.Table.from_pylist(rows, schema=SUMMARY)
+
+
+def _preset(preset: str | None, painter: Any, count: int | None, prompt: str | None, control: int | None) -> Preset:
+    if preset is not None and preset not in PRESETS:
+        raise InputError(f"unknown preset {preset!r}{nearest(preset, PRESETS)}; known: {', '.join(PRESETS)}")
+    base = PRESETS[preset] if preset else Preset("", RETRIEVED, "{label}", None, "")
+    return Preset(
+        painter or base.painter, count or base.count, prompt or base.prompt, control or base.control, base.about
+    )
+
+
+def _judge(run: Run, judge: Any, same_judge: bool, device: str) -> Encoder:
+    recorded = run.manifest["encoder"]
+    if judge is None and not same_judge:
+        raise InputError(
+            f"a judge is missing: give an encoder other than {recorded['name']} with --judge, or let the labeling "
+            "encoder judge its own labels with --same-judge (the result then says so)"
+        )
+    referee = load_encoder(judge if judge is not None else recorded["name"], device=device)
+    if referee.fingerprint == recorded["fingerprint"] and not same_judge:
+        raise InputError(
+            f"the judge {referee.name} is the labeling encoder and would judge its own labels: give another one with "
+            "--judge, or say --same-judge (the result then says so)"
+        )
+    return referee
+
+
+def _audit(reopened: Reopened, wanted: Sequence[str]) -> pa.Table:
+    """What the exemplars say by themselves, in the labeling encoder's space; no label, scorer "exemplars"."""
+    e, found = reopened.embeddings(reopened.probe), reopened.exemplars
+    functions = {
+        "exemplar_clarity": audit.clarity, "redundancy": audit.redundancy, "polysemanticity": audit.polysemanticity,
+    }  # fmt: skip
+    names = reopened.run.neurons["name"].to_pylist()
+    rows = [{"neuron": n, "name": names[n], "label": None} for n in found.neurons.tolist()]
+    values = {name: f(found, e).double().numpy() for name, f in functions.items() if name in wanted}
+    return values_table(rows, "exemplars", values)

@@ -1,0 +1,196 @@
+"""What is measured of a run's labels, and the matrices that it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from contralens.checks import InputError, nearest
+from contralens.cosy import Made
+from contralens.math import metrics
+from contralens.math.metrics import active
+from contralens.math.sanity import METRICS as SANITY
+from contralens.math.sanity import Sanity, sanity
+from contralens.math.simulation import fit_sigmoid, simulate
+from contralens.models.encoders import embed_texts
+from contralens.reopen import Reopened
+from contralens.types import Encoder
+
+GROUPS: dict[str, dict[str, str]] = {
+    "simulation": {
+        "pearson": "correlation of activation and the judge's cosine with the label",
+        "pearson_sigmoid": "the same through a calibrated sigmoid",
+        "cosine": "cosine of activation and calibrated sigmoid",
+        "auprc": "average precision of the judge's cosine for the neuron being active",
+        "f1": "F1 of the judge's top images and the neuron's",
+        "iou": "intersection over union of the same",
+    },
+    "cosy": {
+        "auc": "chance that an image of the label activates the neuron more than a control image",
+        "mad": "rise of the mean activation in standard deviations of the control",
+        "dma": "mean activation on the label's images over the neuron's largest",
+        "max_ratio": "largest activation on the label's images over the neuron's largest",
+    },
+    "fade": {
+        "clarity": "|2 AUC - 1| of the label's images against control images",
+        "responsiveness": "|2 AUC - 1| of held-out images with the concept against those without",
+        "purity": "average precision of the activation for the concept",
+    },
+    "faithfulness": {
+        "faithfulness": "rise of the label's class when the neuron is amplified, in what was left to rise",
+        "ablation": "fall of the label's class when the neuron is switched off, in what was there",
+    },
+    "audit": {
+        "exemplar_clarity": "mean cosine of two exemplars",
+        "redundancy": "largest cosine with another neuron",
+        "polysemanticity": "distance of two clusters of exemplars",
+    },
+}
+"""Metrics by group, with one line each."""
+SAME_METRIC = {"pearson_sigmoid": "pearson"}
+RETRIEVED = 20
+"""Images taken for a label where none are made."""
+SANITY_SIZE = (5000, 200)
+"""Images and neurons at most on which a metric's sanity is tested."""
+
+
+def wanted_metrics(metrics: str | Sequence[str]) -> list[str]:
+    """The metrics that names of metrics and groups stand for, in order."""
+    given = [part.strip() for part in metrics.split(",")] if isinstance(metrics, str) else list(metrics)
+    known = {name for group in GROUPS.values() for name in group}
+    out: list[str] = []
+    for name in given:
+        if name not in known and name not in GROUPS:
+            raise InputError(
+                f"unknown metric {name!r}{nearest(name, [*known, *GROUPS])}; groups: "
+                + "; ".join(f"{group}: {', '.join(names)}" for group, names in GROUPS.items())
+            )
+        out += list(GROUPS[name]) if name in GROUPS else []
+        out += [name] if name in known else []
+    if not out:
+        raise InputError(f"`metrics` is empty; choose from the groups {', '.join(GROUPS)}")
+    return list(dict.fromkeys(out))
+
+
+class Session:
+    """The matrices that metrics are made of, each computed once."""
+
+    def __init__(
+        self, reopened: Reopened, judge: Encoder | None, wanted: list[str], share: float, concepts: int,
+        combine: Literal["mean", "max"], sigmoid: tuple[float, float] | None, count: int,
+    ) -> None:  # fmt: skip
+        if concepts < 1:
+            raise InputError(f"`concepts` must be at least 1; got {concepts}")
+        self.reopened, self.run, self.judge, self.wanted = reopened, reopened.run, judge, wanted
+        self.share, self.concepts, self.combine, self._sigmoid = share, concepts, combine, sigmoid
+        self._count = count
+        self.made: Made | None = None
+        self.control: int | None = None
+        self.sigmoid_used: dict[str, Any] | None = None
+        self._texts: dict[str, Tensor] = {}
+
+    def rows(self, scorer: str) -> list[dict[str, Any]]:
+        """The labeled neurons of a scorer."""
+        return [row for row in self.run.rows(scorer) if row["label"] is not None]
+
+    @property
+    def count(self) -> int:
+        """Images retrieved per label: never more than a quarter of the test part."""
+        return max(1, min(self._count, len(self.reopened.test) // 4))
+
+    @cached_property
+    def activations(self) -> Tensor:
+        return self.reopened.activations(self.reopened.test)
+
+    def similarities(self, scorer: str, part: Literal["test", "validation"] = "test") -> Tensor:
+        """The judge's cosines (I,n,L) of a part's images and the concepts of each labeled neuron."""
+        assert self.judge is not None
+        rows = self.rows(scorer)
+        lists = [(row["concepts"] or [row["label"]])[: self.concepts] for row in rows]
+        new = [c for c in dict.fromkeys(c for some in lists for c in some) if c not in self._texts]
+        if new:
+            embedded = embed_texts(self.judge, new, self.run.manifest["templates"])
+            self._texts |= dict(zip(new, embedded, strict=True))
+        e = self.reopened.embeddings(getattr(self.reopened, part), self.judge)
+        used = list(dict.fromkeys(c for some in lists for c in some))
+        cosines = e @ torch.stack([self._texts[c] for c in used]).T if used else torch.empty(len(e), 0)
+        at = {c: i for i, c in enumerate(used)}
+        most = max(map(len, lists), default=1)
+        index = torch.tensor([[at[c] for c in some] + [-1] * (most - len(some)) for some in lists]).reshape(-1, most)
+        return cosines[:, index.clamp_min(0)].masked_fill(index < 0, torch.nan)
+
+    def measure(self, scorer: str) -> dict[str, NDArray[np.float64]]:
+        """Every metric that is asked for of one scorer's labels."""
+        rows = self.rows(scorer)
+        neurons = [row["neuron"] for row in rows]
+        wanted = set(self.wanted)
+        out: dict[str, Tensor] = {}
+        a = self.activations[:, neurons]
+        if self.judge is not None:
+            s = self.similarities(scorer)
+            raw = simulate(s, combine=self.combine)
+            present = active(raw, self.share)
+            if wanted & {"pearson_sigmoid", "cosine"}:
+                bent = simulate(s, *self.sigmoid(), combine=self.combine)
+                out |= {"pearson_sigmoid": metrics.pearson(a, bent), "cosine": metrics.cosine(a, bent)}
+            if wanted & set(GROUPS["simulation"]):
+                truth = active(a, self.share)
+                out |= {"pearson": metrics.pearson(a, raw), "auprc": metrics.auprc(truth, raw)}
+                out |= {"f1": metrics.f1(truth, present), "iou": metrics.iou(truth, present)}
+            if wanted & {"responsiveness", "purity"}:
+                out |= {"responsiveness": metrics.responsiveness(a, present), "purity": metrics.purity(a, present)}
+        if wanted & {*GROUPS["cosy"], "clarity"}:
+            if self.made is not None:
+                a1, a0 = self.made.of([row["label"] for row in rows], neurons), a[self._controls()]
+            else:
+                found = raw.nan_to_num(-torch.inf).topk(self.count, dim=0).indices
+                a1, a0 = a.gather(0, found), a.scatter(0, found, torch.nan)
+            strongest = torch.from_numpy(self.run.neurons["maximum"].to_numpy()[neurons].copy())
+            out |= {"auc": metrics.auc(a1, a0), "mad": metrics.mad(a1, a0), "clarity": metrics.clarity(a1, a0)}
+            out |= {"dma": metrics.dma(a1, strongest), "max_ratio": metrics.max_ratio(a1, strongest)}
+        return {name: out[name].double().numpy() for name in self.wanted if name in out}
+
+    def _controls(self) -> Tensor:
+        """Rows of the test part that serve as control images: all, or a sample."""
+        count = len(self.reopened.test)
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+        return order[: self.control or count].sort().values
+
+    def sigmoid(self) -> tuple[float, float]:
+        """alpha and beta: given, or fitted on the validation part with the labels of the primary scorer."""
+        if self._sigmoid is None:
+            scorer = self.run.manifest["primary"]
+            a = self.reopened.activations(self.reopened.validation)[:, [row["neuron"] for row in self.rows(scorer)]]
+            cosines = simulate(self.similarities(scorer, "validation"), combine=self.combine)
+            self._sigmoid = fit_sigmoid(a, cosines)
+            self.sigmoid_used = {"fitted on": f"{len(a)} validation images, labels of {scorer}"}
+        alpha, beta = self._sigmoid
+        self.sigmoid_used = {**(self.sigmoid_used or {"given": True}), "alpha": alpha, "beta": beta}
+        return alpha, beta
+
+    def sanity(self) -> dict[str, Sanity]:
+        """The sanity tests of the metrics in use, on this run's own activations."""
+        images, most = SANITY_SIZE
+        neurons = self.reopened.exemplars.neurons[:most]
+        a = self.activations[:images, neurons]
+        tested: dict[str, Sanity] = {}
+        for name in self.wanted:
+            base = SAME_METRIC.get(name, name)
+            if base in SANITY:
+                tested[name] = tested[base] if base in tested else sanity(SANITY[base], a)
+        return tested
+
+    def counts(self) -> dict[str, Any]:
+        """How many images each part has, and where they are from."""
+        if not set(self.wanted) - set(GROUPS["audit"]):
+            return {}
+        r = self.reopened
+        recorded = self.run.manifest["images"].get("holdout") or {}
+        where = {"set": r.heldout_images.name} if r._heldout is not None else {"holdout": recorded.get("share")}
+        return {**where, "held_out": len(r.held_out), "validation": len(r.validation), "test": len(r.test)}

@@ -1,0 +1,229 @@
+"""Candidates without a vision-language model: FALCON's caption bank for neurons; and what all proposals go through at
+the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from contralens.checks import ImageError, InputError
+from contralens.data.candidates import Candidates
+from contralens.data.files import digest
+from contralens.data.prompts import clean
+from contralens.data.runs import Run
+from contralens.data.store import Store
+from contralens.data.vocabulary import read_vocabulary
+from contralens.evidence import RunImages, cached_rows, encoder_of, exemplars_of
+from contralens.math.concepts import (
+    contrast_phrases,
+    falcon_contrasts,
+    group_positives,
+    merge_near,
+    phrases,
+    top_captions,
+)
+from contralens.models.proposers import CaptionBank
+from contralens.types import Encoder, Progress, silent
+
+
+def caption_candidates(
+    run: Run,
+    bank: CaptionBank,
+    neurons: Sequence[int],
+    names: dict[int, str],
+    *,
+    contrastive: bool = True,
+    count: int = 8,
+    contrast: Literal["partners", "falcon"] = "partners",
+    groups: Sequence[Sequence[int]] | None = None,
+    top: int = 5,
+    longest: int = 3,
+    weights: Literal["relative", "cosine"] = "relative",
+    held: float | None = None,
+    merge: float | None = None,
+    images: Any = None,
+    encoder: Any = None,
+    cache: str | Path | None = None,
+    device: str = "cpu",
+    progress: Progress = silent,
+) -> Candidates:
+    """Words and phrases of captions that hold on a neuron's positives and not on their partners.
+
+    Args:
+        run: a finished run.
+        bank: the captions.
+        neurons: indices. names: name of each.
+        contrastive: False leaves the partners out (the baseline).
+        count: words and phrases per neuron.
+        contrast: "partners" of the run, or "falcon": images mined in the target's own space without the explained
+            features (needs the cached activations of all images).
+        groups: feature groups to explain together, as FALCON does; each neuron of a group gets the group's concepts.
+            Its positives are the images on which all of its features are high. Neurons in no group stand for
+            themselves.
+        top: captions per image.
+        longest: words of a phrase.
+        weights, held: see `contrast_phrases`; FALCON itself takes "cosine" and .1.
+        merge, images, encoder, cache, device: as in `propose`.
+    """
+    if contrast not in ("partners", "falcon"):
+        raise InputError(f'`contrast` must be "partners" or "falcon"; got {contrast!r}')
+    if weights not in ("relative", "cosine"):
+        raise InputError(f'`weights` must be "relative" or "cosine"; got {weights!r}')
+    if min(count, top, longest) < 1:
+        raise InputError(f"`count`, `top` and `longest` must be at least 1; got {count}, {top} and {longest}")
+    held = (0.1 if weights == "cosine" else 1 / 3) if held is None else held
+    captions, source = _captions(run, bank)
+    index = phrases(captions, longest)
+    if not index.texts:
+        raise InputError(f"{bank.name} holds no word that could be a label")
+    eyes = encoder_of(run, encoder, device)
+    store = Store(cache)
+    exemplars = exemplars_of(run, list(neurons))
+    used = torch.cat([exemplars.positives.reshape(-1), exemplars.contrasts.reshape(-1)])
+    whole = contrast == "falcon" or bool(groups)
+    embeddings, notes = _embeddings(
+        run, store, eyes, None if whole else sorted(set(used[used >= 0].tolist())), images, progress
+    )
+    best, cosine = top_captions(embeddings, _texts(store, eyes, captions, progress), top)
+    activations = None
+    if whole:
+        rows = cached_rows(run, store, "target")
+        if rows is None:
+            raise InputError("the cache no longer holds the activations of this run; label again, with the same images")
+        activations = torch.from_numpy(rows)
+    group_of = {n: list(group) for group in groups or () for n in group}
+    proposals, errors = [], []
+    for at, n in enumerate(neurons):
+        progress("proposing", at, len(neurons))
+        positives, contrasts = exemplars.positives[at], exemplars.contrasts[at]
+        group = group_of.get(n, [n])
+        if activations is not None and len(group) > 1:
+            positives = group_positives(activations, group, len(positives))
+        if activations is not None and (contrast == "falcon" or len(group) > 1):
+            contrasts = falcon_contrasts(activations, positives, group)
+        if contrastive and not bool((contrasts >= 0).any()):
+            errors.append({"neuron": n, "name": names[n], "error": "it has no contrastive images", "reply": None})
+            continue
+        found = contrast_phrases(
+            positives, contrasts if contrastive else None, best, cosine, index, held=held, top=count, weights=weights
+        )
+        for place, (text, on, off) in enumerate(found):
+            proposals.append(
+                {"text": clean(text) or text, "neuron": n, "name": names[n], "place": place,
+                 "prompt": "contrastive" if contrastive else "positives", "model": bank.name, "reply": None,
+                 "score": round(on - off, 6)}
+            )  # fmt: skip
+        if not found:
+            why = "no word of the captions holds on its positives and not on its partners"
+            errors.append({"neuron": n, "name": names[n], "error": why, "reply": None})
+    progress("proposing", len(neurons), len(neurons))
+    manifest = {
+        "proposer": bank.name,
+        "captions": {"source": source, "count": len(captions), "fingerprint": digest(*captions)},
+        "run": str(run.path) if run.path else None,
+        "prompt": "contrastive" if contrastive else "positives",
+        "contrast": contrast,
+        "groups": [list(g) for g in groups or ()],
+        "count": count,
+        "top": top,
+        "longest": longest,
+        "weights": weights,
+        "held": held,
+        "notes": notes,
+    }
+    return gather(proposals, errors, manifest, eyes if merge is not None else None, merge)
+
+
+def _captions(run: Run, bank: CaptionBank) -> tuple[list[str], str]:
+    """Distinct captions, and where they come from."""
+    if bank.source == "metadata":
+        labels = list(dict.fromkeys(label for label in run.images["label"].to_pylist() if label))
+        if len(labels) < 2:
+            raise InputError("the image set of this run tells no classes or captions; give captions:FILE instead")
+        return list(read_vocabulary(labels).concepts), "metadata of the image set"
+    words = read_vocabulary(bank.source)
+    return list(words.concepts), words.source
+
+
+def _texts(store: Store, encoder: Encoder, captions: Sequence[str], progress: Progress) -> Tensor:
+    """Caption rows (M,D), kept in the store."""
+    table = store.table("texts", encoder.fingerprint, "{}", "True")
+    keys = [digest(caption) for caption in captions]
+    missing = [i for i, key in enumerate(keys) if key not in table]
+    for start in range(0, len(missing), 1024):
+        part = missing[start : start + 1024]
+        table.append([keys[i] for i in part], {"rows": encoder.texts([captions[i] for i in part]).numpy()})
+        progress("embedding captions", min(start + 1024, len(missing)), len(missing))
+    return torch.from_numpy(table.rows(keys))
+
+
+def _embeddings(
+    run: Run, store: Store, encoder: Encoder, needed: list[int] | None, images: Any, progress: Progress
+) -> tuple[Tensor, list[str]]:
+    """Image rows (I,D): from the cache, else of the images (or thumbnails) that are needed; the others stay zero."""
+    kept = cached_rows(run, store, "encoder")
+    if kept is not None:
+        return torch.from_numpy(kept), []
+    if needed is None:
+        raise InputError("the cache no longer holds the rows of this run; label again, with the same images")
+    pictures = RunImages(run, images)
+    out = np.zeros((len(pictures.ids), encoder.width), np.float32)
+    lost = 0
+    for start in range(0, len(needed), 32):
+        progress("embedding", start, len(needed))
+        batch = {}
+        for i in needed[start : start + 32]:
+            try:
+                batch[i] = encoder.preprocess(pictures.load(i))
+            except ImageError:
+                lost += 1
+        if batch:
+            out[list(batch)] = encoder(default_collate(list(batch.values()))).numpy()
+    progress("embedding", len(needed), len(needed))
+    notes = [f"{lost} images could not be loaded"] if lost else []
+    if pictures.kind == "thumbnails":
+        notes.append("images were embedded from the run's thumbnails (128 px), as the cache no longer holds their rows")
+    return torch.from_numpy(out), notes
+
+
+def gather(
+    proposals: list[dict[str, Any]],
+    errors: list[dict[str, Any]],
+    manifest: dict[str, Any],
+    encoder: Encoder | None,
+    merge: float | None,
+) -> Candidates:
+    """Proposals as candidates: equal texts are one concept, and near-synonyms too where an encoder tells them.
+
+    Of texts that count as one, that with the most proposals stays (ties: the first proposed).
+    """
+    times: dict[str, int] = {}
+    for p in proposals:
+        times[p["text"]] = times.get(p["text"], 0) + 1
+    order = sorted(times, key=lambda text: -times[text])
+    concept, cosine = {text: text for text in order}, dict.fromkeys(order, 1.0)
+    if encoder is not None and merge is not None and len(order) > 1:
+        counts_as, near = merge_near(encoder.texts(order), merge)
+        for i, text in enumerate(order):
+            concept[text], cosine[text] = order[int(counts_as[i])], float(near[i])
+    provenance = [
+        {
+            "concept": concept[p["text"]],
+            "cosine": None if concept[p["text"]] == p["text"] else round(cosine[p["text"]], 4),
+            **p,
+        }
+        for p in proposals
+    ]
+    merged = sum(concept[text] != text for text in order)
+    manifest = {
+        **manifest,
+        "merge": {"threshold": merge, "encoder": encoder.name if encoder is not None else None, "merged": merged},
+        "neurons": {"answered": len({p["neuron"] for p in proposals}), "failed": len(errors)},
+    }
+    return Candidates(list(dict.fromkeys(p["concept"] for p in provenance)), provenance, errors, manifest)

@@ -1,0 +1,155 @@
+"""Verdicts on each label that need no judge: does it beat chance, is it stable, does the neuron mean two things?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from contralens.checks import InputError
+from contralens.data.evaluations import VERDICTS
+from contralens.math.audit import Meanings, meanings
+from contralens.math.chance import Chance, Score, chance, fake_exemplars
+from contralens.math.scorers import SCORERS, parse_scorer
+from contralens.math.stability import Stability, bootstrap_labels
+from contralens.reopen import Reopened
+from contralens.types import Exemplars, Progress, silent
+
+FAKES = 1000
+SAMPLES = 50
+
+
+def score_functions(specs: Sequence[str]) -> dict[str, Score]:
+    """The scorers of a run, each with its options, as functions of (exemplars, embeddings, texts)."""
+    parsed = {spec: parse_scorer(spec) for spec in specs}
+    return {spec: partial(SCORERS[name], **options) for spec, (name, options) in parsed.items()}
+
+
+def label_indices(reopened: Reopened, scorer: str) -> Tensor:
+    """Concept index of every exemplar row's label under a scorer of the run, (N), -1 where there is none."""
+    at = {concept: i for i, concept in enumerate(reopened.concepts)}
+    labels = {row["neuron"]: row["label"] for row in reopened.run.rows(scorer)}
+    found = [labels.get(n) for n in reopened.exemplars.neurons.tolist()]
+    unknown = [label for label in found if label is not None and label not in at]
+    if unknown:
+        raise InputError(f"the label {unknown[0]!r} is not among the run's concepts, so chance cannot be told for it")
+    return torch.tensor([-1 if label is None else at[label] for label in found], dtype=torch.int64)
+
+
+class Probed:
+    """What the verdicts look at: the probe images' rows, and what was found over them."""
+
+    def __init__(self, reopened: Reopened, scorers: Sequence[str], seed: int = 0, progress: Progress = silent) -> None:
+        self.reopened, self.seed, self.progress = reopened, seed, progress
+        self.scorers = score_functions(scorers)
+        self.labels = {scorer: label_indices(reopened, scorer) for scorer in scorers}
+        self.activations = reopened.activations(reopened.probe)
+        self.embeddings = reopened.embeddings(reopened.probe)
+        self.neurons = reopened.exemplars.neurons
+
+    def chance(self, fakes: int = FAKES, kind: Literal["permuted", "mixture"] = "permuted") -> dict[str, Chance]:
+        """False-discovery rates of the labels of every scorer, all against the same fakes."""
+        self.progress("fake neurons", 0, fakes)
+        made = fake_exemplars(
+            self.activations, self.embeddings, fakes, self.seed, kind, self.neurons, **self.reopened.mining
+        )
+        self.progress("fake neurons", fakes, fakes)
+        return {
+            name: chance(
+                score, self.reopened.exemplars, made, self.embeddings, self.reopened.texts,
+                labels=self.labels[name],
+            )
+            for name, score in self.scorers.items()
+        }  # fmt: skip
+
+    def stability(self, samples: int = SAMPLES) -> dict[str, Stability]:
+        """Labels of bootstrap samples of the probe images."""
+        self.progress("bootstrap", 0, samples)
+        found = bootstrap_labels(
+            self.scorers, self.activations, self.embeddings, self.reopened.texts, self.neurons,
+            samples=samples, seed=self.seed, **self.reopened.mining,
+        )  # fmt: skip
+        self.progress("bootstrap", samples, samples)
+        return found
+
+    def meanings(self) -> tuple[Meanings, dict[str, list[list[tuple[int, float]]]]]:
+        """One label per cluster of exemplars with its share, (concept index, share); one entry where one cluster does.
+
+        Where both clusters get the same label, it is one meaning.
+        """
+        whole = self.reopened.exemplars
+        verdict = meanings(whole, self.embeddings, seed=self.seed)
+        parts = [_where(verdict.split, verdict.part(whole, cluster), whole) for cluster in (0, 1)]
+        found = {}
+        for name, score in self.scorers.items():
+            best = [_best(score(part, self.embeddings, self.reopened.texts)).tolist() for part in parts]
+            found[name] = [
+                _merged(best[0][n], best[1][n], verdict.share[n].tolist()) if verdict.split[n]
+                else [(int(self.labels[name][n]), 1.0)]
+                for n in range(len(whole))
+            ]  # fmt: skip
+        return verdict, found
+
+
+def verdict_table(
+    reopened: Reopened,
+    scorers: Sequence[str],
+    *,
+    chances: Mapping[str, Chance] | None = None,
+    fdr: float = 0.05,
+    stabilities: Mapping[str, Stability] | None = None,
+    coverage: float = 0.9,
+    meaning: Mapping[str, list[list[tuple[int, float]]]] | None = None,
+) -> pa.Table:
+    """The verdicts as a table (see `contralens.data.evaluations`); null where a question was not asked."""
+    rows = []
+    places = {n: row for row, n in enumerate(reopened.exemplars.neurons.tolist())}
+    names = [*reopened.concepts, None]  # index -1: no label
+    for scorer in scorers:
+        kept = stabilities[scorer].sets(coverage) if stabilities else None
+        agreement = stabilities[scorer].agreement(label_indices(reopened, scorer)) if stabilities else None
+        beats = chances[scorer].beats(fdr) if chances else None
+        for row in reopened.run.rows(scorer):
+            at = places.get(row["neuron"])
+            if at is None or row["label"] is None:
+                continue
+            out: dict[str, Any] = {key: row[key] for key in ("neuron", "name", "scorer", "label")}
+            if chances and beats is not None:
+                out |= {"p": float(chances[scorer].p[at]), "fdr": float(chances[scorer].q[at])}
+                out["beats_chance"] = bool(beats[at])
+            if kept and agreement is not None:
+                out["agreement"] = float(agreement[at])
+                out["label_set"] = [names[c] or "(no label)" for c, _ in kept[at]]
+                out["set_shares"] = [share for _, share in kept[at]]
+            if meaning:
+                out["meanings"] = [names[c] or "(no label)" for c, _ in meaning[scorer][at]]
+                out["meaning_shares"] = [share for _, share in meaning[scorer][at]]
+            rows.append(out)
+    return pa.Table.from_pylist(rows, schema=VERDICTS)
+
+
+def abstained(table: pa.Table) -> dict[str, int]:
+    """Scorer -> labels that do not beat chance."""
+    scorers = np.array(table["scorer"].to_pylist())
+    beaten = np.array([beats is False for beats in table["beats_chance"].to_pylist()], bool)
+    return {str(s): int(beaten[scorers == s].sum()) for s in dict.fromkeys(scorers.tolist())}
+
+
+def _best(scores: Tensor) -> Tensor:
+    return scores.nan_to_num(-torch.inf).argmax(1).masked_fill(scores.isnan().all(1), -1)
+
+
+def _merged(one: int, other: int, share: Sequence[float]) -> list[tuple[int, float]]:
+    return [(one, 1.0)] if one == other else [(one, share[0]), (other, share[1])]
+
+
+def _where(split: Tensor, part: Exemplars, whole: Exemplars) -> Exemplars:
+    """The part where a neuron is split, else the whole: scorers that look at the set see all neurons once."""
+    fields = ("positives", "activations", "contrasts", "similarities")
+    return replace(whole, **{f: torch.where(split[:, None], getattr(part, f), getattr(whole, f)) for f in fields})
