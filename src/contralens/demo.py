@@ -83,7 +83,7 @@ def demo(
             runs.append(run)
             judged += _judge(run, truth, w, kind, scenes)
     results = {
-        "how": f"{images} probe images a world, ties of strength {STRENGTH}, K=30, {len(SCORERS)} scorers, 38 concepts; "
+        "how": f"{images} probe images a world, ties of strength {STRENGTH}, K=30, 38 concepts; "
         "right = the label names a level that the neuron truly responds to; intervals: Wilson, 95 %",
         "results": summary(judged),
     }

@@ -94,7 +94,7 @@ class _Pixels:
 
     def __init__(self, session: Session, neurons: Sequence[int], seed: int) -> None:
         r = session.reopened
-        images = r.heldout_images if r._heldout is not None else r.images
+        images = r.heldout_images if r.on_other_images else r.images
         at = {f: i for i, f in enumerate(images.fingerprints())}
         self._load: Callable[[int], Any] = lambda row: r.target.preprocess(images.load(at[r.test[row]]))
         self._activations = session.activations

@@ -192,5 +192,5 @@ class Session:
             return {}
         r = self.reopened
         recorded = self.run.manifest["images"].get("holdout") or {}
-        where = {"set": r.heldout_images.name} if r._heldout is not None else {"holdout": recorded.get("share")}
+        where = {"set": r.heldout_images.name} if r.on_other_images else {"holdout": recorded.get("share")}
         return {**where, "held_out": len(r.held_out), "validation": len(r.validation), "test": len(r.test)}

@@ -59,6 +59,11 @@ class Reopened:
         self._options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "progress": progress}
         self.notes: list[str] = []
 
+    @property
+    def on_other_images(self) -> bool:
+        """Whether the held-out images are another set than the run's own."""
+        return self._heldout is not None
+
     @cached_property
     def probe(self) -> list[str]:
         """Content fingerprints of the probe images, by row of `run.images`."""

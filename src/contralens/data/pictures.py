@@ -59,8 +59,7 @@ class Layout:
         canvas = Image.new("RGB", self.sizes(len(cells))[0], _PAPER)
         across = (canvas.width + GAP) // (self.cell + GAP)
         for i, cell in enumerate(cells):
-            canvas.paste(cell, tuple(place * (self.cell + GAP) for place in (i % across, i // across)))  # type:
-            ignore[arg - type]
+            canvas.paste(cell, (i % across * (self.cell + GAP), i // across * (self.cell + GAP)))
         return [jpeg(canvas)]
 
     def about(self, images: int) -> str:

@@ -11,7 +11,7 @@ import re
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -154,10 +154,9 @@ def find_wordnet(folder: str | Path | None = None) -> WordNet:
             with zipfile.ZipFile(place) as archive:
                 names = {name.rpartition("/")[2]: name for name in archive.namelist()}
             if "index.noun" in names:
-                return WordNet(str(place), lambda name, p=place, n=names: _from_zip(p, n.get(name)))  # type:
-                ignore[misc]
+                return WordNet(str(place), partial(_from_zip, place, names))
         elif (place / "index.noun").is_file():
-            return WordNet(str(place), lambda name, p=place: _from_folder(p / name))  # type: ignore[misc]
+            return WordNet(str(place), partial(_from_folder, place))
     if folder is not None:
         raise InputError(f"{folder} holds no WordNet database (a folder with index.noun and data.noun)")
     raise InputError(
@@ -180,12 +179,12 @@ def _places() -> Iterator[Path]:
     yield Path("/usr/share/wordnet")
 
 
-def _from_folder(path: Path) -> bytes:
-    return path.read_bytes() if path.is_file() else b""
+def _from_folder(folder: Path, name: str) -> bytes:
+    return (folder / name).read_bytes() if (folder / name).is_file() else b""
 
 
-def _from_zip(path: Path, name: str | None) -> bytes:
-    if name is None:
+def _from_zip(path: Path, names: dict[str, str], name: str) -> bytes:
+    if name not in names:
         return b""
     with zipfile.ZipFile(path) as archive:
-        return archive.read(name)
+        return archive.read(names[name])

@@ -90,7 +90,7 @@ def layers_table(layers: Any) -> None:
 
 def demo_table(rows: list[dict[str, Any]]) -> None:
     """Share of right labels by scorer and group of neurons, with intervals."""
-    groups = [g for g in dict.fromkeys(row["neurons"] for row in rows)]
+    groups = list(dict.fromkeys(row["neurons"] for row in rows))
     overall = [g for g in groups if g.startswith(("all", "dominated"))]
     count = {row["neurons"]: row["of"] for row in rows}
     print("Labels that name what the neuron truly responds to (95 % intervals).")
