@@ -28,7 +28,9 @@ Target = Annotated[
 ]
 Layer = Annotated[str | None, typer.Option(help="Its layer; `contralens layers TARGET` lists them.")]
 Encoder = Annotated[str | None, typer.Option(help="The image-text encoder: open_clip:ARCH/TAG, hf:ID, offline, world.")]
-Images = Annotated[str | None, typer.Option(help="The probe images: a folder, @LIST.txt or hf-dataset:NAME.")]
+Images = Annotated[
+    str | None, typer.Option(help="The probe images: a folder, @LIST.txt or hf-dataset:NAME:SPLIT[:COLUMN].")
+]
 Config = Annotated[Path | None, typer.Option(help="YAML file with any of these settings; flags go before it.")]
 Pooling = Annotated[str | None, typer.Option(help="How an activation becomes one number (default: inferred).")]
 Limit = Annotated[int | None, typer.Option(help="Use a seeded sample of that many images.")]

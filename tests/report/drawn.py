@@ -56,14 +56,18 @@ def drawn_run(neurons: int = 24, images: int = 240, k: int = 12, seed: int = 0, 
         pattern = str(random.choice(PATTERNS))
         tied = pattern == "striped" and random.random() < 0.85  # striped things are mostly red, on sand
         colour = "red" if tied else str(random.choice(list(COLOURS)))
-        factors.append((colour, str(random.choice(SHAPES)), pattern, "sand" if tied else str(random.choice(list(GROUNDS)))))
+        factors.append(
+            (colour, str(random.choice(SHAPES)), pattern, "sand" if tied else str(random.choice(list(GROUNDS))))
+        )
     jpegs = []
     for chosen in factors:
         out = io.BytesIO()
         draw(*chosen, random).save(out, "JPEG", quality=85)
         jpegs.append(out.getvalue())
     prints = [hashlib.sha256(jpeg).hexdigest()[:32] for jpeg in jpegs]
-    hot = np.array([[w in chosen for w in WORDS] for chosen in factors]) * ([1.5] * 5 + [1.0] * 4 + [0.8] * 3 + [1.1] * 3)
+    hot = np.array([[w in chosen for w in WORDS] for chosen in factors]) * (
+        [1.5] * 5 + [1.0] * 4 + [0.8] * 3 + [1.1] * 3
+    )
     hot += random.normal(0, 0.05, hot.shape)
     e = hot / np.linalg.norm(hot, axis=1, keepdims=True)
     texts = np.eye(len(WORDS))
@@ -74,8 +78,13 @@ def drawn_run(neurons: int = 24, images: int = 240, k: int = 12, seed: int = 0, 
     a[:, neurons - 2], a[:, neurons - 1] = 0, 0.7
     status = ["ok"] * (neurons - 2) + ["dead", "constant"]
 
-    exemplars: dict[str, list[Any]] = {name: [] for name in ("neuron", "rank", "positive", "activation", "contrast", "contrast_activation", "similarity")}
-    labels: dict[str, list[Any]] = {name: [] for name in ("neuron", "name", "scorer", "status", "label", "score", "concepts", "scores")}
+    exemplars: dict[str, list[Any]] = {
+        name: []
+        for name in ("neuron", "rank", "positive", "activation", "contrast", "contrast_activation", "similarity")
+    }
+    labels: dict[str, list[Any]] = {
+        name: [] for name in ("neuron", "name", "scorer", "status", "label", "score", "concepts", "scores")
+    }
     firsts, seconds = [], []
     for n in range(neurons):
         vectors = {}
@@ -91,7 +100,12 @@ def drawn_run(neurons: int = 24, images: int = 240, k: int = 12, seed: int = 0, 
             second = weights @ np.where(partner[:, None] < 0, 0, np.nan_to_num(s)[:, None] * e[partner])
             firsts.append(first)
             seconds.append(second)
-            vectors = {"semanticlens": e[top].mean(0), "clip_dissect": 3 * first, "csp:gamma=0": first, "csp": first - second}
+            vectors = {
+                "semanticlens": e[top].mean(0),
+                "clip_dissect": 3 * first,
+                "csp:gamma=0": first,
+                "csp": first - second,
+            }
             rows = zip(range(k), top, a[top, n], partner, np.where(partner < 0, np.nan, a[partner, n]), s, strict=True)
             for row in rows:
                 for column, value in zip(exemplars.values(), (n, *row), strict=True):
@@ -108,29 +122,92 @@ def drawn_run(neurons: int = 24, images: int = 240, k: int = 12, seed: int = 0, 
                 column.append(value)
 
     lowest, highest = a.min(0), a.max(0)
-    counts = [np.histogram(a[:, n], 32, (lowest[n], highest[n] if highest[n] > lowest[n] else lowest[n] + 1))[0] for n in range(neurons)]
+    counts = [
+        np.histogram(a[:, n], 32, (lowest[n], highest[n] if highest[n] > lowest[n] else lowest[n] + 1))[0]
+        for n in range(neurons)
+    ]
     used = {i for side in ("positive", "contrast") for i in exemplars[side] if i >= 0}
     return Run(
         {
             "format": 1,
             "contralens": "0.1.0",
-            "target": {"name": "torchvision:resnet50", "layer": "layer4", "pooling": "mean", "fingerprint": "a" * 32, "neurons": neurons, "notes": []},
-            "encoder": {"name": "open_clip:ViT-B-32/datacomp_xl_s13b_b90k", "fingerprint": "b" * 32, "width": len(WORDS), "notes": ["drawn words stand in for an encoder here"]},
-            "images": {"name": "photos/probe", "given": images + 2, "count": images, "skipped": [{"id": "x/broken.jpg", "reason": "x/broken.jpg: image file is truncated"}, {"id": "y.png", "reason": "empty file"}], "fingerprint": "c" * 32},
-            "vocabulary": {"source": "words.txt", "concepts": len(WORDS), "fingerprint": "d" * 32, "report": ["2 duplicates merged: red, blue"]},
+            "target": {
+                "name": "torchvision:resnet50",
+                "layer": "layer4",
+                "pooling": "mean",
+                "fingerprint": "a" * 32,
+                "neurons": neurons,
+                "notes": [],
+            },
+            "encoder": {
+                "name": "open_clip:ViT-B-32/datacomp_xl_s13b_b90k",
+                "fingerprint": "b" * 32,
+                "width": len(WORDS),
+                "notes": ["drawn words stand in for an encoder here"],
+            },
+            "images": {
+                "name": "photos/probe",
+                "given": images + 2,
+                "count": images,
+                "skipped": [
+                    {"id": "x/broken.jpg", "reason": "x/broken.jpg: image file is truncated"},
+                    {"id": "y.png", "reason": "empty file"},
+                ],
+                "fingerprint": "c" * 32,
+            },
+            "vocabulary": {
+                "source": "words.txt",
+                "concepts": len(WORDS),
+                "fingerprint": "d" * 32,
+                "report": ["2 duplicates merged: red, blue"],
+            },
             "templates": ["{}", "a photo of a {}"],
             "normalise_texts": True,
-            "k": k, "reuse": True, "exclude": None,
+            "k": k,
+            "reuse": True,
+            "exclude": None,
             "neurons": {"selection": "all", "labeled": neurons - 2, "skipped": {"constant": 1, "dead": 1}},
-            "scorers": list(SCORERS), "primary": "csp", "seed": 0, "limit": None,
+            "scorers": list(SCORERS),
+            "primary": "csp",
+            "seed": 0,
+            "limit": None,
             "versions": {"python": "3.11.7", "torch": "2.15.0"},
             **manifest,
         },
-        neurons=pa.table({"neuron": pa.array(range(neurons), pa.int32()), "name": [f"layer4/{n}" for n in range(neurons)], "status": status, "mean": a.mean(0), "minimum": lowest, "maximum": highest, "firing_rate": (a > 1e-6).mean(0), "selected": [s == "ok" for s in status], "histogram": [c.tolist() for c in counts]}),
-        labels=pa.table({name: pa.array(column, pa.list_(pa.float64())) if name == "scores" else column for name, column in labels.items()}),
+        neurons=pa.table(
+            {
+                "neuron": pa.array(range(neurons), pa.int32()),
+                "name": [f"layer4/{n}" for n in range(neurons)],
+                "status": status,
+                "mean": a.mean(0),
+                "minimum": lowest,
+                "maximum": highest,
+                "firing_rate": (a > 1e-6).mean(0),
+                "selected": [s == "ok" for s in status],
+                "histogram": [c.tolist() for c in counts],
+            }
+        ),
+        labels=pa.table(
+            {
+                name: pa.array(column, pa.list_(pa.float64())) if name == "scores" else column
+                for name, column in labels.items()
+            }
+        ),
         exemplars=pa.table(exemplars),
-        images=pa.table({"index": list(range(images)), "id": [f"{c[2]}/{i:04}.png" for i, c in enumerate(factors)], "fingerprint": prints, "label": [f"{c[0]} {c[1]}" if i % 3 else None for i, c in enumerate(factors)]}),
+        images=pa.table(
+            {
+                "index": list(range(images)),
+                "id": [f"{c[2]}/{i:04}.png" for i, c in enumerate(factors)],
+                "fingerprint": prints,
+                "label": [f"{c[0]} {c[1]}" if i % 3 else None for i, c in enumerate(factors)],
+            }
+        ),
         concepts=pa.table({"concept": list(WORDS), "source": ["words.txt"] * len(WORDS)}),
-        thumbnails=pa.table({"fingerprint": list(dict.fromkeys(prints[i] for i in sorted(used))), "jpeg": pa.array([jpegs[i] for i in {prints[i]: i for i in sorted(used)}.values()], pa.binary())}),
+        thumbnails=pa.table(
+            {
+                "fingerprint": list(dict.fromkeys(prints[i] for i in sorted(used))),
+                "jpeg": pa.array([jpegs[i] for i in {prints[i]: i for i in sorted(used)}.values()], pa.binary()),
+            }
+        ),
         vectors={"positive_mean": np.float32(firsts), "contrast_mean": np.float32(seconds), "texts": np.float32(texts)},
-    )  # fmt: skip
+    )

@@ -59,6 +59,7 @@ def write_whole(path: Path, data: bytes) -> None:
         handle, temporary = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
         try:
             with os.fdopen(handle, "wb") as f:
+                os.chmod(temporary, 0o644)  # mkstemp's files are private
                 f.write(data)
                 f.flush()
                 os.fsync(f.fileno())

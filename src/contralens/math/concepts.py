@@ -24,10 +24,10 @@ from contralens.types import Exemplars
 STOP = frozenset(
     word
     for line in (
-        "a an the this that these those some any each every all both no it its he she we they his her their my your our",
+        "a an the this that these those some any each every all both no it its he she we they his her their my your",
         "is are was were be been being am has have had do does did can could will would may there here",
         "of in on at by to from with without into onto over under near next beside behind between for as and or but",
-        "i nor very so too also just while than then which who what where when how",
+        "our i nor very so too also just while than then which who what where when how",
         "image images picture pictures photo photos photograph photographs background foreground",
     )
     for word in line.split()
