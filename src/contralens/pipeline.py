@@ -26,6 +26,7 @@ from contralens.data.vocabulary import read_vocabulary
 from contralens.math.exemplars import NeuronStatistics, find_exemplars, neuron_statistics, select_neurons
 from contralens.math.histograms import histograms
 from contralens.math.scorers import SCORERS, contrast_parts, parse_scorer
+from contralens.math.sources import ActivationSource, source
 from contralens.models.encoders import embed_texts, templates_of
 from contralens.models.encoders import encoder as load_encoder
 from contralens.models.targets import target as load_target
@@ -100,7 +101,7 @@ def label(
     eyes: Encoder = load_encoder(encoder, device=device or "cpu")
 
     collected = collect(probe, [model, eyes], store, batch_size=batch_size, workers=workers, progress=progress)
-    activations = torch.from_numpy(collected.rows(0))
+    activations = source(collected.rows(0))
     embeddings = torch.from_numpy(collected.rows(1))
     statistics = neuron_statistics(activations)
     status = statistics.status()
@@ -185,7 +186,7 @@ def _target(target: Any, options: dict[str, Any]) -> Target:
     return target
 
 
-def _choose(neurons: Any, activations: Tensor, status: list[str]) -> Tensor:
+def _choose(neurons: Any, activations: ActivationSource, status: list[str]) -> Tensor:
     """Indices of the neurons to label: those asked for that have something to tell."""
     ok = torch.tensor([s == "ok" for s in status])
     if isinstance(neurons, str):
@@ -202,7 +203,7 @@ def _choose(neurons: Any, activations: Tensor, status: list[str]) -> Tensor:
 def _exemplars(
     store: Store,
     identity: list[str],
-    activations: Tensor,
+    activations: ActivationSource,
     embeddings: Tensor,
     chosen: Tensor,
     k: int,
@@ -240,7 +241,7 @@ def _texts(
 
 
 def _neuron_table(
-    model: Target, statistics: NeuronStatistics, status: list[str], chosen: Tensor, activations: Tensor
+    model: Target, statistics: NeuronStatistics, status: list[str], chosen: Tensor, activations: ActivationSource
 ) -> pa.Table:
     selected = np.zeros(len(status), bool)
     selected[chosen.numpy()] = True
@@ -253,7 +254,7 @@ def _neuron_table(
             "mean": statistics.mean.numpy(),
             "minimum": statistics.minimum.double().numpy(),
             "maximum": statistics.maximum.double().numpy(),
-            "firing_rate": statistics.firing.double().numpy() / len(activations),
+            "firing_rate": statistics.firing.double().numpy() / activations.shape[0],
             "selected": selected,
             "histogram": pa.array(counts.tolist(), pa.list_(pa.int64())),
         }
@@ -295,18 +296,21 @@ def _label_table(
     return pa.table({c: pa.array(v, t) for (c, v), t in zip(columns.items(), (*kinds, *lists), strict=True)})
 
 
-def _exemplar_table(exemplars: Exemplars, activations: Tensor) -> pa.Table:
+def _exemplar_table(exemplars: Exemplars, activations: ActivationSource) -> pa.Table:
     n, k = exemplars.positives.shape
     contrast = exemplars.contrasts
-    values = activations[contrast.clamp_min(0), exemplars.neurons[:, None]].masked_fill(contrast < 0, torch.nan)
+    neurons = exemplars.neurons.repeat_interleave(k)
+    values = activations.lookup(contrast.reshape(-1).clamp_min(0), neurons).masked_fill(
+        contrast.reshape(-1) < 0, torch.nan
+    )
     return pa.table(
         {
-            "neuron": pa.array(exemplars.neurons.repeat_interleave(k).numpy(), pa.int32()),
+            "neuron": pa.array(neurons.numpy(), pa.int32()),
             "rank": pa.array(np.tile(np.arange(k, dtype=np.int32), n)),
             "positive": exemplars.positives.reshape(-1).numpy(),
             "activation": exemplars.activations.reshape(-1).numpy(),
             "contrast": contrast.reshape(-1).numpy(),
-            "contrast_activation": values.reshape(-1).numpy(),
+            "contrast_activation": values.numpy(),
             "similarity": exemplars.similarities.reshape(-1).numpy(),
         }
     )
