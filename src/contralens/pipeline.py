@@ -309,7 +309,7 @@ def _exemplar_table(exemplars: Exemplars, activations: ActivationSource) -> pa.T
             "rank": pa.array(np.tile(np.arange(k, dtype=np.int32), n)),
             "positive": exemplars.positives.reshape(-1).numpy(),
             "activation": exemplars.activations.reshape(-1).numpy(),
-            "contrast": contrast.reshape(-1).numpy(),
+            "contrast": contrast.numpy(),
             "contrast_activation": values.numpy(),
             "similarity": exemplars.similarities.reshape(-1).numpy(),
         }
