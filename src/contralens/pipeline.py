@@ -298,11 +298,9 @@ def _label_table(
 
 def _exemplar_table(exemplars: Exemplars, activations: ActivationSource) -> pa.Table:
     n, k = exemplars.positives.shape
-    contrast = exemplars.contrasts
+    contrast = exemplars.contrasts.reshape(-1)
     neurons = exemplars.neurons.repeat_interleave(k)
-    values = activations.lookup(contrast.reshape(-1).clamp_min(0), neurons).masked_fill(
-        contrast.reshape(-1) < 0, torch.nan
-    )
+    values = activations.lookup(contrast.clamp_min(0), neurons).masked_fill(contrast < 0, torch.nan)
     return pa.table(
         {
             "neuron": pa.array(neurons.numpy(), pa.int32()),

@@ -96,18 +96,26 @@ def demo_table(rows: list[dict[str, Any]]) -> None:
     print("Labels that name what the neuron truly responds to (95 % intervals).")
     print("planted: neurons with a known rule; trained: neurons of small CNNs, truth measured by intervention;")
     print("dominated: an incidental factor shows on most of the activating images. Chance is about 1 in 38.\n")
-    table = Table("scorer", *(f"{g}\n({count[g]} neurons)" for g in overall), box=None, pad_edge=False)
-    worlds = Table("scorer", *(f"{g}\n({count[g]})" for g in groups if g not in overall), box=None, pad_edge=False)
+    table = Table("scorer", *(_stacked(g, count[g]) for g in overall), box=None, pad_edge=False)
+    worlds = Table("scorer", *(_stacked(g, count[g]) for g in groups if g not in overall), box=None, pad_edge=False)
     for scorer in dict.fromkeys(row["scorer"] for row in rows):
         own = {row["neurons"]: row for row in rows if row["scorer"] == scorer}
-        table.add_row(
-            scorer, *(f"{_share(own[g])} [{own[g]['interval'][0]:.2f}, {own[g]['interval'][1]:.2f}]" for g in overall)
-        )
+        table.add_row(scorer, *(f"{_share(own[g])} ({_interval(own[g])})" for g in overall))
         worlds.add_row(scorer, *(_share(own[g]) for g in groups if g not in overall))
     console = Console()
     console.print(table)
     console.print()
     console.print(worlds)
+
+
+def _stacked(group: str, neurons: int) -> str:
+    first, last = group.rsplit(" ", 1)
+    return f"{first}\n{last}\n({neurons})"
+
+
+def _interval(row: dict[str, Any]) -> str:
+    low, high = row["interval"]
+    return f"{low:.2f}-{high:.2f}"
 
 
 def _share(row: dict[str, Any]) -> str:
