@@ -17,7 +17,8 @@ import numpy as np
 from torch.utils.data import default_collate
 
 from contralens.checks import ImageError, InputError
-from contralens.data.store import TILE, Store, Table, pack
+from contralens.data.store import TILE, Store, Table, pack, sparse
+from contralens.math.sources import ActivationSource, DenseActivations, SparseActivations
 from contralens.types import Extractor, Images, Progress, silent
 
 THUMBNAIL = 128
@@ -41,6 +42,14 @@ class Collected:
     def rows(self, extractor: int) -> np.ndarray:
         """Rows (I,width) of the usable images from the extractor at this place in the list."""
         return self.tables[extractor].rows(self.fingerprints)
+
+    def activations(self, extractor: int) -> ActivationSource:
+        """The same rows as mining reads them; those that are kept without their zeros stay so."""
+        table = self.tables[extractor]
+        if not table.sparse:
+            return DenseActivations(table.rows(self.fingerprints))
+        starts, neurons, values, width = table.sparse_rows(self.fingerprints)
+        return SparseActivations(starts, neurons, values, (len(self.fingerprints), width))
 
 
 def collect(
@@ -168,21 +177,24 @@ def _collect_tile(
         if picture is not None:
             pictures[fingerprints[i]] = picture
     for batch, table, lack in zip(batches, tables[:-1], lacking[:-1], strict=True):
-        ids, rows = batch.finish()
-        table.append(ids, {"rows": rows} if ids else {}, {f: r for f, r in skipped.items() if f in lack})
+        table.append(*batch.finish(), {f: r for f, r in skipped.items() if f in lack})
     tables[-1].append(
         list(pictures), pack(list(pictures.values())), {f: r for f, r in skipped.items() if f in lacking[-1]}
     )
 
 
 class _Batches:
-    """Preprocessed images in, rows out, a batch at a time."""
+    """Preprocessed images in, the arrays of a tile out, a batch at a time.
+
+    The rows of an extractor with `sparse = True` (it need not have the attribute) are kept without their zeros.
+    """
 
     def __init__(self, extractor: Extractor, size: int) -> None:
         self.extractor, self.size = extractor, size
+        self.sparse = bool(getattr(extractor, "sparse", False))
         self.ids: list[str] = []
         self.waiting: list[Any] = []
-        self.rows: list[np.ndarray] = []
+        self.parts: list[dict[str, np.ndarray]] = []
 
     def add(self, fingerprint: str, pixels: Any) -> None:
         self.ids.append(fingerprint)
@@ -191,13 +203,17 @@ class _Batches:
             self._flush()
 
     def _flush(self) -> None:
-        self.rows.append(self.extractor(default_collate(self.waiting)).numpy())
+        rows = self.extractor(default_collate(self.waiting)).numpy()
+        self.parts.append(sparse(rows) if self.sparse else {"rows": rows})
         self.waiting = []
 
-    def finish(self) -> tuple[list[str], np.ndarray]:
+    def finish(self) -> tuple[list[str], dict[str, np.ndarray]]:
         if self.waiting:
             self._flush()
-        return self.ids, np.concatenate(self.rows) if self.rows else np.empty((0, self.extractor.width), np.float32)
+        if not self.parts:
+            return self.ids, {}
+        arrays = {name: np.concatenate([part[name] for part in self.parts]) for name in self.parts[0]}
+        return self.ids, {**arrays, "width": np.array([self.extractor.width])} if self.sparse else arrays
 
 
 def _ahead(pool: ThreadPoolExecutor, work: Any, items: Sequence[int], most: int) -> Iterator[tuple[int, Future[Any]]]:

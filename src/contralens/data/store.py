@@ -38,7 +38,8 @@ class Table:
     """Rows keyed by fingerprints, in append-only tiles under one folder.
 
     A tile holds named arrays with one entry per row ("rows" for numbers; "bytes" and "ends" for blobs), the
-    fingerprints of its rows, and the images that gave no row, each with its reason.
+    fingerprints of its rows, and the images that gave no row, each with its reason. Rows that are mostly zeros are kept
+    as "counts" (entries of each row), "neurons" and "values" (of all entries, row by row) and "width"; see `sparse`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -46,6 +47,8 @@ class Table:
         self._tiles: list[Path] = []
         self._place: dict[str, tuple[int, int]] = {}
         self.skipped: dict[str, str] = {}
+        self.sparse = False
+        """Whether its rows are kept without their zeros."""
         sweep(folder)
         for path in sorted(folder.glob("*.safetensors")):
             if not path.name.startswith(TEMPORARY):
@@ -75,7 +78,12 @@ class Table:
         self._open(path)
 
     def rows(self, fingerprints: Sequence[str]) -> np.ndarray:
-        """The rows (len(fingerprints),W) in the order asked for."""
+        """The rows (len(fingerprints),W) in the order asked for, zeros included."""
+        if self.sparse:
+            starts, neurons, values, width = self.sparse_rows(fingerprints)
+            dense = np.zeros((len(fingerprints), width), values.dtype)
+            dense[np.repeat(np.arange(len(dense)), np.diff(starts)), neurons] = values
+            return dense
         wanted = self._by_tile(fingerprints)
         out: np.ndarray | None = None
         for tile, places in wanted.items():
@@ -85,6 +93,26 @@ class Table:
             to, at = np.array(places).T
             out[to] = rows[at]
         return out if out is not None else np.empty((0, 0), np.float32)
+
+    def sparse_rows(self, fingerprints: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+        """Rows of a sparse table in the order asked for: starts (len(fingerprints)+1), neurons (E) and values (E) of
+        their entries, and the width W. Memory is that of the entries and one tile."""
+        wanted = [(tile, *np.array(places).T) for tile, places in self._by_tile(fingerprints).items()]
+        starts = np.zeros(len(fingerprints) + 1, np.int64)
+        for tile, to, at in wanted:
+            starts[to + 1] = self._load(tile, "counts")["counts"][at]
+        np.cumsum(starts, out=starts)
+        neurons, values, width = np.empty(starts[-1], np.int32), np.empty(starts[-1], np.float32), 0
+        for tile, to, at in wanted:
+            arrays = self._load(tile)
+            counts = arrays["counts"].astype(np.int64)
+            some = counts[at]
+            within = np.arange(some.sum()) - np.repeat(some.cumsum() - some, some)
+            source = within + np.repeat((counts.cumsum() - counts)[at], some)
+            goal = within + np.repeat(starts[to], some)
+            neurons[goal], values[goal] = arrays["neurons"][source], arrays["values"][source]
+            width = int(arrays["width"][0])
+        return starts, neurons, values, width
 
     def blobs(self, fingerprints: Sequence[str]) -> dict[str, bytes]:
         """The blobs of these fingerprints."""
@@ -106,23 +134,27 @@ class Table:
     def _open(self, path: Path) -> None:
         try:
             with safe_open(path, "np") as f:
-                metadata = f.metadata() or {}
+                metadata, names = f.metadata() or {}, set(f.keys())
             ids, skipped = metadata["ids"].split(), json.loads(metadata["skipped"])
         except (SafetensorError, OSError, KeyError, ValueError) as e:
             _set_aside(path)
             warnings.warn(f"cached tile {path} is damaged ({e}); set aside, its rows are computed again", stacklevel=2)
             return
         self._tiles.append(path)
+        self.sparse |= "counts" in names
         for at, fingerprint in enumerate(ids):
             self._place.setdefault(fingerprint, (len(self._tiles) - 1, at))
         self.skipped.update(skipped)
 
-    def _load(self, tile: int) -> dict[str, np.ndarray]:
+    def _load(self, tile: int, *names: str) -> dict[str, np.ndarray]:
+        """The arrays of a tile, all or those named, checked."""
         path = self._tiles[tile]
         with safe_open(path, "np") as f:
-            arrays = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
             expected = json.loads(f.metadata()["crc32"])
-        if {name: _checksum(array) for name, array in arrays.items()} != expected:
+            arrays = {name: f.get_tensor(name) for name in names or f.keys()}
+        if {name: _checksum(array) for name, array in arrays.items()} != {
+            n: expected.get(n) for n in names or expected
+        }:
             _set_aside(path)
             raise InputError(f"cached tile {path} was damaged on disk and is set aside; run the same command again")
         return arrays
@@ -165,6 +197,20 @@ def _set_aside(path: Path) -> None:
 
 def _checksum(array: np.ndarray) -> int:
     return zlib.crc32(np.ascontiguousarray(array).view(np.uint8).reshape(-1).data) if array.size else 0
+
+
+def sparse(rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Rows (b,W) as the arrays of a tile without their zeros; those of several blocks follow each other.
+
+    >>> {name: array.tolist() for name, array in sparse(np.array([[0.0, 2.0], [0.0, 0.0]])).items()}
+    {'counts': [1, 0], 'neurons': [1], 'values': [2.0]}
+    """
+    row, neuron = rows.nonzero()
+    return {
+        "counts": np.bincount(row, minlength=len(rows)).astype(np.int32),
+        "neurons": neuron.astype(np.int32),
+        "values": rows[row, neuron],
+    }
 
 
 def pack(blobs: Sequence[bytes]) -> dict[str, np.ndarray]:

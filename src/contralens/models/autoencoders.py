@@ -1,0 +1,99 @@
+"""The encoder of a sparse autoencoder: one formula for all common kinds.
+
+Latents z (N) of one activation x (D):
+
+    u = norm((x - center) * scale) - b_dec,    h = (u W_enc + b_enc) * gain,    z = activation(h)
+
+where most of it is absent in most autoencoders. The activations: relu(h); the k largest of h (TopK, Gao et al. 2024,
+arXiv 2406.04093); h where it exceeds a threshold (JumpReLU, Rajamanoharan et al. 2024, arXiv 2407.14435; BatchTopK,
+Bussmann et al. 2024, arXiv 2412.06410, after training).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+KINDS = {
+    "relu": "the positive part (vanilla, trained with L1)",
+    "topk": "the k largest of each token",
+    "batchtopk": "what exceeds the threshold that training learnt",
+    "jumprelu": "what exceeds a threshold of each latent",
+}
+"""Activations of a sparse autoencoder, and what they keep."""
+NORMS = ("none", "layer_norm", "constant_norm_rescale")
+
+
+@dataclass(frozen=True, eq=False)
+class Autoencoder:
+    """The encoder half of a sparse autoencoder: activations (T,D) to latents (T,N)."""
+
+    kind: str
+    """A key of `KINDS`."""
+    encoder: Tensor
+    """(D,N)."""
+    bias: Tensor
+    """(N)."""
+    b_dec: Tensor | None = None
+    """(D), subtracted from the activations before they are encoded; None if they are not shifted."""
+    gain: Tensor | None = None
+    """(N), what pre-activations are multiplied by: the lengths of the decoder's rows."""
+    k: int = 0
+    """Latents that TopK keeps."""
+    threshold: Tensor | None = None
+    """(N) or ()."""
+    at_threshold: bool = False
+    """Whether a pre-activation that equals its threshold counts."""
+    signed: bool = False
+    """Whether TopK keeps negative values where fewer than k are positive."""
+    norm: str = "none"
+    """How each activation is normalised first; one of `NORMS`."""
+    center: Tensor | None = None
+    """(D), subtracted from the activations before anything else: what training centred them with."""
+    scale: float = 1.0
+    """What activations are multiplied by after centring."""
+    notes: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def inputs(self) -> int:
+        """D, the width of the activations that it takes."""
+        return int(self.encoder.shape[0])
+
+    @property
+    def width(self) -> int:
+        """N, the latents."""
+        return int(self.encoder.shape[1])
+
+    def to(self, device: torch.device | str) -> Autoencoder:
+        """The same on another device."""
+        moved: dict[str, Any] = {n: value.to(device) for n, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **moved)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Latents (T,N) of activations (T,D), float32."""
+        x = x.float()
+        if self.center is not None:
+            x = x - self.center
+        if self.scale != 1.0:
+            x = x * self.scale
+        if self.norm == "layer_norm":  # as SAELens has it: the sample's deviation, with 1e-5 added to it
+            x = x - x.mean(1, keepdim=True)
+            x = x / (x.std(1, keepdim=True) + 1e-5)
+        elif self.norm == "constant_norm_rescale":
+            x = x * (self.inputs**0.5 / x.norm(dim=1, keepdim=True))
+        if self.b_dec is not None:
+            x = x - self.b_dec
+        h = torch.addmm(self.bias, x, self.encoder)
+        if self.gain is not None:
+            h *= self.gain
+        if not self.signed:
+            h = h.relu_()
+        if self.kind == "topk":
+            top = h.topk(self.k, dim=1, sorted=False)
+            return torch.zeros_like(h).scatter_(1, top.indices, top.values)
+        if self.threshold is not None and self.kind != "relu":
+            h.masked_fill_(h < self.threshold if self.at_threshold else h <= self.threshold, 0.0)  # NaN stays NaN
+        return h

@@ -1,0 +1,222 @@
+"""The latents of a sparse autoencoder as neurons: `sae(target("timm:...", layer="blocks.10"), "sae.pt")`.
+
+What the autoencoder sees. Sparse autoencoders of vision networks are trained on single tokens, so by default each
+patch token of a transformer and each place of a conv map is encoded on its own, and a latent's activation on the image
+is its maximum over them; class and register tokens are left out. A layer that gives one row per image has that row
+encoded. `POOLINGS` names the other ways.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from contralens.checks import InputError, nearest
+from contralens.models import hooks, identity
+from contralens.models import pooling as layer_pooling
+from contralens.models.sae_files import read_sae
+from contralens.models.targets import DTYPES, HookedTarget
+from contralens.types import Target
+
+POOLINGS = {
+    "max": "each patch token or place is encoded; the maximum of each latent over them",
+    "mean": "each patch token or place is encoded; the mean of each latent over them",
+    "cls": "the class token is encoded",
+    "pooled": "the pooled activation, one row per image, is encoded",
+}
+"""What the autoencoder sees of an image."""
+CODE = "contralens sae 1"
+"""Raise the number when the computing code changes its results: cached activations are then computed anew."""
+BLOCK_BYTES = 64 * 2**20
+"""Latents computed at once, bytes; a few times as much is held while they are."""
+
+
+@dataclass(eq=False)
+class SparseTarget:
+    """The latents of a sparse autoencoder over a layer as a `contralens.types.Target`; made by `sae`."""
+
+    name: str
+    fingerprint: str
+    width: int
+    """N, the latents."""
+    layer: str
+    pooling: str
+    """A key of `POOLINGS`."""
+    neurons: Sequence[str]
+    """(N) names, "latent/0" and so on."""
+    preprocess: Callable[[Any], Any]
+    base: Target
+    """The layer that is encoded."""
+    encode: Callable[[Tensor], Tensor]
+    """Activations (T,D) on `device` to latents (T,N)."""
+    device: torch.device
+    notes: list[str] = field(default_factory=list)
+    sparse: bool = True
+    """Rows are mostly zeros: the store keeps the others only."""
+
+    def __call__(self, batch: Any) -> Tensor:
+        """A collated batch to latents (B,N), float32 on the CPU, without gradient.
+
+        Tokens are encoded in blocks, so that memory does not grow with tokens times latents.
+        """
+        with torch.no_grad():
+            tokens = self._tokens(batch)
+            rows = torch.empty(len(tokens), self.width)
+            at_once = max(1, BLOCK_BYTES // (4 * self.width))
+            images, length = max(1, at_once // tokens.shape[1]), min(at_once, tokens.shape[1])
+            for start in range(0, len(tokens), images):
+                some = tokens[start : start + images]
+                rows[start : start + images] = self._pooled(some, length).cpu()
+        return rows
+
+    def _pooled(self, tokens: Tensor, length: int) -> Tensor:
+        """Tokens (B,L,D) to (B,N), `length` tokens of each image at a time."""
+        out: Tensor | None = None
+        for part in torch.split(tokens, length, dim=1):
+            latents = self.encode(part.flatten(0, 1).to(self.device)).view(*part.shape[:2], self.width)
+            if self.pooling == "mean":
+                latents = latents.sum(1)
+                out = latents if out is None else out + latents
+            else:
+                latents = latents.amax(1)
+                out = latents if out is None else torch.maximum(out, latents)
+        assert out is not None
+        return out / tokens.shape[1] if self.pooling == "mean" else out
+
+    def _tokens(self, batch: Any) -> Tensor:
+        """What is encoded of each image, (B,L,D)."""
+        if self.pooling == "pooled" or not isinstance(self.base, HookedTarget):
+            return self.base(batch)[:, None]
+        base = self.base
+
+        def pick(output: Tensor) -> Tensor:
+            return _tokens_of(output, base, self.pooling).clone()
+
+        return hooks.run_layer(base.module, base.layer, batch, pick, DTYPES[base.dtype])
+
+
+def sae(
+    target: Target,
+    sae: str | Path | Mapping[str, Any] | nn.Module,
+    *,
+    pooling: str | None = None,
+    device: str | torch.device | None = None,
+    **options: Any,
+) -> SparseTarget:
+    """The latents of a sparse autoencoder over a layer, to be labeled like neurons.
+
+    Args:
+        target: the layer that the autoencoder was trained on, from `contralens.target`.
+        sae: a file or folder of SAELens, saev, overcomplete or dictionary_learning, tensors by name, or any module
+            with `encode` (activations (T,D) to latents (T,N), alone or last of a tuple). See `read_sae`.
+        pooling: a key of `POOLINGS`; None takes "max" over patch tokens or places of a map, "pooled" of other layers.
+        device: where latents are computed; by default where the network is.
+        options: what a file leaves open: kind, k, threshold, b_dec, center, scale; see `read_sae`.
+
+    Raises:
+        InputError: the file cannot be read, leaves something open, or was made for another width.
+
+    >>> from contralens.models.targets import target
+    >>> layer = target(nn.Conv2d(3, 4, 3), layer=".", preprocess="resize=16x16,mean=half")
+    >>> t = sae(layer, {"W_enc": torch.randn(4, 32), "b_enc": torch.zeros(32)})
+    >>> t.width, t.pooling, t.neurons[7], t(torch.zeros(5, 3, 16, 16)).shape
+    (32, 'max', 'latent/7', torch.Size([5, 32]))
+    """
+    chosen = _choose(target, pooling)
+    place = torch.device(device) if device is not None else getattr(target, "device", torch.device("cpu"))
+    if isinstance(sae, nn.Module):
+        if options:
+            raise InputError(f"{', '.join(options)}: these go with a file; a module says it itself")
+        encode, width, mark, title, notes = _own(sae, target, place)
+    else:
+        made = read_sae(sae, **options)
+        if made.inputs != target.width:
+            raise InputError(
+                f"the sparse autoencoder takes activations of width {made.inputs}, but {target.name} {target.layer} "
+                f"has {target.width}: it belongs to another layer or network"
+            )
+        encode, width, mark, notes = made.to(place), made.width, identity.describe(made), list(made.notes)
+        title = "tensors" if isinstance(sae, Mapping) else Path(sae).name
+    parts = [CODE, target.fingerprint, chosen, mark]
+    return SparseTarget(
+        name=f"{target.name} > {title}",
+        fingerprint=hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32],
+        width=width,
+        layer=target.layer,
+        pooling=chosen,
+        neurons=[f"latent/{i}" for i in range(width)],
+        preprocess=target.preprocess,
+        base=target,
+        encode=encode,
+        device=place,
+        notes=[*getattr(target, "notes", []), *notes, f"{chosen}: {POOLINGS[chosen]}"],
+    )
+
+
+def _choose(target: Target, pooling: str | None) -> str:
+    """The pooling asked for or the usual one, checked against what the layer gives."""
+    if pooling is not None and pooling not in POOLINGS:
+        raise InputError(
+            f"unknown pooling {pooling!r} of a sparse autoencoder{nearest(pooling, POOLINGS)}; "
+            f"known: {', '.join(POOLINGS)}"
+        )
+    kind = layer_pooling.POOLINGS[target.pooling].kind if isinstance(target, HookedTarget) else "row"
+    chosen = pooling or ("pooled" if kind == "row" else "max")
+    where = f"{target.name} {target.layer}"
+    if chosen != "pooled" and kind == "row":
+        raise InputError(f"pooling {chosen!r} needs tokens or a map, but {where} gives one row per image: use 'pooled'")
+    if chosen == "cls" and kind != "tokens":
+        raise InputError(f"pooling 'cls' needs tokens, but {where} gives a map: use max, mean or pooled")
+    if kind == "tokens" and isinstance(target, HookedTarget) and not target.prefix_tokens:
+        if chosen == "cls":
+            raise InputError(f"{where} seems to have no class token: use max, mean or pooled, or say prefix_tokens=1")
+        if chosen != "pooled" and target.pooling == "cls":
+            raise InputError(f"it cannot be told which tokens of {where} are patches: say prefix_tokens=1 (or more)")
+    return chosen
+
+
+def _tokens_of(output: Tensor, target: HookedTarget, pooling: str) -> Tensor:
+    """A layer's output as tokens (B,L,D): the patches, the places of a map, or the class token."""
+    if output.dim() == 4:
+        return output.flatten(1, 2) if target.pooling.endswith("_last") else output.flatten(2).mT
+    return output[:, :1] if pooling == "cls" else output[:, target.prefix_tokens :]
+
+
+def _own(
+    module: nn.Module, target: Target, device: torch.device
+) -> tuple[Callable[[Tensor], Tensor], int, str, str, list[str]]:
+    """A user's own module: its encoder, width N, fingerprint, name and notes."""
+    title = type(module).__name__
+    if module.training:
+        raise InputError(f"the sparse autoencoder {title} is in training mode: call its .eval() first")
+    function: Callable[[Tensor], Any] = getattr(module, "encode", module)
+    home = hooks.device_of(module)
+
+    def encode(x: Tensor) -> Tensor:
+        made = function(x.float().to(home))
+        latents = made[-1] if isinstance(made, tuple) else made
+        if not isinstance(latents, Tensor) or latents.dim() != 2 or len(latents) != len(x):
+            raise InputError(f"{title} must encode activations (T,D) to latents (T,N); got {type(latents).__name__}")
+        return latents.float()
+
+    try:
+        with torch.no_grad():
+            width = int(encode(torch.zeros(2, target.width)).shape[1])
+    except InputError:
+        raise
+    except Exception as e:
+        why = (str(e).strip() or "-").splitlines()[0][:200]
+        raise InputError(
+            f"the sparse autoencoder {title} failed on activations of width {target.width}, as {target.name} "
+            f"{target.layer} gives ({type(e).__name__}: {why})"
+        ) from e
+    notes: list[str] = []
+    loose = {name: {k: v for k, v in vars(m).items() if isinstance(v, Tensor)} for name, m in module.named_modules()}
+    mark = f"{identity.network_digest(module)} {identity.describe(loose, notes)}"
+    return encode, width, mark, title, [f"sparse autoencoder {title}, {target.width} -> {width}", *notes]
