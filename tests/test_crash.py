@@ -78,17 +78,17 @@ def test_killed_at_twenty_moments_a_run_resumes_to_the_same_bytes(tmp_path: Path
 def test_a_truncated_or_damaged_tile_is_never_read(tmp_path: Path) -> None:
     table = Table(tmp_path / "t")
     rows = np.arange(12, dtype=np.float32).reshape(3, 4)
-    table.append(["a", "b", "c"], {"rows": rows}, {"d": "truncated"})
+    table.append(["a", "b", "c"], {"rows": rows}, {"d": "filtered"})
     (tile,) = (tmp_path / "t").glob("*.safetensors")
     whole = tile.read_bytes()
     assert np.array_equal(Table(tmp_path / "t").rows(["c", "a"]), rows[[2, 0]])
-    assert Table(tmp_path / "t").skipped == {"d": "truncated"}
+    assert Table(tmp_path / "t").skipped == {"d": "filtered"}
 
     tile.write_bytes(whole[:-5])
     with pytest.warns(UserWarning, match="set aside"):
         assert "a" not in Table(tmp_path / "t")
     tile.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(InputError, match="run the same command again"):
+    with pytest.raises(InputError, match="run the command again"):
         Table(tmp_path / "t").rows(["a"])
     assert "a" not in Table(tmp_path / "t")
 

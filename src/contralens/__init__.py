@@ -17,6 +17,7 @@ _WHERE = {
     "images": "data.images",
     "label": "pipeline",
     "load": "data.runs",
+    "sae": "models.saes",
     "select_neurons": "math.exemplars",
     "target": "models.targets",
 }
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from contralens.math.exemplars import select_neurons as select_neurons
     from contralens.math.scorers import SCORERS as SCORERS
     from contralens.models.encoders import encoder as encoder
+    from contralens.models.saes import sae as sae
     from contralens.models.targets import target as target
     from contralens.pipeline import label as label
     from contralens.types import Exemplars as Exemplars

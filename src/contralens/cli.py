@@ -33,6 +33,11 @@ Images = Annotated[
 ]
 Config = Annotated[Path | None, typer.Option(help="YAML file with any of these settings; flags go before it.")]
 Pooling = Annotated[str | None, typer.Option(help="How an activation becomes one number (default: inferred).")]
+Sae = Annotated[
+    str | None,
+    typer.Option(help="A sparse autoencoder over that layer, FILE or FOLDER[:kind=...,k=...]: docs/saes.md."),
+]
+SaePooling = Annotated[str | None, typer.Option(help="How latents of patches become one: max (default), mean, cls.")]
 Limit = Annotated[int | None, typer.Option(help="Use a seeded sample of that many images.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of the sample (default 0).")]
 BatchSize = Annotated[int | None, typer.Option(help="Images per forward pass (default 32).")]
@@ -80,6 +85,8 @@ def label(
     out: Annotated[Path | None, typer.Option(help="Run folder to write (default: contralens-run).")] = None,
     config: Config = None,
     pooling: Pooling = None,
+    sae: Sae = None,
+    sae_pooling: SaePooling = None,
     k: Annotated[int | None, typer.Option("--k", "-k", help="Exemplars per neuron (default 30).")] = None,
     reuse: Annotated[
         bool | None, typer.Option("--reuse/--no-reuse", help="May one image be the contrast of several positives?")
@@ -119,6 +126,8 @@ def label(
         "scorers": scorer,
         "out": out,
         "pooling": pooling,
+        "sae": sae,
+        "sae_pooling": sae_pooling,
         "k": k,
         "reuse": reuse,
         "exclude": exclude,
@@ -177,6 +186,8 @@ def collect(
     ] = None,
     engine: Annotated[str | None, typer.Option(help='"local" (default) or "ray".')] = None,
     pooling: Pooling = None,
+    sae: Sae = None,
+    sae_pooling: SaePooling = None,
     limit: Limit = None,
     seed: Seed = None,
     device: Device = None,
@@ -193,6 +204,8 @@ def collect(
         "layer": layer,
         "encoder": encoder,
         "images": images,
+        "sae": sae,
+        "sae_pooling": sae_pooling,
         "limit": limit,
         "seed": seed,
         "device": device,

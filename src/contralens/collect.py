@@ -7,18 +7,20 @@ computed, in batches whose borders depend on nothing but the tile, so a killed r
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from os import cpu_count
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import default_collate
 
+from contralens.activations import TiledActivations
 from contralens.checks import ImageError, InputError
 from contralens.data.store import TILE, Store, Table, pack, sparse
-from contralens.math.sources import ActivationSource, DenseActivations, SparseActivations
+from contralens.math.sources import ActivationSource, SparseActivations
 from contralens.types import Extractor, Images, Progress, silent
 
 THUMBNAIL = 128
@@ -47,7 +49,12 @@ class Collected:
         """The same rows as mining reads them; those that are kept without their zeros stay so."""
         table = self.tables[extractor]
         if not table.sparse:
-            return DenseActivations(table.rows(self.fingerprints))
+            width = table.rows(self.fingerprints[:1]).shape[1]
+            return TiledActivations(
+                (len(self.fingerprints), width),
+                TILE,
+                lambda start, stop: torch.from_numpy(table.rows(self.fingerprints[start:stop])),
+            )
         starts, neurons, values, width = table.sparse_rows(self.fingerprints)
         return SparseActivations(starts, neurons, values, (len(self.fingerprints), width))
 
@@ -65,8 +72,8 @@ def collect(
 
     `workers` threads decode and preprocess while the networks run (default: one per core, at most 16).
     """
-    collect_tiles(images, extractors, store, batch_size=batch_size, workers=workers, progress=progress)
-    return read_collected(images, extractors, store)
+    skipped = collect_tiles(images, extractors, store, batch_size=batch_size, workers=workers, progress=progress)
+    return read_collected(images, extractors, store, skipped)
 
 
 def collect_tiles(
@@ -78,19 +85,26 @@ def collect_tiles(
     batch_size: int = 32,
     workers: int | None = None,
     progress: Progress = silent,
-) -> None:
-    """Fill the store with what it lacks of these tiles (all by default); any number of processes may share the work."""
+) -> dict[str, str]:
+    """Fill the store with what it lacks of these tiles (all by default); any number of processes may share the work.
+
+    Returns:
+        The reason why, by fingerprint, for the images that gave no row. Such images are not remembered but tried again
+        each time, since the reason may lie in the machine.
+    """
     tables = _tables(extractors, store)
     fingerprints = list(images.fingerprints())
     owned = owned_images(fingerprints)
     chosen = range(len(owned)) if tiles is None else tiles
     total, before = sum(len(owned[t]) for t in chosen), 0
+    skipped: dict[str, str] = {}
     with ThreadPoolExecutor(workers or min(16, cpu_count() or 1)) as pool:
         for tile in chosen:
-            for done in _collect_tile(images, fingerprints, owned[tile], extractors, tables, batch_size, pool):
+            for done in _collect_tile(images, fingerprints, owned[tile], extractors, tables, batch_size, pool, skipped):
                 progress("collecting", before + done, total)
             before += len(owned[tile])
             progress("collecting", before, total)
+    return skipped
 
 
 def owned_images(fingerprints: Sequence[str]) -> list[list[int]]:
@@ -116,17 +130,18 @@ def _tables(extractors: Sequence[Extractor], store: Store) -> list[Table]:
     return [*(store.table("rows", x.fingerprint) for x in extractors), store.table("thumbnails", str(THUMBNAIL))]
 
 
-def read_collected(images: Images, extractors: Sequence[Extractor], store: Store) -> Collected:
-    """What the store holds of these images; all of it must have been collected."""
+def read_collected(
+    images: Images, extractors: Sequence[Extractor], store: Store, reasons: Mapping[str, str] | None = None
+) -> Collected:
+    """What the store holds of these images; those that lack a row are skipped, `reasons` tells why by fingerprint."""
     *tables, thumbnails = _tables(extractors, store)
     fingerprints = images.fingerprints()
     usable, skipped = [], []
     for i, fingerprint in enumerate(fingerprints):
-        reason = next((t.skipped[fingerprint] for t in [thumbnails, *tables] if fingerprint in t.skipped), None)
-        if reason is None:
+        if all(fingerprint in table for table in (thumbnails, *tables)):
             usable.append(i)
         else:
-            skipped.append({"id": images.ids[i], "reason": reason})
+            skipped.append({"id": images.ids[i], "reason": (reasons or {}).get(fingerprint, "not collected")})
     if not usable:
         raise InputError(
             f"none of the {len(images)} images of {images.name} can be used; "
@@ -143,16 +158,16 @@ def _collect_tile(
     tables: Sequence[Table],
     batch_size: int,
     pool: ThreadPoolExecutor,
+    skipped: dict[str, str],
 ) -> Iterator[int]:
     """Fill what the tables (one per extractor, then the thumbnails) lack of the images that a tile owns.
 
-    Yields how many images are done, about once a batch.
+    Yields how many images are done, about once a batch; images that give no row go to `skipped` with the reason.
     """
     lacking = [{fingerprints[i] for i in owned if fingerprints[i] not in table} for table in tables]
     needed = [i for i in owned if any(fingerprints[i] in lack for lack in lacking)]
     batches = [_Batches(extractor, batch_size) for extractor in extractors]
     pictures: dict[str, bytes] = {}
-    skipped: dict[str, str] = {}
 
     def prepare(i: int) -> tuple[list[Any], bytes | None]:
         image = images.load(i)
@@ -169,18 +184,16 @@ def _collect_tile(
         try:
             pixels, picture = prepared.result()
         except ImageError as e:
-            skipped[fingerprints[i]] = str(e)
+            skipped[fingerprints[i]] = str(e).removeprefix(f"{images.ids[i]}: ")
             continue
         for batch, one in zip(batches, pixels, strict=True):
             if one is not None:
                 batch.add(fingerprints[i], one)
         if picture is not None:
             pictures[fingerprints[i]] = picture
-    for batch, table, lack in zip(batches, tables[:-1], lacking[:-1], strict=True):
-        table.append(*batch.finish(), {f: r for f, r in skipped.items() if f in lack})
-    tables[-1].append(
-        list(pictures), pack(list(pictures.values())), {f: r for f, r in skipped.items() if f in lacking[-1]}
-    )
+    for batch, table in zip(batches, tables[:-1], strict=True):
+        table.append(*batch.finish())
+    tables[-1].append(list(pictures), pack(list(pictures.values())))
 
 
 class _Batches:

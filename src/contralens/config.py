@@ -19,6 +19,8 @@ SETTINGS = (
     "scorers",
     "out",
     "pooling",
+    "sae",
+    "sae_pooling",
     "k",
     "reuse",
     "exclude",

@@ -18,8 +18,8 @@ from contralens.collect import collect_tiles, lacking_tiles, owned_images
 from contralens.data.images import images as image_set
 from contralens.data.store import Store, default_cache
 from contralens.models.encoders import encoder as load_encoder
-from contralens.models.targets import target as load_target
-from contralens.types import Extractor, Images, Progress, Target, silent
+from contralens.pipeline import load_model
+from contralens.types import Extractor, Images, Progress, silent
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class Job:
     layer: str | None = None
     target_options: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of `target`: pooling, checkpoint, weights, preprocess..."""
+    sae: Any = None
+    sae_pooling: str | None = None
     limit: int | None = None
     seed: int = 0
     cache: str | None = None
@@ -43,7 +45,7 @@ class Job:
         """The image set, and the target and encoder, loaded here."""
         probe = image_set(self.images, limit=self.limit, seed=self.seed)
         options = {"layer": self.layer, "device": self.device, **self.target_options}
-        model = self.target if isinstance(self.target, Target) else load_target(self.target, **options)
+        model = load_model(self.target, options, self.sae, self.sae_pooling)
         return probe, [model, load_encoder(self.encoder, device=self.device or "cpu")]
 
     def store(self) -> Store:

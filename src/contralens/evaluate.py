@@ -15,13 +15,15 @@ from contralens.cosy import from_folder, paint
 from contralens.data.evaluations import FORMAT, SUMMARY, VALUES, Evaluation, values_table
 from contralens.data.runs import Run, load
 from contralens.faithful import faithfulness
+from contralens.levels import levels
 from contralens.math import audit
 from contralens.math.intervals import mean_interval
-from contralens.measuring import GROUPS, RETRIEVED, Session, wanted_metrics
+from contralens.measuring import GROUPS, ON_HELDOUT, RETRIEVED, Session, wanted_metrics
 from contralens.models.encoders import encoder as load_encoder
 from contralens.models.painters import PRESETS, Preset
 from contralens.models.painters import painter as load_painter
 from contralens.reopen import Reopened
+from contralens.tune import tuned
 from contralens.types import Encoder, Progress, silent
 from contralens.verdicts import Probed, abstained, verdict_table
 
@@ -58,6 +60,7 @@ def evaluate(
     stability: int = 0,
     coverage: float = 0.9,
     meanings: bool = False,
+    gamma: Literal["layer", "neuron"] | None = None,
     save: bool = True,
     cache: str | Path | None = None,
     device: str = "cpu",
@@ -89,6 +92,7 @@ def evaluate(
         fdr: tell which labels beat chance at this false-discovery rate, against `fakes` fake neurons.
         stability: bootstrap samples of the probe images for label sets of that `coverage`; 0 for none.
         meanings: look for neurons with two meanings.
+        gamma: also judge CSP at the gamma chosen on the validation part, per "layer" or per "neuron".
         save: keep the evaluation in the run's folder, if it has one.
 
     Raises:
@@ -107,11 +111,18 @@ def evaluate(
     retrieves = bool(set(wanted) & {*GROUPS["cosy"], "clarity"}) and images is None and not style.painter
     needed = bool(NEED_JUDGE - {"clarity"} & set(wanted)) or retrieves
     referee = _judge(run, judge, same_judge, device) if needed else None
+    details: dict[str, Any] = {}
+    testable = list(chosen)
+    if gamma is not None:
+        run, scorer, details["gamma"] = tuned(reopened, _judge(run, judge, same_judge, device), gamma)
+        reopened.run = run
+        chosen += [scorer] if scorer not in chosen else []
+        testable += [scorer] if scorer not in testable and gamma == "layer" else []
     session = Session(reopened, referee, wanted, share, concepts, combine, sigmoid, style.count)
 
     tables: list[pa.Table] = []
     made: dict[str, Any] = {}
-    if set(wanted) - set(GROUPS["audit"]):
+    if set(wanted) & ON_HELDOUT:
         if images is not None or style.painter:
             labels = [row["label"] for scorer in chosen for row in session.rows(scorer)]
             made = {"from": str(images) if images is not None else str(getattr(style.painter, "name", style.painter))}
@@ -136,15 +147,17 @@ def evaluate(
                     values_table(session.rows(scorer), scorer, {m: v for m, v in found.items() if m in wanted})
                 )
         progress("measuring", len(chosen), len(chosen))
+    if "depth" in wanted:
+        depths, details["granularity"] = levels(session, chosen)
+        tables += [values_table(session.rows(s), s, {"depth": depths[s]}) for s in chosen]
     if set(wanted) & set(GROUPS["audit"]):
         tables.append(_audit(reopened, wanted))
     values = pa.concat_tables(tables) if tables else VALUES.empty_table()
-    sane = session.sanity() if check_metrics and set(wanted) - set(GROUPS["audit"]) else {}
+    sane = session.sanity() if check_metrics and set(wanted) & ON_HELDOUT else {}
 
     asked: dict[str, Any] = {}
-    details: dict[str, Any] = {}
     if fdr is not None or stability or meanings:
-        probed = Probed(reopened, chosen, seed, progress)
+        probed = Probed(reopened, testable, seed, progress)
         if fdr is not None:
             asked |= {"chances": (chances := probed.chance(fakes, fake_kind)), "fdr": fdr}
             details["chance"] = {
@@ -157,7 +170,7 @@ def evaluate(
         if meanings:
             verdict, asked["meaning"] = probed.meanings()
             details["meanings"] = {"split": int(verdict.split.sum()), "neurons": len(verdict.split)}
-    verdicts = verdict_table(reopened, chosen, **asked)
+    verdicts = verdict_table(reopened, testable, **asked)
     if fdr is not None:
         details["chance"]["no label beats chance"] = abstained(verdicts)
 

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+import io
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from contralens.checks import ImageError, InputError
 from contralens.data.images import images as image_set
 from contralens.data.runs import Run
 from contralens.data.store import Store
-from contralens.models.encoders import encoder as load_encoder
 from contralens.types import Encoder, Exemplars, Images
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
 
 
 def exemplars_of(run: Run, neurons: list[int] | None = None) -> Exemplars:
     """The exemplars of a run as tensors, of all its labeled neurons or of those given."""
+    import torch
+
     table = run.exemplars.to_pydict()
     numbers = np.asarray(table["neuron"], np.int64)
     own = list(dict.fromkeys(numbers.tolist()))
@@ -29,7 +33,7 @@ def exemplars_of(run: Run, neurons: list[int] | None = None) -> Exemplars:
     place = {n: i for i, n in enumerate(own)}
     rows = torch.tensor([place[n] for n in (own if neurons is None else neurons)], dtype=torch.int64)
 
-    def column(name: str, kind: torch.dtype) -> Tensor:
+    def column(name: str, kind: Any) -> Tensor:
         return torch.tensor(np.asarray(table[name]), dtype=kind).reshape(len(own), k)[rows]
 
     return Exemplars(
@@ -52,6 +56,8 @@ def cached_rows(run: Run, store: Store, kind: str) -> NDArray[np.float32] | None
 
 def encoder_of(run: Run, encoder: Any = None, device: str = "cpu") -> Encoder:
     """The run's encoder, loaded by its name or given; refused if it is another one."""
+    from contralens.models.encoders import encoder as load_encoder
+
     made: Encoder = load_encoder(encoder if encoder is not None else run.manifest["encoder"]["name"], device=device)
     if made.fingerprint != run.manifest["encoder"]["fingerprint"]:
         raise InputError(
@@ -83,14 +89,12 @@ class RunImages:
         """ "full" or "thumbnails"."""
         return "thumbnails" if self.images is None else "full"
 
-    def load(self, row: int) -> Any:
+    def load(self, row: int) -> Image:
         """The RGB picture of the image in that row of the run.
 
         Raises:
             ImageError: the set no longer holds it, or it cannot be decoded.
         """
-        import io
-
         from PIL import Image
 
         if self.images is not None:

@@ -47,12 +47,14 @@ def faithfulness(
     pool = _Pixels(session, [row["neuron"] for row in rows], seed)
     gained, lost = [], []
     for row, index in zip(rows, of, strict=True):
-        strong, other = pool.of(row["neuron"])
-        after = shares(target, default_collate([*strong, *other]), row["neuron"], FACTORS)
-        if index >= after.shape[2]:
-            raise InputError(f"{len(names)} class names do not fit the network's {after.shape[2]} class scores")
-        share = after[:, :, index].double()
-        mean, strongest = share.mean(1), share[:, : len(strong)].mean(1)
+        if row["neuron"] not in session.effects:
+            strong, other = pool.of(row["neuron"])
+            after = shares(target, default_collate([*strong, *other]), row["neuron"], FACTORS).double()
+            session.effects[row["neuron"]] = after.mean(1), after[:, : len(strong)].mean(1)
+        mean, strongest = session.effects[row["neuron"]]
+        if mean.shape[1] != len(names):
+            raise InputError(f"{len(names)} class names do not fit the network's {mean.shape[1]} class scores")
+        mean, strongest = mean[:, index], strongest[:, index]
         gained.append(float(gained_share(mean[:1], mean[2:, None])[0]))
         lost.append(float((strongest[0] - strongest[1]) / strongest[0]) if strongest[0] > 0 else float("nan"))
     return {"faithfulness": np.array(gained), "ablation": np.array(lost)}
@@ -60,9 +62,9 @@ def faithfulness(
 
 def _classes(reopened: Any) -> list[str]:
     recorded = reopened.run.manifest["target"]
-    spec = recorded.get("spec", recorded["name"])
+    spec = recorded.get("spec") or recorded["name"]
     try:
-        found = list(load_target(spec, ".", device=reopened.device, **recorded.get("options", {})).neurons)
+        found = list(load_target(spec, ".", device=reopened.device, **(recorded.get("options") or {})).neurons)
     except InputError:
         found = ["output/0"]
     if found[0] == "output/0":

@@ -46,6 +46,9 @@ GROUPS: dict[str, dict[str, str]] = {
         "faithfulness": "rise of the label's class when the neuron is amplified, in what was left to rise",
         "ablation": "fall of the label's class when the neuron is switched off, in what was there",
     },
+    "granularity": {
+        "depth": "levels from the label up to the most general noun of WordNet",
+    },
     "audit": {
         "exemplar_clarity": "mean cosine of two exemplars",
         "redundancy": "largest cosine with another neuron",
@@ -53,6 +56,8 @@ GROUPS: dict[str, dict[str, str]] = {
     },
 }
 """Metrics by group, with one line each."""
+ON_HELDOUT = {*GROUPS["simulation"], *GROUPS["cosy"], *GROUPS["fade"], *GROUPS["faithfulness"]}
+"""Metrics that need held-out images."""
 SAME_METRIC = {"pearson_sigmoid": "pearson"}
 RETRIEVED = 20
 """Images taken for a label where none are made."""
@@ -93,6 +98,8 @@ class Session:
         self.made: Made | None = None
         self.control: int | None = None
         self.sigmoid_used: dict[str, Any] | None = None
+        self.effects: dict[int, tuple[Tensor, Tensor]] = {}
+        """Neuron -> class shares (factors,classes) over all images and over its strongest (`faithful`)."""
         self._texts: dict[str, Tensor] = {}
 
     def rows(self, scorer: str) -> list[dict[str, Any]]:
@@ -122,7 +129,8 @@ class Session:
         cosines = e @ torch.stack([self._texts[c] for c in used]).T if used else torch.empty(len(e), 0)
         at = {c: i for i, c in enumerate(used)}
         most = max(map(len, lists), default=1)
-        index = torch.tensor([[at[c] for c in some] + [-1] * (most - len(some)) for some in lists]).reshape(-1, most)
+        index = torch.tensor([[at[c] for c in some] + [-1] * (most - len(some)) for some in lists], dtype=torch.int64)
+        index = index.reshape(-1, most)
         return cosines[:, index.clamp_min(0)].masked_fill(index < 0, torch.nan)
 
     def measure(self, scorer: str) -> dict[str, NDArray[np.float64]]:
@@ -188,7 +196,7 @@ class Session:
 
     def counts(self) -> dict[str, Any]:
         """How many images each part has, and where they are from."""
-        if not set(self.wanted) - set(GROUPS["audit"]):
+        if not set(self.wanted) & ON_HELDOUT:
             return {}
         r = self.reopened
         recorded = self.run.manifest["images"].get("holdout") or {}

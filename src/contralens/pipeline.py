@@ -26,7 +26,7 @@ from contralens.data.vocabulary import read_vocabulary
 from contralens.math.exemplars import NeuronStatistics, find_exemplars, neuron_statistics, select_neurons
 from contralens.math.histograms import histograms
 from contralens.math.scorers import SCORERS, contrast_parts, parse_scorer
-from contralens.math.sources import ActivationSource, source
+from contralens.math.sources import ActivationSource
 from contralens.models.encoders import embed_texts, templates_of
 from contralens.models.encoders import encoder as load_encoder
 from contralens.models.targets import target as load_target
@@ -44,6 +44,8 @@ def label(
     *,
     layer: str | None = None,
     pooling: str | None = None,
+    sae: Any = None,
+    sae_pooling: str | None = None,
     scorers: str | Sequence[str] = DEFAULT_SCORERS,
     k: int = 30,
     reuse: bool = True,
@@ -67,6 +69,8 @@ def label(
     Args:
         target: a spec such as "torchvision:resnet50", a `Target`, or an `nn.Module` (with `layer` and `preprocess`).
         images: a folder, a list of files, a torch or Hugging Face dataset; the probe set.
+        layer, pooling: see `contralens.target`.
+        sae, sae_pooling: a sparse autoencoder over that layer, whose latents are labeled instead; see `contralens.sae`.
         encoder: a spec such as "open_clip:ViT-B-32/datacomp_xl_s13b_b90k", or an `Encoder`.
         vocabulary: a file with one concept a line, a built-in name, or a list of texts.
         scorers: names with options, e.g. "csp:gamma=0.5"; the last one is the primary.
@@ -97,11 +101,13 @@ def label(
     store = Store(cache)
     words = read_vocabulary(vocabulary)
     probe = image_set(images, limit=limit, seed=seed)
-    model = _target(target, {"layer": layer, "pooling": pooling, "device": device, **target_options})
+    model = load_model(
+        target, {"layer": layer, "pooling": pooling, "device": device, **target_options}, sae, sae_pooling
+    )
     eyes: Encoder = load_encoder(encoder, device=device or "cpu")
 
     collected = collect(probe, [model, eyes], store, batch_size=batch_size, workers=workers, progress=progress)
-    activations = source(collected.rows(0))
+    activations = collected.activations(0)
     embeddings = torch.from_numpy(collected.rows(1))
     statistics = neuron_statistics(activations)
     status = statistics.status()
@@ -116,6 +122,12 @@ def label(
     progress("scoring", len(parsed), len(parsed))
 
     first, second = contrast_parts(exemplars, embeddings)
+    described = {
+        "spec": target if isinstance(target, str) else None,
+        "options": _plain({"pooling": pooling, **target_options}),
+        "sae": _plain(sae),
+        "sae_pooling": sae_pooling,
+    }
 
     manifest = {
         "format": FORMAT,
@@ -127,6 +139,7 @@ def label(
             "fingerprint": model.fingerprint,
             "neurons": model.width,
             "notes": list(getattr(model, "notes", [])),
+            **described,
         },
         "encoder": {
             "name": eyes.name,
@@ -176,14 +189,20 @@ def label(
     return run if out is None else run.save(out)
 
 
-def _target(target: Any, options: dict[str, Any]) -> Target:
-    """A ready `Target` as it is, anything else made into one."""
-    if not isinstance(target, Target):
-        return load_target(target, **options)
-    given = [name for name, value in options.items() if value is not None]
-    if given:
-        raise InputError(f"the target is ready made; give {', '.join(given)} to `contralens.target` instead")
-    return target
+def load_model(target: Any, options: dict[str, Any], sae: Any = None, sae_pooling: str | None = None) -> Target:
+    """A ready `Target` as it is, anything else made into one; with a sparse autoencoder on top if one is given."""
+    if isinstance(target, Target):
+        given = [name for name, value in options.items() if value is not None]
+        if given:
+            raise InputError(f"the target is ready made; give {', '.join(given)} to `contralens.target` instead")
+        model = target
+    else:
+        model = load_target(target, **options)
+    if sae is None:
+        return model
+    from contralens.models.saes import sae as with_sae
+
+    return with_sae(model, sae, pooling=sae_pooling)
 
 
 def _choose(neurons: Any, activations: ActivationSource, status: list[str]) -> Tensor:
@@ -336,6 +355,13 @@ def _thumbnail_table(exemplars: Exemplars, collected: Collected) -> pa.Table:
             "jpeg": pa.array([pictures[f] for f in wanted], pa.binary()),
         }
     )
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold of settings, paths as text; None stands for what it cannot."""
+    if isinstance(value, dict):
+        return {key: _plain(v) for key, v in value.items() if v is not None}
+    return str(value) if isinstance(value, Path) else value if isinstance(value, (str, int, float)) else None
 
 
 def _versions() -> dict[str, str]:

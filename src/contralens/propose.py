@@ -21,7 +21,7 @@ from contralens.data.store import Store
 from contralens.evidence import RunImages, cached_rows, encoder_of
 from contralens.models.proposers import CaptionBank, Proposer
 from contralens.models.proposers import proposer as load_proposer
-from contralens.propose_captions import caption_candidates, gather
+from contralens.propose_merge import gather
 from contralens.propose_session import Plan, Session
 from contralens.types import Progress, silent
 
@@ -112,6 +112,8 @@ def propose(
     if unknown := [n for n in chosen if n not in set(labeled)]:
         raise InputError(f"the run has no exemplars of neuron {unknown[0]}; it labeled {len(labeled)} neurons")
     if isinstance(asked, CaptionBank):
+        from contralens.propose_captions import caption_candidates
+
         kind = str(prompt)
         if kind not in ("contrastive", "positives"):
             raise InputError(f'a caption bank knows the prompts "contrastive" and "positives"; got {kind!r}')

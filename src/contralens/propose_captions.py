@@ -1,5 +1,4 @@
-"""Candidates without a vision-language model: FALCON's caption bank for neurons; and what all proposals go through at
-the end."""
+"""Candidates without a vision-language model: FALCON's caption bank for neurons."""
 
 from __future__ import annotations
 
@@ -24,11 +23,11 @@ from contralens.math.concepts import (
     contrast_phrases,
     falcon_contrasts,
     group_positives,
-    merge_near,
     phrases,
     top_captions,
 )
 from contralens.models.proposers import CaptionBank
+from contralens.propose_merge import gather
 from contralens.types import Encoder, Progress, silent
 
 
@@ -44,7 +43,7 @@ def caption_candidates(
     groups: Sequence[Sequence[int]] | None = None,
     top: int = 5,
     longest: int = 3,
-    weights: Literal["relative", "cosine"] = "relative",
+    weights: Literal["share", "cosine"] = "share",
     held: float | None = None,
     merge: float | None = None,
     images: Any = None,
@@ -68,13 +67,13 @@ def caption_candidates(
             themselves.
         top: captions per image.
         longest: words of a phrase.
-        weights, held: see `contrast_phrases`; FALCON itself takes "cosine" and .1.
+        weights, held: see `top_captions` and `contrast_phrases`; FALCON itself takes "cosine" and .1.
         merge, images, encoder, cache, device: as in `propose`.
     """
     if contrast not in ("partners", "falcon"):
         raise InputError(f'`contrast` must be "partners" or "falcon"; got {contrast!r}')
-    if weights not in ("relative", "cosine"):
-        raise InputError(f'`weights` must be "relative" or "cosine"; got {weights!r}')
+    if weights not in ("share", "cosine"):
+        raise InputError(f'`weights` must be "share" or "cosine"; got {weights!r}')
     if min(count, top, longest) < 1:
         raise InputError(f"`count`, `top` and `longest` must be at least 1; got {count}, {top} and {longest}")
     held = (0.1 if weights == "cosine" else 1 / 3) if held is None else held
@@ -90,7 +89,8 @@ def caption_candidates(
     embeddings, notes = _embeddings(
         run, store, eyes, None if whole else sorted(set(used[used >= 0].tolist())), images, progress
     )
-    best, cosine = top_captions(embeddings, _texts(store, eyes, captions, progress), top)
+    best, cosines, shares = top_captions(embeddings, _texts(store, eyes, captions, progress), top)
+    weight = cosines if weights == "cosine" else shares
     activations = None
     if whole:
         rows = cached_rows(run, store, "target")
@@ -111,7 +111,7 @@ def caption_candidates(
             errors.append({"neuron": n, "name": names[n], "error": "it has no contrastive images", "reply": None})
             continue
         found = contrast_phrases(
-            positives, contrasts if contrastive else None, best, cosine, index, held=held, top=count, weights=weights
+            positives, contrasts if contrastive else None, best, weight, index, held=held, top=count
         )
         for place, (text, on, off) in enumerate(found):
             proposals.append(
@@ -137,7 +137,7 @@ def caption_candidates(
         "held": held,
         "notes": notes,
     }
-    return gather(proposals, errors, manifest, eyes if merge is not None else None, merge)
+    return gather(proposals, errors, manifest, eyes, merge)
 
 
 def _captions(run: Run, bank: CaptionBank) -> tuple[list[str], str]:
@@ -190,40 +190,3 @@ def _embeddings(
     if pictures.kind == "thumbnails":
         notes.append("images were embedded from the run's thumbnails (128 px), as the cache no longer holds their rows")
     return torch.from_numpy(out), notes
-
-
-def gather(
-    proposals: list[dict[str, Any]],
-    errors: list[dict[str, Any]],
-    manifest: dict[str, Any],
-    encoder: Encoder | None,
-    merge: float | None,
-) -> Candidates:
-    """Proposals as candidates: equal texts are one concept, and near-synonyms too where an encoder tells them.
-
-    Of texts that count as one, that with the most proposals stays (ties: the first proposed).
-    """
-    times: dict[str, int] = {}
-    for p in proposals:
-        times[p["text"]] = times.get(p["text"], 0) + 1
-    order = sorted(times, key=lambda text: -times[text])
-    concept, cosine = {text: text for text in order}, dict.fromkeys(order, 1.0)
-    if encoder is not None and merge is not None and len(order) > 1:
-        counts_as, near = merge_near(encoder.texts(order), merge)
-        for i, text in enumerate(order):
-            concept[text], cosine[text] = order[int(counts_as[i])], float(near[i])
-    provenance = [
-        {
-            "concept": concept[p["text"]],
-            "cosine": None if concept[p["text"]] == p["text"] else round(cosine[p["text"]], 4),
-            **p,
-        }
-        for p in proposals
-    ]
-    merged = sum(concept[text] != text for text in order)
-    manifest = {
-        **manifest,
-        "merge": {"threshold": merge, "encoder": encoder.name if encoder is not None else None, "merged": merged},
-        "neurons": {"answered": len({p["neuron"] for p in proposals}), "failed": len(errors)},
-    }
-    return Candidates(list(dict.fromkeys(p["concept"] for p in provenance)), provenance, errors, manifest)

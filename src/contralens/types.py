@@ -65,7 +65,10 @@ class Images(Protocol):
 
 @runtime_checkable
 class Extractor(Protocol):
-    """What turns images into rows of numbers; a `Target` and an `Encoder` are both one, so one decode serves both."""
+    """What turns images into rows of numbers; a `Target` and an `Encoder` are both one, so one decode serves both.
+
+    One whose rows are mostly zeros may set `sparse = True`: its rows are then stored without them.
+    """
 
     name: str
     """As the user wrote it, e.g. "torchvision:resnet50"."""

@@ -134,6 +134,30 @@ def verdict_table(
     return pa.Table.from_pylist(rows, schema=VERDICTS)
 
 
+def abstain(labels: pa.Table, neurons: Sequence[int], chances: Mapping[str, Chance], fdr: float) -> pa.Table:
+    """The label table of a run with each label's false-discovery rate, and without those that do not beat chance.
+
+    Args:
+        labels: `Run.labels`.
+        neurons: the neuron of each row of the `chances`.
+        chances: per scorer.
+        fdr: the rate up to which labels are kept. Above it the status is "chance" and the label and score are null;
+            `concepts` and `scores` stay, so that what was turned down can be seen.
+
+    Returns:
+        `labels` with a last column "fdr" (null where nothing was told).
+    """
+    places = {n: row for row, n in enumerate(neurons)}
+    rows = labels.to_pylist()
+    for row in rows:
+        at, told = places.get(row["neuron"]), chances.get(row["scorer"])
+        rate = float(told.q[at]) if told is not None and at is not None else float("nan")
+        row["fdr"] = rate if rate == rate else None
+        if row["label"] is not None and row["fdr"] is not None and rate > fdr:
+            row |= {"status": "chance", "label": None, "score": None}
+    return pa.Table.from_pylist(rows, schema=labels.schema.append(pa.field("fdr", pa.float64())))
+
+
 def abstained(table: pa.Table) -> dict[str, int]:
     """Scorer -> labels that do not beat chance."""
     scorers = np.array(table["scorer"].to_pylist())

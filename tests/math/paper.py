@@ -43,7 +43,9 @@ def exemplars(activations, embeddings, k, neurons=None, reuse=True, exclude=None
 
 
 def unit(v):
-    return v / math.sqrt(math.fsum(v * v))
+    """Length 1; NaN where nothing but rounding errors is left."""
+    length = math.sqrt(math.fsum(v * v))
+    return v / length if length > 1e-6 else v * math.nan
 
 
 def _shares(activations):
@@ -63,7 +65,7 @@ def concept(x, e, n, gamma=None):
     ranks = _there(x, n)
     if not ranks:
         return None
-    w = [1.0] * len(ranks) if gamma is None else _shares([x.activations[n, r] for r in ranks])
+    w = _shares([1.0 if gamma is None else x.activations[n, r] for r in ranks])
     total = np.zeros(e.shape[1])
     for share, r in zip(w, ranks, strict=True):
         residual = e[int(x.positives[n, r])].copy()

@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 
 from contralens.checks import InputError
 from contralens.models import encoders
+from contralens.models.encoder_base import patient_only_if_reachable
 from contralens.models.encoders import (
     ENCODERS,
     TEMPLATES,
@@ -141,7 +142,10 @@ def test_a_device_that_is_not_there():
 def test_installed_packages_add_schemes(monkeypatch):
     point = EntryPoint("letters", f"{__name__}:load_letters", "contralens.encoders")
     taken = EntryPoint("hf", f"{__name__}:load_letters", "contralens.encoders")
-    monkeypatch.setattr(encoders, "entry_points", lambda group: [point, taken])
+    broken = EntryPoint("broken", "contralens_no_such_package:load", "contralens.encoders")
+    monkeypatch.setattr(encoders, "entry_points", lambda group: [point, taken, broken])
+    with pytest.raises(InputError, match="contralens_no_such_package:load cannot be imported"):
+        encoder("broken:x")
     monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
     made = encoder("letters:abc")
     assert made.name == "letters:abc"
@@ -163,11 +167,11 @@ def test_a_hub_without_an_address_is_not_waited_for(monkeypatch):
     monkeypatch.setattr(constants, "ENDPOINT", "https://hub.invalid")  # never resolves (RFC 2606)
     for variable in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(variable, raising=False)
-    with encoders.patient_only_if_reachable():
+    with patient_only_if_reachable():
         assert constants.HF_HUB_OFFLINE
     assert not constants.HF_HUB_OFFLINE
     monkeypatch.setattr(constants, "ENDPOINT", "https://localhost:1")
-    with encoders.patient_only_if_reachable():
+    with patient_only_if_reachable():
         assert not constants.HF_HUB_OFFLINE
 
 

@@ -136,10 +136,11 @@ def test_contrast_helps_on_real_photographs(tmp_path):
     script = Path(__file__).resolve().parents[2] / "benchmarks" / "offline_real.py"
     out = tmp_path / "out.json"
     subprocess.run(
-        [sys.executable, str(script), str(SAMPLES), "--cache", str(tmp_path), "--k", "5", "--json", str(out)],
+        [sys.executable, str(script), str(SAMPLES), "--k", "5", "30", "--json", str(out)],
         check=True,
         timeout=1200,
     )
     rows = {(r["scorer"], r["k"]): r for r in json.loads(out.read_text())["results"]}
-    assert rows["csp:gamma=1", 5]["top1"] > rows["semanticlens", 5]["top1"]
+    for k in (5, 30):  # .71 against .45, and .56 against .17, when written
+        assert rows["csp:gamma=1", k]["top1"] > rows["semanticlens", k]["top1"] + 0.1
     assert all(r["top1"] > 50 * r["chance_top1"] for r in rows.values())

@@ -82,7 +82,7 @@ class Evaluation:
         with whole_folder(run / "evaluation") as folder:
             for name in TABLES:
                 pq.write_table(getattr(self, name), folder / f"{name}.parquet")
-            text = json.dumps(self.manifest, indent=2, ensure_ascii=False) + "\n"
+            text = json.dumps(plain(self.manifest), indent=2, ensure_ascii=False) + "\n"
             (folder / "manifest.json").write_text(text, encoding="utf-8")
         return replace(self, path=run / "evaluation")
 
@@ -115,3 +115,16 @@ def values_table(
         for metric, value in metrics.items()
     ]
     return pa.concat_tables([t.cast(VALUES) for t in tables]) if tables else VALUES.empty_table()
+
+
+def plain(value: Any) -> Any:
+    """NaN and infinities as None, since JSON has no word for them.
+
+    >>> plain({"mean": float("nan"), "all": [1.0]})
+    {'mean': None, 'all': [1.0]}
+    """
+    if isinstance(value, dict):
+        return {key: plain(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -119,7 +119,7 @@ def crop_to(image: Image.Image, heat: Heat, share: float = 0.5, least: float = 1
 
 
 def mask_to(image: Image.Image, heat: Heat, share: float = 0.5) -> Image.Image:
-    """The image with what is below `share` of the peak greyed out, with a soft border."""
+    """The image with all greyed out that is not near a place with at least `share` of the peak; the border is soft."""
     if heat.values.max() <= 0:
         return image
     left, top, right, bottom = (round(v) for v in heat.box)
@@ -127,7 +127,9 @@ def mask_to(image: Image.Image, heat: Heat, share: float = 0.5) -> Image.Image:
     upsampled = Image.fromarray(level).resize((max(1, right - left), max(1, bottom - top)), Image.Resampling.BILINEAR)
     stencil = Image.new("L", image.size, 0)
     stencil.paste(Image.fromarray(((np.asarray(upsampled) >= share) * 255).astype(np.uint8)), (left, top))
-    stencil = ImageChops.lighter(stencil, stencil.filter(ImageFilter.GaussianBlur(max(image.size) / 64)))
+    near = max(image.size) / 24
+    grown = stencil.filter(ImageFilter.GaussianBlur(near)).point(lambda v: 255 if v > 32 else 0)
+    stencil = ImageChops.lighter(grown, grown.filter(ImageFilter.GaussianBlur(near / 3)))
     return Image.composite(image, Image.new("RGB", image.size, (128, 128, 128)), stencil)
 
 

@@ -176,7 +176,7 @@ def parse_reply(text: str, count: int, words: int) -> list[str]:
     body = re.sub(r"\A\s*<think>.*?</think>", "", text, flags=re.DOTALL).strip()
     fenced = re.fullmatch(r"```(?:json|JSON)?[ \t]*\n?(.*?)\n?```", body, flags=re.DOTALL)
     try:
-        value = json.loads(fenced[1] if fenced else body)
+        value = json.loads(fenced[1] if fenced else body, strict=False)  # a raw tab in a text is no harm
     except (ValueError, RecursionError):
         raise ReplyError("it is empty" if not body else "it is not JSON") from None
     if not isinstance(value, dict) or set(value) != {"concepts"}:

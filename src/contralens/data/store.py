@@ -47,6 +47,8 @@ class Table:
         self._tiles: list[Path] = []
         self._place: dict[str, tuple[int, int]] = {}
         self.skipped: dict[str, str] = {}
+        """Why there is no row, by fingerprint, where that lasts; a reason that lies in the machine is not kept."""
+        self._checked: set[tuple[int, str]] = set()
         self.sparse = False
         """Whether its rows are kept without their zeros."""
         sweep(folder)
@@ -147,16 +149,17 @@ class Table:
         self.skipped.update(skipped)
 
     def _load(self, tile: int, *names: str) -> dict[str, np.ndarray]:
-        """The arrays of a tile, all or those named, checked."""
+        """The arrays of a tile, all or those named; each is checked when it is first read."""
         path = self._tiles[tile]
         with safe_open(path, "np") as f:
             expected = json.loads(f.metadata()["crc32"])
             arrays = {name: f.get_tensor(name) for name in names or f.keys()}
-        if {name: _checksum(array) for name, array in arrays.items()} != {
-            n: expected.get(n) for n in names or expected
-        }:
-            _set_aside(path)
-            raise InputError(f"cached tile {path} was damaged on disk and is set aside; run the same command again")
+        for name in names or expected:
+            if (tile, name) not in self._checked:
+                if name not in arrays or _checksum(arrays[name]) != expected.get(name):
+                    _set_aside(path)
+                    raise InputError(f"cached tile {path} was damaged on disk and is set aside; run the command again")
+                self._checked.add((tile, name))
         return arrays
 
 

@@ -24,16 +24,21 @@ from contralens.explorer.pages import NotThere, dumps
 from contralens.explorer.search import LARGEST_UPLOAD, Finder, Unavailable
 from contralens.explorer.shelf import NotReadable, Shelf
 
-KINDS = {".html": "text/html; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8",
-         ".svg": "image/svg+xml"}  # fmt: skip
+KINDS = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
 FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
 NEVER = {"cache-control": "no-store"}
 MOST_PICTURES = 400
 LARGEST_NOTE = 32 << 10
 ERRORS: dict[int | str, dict[str, Any]] = {
-    code: {"model": shapes.Gone, "description": what}
-    for code, what in ((404, "No such run, neuron or picture."), (422, "What was asked for makes no sense."), (503, "The run cannot be read now, or search is off."))
-}  # fmt: skip
+    404: {"model": shapes.Gone, "description": "No such run, neuron or picture."},
+    422: {"model": shapes.Gone, "description": "What was asked for makes no sense."},
+    503: {"model": shapes.Gone, "description": "The run cannot be read now, or search is off."},
+}
 
 
 class TooLarge(InputError):
@@ -88,7 +93,7 @@ def create_app(
     _searching(app, shelf, search)
     _noting(app, shelf)
     _pages(app)
-    app.add_middleware(Guard, host=host, token=token)  # type: ignore[arg-type]
+    app.add_middleware(Guard, host=host, token=token)
     return app
 
 
@@ -124,6 +129,7 @@ def _errors(app: FastAPI) -> None:
 
 Gamma = Annotated[float | None, Query(ge=0, le=1, description="0: positives alone; 1: all shared with contrasts gone.")]
 Most = Annotated[int, Query(ge=1, le=1000)]
+Within = Annotated[list[str] | None, Query(description="COLUMN:LOW:HIGH, repeatable; a bound may be empty.")]
 
 
 def _browsing(app: FastAPI, shelf: Shelf, search: Finder) -> None:
@@ -151,7 +157,7 @@ def _browsing(app: FastAPI, shelf: Shelf, search: Finder) -> None:
         status: str | None = None,
         sort: str = "neuron",
         descending: bool = False,
-        within: Annotated[list[str] | None, Query(description="COLUMN:LOW:HIGH, repeatable; a bound may be empty.")] = None,
+        within: Within = None,
         offset: Annotated[int, Query(ge=0)] = 0,
         limit: Most = 100,
     ) -> Response:  # fmt: skip
@@ -236,10 +242,10 @@ def _noting(app: FastAPI, shelf: Shelf) -> None:
 
         def write() -> shapes.Note:
             opened = shelf.run(run)
-            found = opened.query("SELECT name FROM neurons WHERE neuron = ?", [new.neuron]) if abs(new.neuron) < 2**31 else []  # fmt: skip
-            if not found:
+            name = pages.named(opened, [new.neuron]).get(new.neuron, (None,))[0]
+            if name is None:
                 raise NotThere(f"run {run} has no neuron {new.neuron}")
-            return shelf.notebooks[run].add(new.neuron, str(found[0][0]), new.kind, new.text)
+            return shelf.notebooks[run].add(new.neuron, name, new.kind, new.text)
 
         return _json(await run_in_threadpool(write))
 

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -111,7 +111,7 @@ class Guard:
         given = [value for key, value in query if key == "token"]
         if given and self._right(given[0]):
             rest = urlencode([(k, v) for k, v in query if k != "token"])
-            path = "/" + str(scope["path"]).lstrip("/")
+            path = "/" + quote(str(scope["path"]).lstrip("/"))
             if scope["method"] == "GET" and not path.startswith("/api/"):
                 where = (path + (f"?{rest}" if rest else "")).encode("ascii", "ignore")
                 cookie = f"{self.cookie}={given[0]}; Path=/; HttpOnly; SameSite=Strict".encode()

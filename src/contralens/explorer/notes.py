@@ -7,7 +7,6 @@ label; or {"id", "time", "kind": "remove", "of"} that takes an earlier one back.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import secrets
@@ -19,9 +18,16 @@ from typing import Any
 from contralens.checks import InputError
 from contralens.explorer import shapes
 
+try:
+    import fcntl
+except ImportError:  # Windows: one explorer at a time writes notes
+    fcntl = None  # type: ignore[assignment]
+
 KINDS = ("note", "tag", "label")
 LONGEST = {"note": 4000, "tag": 60, "label": 200}
 LARGEST = 64 << 20
+PLAIN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+"""Neither through a link nor waiting for a pipe."""
 
 
 class Notebook:
@@ -92,7 +98,7 @@ class Notebook:
 
     def _bytes(self) -> bytes:
         try:
-            handle = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            handle = os.open(self.path, os.O_RDONLY | PLAIN)
         except FileNotFoundError:
             return b""
         with os.fdopen(handle, "rb") as file:
@@ -102,12 +108,13 @@ class Notebook:
         if not self.writable:
             raise InputError("this explorer is read-only; start it without --read-only to take notes")
         line = json.dumps(entry, ensure_ascii=False).encode() + b"\n"
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | PLAIN
         with self._lock:
             try:
                 handle = os.open(self.path, flags, 0o600)
                 with os.fdopen(handle, "r+b", buffering=0) as file:
-                    fcntl.flock(file, fcntl.LOCK_EX)
+                    if fcntl is not None:
+                        fcntl.flock(file, fcntl.LOCK_EX)
                     end = file.seek(0, os.SEEK_END)
                     if end + len(line) > LARGEST:
                         raise InputError(f"{self.path} is full ({LARGEST >> 20} MB)")

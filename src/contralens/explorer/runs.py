@@ -81,7 +81,7 @@ class OpenRun:
             self.missing.append({"what": "the gamma slider, neighbours, the map and search", "why": str(e)})
         self.gamma = _gamma(self.primary)
         self.cache: dict[str, Any] = {}
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()
 
     def close(self) -> None:
         self.db.close()

@@ -144,17 +144,19 @@ class Rows:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows: slice) -> Floats:
+    def __getitem__(self, places: slice) -> Floats:
         """Rows of a slice, float32."""
-        first, last, _ = rows.indices(len(self))
+        first, last, _ = places.indices(len(self))
         size = self._kind.itemsize * self.shape[1]
         data = os.pread(self._file.fileno(), max(0, last - first) * size, self._start + first * size)
         if len(data) != max(0, last - first) * size:
             raise InputError(f"{self._path} is cut off; write the run again")
-        return np.frombuffer(data, self._kind).reshape(-1, self.shape[1]).astype(np.float32)
+        rows = np.frombuffer(data, self._kind).reshape(-1, self.shape[1])
+        return np.asarray(rows, np.float32)
 
     def row(self, at: int) -> Floats:
-        return self[at : at + 1][0]
+        row: Floats = self[at : at + 1][0]
+        return row
 
 
 def _arrays(path: Path) -> dict[str, Rows]:

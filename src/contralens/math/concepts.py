@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -87,8 +87,14 @@ def _sentences(caption: str) -> list[str]:
     return re.split(r"[.;:!?()\n]+|, (?=(?:and|with|on|in) )", caption)
 
 
-def top_captions(embeddings: Any, captions: Any, top: int = 5) -> tuple[Tensor, Tensor]:
-    """The `top` captions of each image by cosine: indices and cosines (I,top), from unit rows (I,D) and (M,D)."""
+def top_captions(embeddings: Any, captions: Any, top: int = 5) -> tuple[Tensor, Tensor, Tensor]:
+    """The `top` captions of each image by cosine, from unit rows (I,D) and (M,D).
+
+    Returns:
+        Indices (I,top), cosines (I,top), and shares (I,top): (cosine - average) / (best - average), where the average
+        is that of the image over all captions. A share is 1 for the image's best caption and 0 for one that suits it no
+        better than any, whatever the encoder's range of cosines.
+    """
     e, c = matrix(embeddings, "embeddings"), matrix(captions, "captions")
     if e.shape[1] != c.shape[1]:
         raise InputError(f"`embeddings` and `captions` must be of one width; got {e.shape[1]} and {c.shape[1]}")
@@ -98,30 +104,22 @@ def top_captions(embeddings: Any, captions: Any, top: int = 5) -> tuple[Tensor, 
     for block in blocks(e.shape[0], c.shape[0] * e.element_size()):
         best = (e[block] @ c.T).sort(dim=1, descending=True, stable=True)
         indices[block], cosines[block] = best.indices[:, :top], best.values[:, :top]
-    return indices, cosines
+    average = (e @ c.mean(0))[:, None]
+    shares = ((cosines - average) / (cosines[:, :1] - average).clamp_min(1e-9)).clamp(0.0, 1.0)
+    return indices, cosines, shares
 
 
-def phrase_scores(
-    images: Tensor,
-    captions: Tensor,
-    cosines: Tensor,
-    index: Phrases,
-    weights: Literal["relative", "cosine"] = "relative",
-) -> tuple[Tensor, Tensor]:
+def phrase_scores(images: Tensor, captions: Tensor, weights: Tensor, index: Phrases) -> tuple[Tensor, Tensor]:
     """How far each phrase holds on a set of images: ids (P') and scores (P'), for the phrases that occur at all.
 
     score(w, S) = mean over images i in S of max over the captions m of i that hold w of weight(i,m)
 
-    weight is the cosine of image and caption (FALCON), or "relative" to the image's best caption, so that a score is a
-    share between 0 and 1 with any encoder. `images` (K) are rows of `captions` and `cosines` (I,top); -1 is skipped.
+    `images` (K) are rows of `captions` and `weights` (I,top); -1 is skipped. FALCON's weight is the cosine.
     """
     images = images[images >= 0]
     if len(images) == 0:
         return torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.float64)
-    weight = cosines[images].double()
-    if weights == "relative":
-        weight = (weight / weight[:, :1].clamp_min(1e-9)).clamp(0.0, 1.0)
-    rows = captions[images]
+    weight, rows = weights[images].double(), captions[images]
     sizes = (index.starts[rows + 1] - index.starts[rows]).reshape(-1)
     total = int(sizes.sum())
     offsets = torch.arange(total) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
@@ -137,29 +135,27 @@ def contrast_phrases(
     positives: Tensor,
     contrasts: Tensor | None,
     captions: Tensor,
-    cosines: Tensor,
+    weights: Tensor,
     index: Phrases,
     *,
     held: float = 1 / 3,
     top: int = 8,
-    weights: Literal["relative", "cosine"] = "relative",
 ) -> list[tuple[str, float, float]]:
     """A neuron's words and phrases: (text, score on positives, score on partners), best first.
 
     Ranked by the score on positives minus that on partners, ties by the shorter phrase. Dropped are those that hold on
-    the partners too (score of at least `held`; with weights="cosine" FALCON's value is .1, which is about a third of
-    the cosine of a good caption under CLIP), and phrases of several words inside a longer one that holds just as far on
-    the positives. Without `contrasts` the positives alone decide.
+    the partners too (a score of at least `held`: a third where `weights` are shares; FALCON takes .1 with cosines,
+    about a third of the cosine of a good caption under CLIP), and phrases of several words inside a longer one that
+    holds just as far on the positives. Without `contrasts` the positives alone decide.
     """
-    ids, score = phrase_scores(positives, captions, cosines, index, weights)
+    ids, score = phrase_scores(positives, captions, weights, index)
     other = torch.zeros(len(index.texts), dtype=torch.float64)
     if contrasts is not None:
-        theirs, value = phrase_scores(contrasts, captions, cosines, index, weights)
+        theirs, value = phrase_scores(contrasts, captions, weights, index)
         other[theirs] = value
     known = dict(zip(ids.tolist(), score.tolist(), strict=True))
-    against = other[ids].tolist()
     rows = []
-    for phrase, on, off in zip(ids.tolist(), score.tolist(), against, strict=True):
+    for phrase, on, off in zip(ids.tolist(), score.tolist(), other[ids].tolist(), strict=True):
         if contrasts is not None and off >= held:
             continue
         words = int(index.lengths[phrase])

@@ -12,13 +12,14 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from contralens.checks import InputError, nearest
 from contralens.math.tensors import blocks, combine, matrix
 from contralens.types import Exemplars
 
 Scorer = Callable[..., Tensor]
+NOTHING = 1e-6
+"""A mean of unit vectors no longer than this is rounding errors."""
 
 
 def weights(exemplars: Exemplars) -> Tensor:
@@ -45,15 +46,23 @@ def concept_vectors(exemplars: Exemplars, embeddings: Any, gamma: float | None =
     """Each neuron as a unit vector (N,D) in the encoder's space.
 
     `gamma=None`: the plain mean of the positives (SemanticLens). Otherwise the activation-weighted mean of the
-    residuals r[p] = e[p] - gamma s[p] e[q(p)] (CSP); a positive without a contrast keeps its whole embedding.
+    residuals r[p] = e[p] - gamma s[p] e[q(p)] (CSP); a positive without a contrast keeps its whole embedding. NaN where
+    nothing is left, as when every positive's contrast is a copy of it.
     """
     if gamma is None:
         e = matrix(embeddings, "embeddings")
-        return normalize(combine(e, exemplars.positives, (exemplars.positives >= 0).to(e.dtype)), dim=1)
+        w = (exemplars.positives >= 0).to(e.dtype)
+        return _unit(combine(e, exemplars.positives, w / w.sum(1, keepdim=True).clamp_min(1.0)))
     if not 0.0 <= gamma <= 1.0:
         raise InputError(f"`gamma` must lie between 0 and 1; got {gamma}")
     first, second = contrast_parts(exemplars, embeddings)
-    return normalize(first - gamma * second, dim=1)
+    return _unit(first - gamma * second)
+
+
+def _unit(v: Tensor) -> Tensor:
+    """Rows of length 1. A row that is no longer than rounding errors points nowhere: NaN, and so no label."""
+    length = v.norm(dim=1, keepdim=True)
+    return (v / length).masked_fill(length < NOTHING, torch.nan)
 
 
 def semanticlens(exemplars: Exemplars, embeddings: Any, texts: Any) -> Tensor:
@@ -126,10 +135,9 @@ def clip_dissect(
     usable = rows.isfinite().all(1)
     for block in blocks(len(t), (len(rows) + 3 * len(positives)) * e.element_size()):
         probability = torch.exp(temperature * (rows @ t[block].T) - log_sum[:, None])
-        likelihood = torch.zeros(len(positives), probability.shape[1], dtype=e.dtype)
-        for rank in range(k):
-            terms = torch.log(1 + p[rank] * (probability[row[:, rank]] - 1) + 1e-7)
-            likelihood += torch.where(there[:, rank, None], terms, 0.0)
+        likelihood = torch.empty(len(positives), probability.shape[1], dtype=e.dtype)
+        for some in blocks(len(positives), 8 * probability.shape[1] * e.element_size(), budget=2**22):
+            likelihood[some] = _log_likelihood(probability, row[some], there[some], p)
         if prior == "images":
             average = probability[usable].mean(0)
             base = sum(torch.log(1 + p_r * (average - 1) + 1e-7) for p_r in p)
@@ -138,6 +146,21 @@ def clip_dissect(
             base = torch.logsumexp(scored, dim=0) - torch.log(torch.tensor(float(max(1, len(scored)))))
         out[:, block] = likelihood - weight * base
     return out.masked_fill(~there.any(1, keepdim=True), torch.nan)
+
+
+def _log_likelihood(probability: Tensor, row: Tensor, there: Tensor, p: list[float]) -> Tensor:
+    """sum_r log(1 + p_r (P[x_r,c] - 1) + 1e-7) of (U,C), (N,K) -> (N,C). One logarithm of five factors: none is below
+    1e-7, so their product cannot underflow."""
+    total = torch.zeros(len(row), probability.shape[1], dtype=probability.dtype)
+    for start in range(0, len(p), 5):
+        product = torch.ones_like(total)
+        for rank in range(start, min(start + 5, len(p))):
+            factor = probability.index_select(0, row[:, rank]).mul_(p[rank]).add_(1 - p[rank] + 1e-7)
+            if not bool(there[:, rank].all()):
+                factor[~there[:, rank]] = 1.0
+            product.mul_(factor)
+        total += product.log_()
+    return total
 
 
 def clip_dissect_csp(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
@@ -94,9 +95,11 @@ class SparseActivations:
         """The non-zero entries of a matrix, or a `torch.sparse_csr` tensor."""
         if isinstance(activations, Tensor) and activations.layout == torch.sparse_csr:
             a = activations.detach()
-        else:
-            a = matrix(activations, "activations").to_sparse_csr()
-        return cls(a.crow_indices(), a.col_indices(), a.values(), (a.shape[0], a.shape[1]))
+            return cls(a.crow_indices(), a.col_indices(), a.values(), (a.shape[0], a.shape[1]))
+        dense = matrix(activations, "activations")
+        image, neuron = dense.nonzero(as_tuple=True)
+        starts = torch.bincount(image + 1, minlength=len(dense) + 1).cumsum(0)
+        return cls(starts, neuron, dense[image, neuron], (dense.shape[0], dense.shape[1]))
 
     def blocks(self, neurons: Tensor | None = None, budget: int = BLOCK_BYTES) -> Iterator[tuple[int, Tensor]]:
         images, width = self.shape
@@ -126,8 +129,6 @@ def source(activations: Any) -> ActivationSource:
 
 def _wrap(values: Any) -> Tensor:
     """A numpy array as a tensor that shares its memory; read-only memory maps included (nothing here writes)."""
-    import warnings
-
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.as_tensor(values)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from contralens.checks import InputError, require
-from contralens.models.encoders import (
+from contralens.models.encoder_base import (
     RULE,
     BaseEncoder,
     digest,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from contralens.checks import InputError, nearest, require
-from contralens.models.encoders import (
+from contralens.models.encoder_base import (
     RULE,
     BaseEncoder,
     digest,

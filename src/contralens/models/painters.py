@@ -86,7 +86,7 @@ class DiffusersPainter:
         diffusers = require("diffusers", "generate")
         place = usable_device(device)
         dtype = torch.float16 if place.type == "cuda" else torch.float32
-        options: dict[str, Any] = {"torch_dtype": dtype}
+        options: dict[str, Any] = {"dtype": dtype}
         if os.environ.get("HF_HUB_OFFLINE") or os.path.isdir(model):
             options["local_files_only"] = True
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import io
 import json
 import threading
@@ -130,13 +131,15 @@ class HuggingFaceProposer:
 
     def _answers(self, requests: Sequence[Request]) -> list[Reply]:
         processor, model = self._processor, self._model
+        takes = inspect.signature(processor.apply_chat_template).parameters
+        padding: dict[str, Any] = {"padding": True}
         inputs = processor.apply_chat_template(
             [_conversation(request) for request in requests],
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
-            padding=True,
+            **({"processor_kwargs": padding} if "processor_kwargs" in takes else padding),
         )
         inputs = inputs.to(self.device, dtype=model.dtype)
         start = inputs["input_ids"].shape[1]

@@ -14,7 +14,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -97,15 +97,16 @@ class OpenAIProposer:
     def _ask(self, request: Request) -> Reply | ProposerError:
         openai = self._openai
         while True:
+            settings = self._settings(request)
             try:
-                reply = self._send(request)
+                reply = self._send(request, settings)
                 self._reached = True
                 return reply
             except ProposerError as e:
                 return self._error(str(e), charged=True)
             except (openai.BadRequestError, openai.UnprocessableEntityError) as e:
                 self._reached = True
-                if not self._drop(str(e)):
+                if not self._drop(str(e), settings):
                     return self._error(f"the server refused the question: {e.status_code} {_message(e)}")
             except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as e:
                 return self._error(
@@ -139,12 +140,12 @@ class OpenAIProposer:
     def _scrub(self, text: str) -> str:
         return text.replace(self._key, "[key]") if self._key else text
 
-    def _drop(self, complaint: str) -> bool:
-        """Leave out, from now on, a setting that the server does not know; False if there is none to leave out."""
+    def _drop(self, complaint: str, sent: Collection[str]) -> bool:
+        """Leave out, from now on, a setting of those sent that the server does not know; False if it names none."""
         complaint = complaint.lower().replace("json_schema", "response_format")
         with self._lock:
             for name in _DROPPABLE:
-                if name in complaint and name not in self._without:
+                if name in complaint and name in sent:
                     self._without.add(name)
                     return True
         return False
@@ -161,7 +162,7 @@ class OpenAIProposer:
         }
         return {name: value for name, value in settings.items() if name not in self._without}
 
-    def _send(self, request: Request) -> Reply:
+    def _send(self, request: Request, settings: dict[str, Any]) -> Reply:
         content = [
             {"type": "text", "text": part}
             if isinstance(part, str)
@@ -179,7 +180,7 @@ class OpenAIProposer:
             ]
         headers = {"Accept-Encoding": "identity", **({"Idempotency-Key": request.key} if request.key else {})}
         answer = self._client.chat.completions.with_streaming_response.create(
-            model=self.model, messages=messages, extra_headers=headers, **self._settings(request)
+            model=self.model, messages=messages, extra_headers=headers, **settings
         )
         body = bytearray()
         with answer as response:
@@ -200,7 +201,8 @@ class OpenAIProposer:
                 content = ""
             if not isinstance(content, str):
                 raise TypeError
-            usage = value.get("usage") or {}
+            usage = value.get("usage")
+            usage = usage if isinstance(usage, dict) else {}
             tokens = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
             served = value.get("model")
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):

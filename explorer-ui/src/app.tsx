@@ -1,0 +1,224 @@
+import { useEffect, useMemo, useRef, useState } from "react";
+import { format, type Page } from "./logic/route";
+import { About } from "./pages/About";
+import { Compare } from "./pages/Compare";
+import { Neuron } from "./pages/Neuron";
+import { NotesPage } from "./pages/Notes";
+import { Overview } from "./pages/Overview";
+import { Plane } from "./pages/Plane";
+import { Search } from "./pages/Search";
+import { Problem, Waiting } from "./parts/Bits";
+import { source } from "./source";
+import { go, indexOf, readTheme, setTheme, type Theme, useLoaded, useNotes, useRoute, type World, WorldContext } from "./state";
+import type { RunList } from "./types";
+
+const TABS: [Page, string][] = [
+  ["neurons", "Neurons"],
+  ["map", "Map"],
+  ["search", "Search"],
+  ["compare", "Compare"],
+  ["notes", "Notes"],
+  ["about", "About"],
+];
+
+export function App() {
+  const route = useRoute();
+  const list = useLoaded("runs", source.runs);
+  const known = list.data?.runs ?? [];
+  const info =
+    known.find((r) => r.key === route.run) ?? (route.run ? null : (known.find((r) => r.problem === null) ?? known[0] ?? null));
+  const usable = info && info.problem === null ? info : null;
+  const index = useLoaded(usable ? `${usable.key} ${usable.stamp}` : null, () => indexOf(usable!));
+  const notes = useNotes(usable?.key ?? null);
+  const [help, setHelp] = useState(false);
+  useShortcuts(() => setHelp(true));
+
+  const world = useMemo<World | null>(
+    () =>
+      list.data && usable && index.data
+        ? { list: list.data, info: usable, index: index.data, notes: notes.notes, noted: notes.noted, refreshNotes: notes.again }
+        : null,
+    [list.data, usable, index.data, notes.notes, notes.noted, notes.again],
+  );
+  const tab = TABS.find(([p]) => p === route.page)?.[1] ?? "Neuron";
+  useEffect(() => {
+    document.title = `${route.page === "neuron" ? `neuron ${route.neuron}` : tab} · ${usable?.title ?? "contralens"}`;
+  }, [route.page, route.neuron, tab, usable]);
+
+  // A run written again since the page was opened: its new stamp brings its new index.
+  const again = list.again;
+  useEffect(() => {
+    if (!source.live) return;
+    const look = () => document.visibilityState === "visible" && again();
+    document.addEventListener("visibilitychange", look);
+    return () => document.removeEventListener("visibilitychange", look);
+  }, [again]);
+
+  return (
+    <>
+      <a className="skip" href="#main" onClick={(e) => { e.preventDefault(); document.getElementById("main")?.focus(); }}>
+        Skip to the page
+      </a>
+      <header className="top">
+        <a className="brand" href={format({ run: info?.key ?? null, page: "neurons" })} aria-label="contralens, all neurons">
+          <img src="icon.svg" alt="" width="26" height="26" />
+          <span>contralens</span>
+        </a>
+        {list.data && <RunChoice list={list.data} chosen={info?.key ?? ""} page={route.page} />}
+        <nav aria-label="Pages">
+          {TABS.map(([page, title]) => (
+            <a
+              key={page}
+              href={format({ run: info?.key ?? null, page })}
+              aria-current={route.page === page || (page === "neurons" && route.page === "neuron") ? "page" : undefined}
+            >
+              {title}
+              {page === "notes" && notes.notes && notes.notes.notes.length > 0 && <sup>{notes.notes.notes.length}</sup>}
+            </a>
+          ))}
+        </nav>
+        <span className="tools">
+          <ThemeButton />
+          <button type="button" className="icon" onClick={() => setHelp(true)} aria-label="Keyboard shortcuts">
+            ?
+          </button>
+        </span>
+      </header>
+      <main id="main" tabIndex={-1}>
+        {list.error && <Problem title="No connection">{list.error}</Problem>}
+        {list.loading && <Waiting>Opening the runs…</Waiting>}
+        {list.data && !info && route.run && <Problem title="No such run">There is no run called {route.run} here.</Problem>}
+        {info?.problem && (
+          <Problem title={`${info.key} cannot be read now`}>
+            {info.problem}{" "}
+            <button type="button" onClick={list.again}>
+              Look again
+            </button>
+          </Problem>
+        )}
+        {index.error && <Problem>{index.error}</Problem>}
+        {index.loading && <Waiting>Reading the neurons…</Waiting>}
+        {world && (
+          <WorldContext value={world}>
+            <CurrentPage page={route.page} key={`${world.info.key} ${world.info.stamp}`} />
+          </WorldContext>
+        )}
+      </main>
+      <Help open={help} onClose={() => setHelp(false)} />
+    </>
+  );
+}
+
+function CurrentPage({ page }: { page: Page }) {
+  switch (page) {
+    case "neuron":
+      return <Neuron />;
+    case "map":
+      return <Plane />;
+    case "search":
+      return <Search />;
+    case "compare":
+      return <Compare />;
+    case "notes":
+      return <NotesPage />;
+    case "about":
+      return <About />;
+    default:
+      return <Overview />;
+  }
+}
+
+function RunChoice({ list, chosen, page }: { list: RunList; chosen: string; page: Page }) {
+  if (list.runs.length < 2) return <span className="run-name">{list.runs[0]?.title ?? ""}</span>;
+  return (
+    <select
+      className="run-choice"
+      aria-label="Run"
+      value={chosen}
+      onChange={(e) => go({ run: e.target.value, page: page === "neuron" ? "neurons" : page })}
+    >
+      {list.runs.map((r) => (
+        <option key={r.key} value={r.key}>
+          {r.problem ? `⚠ ${r.key}` : `${r.key}: ${r.title}`}
+        </option>
+      ))}
+    </select>
+  );
+}
+
+const NEXT: Record<Theme, Theme> = { auto: "dark", dark: "light", light: "auto" };
+
+function ThemeButton() {
+  const [theme, set] = useState(readTheme);
+  return (
+    <button
+      type="button"
+      className="icon"
+      aria-label={`Colours: ${theme}; change`}
+      title={`Colours: ${theme}`}
+      onClick={() => {
+        setTheme(NEXT[theme]);
+        set(NEXT[theme]);
+      }}
+    >
+      {theme === "auto" ? "◐" : theme === "dark" ? "●" : "○"}
+    </button>
+  );
+}
+
+function useShortcuts(help: () => void) {
+  const route = useRoute();
+  const latest = useRef(help);
+  latest.current = help;
+  useEffect(() => {
+    const onKey = (e: KeyboardEvent) => {
+      const target = e.target as HTMLElement;
+      const typing = target.closest("input, textarea, select, [contenteditable], dialog");
+      if (e.ctrlKey || e.metaKey || e.altKey || typing) return;
+      if (e.key === "/") {
+        e.preventDefault();
+        document.querySelector<HTMLElement>("[data-search]")?.focus();
+      } else if (e.key === "?") latest.current();
+      else if (/^[1-6]$/.test(e.key)) go({ run: route.run, page: TABS[Number(e.key) - 1]![0] });
+    };
+    window.addEventListener("keydown", onKey);
+    return () => window.removeEventListener("keydown", onKey);
+  }, [route.run]);
+}
+
+const KEYS: [string, string][] = [
+  ["/", "search or filter"],
+  ["← → ↑ ↓", "move in the grid; on a neuron's page ← and → lead to its neighbours in the list"],
+  ["Enter", "open the neuron"],
+  ["Esc", "back to the grid"],
+  ["c", "show contrasts instead of positives, and back"],
+  ["g", "to the gamma slider of a neuron"],
+  ["n", "write a note"],
+  ["1 … 6", "the pages above"],
+  ["?", "this list"],
+];
+
+function Help({ open, onClose }: { open: boolean; onClose: () => void }) {
+  const dialog = useRef<HTMLDialogElement>(null);
+  useEffect(() => {
+    if (open && !dialog.current?.open) dialog.current?.showModal();
+  }, [open]);
+  return (
+    <dialog ref={dialog} onClose={onClose} aria-labelledby="help-title">
+      <h2 id="help-title">Keyboard</h2>
+      <dl className="keys">
+        {KEYS.map(([key, what]) => (
+          <div key={key}>
+            <dt>
+              <kbd>{key}</kbd>
+            </dt>
+            <dd>{what}</dd>
+          </div>
+        ))}
+      </dl>
+      <form method="dialog">
+        <button>Close</button>
+      </form>
+    </dialog>
+  );
+}

@@ -1,0 +1,15 @@
+import { StrictMode } from "react";
+import { createRoot } from "react-dom/client";
+import { App } from "./app";
+import { readTheme, setTheme } from "./state";
+import "./style/base.css";
+import "./style/overview.css";
+import "./style/neuron.css";
+import "./style/pages.css";
+
+setTheme(readTheme());
+createRoot(document.getElementById("root")!).render(
+  <StrictMode>
+    <App />
+  </StrictMode>,
+);

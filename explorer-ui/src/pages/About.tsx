@@ -1,0 +1,109 @@
+import { source } from "../source";
+import { useLoaded, useWorld } from "../state";
+
+interface OpenApi {
+  paths: Record<string, Record<string, { summary?: string }>>;
+}
+
+/** What the run was made with, what it lacks, and the JSON behind the pages. */
+export function About() {
+  const { info, list, index } = useWorld();
+  const why = source.live ? list.encoder : "this is an export";
+  return (
+    <div className="about">
+      <h1>{info.title}</h1>
+      <p className="lead">
+        {index.neuron.length} neurons, labels by {index.scorers.map((s) => s.scorer).join(", ")}. Shown by contralens {list.version}.
+      </p>
+      {(info.missing.length > 0 || why) && (
+        <section>
+          <h2>What is missing</h2>
+          <ul>
+            {why && (
+              <li>
+                <b>search by words or by a picture</b>: {why}
+              </li>
+            )}
+            {info.missing.map((m) => (
+              <li key={m.what}>
+                <b>{m.what}</b>: {m.why}
+              </li>
+            ))}
+          </ul>
+        </section>
+      )}
+      <section>
+        <h2>How the labels were made</h2>
+        <Tree value={info.manifest ?? {}} />
+      </section>
+      {source.live && <Api run={info.key} />}
+    </div>
+  );
+}
+
+function Tree({ value }: { value: unknown }) {
+  if (Array.isArray(value)) {
+    if (!value.length) return <span className="soft">none</span>;
+    if (value.every((v) => typeof v !== "object" || v === null)) return <span>{value.map(String).join(", ")}</span>;
+    return (
+      <ul>
+        {value.slice(0, 50).map((v, i) => (
+          <li key={i}>
+            <Tree value={v} />
+          </li>
+        ))}
+        {value.length > 50 && <li>and {value.length - 50} more</li>}
+      </ul>
+    );
+  }
+  if (typeof value === "object" && value !== null) {
+    const entries = Object.entries(value);
+    if (!entries.length) return <span className="soft">none</span>;
+    return (
+      <dl className="tree">
+        {entries.map(([key, inner]) => (
+          <div key={key}>
+            <dt>{key.replaceAll("_", " ")}</dt>
+            <dd>
+              <Tree value={inner} />
+            </dd>
+          </div>
+        ))}
+      </dl>
+    );
+  }
+  return <span className="mono">{value === null ? "–" : String(value)}</span>;
+}
+
+function Api({ run }: { run: string }) {
+  const api = useLoaded("openapi", async () => (await (await fetch("openapi.json")).json()) as OpenApi);
+  if (!api.data) return null;
+  return (
+    <section>
+      <h2>The same as JSON</h2>
+      <p>
+        Every page has a JSON twin; <a href="openapi.json">openapi.json</a> describes them all.
+      </p>
+      <dl className="api">
+        {Object.entries(api.data.paths).flatMap(([path, methods]) =>
+          Object.entries(methods).map(([method, about]) => {
+            const filled = path.replace("{run}", encodeURIComponent(run));
+            return (
+              <div key={`${method} ${path}`}>
+                <dt>
+                  <code>{method.toUpperCase()}</code>{" "}
+                  {method === "get" && !filled.includes("{") && !/search|compare|pictures/.test(filled) ? (
+                    <a href={filled.slice(1)}>{filled}</a>
+                  ) : (
+                    <code>{filled}</code>
+                  )}
+                </dt>
+                <dd>{about.summary}</dd>
+              </div>
+            );
+          }),
+        )}
+      </dl>
+    </section>
+  );
+}

@@ -1,0 +1,180 @@
+import { useEffect } from "react";
+import { Bar, Problem, Status, useNeuronLink, Waiting } from "../parts/Bits";
+import { CopyMenu } from "../parts/Copy";
+import { ActivationHistogram, Evaluation, FigureList, Records } from "../parts/Figures";
+import { GammaPanel } from "../parts/GammaPanel";
+import { NotePanel } from "../parts/NoteList";
+import { Pairs } from "../parts/Pairs";
+import { Picture } from "../parts/Picture";
+import { short } from "../logic/select";
+import { format } from "../logic/route";
+import { source } from "../source";
+import { go, useLoaded, useRoute, useWorld } from "../state";
+import type { Detail, ScorerLabels } from "../types";
+import { trail } from "./Overview";
+
+/** One neuron with its evidence. */
+export function Neuron() {
+  const route = useRoute();
+  const { info } = useWorld();
+  const neuron = route.neuron ?? 0;
+  const { data, error, again } = useLoaded(`${info.key} ${info.stamp} ${neuron}`, () => source.detail(info.key, neuron));
+  useEffect(() => {
+    if (trail.run !== info.key || !location.hash.includes("gamma=")) window.scrollTo(0, 0);
+  }, [neuron]);
+  if (error)
+    return (
+      <Problem>
+        {error} <button type="button" onClick={again}>Try again</button>
+      </Problem>
+    );
+  if (!data) return <Waiting>Fetching the evidence…</Waiting>;
+  return <Evidence detail={data} />;
+}
+
+function Evidence({ detail }: { detail: Detail }) {
+  const { info, index, noted } = useWorld();
+  const link = useNeuronLink();
+  const listed = trail.run === info.key ? trail.neurons : index.neuron;
+  const at = listed.indexOf(detail.neuron);
+  const previous = at < 0 ? detail.previous : (listed[at - 1] ?? null);
+  const next = at < 0 ? detail.next : (listed[at + 1] ?? null);
+  const up = trail.run === info.key && trail.hash ? trail.hash : format({ run: info.key, page: "neurons" });
+  const primary = detail.labels.find((l) => l.scorer === index.primary) ?? detail.labels[detail.labels.length - 1];
+  const own = noted.get(detail.neuron)?.findLast((n) => n.kind === "label")?.text;
+  trail.at = detail.neuron;
+
+  useEffect(() => {
+    const onKey = (e: KeyboardEvent) => {
+      const target = e.target as HTMLElement;
+      if (target.closest("input, textarea, select, dialog") || e.ctrlKey || e.metaKey || e.altKey) return;
+      const move = (n: number | null) => n !== null && go({ run: info.key, page: "neuron", neuron: n });
+      if (e.key === "ArrowLeft") move(previous);
+      else if (e.key === "ArrowRight") move(next);
+      else if (e.key === "Escape") location.hash = up;
+      else if (e.key === "g" || e.key === "n") {
+        e.preventDefault();
+        document.querySelector<HTMLElement>(e.key === "g" ? "[data-gamma]" : "[data-note]")?.focus();
+      }
+    };
+    window.addEventListener("keydown", onKey);
+    return () => window.removeEventListener("keydown", onKey);
+  }, [previous, next, up, info.key]);
+
+  const twin = source.twin(`api/runs/${encodeURIComponent(info.key)}/neurons/${detail.neuron}`);
+  return (
+    <article className="neuron">
+      <header className="neuron-head">
+        <nav aria-label="Neurons around">
+          <a href={up}>↑ all neurons</a>
+          {previous !== null && <a href={link(previous)} rel="prev">← before</a>}
+          {next !== null && <a href={link(next)} rel="next">next →</a>}
+        </nav>
+        <p className="mono name">
+          {detail.name} <Status status={detail.status} />
+        </p>
+        <h1>{own ?? primary?.label ?? "no label"}</h1>
+        {own !== undefined && <p className="soft">corrected by hand; {primary?.scorer} says {primary?.label ?? "nothing"}</p>}
+        <div className="head-line">
+          <FigureList figures={{ score: primary?.score ?? null, ...detail.figures }} />
+          <span className="actions">
+            <CopyMenu detail={detail} />
+            {twin && <a className="button" href={twin}>JSON</a>}
+          </span>
+        </div>
+      </header>
+      <Pairs detail={detail} />
+      <div className="panels">
+        <LabelsPanel labels={detail.labels} primary={index.primary} />
+        {detail.gamma && <GammaPanel data={detail.gamma} scorer={primary?.scorer ?? ""} />}
+        {detail.histogram && <ActivationHistogram data={detail.histogram} mean={detail.figures["mean"] ?? null} />}
+        <NotePanel neuron={detail.neuron} />
+        {detail.evaluation && detail.evaluation.length > 0 && <Evaluation rows={detail.evaluation} />}
+        {detail.candidates && <Records title="Candidates" rows={detail.candidates} empty="No candidates were proposed." />}
+        {detail.classes && <Records title="Classes it feeds" rows={detail.classes} empty="It feeds no class." />}
+      </div>
+      {detail.neighbours && detail.neighbours.length > 0 && (
+        <section aria-labelledby="neighbours-title">
+          <h2 id="neighbours-title">Most similar neurons</h2>
+          <ul className="neighbours">
+            {detail.neighbours.map((n) => (
+              <li key={n.neuron}>
+                <a href={link(n.neuron)}>
+                  <span className="strip">
+                    {n.pictures.slice(0, 3).map((image) => (
+                      <Picture key={image} image={image} alt="" />
+                    ))}
+                  </span>
+                  <b>{n.label ?? "no label"}</b>
+                  <span className="soft">
+                    <span className="mono">{n.name}</span> · {n.similarity.toFixed(2)}
+                  </span>
+                </a>
+              </li>
+            ))}
+          </ul>
+        </section>
+      )}
+      {detail.missing.length > 0 && (
+        <details className="missing">
+          <summary>Not shown here ({detail.missing.length})</summary>
+          <ul>
+            {detail.missing.map((m) => (
+              <li key={m.what}>
+                {m.what}: {m.why}
+              </li>
+            ))}
+          </ul>
+        </details>
+      )}
+    </article>
+  );
+}
+
+function LabelsPanel({ labels, primary }: { labels: ScorerLabels[]; primary: string }) {
+  if (!labels.length)
+    return (
+      <section className="panel">
+        <h2>Labels</h2>
+        <p className="soft">This neuron was not labeled.</p>
+      </section>
+    );
+  const agreed = new Set(labels.map((l) => l.label)).size === 1 && labels.length > 1;
+  return (
+    <section className="panel labels" aria-labelledby="labels-title">
+      <h2 id="labels-title">
+        Labels by scorer {agreed && <span className="badge ok">all agree</span>}
+      </h2>
+      <div className="label-columns">
+        {labels.map((l) => {
+          const most = Math.max(1e-9, ...l.concepts.map((c) => c.score ?? 0));
+          const least = Math.min(0, ...l.concepts.map((c) => c.score ?? 0));
+          return (
+            <div key={l.scorer}>
+              <h3>
+                <span className="mono">{l.scorer}</span> {l.scorer === primary && <span className="badge">primary</span>}
+              </h3>
+              {l.concepts.length === 0 && <p className="soft">{l.status}</p>}
+              <ol className="concepts">
+                {l.concepts.slice(0, 6).map((c, i) => (
+                  <li key={`${i} ${c.concept}`} title={c.source ? `from ${c.source}` : undefined}>
+                    <span className="concept">{c.concept}</span>
+                    <Bar value={c.score === null ? null : c.score - least} most={most - least} tone={l.scorer === primary ? "pos" : "ink"} />
+                    <span className="number">{short(c.score)}</span>
+                  </li>
+                ))}
+              </ol>
+            </div>
+          );
+        })}
+      </div>
+      <Sources labels={labels} />
+    </section>
+  );
+}
+
+function Sources({ labels }: { labels: ScorerLabels[] }) {
+  const found = [...new Set(labels.flatMap((l) => l.concepts.map((c) => c.source)).filter((s) => s !== null))];
+  if (!found.length) return null;
+  return <p className="soft small">Concepts from {found.join("; ")}.</p>;
+}

@@ -1,0 +1,48 @@
+import { byNeuron, notesCsv, notesMarkdown } from "../logic/formats";
+import { Problem, useNeuronLink, Waiting } from "../parts/Bits";
+import { save } from "../parts/Copy";
+import { NoteList } from "../parts/NoteList";
+import { useWorld } from "../state";
+
+/** All notes, tags and corrected labels of the run. */
+export function NotesPage() {
+  const { info, notes } = useWorld();
+  const link = useNeuronLink();
+  if (!notes) return <Waiting />;
+  const name = `${info.key}.notes`;
+  return (
+    <div className="notes-page">
+      <h1>Notes</h1>
+      <p className="lead">
+        Notes, tags and corrected labels are appended to <code>{notes.file}</code> beside the run, never inside it.
+        {!notes.writable && " They can't be changed here."}
+      </p>
+      {notes.problems.length > 0 && <Problem title="Some lines were skipped">{notes.problems.join("; ")}.</Problem>}
+      {notes.notes.length === 0 ? (
+        <p className="empty">None yet. Write one on a neuron's page: press n there.</p>
+      ) : (
+        <>
+          <p className="actions">
+            <button type="button" onClick={() => save(`${name}.json`, JSON.stringify(notes.notes, null, 1), "application/json")}>
+              Save as JSON
+            </button>
+            <button type="button" onClick={() => save(`${name}.csv`, notesCsv(notes.notes), "text/csv")}>
+              Save as CSV
+            </button>
+            <button type="button" onClick={() => save(`${name}.md`, notesMarkdown(notes.notes), "text/markdown")}>
+              Save as Markdown
+            </button>
+          </p>
+          {[...byNeuron(notes.notes)].map(([neuron, own]) => (
+            <section key={neuron} className="note-group">
+              <h2>
+                <a href={link(neuron)}>{own[0]!.name || neuron}</a>
+              </h2>
+              <NoteList notes={own} />
+            </section>
+          ))}
+        </>
+      )}
+    </div>
+  );
+}

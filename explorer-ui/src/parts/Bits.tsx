@@ -1,0 +1,52 @@
+import type { ReactNode } from "react";
+import { format } from "../logic/route";
+import { useRoute } from "../state";
+
+export function Problem({ children, title = "This cannot be shown" }: { children: ReactNode; title?: string }) {
+  return (
+    <section className="problem" role="alert">
+      <h2>{title}</h2>
+      <p>{children}</p>
+    </section>
+  );
+}
+
+export function Waiting({ children = "Loading…" }: { children?: ReactNode }) {
+  return (
+    <p className="waiting-line" role="status">
+      <span className="spinner" aria-hidden="true" />
+      {children}
+    </p>
+  );
+}
+
+const STATUS: Record<string, string> = {
+  ok: "labeled",
+  dead: "never active on these images",
+  constant: "the same on every image",
+  nan: "activations are not numbers",
+};
+
+export function Status({ status }: { status: string }) {
+  if (status === "ok") return null;
+  return (
+    <span className={`badge status-${status}`} title={STATUS[status] ?? status}>
+      {status}
+    </span>
+  );
+}
+
+/** A link to a neuron's page that keeps the overview's state for the way back. */
+export function useNeuronLink(): (neuron: number, run?: string) => string {
+  const route = useRoute();
+  return (neuron, run) => format({ run: run ?? route.run, page: "neuron", neuron, params: {} });
+}
+
+export function Bar({ value, most, tone = "pos" }: { value: number | null; most: number; tone?: "pos" | "con" | "ink" }) {
+  const share = value === null || most <= 0 ? 0 : Math.max(0, Math.min(1, value / most));
+  return (
+    <span className={`bar ${tone}`} aria-hidden="true">
+      <span style={{ width: `${(share * 100).toFixed(1)}%` }} />
+    </span>
+  );
+}

@@ -1,0 +1,21 @@
+import { useEffect, useState } from "react";
+import { source } from "../source";
+import { useWorld } from "../state";
+
+interface Props {
+  image: number;
+  /** Empty where the words around it say all. */
+  alt: string;
+  run?: { key: string; stamp: string };
+}
+
+/** One thumbnail; keeps its place while it loads, and says so where there is none. */
+export function Picture({ image, alt, run }: Props) {
+  const { info } = useWorld();
+  const { key, stamp } = run ?? info;
+  const [url, setUrl] = useState<string | null | undefined>(() => source.now(key, stamp, image));
+  useEffect(() => source.url(key, stamp, image, setUrl), [key, stamp, image]);
+  if (image < 0 || url === null) return <span className="picture none" role="img" aria-label={alt || "no picture"} />;
+  if (url === undefined) return <span className="picture waiting" aria-hidden="true" />;
+  return <img className="picture" src={url} alt={alt} draggable={false} onError={() => setUrl(null)} />;
+}

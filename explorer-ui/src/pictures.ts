@@ -1,0 +1,124 @@
+// Thumbnails: those that are on the screen are asked for together, the newest first, and kept as object URLs.
+
+export interface PictureSource {
+  /** The URL if it is known already. */
+  now(run: string, stamp: string, image: number): string | null | undefined;
+  /** Hears the URL, or null where there is no picture; returns what to call when it is no longer wanted. */
+  url(run: string, stamp: string, image: number, seen: (url: string | null) => void): () => void;
+}
+
+type Fetch = (run: string, images: number[], signal?: AbortSignal) => Promise<ArrayBuffer>;
+
+interface Entry {
+  run: string;
+  image: number;
+  url?: string | null;
+  users: Set<(url: string | null) => void>;
+  asked: boolean;
+}
+
+const TOGETHER = 120;
+const AT_ONCE = 3;
+export const KEPT = 6000;
+
+export class Pictures {
+  private entries = new Map<string, Entry>();
+  private queue: Entry[] = [];
+  private busy = 0;
+  private planned = false;
+
+  constructor(
+    private readonly fetch: Fetch,
+    private readonly later: (f: () => void) => void = (f) => setTimeout(f, 0),
+    private readonly kept = KEPT,
+  ) {}
+
+  now(run: string, stamp: string, image: number): string | null | undefined {
+    return this.entries.get(`${run} ${stamp} ${image}`)?.url;
+  }
+
+  want(run: string, stamp: string, image: number, seen: (url: string | null) => void): () => void {
+    const key = `${run} ${stamp} ${image}`;
+    let entry = this.entries.get(key);
+    if (entry) this.entries.delete(key);
+    else entry = { run, image, users: new Set(), asked: false };
+    this.entries.set(key, entry);
+    entry.users.add(seen);
+    if (entry.url !== undefined) seen(entry.url);
+    else if (!entry.asked) {
+      this.queue.push(entry);
+      this.plan();
+    }
+    const own = entry;
+    return () => own.users.delete(seen);
+  }
+
+  private plan() {
+    if (this.planned) return;
+    this.planned = true;
+    this.later(() => {
+      this.planned = false;
+      while (this.busy < AT_ONCE && this.send());
+    });
+  }
+
+  private send(): boolean {
+    this.queue = this.queue.filter((e) => !e.asked && e.users.size > 0);
+    const newest = this.queue[this.queue.length - 1];
+    if (!newest) return false;
+    const part = this.queue.filter((e) => e.run === newest.run).slice(-TOGETHER);
+    part.forEach((e) => (e.asked = true));
+    this.busy += 1;
+    this.fetch(
+      newest.run,
+      part.map((e) => e.image),
+    )
+      .then((data) => this.take(part, data))
+      .catch(() => part.forEach((e) => this.tell(e, null)))
+      .finally(() => {
+        this.busy -= 1;
+        this.plan();
+      });
+    return true;
+  }
+
+  private take(part: Entry[], data: ArrayBuffer) {
+    unpack(data, part.length).forEach((blob, i) =>
+      this.tell(part[i]!, blob ? URL.createObjectURL(blob) : null),
+    );
+    this.drop();
+  }
+
+  private tell(entry: Entry, url: string | null) {
+    entry.url = url;
+    entry.users.forEach((seen) => seen(url));
+  }
+
+  /** Lets go of the pictures that nobody has looked at for longest. */
+  private drop() {
+    for (const [key, entry] of this.entries) {
+      if (this.entries.size <= this.kept) return;
+      if (entry.users.size > 0 || entry.url === undefined) continue;
+      if (entry.url) URL.revokeObjectURL(entry.url);
+      this.entries.delete(key);
+    }
+  }
+}
+
+/** Length (uint32, little endian) and JPEG, one after the other; length 0 for none. */
+export function unpack(data: ArrayBuffer, count: number): (Blob | null)[] {
+  const view = new DataView(data);
+  const out: (Blob | null)[] = [];
+  let at = 0;
+  for (let i = 0; i < count; i++) {
+    if (at + 4 > data.byteLength) {
+      out.push(null);
+      continue;
+    }
+    const length = view.getUint32(at, true);
+    at += 4;
+    out.push(length ? new Blob([data.slice(at, at + length)], { type: "image/jpeg" }) : null);
+    at += length;
+  }
+  return out;
+}

@@ -1,0 +1,168 @@
+// Where pages get their data: a running explorer, or the files of an export (as scripts, which also load from file://).
+
+import { Pictures, type PictureSource } from "./pictures";
+import type { Detail, Hits, Index, Note, NoteKind, Notes, Plane, RunList } from "./types";
+
+export interface Source extends PictureSource {
+  live: boolean;
+  runs(): Promise<RunList>;
+  index(run: string, stamp: string): Promise<Index>;
+  detail(run: string, neuron: number): Promise<Detail>;
+  plane(run: string): Promise<Plane>;
+  notes(run: string): Promise<Notes>;
+  words(run: string, text: string, gamma: number | null): Promise<Hits>;
+  picture(run: string, file: Blob, gamma: number | null): Promise<Hits>;
+  note(run: string, neuron: number, kind: NoteKind, text: string): Promise<Note>;
+  forget(run: string, id: string): Promise<void>;
+  twin(path: string): string | null;
+}
+
+class Live implements Source {
+  live = true;
+  private details = new Map<string, Promise<Detail>>();
+  private pictures = new Pictures((run, images, signal) =>
+    fetch(`api/runs/${encodeURIComponent(run)}/pictures?images=${images.join(",")}`, { signal }).then((r) => {
+      if (!r.ok) throw new Error(`pictures: ${r.status}`);
+      return r.arrayBuffer();
+    }),
+  );
+
+  runs = () => get<RunList>("api/runs");
+  index = (run: string) => get<Index>(`${at(run)}/index`);
+  plane = (run: string) => get<Plane>(`${at(run)}/map`);
+  notes = (run: string) => get<Notes>(`${at(run)}/notes`);
+  url = (run: string, stamp: string, image: number, seen: (url: string | null) => void) =>
+    this.pictures.want(run, stamp, image, seen);
+  now = (run: string, stamp: string, image: number) => this.pictures.now(run, stamp, image);
+  twin = (path: string) => path;
+
+  detail(run: string, neuron: number): Promise<Detail> {
+    const key = `${run} ${neuron}`;
+    let found = this.details.get(key);
+    if (!found) {
+      found = get<Detail>(`${at(run)}/neurons/${neuron}`);
+      found.catch(() => this.details.delete(key));
+      this.details.set(key, found);
+      if (this.details.size > 40) this.details.delete(this.details.keys().next().value!);
+    }
+    return found;
+  }
+
+  words(run: string, text: string, gamma: number | null) {
+    const query = new URLSearchParams({ text, ...(gamma === null ? {} : { gamma: String(gamma) }) });
+    return get<Hits>(`${at(run)}/search?${query}`);
+  }
+
+  picture(run: string, file: Blob, gamma: number | null) {
+    const query = gamma === null ? "" : `?gamma=${gamma}`;
+    const type = file.type.startsWith("image/") ? file.type : "image/unknown";
+    return get<Hits>(`${at(run)}/search${query}`, { method: "POST", body: file, headers: { "content-type": type } });
+  }
+
+  note(run: string, neuron: number, kind: NoteKind, text: string) {
+    return get<Note>(`${at(run)}/notes`, json({ neuron, kind, text }));
+  }
+
+  async forget(run: string, id: string) {
+    await get(`${at(run)}/notes/remove`, json({ id }));
+  }
+
+  refresh() {
+    this.details.clear();
+  }
+}
+
+/** Files of an export: each is a script that hands over one JSON text by name. */
+class Exported implements Source {
+  live = false;
+  private waiting = new Map<string, (text: string) => void>();
+  private loaded = new Map<string, Promise<unknown>>();
+
+  constructor() {
+    (window as unknown as Record<string, unknown>)["contralensData"] = (name: string, text: string) =>
+      this.waiting.get(name)?.(text);
+  }
+
+  private load<T>(name: string): Promise<T> {
+    let found = this.loaded.get(name) as Promise<T> | undefined;
+    if (!found) {
+      found = new Promise<T>((resolve, reject) => {
+        const script = document.createElement("script");
+        const gone = () => {
+          this.waiting.delete(name);
+          script.remove();
+        };
+        this.waiting.set(name, (text) => {
+          resolve(JSON.parse(text) as T);
+          gone();
+        });
+        script.onerror = () => {
+          reject(new Error(`The export lacks data/${name}.js.`));
+          this.loaded.delete(name);
+          gone();
+        };
+        script.src = `data/${name}.js`;
+        document.head.append(script);
+      });
+      this.loaded.set(name, found);
+    }
+    return found;
+  }
+
+  runs = () => this.load<RunList>("runs");
+  index = (run: string) => this.load<Index>(`${run}/index`);
+  plane = (run: string) => this.load<Plane>(`${run}/map`);
+  notes = (run: string) => this.load<Notes>(`${run}/notes`);
+  twin = () => null;
+
+  async detail(run: string, neuron: number): Promise<Detail> {
+    const part = await this.load<Detail[]>(`${run}/neurons-${Math.floor(neuron / 16)}`);
+    const found = part.find((d) => d.neuron === neuron);
+    if (!found) throw new Error(`This run has no neuron ${neuron}.`);
+    return found;
+  }
+
+  now(run: string, _stamp: string, image: number) {
+    return `images/${run}/${Math.floor(image / 1000)}/${image}.jpg`;
+  }
+
+  url(run: string, stamp: string, image: number, seen: (url: string | null) => void) {
+    seen(this.now(run, stamp, image));
+    return () => {};
+  }
+
+  words = () => Promise.reject<Hits>(new Error(NEEDS));
+  picture = () => Promise.reject<Hits>(new Error(NEEDS));
+  note = () => Promise.reject<Note>(new Error(NEEDS));
+  forget = () => Promise.reject<void>(new Error(NEEDS));
+}
+
+const NEEDS = "This is an export; that needs `contralens explore`.";
+
+function at(run: string): string {
+  return `api/runs/${encodeURIComponent(run)}`;
+}
+
+function json(value: unknown): RequestInit {
+  return { method: "POST", body: JSON.stringify(value), headers: { "content-type": "application/json" } };
+}
+
+async function get<T>(url: string, init?: RequestInit): Promise<T> {
+  let answer: Response;
+  try {
+    answer = await fetch(url, init);
+  } catch {
+    throw new Error("The explorer does not answer. Is `contralens explore` still running?");
+  }
+  if (answer.ok) return (await answer.json()) as T;
+  const text = await answer.text();
+  let told = text.trim();
+  try {
+    told = (JSON.parse(text) as { error: string }).error;
+  } catch {
+    // plain text
+  }
+  throw new Error(told || `The explorer answered ${answer.status}.`);
+}
+
+export const source: Source = document.documentElement.dataset["export"] === "1" ? new Exported() : new Live();

@@ -1,0 +1,145 @@
+// The JSON of each page: mirrors src/contralens/explorer/shapes.py.
+
+export interface Missing {
+  what: string;
+  why: string;
+}
+export interface RunInfo {
+  key: string;
+  title: string;
+  stamp: string;
+  problem: string | null;
+  manifest: Record<string, unknown> | null;
+  missing: Missing[];
+  notes: number;
+}
+export interface RunList {
+  version: string;
+  runs: RunInfo[];
+  writable: boolean;
+  encoder: string | null;
+}
+export interface ScorerColumns {
+  scorer: string;
+  label: number[];
+  score: (number | null)[];
+  margin: (number | null)[];
+}
+export interface Index {
+  key: string;
+  stamp: string;
+  primary: string;
+  neuron: number[];
+  name: string[];
+  statuses: string[];
+  status: number[];
+  labels: string[];
+  scorers: ScorerColumns[];
+  columns: Record<string, (number | null)[]>;
+  shown: number;
+  positives: number[];
+  contrasts: number[];
+}
+export interface Concept {
+  concept: string;
+  score: number | null;
+  source: string | null;
+}
+export interface ScorerLabels {
+  scorer: string;
+  status: string;
+  label: string | null;
+  score: number | null;
+  concepts: Concept[];
+}
+export interface PictureInfo {
+  image: number;
+  id: string;
+  label: string | null;
+}
+export interface Pair {
+  rank: number;
+  activation: number | null;
+  positive: PictureInfo | null;
+  contrast: PictureInfo | null;
+  contrast_activation: number | null;
+  similarity: number | null;
+}
+export interface Gamma {
+  concepts: string[];
+  sources: (string | null)[];
+  first: number[];
+  second: number[];
+  norms: number[];
+}
+export interface HistogramData {
+  edges: number[];
+  counts: number[];
+}
+export interface Neighbour {
+  neuron: number;
+  name: string;
+  label: string | null;
+  similarity: number;
+  pictures: number[];
+}
+export interface ActivationMap {
+  image: number;
+  height: number;
+  width: number;
+  values: number[];
+}
+export type Plain = Record<string, string | number | boolean | null>;
+export interface Detail {
+  run: string;
+  neuron: number;
+  name: string;
+  status: string;
+  previous: number | null;
+  next: number | null;
+  figures: Record<string, number | null>;
+  labels: ScorerLabels[];
+  exemplars: Pair[];
+  gamma: Gamma | null;
+  histogram: HistogramData | null;
+  neighbours: Neighbour[] | null;
+  evaluation: Plain[] | null;
+  candidates: Plain[] | null;
+  classes: Plain[] | null;
+  maps: ActivationMap[] | null;
+  missing: Missing[];
+}
+export interface Plane {
+  method: string;
+  gamma: number;
+  explained: number[];
+  neuron: number[];
+  x: number[];
+  y: number[];
+}
+export interface Hit {
+  neuron: number;
+  name: string;
+  label: string | null;
+  similarity: number;
+}
+export interface Hits {
+  query: string;
+  gamma: number;
+  hits: Hit[];
+}
+export type NoteKind = "note" | "tag" | "label";
+export interface Note {
+  id: string;
+  time: string;
+  neuron: number;
+  name: string;
+  kind: NoteKind;
+  text: string;
+}
+export interface Notes {
+  file: string;
+  writable: boolean;
+  notes: Note[];
+  problems: string[];
+}

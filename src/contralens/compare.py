@@ -1,0 +1,227 @@
+"""Methods, checkpoints, layers or models side by side: differences with intervals, and which neurons changed meaning.
+
+Needs no torch: it reads finished runs and their evaluations.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from contralens.checks import InputError
+from contralens.data.evaluations import Evaluation, load_evaluation, plain
+from contralens.data.files import write_whole
+from contralens.data.runs import Run, check_free, load
+from contralens.math.intervals import difference_interval, mean_interval
+
+TIE = 1e-9
+"""Values closer than this are a tie."""
+
+DIFFERENCES = pa.schema([
+    ("metric", pa.string()), ("one", pa.string()), ("other", pa.string()), ("paired", pa.bool_()),
+    ("one_mean", pa.float64()), ("other_mean", pa.float64()),
+    ("difference", pa.float64()), ("low", pa.float64()), ("high", pa.float64()), ("neurons", pa.int64()),
+    ("win", pa.int64()), ("tie", pa.int64()), ("loss", pa.int64()), ("undefined", pa.int64()),
+])  # fmt: skip
+CHANGES = pa.schema([
+    ("one", pa.string()), ("other", pa.string()), ("neuron", pa.int32()), ("name", pa.string()),
+    ("one_label", pa.string()), ("other_label", pa.string()), ("changed", pa.bool_()),
+])  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Method:
+    """One column of the comparison: the labels of one scorer of one run."""
+
+    name: str
+    run: Run
+    scorer: str
+    evaluation: Evaluation | None
+
+    def pairs_with(self, other: Method) -> bool:
+        """Whether neuron n means the same place in both: same layer of the same network, whatever its weights."""
+        a, b = self.run.manifest["target"], other.run.manifest["target"]
+        if a["fingerprint"] == b["fingerprint"]:
+            return True
+        return all(_place(a[key]) == _place(b[key]) for key in ("name", "layer", "neurons"))
+
+    def labels(self) -> dict[int, tuple[str, str | None]]:
+        """Neuron -> (name, label); labels of a scorer that only the evaluation knows are taken from there."""
+        if self.scorer in self.run.scorers:
+            return {row["neuron"]: (row["name"], row["label"]) for row in self.run.rows(self.scorer)}
+        assert self.evaluation is not None
+        rows = self.evaluation.values.select(["neuron", "name", "scorer", "label"]).to_pylist()
+        return {row["neuron"]: (row["name"], row["label"]) for row in rows if row["scorer"] == self.scorer}
+
+    def values(self, metric: str) -> dict[int, float]:
+        return {} if self.evaluation is None else self.evaluation.value(metric, self.scorer)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What differs between methods."""
+
+    methods: list[Method]
+    differences: pa.Table
+    """Per metric and pair: means, mean difference with its 95 % bootstrap interval over neurons, win/tie/loss."""
+    changes: pa.Table
+    """Per pair and neuron: the two labels, and whether they differ."""
+    notes: list[str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain values, for JSON."""
+        changed: dict[str, list[int]] = {}
+        for row in self.changes.to_pylist():
+            counted = changed.setdefault(f"{row['one']} | {row['other']}", [0, 0])
+            counted[0] += bool(row["changed"])
+            counted[1] += 1
+        return {
+            "methods": [m.name for m in self.methods],
+            "differences": self.differences.to_pylist(),
+            "labels": {pair: {"changed": n, "neurons": of} for pair, (n, of) in changed.items()},
+            "changes": [row for row in self.changes.to_pylist() if row["changed"]],
+            "notes": self.notes,
+        }
+
+    def save(self, folder: str | Path) -> list[Path]:
+        """differences.parquet, changes.parquet, comparison.json, and a plot per metric if matplotlib is installed."""
+        folder = Path(folder)
+        if not (folder / "comparison.json").is_file():
+            check_free(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("differences", "changes"):
+            out = pa.BufferOutputStream()
+            pq.write_table(getattr(self, name), out)
+            write_whole(folder / f"{name}.parquet", out.getvalue().to_pybytes())
+        text = json.dumps(plain(self.to_dict()), indent=2, ensure_ascii=False) + "\n"
+        write_whole(folder / "comparison.json", text.encode())
+        from contralens.report.plots import plot_values
+
+        metrics = list(dict.fromkeys(self.differences["metric"].to_pylist()))
+        plots = [
+            plot_values(metric, {m.name: list(m.values(metric).values()) for m in self.methods}, folder)
+            for metric in metrics
+        ]
+        return [folder / "comparison.json", *(p for p in plots if p is not None)]
+
+
+def compare(
+    runs: Sequence[Run | str | Path], scorers: Sequence[str] | None = None, metrics: Sequence[str] | None = None
+) -> Comparison:
+    """Compare the labels of several runs, or of several scorers of one run.
+
+    Args:
+        runs: runs or their folders. Of several, the primary scorer of each is compared; of one, all its scorers.
+        scorers: these instead, of every run that has them.
+        metrics: of the evaluations; by default all that every evaluated run has.
+
+    Neurons are paired where both methods look at the same layer of the same network (checkpoints of it included): the
+    interval is then over the neurons' differences. Otherwise it is over two unrelated sets of neurons.
+    """
+    opened = [run if isinstance(run, Run) else load(run) for run in runs]
+    if not opened:
+        raise InputError("`runs` is empty; give at least one run")
+    methods, notes = _methods(opened, scorers)
+    if len(methods) < 2:
+        raise InputError(
+            f"there is only {methods[0].name if methods else 'nothing'} to compare; give another run or scorer"
+        )
+    if any(m.evaluation is None for m in methods):
+        without = ", ".join(dict.fromkeys(str(m.run.path) for m in methods if m.evaluation is None))
+        notes.append(f"no evaluation in {without}: only labels are compared; contralens evaluate makes one")
+    rows: list[dict[str, Any]] = []
+    changes: list[dict[str, Any]] = []
+    known = [set(m.evaluation.metrics) for m in methods if m.evaluation is not None]
+    first = next((m.evaluation.metrics for m in methods if m.evaluation is not None), [])
+    wanted = list(metrics) if metrics is not None else [m for m in first if all(m in k for k in known)]
+    for one, other in combinations(methods, 2):
+        paired = one.pairs_with(other)
+        if one.evaluation is not None and other.evaluation is not None:
+            if _judge(one) != _judge(other):
+                notes.append(f"{one.name} and {other.name} were judged by different encoders")
+            for metric in wanted:
+                row = _difference(metric, one, other, paired)
+                rows += [row] if row else []
+        if paired:
+            a, b = one.labels(), other.labels()
+            for n in sorted(a.keys() & b.keys()):
+                pair = {"one": one.name, "other": other.name, "neuron": n, "name": a[n][0]}
+                changes.append({**pair, "one_label": a[n][1], "other_label": b[n][1], "changed": a[n][1] != b[n][1]})
+    return Comparison(
+        methods, pa.Table.from_pylist(rows, schema=DIFFERENCES), pa.Table.from_pylist(changes, schema=CHANGES),
+        list(dict.fromkeys(notes)),
+    )  # fmt: skip
+
+
+def _difference(metric: str, one: Method, other: Method, paired: bool) -> dict[str, Any] | None:
+    a, b = one.values(metric), other.values(metric)
+    if not a or not b:  # an audit metric, say, belongs to no scorer
+        return None
+    row: dict[str, Any] = {"metric": metric, "one": one.name, "other": other.name, "paired": paired}
+    if paired:
+        both = sorted(a.keys() & b.keys())
+        x, y = _array([a[n] for n in both]), _array([b[n] for n in both])
+        told = np.isfinite(x) & np.isfinite(y)
+        x, y = x[told], y[told]
+        i = mean_interval(x - y)
+        row |= {"win": int((x - y > TIE).sum()), "loss": int((y - x > TIE).sum())}
+        row |= {"tie": len(x) - row["win"] - row["loss"], "undefined": int((~told).sum())}
+    else:
+        x, y = _array(list(a.values())), _array(list(b.values()))
+        i = difference_interval(x, y)
+        row |= {"undefined": int((~np.isfinite(x)).sum() + (~np.isfinite(y)).sum())}
+    means = {"one_mean": mean_interval(x).mean, "other_mean": mean_interval(y).mean}
+    return {**row, **means, "difference": i.mean, "low": i.low, "high": i.high, "neurons": i.count}
+
+
+def _methods(runs: Sequence[Run], scorers: Sequence[str] | None) -> tuple[list[Method], list[str]]:
+    found: list[tuple[Run, str, Evaluation | None]] = []
+    notes: list[str] = []
+    for run in runs:
+        evaluation = None
+        if run.path is not None and (run.path / "evaluation" / "manifest.json").is_file():
+            evaluation = load_evaluation(run.path)
+        known = list(dict.fromkeys([*run.scorers, *(evaluation.scorers if evaluation else [])]))
+        if scorers is not None:
+            chosen = [s for s in scorers if s in known]
+            lacking = [s for s in scorers if s not in known]
+            if lacking:
+                notes.append(f"{run.path or 'a run'} has no scorer {', '.join(lacking)} (it has: {', '.join(known)})")
+        else:
+            chosen = known if len(runs) == 1 else [run.manifest["primary"]]
+        found += [(run, s, evaluation) for s in chosen]
+    names = [run.path.name if run.path is not None else "run" for run, _, _ in found]
+    if len(runs) == 1:
+        titles = [s for _, s, _ in found]
+    else:
+        several = {n for n, count in Counter(names).items() if count > 1}
+        titles = [f"{n} {s}" if n in several else n for n, (_, s, _) in zip(names, found, strict=True)]
+    seen: Counter[str] = Counter()
+    methods = []
+    for title, (run, scorer, evaluation) in zip(titles, found, strict=True):
+        seen[title] += 1
+        methods.append(Method(title if seen[title] == 1 else f"{title} ({seen[title]})", run, scorer, evaluation))
+    return methods, notes
+
+
+def _judge(method: Method) -> Any:
+    judge = method.evaluation.manifest.get("judge") if method.evaluation else None
+    return judge["fingerprint"] if judge else None
+
+
+def _place(value: Any) -> Any:
+    return value.split(" (")[0] if isinstance(value, str) else value
+
+
+def _array(values: list[float]) -> NDArray[np.float64]:
+    return np.array([np.nan if v is None else v for v in values], np.float64)

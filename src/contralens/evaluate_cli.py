@@ -1,0 +1,204 @@
+"""The commands `contralens evaluate` and `contralens compare`."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from contralens.checks import InputError
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
+
+
+def evaluate_command(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            help="Metrics or groups, with commas: simulation, cosy, fade, audit (default: all four), faithfulness."
+        ),
+    ] = None,
+    judge: Annotated[str | None, typer.Option(help="The encoder that judges; not the one that labeled.")] = None,
+    same_judge: Annotated[
+        bool, typer.Option("--same-judge", help="Let the labeling encoder judge its own labels; the result says so.")
+    ] = False,
+    images: Annotated[
+        Path | None, typer.Option(help="Images for CoSy: a folder with one sub-folder per label.")
+    ] = None,
+    painter: Annotated[
+        str | None, typer.Option(help="Or paint them: diffusers:ID_OR_FOLDER[@steps=4,guidance=0,size=512].")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="Published settings of painting: cosy or csp.")] = None,
+    count: Annotated[int | None, typer.Option(help="Images per label (default 20).")] = None,
+    prompt: Annotated[str | None, typer.Option(help='What the painter is asked, e.g. "a photo of {label}".')] = None,
+    control: Annotated[int | None, typer.Option(help="Control images at most (default: all held-out ones).")] = None,
+    heldout: Annotated[
+        str | None, typer.Option(help="Other images to evaluate on (default: those that label --holdout set aside).")
+    ] = None,
+    source: Annotated[str | None, typer.Option(help="Where the run's images are now, if they moved.")] = None,
+    classes: Annotated[Path | None, typer.Option(help="File with the network's class names, one a line.")] = None,
+    scorer: Annotated[list[str] | None, typer.Option(help="Judge this scorer only, repeatable.")] = None,
+    concepts: Annotated[int, typer.Option(help="Best concepts that make up a label.")] = 1,
+    gamma: Annotated[
+        str | None, typer.Option(help="Also judge CSP at the gamma chosen on validation images: layer or neuron.")
+    ] = None,
+    fdr: Annotated[
+        float | None, typer.Option(help="False-discovery rate: say which labels beat chance, e.g. 0.05.")
+    ] = None,
+    fakes: Annotated[int, typer.Option(help="Fake neurons that chance is measured on.")] = 1000,
+    mixtures: Annotated[
+        bool, typer.Option("--mixtures", help="Fake neurons are random mixtures of real ones, not shuffled ones.")
+    ] = False,
+    stability: Annotated[int, typer.Option(help="Bootstrap samples of the probe images, e.g. 50; 0 for none.")] = 0,
+    coverage: Annotated[float, typer.Option(help="Share of the samples that a label set holds.")] = 0.9,
+    meanings: Annotated[bool, typer.Option("--meanings", help="Look for neurons with two meanings.")] = False,
+    cache: Annotated[Path | None, typer.Option(help="Cache folder.")] = None,
+    device: Annotated[str, typer.Option(help="Where the networks run.")] = "cpu",
+    batch_size: Annotated[int, typer.Option(help="Images per batch.")] = 32,
+    seed: Annotated[int, typer.Option(help="Seed of all that is drawn.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure how faithful, specific, stable and above chance a run's labels are, and keep it in the run."""
+    from contralens.evaluate import DEFAULT, evaluate
+    from contralens.report.progress import bar
+
+    if gamma not in (None, "layer", "neuron"):
+        raise InputError(f"--gamma must be layer or neuron; got {gamma!r}")
+    names = None
+    if classes is not None:
+        try:
+            names = [line.strip() for line in classes.read_text(encoding="utf-8").splitlines() if line.strip()]
+        except (OSError, UnicodeDecodeError) as e:
+            raise InputError(f"cannot read the class names in {classes}: {e}") from e
+    options: dict[str, Any] = {"gamma": gamma, "fake_kind": "mixture" if mixtures else "permuted"}
+    with bar(quiet=as_json) as progress:
+        result = evaluate(
+            run, metrics=metrics or DEFAULT, judge=judge, same_judge=same_judge, images=images, painter=painter,
+            preset=preset, count=count, prompt=prompt, control=control, heldout=heldout, source=source, classes=names,
+            scorers=scorer or None, concepts=concepts, fdr=fdr, fakes=fakes,
+            stability=stability, coverage=coverage, meanings=meanings,
+            cache=cache, device=device, batch_size=batch_size, seed=seed, progress=progress, **options,
+        )  # fmt: skip
+    if as_json:
+        _print_json(
+            {
+                "out": str(result.path), "manifest": result.manifest, "summary": result.summary.to_pylist(),
+                "verdicts": result.verdicts.to_pylist(), "values": result.values.to_pylist(),
+            }
+        )  # fmt: skip
+        return
+    _print_evaluation(result)
+
+
+def compare_command(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders; of a single one, its scorers are compared.")],
+    scorer: Annotated[
+        list[str] | None, typer.Option(help="Compare this scorer, repeatable (default: the primary).")
+    ] = None,
+    metrics: Annotated[str | None, typer.Option(help="Metrics, with commas (default: all that every run has).")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for parquet tables, comparison.json and plots.")] = None,
+    most: Annotated[int, typer.Option(help="Changed labels shown.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Compare runs, or the scorers of one run: differences with intervals, win/tie/loss, changed labels."""
+    from contralens.compare import compare
+
+    found = compare(runs, scorer or None, [m.strip() for m in metrics.split(",")] if metrics else None)
+    written = found.save(out) if out is not None else []
+    if as_json:
+        _print_json({**found.to_dict(), "written": [str(p) for p in written]})
+        return
+    _print_comparison(found, most)
+    for path in written:
+        typer.echo(f"wrote {path}")
+
+
+def _print_evaluation(result: Any) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("scorer", "metric", "mean", "95 % interval", "neurons", "undefined", "sane", box=None, pad_edge=False)
+    for row in result.summary.to_pylist():
+        sane = {True: "yes", False: "no", None: "-"}[row["sane"]]
+        table.add_row(
+            escape(row["scorer"]), row["metric"], _number(row["mean"]), _range(row),
+            str(row["neurons"]), str(row["undefined"]), sane,
+        )  # fmt: skip
+    Console().print(table)
+    m = result.manifest
+    print(
+        "\nsane: whether the metric falls both when half of a concept's images lack it and when as many extras have it"
+    )
+    if judge := m["judge"]:
+        own = (
+            " - the labeling encoder itself, which favours its own labels" if judge["same_as_labeling_encoder"] else ""
+        )
+        print(f"judge: {judge['name']}{own}")
+    if m["images"]:
+        print(f"held out: {m['images']['test']} images to test on, {m['images']['validation']} to fit on")
+    if m["label_images"]:
+        print(f"images of labels: {m['label_images']['from']}", m["label_images"].get("images", ""))
+    if chance := m.get("chance"):
+        for scorer, count in chance["no label beats chance"].items():
+            print(f"{scorer}: no label beats chance on {count} neurons (false-discovery rate {chance['fdr']:g})")
+    if gamma := m.get("gamma"):
+        print(f"gamma per {gamma['per']}: {gamma.get('gamma', gamma.get('neurons at each gamma'))} ({gamma['scorer']})")
+    if meanings := m.get("meanings"):
+        print(f"two meanings: {meanings['split']} of {meanings['neurons']} neurons")
+    for note in m["notes"]:
+        print(f"note: {note}")
+    if result.path is not None:
+        print(f"evaluation: {result.path}")
+
+
+def _print_comparison(found: Any, most: int) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    table = Table(
+        "metric", "one", "other", "means", "difference", "95 % interval", "win/tie/loss", box=None, pad_edge=False
+    )
+    for row in found.differences.to_pylist():
+        games = f"{row['win']}/{row['tie']}/{row['loss']}" if row["paired"] else f"unpaired, {row['neurons']}"
+        table.add_row(
+            row["metric"], escape(row["one"]), escape(row["other"]),
+            f"{_number(row['one_mean'])} {_number(row['other_mean'])}", _number(row["difference"]),
+            _range(row), games,
+        )  # fmt: skip
+    if found.differences.num_rows:
+        console.print(table)
+    summary = found.to_dict()
+    for pair, counts in summary["labels"].items():
+        print(f"{pair}: {counts['changed']} of {counts['neurons']} neurons changed their label")
+    changed = Table("neuron", "one", "label", "other", "label", box=None, pad_edge=False)
+    for row in summary["changes"][:most]:
+        changed.add_row(
+            *(escape(str(row[c])) for c in ("name", "one", "one_label", "other", "other_label"))
+        )  # fmt: skip
+    if summary["changes"] and most > 0:
+        console.print(changed)
+        if len(summary["changes"]) > most:
+            print(f"... and {len(summary['changes']) - most} more")
+    for note in found.notes:
+        print(f"note: {note}")
+
+
+def _range(row: dict[str, Any]) -> str:
+    return f"{_number(row['low'])} .. {_number(row['high'])}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.3f}"
+
+
+def _print_json(value: Any) -> None:
+    from contralens.data.evaluations import plain
+
+    typer.echo(json.dumps(plain(value), indent=2, ensure_ascii=False, default=str))

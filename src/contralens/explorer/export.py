@@ -1,0 +1,119 @@
+"""The explorer's pages as files: a static site that any web host serves, and that opens from file:// as well.
+
+Data are scripts, each handing one JSON text to the page, since a page opened from a file may not fetch. Nothing in the
+site asks anything of another host.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from contralens import __version__
+from contralens.checks import InputError
+from contralens.data.files import check_writable, whole_folder
+from contralens.explorer import pages, shapes
+from contralens.explorer.notes import Notebook
+from contralens.explorer.runs import OpenRun, keys
+from contralens.types import Progress, silent
+
+MARK = "contralens-export.json"
+"""What tells an older export, which may be replaced, from a folder of the user's."""
+PART = 16
+"""Neurons in one data file."""
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "base-uri 'none'; form-action 'none'"
+)
+WHY = "this is an export; search by words or pictures needs `contralens explore`"
+
+
+def export(
+    runs: Sequence[str | Path], out: str | Path, *, with_notes: bool = False, progress: Progress = silent
+) -> Path:
+    """Write runs as a static site into `out`, whole or not at all; an older export there is replaced.
+
+    Args:
+        runs: run folders; with two or more, the site can compare them.
+        out: folder of the site; new, empty or an older export.
+        with_notes: publish the notes, tags and corrected labels too.
+
+    Raises:
+        InputError: a run cannot be read, or `out` holds something else.
+    """
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; choose a new folder for the export")
+    if out.is_dir() and any(out.iterdir()) and not (out / MARK).is_file():
+        raise InputError(f"{out} holds files but no export; choose a new folder, so that nothing is overwritten")
+    check_writable(out)
+    for path in runs:
+        if out.resolve() == Path(path).resolve() or out.resolve().is_relative_to(Path(path).resolve()):
+            raise InputError(f"{out} lies in the run {path}; choose a folder outside it")
+    opened = [OpenRun(key, path) for key, path in keys([Path(p) for p in runs]).items()]
+    with whole_folder(out) as folder:
+        _static(folder)
+        infos: list[shapes.RunInfo] = []
+        for run in opened:
+            infos.append(_run(folder, run, with_notes, progress))
+            run.close()
+        listed: shapes.RunList = {"version": __version__, "runs": infos, "writable": False, "encoder": WHY}
+        _data(folder, "runs", listed)
+        (folder / MARK).write_text(json.dumps({"contralens": __version__, "runs": [r["key"] for r in infos]}) + "\n")
+    return out
+
+
+def _static(folder: Path) -> None:
+    for file in files("contralens.explorer").joinpath("static").iterdir():
+        data = file.read_bytes()
+        if file.name == "index.html":
+            page = data.decode()
+            policy = f'<meta http-equiv="Content-Security-Policy" content="{POLICY}" />'
+            page = page.replace('<html lang="en">', '<html lang="en" data-export="1">')
+            data = page.replace('<meta charset="utf-8" />', f'<meta charset="utf-8" />\n    {policy}').encode()
+        (folder / file.name).write_bytes(data)
+
+
+def _run(folder: Path, run: OpenRun, with_notes: bool, progress: Progress) -> shapes.RunInfo:
+    _data(folder, f"{run.key}/index", pages.index(run))
+    if run.vectors is not None:
+        _data(folder, f"{run.key}/map", pages.plane(run))
+    notes: shapes.Notes = {"file": f"{run.key}.notes.jsonl", "writable": False, "notes": [], "problems": []}
+    if with_notes:
+        notes = {**Notebook(run.path, writable=False).read(), "writable": False}
+    _data(folder, f"{run.key}/notes", notes)
+    parts: dict[int, list[int]] = {}
+    for neuron in run.neurons:
+        parts.setdefault(neuron // PART, []).append(neuron)
+    done = 0
+    for part, neurons in parts.items():
+        _data(folder, f"{run.key}/neurons-{part}", [pages.detail(run, n) for n in neurons])
+        done += len(neurons)
+        progress(f"writing neurons of {run.key}", done, len(run.neurons))
+    for image in run.pictures:
+        blob = run.pictures.get(image)
+        if blob is not None:
+            file = folder / "images" / run.key / str(image // 1000) / f"{image}.jpg"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(blob)
+    return {
+        "key": run.key,
+        "title": run.title,
+        "stamp": run.stamp,
+        "problem": None,
+        "manifest": run.manifest,
+        "missing": [{"what": m["what"], "why": m["why"]} for m in run.missing],
+        "notes": len(notes["notes"]),
+    }
+
+
+def _data(folder: Path, name: str, value: Any) -> None:
+    """A script that hands the page a JSON text: the text is a string, so nothing in it can be read as code."""
+    text = json.dumps(pages.dumps(value).decode(), ensure_ascii=True)
+    file = folder / "data" / f"{name}.js"
+    os.makedirs(file.parent, exist_ok=True)
+    file.write_text(f"contralensData({json.dumps(name)}, {text});\n", encoding="utf-8")

@@ -1,0 +1,93 @@
+"""The commands `explore` and `export`, ready for typer: `app.command("explore")(explore_command)`."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import threading
+import webbrowser
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from contralens.checks import InputError, require
+
+PORT = 8787
+
+
+def explore_command(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; beyond this machine a token is asked for.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)] = PORT,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Load no encoder, write no notes.")] = False,
+) -> None:
+    """Open runs as pages in a browser: every neuron with its evidence, search, comparison, notes."""
+    _needs()
+    from contralens.explorer.app import create_app
+    from contralens.explorer.guard import is_loopback
+
+    for run in runs:
+        if not run.is_dir():
+            raise InputError(f"there is no run folder {run}; `contralens label` writes one")
+    token = None if is_loopback(host) else secrets.token_urlsafe(24)
+    app = create_app(runs, read_only=read_only, host=host, token=token)
+    listener = _listen(host, port)
+    shown = f"[{host}]" if ":" in host else host
+    if host in ("0.0.0.0", "::"):
+        shown = socket.gethostname()
+    address = f"http://{shown}:{listener.getsockname()[1]}/" + (f"?token={token}" if token else "")
+    typer.echo(f"contralens explorer: {address}  (stop with Ctrl+C)")
+    serve(app, listener, None if no_browser else address)
+
+
+def export_command(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders; with several, the site compares them.")],
+    out: Annotated[Path, typer.Option(help="Folder of the site: new, empty or an older export.")],
+    notes: Annotated[bool, typer.Option("--notes", help="Publish notes, tags and corrected labels too.")] = False,
+) -> None:
+    """Write runs as a static site for any web host; it also opens from the folder."""
+    _needs()
+    from contralens.explorer.export import export
+    from contralens.report.progress import bar
+
+    with bar(quiet=False) as progress:
+        page = export(runs, out, with_notes=notes, progress=progress)
+    typer.echo(f"wrote {page / 'index.html'}")
+
+
+def serve(app: Any, listener: socket.socket, browse: str | None = None) -> None:
+    """Answer requests on a bound socket until interrupted; open `browse` in a browser once it answers."""
+    import uvicorn
+
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False, timeout_keep_alive=20, ws="none"
+    )
+    server = uvicorn.Server(config)
+    if browse is not None:
+        threading.Timer(0.5, webbrowser.open, (browse,)).start()
+    server.run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket; the default port gives way to a free one when it is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for wanted in (port, 0) if port == PORT else (port,):
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, wanted))
+            listener.listen(256)
+            return listener
+        except OSError as e:
+            listener.close()
+            error = e
+    raise InputError(f"cannot listen on {host} port {port}: {error.strerror or error}; try another --port")
+
+
+def _needs() -> None:
+    for module in ("duckdb", "fastapi", "uvicorn"):
+        require(module, "explore")

@@ -1,0 +1,91 @@
+"""How specific labels are: their place in WordNet, and how well the levels above them would do."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from contralens.data.wordnet import WordNet, find_wordnet
+from contralens.math.intervals import mean_interval
+from contralens.math.metrics import pearson
+from contralens.measuring import Session
+from contralens.models.encoders import embed_texts
+
+STEPS = 6
+"""Levels above a label that the curve follows."""
+PLAIN = ("csp:gamma=0", "semanticlens")
+"""What contrast is compared with, the first of these that the run has."""
+
+
+def depth(words: WordNet, label: str) -> float:
+    """Levels between a label and WordNet's broadest noun, words before its own noun count one each; NaN if unknown."""
+    chain = words.chain(label)
+    return float(len(chain) - 1) if chain else float("nan")
+
+
+def move(words: WordNet, before: str, after: str) -> str:
+    """Where a label went: "same", "down" (more specific), "up", "sideways", or "unknown" to WordNet.
+
+    The most frequent sense of each noun is taken.
+    """
+    if before.casefold() == after.casefold():
+        return "same"
+    one, other = ([gloss or text for text, gloss in words.chain(label)] for label in (before, after))
+    if not one or not other:
+        return "unknown"
+    if one[0] == other[0]:
+        return "same"
+    return "down" if one[0] in other else "up" if other[0] in one else "sideways"
+
+
+def levels(session: Session, scorers: Sequence[str]) -> tuple[dict[str, NDArray[np.float64]], dict[str, Any]]:
+    """Depths per scorer, and for the manifest: how contrast moved labels, and the curve of specificity.
+
+    The curve holds, for the label (step 0) and its hypernyms, the mean held-out correlation over the neurons whose
+    chain goes that far: a label at the right level does better than the levels above it.
+    """
+    words = find_wordnet()
+    depths: dict[str, NDArray[np.float64]] = {}
+    details: dict[str, Any] = {}
+    labels = {s: {row["neuron"]: row["label"] for row in session.rows(s)} for s in scorers}
+    for scorer in scorers:
+        depths[scorer] = np.array([depth(words, label) for label in labels[scorer].values()])
+    plain = next((s for s in PLAIN if s in scorers), None)
+    if plain is not None:
+        details["moved from"] = plain
+        details["moves"] = {
+            s: dict(
+                Counter(move(words, labels[plain][n], after) for n, after in labels[s].items() if n in labels[plain])
+            )
+            for s in scorers
+            if s != plain
+        }
+    if session.judge is not None:
+        details["curve"] = {s: _curve(session, words, labels[s]) for s in scorers}
+    details["source"] = words.source
+    return depths, details
+
+
+def _curve(session: Session, words: WordNet, labels: dict[int, str]) -> list[dict[str, Any]]:
+    assert session.judge is not None
+    chains = {n: [text for text, _ in words.chain(label)][: STEPS + 1] for n, label in labels.items()}
+    texts = list(dict.fromkeys(text for chain in chains.values() for text in chain))
+    if not texts:
+        return []
+    rows = embed_texts(session.judge, texts, session.run.manifest["templates"])
+    cosines = session.reopened.embeddings(session.reopened.test, session.judge) @ rows.T
+    column = {text: i for i, text in enumerate(texts)}
+    out = []
+    for step in range(STEPS + 1):
+        there = {n: column[chain[step]] for n, chain in chains.items() if len(chain) > step}
+        if there:
+            places = torch.tensor(list(there.values()))
+            found = pearson(session.activations[:, list(there)], cosines[:, places])
+            out.append({"step": step, **asdict(mean_interval(found.numpy()))})
+    return out

@@ -1,0 +1,171 @@
+"""What the backends of `contralens.models.encoders` share: unit rows, batching, notes, fingerprints, errors."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import json
+import socket
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+from torch.utils.data import default_collate
+
+from contralens.checks import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+RULE = "encoder-1"
+"""Part of every fingerprint: raise it when the code changes what an encoder returns."""
+
+
+class BaseEncoder:
+    """What the built-in encoders share: unit rows on the CPU, batching, and notes for the manifest.
+
+    A subclass sets `fingerprint` and `width` and defines `preprocess`, `_image_rows` and `_text_rows` (on `device`,
+    not yet normalised), and `_too_long`.
+    """
+
+    text_batch = 256
+    """Texts embedded at once."""
+
+    name: str
+    fingerprint: str
+    width: int
+
+    def __init__(self, name: str, device: str = "cpu", notes: Sequence[str] = ()) -> None:
+        self.name = name
+        self.device = torch.device(device)
+        self._notes = list(notes)
+        self._cut: dict[str, None] = {}
+        self.context_length = 0
+
+    @property
+    def notes(self) -> list[str]:
+        """What a manifest must record: choices made for the user and texts that were read only in part."""
+        if not self._cut:
+            return list(self._notes)
+        cut = (
+            f"{len(self._cut)} text(s) longer than the {self.context_length} tokens that {self.name} reads; "
+            f"the rest was ignored, e.g. {next(iter(self._cut))[:80]!r}"
+        )
+        return [*self._notes, cut]
+
+    def preprocess(self, image: Image) -> Any:
+        raise NotImplementedError
+
+    def _image_rows(self, batch: Any) -> Tensor:
+        raise NotImplementedError
+
+    def _text_rows(self, texts: list[str]) -> Tensor:
+        raise NotImplementedError
+
+    def _too_long(self, texts: list[str]) -> list[str]:
+        """Those of `texts` with more tokens than the model reads."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def __call__(self, batch: Any) -> Tensor:
+        """A collated batch of preprocessed images to unit rows (B,D), float32 on the CPU."""
+        return _unit_rows(self._image_rows(_to(batch, self.device)))
+
+    def images(self, images: Sequence[Image], batch: int = 32) -> Tensor:
+        """RGB images to unit rows (len(images),D), float32 on the CPU."""
+        parts = [
+            self(default_collate([self.preprocess(image) for image in images[start : start + batch]]))
+            for start in range(0, len(images), batch)
+        ]
+        return torch.cat(parts) if parts else torch.empty(0, self.width)
+
+    @torch.no_grad()
+    def texts(self, texts: Sequence[str]) -> Tensor:
+        """Texts to unit rows (len(texts),D), float32 on the CPU; texts cut short are reported in `notes`."""
+        if isinstance(texts, str):
+            raise InputError("`texts` must be a list of texts; got one text: put it into a list")
+        parts = []
+        for start in range(0, len(texts), self.text_batch):
+            part = list(texts[start : start + self.text_batch])
+            self._cut.update(dict.fromkeys(self._too_long(part)))
+            parts.append(_unit_rows(self._text_rows(part)))
+        return torch.cat(parts) if parts else torch.empty(0, self.width)
+
+
+def _unit_rows(rows: Tensor) -> Tensor:
+    return normalize(rows.detach().float().cpu(), dim=-1)
+
+
+def _to(batch: Any, device: torch.device) -> Any:
+    if isinstance(batch, Mapping):
+        return {k: v.to(device) for k, v in batch.items()}
+    return batch.to(device)
+
+
+# --- fingerprints, errors and the hub ---
+
+
+def digest(*parts: object) -> str:
+    """32 hex digits over values that JSON can hold (others by `str`).
+
+    >>> digest("a", {"x": 1, "y": 2}) == digest("a", {"y": 2, "x": 1})
+    True
+    """
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def tokenizer_digest(tokenizer: Any) -> str:
+    """32 hex digits over the vocabulary and the rules of a tokenizer of open_clip or transformers."""
+    inner = getattr(tokenizer, "tokenizer", tokenizer)
+    backend = getattr(inner, "backend_tokenizer", None)
+    if backend is not None and hasattr(backend, "to_str"):
+        state = json.loads(backend.to_str())
+        rules: object = {k: v for k, v in state.items() if k not in ("padding", "truncation")}
+    else:
+        rules = inner.get_vocab() if hasattr(inner, "get_vocab") else inner.encoder
+    return digest(type(tokenizer).__name__, type(inner).__name__, rules)
+
+
+def first_line(error: BaseException, most: int = 200) -> str:
+    """The first line of an error's text, cut to `most` characters, for use inside a one-line message."""
+    lines = str(error).strip().splitlines()
+    line = lines[0].strip() if lines else type(error).__name__
+    return line if len(line) <= most else line[: most - 3] + "..."
+
+
+@contextlib.contextmanager
+def patient_only_if_reachable() -> Iterator[None]:
+    """Inside, the hub's client gives up at once where its host has no address, instead of retrying for a minute."""
+    constants: Any = importlib.import_module("huggingface_hub.constants")
+    if constants.HF_HUB_OFFLINE or urllib.request.getproxies() or _has_address(constants.ENDPOINT):
+        yield
+        return
+    constants.HF_HUB_OFFLINE = True  # what the environment variable of this name sets; files in the cache are found
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = False
+
+
+def _has_address(url: str) -> bool:
+    try:
+        socket.getaddrinfo(urllib.parse.urlsplit(url).hostname, 443)
+    except OSError:
+        return False
+    return True
+
+
+def usable_device(device: str | torch.device) -> torch.device:
+    """`device` as torch knows it, after a look whether it is there."""
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as e:
+        raise InputError(f"device {str(device)!r} cannot be used here: {first_line(e)}") from e
+    return found

@@ -1,0 +1,160 @@
+"""Recipes: published experiments as YAML files; what they need is checked, and their numbers stand beside the paper's.
+
+A recipe holds
+
+- title, about: what it reproduces;
+- needs: packages (to import), environment (variable: what it must hold; a path must exist), images (the variable of an
+  image folder: the least number of images);
+- runs: name: {label: arguments of `contralens.label`, candidates: arguments of `contralens.propose.propose` (the
+  vocabulary is then joined with what it proposes), evaluate: arguments of `contralens.evaluate.evaluate`};
+- published: run, scorer, metric, value and source of each number to compare with.
+
+$NAME in any text is taken from the environment.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from contralens.checks import InputError, nearest
+from contralens.data.images import images as image_set
+from contralens.types import Progress, silent
+
+KEYS = ("title", "about", "needs", "runs", "published")
+STEPS = ("label", "candidates", "evaluate")
+NEEDS = ("packages", "environment", "images")
+_VARIABLE = re.compile(r"\$(\w+)")
+
+
+def read_recipe(path: str | Path) -> dict[str, Any]:
+    """A recipe from its file, with every key checked; variables are not yet filled in.
+
+    Raises:
+        InputError: no such file, no YAML, an unknown key.
+    """
+    path = Path(path)
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"no recipe {path}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
+        raise InputError(f"cannot read {path}: {' '.join(str(e).split())}") from e
+    _known(recipe, KEYS, path)
+    _known(recipe.get("needs") or {}, NEEDS, f"{path}: needs")
+    if not recipe.get("runs"):
+        raise InputError(f"{path} has no runs")
+    for name, steps in recipe["runs"].items():
+        _known(steps, STEPS, f"{path}: {name}")
+        if "label" not in steps:
+            raise InputError(f"{path}: {name} has no label step")
+    for row in recipe.get("published") or []:
+        _known(row, ("run", "scorer", "metric", "value", "source"), f"{path}: published")
+        if row["run"] not in recipe["runs"]:
+            raise InputError(f"{path}: published names the run {row['run']!r}{nearest(row['run'], recipe['runs'])}")
+    return dict(recipe)
+
+
+def lacking(recipe: Mapping[str, Any]) -> list[str]:
+    """What a recipe needs and this machine does not have, one line each."""
+    needs = recipe.get("needs") or {}
+    out = [
+        f"the package {package} is not installed"
+        for package in needs.get("packages") or []
+        if importlib.util.find_spec(package) is None
+    ]
+    told = needs.get("environment") or {}
+    for name, what in told.items():
+        value = os.environ.get(name)
+        if not value:
+            out.append(f"{name} is not set: {what}")
+        elif ("/" in value or os.sep in value) and ":" not in value and not Path(value).exists():
+            out.append(f"{name}={value} does not exist: {what}")
+    for name, least in (needs.get("images") or {}).items():
+        if os.environ.get(name) and Path(os.environ[name]).exists():
+            count = len(image_set(os.environ[name]))
+            if count < least:
+                out.append(f"{name} holds {count} images, {least} are needed: {told.get(name, 'images')}")
+    used = {v for text in _texts(recipe["runs"]) for v in _VARIABLE.findall(text)}
+    out += [f"{name} is not set" for name in sorted(used - set(told)) if name not in os.environ]
+    return out
+
+
+def follow(
+    recipe: str | Path | Mapping[str, Any],
+    out: str | Path,
+    *,
+    device: str = "cpu",
+    cache: str | Path | None = None,
+    progress: Progress = silent,
+) -> list[dict[str, Any]]:
+    """Do what a recipe says; run folders are written into `out`, one per run.
+
+    Returns:
+        A row per published number: run, scorer, metric, published, source, mean, low, high, neurons, inside (whether
+        the published number lies within the interval).
+
+    Raises:
+        InputError: something is lacking; all of it is listed.
+    """
+    from contralens.data.runs import load
+    from contralens.evaluate import evaluate
+    from contralens.pipeline import label
+
+    made = dict(recipe) if isinstance(recipe, Mapping) else read_recipe(recipe)
+    if missing := lacking(made):
+        raise InputError("this recipe cannot be followed here: " + "; ".join(missing))
+    common: dict[str, Any] = {"device": device, "cache": cache, "progress": progress}
+    summaries: dict[str, dict[tuple[str, str], dict[str, Any]]] = {}
+    for name, steps in made["runs"].items():
+        folder = Path(out) / name
+        settings = _filled(steps["label"])
+        run = label(**settings, **common, out=folder)
+        if steps.get("candidates"):
+            from contralens.data.vocabulary import read_vocabulary
+            from contralens.propose import propose
+
+            candidates = propose(run, **_filled(steps["candidates"]), **common)
+            settings["vocabulary"] = candidates.join(read_vocabulary(settings["vocabulary"]).concepts)
+            run = label(**settings, **common, out=folder)
+        result = evaluate(load(folder), **_filled(steps.get("evaluate") or {}), **common)
+        summaries[name] = {(row["scorer"], row["metric"]): row for row in result.summary.to_pylist()}
+    rows = []
+    for row in made.get("published") or []:
+        got = summaries[row["run"]].get((row["scorer"], row["metric"]), {})
+        found = {key: got.get(key) for key in ("mean", "low", "high", "neurons")}
+        told = found["low"] is not None and found["high"] is not None
+        inside = bool(found["low"] <= row["value"] <= found["high"]) if told else None
+        names = {key: row[key] for key in ("run", "scorer", "metric", "source")}
+        rows.append({**names, "published": row["value"], **found, "inside": inside})
+    return rows
+
+
+def _known(given: Any, keys: Sequence[str], where: Any) -> None:
+    if not isinstance(given, Mapping):
+        raise InputError(f"{where} must hold `name: value` lines; got {type(given).__name__}")
+    for key in given:
+        if key not in keys:
+            raise InputError(f"{where}: unknown key {key!r}{nearest(str(key), keys)} (known: {', '.join(keys)})")
+
+
+def _filled(value: Any) -> Any:
+    """A step with its variables filled in."""
+    if isinstance(value, str):
+        return _VARIABLE.sub(lambda match: os.environ[match.group(1)], value)
+    if isinstance(value, Mapping):
+        return {key: _filled(v) for key, v in value.items()}
+    return [_filled(v) for v in value] if isinstance(value, list) else value
+
+
+def _texts(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return [text for one in inner for text in _texts(one)]

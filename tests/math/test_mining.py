@@ -1,0 +1,239 @@
+"""The fast paths of mining, forced on small data: every one gives the same exemplars as the slow copy of the paper."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import CASES, clustered
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_exemplars import agrees, same
+from torch.nn.functional import normalize
+
+from contralens.checks import InputError
+from contralens.math import exemplars, neighbours, sources
+from contralens.math.exemplars import (
+    ActivationSource,
+    DenseActivations,
+    SparseActivations,
+    find_exemplars,
+    neuron_statistics,
+    select_neurons,
+)
+from contralens.math.neighbours import Products
+from contralens.math.statistics import survey
+
+
+@pytest.fixture(params=["float32", "bfloat16"])
+def tiny(monkeypatch, request):
+    """Lists of a few neighbours and blocks of a few rows, so that 90 images already take every path."""
+    monkeypatch.setattr(neighbours, "SMALL", 8)
+    monkeypatch.setattr(exemplars, "LENGTH", 6)
+    monkeypatch.setattr(neighbours, "bfloat16_is_fast", lambda device: request.param == "bfloat16")
+    if request.param == "bfloat16":  # also where its error hides the differences
+        monkeypatch.setattr(Products, "_trustworthy", lambda self, tolerance: True)
+    block = DenseActivations.blocks
+    monkeypatch.setattr(
+        DenseActivations, "blocks", lambda self, neurons=None, budget=0: block(self, neurons, 4 * 37 * 8)
+    )
+    return request.param
+
+
+@pytest.mark.parametrize("k", [1, 12])
+@pytest.mark.parametrize("reuse", [True, False], ids=["reuse", "no_reuse"])
+@pytest.mark.parametrize("exclude", [None, 0.6], ids=["all", "exclude"])
+def test_short_lists_and_small_blocks(case, tiny, k, reuse, exclude):
+    a, e = case
+    found = find_exemplars(a, e, k=k, reuse=reuse, exclude=exclude)
+    agrees(found, a, e, k, reuse=reuse, exclude=exclude)
+
+
+def test_precision_in_use(tiny):
+    _, e = CASES["plain"]
+    assert Products(e).dtype == getattr(torch, tiny)
+
+
+@pytest.mark.parametrize("images", [1500, 2500])
+@pytest.mark.parametrize("reuse", [True, False])
+def test_larger_layers(images, reuse, monkeypatch):
+    """Real constants, in both precisions; hot clusters larger than a list, so that some pairs must look further."""
+    a, e = clustered(images, 12, clusters=3, width=48)
+    a += 3 * torch.relu(e @ e[:12].T)
+    found = []
+    for fast in (True, False):
+        monkeypatch.setattr(neighbours, "bfloat16_is_fast", lambda device, fast=fast: fast)
+        assert Products(e).dtype == (torch.bfloat16 if fast else torch.float32)
+        found.append(find_exemplars(a, e, k=15, reuse=reuse))
+    same(*found)
+    agrees_fast(found[0], a, e, reuse)
+
+
+def agrees_fast(found, a, e, reuse):
+    """As `agrees`, with a matrix product in float64 in place of the slow sums."""
+    cosine = e.double() @ e.double().T
+    below = a.double() < a.double().mean(0)
+    for n in range(a.shape[1]):
+        order = sorted(range(len(a)), key=lambda i: (-float(a[i, n]), i))[: found.positives.shape[1]]
+        assert found.positives[n].tolist() == order
+        allowed = below[:, n].clone()
+        for p, q in zip(order, found.contrasts[n].tolist(), strict=True):
+            masked = cosine[p].masked_fill(~allowed, -math.inf)
+            assert q == int((masked >= masked.max() - 1e-12).nonzero()[0])
+            if not reuse:
+                allowed[q] = False
+
+
+@pytest.mark.parametrize("scale", [1.0, 30.0, 0.01])
+def test_products_keep_their_promise(scale):
+    """Unit rows or not, in a cone or not: no product is off by more than the tolerance."""
+    g = torch.Generator().manual_seed(0)
+    for offset in (0.0, 1.0):
+        e = scale * normalize(torch.randn(1200, 96, generator=g) + offset, dim=1)
+        products = Products(e)
+        for dtype in {torch.float32, products.dtype}:
+            rows = e.to(dtype)
+            error = ((rows @ rows.T).double() - e.double() @ e.double().T).abs().max()
+            assert dtype != products.dtype or float(error) <= products.tolerance
+
+
+def test_bfloat16_is_left_where_it_tells_nothing_apart(monkeypatch):
+    monkeypatch.setattr(neighbours, "bfloat16_is_fast", lambda device: True)
+    narrow = normalize(torch.randn(1500, 64, generator=torch.Generator().manual_seed(0)) * 1e-3 + 1, dim=1)
+    assert Products(narrow).dtype == torch.float32
+    assert Products(clustered(1500, 1, width=64)[1]).dtype == torch.bfloat16
+
+
+def test_neighbour_lists_are_complete_above_their_floor():
+    e = clustered(3000, 1, clusters=20, width=32)[1]
+    products = Products(e)
+    queries = torch.arange(0, 3000, 7)
+    near = neighbours.neighbours(products, queries, 100)
+    cosine = e.double() @ e.double().T
+    assert 80 < float((near.images >= 0).sum(1).double().mean()) < 125
+    for q, images, cosines, floor in zip(queries.tolist(), near.images, near.cosines, near.floor.tolist(), strict=True):
+        known = images[images >= 0].long()
+        assert len(known.unique()) == len(known)
+        assert (cosine[q, known] - cosines[: len(known)]).abs().max() <= products.tolerance
+        assert (cosines.diff() <= 0)[: len(known) - 1].all()
+        rest = torch.ones(3000, dtype=torch.bool)
+        rest[known] = False
+        assert cosine[q, rest].max() <= floor + products.tolerance
+
+
+# Sources
+
+
+def ways(a):
+    yield "dense", DenseActivations(a)
+    yield "strided", DenseActivations(a.T.contiguous().T)
+    yield "sparse", SparseActivations.of(a)
+    yield "torch csr", a.to_sparse_csr()
+    yield "streamed", Streamed(a)
+
+
+class Streamed:
+    """A source that knows nothing but the protocol, in blocks of 7 rows."""
+
+    def __init__(self, a):
+        self.a, self.shape, self.asked = a, tuple(a.shape), 0
+
+    def blocks(self, neurons=None, budget=0):
+        for start in range(0, len(self.a), 7):
+            rows = self.a[start : start + 7]
+            yield start, rows if neurons is None else rows[:, neurons]
+
+    def lookup(self, images, neurons):
+        self.asked += len(images)
+        return self.a[images, neurons]
+
+
+def test_the_protocol():
+    a = torch.rand(4, 3)
+    assert all(isinstance(w, ActivationSource) for name, w in ways(a) if name != "torch csr")
+    assert isinstance(sources.source(a), DenseActivations)
+
+
+@pytest.mark.parametrize("reuse", [True, False], ids=["reuse", "no_reuse"])
+def test_all_sources_give_identical_exemplars(case, tiny, reuse):
+    a, e = case
+    expected = find_exemplars(a, e, k=9, reuse=reuse)
+    for _, way in ways(a):
+        same(find_exemplars(way, e, k=9, reuse=reuse), expected)
+    some = [0, a.shape[1] - 1]
+    for _, way in ways(a):
+        same(
+            find_exemplars(way, e, k=3, neurons=some, exclude=0.9), find_exemplars(a, e, k=3, neurons=some, exclude=0.9)
+        )
+
+
+def test_all_sources_give_the_same_statistics(case):
+    a, _ = case
+    expected = neuron_statistics(a)
+    for _, way in ways(a):
+        found = neuron_statistics(way)
+        torch.testing.assert_close(found.mean, expected.mean, rtol=1e-14, atol=1e-14, equal_nan=True)
+        for field in ("maximum", "minimum", "firing", "missing"):
+            torch.testing.assert_close(getattr(found, field), getattr(expected, field), rtol=0, atol=0, equal_nan=True)
+        torch.testing.assert_close(found.below(), expected.below(), rtol=1e-14, atol=1e-14, equal_nan=True)
+        assert (
+            select_neurons(way, most=4, least_firing=5).tolist() == select_neurons(a, most=4, least_firing=5).tolist()
+        )
+
+
+def test_activations_are_asked_for_candidates_only():
+    a, e = clustered(2000, 10, width=32)
+    streamed = Streamed(a)
+    find_exemplars(streamed, e, k=10)
+    assert streamed.asked < 10 * 10 * 60 < a.numel() / 3
+
+
+def test_latents_of_a_sparse_autoencoder():
+    """Rare latents: fewer firing images than K, so zeros become positives, by lower index."""
+    g = torch.Generator().manual_seed(5)
+    a = torch.rand(1300, 300, generator=g) * (torch.rand(1300, 300, generator=g) < 0.004)
+    a[:, :5] = 0
+    e = clustered(1300, 1, width=24)[1]
+    dense = find_exemplars(a, e, k=12)
+    same(find_exemplars(SparseActivations.of(a), e, k=12), dense)
+    assert dense.positives[0].tolist() == list(range(12))
+    assert (dense.contrasts[:5] == -1).all()
+
+
+def test_sparse_rows_from_numpy_and_their_errors():
+    parts = np.array([0, 1, 1, 3]), np.array([1, 0, 2]), np.array([2.0, 1.0, 3.0], dtype=np.float32)
+    found = SparseActivations(*parts, (3, 3))
+    assert next(found.blocks())[1].tolist() == [[0, 2, 0], [0, 0, 0], [1, 0, 3]]
+    with pytest.raises(InputError, match="do not fit"):
+        SparseActivations(*parts, (4, 3))
+    with pytest.raises(InputError, match="rise within each image"):
+        SparseActivations(parts[0], np.array([1, 2, 2]), parts[2], (3, 3))
+    empty = SparseActivations(np.zeros(4), np.zeros(0), np.zeros(0, dtype=np.float32), (3, 2))
+    assert empty.lookup(torch.tensor([0, 2]), torch.tensor([1, 0])).tolist() == [0, 0]
+    assert neuron_statistics(empty).status() == ["dead", "dead"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 300), st.integers(1, 6), st.integers(1, 80), st.booleans())
+def test_running_top_is_the_stable_sort(seed, images, neurons, k, rising):
+    g = torch.Generator().manual_seed(seed)
+    a = torch.randint(-5, 6, (images, neurons), generator=g).float()
+    if rising:
+        a = a.sort(dim=0).values
+    a[torch.rand(a.shape, generator=g) < 0.1] = math.nan
+    k = min(k, images)
+    _, values, top = survey(Streamed(a), k)
+    for n in range(neurons):
+        order = sorted((i for i in range(images) if a[i, n] == a[i, n]), key=lambda i: (-a[i, n], i))[:k]
+        assert top[n].tolist() == order + [-1] * (k - len(order))
+        assert values[n, : len(order)].tolist() == [float(a[i, n]) for i in order]
+
+
+def test_below_is_the_mean_in_the_activations_precision():
+    a = torch.randn(1000, 50, generator=torch.Generator().manual_seed(1))
+    found = neuron_statistics(a)
+    assert torch.equal(a < found.below(), a.double() < found.mean)
+    constant = torch.tensor([0.1, 0.3])[None].expand(3, 2)  # the sum of three 0.1 is not three times 0.1
+    assert not (constant < neuron_statistics(constant).below()).any()
