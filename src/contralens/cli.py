@@ -12,6 +12,9 @@ import typer
 
 from contralens import __version__
 from contralens.checks import InputError
+from contralens.evaluate_cli import compare_command, evaluate_command
+from contralens.explorer_cli import explore_command, export_command
+from contralens.propose_cli import propose_command
 
 app = typer.Typer(
     name="contralens",
@@ -101,6 +104,17 @@ def label(
         list[str] | None,
         typer.Option(help='Text template, repeatable, e.g. "a photo of a {}", or a set: plain, photo.'),
     ] = None,
+    proposer: Annotated[
+        str | None,
+        typer.Option(help="Ask for concepts beyond the vocabulary: hf:MODEL, openai:MODEL@URL, captions:FILE."),
+    ] = None,
+    candidates: Annotated[Path | None, typer.Option(help="What `contralens propose` wrote: RUN.candidates.")] = None,
+    own_only: Annotated[
+        bool | None, typer.Option("--own-only/--for-all", help="Score proposed concepts for their own neurons only.")
+    ] = None,
+    holdout: Annotated[
+        float | None, typer.Option(help="Share of the images kept out of labeling, for `contralens evaluate`.")
+    ] = None,
     limit: Limit = None,
     top: Annotated[int | None, typer.Option(help="Concepts kept per neuron and scorer (default 10).")] = None,
     seed: Seed = None,
@@ -133,6 +147,10 @@ def label(
         "exclude": exclude,
         "neurons": neurons,
         "templates": template,
+        "proposer": proposer,
+        "candidates": candidates,
+        "own_only": own_only,
+        "holdout": holdout,
         "limit": limit,
         "top": top,
         "seed": seed,
@@ -355,6 +373,13 @@ def targets(as_json: Json = False) -> None:
     from contralens.models.targets import TARGETS
 
     _pairs({f"{name}:": (loader.__doc__ or "").strip().splitlines()[0] for name, loader in TARGETS.items()}, as_json)
+
+
+app.command("propose")(propose_command)
+app.command("evaluate")(evaluate_command)
+app.command("compare")(compare_command)
+app.command("explore")(explore_command)
+app.command("export")(export_command)
 
 
 def _settings(config: Path | None, flags: dict[str, Any], needed: tuple[str, ...]) -> dict[str, Any]:

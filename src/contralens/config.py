@@ -26,6 +26,10 @@ SETTINGS = (
     "exclude",
     "neurons",
     "templates",
+    "proposer",
+    "candidates",
+    "own_only",
+    "holdout",
     "limit",
     "top",
     "seed",
@@ -39,7 +43,7 @@ SETTINGS = (
     "report",
 )
 """What a run can be told; a file may hold all of it, whichever command reads it."""
-PATHS = ("images", "vocabulary", "out", "cache", "checkpoint")
+PATHS = ("images", "vocabulary", "out", "cache", "checkpoint", "candidates")
 """Settings that may name a file; a relative one that lies beside the YAML file is taken from there."""
 
 

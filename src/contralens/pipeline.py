@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from torch import Tensor
 from contralens import __version__
 from contralens.checks import InputError
 from contralens.collect import Collected, collect
+from contralens.data.candidates import Candidates, folder_of, load_candidates
 from contralens.data.files import digest
 from contralens.data.images import images as image_set
 from contralens.data.runs import FORMAT, VECTORS, Run, check_free
@@ -30,6 +31,7 @@ from contralens.math.sources import ActivationSource
 from contralens.models.encoders import embed_texts, templates_of
 from contralens.models.encoders import encoder as load_encoder
 from contralens.models.targets import target as load_target
+from contralens.split import drawn
 from contralens.types import Encoder, Exemplars, Progress, Target, silent
 
 DEFAULT_SCORERS = ("semanticlens", "clip_dissect", "csp:gamma=0", "csp")
@@ -53,6 +55,10 @@ def label(
     neurons: Literal["all", "paper"] | Sequence[int] = "all",
     templates: str | Sequence[str] = "plain",
     normalise_texts: bool = True,
+    proposer: Any = None,
+    candidates: Any = None,
+    own_only: bool = False,
+    holdout: float = 0.0,
     limit: int | None = None,
     top: int = 10,
     out: str | Path | None = None,
@@ -78,6 +84,11 @@ def label(
         neurons: all, the paper's choice of 200 (`select_neurons`), or indices.
         templates: a built-in set's name, or texts with {} for the concept.
         normalise_texts: False gives the published code's text embeddings, without the last normalisation.
+        proposer: a vision-language model or caption bank that is shown the exemplars and proposes concepts beyond the
+            vocabulary (see `contralens.propose`); its replies are kept in OUT.candidates.
+        candidates: what `contralens propose` wrote, or a `Candidates`; joins the vocabulary.
+        own_only: a proposed concept is scored only for the neurons that it was proposed for.
+        holdout: share of the images that no exemplar comes from, drawn with `seed`, kept for `contralens evaluate`.
         limit: use a sample of that many images, drawn with `seed`.
         top: concepts kept per neuron and scorer.
         out: run folder to write; without it the run is only returned.
@@ -107,6 +118,9 @@ def label(
     eyes: Encoder = load_encoder(encoder, device=device or "cpu")
 
     collected = collect(probe, [model, eyes], store, batch_size=batch_size, workers=workers, progress=progress)
+    held_out: list[str] = []
+    if holdout:
+        collected, held_out = _hold_out(collected, holdout, seed)
     activations = collected.activations(0)
     embeddings = torch.from_numpy(collected.rows(1))
     statistics = neuron_statistics(activations)
@@ -114,11 +128,24 @@ def label(
     chosen = _choose(neurons, activations, status)
     identity = [digest(*collected.fingerprints), model.fingerprint, eyes.fingerprint]
     exemplars = _exemplars(store, identity, activations, embeddings, chosen, k, reuse, exclude, progress)
-    texts = _texts(store, eyes, words.concepts, templates, normalise_texts, progress)
+    found: Candidates | None = None
+    if proposer is not None:
+        found = _proposed(
+            proposer, out, cache, progress, model, probe, eyes,
+            {"scorers": specs, "k": k, "reuse": reuse, "exclude": exclude, "neurons": neurons, "holdout": holdout,
+             "vocabulary": words.concepts, "templates": templates, "cache": cache, "seed": seed},
+        )  # fmt: skip
+    elif candidates is not None:
+        found = candidates if isinstance(candidates, Candidates) else load_candidates(candidates)
+    concepts = found.join(words.concepts) if found else words.concepts
+    texts = _texts(store, eyes, concepts, templates, normalise_texts, progress)
+    allowed = found.allowed(words.concepts, chosen.tolist()) if found and own_only else None
     scores = {}
     for done, (spec, (name, options)) in enumerate(parsed.items()):
         progress("scoring", done, len(parsed))
         scores[spec] = SCORERS[name](exemplars, embeddings, texts, **options)
+        if allowed is not None:
+            scores[spec] = scores[spec].masked_fill(~torch.from_numpy(allowed), torch.nan)
     progress("scoring", len(parsed), len(parsed))
 
     first, second = contrast_parts(exemplars, embeddings)
@@ -153,6 +180,7 @@ def label(
             "count": len(collected.usable),
             "fingerprint": identity[0],
             "skipped": collected.skipped,
+            "holdout": {"share": holdout, "fingerprints": held_out} if held_out else None,
         },
         "vocabulary": {
             "source": words.source,
@@ -160,6 +188,7 @@ def label(
             "fingerprint": words.fingerprint,
             "report": words.lint.lines(),
         },
+        "candidates": {**found.manifest, "own_only": own_only} if found else None,
         "templates": list(templates_of(templates)),
         "normalise_texts": normalise_texts,
         "k": k,
@@ -179,14 +208,54 @@ def label(
     run = Run(
         manifest,
         neurons=_neuron_table(model, statistics, status, chosen, activations),
-        labels=_label_table(model, status, chosen, scores, words.concepts, top),
+        labels=_label_table(model, status, chosen, scores, concepts, top),
         exemplars=_exemplar_table(exemplars, activations),
         images=_image_table(probe, collected),
-        concepts=pa.table({"concept": list(words.concepts), "source": [words.source] * len(words.concepts)}),
+        concepts=pa.table(
+            {
+                "concept": list(concepts),
+                "source": [words.source] * len(words.concepts) + ["proposed"] * (len(concepts) - len(words.concepts)),
+            }
+        ),
+        candidates=found.table() if found else None,
         thumbnails=_thumbnail_table(exemplars, collected),
         vectors=dict(zip(VECTORS, (part.float().numpy() for part in (first, second, texts)), strict=True)),
     )
     return run if out is None else run.save(out)
+
+
+def _hold_out(collected: Collected, share: float, seed: int) -> tuple[Collected, list[str]]:
+    """The probe part of what was collected, and the fingerprints of the part that is held out."""
+    if not 0.0 < share < 1.0:
+        raise InputError(f"`holdout` must be a share between 0 and 1; got {share}")
+    out = drawn(collected.fingerprints, share, seed, "holdout")
+    kept = [i for i, held in enumerate(out) if not held]
+    if not kept:
+        raise InputError(f"`holdout`={share} leaves no image to label with; there are {len(out)}")
+    probe = replace(
+        collected,
+        usable=[collected.usable[i] for i in kept],
+        fingerprints=[collected.fingerprints[i] for i in kept],
+    )
+    return probe, [f for f, held in zip(collected.fingerprints, out, strict=True) if held]
+
+
+def _proposed(
+    proposer: Any,
+    out: str | Path | None,
+    cache: str | Path | None,
+    progress: Progress,
+    model: Target,
+    probe: Any,
+    eyes: Encoder,
+    settings: dict[str, Any],
+) -> Candidates:
+    """Candidates for the neurons, asked with the exemplars of a first run that is not written."""
+    from contralens.propose import propose
+
+    first = label(model, probe, eyes, **settings)
+    folder = None if out is None else folder_of(Path(out))
+    return propose(first, proposer, images=probe, encoder=eyes, cache=cache, folder=folder, progress=progress)
 
 
 def load_model(target: Any, options: dict[str, Any], sae: Any = None, sae_pooling: str | None = None) -> Target:

@@ -21,6 +21,7 @@ from contralens.data.store import Store
 from contralens.evidence import RunImages, cached_rows, encoder_of
 from contralens.models.proposers import CaptionBank, Proposer
 from contralens.models.proposers import proposer as load_proposer
+from contralens.propose_budget import Purse
 from contralens.propose_merge import gather
 from contralens.propose_session import Plan, Session
 from contralens.types import Progress, silent
@@ -128,7 +129,7 @@ def propose(
     pictures = RunImages(run, images)
     shape = Layout(layout, cell if cell is not None else 224 if pictures.kind == "full" else 128, columns)
     rows = cached_rows(run, Store(cache), "encoder") if alike < 1 else None
-    session = Session(run, asked, question, pictures, shape, Replies(home), price, budget, max_tokens, progress)
+    session = Session(run, asked, question, pictures, shape, Replies(home), Purse(price, budget), max_tokens, progress)
     session.look = _focus(run, focus, target, images)
     session.select(chosen, show, near_copies(pictures.fingerprints, rows, alike))
     if pictures.kind == "thumbnails":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,7 +17,8 @@ from contralens.data.pictures import RULE, Layout
 from contralens.data.prompts import Prompt, ReplyError, Shown, choose, parse_reply, schema
 from contralens.data.runs import Run
 from contralens.evidence import RunImages
-from contralens.models.proposers import Proposer, ProposerError, Reply, Request
+from contralens.models.proposers import Proposer, Reply, Request
+from contralens.propose_budget import Purse
 from contralens.types import Progress
 
 ASSUMED_SECONDS = 5.0
@@ -38,7 +38,7 @@ class Plan:
     """Pictures sent in all, and the images that they show."""
     images: int
     input_tokens: int
-    """Estimated: a token for 4 characters and for 28 x 28 px."""
+    """Estimated: a token for 4 characters and for 28 x 28 px, scaled by what earlier replies took."""
     output_tokens: int
     """At most."""
     cost: float | None
@@ -81,13 +81,12 @@ class Session:
         pictures: RunImages,
         layout: Layout,
         replies: Replies,
-        price: tuple[float, float] | None,
-        budget: float | None,
+        purse: Purse,
         max_tokens: int,
         progress: Progress,
     ) -> None:
         self.run, self.proposer, self.prompt, self.pictures, self.layout = run, proposer, prompt, pictures, layout
-        self.replies, self.price, self.budget, self.max_tokens = replies, price, budget, max_tokens
+        self.replies, self.purse, self.max_tokens = replies, purse, max_tokens
         self.progress = progress
         self.look: Callable[[Any, int], Any] | None = None
         self.notes: list[str] = []
@@ -97,7 +96,6 @@ class Session:
         self.records: dict[str, dict[str, Any]] = {}
         self._lock = threading.Lock()
         self._stop: str | None = None
-        self._under_way = 0.0
 
     # --- before ---
 
@@ -156,18 +154,18 @@ class Session:
         sizes = [size for side in (shown.positives, shown.contrasts) for size in self.layout.sizes(len(side))]
         return len(sizes), sum(-(-w // 28) * -(-h // 28) for w, h in sizes) + len(self.prompt.text) // 4 + 20
 
-    def _cost(self, tokens_in: float, tokens_out: float) -> float:
-        return (tokens_in * self.price[0] + tokens_out * self.price[1]) / 1e6 if self.price else 0.0
-
     def plan(self) -> Plan:
         """What is going to happen."""
         waiting = self.waiting()
         estimates = [self._estimate(key) for key in waiting]
         shown = [self.shown[key][1] for key in waiting]
-        tokens = sum(e[1] for e in estimates)
+        for record in self.records.values():
+            for attempt in record["attempts"]:
+                self.purse.learn(attempt)
+        tokens = self.purse.tokens(sum(e[1] for e in estimates))
         at_most = len(waiting) * self.max_tokens
-        spent, lost = self._spent()
-        self._paid = spent
+        spent, lost = self.purse.account(self.replies)
+        self.purse.spent = spent
         own = [r for r in self.replies.all().values() if r.get("fingerprint") == self.proposer.fingerprint]
         took = [a["seconds"] for r in own for a in r["attempts"] if isinstance(a.get("seconds"), (int, float))]
         each = sum(took) / len(took) if took else ASSUMED_SECONDS
@@ -179,35 +177,13 @@ class Session:
             images=sum(len(s.positives) + len(s.contrasts) for s in shown),
             input_tokens=tokens,
             output_tokens=at_most,
-            cost=self._cost(tokens, at_most) if self.price else None,
+            cost=self.purse.cost(tokens, at_most) if self.purse.price else None,
             spent=spent,
-            budget=self.budget,
+            budget=self.purse.budget,
             lost=lost,
             seconds=len(waiting) * each / self.proposer.workers,
             measured=bool(took),
             notes=self.notes,
-        )
-
-    def _spent(self) -> tuple[float, int]:
-        """What this folder has cost, and how many questions were lost on the way."""
-        records = self.replies.all()
-        paid = sum(self._price_of(a) for record in records.values() for a in record["attempts"])
-        asked: Counter[tuple[str, int]] = Counter()
-        cost: dict[tuple[str, int], float] = {}
-        for line in self.replies.ledger():
-            at = (line["key"], line["attempt"])
-            asked[at] += -1 if line.get("free") else 1
-            cost[at] = line.get("cost") or cost.get(at, 0.0)
-        lost = 0
-        for (key, attempt), times in asked.items():
-            missing = times - (1 if key in records and len(records[key]["attempts"]) > attempt else 0)
-            lost += max(0, missing)
-            paid += max(0, missing) * cost[key, attempt]
-        return paid, lost
-
-    def _price_of(self, attempt: dict[str, Any]) -> float:
-        return self._cost(
-            attempt.get("input_tokens") or attempt["estimated_input_tokens"], attempt.get("output_tokens") or 0
         )
 
     # --- asking ---
@@ -252,23 +228,23 @@ class Session:
         return {"neuron": self.shown[keys[0]][0], "text": "\n\n".join(text), "pictures": files, "shown": told}
 
     def ask(self) -> None:
-        """Put all questions that wait; ends when each is answered or has failed, or the budget or the server stops
-        it."""
+        """Put all questions that wait, until each is answered or has failed, or the budget or the server stops it."""
         queue = self.waiting()
         total, size = len(queue), max(1, self.proposer.batch)
         self.progress("proposing", 0, total)
         done = 0
 
-        def next_batch() -> list[str]:
+        def next_batch() -> dict[str, float]:
+            """Keys, and what is set aside for each. A worker for whom nothing fits ends; the last one stops it all."""
             with self._lock:
-                taken: list[str] = []
+                taken: dict[str, float] = {}
                 while queue and len(taken) < size and self._stop is None:
-                    cost = self._most(queue[0])
-                    if self.budget is not None and self._paid + self._under_way + cost > self.budget:
-                        self._stop = f"not asked: the budget of {self.budget:g} would be exceeded"
+                    most = self._most(queue[0])
+                    if not self.purse.reserve(most):
+                        if self.purse.under_way == 0.0:
+                            self._stop = self._over
                         break
-                    self._under_way += cost
-                    taken.append(queue.pop(0))
+                    taken[queue.pop(0)] = most
                 return taken
 
         def work() -> None:
@@ -292,68 +268,71 @@ class Session:
                 self._stop = self._stop or "not asked: interrupted"  # workers finish what is under way
                 raise
         for key in queue:
-            self.failed[key] = self._stop or "not asked"
+            self.failed[key] = self._stop or self._over
         self.progress("proposing", total, total)
 
-    def _most(self, key: str) -> float:
-        """What a question can cost at most: with its repair, where that may come."""
-        tokens = self._estimate(key)[1]
-        return self._cost(tokens, self.max_tokens)
+    @property
+    def _over(self) -> str:
+        return f"not asked: the budget of {self.purse.budget or 0:g} would be exceeded"
 
-    def _put(self, keys: list[str]) -> None:
-        """Ask a batch, then once more what was answered badly; each answer is on the disk before anything else is
-        asked."""
+    def _most(self, key: str, repair: bool = False) -> float:
+        """What a question, or its repair with the bad answer in it, can cost at most."""
+        more = 600 if repair else 0
+        return self.purse.cost(self.purse.tokens(self._estimate(key)[1]) + more, self.max_tokens)
+
+    def _put(self, batch: dict[str, float]) -> None:
+        """Ask a batch, then once more what was answered badly; each answer is on the disk before the next question."""
         questions: dict[str, tuple[Request, list[dict[str, Any]]]] = {}
-        for key in keys:
+        for key in batch:
             try:
                 questions[key] = self._question(key)
             except ImageError as e:
                 self.failed[key] = str(e)
-        fresh = [key for key in questions if key not in self.records]
-        self._round(fresh, [questions[key][0] for key in fresh], questions, 0)
-        bad = [key for key in questions if key in self.records and not self._settled(key)]
-        repairs = [
-            questions[key][0].repair(
-                self.records[key]["attempts"][0]["reply"], self.prompt.repair(self._parsed(self.records[key])[1])
-            )
-            for key in bad
-        ]
-        with self._lock:
-            self._under_way -= sum(self._most(key) for key in keys)
-            more = sum(self._most(key) for key in bad)
-            if bad and self.budget is not None and self._paid + self._under_way + more > self.budget:
-                self._stop = self._stop or f"not asked: the budget of {self.budget:g} would be exceeded"
-                return
-        self._round(bad, repairs, questions, 1)
+                self.purse.settle(batch[key], 0.0)
+        fresh = {key: question for key, (question, _) in questions.items() if key not in self.records}
+        for key in questions.keys() - fresh.keys():
+            self.purse.settle(batch[key], 0.0)
+        self._round(fresh, questions, batch, 0)
+        repairs, aside = {}, {}
+        for key in [key for key in questions if key in self.records and not self._settled(key)]:
+            aside[key] = self._most(key, repair=True)
+            if not self.purse.reserve(aside[key]):
+                self._stop = self._stop or self._over
+                self.failed[key] = f"no repair: {self._over}"
+                continue
+            bad = self.records[key]["attempts"][0]["reply"]
+            repairs[key] = questions[key][0].repair(bad, self.prompt.repair(self._parsed(self.records[key])[1]))
+        self._round(repairs, questions, aside, 1)
 
     def _round(
         self,
-        keys: list[str],
-        requests: list[Request],
+        requests: dict[str, Request],
         questions: dict[str, tuple[Request, list[dict[str, Any]]]],
+        aside: dict[str, float],
         attempt: int,
     ) -> None:
-        if not keys:
+        """Ask once, and keep or note what comes back."""
+        if not requests:
             return
-        for key in keys:
-            self.replies.asking(key, attempt, self._most(key))
+        for key in requests:
+            self.replies.asking(key, attempt, aside[key])
         begun = time.monotonic()
-        answers = self.proposer.ask(requests)
-        seconds = (time.monotonic() - begun) / len(keys)
-        for key, answer in zip(keys, answers, strict=True):
-            if isinstance(answer, ProposerError):
+        answers = self.proposer.ask(list(requests.values()))
+        seconds = (time.monotonic() - begun) / len(requests)
+        for key, answer in zip(requests, answers, strict=True):
+            if isinstance(answer, Reply):
+                paid = self._keep(key, answer, questions[key], seconds)
+            else:
+                paid = aside[key] if answer.charged else 0.0
                 self.failed[key] = str(answer)
                 if not answer.charged:
                     self.replies.asking(key, attempt, None, free=True)
-                else:
-                    with self._lock:
-                        self._paid += self._most(key)
                 if answer.fatal:
                     self._stop = self._stop or f"not asked: {answer}"
-                continue
-            self._keep(key, answer, questions[key], seconds)
+            self.purse.settle(aside[key], paid)
 
-    def _keep(self, key: str, answer: Reply, question: tuple[Request, list[dict[str, Any]]], seconds: float) -> None:
+    def _keep(self, key: str, answer: Reply, question: tuple[Request, list[dict[str, Any]]], seconds: float) -> float:
+        """Write a reply to the disk; what it cost."""
         tried = {
             "reply": answer.text[:20_000],
             "input_tokens": answer.input_tokens,
@@ -379,7 +358,8 @@ class Session:
         with self._lock:
             self.records[key] = record
             self.failed.pop(key, None)
-            self._paid += self._price_of(tried)
+        self.purse.learn(tried)
+        return self.purse.price_of(tried)
 
     # --- after ---
 
@@ -406,7 +386,7 @@ class Session:
             "repairs": len(tried) - len(self.records),
             "input_tokens": sum(a["input_tokens"] or 0 for a in tried),
             "output_tokens": sum(a["output_tokens"] or 0 for a in tried),
-            "spent": self._spent()[0] if self.price else None,
-            "price": list(self.price) if self.price else None,
+            "spent": self.purse.account(self.replies)[0] if self.purse.price else None,
+            "price": list(self.purse.price) if self.purse.price else None,
         }
         return proposals, errors, usage

@@ -8,6 +8,7 @@ A run folder holds manifest.json, labels.json (the labels again, for people), si
 - images: index, id, fingerprint, label
 - concepts: concept, source; in the order of the vectors' `texts`
 - thumbnails: fingerprint, jpeg; for the images that exemplars name
+- candidates, where concepts were proposed: concept, text, neuron, prompt, model, ...
 
 and vectors.safetensors, from which CSP's score at any gamma follows: with n the row of a labeled neuron (in the order
 of `exemplars`), normalise(positive_mean[n] - gamma contrast_mean[n]) @ texts.T.
@@ -50,6 +51,8 @@ class Run:
     thumbnails: pa.Table
     vectors: dict[str, np.ndarray] = field(compare=False)
     """`positive_mean` and `contrast_mean` (labeled N,D), `texts` (C,D), float32."""
+    candidates: pa.Table | None = None
+    """Where proposed concepts came from (see `contralens.data.candidates`), if any were."""
     path: Path | None = field(default=None, compare=False)
 
     @property
@@ -79,11 +82,20 @@ class Run:
         for row in exemplars:
             for side in ("positive", "contrast"):
                 row[f"{side}_id"] = ids[row[side]].as_py() if row[side] >= 0 else None
+        labels = {row["scorer"]: row for row in self.labels.filter(own).to_pylist()}
+        for row in labels.values():
+            row["proposed"] = self.sources(row["label"])
         return {
             **self.neurons.filter(own).to_pylist()[0],
-            "labels": {row["scorer"]: row for row in self.labels.filter(own).to_pylist()},
+            "labels": labels,
             "exemplars": exemplars,
         }
+
+    def sources(self, concept: str | None) -> list[dict[str, Any]]:
+        """Which neurons, prompts and models proposed a concept; nothing for one of the vocabulary alone."""
+        if concept is None or self.candidates is None:
+            return []
+        return [p for p in self.candidates.to_pylist() if p["concept"].casefold() == concept.casefold()]
 
     def thumbnail(self, image: int) -> bytes | None:
         """JPEG bytes of the image in that row of `images`, if an exemplar names it."""
@@ -114,6 +126,8 @@ class Run:
             for name in TABLES:
                 size = 64 if name == "thumbnails" else 2**20
                 pq.write_table(getattr(self, name), folder / f"{name}.parquet", row_group_size=size)
+            if self.candidates is not None:
+                pq.write_table(self.candidates, folder / "candidates.parquet")
             (folder / "vectors.safetensors").write_bytes(save({name: self.vectors[name] for name in VECTORS}))
             (folder / "labels.json").write_text(
                 json.dumps(self.labels.to_pylist(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
@@ -141,10 +155,12 @@ def load(path: str | Path) -> Run:
         if manifest.get("format") != FORMAT:
             raise InputError(f"{path} has run format {manifest.get('format')!r}; this contralens reads {FORMAT}")
         tables: Mapping[str, pa.Table] = {name: pq.read_table(path / f"{name}.parquet") for name in TABLES}
+        proposed = path / "candidates.parquet"
+        candidates = pq.read_table(proposed) if proposed.exists() else None
         with safe_open(path / "vectors.safetensors", "np") as f:
             vectors = {name: f.get_tensor(name) for name in VECTORS}
     except FileNotFoundError as e:
         raise InputError(f"{path} is not a whole run folder: {Path(e.filename or path).name} is missing") from e
     except (json.JSONDecodeError, UnicodeDecodeError, pa.ArrowInvalid, SafetensorError, OSError) as e:
         raise InputError(f"{path} cannot be read as a run: {str(e).splitlines()[0]}") from e
-    return Run(manifest, **tables, vectors=vectors, path=path)
+    return Run(manifest, **tables, vectors=vectors, candidates=candidates, path=path)

@@ -46,8 +46,8 @@ to these classes; colours, textures, actions and scenes mostly get lost. Measure
 
 Without centring these read 19 / 38, 42 / 60, 22 / 60 and 3 / 10 %. Centring by the mean over the probe images does
 about as well as by the class names, but would make rows depend on the set. With lite0, taking the best class alone lost
-3 to 4 points of top 1 and 10 of top 5 on the first two; from 10 to 100 classes little changes. Halving the logits before
-the softmax gained 0 to 3 points; it is not ConSE, and is left out.
+3 to 4 points of top 1 and 10 of top 5 on the first two; from 10 to 100 classes little changes. Halving the logits
+before the softmax gained 0 to 3 points; it is not ConSE, and is left out.
 """
 
 NETS = ("lite0", "lite1", "lite2")

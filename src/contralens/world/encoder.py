@@ -56,16 +56,22 @@ class ImageTower(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(3, 64, 6, 4, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU(),
-            conv(64, 96, 2), Residual(96), conv(96, 128, 2), Residual(128),
+            conv(3, 16, 2), conv(16, 48, 2), conv(48, 96, 2), Residual(96), conv(96, 128, 2), Residual(128),
         )  # fmt: skip
         self.places = nn.Conv2d(128, 16, 1)
         self.head = nn.Sequential(nn.Linear(16 * 36 + 256, 192), nn.ReLU(), nn.Linear(192, WIDTH))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def features(self, x: Tensor) -> Tensor:
+        """What the head reads, (B,832)."""
         x = self.body(x)
-        x = torch.cat([self.places(x).flatten(1), x.mean((2, 3)), x.amax((2, 3))], 1)
-        return F.normalize(self.head(x).float(), dim=1)
+        return torch.cat([self.places(x).flatten(1), x.mean((2, 3)), x.amax((2, 3))], 1)
+
+    def project(self, features: Tensor) -> Tensor:
+        """Features to unit rows (B,D)."""
+        return F.normalize(self.head(features).float(), dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.project(self.features(x))
 
 
 class TextTower(nn.Module):
@@ -94,10 +100,8 @@ class DualEncoder(nn.Module):
         self.image, self.text = ImageTower(), TextTower()
         self.log_scale = nn.Parameter(torch.tensor(np.log(1 / 0.07), dtype=torch.float32))
 
-    def loss(self, pictures: Tensor, ids: Tensor) -> Tensor:
-        """CLIP's symmetric cross-entropy over the pairs of a batch (Radford et al. 2021)."""
-        with torch.autocast("cpu", torch.bfloat16):
-            rows = self.image(pictures)
+    def loss(self, rows: Tensor, ids: Tensor) -> Tensor:
+        """CLIP's symmetric cross-entropy between image rows (B,D) and word numbers (B,L) (Radford et al. 2021)."""
         logits = self.log_scale.exp().clamp(max=100) * rows @ self.text(ids).T
         own = torch.arange(len(logits))
         return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
@@ -105,7 +109,7 @@ class DualEncoder(nn.Module):
 
 def to_tensor(pictures: NDArray[np.uint8]) -> Tensor:
     """(I,S,S,3) uint8 to (I,3,S,S) float32 in [-1,1], channels last in memory."""
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+    return torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
 
 _NUMBER = {word: number for number, word in enumerate(VOCABULARY, start=2)}

@@ -59,24 +59,41 @@ def fit(
     model.eval()
 
 
+SAYINGS = 3
+"""Captions of a picture in one step, with other words, order and omissions."""
+
+
 def train_encoder(
-    seed: int = 0, images: int = 30_000, epochs: int = 6, batch: int = 256, log: Log = print
+    seed: int = 0, images: int = 30_000, epochs: int = 12, batch: int = 160, log: Log = print
 ) -> DualEncoder:
-    """CLIP's loss on untied scenes without the held-out combinations; new captions every epoch."""
+    """CLIP's loss on untied scenes without the held-out combinations; three new captions a picture every epoch.
+
+    A second loss, from a linear head on the image features that is thrown away afterwards, predicts the levels of the
+    scene: with CLIP's loss alone, shapes and patterns were learnt six times more slowly than colours and backgrounds.
+    """
     seeded(seed)
     scenes = sample_scenes(int(images * 1.5), seed=1000 + seed)
     scenes = scenes[~held_out(scenes)][:images]
     pictures = render(scenes)
     log(f"encoder: {len(scenes)} pictures")
     model = DualEncoder().to(memory_format=torch.channels_last)
-    ids = torch.empty(0)
+    sizes = [len(names) for names in FACTORS.values()]
+    levels = torch.from_numpy(np.stack([scenes.of(f) for f in FACTORS], axis=1))
+    probe = nn.Linear(model.image.head[0].in_features, sum(sizes))  # type: ignore[arg-type]
+    ids: list[Tensor] = []
 
     def loss(rows: NDArray[np.int64]) -> Tensor:
-        said = ids[rows]
-        return model.loss(to_tensor(pictures[rows]), said[:, : int((said > 0).sum(1).max())])
+        with torch.autocast("cpu", torch.bfloat16):
+            features = model.image.features(to_tensor(pictures[rows]))
+            embedded, guesses = model.image.project(features), probe(features)
+        said = [words[rows] for words in ids]
+        total = torch.stack([model.loss(embedded, w[:, : int((w > 0).sum(1).max())]) for w in said]).mean()
+        for guess, level in zip(guesses.float().split(sizes, 1), levels[rows].T, strict=True):
+            total = total + F.cross_entropy(guess, level) / len(sizes)
+        return total
 
-    for epoch in fit(model, loss, len(scenes), epochs, batch, 2e-3, log):
-        ids = word_ids(captions(scenes, seed=epoch))
+    for epoch in fit(nn.ModuleList([model, probe]), loss, len(scenes), epochs, batch, 2e-3, log):
+        ids = [word_ids(captions(scenes, seed=epoch * SAYINGS + i)) for i in range(SAYINGS)]
     return model
 
 
