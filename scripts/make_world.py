@@ -1,7 +1,7 @@
 """Train the rendered world's networks from scratch and measure their truth: `make world`.
 
 Writes src/contralens/world/weights: the dual encoder with its card, one target per world with its truth. Everything is
-seeded and runs on two threads, so the same machine gives the same files.
+seeded and runs on one thread, so the same machine gives the same files.
 
     python scripts/make_world.py [encoder] [1] [2] [3] [--out FOLDER]
 """
@@ -14,7 +14,7 @@ import os
 import time
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", help="encoder, 1, 2, 3; all by default")
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     chosen = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     parts = chosen.parts or ["encoder", *map(str, WORLDS)]
     for part in parts:
         if part == "encoder":

@@ -6,7 +6,7 @@ import sys
 import time
 
 import torch
-from conftest import ColourEncoder, ColourNet, to_pixels
+from coloured import ColourEncoder, ColourNet, to_pixels
 
 from contralens.distributed import Job, collect_ray
 from contralens.models.targets import target

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import COLOURS, ColourEncoder, ColourNet, to_pixels
+from coloured import COLOURS, ColourEncoder, ColourNet, to_pixels
 
 import contralens
 from contralens.checks import InputError

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import COLOURS, ColourEncoder, ColourNet, draw_discs, to_pixels
+from coloured import COLOURS, ColourEncoder, ColourNet, draw_discs, to_pixels
 
 import contralens
 from contralens import collect as collecting

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ColourEncoder, ColourNet, draw_discs, to_pixels
+from coloured import ColourEncoder, ColourNet, draw_discs, to_pixels
 from PIL import Image
 from ray_driver import job
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import COLOURS, ColourEncoder, ColourNet, to_pixels
+from coloured import COLOURS, ColourEncoder, ColourNet, to_pixels
 from PIL import Image
 
 import contralens

@@ -12,6 +12,7 @@ export interface RunInfo {
   manifest: Record<string, unknown> | null;
   missing: Missing[];
   notes: number;
+  evaluation: Plain[];
 }
 export interface RunList {
   version: string;
@@ -24,6 +25,7 @@ export interface ScorerColumns {
   label: number[];
   score: (number | null)[];
   margin: (number | null)[];
+  columns: Record<string, (number | null)[]>;
 }
 export interface Index {
   key: string;
@@ -90,6 +92,18 @@ export interface ActivationMap {
   values: number[];
 }
 export type Plain = Record<string, string | number | boolean | null>;
+export interface Measured {
+  scorer: string;
+  metric: string;
+  value: number | null;
+  mean: number | null;
+  low: number | null;
+  high: number | null;
+}
+export interface Evaluated {
+  values: Measured[];
+  verdicts: Record<string, Plain[string] | Plain[string][]>[];
+}
 export interface Detail {
   run: string;
   neuron: number;
@@ -103,7 +117,7 @@ export interface Detail {
   gamma: Gamma | null;
   histogram: HistogramData | null;
   neighbours: Neighbour[] | null;
-  evaluation: Plain[] | null;
+  evaluation: Evaluated | null;
   candidates: Plain[] | null;
   classes: Plain[] | null;
   maps: ActivationMap[] | null;

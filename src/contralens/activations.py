@@ -37,7 +37,9 @@ class TiledActivations:
         order = images.argsort()
         tiles, counts = torch.unique_consecutive(images[order] // self._tile, return_counts=True)
         out: Tensor | None = None
-        for tile, these in zip(tiles.tolist(), order.split(counts.tolist()), strict=True):
+        ends = counts.cumsum(0).tolist()
+        for tile, begin, end in zip(tiles.tolist(), [0, *ends], ends, strict=False):
+            these = order[begin:end]
             start = tile * self._tile
             rows = self._read(start, min(start + self._tile, self.shape[0]))
             if out is None:

@@ -117,6 +117,45 @@ def compare_command(
         typer.echo(f"wrote {path}")
 
 
+def recipe_command(
+    recipe: Annotated[Path, typer.Argument(help="A YAML file such as recipes/resnet50-layer4.yaml.")],
+    out: Annotated[Path, typer.Option(help="Folder for the run folders.")] = Path("contralens-recipe"),
+    check: Annotated[bool, typer.Option("--check", help="Only say what is lacking here.")] = False,
+    cache: Annotated[Path | None, typer.Option(help="Cache folder.")] = None,
+    device: Annotated[str, typer.Option(help="Where the networks run.")] = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Follow a recipe, a published experiment, and set its numbers beside the published ones."""
+    from contralens.recipes import follow, lacking, read_recipe
+    from contralens.report.progress import bar
+
+    made = read_recipe(recipe)
+    if check:
+        missing = lacking(made)
+        if as_json:
+            _print_json({"recipe": str(recipe), "lacking": missing})
+        else:
+            typer.echo("\n".join(missing) or f"all that {recipe} needs is here (models are fetched when they are used)")
+        raise typer.Exit(1 if missing else 0)
+    with bar(quiet=as_json) as progress:
+        rows = follow(made, out, device=device, cache=cache, progress=progress)
+    if as_json:
+        _print_json({"out": str(out), "rows": rows})
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("run", "scorer", "metric", "published", "here", "95 % interval", "source", box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(
+            row["run"], escape(row["scorer"]), row["metric"], _number(row["published"]), _number(row["mean"]), _range(row),
+            escape(row["source"]),
+        )  # fmt: skip
+    Console().print(table)
+    typer.echo(f"runs: {out}   (compare them with: contralens compare {' '.join(str(out / n) for n in made['runs'])})")
+
+
 def _print_evaluation(result: Any) -> None:
     from rich.console import Console
     from rich.markup import escape

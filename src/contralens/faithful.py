@@ -63,8 +63,11 @@ def faithfulness(
 def _classes(reopened: Any) -> list[str]:
     recorded = reopened.run.manifest["target"]
     spec = recorded.get("spec") or recorded["name"]
+    options = {
+        k: v for k, v in (recorded.get("options") or {}).items() if k not in ("layer", "pooling", "prefix_tokens")
+    }
     try:
-        found = list(load_target(spec, ".", device=reopened.device, **(recorded.get("options") or {})).neurons)
+        found = list(load_target(spec, ".", device=reopened.device, **options).neurons)
     except InputError:
         found = ["output/0"]
     if found[0] == "output/0":

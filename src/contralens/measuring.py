@@ -16,7 +16,7 @@ from contralens.cosy import Made
 from contralens.math import metrics
 from contralens.math.metrics import active
 from contralens.math.sanity import METRICS as SANITY
-from contralens.math.sanity import Sanity, sanity
+from contralens.math.sanity import Sanity, sanity_table
 from contralens.math.simulation import fit_sigmoid, simulate
 from contralens.models.encoders import embed_texts
 from contralens.reopen import Reopened
@@ -61,7 +61,7 @@ ON_HELDOUT = {*GROUPS["simulation"], *GROUPS["cosy"], *GROUPS["fade"], *GROUPS["
 SAME_METRIC = {"pearson_sigmoid": "pearson"}
 RETRIEVED = 20
 """Images taken for a label where none are made."""
-SANITY_SIZE = (5000, 200)
+SANITY_SIZE = (2000, 100)
 """Images and neurons at most on which a metric's sanity is tested."""
 
 
@@ -187,12 +187,9 @@ class Session:
         images, most = SANITY_SIZE
         neurons = self.reopened.exemplars.neurons[:most]
         a = self.activations[:images, neurons]
-        tested: dict[str, Sanity] = {}
-        for name in self.wanted:
-            base = SAME_METRIC.get(name, name)
-            if base in SANITY:
-                tested[name] = tested[base] if base in tested else sanity(SANITY[base], a)
-        return tested
+        base = {name: SAME_METRIC.get(name, name) for name in self.wanted}
+        found = sanity_table(a, {name: SANITY[name] for name in base.values() if name in SANITY})
+        return {name: found[of] for name, of in base.items() if of in found}
 
     def counts(self) -> dict[str, Any]:
         """How many images each part has, and where they are from."""

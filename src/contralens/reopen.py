@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +19,7 @@ from contralens.data.images import images as image_set
 from contralens.data.runs import Run
 from contralens.data.sets import ImageSet, OtherImages
 from contralens.data.store import Store
-from contralens.models.encoders import encoder as load_encoder
-from contralens.models.targets import target as load_target
+from contralens.evidence import encoder_of, exemplars_of
 from contralens.split import VALIDATION, drawn
 from contralens.types import Encoder, Exemplars, Extractor, Progress, Target, silent
 
@@ -111,37 +111,44 @@ class Reopened:
     def images(self) -> types.Images:
         """The run's own images; opened only where the store lacks rows."""
         recorded = self.run.manifest["images"]
-        source = self._source if self._source is not None else recorded.get("source", recorded["name"])
+        source, sample = self._source, dict[str, Any]()
+        if source is None:
+            name = re.sub(r" \(\d+ of \d+, seed -?\d+\)$", "", recorded["name"])
+            source, sample = recorded.get("source") or name, {"limit": self.run.manifest.get("limit")}
         try:
-            return image_set(source)
+            return image_set(source, seed=int(self.run.manifest.get("seed", 0)), **sample)
         except (InputError, TypeError) as e:
             raise InputError(f"the run's images cannot be opened ({e}); say where they are with --source") from e
 
     @cached_property
     def target(self) -> Target:
         """The network of the run, rebuilt from its manifest and checked to be the same."""
+        from contralens.pipeline import load_model
+
         recorded = self.run.manifest["target"]
-        given = self._given["target"]
+        given = self._given["target"] if self._given["target"] is not None else recorded.get("spec")
         if given is None:
-            options = recorded.get("options", {})
-            given = recorded.get("spec", recorded["name"])
-            made: Target = load_target(
-                given, recorded["layer"], pooling=recorded["pooling"], device=self.device, **options
+            raise InputError(
+                f"the cache lacks activations of {recorded['name']}, and the run cannot name that network: "
+                "give it as target="
             )
-        elif isinstance(given, (str, torch.nn.Module)):
-            made = load_target(given, recorded["layer"], pooling=recorded["pooling"], device=self.device)
-        else:
-            made = given
-        _check_same(made, recorded, "target")
+        options: dict[str, Any] = {}
+        sae: dict[str, Any] = {}
+        if isinstance(given, (str, torch.nn.Module)):
+            options = {**(recorded.get("options") or {}), "layer": recorded["layer"], "device": self.device}
+            sae = {"sae": recorded.get("sae"), "sae_pooling": recorded.get("sae_pooling")}
+        made = load_model(given, options, **sae)
+        if made.fingerprint != recorded["fingerprint"]:
+            raise InputError(
+                f"the target {made.name} is not the one of the run ({recorded['name']}): weights, layer, pooling or "
+                "preprocessing differ; give the same one as target="
+            )
         return made
 
     @cached_property
     def encoder(self) -> Encoder:
         """The labeling encoder."""
-        recorded = self.run.manifest["encoder"]
-        made = load_encoder(self._given["encoder"] or recorded["name"], device=self.device)
-        _check_same(made, recorded, "encoder")
-        return made
+        return encoder_of(self.run, self._given["encoder"], self.device)
 
     def activations(self, fingerprints: Sequence[str]) -> Tensor:
         """Rows (len(fingerprints),N) of the network; NaN for an image that it could not take."""
@@ -189,13 +196,7 @@ class Reopened:
     @cached_property
     def exemplars(self) -> Exemplars:
         """The exemplars of the run, as they were found."""
-        table, k = self.run.exemplars, int(self.run.exemplars["rank"].to_numpy().max(initial=-1)) + 1
-        columns = [
-            torch.from_numpy(np.array(table[name].to_numpy(zero_copy_only=False))).reshape(-1, max(1, k))
-            for name in ("neuron", "positive", "activation", "contrast", "similarity")
-        ]
-        neuron, positive, activation, contrast, similarity = columns
-        return Exemplars(neuron[:, 0].long(), positive.long(), activation, contrast.long(), similarity)
+        return exemplars_of(self.run)
 
     @property
     def mining(self) -> dict[str, Any]:
@@ -214,11 +215,3 @@ class Reopened:
 
 def _take(images: types.Images, indices: Sequence[int]) -> types.Images:
     return (images if isinstance(images, ImageSet) else OtherImages(images)).take(indices)
-
-
-def _check_same(made: Extractor, recorded: dict[str, Any], what: str) -> None:
-    if made.fingerprint != recorded["fingerprint"]:
-        raise InputError(
-            f"the {what} {made.name} is not the one of the run ({recorded['name']}): weights, layer, pooling or "
-            f"preprocessing differ; give the same one as {what}="
-        )

@@ -100,7 +100,7 @@ def test_images_held_out_by_the_run_come_from_the_cache_alone(run, settings, cas
     second = evaluate(held, metrics="simulation", **settings)
     assert second.values.equals(first.values)
     settings["cache"] = case / "empty"
-    with pytest.raises(InputError, match="target"):
+    with pytest.raises(InputError, match="give it as target="):
         evaluate(held, metrics="simulation", **settings)
 
 

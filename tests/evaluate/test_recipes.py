@@ -96,3 +96,18 @@ def test_a_small_recipe_is_followed(case, tmp_path, monkeypatch):
     assert rows[0]["inside"] is False
     assert rows[0]["low"] <= rows[0]["mean"] <= rows[0]["high"]
     assert (tmp_path / "out" / "small" / "evaluation" / "summary.parquet").is_file()
+
+
+def test_recipe_command_says_what_is_lacking(monkeypatch):
+    import typer
+    from typer.testing import CliRunner
+
+    from contralens.evaluate_cli import recipe_command
+
+    app = typer.Typer()
+    app.command("recipe")(recipe_command)
+    app.command("other")(lambda: None)
+    monkeypatch.delenv("IMAGENET_VAL", raising=False)
+    shown = CliRunner().invoke(app, ["recipe", str(RECIPES[0]), "--check"])
+    assert shown.exit_code == 1
+    assert "IMAGENET_VAL is not set" in shown.output

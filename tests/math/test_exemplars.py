@@ -8,7 +8,7 @@ import numpy as np
 import paper
 import pytest
 import torch
-from conftest import clustered
+from clusters import clustered
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import normalize

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import CASES, clustered
+from clusters import CASES, clustered
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_exemplars import agrees, same

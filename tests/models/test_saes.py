@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import COLOURS, ColourEncoder, ColourNet, to_pixels
+from coloured import COLOURS, ColourEncoder, ColourNet, to_pixels
 from safetensors.torch import save_file
 from torch import Tensor, nn
 

@@ -277,7 +277,7 @@ def test_it_needs_no_torch(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_run_of_the_main_job(discs: Path, tmp_path: Path) -> None:
-    from conftest import COLOURS, ColourEncoder, ColourNet, to_pixels
+    from coloured import COLOURS, ColourEncoder, ColourNet, to_pixels
 
     import contralens
 

@@ -37,6 +37,7 @@ export const MEANING: Record<string, string> = {
   maximum: "largest activation on any image",
   mean: "mean activation; contrasts lie below it",
   fdr: "false-discovery rate of the label",
+  stability: "share of resampled image sets that give the same label",
   clarity: "mean cosine among a neuron's exemplars",
 };
 
@@ -60,11 +61,11 @@ export function column(index: Index, scorer: string, name: string): (number | nu
   const own = scorerOf(index, scorer);
   if (name === "score") return own.score;
   if (name === "margin") return own.margin;
-  return index.columns[name] ?? null;
+  return own.columns[name] ?? index.columns[name] ?? null;
 }
 
 export function columns(index: Index): string[] {
-  return ["score", "margin", ...Object.keys(index.columns)];
+  return [...new Set(["score", "margin", ...Object.keys(index.scorers[0]!.columns), ...Object.keys(index.columns)])];
 }
 
 export function labelAt(index: Index, scorer: string, row: number): string | null {

@@ -1,3 +1,4 @@
+import { Records } from "../parts/Figures";
 import { source } from "../source";
 import { useLoaded, useWorld } from "../state";
 
@@ -31,6 +32,9 @@ export function About() {
             ))}
           </ul>
         </section>
+      )}
+      {info.evaluation.length > 0 && (
+        <Records title="Evaluation: means over the neurons" rows={info.evaluation} empty="" />
       )}
       <section>
         <h2>How the labels were made</h2>

@@ -85,13 +85,17 @@ function Evidence({ detail }: { detail: Detail }) {
       </header>
       <Pairs detail={detail} />
       <div className="panels">
-        <LabelsPanel labels={detail.labels} primary={index.primary} />
-        {detail.gamma && <GammaPanel data={detail.gamma} scorer={primary?.scorer ?? ""} />}
-        {detail.histogram && <ActivationHistogram data={detail.histogram} mean={detail.figures["mean"] ?? null} />}
-        <NotePanel neuron={detail.neuron} />
-        {detail.evaluation && detail.evaluation.length > 0 && <Evaluation rows={detail.evaluation} />}
-        {detail.candidates && <Records title="Candidates" rows={detail.candidates} empty="No candidates were proposed." />}
-        {detail.classes && <Records title="Classes it feeds" rows={detail.classes} empty="It feeds no class." />}
+        <div>
+          <LabelsPanel labels={detail.labels} primary={index.primary} />
+          {detail.evaluation && <Evaluation data={detail.evaluation} />}
+          {detail.candidates && <Records title="Candidates" rows={detail.candidates} empty="No candidates were proposed." />}
+          <NotePanel neuron={detail.neuron} />
+        </div>
+        <div>
+          {detail.gamma && <GammaPanel data={detail.gamma} scorer={primary?.scorer ?? ""} />}
+          {detail.histogram && <ActivationHistogram data={detail.histogram} mean={detail.figures["mean"] ?? null} />}
+          {detail.classes && <Records title="Classes it feeds" rows={detail.classes} empty="It feeds no class." />}
+        </div>
       </div>
       {detail.neighbours && detail.neighbours.length > 0 && (
         <section aria-labelledby="neighbours-title">

@@ -124,31 +124,9 @@ export function Overview() {
             Contrasts
           </button>
         </span>
-        <button type="button" aria-expanded={panel === "open"} onClick={() => setPanel(panel === "open" ? "" : "open")}>
-          Distributions
-        </button>
       </div>
-      {panel === "open" && (
-        <div className="ranges">
-          {columns(index).map((name) => {
-            const values = column(index, scorer, name)!;
-            const all = bins(values, null);
-            if (!all) return null;
-            return (
-              <RangeHistogram
-                key={name}
-                title={titled(name)}
-                about={MEANING[name]}
-                all={all}
-                shown={filtered ? sameBins(values, rows, all.low, all.high, all.counts.length) : null}
-                range={ranges[name] ?? [null, null]}
-                onRange={(range) => setWithin(formatRanges({ ...ranges, [name]: range }))}
-              />
-            );
-          })}
-        </div>
-      )}
-      <p className="count" role="status">
+      <div className="count">
+      <span role="status">
         {filtered ? (
           <>
             {rows.length} of {index.neuron.length} neurons{" "}
@@ -170,7 +148,31 @@ export function Overview() {
             {list.runs.length > 1 ? ` in ${info.key}` : ""}
           </>
         )}
-      </p>
+      </span>
+        <button type="button" aria-expanded={panel === "open"} onClick={() => setPanel(panel === "open" ? "" : "open")}>
+          Distributions
+        </button>
+      </div>
+      {panel === "open" && (
+        <div className="ranges" role="group" aria-label="Distributions" tabIndex={0}>
+          {columns(index).map((name) => {
+            const values = column(index, scorer, name)!;
+            const all = bins(values, null);
+            if (!all) return null;
+            return (
+              <RangeHistogram
+                key={name}
+                title={titled(name)}
+                about={MEANING[name]}
+                all={all}
+                shown={filtered ? sameBins(values, rows, all.low, all.high, all.counts.length) : null}
+                range={ranges[name] ?? [null, null]}
+                onRange={(range) => setWithin(formatRanges({ ...ranges, [name]: range }))}
+              />
+            );
+          })}
+        </div>
+      )}
       {rows.length === 0 && <p className="empty">No neuron passes. {q && "Search by meaning is on the Search page."}</p>}
       <Grid
         index={index}

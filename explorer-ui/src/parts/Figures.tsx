@@ -1,5 +1,5 @@
 import { MEANING, short, titled } from "../logic/select";
-import type { Detail, HistogramData, Plain } from "../types";
+import type { Detail, Evaluated, HistogramData, Plain } from "../types";
 
 /** How often each activation occurs, with the mean: contrasts come from the left of it. */
 export function ActivationHistogram({ data, mean }: { data: HistogramData; mean: number | null }) {
@@ -45,35 +45,58 @@ export function FigureList({ figures }: { figures: Detail["figures"] }) {
   );
 }
 
-/** Evaluation figures: a value and, where there is one, its interval. */
-export function Evaluation({ rows }: { rows: Plain[] }) {
+/** What an evaluation measured of each label, beside the mean of all labels of that scorer and its interval. */
+export function Evaluation({ data }: { data: Evaluated }) {
+  const verdicts = data.verdicts.filter((v) => v["fdr"] !== null || v["agreement"] !== null || v["label_set"]);
   return (
     <section className="panel" aria-labelledby="evaluation-title">
       <h2 id="evaluation-title">Evaluation</h2>
-      <table>
-        <thead>
-          <tr>
-            <th>Scorer</th>
-            <th>Metric</th>
-            <th>Value</th>
-            <th>Interval</th>
-          </tr>
-        </thead>
-        <tbody>
-          {rows.map((r, i) => (
-            <tr key={i}>
-              <td>{r["scorer"]}</td>
-              <td>{r["metric"]}</td>
-              <td className="number">{number(r["value"])}</td>
-              <td className="number soft">
-                {typeof r["low"] === "number" && typeof r["high"] === "number" ? `${short(r["low"])} – ${short(r["high"])}` : "–"}
-              </td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
+      {verdicts.map((v, i) => (
+        <p key={i}>
+          <span className="mono">{String(v["scorer"])}</span>: {verdict(v)}
+        </p>
+      ))}
+      {data.values.length > 0 && (
+        <div className="scroll" tabIndex={0} role="group" aria-label="Evaluation figures">
+          <table>
+            <thead>
+              <tr>
+                <th>Metric</th>
+                <th>Scorer</th>
+                <th className="number">Value</th>
+                <th className="number">Mean of all [95 %]</th>
+              </tr>
+            </thead>
+            <tbody>
+              {data.values.map((r, i) => (
+                <tr key={i}>
+                  <td>{titled(r.metric)}</td>
+                  <td className="mono">{r.scorer}</td>
+                  <td className="number">{short(r.value)}</td>
+                  <td className="number soft">
+                    {r.mean === null ? "–" : `${short(r.mean)} [${short(r.low)}, ${short(r.high)}]`}
+                  </td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </div>
+      )}
     </section>
   );
+}
+
+function verdict(v: Evaluated["verdicts"][number]): string {
+  const out: string[] = [];
+  if (typeof v["fdr"] === "number")
+    out.push(`${v["beats_chance"] === false ? "no label beats chance" : "beats chance"} (false-discovery rate ${short(v["fdr"])})`);
+  if (Array.isArray(v["label_set"]) && v["label_set"].length > 0) {
+    const shares = Array.isArray(v["set_shares"]) ? v["set_shares"] : [];
+    const each = v["label_set"].map((l, i) => `${l}${typeof shares[i] === "number" ? ` ${Math.round(100 * shares[i])} %` : ""}`);
+    out.push(`on resampled images ${each.slice(0, 5).join(", ")}`);
+  }
+  if (Array.isArray(v["meanings"]) && v["meanings"].length > 1) out.push(`several meanings: ${v["meanings"].slice(0, 5).join(", ")}`);
+  return out.join("; ");
 }
 
 /** A table of whatever the run recorded: candidates with their sources, classes that the neuron feeds. */

@@ -29,7 +29,7 @@ export function Grid({ index, rows, scorer, side, notes, similarity, label, star
   const least = width < 460 ? 150 : LEAST;
   const columns = layout(width, rows.length, least, GAP, 0, 2).columns;
   const card = (width - GAP * (columns - 1)) / columns;
-  const shape = layout(width, rows.length, least, GAP, Math.round(card + 92), 2);
+  const shape = layout(width, rows.length, least, GAP, Math.round(card + 82), 2);
   const most = similarity ? Math.max(1e-6, ...similarity.values()) : largest(index, scorer);
 
   const look = useCallback(() => {

@@ -18,11 +18,11 @@ from starlette.exceptions import HTTPException
 
 from contralens import __version__
 from contralens.checks import InputError
-from contralens.explorer import pages, shapes
+from contralens.explorer import overview, pages, shapes
 from contralens.explorer.guard import Guard
-from contralens.explorer.pages import NotThere, dumps
 from contralens.explorer.search import LARGEST_UPLOAD, Finder, Unavailable
 from contralens.explorer.shelf import NotReadable, Shelf
+from contralens.explorer.values import NotThere, dumps
 
 KINDS = {
     ".html": "text/html; charset=utf-8",
@@ -140,12 +140,12 @@ def _browsing(app: FastAPI, shelf: Shelf, search: Finder) -> None:
     @app.get("/api/runs/{run}/index", responses=_shape(shapes.Index), summary="All neurons of a run in columns")
     def index(run: str, request: Request) -> Response:
         opened = shelf.run(run)
-        plain = pages.remembered(opened, "index", lambda: dumps(pages.index(opened)))
+        plain = overview.remembered(opened, "index", lambda: dumps(overview.index(opened)))
         headers = {"cache-control": "private, no-cache", "etag": f'"{opened.stamp}"', "vary": "accept-encoding"}
         if request.headers.get("if-none-match") == headers["etag"]:
             return Response(status_code=304, headers=headers)
         if "gzip" in request.headers.get("accept-encoding", "") and not _is_local(request):
-            packed = pages.remembered(opened, "index.gz", lambda: gzip.compress(plain, 5))
+            packed = overview.remembered(opened, "index.gz", lambda: gzip.compress(plain, 5))
             return Response(packed, media_type="application/json", headers={**headers, "content-encoding": "gzip"})
         return Response(plain, media_type="application/json", headers=headers)
 
@@ -162,7 +162,7 @@ def _browsing(app: FastAPI, shelf: Shelf, search: Finder) -> None:
         limit: Most = 100,
     ) -> Response:  # fmt: skip
         ranges = dict(_range(text) for text in within or [])
-        return _json(pages.rows(shelf.run(run), scorer, q, status, ranges, sort, descending, offset, limit))
+        return _json(overview.rows(shelf.run(run), scorer, q, status, ranges, sort, descending, offset, limit))
 
     @app.get("/api/runs/{run}/neurons/{neuron}", responses=_shape(shapes.Detail), summary="All about one neuron")
     def neuron(run: str, neuron: int) -> Response:
@@ -242,7 +242,7 @@ def _noting(app: FastAPI, shelf: Shelf) -> None:
 
         def write() -> shapes.Note:
             opened = shelf.run(run)
-            name = pages.named(opened, [new.neuron]).get(new.neuron, (None,))[0]
+            name = overview.named(opened, [new.neuron]).get(new.neuron, (None,))[0]
             if name is None:
                 raise NotThere(f"run {run} has no neuron {new.neuron}")
             return shelf.notebooks[run].add(new.neuron, name, new.kind, new.text)

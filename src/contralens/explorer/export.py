@@ -16,9 +16,10 @@ from typing import Any
 from contralens import __version__
 from contralens.checks import InputError
 from contralens.data.files import check_writable, whole_folder
-from contralens.explorer import pages, shapes
+from contralens.explorer import overview, pages, shapes
 from contralens.explorer.notes import Notebook
 from contralens.explorer.runs import OpenRun, keys
+from contralens.explorer.values import dumps
 from contralens.types import Progress, silent
 
 MARK = "contralens-export.json"
@@ -79,7 +80,7 @@ def _static(folder: Path) -> None:
 
 
 def _run(folder: Path, run: OpenRun, with_notes: bool, progress: Progress) -> shapes.RunInfo:
-    _data(folder, f"{run.key}/index", pages.index(run))
+    _data(folder, f"{run.key}/index", overview.index(run))
     if run.vectors is not None:
         _data(folder, f"{run.key}/map", pages.plane(run))
     notes: shapes.Notes = {"file": f"{run.key}.notes.jsonl", "writable": False, "notes": [], "problems": []}
@@ -108,12 +109,13 @@ def _run(folder: Path, run: OpenRun, with_notes: bool, progress: Progress) -> sh
         "manifest": run.manifest,
         "missing": [{"what": m["what"], "why": m["why"]} for m in run.missing],
         "notes": len(notes["notes"]),
+        "evaluation": pages.summary(run),
     }
 
 
 def _data(folder: Path, name: str, value: Any) -> None:
     """A script that hands the page a JSON text: the text is a string, so nothing in it can be read as code."""
-    text = json.dumps(pages.dumps(value).decode(), ensure_ascii=True)
+    text = json.dumps(dumps(value).decode(), ensure_ascii=True)
     file = folder / "data" / f"{name}.js"
     os.makedirs(file.parent, exist_ok=True)
     file.write_text(f"contralensData({json.dumps(name)}, {text});\n", encoding="utf-8")

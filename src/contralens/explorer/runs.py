@@ -8,7 +8,6 @@ import json
 import os
 import re
 import threading
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,11 @@ import pyarrow.parquet as pq
 
 from contralens.checks import InputError, nearest
 from contralens.data.runs import FORMAT
+from contralens.explorer.pictures import Pictures, first_line, inside
 from contralens.explorer.vectors import Vectors
+
+LARGEST = 64 << 20
+"""Bytes of the largest JSON file that is read."""
 
 NEEDED = {
     "neurons": ("neuron", "name", "status"),
@@ -30,13 +33,24 @@ NEEDED = {
 """Tables without which there is nothing to show, and the columns that must be there."""
 
 OPTIONAL = {
-    "concepts": (("concept", "source"), "where each concept came from"),
-    "evaluation": (("neuron", "scorer", "metric", "value"), "evaluation figures with intervals"),
-    "candidates": (("neuron", "concept", "source"), "candidate labels and who proposed them"),
-    "classes": (("neuron", "class", "weight"), "the classes that a neuron feeds"),
-    "maps": (("neuron", "image", "height", "width", "map"), "activation maps over the images"),
+    "concepts": ("concepts.parquet", ("concept", "source"), "where each concept came from"),
+    "values": ("evaluation/values.parquet", ("neuron", "scorer", "metric", "value"), "evaluation figures"),
+    "summary": (
+        "evaluation/summary.parquet",
+        ("scorer", "metric", "mean", "low", "high"),
+        "the summary of an evaluation",
+    ),
+    "verdicts": ("evaluation/verdicts.parquet", ("neuron", "scorer", "fdr"), "whether labels beat chance"),
+    "candidates": ("candidates.parquet", ("neuron", "concept"), "candidate labels and who proposed them"),
+    "classes": ("classes.parquet", ("neuron", "class", "weight"), "the classes that a neuron feeds"),
+    "maps": ("maps.parquet", ("neuron", "image", "height", "width", "map"), "activation maps over the images"),
 }
 """Tables that a page shows when they are there, and says so when they are not."""
+
+WHY = {
+    "values": "not evaluated yet: `contralens evaluate` does it",
+    "candidates": "none were proposed: `contralens propose` does it",
+}
 
 
 class OpenRun:
@@ -46,7 +60,7 @@ class OpenRun:
         self.key, self.path = key, path
         self.stamp = stamp(path)
         self.manifest = _manifest(path)
-        self.pictures = Pictures(_inside(path, "thumbnails.parquet"))
+        self.pictures = Pictures(inside(path, "thumbnails.parquet"))
         self.db = duckdb.connect(
             ":memory:",
             config={"enable_external_access": "false", "threads": 2, "python_enable_replacements": "false"},
@@ -55,13 +69,14 @@ class OpenRun:
         self.tables: set[str] = set()
         for name, columns in NEEDED.items():
             self._load(name, columns)
-        for name, (columns, what) in OPTIONAL.items():
-            if not (path / f"{name}.parquet").exists():
-                if name != "concepts":
-                    self.missing.append({"what": what, "why": f"this run has no {name}.parquet"})
-                continue
+        for name, (file, columns, what) in OPTIONAL.items():
             try:
-                self._load(name, columns)
+                if (path / file).exists():
+                    self._load(name, columns, file)
+                elif name == "candidates" and beside(path).is_file():
+                    self._candidates()
+                elif name not in ("concepts", "summary", "verdicts"):
+                    self.missing.append({"what": what, "why": WHY.get(name, f"this run has no {file}")})
             except InputError as e:
                 self.missing.append({"what": what, "why": str(e)})
         self.scorers: list[str] = [s for s in self.manifest.get("scorers", []) if isinstance(s, str)]
@@ -76,7 +91,7 @@ class OpenRun:
         try:
             labeled = [n for (n,) in self.query("SELECT DISTINCT neuron FROM exemplars ORDER BY neuron")]
             concepts = self._concepts()
-            self.vectors = Vectors(_inside(path, "vectors.safetensors"), labeled, concepts)
+            self.vectors = Vectors(inside(path, "vectors.safetensors"), labeled, concepts)
         except InputError as e:
             self.missing.append({"what": "the gamma slider, neighbours, the map and search", "why": str(e)})
         self.gamma = _gamma(self.primary)
@@ -130,8 +145,25 @@ class OpenRun:
             raise InputError(f"{self.path.name} has no concepts.parquet, written by `contralens label` since 0.1")
         return [c for (c,) in self.query("SELECT concept FROM concepts ORDER BY rowid")]
 
-    def _load(self, name: str, columns: Iterable[str]) -> None:
-        file = _inside(self.path, f"{name}.parquet")
+    def _candidates(self) -> None:
+        """What `contralens propose` left beside the run."""
+        file = beside(self.path)
+        try:
+            if file.is_symlink() or file.parent.is_symlink() or file.stat().st_size > LARGEST:
+                raise ValueError("a link, or too large")
+            given = json.loads(file.read_text(encoding="utf-8"))["provenance"]
+            kinds = {"neuron": pa.int64(), "concept": pa.string(), "text": pa.string(), "model": pa.string(),
+                     "prompt": pa.string(), "place": pa.int64(), "score": pa.float64()}  # fmt: skip
+            table = pa.table({k: pa.array([p.get(k) for p in given], t) for k, t in kinds.items()})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as e:
+            raise InputError(f"{file} cannot be read: {first_line(e)}") from e
+        self.db.register("incoming", table)
+        self.db.execute("CREATE TABLE candidates AS SELECT * FROM incoming")
+        self.db.unregister("incoming")
+        self.tables.add("candidates")
+
+    def _load(self, name: str, columns: Iterable[str], path: str | None = None) -> None:
+        file = inside(self.path, path or f"{name}.parquet")
         try:
             with file.open("rb") as opened:
                 table = pq.ParquetFile(opened)
@@ -140,67 +172,13 @@ class OpenRun:
                     raise InputError(f"{file} cannot be read: it has no column {', '.join(lacking)}")
                 reader = pa.RecordBatchReader.from_batches(table.schema_arrow, table.iter_batches(65536))
                 self.db.register("incoming", reader)
-                self.db.execute(f"CREATE TABLE {name} AS SELECT * FROM incoming")
+                self.db.execute(f'CREATE TABLE "{name}" AS SELECT * FROM incoming')
                 self.db.unregister("incoming")
         except (pa.ArrowException, duckdb.Error, OSError) as e:
             raise InputError(
-                f"{file} cannot be read, it may be truncated or still being written: {_first_line(e)}"
+                f"{file} cannot be read, it may be truncated or still being written: {first_line(e)}"
             ) from e
         self.tables.add(name)
-
-
-class Pictures:
-    """Thumbnails of a run by row of `images`: the file stays open, a few groups of it stay in memory."""
-
-    GROUPS = 96
-    """Row groups kept, about 64 pictures or 0.4 MB each."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            self._file = pq.ParquetFile(path, memory_map=False, pre_buffer=False)
-            prints = self._file.read(columns=["fingerprint"])["fingerprint"].to_pylist()
-            if "jpeg" not in self._file.schema_arrow.names:
-                raise InputError(f"{path} cannot be read: it has no column jpeg")
-            rows = [self._file.metadata.row_group(g).num_rows for g in range(self._file.num_row_groups)]
-            images = pq.ParquetFile(_inside(path.parent, "images.parquet")).read(columns=["fingerprint"])
-        except (pa.ArrowException, OSError, KeyError) as e:
-            raise InputError(
-                f"{path} cannot be read, it may be truncated or still being written: {_first_line(e)}"
-            ) from e
-        places = ((group, row) for group, count in enumerate(rows) for row in range(count))
-        where = dict(zip(prints, places, strict=True))
-        self._place = {i: where[f] for i, f in enumerate(images["fingerprint"].to_pylist()) if f in where}
-        self._groups: OrderedDict[int, Any] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def __contains__(self, image: int) -> bool:
-        return image in self._place
-
-    def __iter__(self) -> Any:
-        return iter(sorted(self._place, key=lambda i: self._place[i]))
-
-    def get(self, image: int) -> bytes | None:
-        """JPEG bytes of one image, None where no exemplar names it or the file is damaged there."""
-        place = self._place.get(image)
-        if place is None:
-            return None
-        with self._lock:
-            group = self._groups.pop(place[0], None)
-            if group is None:
-                try:
-                    group = self._file.read_row_group(place[0], columns=["jpeg"], use_threads=False)["jpeg"]
-                except (pa.ArrowException, OSError):
-                    return None
-            self._groups[place[0]] = group
-            while len(self._groups) > self.GROUPS:
-                self._groups.popitem(last=False)
-        blob = group[place[1]].as_py()
-        return blob if isinstance(blob, bytes) and blob[:3] == b"\xff\xd8\xff" else None
-
-    def many(self, images: Iterable[int]) -> dict[int, bytes | None]:
-        """Several at once, each group read once."""
-        wanted = sorted(set(images), key=lambda i: self._place.get(i, (-1, -1)))
-        return {i: self.get(i) for i in wanted}
 
 
 def keys(paths: Sequence[Path]) -> dict[str, Path]:
@@ -222,8 +200,8 @@ def stamp(path: Path) -> str:
         for name in ("manifest.json", *(f"{t}.parquet" for t in (*NEEDED, "thumbnails"))):
             status = os.stat(path / name)
             parts.append(f"{status.st_ino} {status.st_size} {status.st_mtime_ns}")
-        for name in ("vectors.safetensors", *(f"{t}.parquet" for t in OPTIONAL)):
-            with contextlib.suppress(FileNotFoundError):
+        for name in ("vectors.safetensors", *(file for file, _, _ in OPTIONAL.values()), str(beside(path))):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 status = os.stat(path / name)
                 parts.append(f"{name} {status.st_ino} {status.st_size} {status.st_mtime_ns}")
     except OSError as e:
@@ -235,25 +213,18 @@ def stamp(path: Path) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
-def _inside(folder: Path, name: str) -> Path:
-    """The file of a run, unless it is a link that leads out of the run folder, or no plain file."""
-    path = folder / name
-    real = path.resolve()
-    if not real.is_relative_to(folder.resolve()):
-        raise InputError(f"{path} is a link out of the run folder; it is not followed")
-    if not path.exists():
-        raise InputError(f"{path} is missing")
-    if not real.is_file():
-        raise InputError(f"{path} is not a file")
-    return real
+def beside(path: Path) -> Path:
+    """Where candidates of a run are kept: in a folder of their own beside it."""
+    path = path.resolve()
+    return path.parent / f"{path.name}.candidates" / "candidates.json"
 
 
 def _manifest(path: Path) -> dict[str, Any]:
-    file = _inside(path, "manifest.json")
+    file = inside(path, "manifest.json")
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as e:
-        raise InputError(f"{file} cannot be read: {_first_line(e)}") from e
+        raise InputError(f"{file} cannot be read: {first_line(e)}") from e
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         got = manifest.get("format") if isinstance(manifest, dict) else None
         raise InputError(f"{path} has run format {got!r}; this contralens reads {FORMAT}")
@@ -270,7 +241,3 @@ def _gamma(scorer: str) -> float:
         return min(1.0, max(0.0, float(match.group(1)))) if match else 1.0
     except ValueError:
         return 1.0
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -12,8 +12,9 @@ import numpy as np
 
 from contralens.checks import ImageError, InputError
 from contralens.explorer import shapes
-from contralens.explorer.pages import NotThere, named
+from contralens.explorer.overview import named
 from contralens.explorer.runs import OpenRun
+from contralens.explorer.values import NotThere
 from contralens.explorer.vectors import normalise
 
 LARGEST_UPLOAD = 10 << 20

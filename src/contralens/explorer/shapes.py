@@ -26,6 +26,8 @@ class RunInfo(TypedDict):
     manifest: dict[str, Any] | None
     missing: list[Missing]
     notes: int
+    evaluation: list[dict[str, Any]]
+    """Means of an evaluation over the neurons: scorer, metric, mean, low, high...; empty without one."""
 
 
 class RunList(TypedDict):
@@ -44,6 +46,8 @@ class ScorerColumns(TypedDict):
     score: list[float | None]
     margin: list[float | None]
     """Best minus second best score."""
+    columns: dict[str, list[float | None]]
+    """What an evaluation measured of this scorer's labels: fdr, stability, its metrics."""
 
 
 class Index(TypedDict):
@@ -140,6 +144,23 @@ class Neighbour(TypedDict):
     pictures: list[int]
 
 
+class Measured(TypedDict):
+    """A figure of one label, and the mean of all labels of its scorer with the interval of that mean."""
+
+    scorer: str
+    metric: str
+    value: float | None
+    mean: float | None
+    low: float | None
+    high: float | None
+
+
+class Evaluated(TypedDict):
+    values: list[Measured]
+    verdicts: list[dict[str, Any]]
+    """By scorer: p, fdr, beats_chance; label_set with set_shares over resampled probe images; meanings."""
+
+
 class Map(TypedDict):
     """Where in an image the neuron was active: row-major values 0..255."""
 
@@ -164,7 +185,7 @@ class Detail(TypedDict):
     gamma: Gamma | None
     histogram: Histogram | None
     neighbours: list[Neighbour] | None
-    evaluation: list[dict[str, Any]] | None
+    evaluation: Evaluated | None
     candidates: list[dict[str, Any]] | None
     classes: list[dict[str, Any]] | None
     maps: list[Map] | None

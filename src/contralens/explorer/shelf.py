@@ -9,10 +9,10 @@ from pathlib import Path
 
 from contralens import __version__
 from contralens.checks import InputError, nearest
-from contralens.explorer import shapes
+from contralens.explorer import pages, shapes
 from contralens.explorer.notes import Notebook
-from contralens.explorer.pages import NotThere
 from contralens.explorer.runs import OpenRun, keys
+from contralens.explorer.values import NotThere
 
 PATIENCE = 0.5
 """Seconds between two looks at whether a run changed."""
@@ -73,6 +73,7 @@ class Shelf:
                 "manifest": None,
                 "missing": [],
                 "notes": 0,
+                "evaluation": [],
             }
         return {
             "key": key,
@@ -82,4 +83,5 @@ class Shelf:
             "manifest": run.manifest,
             "missing": [{"what": m["what"], "why": m["why"]} for m in run.missing],
             "notes": len(self.notebooks[key].read()["notes"]),
+            "evaluation": pages.summary(run),
         }

@@ -164,29 +164,41 @@ def meanings(
       ONE Gaussian with the exemplars' own mean and covariance (the test of SigClust, Liu et al. 2008, JASA 103);
     - the smaller cluster has at least two members and a share of `least`.
 
-    Of neurons with one meaning about `alpha` are split wrongly; the smallest p is 1 / (draws + 1).
+    Of neurons with one meaning about `alpha` are split wrongly; the smallest p is 1 / (draws + 1). A p above `alpha`
+    may rest on nine draws only.
     """
     there = exemplars.positives >= 0
     p = gram(exemplars, embeddings)
     side = two_means(p, there)
     explained = _explained(p, there, side)
     count = there.sum(1)
-    exceeded = torch.zeros(len(p), dtype=torch.int64)
-    generator = torch.Generator().manual_seed(seed)
-    k = p.shape[1]
-    for block in blocks(len(p), draws * k * k * 8 * 6):
-        cloud = _centred(p[block], there[block]) / (count[block] - 1).clamp_min(1)[:, None, None]
-        mixing = torch.randn(len(cloud), draws, k, k, generator=generator, dtype=p.dtype)
-        drawn = (mixing @ cloud[:, None] @ mixing.transpose(2, 3)).flatten(0, 1)
-        valid = there[block].repeat_interleave(draws, 0)
-        other = _explained(drawn, valid, two_means(drawn, valid)).reshape(-1, draws)
-        exceeded[block] = (other >= explained[block, None]).sum(1)
-    chance = (1 + exceeded).double() / (draws + 1)
+    chance = _chance_of_one(p, there, explained, alpha, draws, seed)
     sizes = torch.stack([(side == c).sum(1) for c in (0, 1)], dim=1)
     share = sizes.double() / count.clamp_min(1)[:, None]
     split = (chance <= alpha) & (sizes[:, 1] >= 2) & (share[:, 1] >= least)
     undefined = explained.isnan()
     return Meanings(side, share, explained, chance.masked_fill(undefined, torch.nan), split & ~undefined)
+
+
+def _chance_of_one(p: Tensor, there: Tensor, explained: Tensor, alpha: float, draws: int, seed: int) -> Tensor:
+    """p-values (N) of `explained` under one Gaussian; a neuron that can no longer be split is not drawn further."""
+    generator = torch.Generator().manual_seed(seed)
+    exceeded, done = torch.zeros(len(p), dtype=torch.int64), torch.zeros(len(p), dtype=torch.int64)
+    most = int(alpha * (draws + 1)) - 1  # how often one Gaussian may do as well
+    k = p.shape[1]
+    for size in (min(9, draws), draws - min(9, draws)):
+        open_ = ((exceeded <= most) & ~explained.isnan()).nonzero()[:, 0]
+        for block in blocks(len(open_) if size else 0, size * k * k * 8 * 6):
+            rows = open_[block]
+            spread = (there[rows].sum(1) - 1).clamp_min(1)[:, None, None]
+            cloud = (_centred(p[rows], there[rows]) / spread).float()
+            mixing = torch.randn(len(cloud), size, k, k, generator=generator)
+            drawn = (mixing @ cloud[:, None] @ mixing.transpose(2, 3)).flatten(0, 1)
+            valid = there[rows].repeat_interleave(size, 0)
+            other = _explained(drawn, valid, two_means(drawn, valid)).reshape(-1, size)
+            exceeded[rows] += (other >= explained[rows, None]).sum(1)
+            done[rows] += size
+    return (1 + exceeded).double() / (done + 1)
 
 
 def _explained(p: Tensor, there: Tensor, side: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from contralens.checks import InputError
 from contralens.math.neighbours import LENGTH, TIE, TOLERANCE, Neighbours, Products, maxima, neighbours, over, winners
 from contralens.math.sources import ActivationSource, DenseActivations, SparseActivations, source
 from contralens.math.statistics import FIRES, NeuronStatistics, neuron_statistics, select_neurons, survey
-from contralens.math.tensors import BLOCK_BYTES, blocks, matrix
+from contralens.math.tensors import blocks, matrix, spread
 from contralens.types import Exemplars
 
 __all__ = [
@@ -151,7 +151,8 @@ def _walk(
     while True:
         open_ = (found == UNSETTLED).nonzero()[:, 0]
         last = depth >= longest
-        for block in blocks(len(open_), min(depth, longest) * (40 + (0 if taken is None else taken.shape[1]))):
+        each = min(depth, longest) * (40 + (0 if taken is None else taken.shape[1]))
+        for block in blocks(len(open_), each):
             these = open_[block]
             some, r = pairs[these], row[these]
             images, cosine = near.images[r, :depth].long(), near.cosines[r, :depth]
@@ -195,7 +196,6 @@ def _scan(
     below[column] = pairs.below
     best = torch.full((len(row),), -torch.inf, device=row.device)
     candidates: list[tuple[Tensor, Tensor, Tensor]] = []
-    scratch = torch.empty(BLOCK_BYTES // products.dtype.itemsize, dtype=products.dtype, device=row.device)
     for start, values in activations.blocks(neurons):
         values = values.to(row.device)
         part = slice(start, start + len(values))
@@ -203,11 +203,11 @@ def _scan(
         e = products.block(part)
         penalty = torch.full((len(neurons), len(e)), -torch.inf, dtype=products.dtype, device=row.device)
         penalty[:, : len(values)].masked_fill_(cold.T, 0.0)
-        for query in blocks(len(queries), len(e) * e.element_size()):
-            rows = products.rows(queries[query])
-            cosine = torch.mm(rows, e.T, out=scratch[: len(rows) * len(e)].view(len(rows), len(e)))
+
+        def look(query: slice, part: slice = part, e: Tensor = e, penalty: Tensor = penalty) -> None:
+            cosine = products.rows(queries[query]) @ e.T
             begin, end = torch.searchsorted(row, torch.tensor([query.start, query.stop], device=row.device)).tolist()
-            for some in blocks(end - begin, len(e) * e.element_size(), budget=2**21):
+            for some in blocks(end - begin, len(e) * e.element_size(), budget=2**20):
                 here = slice(begin + some.start, begin + some.stop)
                 masked = cosine.index_select(0, row[here] - query.start).add_(penalty.index_select(0, column[here]))
                 if taken is not None:
@@ -222,6 +222,9 @@ def _scan(
                     highest = maxima(masked.masked_fill_(masked > exclude + products.tolerance, -torch.inf))
                 pair, image, value = over(masked, highest, best[here] - 3 * products.tolerance)
                 candidates.append((pair + here.start, image + part.start, value))
+
+        together = len(e) * e.element_size() * torch.get_num_threads()
+        spread(look, list(blocks(len(queries), together)), row.device)
     pair, image, value = (torch.cat(field) for field in zip(*candidates, strict=True))
     kept = value >= best[pair] - 2 * products.tolerance
     found = torch.empty_like(row)

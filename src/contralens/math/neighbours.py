@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from contralens.math.tensors import BLOCK_BYTES, blocks
+from contralens.math.tensors import BLOCK_BYTES, blocks, spread
 
 TOLERANCE = 4e-6
 """Error of a float32 inner product of unit vectors that is never exceeded in practice (D up to a few thousand)."""
@@ -132,17 +132,18 @@ def neighbours(products: Products, queries: Tensor, length: int = LENGTH) -> Nei
     sample = torch.randperm(total, generator=torch.Generator().manual_seed(0))[: min(max(256, total // 16), 32768)]
     sampled = products.rows(sample.to(device)) if total > SMALL else None
     width = min(total + -total % GROUP, 16384)
-    step = min(max(1, BLOCK_BYTES // (4 * max(width, len(sample)))), 2**15)
-    scratch = torch.empty(step * width, dtype=products.dtype, device=device)
+    step = BLOCK_BYTES // (4 * max(width, len(sample)) * torch.get_num_threads())
     longest = total if sampled is None else length * 3 // 2
+    rank = min(len(sample), max(4, round(length * len(sample) / total)))
     images = torch.empty(len(queries), longest, dtype=torch.int32, device=device)
     cosines = torch.empty(len(queries), longest, device=device)
     floors = torch.full((len(queries),), -torch.inf, device=device)
-    for start in range(0, len(queries), step):
-        rows, floor = products.rows(queries[start : start + step]), floors[start : start + step]
+
+    def fill(part: slice) -> None:
+        rows, floor = products.rows(queries[part]), floors[part]
         if sampled is not None:
-            rank = min(len(sample), max(4, round(length * len(sample) / total)))
             floor[:] = (rows @ sampled.T).topk(rank, dim=1).values[:, -1]
+        scratch = torch.empty(len(rows) * width, dtype=products.dtype, device=device)
         hits = []
         for block in blocks(total, 1, budget=width):
             e = products.block(block)
@@ -150,8 +151,9 @@ def neighbours(products: Products, queries: Tensor, length: int = LENGTH) -> Nei
             query, image, value = over(cosine, maxima(cosine), floor)
             there = image < block.stop - block.start
             hits.append((query[there], image[there] + block.start, value[there]))
-        here = slice(start, start + len(rows))
-        _fill(images[here], cosines[here], floor, *(torch.cat(field) for field in zip(*hits, strict=True)))
+        _fill(images[part], cosines[part], floor, *(torch.cat(field) for field in zip(*hits, strict=True)))
+
+    spread(fill, list(blocks(len(queries), 1, budget=min(max(step, 128), 2**15))), device)
     return Neighbours(images, cosines, floors)
 
 

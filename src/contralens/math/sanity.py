@@ -89,7 +89,7 @@ def spoiled(present: Tensor, how: str, generator: torch.Generator) -> Tensor:
     return noise.argsort(dim=0).argsort(dim=0) < size
 
 
-def sanity(metric: Metric, activations: Any, present: Any = None, *, repeats: int = 5, seed: int = 0) -> Sanity:
+def sanity(metric: Metric, activations: Any, present: Any = None, *, repeats: int = 3, seed: int = 0) -> Sanity:
     """The two tests on one metric.
 
     Args:
@@ -99,15 +99,37 @@ def sanity(metric: Metric, activations: Any, present: Any = None, *, repeats: in
             that the unspoiled label is right.
         repeats: random spoilings that are averaged.
     """
+    return sanity_table(activations, {"": metric}, present, repeats=repeats, seed=seed)[""]
+
+
+def sanity_table(
+    activations: Any,
+    names: Mapping[str, Metric] = METRICS,
+    present: Any = None,
+    *,
+    repeats: int = 3,
+    seed: int = 0,
+) -> dict[str, Sanity]:
+    """The tests on several metrics by name, all on the same spoiled concepts; arguments as for `sanity`."""
     a = matrix(activations, "activations")
     c = metrics.active(a) if present is None else torch.as_tensor(present).bool()
     generator = torch.Generator().manual_seed(seed)
-    means = {}
+    totals: dict[str, dict[str, list[Tensor]]] = {name: {} for name in names}
     for how in ("missing", "extra", "random"):
-        means[how] = torch.stack([metric(a, spoiled(c, how, generator)) for _ in range(repeats)]).nanmean(0)
-    score = metric(a, c)
+        for _ in range(repeats):
+            concept = spoiled(c, how, generator)
+            for name, metric in names.items():
+                totals[name].setdefault(how, []).append(metric(a, concept))
+    large = c.sum(0) >= 2
+    return {
+        name: _verdict(metric(a, c), {how: torch.stack(v).nanmean(0) for how, v in totals[name].items()}, large)
+        for name, metric in names.items()
+    }
+
+
+def _verdict(score: Tensor, means: Mapping[str, Tensor], usable: Tensor) -> Sanity:
     scale = score - means["random"]
-    told = (scale > 1e-12) & means["missing"].isfinite() & means["extra"].isfinite() & (c.sum(0) >= 2)
+    told = (scale > 1e-12) & means["missing"].isfinite() & means["extra"].isfinite() & usable
     drops = {how: ((score - means[how]) / scale)[told] for how in ("missing", "extra")}
     count = int(told.sum())
     if not count:
@@ -119,8 +141,3 @@ def sanity(metric: Metric, activations: Any, present: Any = None, *, repeats: in
 
 def _share_that_fell(drop: Tensor) -> Tensor:
     return (drop >= LEAST_DROP).double().mean()
-
-
-def sanity_table(activations: Any, names: Mapping[str, Metric] = METRICS, *, seed: int = 0) -> dict[str, Sanity]:
-    """The tests on several metrics, by name."""
-    return {name: sanity(metric, activations, seed=seed) for name, metric in names.items()}

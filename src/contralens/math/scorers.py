@@ -61,7 +61,7 @@ def concept_vectors(exemplars: Exemplars, embeddings: Any, gamma: float | None =
 
 def _unit(v: Tensor) -> Tensor:
     """Rows of length 1. A row that is no longer than rounding errors points nowhere: NaN, and so no label."""
-    length = v.norm(dim=1, keepdim=True)
+    length: Tensor = v.norm(dim=1, keepdim=True)
     return (v / length).masked_fill(length < NOTHING, torch.nan)
 
 

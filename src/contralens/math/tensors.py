@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -33,6 +34,25 @@ def blocks(total: int, bytes_each: int, budget: int = BLOCK_BYTES) -> Iterator[s
     step = max(1, budget // max(1, bytes_each))
     for start in range(0, total, step):
         yield slice(start, min(start + step, total))
+
+
+def spread(work: Callable[[slice], None], parts: Sequence[slice], device: torch.device) -> None:
+    """Calls `work` for each part, on the CPU with as many at a time as torch has threads, each on one thread.
+
+    Faster than one part after the other on all threads, since no thread waits for another after every small step;
+    several times so on a machine that is busy with other things.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1 or len(parts) == 1 or device.type != "cpu":
+        for part in parts:
+            work(part)
+        return
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            for _ in pool.map(work, parts):
+                pass
+        finally:
+            torch.set_num_threads(threads)  # new threads inherit the number set last
 
 
 def combine(rows: Tensor, indices: Tensor, weights: Tensor) -> Tensor:

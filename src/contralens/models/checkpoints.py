@@ -48,7 +48,7 @@ def read_state(path: str | Path) -> tuple[dict[str, Tensor], list[str]]:
             f"checkpoint {path} {what}: objects may run code when loaded, so only tensors are read; save them alone, "
             "torch.save(model.state_dict(), FILE), or as .safetensors"
         ) from e
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, OSError) as e:
+    except (RuntimeError, EOFError, ValueError, LookupError, TypeError, AssertionError, AttributeError, OSError) as e:
         raise InputError(f"checkpoint {path} is no file that torch.load can read: {_line(e)}") from e
     return _unwrapped(loaded, path)
 

@@ -64,7 +64,7 @@ SAYINGS = 3
 
 
 def train_encoder(
-    seed: int = 0, images: int = 30_000, epochs: int = 12, batch: int = 160, log: Log = print
+    seed: int = 0, images: int = 24_000, epochs: int = 10, batch: int = 128, log: Log = print
 ) -> DualEncoder:
     """CLIP's loss on untied scenes without the held-out combinations; three new captions a picture every epoch.
 
