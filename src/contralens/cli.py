@@ -12,7 +12,7 @@ import typer
 
 from contralens import __version__
 from contralens.checks import InputError
-from contralens.evaluate_cli import compare_command, evaluate_command
+from contralens.evaluate_cli import compare_command, evaluate_command, recipe_command
 from contralens.explorer_cli import explore_command, export_command
 from contralens.propose_cli import propose_command
 
@@ -378,6 +378,7 @@ def targets(as_json: Json = False) -> None:
 app.command("propose")(propose_command)
 app.command("evaluate")(evaluate_command)
 app.command("compare")(compare_command)
+app.command("recipe")(recipe_command)
 app.command("explore")(explore_command)
 app.command("export")(export_command)
 

@@ -149,8 +149,8 @@ def recipe_command(
     table = Table("run", "scorer", "metric", "published", "here", "95 % interval", "source", box=None, pad_edge=False)
     for row in rows:
         table.add_row(
-            row["run"], escape(row["scorer"]), row["metric"], _number(row["published"]), _number(row["mean"]), _range(row),
-            escape(row["source"]),
+            row["run"], escape(row["scorer"]), row["metric"], _number(row["published"]), _number(row["mean"]),
+            _range(row), escape(row["source"]),
         )  # fmt: skip
     Console().print(table)
     typer.echo(f"runs: {out}   (compare them with: contralens compare {' '.join(str(out / n) for n in made['runs'])})")

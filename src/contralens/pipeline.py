@@ -176,6 +176,7 @@ def label(
         },
         "images": {
             "name": probe.name,
+            "source": _plain(images),
             "given": len(probe),
             "count": len(collected.usable),
             "fingerprint": identity[0],

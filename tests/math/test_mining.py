@@ -14,7 +14,7 @@ from test_exemplars import agrees, same
 from torch.nn.functional import normalize
 
 from contralens.checks import InputError
-from contralens.math import exemplars, neighbours, sources
+from contralens.math import exemplars, neighbours, sources, tensors
 from contralens.math.exemplars import (
     ActivationSource,
     DenseActivations,
@@ -121,6 +121,21 @@ def test_neighbour_lists_are_complete_above_their_floor():
         rest = torch.ones(3000, dtype=torch.bool)
         rest[known] = False
         assert cosine[q, rest].max() <= floor + products.tolerance
+
+
+def test_spread_leaves_the_number_of_threads_alone_and_passes_errors_on():
+    before = torch.get_num_threads()
+    done = torch.zeros(10)
+    try:
+        torch.set_num_threads(2)
+        tensors.spread(lambda part: done[part].add_(1), list(tensors.blocks(10, 1, budget=3)), done.device)
+        assert torch.get_num_threads() == 2
+        with pytest.raises(ZeroDivisionError):
+            tensors.spread(lambda part: 1 / 0, [slice(0, 1), slice(1, 2)], done.device)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert (done == 1).all()
 
 
 # Sources

@@ -217,7 +217,8 @@ def _scan(
                     highest = maxima(masked)
                     best[here] = torch.maximum(best[here], highest.amax(1))
                 else:
-                    sure = masked.masked_fill(masked > exclude - products.tolerance, -torch.inf).amax(1).float()
+                    masked = masked.float()  # the limits must not be rounded
+                    sure = masked.masked_fill(masked > exclude - products.tolerance, -torch.inf).amax(1)
                     best[here] = torch.maximum(best[here], sure)
                     highest = maxima(masked.masked_fill_(masked > exclude + products.tolerance, -torch.inf))
                 pair, image, value = over(masked, highest, best[here] - 3 * products.tolerance)
