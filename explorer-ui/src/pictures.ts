@@ -63,7 +63,7 @@ export class Pictures {
   }
 
   private send(): boolean {
-    this.queue = this.queue.filter((e) => !e.asked && e.users.size > 0);
+    this.queue = [...new Set(this.queue)].filter((e) => !e.asked && e.users.size > 0);
     const newest = this.queue[this.queue.length - 1];
     if (!newest) return false;
     const part = this.queue.filter((e) => e.run === newest.run).slice(-TOGETHER);
@@ -74,7 +74,7 @@ export class Pictures {
       part.map((e) => e.image),
     )
       .then((data) => this.take(part, data))
-      .catch(() => part.forEach((e) => this.tell(e, null)))
+      .catch(() => part.forEach((e) => this.failed(e)))
       .finally(() => {
         this.busy -= 1;
         this.plan();
@@ -92,6 +92,13 @@ export class Pictures {
   private tell(entry: Entry, url: string | null) {
     entry.url = url;
     entry.users.forEach((seen) => seen(url));
+  }
+
+  /** Says that there is none now, and asks again when somebody looks again. */
+  private failed(entry: Entry) {
+    this.tell(entry, null);
+    delete entry.url;
+    entry.asked = false;
   }
 
   /** Lets go of the pictures that nobody has looked at for longest. */

@@ -89,12 +89,13 @@ function Evidence({ detail }: { detail: Detail }) {
           <LabelsPanel labels={detail.labels} primary={index.primary} />
           {detail.evaluation && <Evaluation data={detail.evaluation} />}
           {detail.candidates && <Records title="Candidates" rows={detail.candidates} empty="No candidates were proposed." />}
-          <NotePanel neuron={detail.neuron} />
+          {detail.labels.length <= 4 && <NotePanel neuron={detail.neuron} />}
         </div>
         <div>
           {detail.gamma && <GammaPanel data={detail.gamma} scorer={primary?.scorer ?? ""} />}
           {detail.histogram && <ActivationHistogram data={detail.histogram} mean={detail.figures["mean"] ?? null} />}
           {detail.classes && <Records title="Classes it feeds" rows={detail.classes} empty="It feeds no class." />}
+          {detail.labels.length > 4 && <NotePanel neuron={detail.neuron} />}
         </div>
       </div>
       {detail.neighbours && detail.neighbours.length > 0 && (
@@ -143,6 +144,7 @@ function LabelsPanel({ labels, primary }: { labels: ScorerLabels[]; primary: str
         <p className="soft">This neuron was not labeled.</p>
       </section>
     );
+  const ordered = [...labels].sort((a, b) => Number(b.scorer === primary) - Number(a.scorer === primary));
   const agreed = new Set(labels.map((l) => l.label)).size === 1 && labels.length > 1;
   return (
     <section className="panel labels" aria-labelledby="labels-title">
@@ -150,7 +152,7 @@ function LabelsPanel({ labels, primary }: { labels: ScorerLabels[]; primary: str
         Labels by scorer {agreed && <span className="badge ok">all agree</span>}
       </h2>
       <div className="label-columns">
-        {labels.map((l) => {
+        {ordered.map((l) => {
           const most = Math.max(1e-9, ...l.concepts.map((c) => c.score ?? 0));
           const least = Math.min(0, ...l.concepts.map((c) => c.score ?? 0));
           return (
@@ -160,7 +162,7 @@ function LabelsPanel({ labels, primary }: { labels: ScorerLabels[]; primary: str
               </h3>
               {l.concepts.length === 0 && <p className="soft">{l.status}</p>}
               <ol className="concepts">
-                {l.concepts.slice(0, 6).map((c, i) => (
+                {l.concepts.slice(0, labels.length > 4 && l.scorer !== primary ? 4 : 6).map((c, i) => (
                   <li key={`${i} ${c.concept}`} title={c.source ? `from ${c.source}` : undefined}>
                     <span className="concept">{c.concept}</span>
                     <Bar value={c.score === null ? null : c.score - least} most={most - least} tone={l.scorer === primary ? "pos" : "ink"} />

@@ -96,7 +96,10 @@ class Finder:
         if not isinstance(told, dict) or not isinstance(name, str):
             raise Unavailable("this run does not say which encoder it was made with")
         if name not in self._encoders:
-            self._encoders[name] = self._load(name)
+            try:
+                self._encoders[name] = self._load(name)
+            except InputError as e:
+                raise Unavailable(f"the encoder {name} cannot be loaded: {e}") from e
             while len(self._encoders) > 2:
                 self._encoders.popitem(last=False)
         encoder = self._encoders[name]

@@ -18,6 +18,8 @@ Floats = NDArray[np.float32]
 NAMES = ("positive_mean", "contrast_mean", "texts")
 TYPES = {"F32": "<f4", "F16": "<f2"}
 BLOCK = 4096
+MANY = 12_000_000
+"""Numbers above which unit rows are kept in half precision."""
 GRID = np.linspace(0.0, 1.0, 101)
 
 
@@ -45,11 +47,12 @@ class Vectors:
         self._lock = threading.Lock()
 
     def units(self, gamma: float) -> NDArray[Any]:
-        """(N,D) unit rows, half precision; those of the last two gammas are kept."""
+        """(N,D) unit rows, half precision where they are many; those of the last two gammas are kept."""
         gamma = round(gamma, 3)
         with self._lock:
             if gamma not in self._units:
-                out = np.empty(self.first.shape, np.float16)
+                many = self.first.shape[0] * self.first.shape[1] > MANY
+                out = np.empty(self.first.shape, np.float16 if many else np.float32)
                 for start in range(0, len(out), BLOCK):
                     part = slice(start, start + BLOCK)
                     out[part] = normalise(self.first[part] - gamma * self.second[part])
@@ -63,7 +66,7 @@ class Vectors:
         units = self.units(gamma)
         out = np.empty(len(units), np.float32)
         for start in range(0, len(units), BLOCK):
-            out[start : start + BLOCK] = units[start : start + BLOCK].astype(np.float32) @ vector
+            out[start : start + BLOCK] = units[start : start + BLOCK].astype(np.float32, copy=False) @ vector
         return out
 
     def nearest(self, vector: Floats, gamma: float, most: int) -> list[tuple[int, float]]:
@@ -77,7 +80,7 @@ class Vectors:
         """The neurons whose concept vectors are most similar, itself left out."""
         if neuron not in self.row:
             return None
-        own = self.units(gamma)[self.row[neuron]].astype(np.float32)
+        own = self.units(gamma)[self.row[neuron]].astype(np.float32, copy=False)
         return [(n, s) for n, s in self.nearest(own, gamma, most + 1) if n != neuron][:most]
 
     def gamma(self, neuron: int, top: int = 10) -> dict[str, Any] | None:
@@ -112,7 +115,7 @@ class Vectors:
 
     def plane(self, gamma: float) -> tuple[NDArray[Any], list[float]]:
         """PCA of the unit vectors: (N,2) and the share of the variance on each axis."""
-        units = np.nan_to_num(self.units(gamma).astype(np.float32))
+        units = np.nan_to_num(self.units(gamma).astype(np.float32, copy=False))
         mean = units.mean(0)
         width = units.shape[1]
         scatter = np.zeros((width, width))

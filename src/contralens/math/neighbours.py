@@ -14,9 +14,9 @@ TOLERANCE = 4e-6
 """Error of a float32 inner product of unit vectors that is never exceeded in practice (D up to a few thousand)."""
 TIE = 1e-12
 """Cosines closer than this in float64 are the same number, computed in another order."""
-LENGTH = 256
+LENGTH = 192
 """Neighbours that a list holds on average; it holds at most half as many again."""
-GROUP = 16
+GROUP = 8
 """Products searched as one: by their maximum first."""
 SMALL = 1024
 """Up to this many images a list simply holds all of them, and float32 is fast enough."""

@@ -1,0 +1,189 @@
+import { describe, expect, it } from "vitest";
+import { compare } from "../src/logic/compare";
+import { csv, detailCsv, detailMarkdown, field, notesMarkdown } from "../src/logic/formats";
+import { gammaOf, rescored, scores, turns } from "../src/logic/gamma";
+import { formatLasso, inside, parseLasso, type Point, thinned } from "../src/logic/lasso";
+import { format, parse } from "../src/logic/route";
+import { bins, columns, formatRanges, labelAt, parseRanges, select, type Selection, short } from "../src/logic/select";
+import { layout, step, visible } from "../src/logic/virtual";
+import type { Detail, Gamma, Index, Note } from "../src/types";
+
+const index: Index = {
+  key: "run",
+  stamp: "1",
+  primary: "csp",
+  neuron: [0, 1, 2, 5],
+  name: ["layer/0", "layer/1", "layer/2", "layer/5"],
+  statuses: ["ok", "dead"],
+  status: [0, 0, 1, 0],
+  labels: ["blue ring", "Dog"],
+  scorers: [
+    { scorer: "csp", label: [1, 0, -1, 1], score: [0.3, 0.5, null, 0.3], margin: [0.1, 0.2, null, 0.05], columns: { fdr: [0.01, 0.2, null, 0.04] } },
+    { scorer: "semanticlens", label: [0, 0, -1, 1], score: [0.6, 0.2, null, 0.1], margin: [0, 0, null, 0], columns: { fdr: [0.5, 0.5, null, 0.5] } },
+  ],
+  columns: { firing_rate: [0.9, 0.1, 0, 0.5] },
+  shown: 1,
+  positives: [3, 4, -1, 5],
+  contrasts: [6, 7, -1, 8],
+};
+
+const all: Selection = { scorer: "csp", q: "", status: "", sort: "neuron", descending: false, ranges: {} };
+
+describe("select", () => {
+  it("sorts with ties by number and empty values last, in both directions", () => {
+    expect(select(index, { ...all, sort: "score" })).toEqual([0, 3, 1, 2]);
+    expect(select(index, { ...all, sort: "score", descending: true })).toEqual([1, 0, 3, 2]);
+    expect(select(index, { ...all, sort: "label", descending: true })).toEqual([0, 3, 1, 2]);
+    expect(select(index, { ...all, sort: "neuron", descending: true })).toEqual([3, 2, 1, 0]);
+  });
+
+  it("finds labels of the scorer, names, own labels and tags", () => {
+    const note = (neuron: number, kind: Note["kind"], text: string): Note => ({ id: text, time: "", neuron, name: "", kind, text });
+    const notes = new Map([
+      [2, [note(2, "label", "a cat")]],
+      [5, [note(5, "tag", "polysemantic")]],
+    ]);
+    expect(select(index, { ...all, q: "DOG" })).toEqual([0, 3]);
+    expect(select(index, { ...all, scorer: "semanticlens", q: "dog" })).toEqual([3]);
+    expect(select(index, { ...all, q: "layer/1" })).toEqual([1]);
+    expect(select(index, { ...all, q: "cat" }, notes)).toEqual([2]);
+    expect(select(index, { ...all, q: "#poly" }, notes)).toEqual([3]);
+    expect(select(index, { ...all, status: "noted" }, notes)).toEqual([2, 3]);
+  });
+
+  it("filters by status, by ranges of any figure and by a set", () => {
+    expect(select(index, { ...all, status: "dead" })).toEqual([2]);
+    expect(select(index, { ...all, status: "always" })).toEqual([0]);
+    expect(select(index, { ...all, ranges: { score: [0.4, null] } })).toEqual([1]);
+    expect(select(index, { ...all, ranges: { fdr: [null, 0.05] } })).toEqual([0, 3]);
+    expect(select(index, { ...all, only: new Set([3]) })).toEqual([3]);
+  });
+
+  it("knows figures of scorers and of neurons", () => {
+    expect(columns(index)).toEqual(["score", "margin", "fdr", "firing_rate"]);
+    expect(labelAt(index, "csp", 2)).toBeNull();
+    expect(labelAt(index, "no such scorer", 0)).toBe("Dog");
+  });
+
+  it("writes ranges into a URL and reads them back", () => {
+    const ranges = { score: [0.2, null], fdr: [null, 0.05] } as const;
+    expect(parseRanges(formatRanges(ranges as never))).toEqual(ranges);
+    expect(parseRanges("rubbish,score:x:y,:1:2")).toEqual({});
+  });
+
+  it("counts bins up to the largest value", () => {
+    expect(bins([0, 1, 2, null], null, 2)).toEqual({ low: 0, high: 2, counts: [1, 2] });
+    expect(bins([1, 1], null)).toBeNull();
+  });
+
+  it("shortens numbers", () => {
+    expect([short(null), short(0), short(0.12345), short(12.345), short(1e-5)]).toEqual(["–", "0", "0.123", "12.3", "1.0e-5"]);
+  });
+});
+
+describe("gamma", () => {
+  // Two concepts along the axes; the positives' mean lies near x, and contrast takes x away.
+  const data: Gamma = { concepts: ["x", "y"], sources: [null, "list"], first: [0.9, 0.5], second: [0.8, 0], norms: [0.9 ** 2 + 0.5 ** 2, 0.72, 0.64] };
+
+  it("scores as the scorer does: cosine of first - gamma second", () => {
+    for (const g of [0, 0.3, 1]) {
+      const v = [0.9 - 0.8 * g, 0.5];
+      const length = Math.hypot(v[0]!, v[1]!);
+      expect(scores(data, g)[0]).toBeCloseTo(v[0]! / length, 12);
+      expect(scores(data, g)[1]).toBeCloseTo(v[1]! / length, 12);
+    }
+  });
+
+  it("tells where the best concept changes, and ranks against gamma 0", () => {
+    expect(turns(data)).toEqual([{ gamma: 0.51, from: "x", to: "y" }]);
+    expect(rescored(data, 1, 1)[0]).toMatchObject({ concept: "y", rank: 0, before: 1, source: "list" });
+  });
+
+  it("gives 0 for a vector of no length", () => {
+    expect(scores({ ...data, norms: [0, 0, 0] }, 1)).toEqual([0, 0]);
+  });
+
+  it("reads gamma from a scorer's name", () => {
+    expect([gammaOf("csp"), gammaOf("csp:gamma=0.5"), gammaOf("csp:gamma=0"), gammaOf("semanticlens")]).toEqual([1, 0.5, 0, null]);
+  });
+});
+
+describe("lasso", () => {
+  const square: Point[] = [[0, 0], [2, 0], [2, 2], [0, 2]];
+  it("knows inside from outside, also in a dent", () => {
+    expect(inside([1, 1], square)).toBe(true);
+    expect(inside([3, 1], square)).toBe(false);
+    const dent: Point[] = [[0, 0], [4, 0], [4, 4], [2, 1], [0, 4]];
+    expect(inside([2, 2], dent)).toBe(false);
+    expect(inside([3, 2], dent)).toBe(true);
+  });
+  it("goes into a URL and back; what is no area is none", () => {
+    expect(parseLasso(formatLasso(square))).toEqual(square);
+    expect(parseLasso("1,2_3,4")).toEqual([]);
+    expect(parseLasso("a,b_c,d_e,f_1,2,3")).toEqual([]);
+    expect(thinned([[0, 0], [0.1, 0], [5, 0]], 1)).toEqual([[0, 0], [5, 0]]);
+  });
+});
+
+describe("route", () => {
+  it("goes round", () => {
+    for (const hash of ["#/demo/neurons", "#/demo/n/12?gamma=0.5", "#/a%20b/map?lasso=1%2C2", "#/demo/search?text=red+%26+blue"])
+      expect(format(parse(hash))).toBe(hash);
+  });
+  it("makes the overview of nonsense", () => {
+    for (const hash of ["", "#", "#/x/y/z", "#/x/n/abc", "#/%E0%A4%A/n/99999999999"]) expect(parse(hash).page).toBe("neurons");
+  });
+  it("drops empty parameters", () => {
+    expect(format({ run: "r", page: "neurons", params: { q: "", sort: "score" } })).toBe("#/r/neurons?sort=score");
+  });
+});
+
+describe("virtual", () => {
+  it("draws what is near the screen only", () => {
+    const shape = layout(1000, 10_000, 180, 14, 270);
+    expect(shape.columns).toBe(5);
+    const [first, last] = visible(shape, 100_000, 900);
+    expect(first * shape.pitch).toBeLessThan(100_000 - 900);
+    expect(last * shape.pitch).toBeGreaterThan(100_900 + 900);
+    expect(last - first).toBeLessThan(20);
+    expect(visible(shape, -500, 900)[0]).toBe(0);
+    expect(visible(shape, 1e9, 900)).toEqual([shape.rows, shape.rows]);
+  });
+  it("moves by keys and stays inside", () => {
+    expect(step("ArrowDown", 3, 5, 20)).toBe(8);
+    expect(step("ArrowUp", 3, 5, 20)).toBe(3);
+    expect(step("End", 0, 5, 20)).toBe(19);
+    expect(step("PageDown", 18, 5, 20)).toBe(19);
+    expect(step("x", 0, 5, 20)).toBeNull();
+  });
+});
+
+describe("formats", () => {
+  it("quotes CSV and disarms formulas", () => {
+    expect(field("=1+1")).toBe("'=1+1");
+    expect(csv([["a,b", 'say "x"', null, -1.5]])).toBe('"a,b","say ""x""",,-1.5\r\n');
+  });
+  const detail = {
+    name: "layer/0",
+    labels: [{ scorer: "csp", status: "ok", label: "<b>x|y</b>", score: 0.5, concepts: [] }],
+    exemplars: [{ rank: 0, activation: 2, positive: { image: 1, id: "@cmd.png", label: null }, contrast: null, contrast_activation: null, similarity: null }],
+  } as unknown as Detail;
+  it("shows hostile labels as text", () => {
+    expect(detailMarkdown(detail)).toContain("\\<b\\>x\\|y\\</b\\>");
+    expect(detailCsv(detail)).toContain("'@cmd.png");
+    expect(notesMarkdown([{ id: "1", time: "t", neuron: 1, name: "n", kind: "note", text: "# x\n[a](javascript:1)" }])).toContain("\\# x \\[a\\]\\(javascript:1\\)");
+  });
+});
+
+describe("compare", () => {
+  it("matches by name and counts equal labels", () => {
+    const found = compare(index, "csp", index, "semanticlens");
+    expect([found.matchedBy, found.both.length, found.same]).toEqual(["name", 4, 3]);
+    expect(found.both[0]).toMatchObject({ labelA: "Dog", labelB: "blue ring", scoreA: 0.3, scoreB: 0.6 });
+  });
+  it("matches by number where names differ", () => {
+    const other = { ...index, name: ["a", "b", "c", "d"], neuron: [5, 6, 7, 8] };
+    expect(compare(index, "csp", other, "csp").both).toHaveLength(1);
+    expect(compare(index, "csp", other, "csp").matchedBy).toBe("number");
+  });
+});
