@@ -45,6 +45,11 @@ export function App() {
     document.title = `${route.page === "neuron" ? `neuron ${route.neuron}` : tab} · ${usable?.title ?? "contralens"}`;
   }, [route.page, route.neuron, tab, usable]);
 
+  // An address without a run gets the first one's name, so that it can be passed on.
+  useEffect(() => {
+    if (route.run === null && info) go({ ...route, run: info.key }, true);
+  }, [route, info]);
+
   // A run written again since the page was opened: its new stamp brings its new index.
   const again = list.again;
   useEffect(() => {

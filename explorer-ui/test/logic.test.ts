@@ -133,6 +133,9 @@ describe("route", () => {
   it("makes the overview of nonsense", () => {
     for (const hash of ["", "#", "#/x/y/z", "#/x/n/abc", "#/%E0%A4%A/n/99999999999"]) expect(parse(hash).page).toBe("neurons");
   });
+  it("keeps the page of an address without a run", () => {
+    expect(parse(format({ run: null, page: "map", params: { lasso: "x" } }))).toMatchObject({ run: null, page: "map", params: { lasso: "x" } });
+  });
   it("drops empty parameters", () => {
     expect(format({ run: "r", page: "neurons", params: { q: "", sort: "score" } })).toBe("#/r/neurons?sort=score");
   });

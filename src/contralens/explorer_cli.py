@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import os
 import secrets
 import socket
 import threading
@@ -26,6 +29,7 @@ def explore_command(
     read_only: Annotated[bool, typer.Option("--read-only", help="Load no encoder, write no notes.")] = False,
 ) -> None:
     """Open runs as pages in a browser: every neuron with its evidence, search, comparison, notes."""
+    _modest()
     _needs()
     from contralens.explorer.app import create_app
     from contralens.explorer.guard import is_loopback
@@ -50,6 +54,7 @@ def export_command(
     notes: Annotated[bool, typer.Option("--notes", help="Publish notes, tags and corrected labels too.")] = False,
 ) -> None:
     """Write runs as a static site for any web host; it also opens from the folder."""
+    _modest()
     _needs()
     from contralens.explorer.export import export
     from contralens.report.progress import bar
@@ -86,6 +91,13 @@ def _listen(host: str, port: int) -> socket.socket:
             listener.close()
             error = e
     raise InputError(f"cannot listen on {host} port {port}: {error.strerror or error}; try another --port")
+
+
+def _modest() -> None:
+    """Few threads and few heaps: products of one vector gain nothing from more, and memory stays small."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # heard by numpy when it is first imported
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(-8, 2)  # M_ARENA_MAX of glibc
 
 
 def _needs() -> None:

@@ -13,9 +13,9 @@ export interface Route {
 /** "#/demo/neurons?q=dog" or "#/demo/n/12?gamma=0.5" taken apart; what makes no sense leads to the overview. */
 export function parse(hash: string): Route {
   const [path = "", query = ""] = hash.replace(/^#\/?/, "").split("?", 2);
-  const parts = path.split("/").filter(Boolean).map(decode);
+  const parts = path.split("/").map(decode);
   const params = Object.fromEntries(new URLSearchParams(query));
-  const run = parts[0] ?? null;
+  const run = parts[0] || null;
   if (parts[1] === "n" && /^\d{1,9}$/.test(parts[2] ?? "")) {
     return { run, page: "neuron", neuron: Number(parts[2]), params };
   }

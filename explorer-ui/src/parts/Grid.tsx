@@ -25,6 +25,7 @@ export function Grid({ index, rows, scorer, side, notes, similarity, label, star
   const [width, setWidth] = useState(() => Math.min(window.innerWidth - 32, 1400));
   const [range, setRange] = useState<[number, number]>([0, 12]);
   const [at, setAt] = useState(start);
+  const wanted = useRef<number | null>(null);
   const href = useNeuronLink();
   const least = width < 460 ? 150 : LEAST;
   const columns = layout(width, rows.length, least, GAP, 0, 2).columns;
@@ -32,10 +33,21 @@ export function Grid({ index, rows, scorer, side, notes, similarity, label, star
   const shape = layout(width, rows.length, least, GAP, Math.round(card + 82), 2);
   const most = similarity ? Math.max(1e-6, ...similarity.values()) : largest(index, scorer);
 
+  const pause = useRef<ReturnType<typeof setTimeout>>(undefined);
   const look = useCallback(() => {
     const top = -(box.current?.getBoundingClientRect().top ?? 0);
-    const next = visible(shape, top, window.innerHeight);
-    setRange((old) => (old[0] === next[0] && old[1] === next[1] ? old : next));
+    const near = visible(shape, top, window.innerHeight, 0.15);
+    const wide = visible(shape, top, window.innerHeight);
+    clearTimeout(pause.current);
+    setRange((old) => {
+      const there = near[0] >= old[0] && near[1] <= old[1];
+      // After a jump, what is on the screen comes first; what lies around it follows when the eye has something to see.
+      if (!there && (wide[0] > old[1] || wide[1] < old[0])) {
+        pause.current = setTimeout(() => setRange(wide), 150);
+        return near;
+      }
+      return old[0] === wide[0] && old[1] === wide[1] ? old : wide;
+    });
   }, [shape.columns, shape.rows, shape.pitch]);
 
   useLayoutEffect(() => {
@@ -69,13 +81,15 @@ export function Grid({ index, rows, scorer, side, notes, similarity, label, star
     if (origin + line < window.scrollY + bar + 8) window.scrollTo(0, origin + line - bar - 8);
     else if (origin + line + shape.pitch > window.scrollY + window.innerHeight)
       window.scrollTo(0, origin + line + shape.pitch - window.innerHeight);
-    requestAnimationFrame(() => {
-      look();
-      requestAnimationFrame(() =>
-        box.current?.querySelector<HTMLElement>(`[data-place="${to}"] a`)?.focus({ preventScroll: true }),
-      );
-    });
+    wanted.current = to;
+    look();
   };
+  // The row of the cursor is always drawn, so the focus moves in the same step and no key is lost.
+  useLayoutEffect(() => {
+    if (wanted.current === null) return;
+    box.current?.querySelector<HTMLElement>(`[data-place="${wanted.current}"] a`)?.focus({ preventScroll: true });
+    wanted.current = null;
+  });
 
   const drawn: number[] = [];
   for (let line = range[0]; line < Math.min(range[1], shape.rows); line++) drawn.push(line);

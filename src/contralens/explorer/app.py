@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import struct
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
+import anyio.to_thread
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
@@ -33,6 +35,8 @@ KINDS = {
 FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
 NEVER = {"cache-control": "no-store"}
 MOST_PICTURES = 400
+THREADS = 8
+"""Requests worked on at once; the others wait. More would only share the same disk and cores."""
 LARGEST_NOTE = 32 << 10
 ERRORS: dict[int | str, dict[str, Any]] = {
     404: {"model": shapes.Gone, "description": "No such run, neuron or picture."},
@@ -80,7 +84,14 @@ def create_app(
     """
     shelf = Shelf(runs, writable=not read_only)
     search = finder or Finder(read_only)
+
+    @contextlib.asynccontextmanager
+    async def few_threads(_: FastAPI) -> AsyncIterator[None]:
+        anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
+        yield
+
     app = FastAPI(
+        lifespan=few_threads,
         title="contralens explorer",
         version=__version__,
         description="What every page of the explorer shows, as JSON.",

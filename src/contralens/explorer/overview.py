@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from contralens.checks import InputError, nearest
 from contralens.explorer import shapes
 from contralens.explorer.runs import OpenRun
-from contralens.explorer.values import image_number, number, quoted, short
+from contralens.explorer.values import number, quoted, short
 
 SHOWN = 4
 """Pictures on a card of the overview."""
@@ -113,14 +114,7 @@ def index(run: OpenRun) -> shapes.Index:
                 "columns": {name: [short(row[3 + i]) for row in found] for i, name in enumerate(given)},
             }
         )
-    at = {neuron: i for i, neuron in enumerate(columns[0])}
-    pictures = {side: np.full((len(at), SHOWN), -1, np.int64) for side in ("positive", "contrast")}
-    for neuron, rank, positive, contrast in run.query(
-        "SELECT neuron, rank, positive, contrast FROM exemplars WHERE rank < ?", [SHOWN]
-    ):
-        if neuron in at and rank >= 0:
-            pictures["positive"][at[neuron], rank] = image_number(positive)
-            pictures["contrast"][at[neuron], rank] = image_number(contrast)
+    positives, contrasts = shown(run)
     return {
         "key": run.key,
         "stamp": run.stamp,
@@ -133,9 +127,27 @@ def index(run: OpenRun) -> shapes.Index:
         "scorers": scorers,
         "columns": {name: [short(v) for v in columns[3 + i]] for i, name in enumerate(names)},
         "shown": SHOWN,
-        "positives": pictures["positive"].reshape(-1).tolist(),
-        "contrasts": pictures["contrast"].reshape(-1).tolist(),
+        "positives": positives.reshape(-1).tolist(),
+        "contrasts": contrasts.reshape(-1).tolist(),
     }
+
+
+def shown(run: OpenRun) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Image numbers (N,SHOWN) of each neuron's first positives and contrasts, -1 for none."""
+
+    def make() -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        found = run.arrays(
+            "SELECT neuron, rank, positive, contrast FROM exemplars WHERE rank BETWEEN 0 AND ?", [SHOWN - 1]
+        )
+        out = np.full((2, len(run.neurons), SHOWN), -1, np.int32)
+        at = np.searchsorted(run.neurons, found["neuron"])
+        at[at == len(run.neurons)] = 0
+        known = np.asarray(run.neurons)[at] == found["neuron"] if run.neurons else at.astype(bool)
+        for side, images in zip(out, (found["positive"], found["contrast"]), strict=True):
+            side[at[known], found["rank"][known]] = np.ma.filled(images, -1)[known].clip(-1, 2**31 - 1)
+        return out[0], out[1]
+
+    return remembered(run, "shown", make)
 
 
 def rows(
@@ -183,15 +195,14 @@ def rows(
 
 def named(run: OpenRun, neurons: list[int]) -> dict[int, tuple[str, str | None]]:
     """Name and primary label of some neurons."""
-    ready(run)
-    marks = ",".join("?" * len(neurons)) or "NULL"
-    return {
-        n: (str(name), label)
-        for n, name, label in run.query(
-            f"SELECT neuron, name, label FROM overview WHERE scorer = ? AND neuron IN ({marks})",
-            [run.primary, *neurons],
-        )
-    }
+
+    def make() -> dict[int, tuple[str, str | None]]:
+        ready(run)
+        found = run.query("SELECT neuron, name, label FROM overview WHERE scorer = ?", [run.primary])
+        return {n: (str(name), label) for n, name, label in found}
+
+    known = remembered(run, "named", make)
+    return {n: known[n] for n in neurons if n in known}
 
 
 def _row(record: dict[str, Any]) -> shapes.Row:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from contralens.explorer import shapes
-from contralens.explorer.overview import SHOWN, figures, named, ready, remembered, rows
+from contralens.explorer.overview import figures, named, ready, remembered, rows, shown
 from contralens.explorer.runs import OpenRun
 from contralens.explorer.values import NotThere, image_number, number, plain, short
 
@@ -120,13 +120,12 @@ def _sources(run: OpenRun) -> dict[str, str]:
 
 def _pairs(run: OpenRun, neuron: int) -> list[shapes.Pair]:
     label = "label" if "label" in run.columns("images") else "NULL"
+    found = run.records("SELECT * FROM exemplars WHERE neuron = ? ORDER BY rank", [neuron])
+    wanted = sorted({image_number(row[side]) for row in found for side in ("positive", "contrast")})
+    marks = ",".join("?" * len(wanted)) or "NULL"
     names = {
         i: (str(name), None if given is None else str(given))
-        for i, name, given in run.query(
-            f"""SELECT "index", id, {label} FROM images WHERE "index" IN
-            (SELECT positive FROM exemplars WHERE neuron = ? UNION SELECT contrast FROM exemplars WHERE neuron = ?)""",
-            [neuron, neuron],
-        )
+        for i, name, given in run.query(f'SELECT "index", id, {label} FROM images WHERE "index" IN ({marks})', wanted)
     }
 
     def picture(image: Any) -> shapes.Picture | None:
@@ -142,7 +141,7 @@ def _pairs(run: OpenRun, neuron: int) -> list[shapes.Pair]:
             "contrast_activation": number(row["contrast_activation"]),
             "similarity": number(row["similarity"]),
         }
-        for row in run.records("SELECT * FROM exemplars WHERE neuron = ? ORDER BY rank", [neuron])
+        for row in found
         if image_number(row["positive"]) >= 0
     ]
 
@@ -166,23 +165,17 @@ def _neighbours(run: OpenRun, neuron: int) -> list[shapes.Neighbour] | None:
     if found is None:
         return None
     known = named(run, [n for n, _ in found])
-    pictures: dict[int, list[int]] = {n: [] for n, _ in found}
-    marks = ",".join("?" * len(found)) or "NULL"
-    for n, image in run.query(
-        f"SELECT neuron, positive FROM exemplars WHERE rank < {SHOWN} AND neuron IN ({marks}) ORDER BY rank",
-        list(pictures),
-    ):
-        if image_number(image) >= 0:
-            pictures[n].append(int(image))
+    positives, _ = shown(run)
+    at = np.searchsorted(run.neurons, [n for n, _ in found])
     return [
         {
             "neuron": n,
             "name": known[n][0],
             "label": known[n][1],
             "similarity": round(s, 4),
-            "pictures": pictures[n],
+            "pictures": [int(i) for i in positives[place] if i >= 0],
         }
-        for n, s in found
+        for (n, s), place in zip(found, at, strict=True)
     ]
 
 

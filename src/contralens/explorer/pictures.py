@@ -1,71 +1,89 @@
-"""Thumbnails of a run, read from its file a few at a time."""
+"""Thumbnails of a run: read from its file when first wanted, then kept in a nameless temporary file for quick access."""
 
 from __future__ import annotations
 
+import os
+import tempfile
 import threading
-from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from contralens.checks import InputError
 
 
 class Pictures:
-    """Thumbnails of a run by row of `images`: the file stays open, a few groups of it stay in memory."""
-
-    GROUPS = 96
-    """Row groups kept, about 64 pictures or 0.4 MB each."""
+    """Thumbnails by row of `images`. The file stays open; a group of it is unpacked once and never held in memory."""
 
     def __init__(self, path: Path) -> None:
         try:
             self._file = pq.ParquetFile(path, memory_map=False, pre_buffer=False)
-            prints = self._file.read(columns=["fingerprint"])["fingerprint"].to_pylist()
             if "jpeg" not in self._file.schema_arrow.names:
                 raise InputError(f"{path} cannot be read: it has no column jpeg")
-            rows = [self._file.metadata.row_group(g).num_rows for g in range(self._file.num_row_groups)]
-            images = pq.ParquetFile(inside(path.parent, "images.parquet")).read(columns=["fingerprint"])
+            kept = self._file.read(columns=["fingerprint"])["fingerprint"]
+            images = pq.ParquetFile(inside(path.parent, "images.parquet")).read(columns=["fingerprint"])["fingerprint"]
+            places = pc.index_in(images, value_set=kept.combine_chunks())
+            self._row = np.asarray(pc.fill_null(places, -1).to_numpy(), np.int64)
         except (pa.ArrowException, OSError, KeyError) as e:
             raise InputError(
                 f"{path} cannot be read, it may be truncated or still being written: {first_line(e)}"
             ) from e
-        places = ((group, row) for group, count in enumerate(rows) for row in range(count))
-        where = dict(zip(prints, places, strict=True))
-        self._place = {i: where[f] for i, f in enumerate(images["fingerprint"].to_pylist()) if f in where}
-        self._groups: OrderedDict[int, Any] = OrderedDict()
+        rows = [self._file.metadata.row_group(g).num_rows for g in range(self._file.num_row_groups)]
+        self._starts = np.concatenate([[0], np.cumsum(rows, dtype=np.int64)])
+        self._offset = np.full(len(kept), -1, np.int64)
+        self._length = np.zeros(len(kept), np.int32)
+        self._spool = tempfile.TemporaryFile(prefix="contralens-")  # noqa: SIM115, lives as long as this
+        self._end = 0
         self._lock = threading.Lock()
 
     def __contains__(self, image: int) -> bool:
-        return image in self._place
+        return 0 <= image < len(self._row) and self._row[image] >= 0
 
-    def __iter__(self) -> Any:
-        return iter(sorted(self._place, key=lambda i: self._place[i]))
+    def __iter__(self) -> Iterator[int]:
+        """Numbers of the images that have a thumbnail, in the order of the file."""
+        have = np.flatnonzero(self._row >= 0)
+        return iter(have[np.argsort(self._row[have], kind="stable")].tolist())
 
     def get(self, image: int) -> bytes | None:
         """JPEG bytes of one image, None where no exemplar names it or the file is damaged there."""
-        place = self._place.get(image)
-        if place is None:
+        if image not in self:
             return None
-        with self._lock:
-            group = self._groups.pop(place[0], None)
-            if group is None:
-                try:
-                    group = self._file.read_row_group(place[0], columns=["jpeg"], use_threads=False)["jpeg"]
-                except (pa.ArrowException, OSError):
-                    return None
-            self._groups[place[0]] = group
-            while len(self._groups) > self.GROUPS:
-                self._groups.popitem(last=False)
-        blob = group[place[1]].as_py()
-        return blob if isinstance(blob, bytes) and blob[:3] == b"\xff\xd8\xff" else None
+        row = int(self._row[image])
+        if self._offset[row] < 0:
+            with self._lock:
+                if self._offset[row] < 0:
+                    self._unpack(int(np.searchsorted(self._starts, row, side="right")) - 1)
+        length = int(self._length[row])
+        return os.pread(self._spool.fileno(), length, int(self._offset[row])) if length else None
 
     def many(self, images: Iterable[int]) -> dict[int, bytes | None]:
-        """Several at once, each group read once."""
-        wanted = sorted(set(images), key=lambda i: self._place.get(i, (-1, -1)))
-        return {i: self.get(i) for i in wanted}
+        """Several at once."""
+        return {i: self.get(i) for i in images}
+
+    def _unpack(self, group: int) -> None:
+        first, last = int(self._starts[group]), int(self._starts[group + 1])
+        lengths = np.zeros(last - first, np.int32)
+        blobs = []
+        try:
+            column = self._file.read_row_group(group, columns=["jpeg"], use_threads=False)["jpeg"]
+            for i, blob in enumerate(column.to_pylist()):
+                if isinstance(blob, bytes) and blob.startswith(b"\xff\xd8\xff"):
+                    blobs.append(blob)
+                    lengths[i] = len(blob)
+        except (pa.ArrowException, OSError):
+            blobs, lengths = [], np.zeros(last - first, np.int32)
+        try:
+            os.pwrite(self._spool.fileno(), b"".join(blobs), self._end)
+        except OSError as e:
+            raise InputError(f"no room for thumbnails in {tempfile.gettempdir()}: {e.strerror}; free some space") from e
+        self._length[first:last] = lengths
+        ends = self._end + np.cumsum(lengths, dtype=np.int64)
+        self._offset[first:last] = ends - lengths
+        self._end = int(ends[-1]) if len(ends) else self._end
 
 
 def inside(folder: Path, name: str) -> Path:

@@ -66,6 +66,7 @@ class OpenRun:
             config={"enable_external_access": "false", "threads": 2, "python_enable_replacements": "false"},
         )
         self.missing: list[dict[str, str]] = []
+        self._columns: dict[str, dict[str, str]] = {}
         self.tables: set[str] = set()
         for name, columns in NEEDED.items():
             self._load(name, columns)
@@ -126,9 +127,16 @@ class OpenRun:
             names = [d[0] for d in cursor.description or ()]
         return [dict(zip(names, row, strict=True)) for row in rows]
 
+    def arrays(self, sql: str, values: Sequence[Any] = ()) -> dict[str, Any]:
+        """Columns of one statement as numpy arrays, masked where there are nulls."""
+        with self.db.cursor() as cursor:
+            return dict(cursor.execute(sql, list(values)).fetchnumpy())
+
     def columns(self, table: str) -> dict[str, str]:
         """Name and SQL type of each column of a table."""
-        return {name: kind for name, kind, *_ in self.query(f"DESCRIBE {table}")}
+        if table not in self._columns:
+            self._columns[table] = {name: kind for name, kind, *_ in self.query(f'DESCRIBE "{table}"')}
+        return self._columns[table]
 
     def scorer(self, name: str | None) -> str:
         """The scorer asked for, by default the primary."""
@@ -170,7 +178,7 @@ class OpenRun:
                 lacking = [c for c in columns if c not in table.schema_arrow.names]
                 if lacking:
                     raise InputError(f"{file} cannot be read: it has no column {', '.join(lacking)}")
-                reader = pa.RecordBatchReader.from_batches(table.schema_arrow, table.iter_batches(65536))
+                reader = pa.RecordBatchReader.from_batches(table.schema_arrow, table.iter_batches(8192))
                 self.db.register("incoming", reader)
                 self.db.execute(f'CREATE TABLE "{name}" AS SELECT * FROM incoming')
                 self.db.unregister("incoming")

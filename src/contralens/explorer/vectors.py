@@ -43,6 +43,8 @@ class Vectors:
                 f"{path} does not fit its run: shapes {self.first.shape}, {self.second.shape} and {self.texts.shape} "
                 f"for {len(neurons)} neurons and {len(concepts)} concepts"
             )
+        few = len(concepts) * width <= MANY // 2
+        self._words = self.texts[:] if few else None
         self._units: dict[float, NDArray[Any]] = {}
         self._lock = threading.Lock()
 
@@ -99,12 +101,14 @@ class Vectors:
         pair = np.stack([first, second], 1)
         for start in range(0, len(a), BLOCK):
             part = slice(start, start + BLOCK)
-            a[part], b[part] = (self.texts[part] @ pair).T
+            a[part], b[part] = ((self.texts[part] if self._words is None else self._words[part]) @ pair).T
         top = min(top, len(a))
-        keep = np.zeros(len(a), bool)
-        for g in GRID[:: 5 if len(a) > 5000 else 1]:
-            keep[np.argpartition(b * g - a, top - 1)[:top]] = True
-        kept = np.flatnonzero(keep)
+        # A line that never reaches the `top`-th best of all lines' least values is never among the best.
+        reach = np.flatnonzero(np.maximum(a, a - b) >= np.partition(np.minimum(a, a - b), -top)[-top])
+        keep = np.zeros(len(reach), bool)
+        for g in GRID:
+            keep[np.argpartition(g * b[reach] - a[reach], top - 1)[:top]] = True
+        kept = reach[keep]
         return {
             "concepts": [self.concepts[c] for c in kept],
             "places": kept,

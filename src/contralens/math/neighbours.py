@@ -67,8 +67,13 @@ class Products:
     def exact(self, left: Tensor, right: Tensor) -> Tensor:
         """float64 inner products of images with images (L),(L) -> (L)."""
         out = torch.empty(len(left), dtype=torch.float64, device=self.e.device)
-        for block in blocks(len(left), 32 * self.e.shape[1], budget=2**22):
-            out[block] = torch.linalg.vecdot(self.e[left[block]].double(), self.e[right[block]].double())
+
+        def dot(part: slice) -> None:
+            lefts, rights = left[part], right[part]
+            for block in blocks(len(lefts), 32 * self.e.shape[1], budget=2**22):
+                out[part][block] = torch.linalg.vecdot(self.e[lefts[block]].double(), self.e[rights[block]].double())
+
+        spread(dot, list(blocks(len(left), 1, budget=2**12)), out.device)
         return out
 
     def _trustworthy(self, tolerance: float) -> bool:

@@ -133,10 +133,11 @@ class _Top:
         self.images = torch.full((self.width, k), -1, dtype=torch.int64, device=like.device)
         self.waiting: list[tuple[Tensor, Tensor, Tensor]] = []
         self.size = 0
+        self.step = max(64, k)  # at first every row survives
 
     def add(self, start: int, rows: Tensor) -> None:
         """Consecutive rows (b,N), -inf where an activation does not count. A later image never wins a tie."""
-        for part in torch.split(rows, max(64, self.k)) if self.k else ():
+        for part in torch.split(rows, self.step) if self.k else ():
             image, neuron = (part > self.values[:, -1]).nonzero(as_tuple=True)
             self.waiting.append((neuron, start + image, part[image, neuron]))
             self.size += len(image)
@@ -159,6 +160,8 @@ class _Top:
         self.images[neuron[kept], rank[kept]] = image[kept]
         self.values[neuron[kept], rank[kept]] = value[kept]
         self.waiting, self.size = [], 0
+        if bool((self.images[:, -1] >= 0).all()):
+            self.step = 2**20
 
     def result(self) -> tuple[Tensor, Tensor]:
         if self.waiting:

@@ -1,0 +1,373 @@
+"""A walk through the pages in a real browser, live and exported."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import importlib.util
+import json
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from explorer_serving import HOSTILE, copied, make_run, serving
+from PIL import Image
+
+from contralens.data.runs import Run
+from contralens.explorer.export import export
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium"),
+    pytest.mark.slow,
+]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PAGES = ("neurons?panel=open", "n/3", "map", "search?text=red", "compare?b=run~semanticlens", "notes", "about")
+
+
+def axe_source() -> str | None:
+    """axe-core, from the Python package that carries it or from the front end's node_modules."""
+    found = importlib.util.find_spec("axe_playwright_python")
+    places = [Path(p) / "axe.min.js" for p in (found.submodule_search_locations or [] if found else [])]
+    places.append(Path(__file__).resolve().parents[2] / "explorer-ui/node_modules/axe-core/axe.min.js")
+    return next((p.read_text(encoding="utf-8") for p in places if p.is_file()), None)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+class Watched:
+    """A page whose console errors and outside requests are kept."""
+
+    def __init__(self, browser: Any, **options: Any) -> None:
+        options.setdefault("viewport", {"width": 1280, "height": 860})
+        self.context = browser.new_context(accept_downloads=True, **options)
+        self.context.set_default_timeout(15_000)
+        self.page = self.context.new_page()
+        self.problems: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda m: m.type in ("error", "warning") and self.problems.append(m.text))
+        self.page.on("pageerror", lambda e: self.problems.append(str(e)))
+        self.page.on("request", lambda r: self.requests.append(r.url))
+
+    def __enter__(self) -> Watched:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.context.close()
+
+    def outside(self, base: str) -> list[str]:
+        return [u for u in self.requests if not u.startswith((base, "blob:", "data:"))]
+
+
+@pytest.fixture
+def home(finished: Run, tmp_path: Path) -> Path:
+    copied(finished, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_a_walk_through_everything(chromium: Any, home: Path, discs: Path) -> None:
+    make_run(discs, home.parent / "other", k=3)
+    with serving([home, home.parent / "other"]) as url, Watched(chromium) as watched:
+        page, expect = watched.page, playwright.expect
+        page.goto(url)
+        cards = page.locator(".card")
+        expect(cards.first).to_be_visible()
+        expect(page.locator(".card img").first).to_be_visible()
+        expect(page.get_by_text("36 neurons, labels by csp")).to_be_visible()
+
+        page.get_by_role("searchbox").fill("magenta")  # filter
+        told = page.request.get(f"{url}/api/runs/run/neurons?q=magenta&limit=1000").json()
+        assert told["total"] > 0
+        expect(page.get_by_text(f"{told['total']} of 36 neurons")).to_be_visible()
+        expect(cards).to_have_count(told["total"])
+        page.get_by_role("searchbox").fill("")
+        page.get_by_role("combobox", name="Sort").select_option("score")
+        first = page.request.get(f"{url}/api/runs/run/neurons?sort=score&descending=true&limit=1").json()["rows"][0]
+        expect(cards.first).to_contain_text(first["name"])
+        page.get_by_role("combobox", name="Show").select_option("dead")
+        expect(cards.first).to_contain_text("no label")
+        page.get_by_role("combobox", name="Show").select_option("")
+        page.get_by_role("button", name="Distributions").click()
+        page.get_by_label("Least Score").fill("0.99")
+        page.get_by_label("Least Score").press("Enter")
+        expect(page).to_have_url(re.compile("within=score"))
+        few = page.request.get(f"{url}/api/runs/run/neurons?within=score:0.99:&limit=1000").json()["total"]
+        expect(cards).to_have_count(few)
+        page.get_by_role("button", name="show all", exact=True).click()
+        page.get_by_role("button", name="Contrasts").click()
+        expect(page.locator(".card.contrasts").first).to_be_visible()
+
+        page.goto(f"{url}/#/run/n/7")  # a neuron, its gamma
+        expect(page.locator(".pair")).to_have_count(6)
+        slider = page.get_by_role("slider")
+        slider.fill("0.5")
+        expect(page).to_have_url(re.compile(r"gamma=0\.5"))
+        label = next(
+            entry for entry in page.request.get(f"{url}/api/runs/run/neurons/7").json()["labels"]
+            if entry["scorer"] == "csp:gamma=0.5"
+        )  # fmt: skip
+        best = page.locator(".gamma .concepts li").first
+        expect(best).to_contain_text(label["label"])
+        expect(best).to_contain_text(f"{label['score']:.3f}")
+        page.locator(".pair").first.click()
+        expect(page.get_by_role("dialog")).to_contain_text("Pair 1 of 6")
+        page.get_by_role("button", name="Next →").click()
+        expect(page.get_by_role("dialog")).to_contain_text("Pair 2 of 6")
+        page.keyboard.press("Escape")
+
+        note = page.locator("[data-note]")  # annotate, reload
+        note.fill("edges & <b>corners</b>")
+        page.get_by_role("button", name="Add").click()
+        expect(page.locator(".note-text")).to_have_text("edges & <b>corners</b>")
+        page.get_by_label("Kind of note").select_option("label")
+        note.fill("my own label")
+        page.get_by_role("button", name="Add").click()
+        expect(page.get_by_role("heading", level=1)).to_have_text("my own label")
+        page.reload()
+        expect(page.get_by_role("heading", level=1)).to_have_text("my own label")
+        expect(page.get_by_role("slider")).to_have_value("0.5")
+        assert len((home.parent / "run.notes.jsonl").read_text().splitlines()) == 2
+        with page.expect_download() as saved:
+            page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('no')) }")
+            page.get_by_text("Copy", exact=True).click()
+            page.get_by_role("button", name="Markdown").click()
+        assert "Neuron relu" in saved.value.path().read_text()
+
+        page.goto(f"{url}/#/run/search")  # words, a picture, a label
+        page.get_by_role("searchbox").fill("pure blue")
+        page.keyboard.press("Enter")
+        expect(page.get_by_text("closest to “pure blue”")).to_be_visible(timeout=20_000)
+        expect(cards.first).to_be_visible()
+        picture = home.parent / "query.png"
+        Image.new("RGB", (40, 40), "red").save(picture)
+        page.get_by_role("button", name="By picture").click()
+        page.get_by_label("A picture to search with").set_input_files(picture)
+        expect(page.get_by_text("closest to the picture")).to_be_visible()
+        page.get_by_role("button", name="By label").click()
+        page.get_by_role("searchbox").fill("own label")
+        expect(page.get_by_text("1 label with")).to_be_visible()
+
+        page.goto(f"{url}/#/run/compare")  # two runs
+        expect(page.locator(".verdict")).to_contain_text("of 36 neurons matched by name")
+        page.get_by_label("Run B").select_option("run")
+        page.get_by_label("Scorer B").select_option("semanticlens")
+        told = page.request.get(f"{url}/api/compare?a=run&b=run&scorer_b=semanticlens").json()
+        expect(page.locator(".verdict")).to_contain_text(f"{told['same']} of 36")
+
+        page.goto(f"{url}/#/run/map")  # a lasso
+        box = page.locator("canvas").bounding_box()
+        corners = [(0.03, 0.03), (0.97, 0.03), (0.97, 0.97), (0.03, 0.97), (0.03, 0.1)]
+        at = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in corners]
+        page.mouse.move(*at[0])
+        page.mouse.down()
+        for x, y in at[1:]:
+            page.mouse.move(x, y, steps=4)
+        page.mouse.up()
+        drawn = page.request.get(f"{url}/api/runs/run/map").json()["neuron"]
+        expect(page.get_by_role("heading", name=f"{len(drawn)} neurons in the lasso")).to_be_visible()
+        page.get_by_role("link", name=re.compile("in the grid")).click()
+        expect(page.get_by_text(f"{len(drawn)} of 36 neurons")).to_be_visible()
+
+        page.goto(f"{url}/#/run/notes")
+        expect(page.locator(".note-list li")).to_have_count(2)
+        page.get_by_role("button", name=re.compile("Take back: edges")).click()
+        expect(page.locator(".note-list li")).to_have_count(1)
+        page.goto(f"{url}/#/run/about")
+        expect(page.get_by_role("heading", name="How the labels were made")).to_be_visible()
+        assert watched.problems == []
+        assert watched.outside(url) == []
+
+
+def test_keyboard_alone(chromium: Any, home: Path) -> None:
+    with serving([home]) as url, Watched(chromium) as watched:
+        page, expect = watched.page, playwright.expect
+        page.goto(url)
+        expect(page.locator(".card").first).to_be_visible()
+        page.keyboard.press("/")
+        page.keyboard.type("r")
+        expect(page.get_by_role("searchbox")).to_be_focused()
+        page.get_by_role("searchbox").fill("")
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement.classList.contains('card')"):
+                break
+        names = [r["name"] for r in page.request.get(f"{url}/api/runs/run/neurons?limit=100").json()["rows"]]
+        focused = page.locator(".card:focus")
+        expect(focused).to_contain_text(names[0])
+        page.keyboard.press("ArrowRight")
+        expect(focused).to_contain_text(names[1])
+        page.keyboard.press("End")
+        expect(focused).to_contain_text(names[-1])
+        page.keyboard.press("Home")
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("Enter")
+        expect(page).to_have_url(re.compile("/n/1$"))
+        expect(page.locator(".pair").first).to_be_visible()
+        page.keyboard.press("ArrowRight")
+        expect(page).to_have_url(re.compile("/n/2$"))
+        expect(page.locator(".neuron-head .name")).to_contain_text(names[2])
+        page.keyboard.press("g")
+        expect(page.get_by_role("slider")).to_be_focused()
+        page.keyboard.press("Home")
+        expect(page).to_have_url(re.compile("gamma=0$"))
+        page.evaluate("document.activeElement.blur()")
+        page.keyboard.press("n")
+        page.keyboard.type("typed")
+        page.keyboard.press("Enter")
+        expect(page.locator(".note-text")).to_have_text("typed")
+        page.evaluate("document.activeElement.blur()")
+        page.keyboard.press("Escape")
+        expect(page).to_have_url(re.compile("/neurons|/#/$|/$"))
+        page.keyboard.press("?")
+        expect(page.get_by_role("dialog")).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("dialog")).to_be_hidden()
+        page.keyboard.press("4")
+        expect(page.get_by_role("heading", name="Compare")).to_be_visible()
+        assert watched.problems == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_every_page_fits_and_is_accessible(chromium: Any, home: Path, width: int, theme: str) -> None:
+    axe = axe_source()
+    if axe is None:
+        pytest.skip("no axe-core here: pip install axe-playwright-python, or npm install in explorer-ui")
+    options = {"viewport": {"width": width, "height": 844}, "color_scheme": theme}
+    with serving([home]) as url, Watched(chromium, **options) as watched:
+        page = watched.page
+        for path in PAGES:
+            page.goto(f"{url}/#/run/{path}")
+            page.reload()
+            page.wait_for_load_state("networkidle")
+            page.wait_for_function("!document.querySelector('.spinner') && document.querySelector('main h1')")
+            wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            assert wide <= 0, f"{path} is {wide} px wider than {width}"
+            page.evaluate(axe)
+            found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+            bad = [
+                (v["id"], [n["html"][:120] for n in v["nodes"][:3]])
+                for v in found["violations"]
+                if v["impact"] in ("serious", "critical")
+            ]
+            assert bad == [], path
+        assert watched.problems == []
+
+
+def test_markup_in_labels_is_shown_as_text(chromium: Any, hostile: Run) -> None:
+    assert hostile.path
+    with serving([hostile.path]) as url, Watched(chromium) as watched:
+        page = watched.page
+        for path in ("neurons", "n/3", "map", "compare", "about", "search?by=label&text=script"):
+            page.goto(f"{url}/#/evil/{path}")
+            page.reload()
+            page.wait_for_load_state("networkidle")
+            assert page.evaluate("window.hacked") is None
+            assert page.locator("main img[src=x], main script").count() == 0
+        page.goto(f"{url}/#/evil/n/3")
+        playwright.expect(page.get_by_role("heading", level=1)).to_have_text(HOSTILE)
+        assert watched.problems == []
+        assert watched.outside(url) == []
+
+
+def test_no_blank_gaps_after_a_long_scroll(chromium: Any, home: Path) -> None:
+    with serving([home]) as url, Watched(chromium, viewport={"width": 500, "height": 600}) as watched:
+        page = watched.page
+        page.goto(url)
+        page.locator(".card img").first.wait_for()
+        page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
+        page.wait_for_function(
+            """() => [...document.querySelectorAll('.card')].filter(c => {
+                const b = c.getBoundingClientRect(); return b.bottom > 0 && b.top < innerHeight;
+            }).length >= 4 && !document.querySelector('.waiting')"""
+        )
+        assert page.locator(".card").count() < 36
+
+
+def walk_export(page: Any, address: str) -> None:
+    expect = playwright.expect
+    page.goto(address)
+    expect(page.locator(".card img").first).to_be_visible()
+    assert page.evaluate(
+        "document.querySelector('.card img').complete && document.querySelector('.card img').naturalWidth > 0"
+    )
+    page.get_by_role("searchbox").fill("magenta")
+    expect(page.get_by_text(re.compile(r"\d+ of 36 neurons"))).to_be_visible()
+    page.locator(".card").first.click()
+    expect(page.locator(".pair")).to_have_count(6)
+    page.get_by_role("slider").fill("0.25")
+    expect(page.locator(".gamma output")).to_have_text("0.25")
+    page.get_by_role("link", name="Search").click()
+    expect(page.get_by_role("button", name="By label")).to_have_attribute("aria-pressed", "true")
+    page.get_by_role("searchbox").fill("red")
+    expect(page.get_by_text(re.compile("labels? with “red”"))).to_be_visible()
+    expect(page.locator(".card img").first).to_be_visible()
+    page.get_by_role("button", name="By meaning").click()
+    expect(page.get_by_role("alert")).to_contain_text("contralens explore")
+    for name in ("Map", "Compare", "Notes", "About"):
+        page.get_by_role("link", name=name, exact=True).click()
+        expect(page.get_by_role("heading", level=1)).to_be_visible()
+
+
+def test_the_export_opens_from_a_file_and_from_a_sub_path(chromium: Any, home: Path) -> None:
+    site = export([home], home.parent / "host" / "some" / "sub path")
+    with Watched(chromium) as watched:
+        address = (site / "index.html").as_uri()
+        walk_export(watched.page, address)
+        assert watched.problems == []
+        assert watched.outside(site.as_uri()) == []
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None: ...
+
+    handler = functools.partial(Quiet, directory=str(home.parent / "host"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, Watched(chromium) as watched:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        base = f"http://127.0.0.1:{server.server_port}/some/sub%20path/"
+        walk_export(watched.page, base)
+        assert watched.problems == []
+        assert watched.outside(base) == []
+        server.shutdown()
+
+
+def test_an_export_of_hostile_labels_runs_none_of_them(chromium: Any, hostile: Run, tmp_path: Path) -> None:
+    assert hostile.path
+    site = export([hostile.path], tmp_path / "site")
+    with Watched(chromium) as watched:
+        page = watched.page
+        page.goto(f"{(site / 'index.html').as_uri()}#/evil/n/3")
+        playwright.expect(page.get_by_role("heading", level=1)).to_have_text(HOSTILE)
+        assert page.evaluate("window.hacked") is None
+        assert watched.problems == []
+
+
+def test_export_files(home: Path, tmp_path: Path) -> None:
+    (home.parent / "run.notes.jsonl").write_text(
+        json.dumps({"id": "1", "time": "t", "neuron": 1, "name": "n", "kind": "note", "text": "private"}) + "\n"
+    )
+    site = export([home], tmp_path / "site")
+    assert "private" not in (site / "data/run/notes.js").read_text()
+    assert "private" in (export([home], tmp_path / "site", with_notes=True) / "data/run/notes.js").read_text()
+    with pytest.raises(ValueError, match="holds files but no export"):
+        export([home], home.parent)
+    with pytest.raises(ValueError, match="outside"):
+        export([home], home / "site")
