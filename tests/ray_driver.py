@@ -8,7 +8,7 @@ import time
 import torch
 from coloured import ColourEncoder, ColourNet, to_pixels
 
-from contralens.distributed import Job, collect_ray
+from contralens.collecting.distributed import Job, collect_ray
 from contralens.models.targets import target
 
 

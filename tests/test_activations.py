@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contralens.activations import TiledActivations
+from contralens.collecting.activations import TiledActivations
 from contralens.math.exemplars import find_exemplars, neuron_statistics
 
 

@@ -16,8 +16,8 @@ import pytest
 from coloured import COLOURS, ColourEncoder, ColourNet, draw_discs, to_pixels
 
 import contralens
-from contralens import collect as collecting
 from contralens.checks import InputError
+from contralens.collecting import collect as collecting
 from contralens.data import files
 from contralens.data.store import Store, Table
 

@@ -16,11 +16,11 @@ from PIL import Image
 from ray_driver import job
 
 import contralens
-from contralens import collect as collecting
 from contralens.checks import InputError
-from contralens.collect import lacking_tiles, read_collected
+from contralens.collecting import collect as collecting
+from contralens.collecting.collect import lacking_tiles, read_collected
+from contralens.collecting.distributed import collect_shard
 from contralens.data.store import Store
-from contralens.distributed import collect_shard
 
 
 def rows_of(images: Path, cache: Path) -> list[np.ndarray]:

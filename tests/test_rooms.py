@@ -16,8 +16,10 @@ ALLOWED = {
     "models": BASE | {"world"},
     "data": BASE | {"world"},
     "world": BASE | {"math", "data"},
+    "collecting": BASE | {"math", "models", "data", "pipeline"},
+    "proposing": BASE | {"math", "models", "data", "evidence"},
 }
-NO_TORCH = {"types", "checks", "config", "cli", "report", "explorer", "data"}
+NO_TORCH = {"types", "checks", "config", "cli", "commands", "report", "explorer", "data"}
 
 
 def rooms_of(path: Path) -> tuple[str, set[str], set[str]]:

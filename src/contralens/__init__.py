@@ -12,11 +12,15 @@ _WHERE = {
     "InputError": "checks",
     "Run": "data.runs",
     "SCORERS": "math.scorers",
+    "compare": "evaluation.compare",
     "encoder": "models.encoders",
+    "evaluate": "evaluation.evaluate",
     "find_exemplars": "math.exemplars",
+    "granularity": "evaluation.granularity",
     "images": "data.images",
     "label": "pipeline",
     "load": "data.runs",
+    "propose": "proposing.propose",
     "sae": "models.saes",
     "select_neurons": "math.exemplars",
     "target": "models.targets",
@@ -29,6 +33,9 @@ if TYPE_CHECKING:
     from contralens.data.images import images as images
     from contralens.data.runs import Run as Run
     from contralens.data.runs import load as load
+    from contralens.evaluation.compare import compare as compare
+    from contralens.evaluation.evaluate import evaluate as evaluate
+    from contralens.evaluation.granularity import granularity as granularity
     from contralens.math.exemplars import find_exemplars as find_exemplars
     from contralens.math.exemplars import select_neurons as select_neurons
     from contralens.math.scorers import SCORERS as SCORERS
@@ -36,6 +43,7 @@ if TYPE_CHECKING:
     from contralens.models.saes import sae as sae
     from contralens.models.targets import target as target
     from contralens.pipeline import label as label
+    from contralens.proposing.propose import propose as propose
     from contralens.types import Exemplars as Exemplars
 
 

@@ -12,9 +12,9 @@ import typer
 
 from contralens import __version__
 from contralens.checks import InputError
-from contralens.evaluate_cli import compare_command, evaluate_command, recipe_command
-from contralens.explorer_cli import explore_command, export_command
-from contralens.propose_cli import propose_command
+from contralens.commands.evaluate import compare_command, evaluate_command, recipe_command
+from contralens.commands.explore import explore_command, export_command
+from contralens.commands.propose import propose_command
 
 app = typer.Typer(
     name="contralens",
@@ -233,7 +233,7 @@ def collect(
     }
     options = {"pooling": pooling, "checkpoint": checkpoint, "weights": weights, "preprocess": preprocess}
     settings = _settings(config, {**own, **options}, needed=("target", "encoder", "images"))
-    from contralens.distributed import Job, collect_ray, collect_shard
+    from contralens.collecting.distributed import Job, collect_ray, collect_shard
     from contralens.report.progress import bar
 
     job = Job(

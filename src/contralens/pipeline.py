@@ -17,7 +17,7 @@ from torch import Tensor
 
 from contralens import __version__
 from contralens.checks import InputError
-from contralens.collect import Collected, collect
+from contralens.collecting.collect import Collected, collect
 from contralens.data.candidates import Candidates, folder_of, load_candidates
 from contralens.data.files import digest
 from contralens.data.images import images as image_set
@@ -252,7 +252,7 @@ def _proposed(
     settings: dict[str, Any],
 ) -> Candidates:
     """Candidates for the neurons, asked with the exemplars of a first run that is not written."""
-    from contralens.propose import propose
+    from contralens.proposing.propose import propose
 
     first = label(model, probe, eyes, **settings)
     folder = None if out is None else folder_of(Path(out))

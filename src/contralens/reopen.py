@@ -14,7 +14,7 @@ from torch import Tensor
 
 from contralens import types
 from contralens.checks import InputError
-from contralens.collect import collect
+from contralens.collecting.collect import collect
 from contralens.data.images import images as image_set
 from contralens.data.runs import Run
 from contralens.data.sets import ImageSet, OtherImages

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from contralens.checks import InputError
-from contralens.compare import compare
+from contralens.commands.evaluate import compare_command, evaluate_command
 from contralens.data.runs import load
-from contralens.evaluate import evaluate
-from contralens.evaluate_cli import compare_command, evaluate_command
+from contralens.evaluation.compare import compare
+from contralens.evaluation.evaluate import evaluate
 from contralens.math.intervals import difference_interval, mean_interval
 
 
@@ -168,7 +168,7 @@ def test_evaluate_command_says_what_is_missing(app, evaluated):
 def test_evaluate_command_prints_table_and_json(app, evaluated, case, monkeypatch):
     from colour_case import ColourEncoder, colour_target
 
-    import contralens.evaluate as module
+    import contralens.evaluation.evaluate as module
 
     real = module.evaluate
     own = {"judge": ColourEncoder(1.5), "target": colour_target(), "encoder": ColourEncoder(), "cache": case / "cache"}

@@ -17,8 +17,8 @@ from colour_case import COLOURS, ColourEncoder, colour_network, colour_target, p
 
 from contralens.checks import InputError
 from contralens.data.evaluations import load_evaluation
-from contralens.evaluate import evaluate
-from contralens.measuring import GROUPS
+from contralens.evaluation.evaluate import evaluate
+from contralens.evaluation.measuring import GROUPS
 from contralens.models.scaling import class_scores, scaled, shares
 from contralens.models.targets import target
 from contralens.reopen import Reopened
@@ -260,7 +260,7 @@ def test_levels_of_labels_in_wordnet(run, settings):
         words = find_wordnet()
     except InputError:
         pytest.skip("WordNet is not installed")
-    from contralens.levels import depth, move
+    from contralens.evaluation.levels import depth, move
 
     assert depth(words, "zebra") > depth(words, "mammal") > depth(words, "animal") > depth(words, "entity") == 0
     assert depth(words, "striped zebra") == depth(words, "zebra") + 1
@@ -292,7 +292,7 @@ class Anything(ColourEncoder):
 
 
 def test_abstention_in_the_label_table(run, settings):
-    from contralens.verdicts import Probed, abstain
+    from contralens.evaluation.verdicts import Probed, abstain
 
     probed = Probed(Reopened(run, source=settings["source"], cache=settings["cache"]), ["semanticlens", "csp"])
     chances = probed.chance(200)

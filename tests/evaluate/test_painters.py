@@ -15,8 +15,8 @@ from colour_case import colour_target, paint_folder
 from PIL import Image
 
 from contralens.checks import InputError
-from contralens.cosy import from_folder, paint
-from contralens.evaluate import evaluate
+from contralens.evaluation.cosy import from_folder, paint
+from contralens.evaluation.evaluate import evaluate
 from contralens.models.painters import PRESETS, DiffusersPainter, is_blank, painter
 from contralens.reopen import Reopened
 
@@ -103,7 +103,7 @@ sys.path.insert(0, sys.argv[1])
 from colour_case import ColourEncoder, colour_target
 from contralens.data.runs import load
 from contralens.models.painters import painter
-from contralens.cosy import paint
+from contralens.evaluation.cosy import paint
 from contralens.reopen import Reopened
 brush = painter(f"diffusers:{sys.argv[2]}@steps=2,guidance=2")
 original, calls = brush.paint, []

@@ -9,11 +9,11 @@ import pytest
 import yaml
 
 from contralens.checks import InputError
-from contralens.evaluate import evaluate
+from contralens.evaluation.evaluate import evaluate
+from contralens.evaluation.measuring import wanted_metrics
+from contralens.evaluation.recipes import follow, lacking, read_recipe
 from contralens.math.scorers import parse_scorer
-from contralens.measuring import wanted_metrics
 from contralens.pipeline import label
-from contralens.recipes import follow, lacking, read_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 LABEL = {*inspect.signature(label).parameters, "weights", "checkpoint", "preprocess", "sae", "holdout"}
@@ -102,7 +102,7 @@ def test_recipe_command_says_what_is_lacking(monkeypatch):
     import typer
     from typer.testing import CliRunner
 
-    from contralens.evaluate_cli import recipe_command
+    from contralens.commands.evaluate import recipe_command
 
     app = typer.Typer()
     app.command("recipe")(recipe_command)

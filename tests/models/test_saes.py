@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import contralens
 from contralens.checks import InputError
-from contralens.collect import collect
+from contralens.collecting.collect import collect
 from contralens.data.store import Store, Table, sparse
 from contralens.math.sources import SparseActivations
 from contralens.models import saes

@@ -12,7 +12,7 @@ from propose_run import PixelEncoder, build_run
 from contralens.checks import InputError
 from contralens.data.runs import Run
 from contralens.data.wordnet import find_wordnet
-from contralens.granularity import granularity
+from contralens.evaluation.granularity import granularity
 from contralens.math.concepts import (
     STOP,
     contrast_phrases,
@@ -24,7 +24,7 @@ from contralens.math.concepts import (
     separates,
     top_captions,
 )
-from contralens.propose import propose
+from contralens.proposing.propose import propose
 from contralens.types import Exemplars
 
 CAPTIONS = [

@@ -21,7 +21,7 @@ from propose_servers import completion, look_and_answer, looks, serving
 
 from contralens.data.candidates import Candidates
 from contralens.data.runs import Run, load
-from contralens.propose import propose
+from contralens.proposing.propose import propose
 
 TRICKS = (
     "429", "500", "500 for ever", "slow", "drip", "garbage", "half JSON", "wrong schema", "always wrong schema",
@@ -142,7 +142,7 @@ def test_retry_after_is_honoured(small: Run, tmp_path: Path) -> None:
 
 SCRIPT = """
 import sys
-from contralens.propose import propose
+from contralens.proposing.propose import propose
 propose(sys.argv[1], "openai:m@" + sys.argv[2], folder=sys.argv[3], merge=None, show=4, cell=112,
         proposer_options={"workers": int(sys.argv[4]), "retries": 0})
 print("done")

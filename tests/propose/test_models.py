@@ -23,7 +23,7 @@ from contralens.data.pictures import jpeg
 from contralens.data.prompts import parse_reply, schema
 from contralens.data.runs import Run
 from contralens.models.proposers import Proposer, Reply, Request, proposer
-from contralens.propose import propose
+from contralens.proposing.propose import propose
 
 pytest.importorskip("transformers")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -14,7 +14,7 @@ from propose_servers import completion, looks, serving, slowly
 from contralens.checks import InputError
 from contralens.data.candidates import Candidates, load_candidates
 from contralens.data.runs import Run
-from contralens.propose import propose
+from contralens.proposing.propose import propose
 
 FAST = {"timeout": 10.0, "retries": 1}
 
@@ -306,7 +306,7 @@ def test_the_command_line(small: Run, tmp_path: Path) -> None:
     import typer
     from typer.testing import CliRunner
 
-    from contralens.propose_cli import propose_command
+    from contralens.commands.propose import propose_command
 
     app = typer.Typer()
     app.command("propose")(propose_command)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from contralens.propose import propose
+from contralens.proposing.propose import propose
 
 pytestmark = pytest.mark.slow
 

@@ -1,4 +1,4 @@
-"""Thumbnails of a run: read from its file when first wanted, then kept in a nameless temporary file for quick access."""
+"""Thumbnails of a run: read from its file when first wanted, then kept in a nameless temporary file."""
 
 from __future__ import annotations
 

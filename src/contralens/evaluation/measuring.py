@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from contralens.checks import InputError, nearest
-from contralens.cosy import Made
+from contralens.evaluation.cosy import Made
 from contralens.math import metrics
 from contralens.math.metrics import active
 from contralens.math.sanity import METRICS as SANITY

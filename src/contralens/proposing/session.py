@@ -18,7 +18,7 @@ from contralens.data.prompts import Prompt, ReplyError, Shown, choose, parse_rep
 from contralens.data.runs import Run
 from contralens.evidence import RunImages
 from contralens.models.proposers import Proposer, Reply, Request
-from contralens.propose_budget import Purse
+from contralens.proposing.budget import Purse
 from contralens.types import Progress
 
 ASSUMED_SECONDS = 5.0

@@ -5,8 +5,8 @@ A recipe holds
 - title, about: what it reproduces;
 - needs: packages (to import), environment (variable: what it must hold; a path must exist), images (the variable of an
   image folder: the least number of images);
-- runs: name: {label: arguments of `contralens.label`, candidates: arguments of `contralens.propose.propose` (the
-  vocabulary is then joined with what it proposes), evaluate: arguments of `contralens.evaluate.evaluate`};
+- runs: name: {label: arguments of `contralens.label`, candidates: arguments of `contralens.propose` (the
+  vocabulary is then joined with what it proposes), evaluate: arguments of `contralens.evaluate`};
 - published: run, scorer, metric, value and source of each number to compare with.
 
 $NAME in any text is taken from the environment.
@@ -104,7 +104,7 @@ def follow(
         InputError: something is lacking; all of it is listed.
     """
     from contralens.data.runs import load
-    from contralens.evaluate import evaluate
+    from contralens.evaluation.evaluate import evaluate
     from contralens.pipeline import label
 
     made = dict(recipe) if isinstance(recipe, Mapping) else read_recipe(recipe)
@@ -118,7 +118,7 @@ def follow(
         run = label(**settings, **common, out=folder)
         if steps.get("candidates"):
             from contralens.data.vocabulary import read_vocabulary
-            from contralens.propose import propose
+            from contralens.proposing.propose import propose
 
             candidates = propose(run, **_filled(steps["candidates"]), **common)
             settings["vocabulary"] = candidates.join(read_vocabulary(settings["vocabulary"]).concepts)

@@ -63,7 +63,7 @@ def evaluate_command(
     as_json: Json = False,
 ) -> None:
     """Measure how faithful, specific, stable and above chance a run's labels are, and keep it in the run."""
-    from contralens.evaluate import DEFAULT, evaluate
+    from contralens.evaluation.evaluate import DEFAULT, evaluate
     from contralens.report.progress import bar
 
     if gamma not in (None, "layer", "neuron"):
@@ -105,7 +105,7 @@ def compare_command(
     as_json: Json = False,
 ) -> None:
     """Compare runs, or the scorers of one run: differences with intervals, win/tie/loss, changed labels."""
-    from contralens.compare import compare
+    from contralens.evaluation.compare import compare
 
     found = compare(runs, scorer or None, [m.strip() for m in metrics.split(",")] if metrics else None)
     written = found.save(out) if out is not None else []
@@ -126,7 +126,7 @@ def recipe_command(
     as_json: Json = False,
 ) -> None:
     """Follow a recipe, a published experiment, and set its numbers beside the published ones."""
-    from contralens.recipes import follow, lacking, read_recipe
+    from contralens.evaluation.recipes import follow, lacking, read_recipe
     from contralens.report.progress import bar
 
     made = read_recipe(recipe)

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from contralens.data.wordnet import WordNet, find_wordnet
+from contralens.evaluation.measuring import Session
 from contralens.math.intervals import mean_interval
 from contralens.math.metrics import pearson
-from contralens.measuring import Session
 from contralens.models.encoders import embed_texts
 
 STEPS = 6

@@ -11,21 +11,21 @@ import pyarrow as pa
 
 from contralens import __version__
 from contralens.checks import InputError, nearest
-from contralens.cosy import from_folder, paint
 from contralens.data.evaluations import FORMAT, SUMMARY, VALUES, Evaluation, values_table
 from contralens.data.runs import Run, load
-from contralens.faithful import faithfulness
-from contralens.levels import levels
+from contralens.evaluation.cosy import from_folder, paint
+from contralens.evaluation.faithful import faithfulness
+from contralens.evaluation.levels import levels
+from contralens.evaluation.measuring import GROUPS, ON_HELDOUT, RETRIEVED, Session, wanted_metrics
+from contralens.evaluation.tune import tuned
+from contralens.evaluation.verdicts import Probed, abstained, verdict_table
 from contralens.math import audit
 from contralens.math.intervals import mean_interval
-from contralens.measuring import GROUPS, ON_HELDOUT, RETRIEVED, Session, wanted_metrics
 from contralens.models.encoders import encoder as load_encoder
 from contralens.models.painters import PRESETS, Preset
 from contralens.models.painters import painter as load_painter
 from contralens.reopen import Reopened
-from contralens.tune import tuned
 from contralens.types import Encoder, Progress, silent
-from contralens.verdicts import Probed, abstained, verdict_table
 
 DEFAULT = ("simulation", "cosy", "fade", "audit")
 NEED_JUDGE = {*GROUPS["simulation"], *GROUPS["fade"], *GROUPS["faithfulness"]}

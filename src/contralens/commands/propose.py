@@ -62,7 +62,7 @@ def propose_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
 ) -> None:
     """Ask a vision-language model, or a caption bank, for candidate labels of a run's neurons."""
-    from contralens.propose import propose
+    from contralens.proposing.propose import propose
     from contralens.report.progress import bar
 
     options: dict[str, Any] = {

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from contralens.checks import InputError, require
-from contralens.collect import collect_tiles, lacking_tiles, owned_images
+from contralens.collecting.collect import collect_tiles, lacking_tiles, owned_images
 from contralens.data.images import images as image_set
 from contralens.data.store import Store, default_cache
 from contralens.models.encoders import encoder as load_encoder

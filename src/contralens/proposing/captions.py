@@ -27,7 +27,7 @@ from contralens.math.concepts import (
     top_captions,
 )
 from contralens.models.proposers import CaptionBank
-from contralens.propose_merge import gather
+from contralens.proposing.merge import gather
 from contralens.types import Encoder, Progress, silent
 
 

@@ -21,9 +21,9 @@ from contralens.data.store import Store
 from contralens.evidence import RunImages, cached_rows, encoder_of
 from contralens.models.proposers import CaptionBank, Proposer
 from contralens.models.proposers import proposer as load_proposer
-from contralens.propose_budget import Purse
-from contralens.propose_merge import gather
-from contralens.propose_session import Plan, Session
+from contralens.proposing.budget import Purse
+from contralens.proposing.merge import gather
+from contralens.proposing.session import Plan, Session
 from contralens.types import Progress, silent
 
 MERGE = 0.97
@@ -113,7 +113,7 @@ def propose(
     if unknown := [n for n in chosen if n not in set(labeled)]:
         raise InputError(f"the run has no exemplars of neuron {unknown[0]}; it labeled {len(labeled)} neurons")
     if isinstance(asked, CaptionBank):
-        from contralens.propose_captions import caption_candidates
+        from contralens.proposing.captions import caption_candidates
 
         kind = str(prompt)
         if kind not in ("contrastive", "positives"):

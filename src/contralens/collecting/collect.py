@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch.utils.data import default_collate
 
-from contralens.activations import TiledActivations
 from contralens.checks import ImageError, InputError
+from contralens.collecting.activations import TiledActivations
 from contralens.data.store import TILE, Store, Table, pack, sparse
 from contralens.math.sources import ActivationSource, SparseActivations
 from contralens.types import Extractor, Images, Progress, silent

@@ -18,7 +18,7 @@ from contralens.models.targets import HookedTarget
 from contralens.models.targets import target as load_target
 
 if TYPE_CHECKING:
-    from contralens.measuring import Session
+    from contralens.evaluation.measuring import Session
 
 FACTORS = (1.0, 0.0, 2.0, 5.0, 10.0)
 """As it is, switched off, and amplified."""

@@ -1,0 +1,1 @@
+"""Images through networks into the store, on one machine or many."""

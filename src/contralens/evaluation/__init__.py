@@ -1,0 +1,1 @@
+"""How faithful, specific, stable and better than chance labels are; comparisons and recipes."""

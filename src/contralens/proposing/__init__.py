@@ -1,0 +1,1 @@
+"""Candidate labels beyond the vocabulary: from vision-language models and caption banks."""
