@@ -71,7 +71,7 @@ def test_a_small_recipe_is_followed(case, tmp_path, monkeypatch):
 
     real = encoders.encoder
     named = {"colours": ColourEncoder(), "other": ColourEncoder(1.5)}
-    for module in ("pipeline", "evaluate"):
+    for module in ("pipeline", "evaluation.evaluate"):
         monkeypatch.setattr(
             f"contralens.{module}.load_encoder", lambda spec, device="cpu": named.get(spec) or real(spec)
         )
