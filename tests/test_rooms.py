@@ -8,10 +8,11 @@ from pathlib import Path
 import contralens
 
 ROOT = Path(contralens.__file__).parent
-BASE = {"types", "checks"}
+BASE = {"types", "checks", "plugs"}
 ALLOWED = {
     "types": set(),
     "checks": set(),
+    "plugs": {"checks"},
     "math": BASE,
     "models": BASE | {"world"},
     "data": BASE | {"world"},
@@ -19,7 +20,7 @@ ALLOWED = {
     "collecting": BASE | {"math", "models", "data", "pipeline"},
     "proposing": BASE | {"math", "models", "data", "evidence"},
 }
-NO_TORCH = {"types", "checks", "config", "cli", "commands", "report", "explorer", "data"}
+NO_TORCH = {"types", "checks", "plugs", "config", "cli", "commands", "report", "explorer", "data"}
 
 
 def rooms_of(path: Path) -> tuple[str, set[str], set[str]]:

@@ -348,7 +348,7 @@ def vocab(
     from contralens.data.vocabulary import VOCABULARIES, read_vocabulary
 
     if name is None:
-        _pairs(VOCABULARIES, as_json)
+        _pairs({name: VOCABULARIES.about(name) for name in VOCABULARIES}, as_json)
         return
     words = read_vocabulary(name)
     if as_json:
@@ -362,9 +362,9 @@ def vocab(
 @app.command()
 def encoders(as_json: Json = False) -> None:
     """List the ways to name an image-text encoder."""
-    from contralens.models.encoders import schemes
+    from contralens.models.encoders import ENCODERS
 
-    _pairs({scheme.form: scheme.about for scheme in schemes().values()}, as_json)
+    _pairs({scheme.form: scheme.about for scheme in ENCODERS.values()}, as_json)
 
 
 @app.command()
@@ -372,7 +372,7 @@ def targets(as_json: Json = False) -> None:
     """List the ways to name a network."""
     from contralens.models.targets import TARGETS
 
-    _pairs({f"{name}:": (loader.__doc__ or "").strip().splitlines()[0] for name, loader in TARGETS.items()}, as_json)
+    _pairs({f"{name}:": TARGETS.about(name) for name in TARGETS}, as_json)
 
 
 app.command("propose")(propose_command)

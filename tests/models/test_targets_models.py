@@ -379,19 +379,3 @@ def test_an_installation_without_worlds(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(sys.modules, "contralens.world.targets", None)
     with pytest.raises(InputError, match="world:1: this installation has no rendered worlds"):
         target("world:1")
-
-
-def test_plugged_loaders_cannot_replace_built_in_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    def entry(name: str, value: str) -> loaders.importlib.metadata.EntryPoint:
-        return loaders.importlib.metadata.EntryPoint(name, value, loaders.GROUP)
-
-    entries = [entry("mine", f"{__name__}:plugged"), entry("timm", "os:getcwd"), entry("broken", "nowhere_at_all:x")]
-    monkeypatch.setattr(loaders.importlib.metadata, "entry_points", lambda group: entries)
-    found = loaders.all_loaders({"timm": loaders.load_timm})
-    assert found["timm"] is loaders.load_timm
-    with pytest.raises(InputError, match="nowhere_at_all:x cannot be imported"):
-        found["broken"]("x")
-    monkeypatch.setitem(
-        loaders.TARGETS, "mine", loaders._Plugged(entry("mine", "contralens.models.own_code:load_module"))
-    )
-    assert target("mine:torch.nn:Flatten", ".", preprocess="resize=2x2,mean=none").width == 12

@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from contralens.checks import InputError, nearest
+from contralens.plugs import Plugs, origin
 
 __all__ = ["VOCABULARIES", "Lint", "Vocabulary", "read_vocabulary"]
 
 LONG_WORDS = 40
 """Texts with more words than this probably exceed the 64 tokens of SigLIP or the 77 of CLIP."""
 
-VOCABULARIES: dict[str, str] = {
+_ABOUT = {
     "imagenet": "names of the 1,000 ImageNet (ILSVRC 2012) classes, in index order, as torchvision lists them with its "
     "weights; 999 concepts, since the dog Cardigan and the garment cardigan count as one",
     "coco": "names of the 80 object categories of MS COCO, as torchvision lists them with its detection weights",
@@ -26,7 +27,9 @@ VOCABULARIES: dict[str, str] = {
     "textures": "the 47 adjectives of the Describable Textures Dataset (Cimpoi et al., CVPR 2014)",
     "world": "what can be seen in the rendered world of the demo (contralens.world)",
 }
-"""Built-in vocabularies and where their words come from."""
+VOCABULARIES: Plugs[str] = Plugs("vocabularies", _ABOUT, origin)
+"""Vocabularies by name, and where their words come from. A package adds one with an entry point in the group
+"contralens.vocabularies" whose object is a function without arguments that returns the texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,8 @@ def read_vocabulary(spec: str | Path | Sequence[str], column: int | str = 0) -> 
     {'underscores': 1, 'duplicates': 1, 'empty': 1}
     """
     if isinstance(spec, str) and spec in VOCABULARIES:
-        raw, source = _LOADERS[spec](), f"built-in {spec}: {VOCABULARIES[spec]}"
+        kind = "built-in " if spec in _ABOUT else ""
+        raw, source = list(_LOADERS[spec]()), f"{kind}{spec}: {VOCABULARIES[spec]}"
     elif isinstance(spec, (str, Path)):
         raw, source = _read_file(spec, column), str(spec)
     else:
@@ -243,10 +247,7 @@ def _world() -> list[str]:
     return [concept.text for concept in importlib.import_module("contralens.world.captions").concepts()]
 
 
-_LOADERS: dict[str, Callable[[], list[str]]] = {
-    "imagenet": _imagenet,
-    "coco": _coco,
-    "colours": _colours,
-    "textures": _textures,
-    "world": _world,
-}
+_LOADERS: Plugs[Callable[[], Sequence[str]]] = Plugs(
+    "vocabularies",
+    {"imagenet": _imagenet, "coco": _coco, "colours": _colours, "textures": _textures, "world": _world},
+)

@@ -16,7 +16,7 @@ from contralens.data.runs import Run, load
 from contralens.evaluation.cosy import from_folder, paint
 from contralens.evaluation.faithful import faithfulness
 from contralens.evaluation.levels import levels
-from contralens.evaluation.measuring import GROUPS, ON_HELDOUT, RETRIEVED, Session, wanted_metrics
+from contralens.evaluation.measuring import GROUPS, RETRIEVED, Session, needs_judge, on_heldout, wanted_metrics
 from contralens.evaluation.tune import tuned
 from contralens.evaluation.verdicts import Probed, abstained, verdict_table
 from contralens.math import audit
@@ -28,7 +28,6 @@ from contralens.reopen import Reopened
 from contralens.types import Encoder, Progress, silent
 
 DEFAULT = ("simulation", "cosy", "fade", "audit")
-NEED_JUDGE = {*GROUPS["simulation"], *GROUPS["fade"], *GROUPS["faithfulness"]}
 
 
 def evaluate(
@@ -73,7 +72,7 @@ def evaluate(
 
     Args:
         run: a `Run` or its folder.
-        metrics: names of metrics or groups, see `GROUPS`.
+        metrics: names of metrics or groups, see `GROUPS`, or of `METRICS`.
         judge: the encoder that tells how much an image shows a label. It must not be the labeling encoder, which would
             judge its own work, unless `same_judge` says so; the result then says it, too.
         images: a folder with a sub-folder of images per label, for the CoSy metrics.
@@ -109,7 +108,7 @@ def evaluate(
     )  # fmt: skip
     style = _preset(preset, painter, count, prompt, control)
     retrieves = bool(set(wanted) & {*GROUPS["cosy"], "clarity"}) and images is None and not style.painter
-    needed = bool(NEED_JUDGE - {"clarity"} & set(wanted)) or retrieves
+    needed = needs_judge(wanted) or retrieves
     referee = _judge(run, judge, same_judge, device) if needed else None
     details: dict[str, Any] = {}
     testable = list(chosen)
@@ -122,7 +121,7 @@ def evaluate(
 
     tables: list[pa.Table] = []
     made: dict[str, Any] = {}
-    if set(wanted) & ON_HELDOUT:
+    if on_heldout(wanted):
         if images is not None or style.painter:
             labels = [row["label"] for scorer in chosen for row in session.rows(scorer)]
             made = {"from": str(images) if images is not None else str(getattr(style.painter, "name", style.painter))}
@@ -153,7 +152,7 @@ def evaluate(
     if set(wanted) & set(GROUPS["audit"]):
         tables.append(_audit(reopened, wanted))
     values = pa.concat_tables(tables) if tables else VALUES.empty_table()
-    sane = session.sanity() if check_metrics and set(wanted) & ON_HELDOUT else {}
+    sane = session.sanity() if check_metrics and on_heldout(wanted) else {}
 
     asked: dict[str, Any] = {}
     if fdr is not None or stability or meanings:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -16,9 +16,10 @@ from contralens.evaluation.cosy import Made
 from contralens.math import metrics
 from contralens.math.metrics import active
 from contralens.math.sanity import METRICS as SANITY
-from contralens.math.sanity import Sanity, sanity_table
+from contralens.math.sanity import Metric, Sanity, sanity_table
 from contralens.math.simulation import fit_sigmoid, simulate
 from contralens.models.encoders import embed_texts
+from contralens.plugs import Plugs
 from contralens.reopen import Reopened
 from contralens.types import Encoder
 
@@ -56,8 +57,14 @@ GROUPS: dict[str, dict[str, str]] = {
     },
 }
 """Metrics by group, with one line each."""
+METRICS: Plugs[Metric] = Plugs("metrics", {})
+"""Metrics of your own and of installed packages, beside those of `GROUPS`: functions of activations (I,n) on the test
+images and of predictions (I,n), the judge's cosines with the labels, to one number per neuron (n). A package adds one
+with an entry point in the group "contralens.metrics"."""
 ON_HELDOUT = {*GROUPS["simulation"], *GROUPS["cosy"], *GROUPS["fade"], *GROUPS["faithfulness"]}
 """Metrics that need held-out images."""
+NEED_JUDGE = {*GROUPS["simulation"], "responsiveness", "purity", *GROUPS["faithfulness"]}
+"""Metrics that need a judge even where images of the labels are given."""
 SAME_METRIC = {"pearson_sigmoid": "pearson"}
 RETRIEVED = 20
 """Images taken for a label where none are made."""
@@ -68,19 +75,34 @@ SANITY_SIZE = (2000, 100)
 def wanted_metrics(metrics: str | Sequence[str]) -> list[str]:
     """The metrics that names of metrics and groups stand for, in order."""
     given = [part.strip() for part in metrics.split(",")] if isinstance(metrics, str) else list(metrics)
-    known = {name for group in GROUPS.values() for name in group}
+    known = [name for group in GROUPS.values() for name in group] + list(METRICS)
     out: list[str] = []
     for name in given:
         if name not in known and name not in GROUPS:
             raise InputError(
                 f"unknown metric {name!r}{nearest(name, [*known, *GROUPS])}; groups: "
                 + "; ".join(f"{group}: {', '.join(names)}" for group, names in GROUPS.items())
+                + (f"; plugged in: {', '.join(METRICS)}" if len(METRICS) else "")
             )
         out += list(GROUPS[name]) if name in GROUPS else []
         out += [name] if name in known else []
     if not out:
         raise InputError(f"`metrics` is empty; choose from the groups {', '.join(GROUPS)}")
     return list(dict.fromkeys(out))
+
+
+def on_heldout(wanted: Sequence[str]) -> bool:
+    """Whether one of these metrics needs held-out images."""
+    return any(name in ON_HELDOUT or name in METRICS for name in wanted)
+
+
+def needs_judge(wanted: Sequence[str]) -> bool:
+    """Whether one of these metrics needs a judge, even where images of the labels are given."""
+    return any(name in NEED_JUDGE or name in METRICS for name in wanted)
+
+
+def _of_presence(metric: Metric, a: Tensor, present: Tensor) -> Tensor:
+    return metric(a, present.double())
 
 
 class Session:
@@ -151,6 +173,7 @@ class Session:
                 truth = active(a, self.share)
                 out |= {"pearson": metrics.pearson(a, raw), "auprc": metrics.auprc(truth, raw)}
                 out |= {"f1": metrics.f1(truth, present), "iou": metrics.iou(truth, present)}
+            out |= {name: METRICS[name](a, raw) for name in self.wanted if name in METRICS}
             if wanted & {"responsiveness", "purity"}:
                 out |= {"responsiveness": metrics.responsiveness(a, present), "purity": metrics.purity(a, present)}
         if wanted & {*GROUPS["cosy"], "clarity"}:
@@ -188,12 +211,14 @@ class Session:
         neurons = self.reopened.exemplars.neurons[:most]
         a = self.activations[:images, neurons]
         base = {name: SAME_METRIC.get(name, name) for name in self.wanted}
-        found = sanity_table(a, {name: SANITY[name] for name in base.values() if name in SANITY})
+        tested = {name: SANITY[name] for name in base.values() if name in SANITY}
+        tested |= {name: partial(_of_presence, METRICS[name]) for name in base.values() if name in METRICS}
+        found = sanity_table(a, tested)
         return {name: found[of] for name, of in base.items() if of in found}
 
     def counts(self) -> dict[str, Any]:
         """How many images each part has, and where they are from."""
-        if not set(self.wanted) & ON_HELDOUT:
+        if not on_heldout(self.wanted):
             return {}
         r = self.reopened
         recorded = self.run.manifest["images"].get("holdout") or {}

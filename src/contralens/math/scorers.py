@@ -7,6 +7,7 @@ negative ones count 0, and a neuron whose exemplars all count 0 has them weighed
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from contralens.checks import InputError, nearest
 from contralens.math.tensors import blocks, combine, matrix
+from contralens.plugs import Plugs
 from contralens.types import Exemplars
 
 Scorer = Callable[..., Tensor]
@@ -184,14 +186,18 @@ def clip_dissect_csp(
     return out
 
 
-SCORERS: dict[str, Scorer] = {
-    "semanticlens": semanticlens,
-    "csp": csp,
-    "clip_dissect": clip_dissect,
-    "clip_dissect_csp": clip_dissect_csp,
-    "centred": centred,
-    "mean_difference": mean_difference,
-}
+SCORERS: Plugs[Scorer] = Plugs(
+    "scorers",
+    {
+        "semanticlens": semanticlens,
+        "csp": csp,
+        "clip_dissect": clip_dissect,
+        "clip_dissect_csp": clip_dissect_csp,
+        "centred": centred,
+        "mean_difference": mean_difference,
+    },
+)
+"""Scorers by name; a package adds one with an entry point in the group "contralens.scorers"."""
 
 
 def parse_scorer(spec: str) -> tuple[str, dict[str, Any]]:
@@ -203,8 +209,7 @@ def parse_scorer(spec: str) -> tuple[str, dict[str, Any]]:
     name, _, rest = spec.partition(":")
     if name not in SCORERS:
         raise InputError(f"unknown scorer {name!r}{nearest(name, SCORERS)} (known: {', '.join(SCORERS)})")
-    code = SCORERS[name].__code__
-    known = [v for v in code.co_varnames[: code.co_argcount] if v not in ("exemplars", "embeddings", "texts")]
+    known = list(inspect.signature(SCORERS[name]).parameters)[3:]  # after exemplars, embeddings and texts
     options: dict[str, Any] = {}
     for part in filter(None, rest.split(",")):
         key, eq, value = part.partition("=")

@@ -7,9 +7,7 @@ whose name is the scheme and whose object is a function `(rest: str, device: str
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from importlib.metadata import entry_points
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -17,6 +15,7 @@ from torch.nn.functional import normalize
 
 from contralens.checks import InputError, nearest
 from contralens.models.encoder_base import BaseEncoder, digest, first_line, usable_device
+from contralens.plugs import Plugs, Scheme, scheme_of
 from contralens.types import Encoder
 
 __all__ = [
@@ -28,35 +27,11 @@ __all__ = [
     "embed_texts",
     "encoder",
     "first_line",
-    "schemes",
     "templates_of",
     "usable_device",
 ]
 
-Loader = Callable[[str, str], Encoder]
-
-
-@dataclass(frozen=True, slots=True)
-class Scheme:
-    """One way to name an encoder: what comes before the colon."""
-
-    where: str
-    """"module:function" of the loader `(rest, device) -> Encoder`; imported when it is first used."""
-    form: str
-    """How a user writes it."""
-    about: str
-    """One line for lists and docs."""
-
-    def load(self, rest: str, device: str) -> Encoder:
-        module, _, function = self.where.partition(":")
-        try:
-            loader: Loader = getattr(importlib.import_module(module), function)
-        except (ImportError, AttributeError) as e:
-            raise InputError(f"the encoder plug-in {self.where} cannot be imported: {first_line(e)}") from e
-        return loader(rest, device)
-
-
-ENCODERS: dict[str, Scheme] = {
+_BUILT_IN = {
     "open_clip": Scheme(
         "contralens.models.open_clip_encoder:load",
         "open_clip:ARCH/TAG, open_clip:ARCH/TAG@FILE, open_clip:local-dir:FOLDER, open_clip:hf-hub:ORG/NAME",
@@ -81,13 +56,8 @@ ENCODERS: dict[str, Scheme] = {
 }
 
 
-def schemes() -> dict[str, Scheme]:
-    """The built-in schemes and those of installed packages; a built-in name cannot be taken over."""
-    found = dict(ENCODERS)
-    for point in entry_points(group="contralens.encoders"):
-        about = f"from the package {point.dist.name}" if point.dist else "from an installed package"
-        found.setdefault(point.name, Scheme(point.value.replace(" ", ""), f"{point.name}:...", about))
-    return found
+ENCODERS: Plugs[Scheme] = Plugs("encoders", _BUILT_IN, scheme_of)
+"""Schemes by name: loaders `(rest, device) -> Encoder`."""
 
 
 def encoder(spec: str | Encoder, device: str = "cpu") -> Encoder:
@@ -103,13 +73,12 @@ def encoder(spec: str | Encoder, device: str = "cpu") -> Encoder:
     """
     if isinstance(spec, str):
         scheme, _, rest = spec.strip().partition(":")
-        known = schemes()
-        if scheme not in known:
+        if scheme not in ENCODERS:
             raise InputError(
-                f"unknown encoder {spec!r}{nearest(scheme, known)}; an encoder is written as "
-                + "; ".join(s.form for s in known.values())
+                f"unknown encoder {spec!r}{nearest(scheme, ENCODERS)}; an encoder is written as "
+                + "; ".join(s.form for s in ENCODERS.values())
             )
-        made = known[scheme].load(rest, str(usable_device(device)))
+        made: Encoder = ENCODERS[scheme].loader()(rest, str(usable_device(device)))
         if isinstance(made, BaseEncoder):
             made.name = spec.strip()
         return made

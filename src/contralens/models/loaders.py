@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,9 +15,7 @@ from contralens.checks import InputError, nearest, require
 from contralens.models.loaded import Loaded, Loader, fill, reason, seeded
 from contralens.models.own_code import load_module
 from contralens.models.preprocessing import preprocessing
-
-GROUP = "contralens.targets"
-"""Entry points of this group are loaders, too; the name of the entry point is the scheme."""
+from contralens.plugs import Plugs
 
 
 def load_torchvision(rest: str, *, weights: str | None = None, checkpoint: str | Path | None = None) -> Loaded:
@@ -214,28 +211,8 @@ def load_offline(rest: str, *, weights: str | None = None, checkpoint: str | Pat
     return Loaded(network, preprocess, classes=classes, default_layer="classifier")
 
 
-class _Plugged:
-    """A loader of another package, imported at its first use."""
-
-    def __init__(self, entry: importlib.metadata.EntryPoint) -> None:
-        self.entry = entry
-
-    def __call__(self, rest: str, *, weights: str | None = None, checkpoint: str | Path | None = None) -> Loaded:
-        try:
-            loader = self.entry.load()
-        except Exception as e:
-            raise InputError(f"the target plug-in {self.entry.value} cannot be imported ({reason(e)})") from e
-        loaded: Loaded = loader(rest, weights=weights, checkpoint=checkpoint)
-        return loaded
-
-
-def all_loaders(built_in: Mapping[str, Loader]) -> dict[str, Loader]:
-    """The built-in loaders and those that installed packages add; a package cannot replace a built-in one."""
-    plugged = {e.name: _Plugged(e) for e in importlib.metadata.entry_points(group=GROUP)}
-    return {**plugged, **built_in}
-
-
-TARGETS: dict[str, Loader] = all_loaders(
+TARGETS: Plugs[Loader] = Plugs(
+    "targets",
     {
         "torchvision": load_torchvision,
         "timm": load_timm,
@@ -243,7 +220,7 @@ TARGETS: dict[str, Loader] = all_loaders(
         "module": load_module,
         "world": load_world,
         "offline": load_offline,
-    }
+    },
 )
 """Loaders by scheme."""
 

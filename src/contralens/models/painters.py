@@ -18,6 +18,7 @@ from torch import nn
 from contralens.checks import InputError, nearest, require
 from contralens.models.encoders import digest, first_line, usable_device
 from contralens.models.identity import network_digest
+from contralens.plugs import Plugs
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -151,7 +152,7 @@ def _diffusers(rest: str, device: str) -> Painter:
     return DiffusersPainter(model, device, **options)
 
 
-PAINTERS: dict[str, Callable[[str, str], Painter]] = {"diffusers": _diffusers}
+PAINTERS: Plugs[Callable[[str, str], Painter]] = Plugs("painters", {"diffusers": _diffusers})
 """What a painter's name may begin with; it gets what comes after the colon, and the device."""
 
 

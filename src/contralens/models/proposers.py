@@ -6,16 +6,15 @@ whose name is the scheme and whose object is a function `(rest: str, **options) 
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import entry_points
 from typing import Any, Protocol, runtime_checkable
 
 from contralens.checks import InputError, nearest
+from contralens.plugs import Plugs, Scheme, scheme_of
 
-__all__ = ["PROPOSERS", "CaptionBank", "Proposer", "ProposerError", "Reply", "Request", "Scheme", "proposer"]
+__all__ = ["PROPOSERS", "CaptionBank", "Proposer", "ProposerError", "Reply", "Request", "proposer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,19 +90,7 @@ class CaptionBank:
         return f"captions:{self.source}"
 
 
-@dataclass(frozen=True, slots=True)
-class Scheme:
-    """One way to name a proposer: what comes before the colon."""
-
-    where: str
-    """"module:function" of the loader `(rest, **options) -> Proposer`; imported when it is first used."""
-    form: str
-    """How a user writes it."""
-    about: str
-    """One line for lists and docs."""
-
-
-PROPOSERS: dict[str, Scheme] = {
+_BUILT_IN = {
     "hf": Scheme(
         "contralens.models.proposers_hf:load",
         "hf:ORG/NAME or hf:FOLDER",
@@ -122,20 +109,15 @@ PROPOSERS: dict[str, Scheme] = {
 }
 
 
+PROPOSERS: Plugs[Scheme] = Plugs("proposers", _BUILT_IN, scheme_of)
+"""Schemes by name: loaders `(rest, **options) -> Proposer`."""
+
+
 def captions(rest: str) -> CaptionBank:
     """The loader of "captions:"."""
     if not rest:
         raise InputError("captions: needs a file with one caption a line, a built-in vocabulary's name, or metadata")
     return CaptionBank(rest)
-
-
-def schemes() -> dict[str, Scheme]:
-    """The built-in schemes and those of installed packages; a built-in name cannot be taken over."""
-    found = dict(PROPOSERS)
-    for point in entry_points(group="contralens.proposers"):
-        about = f"from the package {point.dist.name}" if point.dist else "from an installed package"
-        found.setdefault(point.name, Scheme(point.value.replace(" ", ""), f"{point.name}:...", about))
-    return found
 
 
 def proposer(spec: str | Proposer | CaptionBank, **options: Any) -> Proposer | CaptionBank:
@@ -158,14 +140,12 @@ def proposer(spec: str | Proposer | CaptionBank, **options: Any) -> Proposer | C
             f"which lacks {', '.join(lacks)}"
         )
     scheme, _, rest = spec.strip().partition(":")
-    known = schemes()
-    if scheme not in known:
+    if scheme not in PROPOSERS:
         raise InputError(
-            f"unknown proposer {spec!r}{nearest(scheme, known)}; a proposer is written as "
-            + "; ".join(s.form for s in known.values())
+            f"unknown proposer {spec!r}{nearest(scheme, PROPOSERS)}; a proposer is written as "
+            + "; ".join(s.form for s in PROPOSERS.values())
         )
-    module, _, function = known[scheme].where.partition(":")
-    loader = getattr(importlib.import_module(module), function)
+    loader = PROPOSERS[scheme].loader()
     takes = inspect.signature(loader).parameters
     for name in options:
         if name not in takes and not any(p.kind is p.VAR_KEYWORD for p in takes.values()):

@@ -1,0 +1,49 @@
+"""A real installed package with entry points, on disk, for tests of plugs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from importlib import invalidate_caches
+from pathlib import Path
+
+import pytest
+
+
+def install(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, module: str, code: str, points: Mapping[str, Mapping[str, str]]
+) -> None:
+    """What pip leaves behind of a package: MODULE.py and MODULE-1.0.dist-info with its entry points, on `sys.path`.
+
+    `points`: group -> name -> "module:object".
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{module}.py").write_text(code, encoding="utf-8")
+    info = folder / f"{module}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n", encoding="utf-8")
+    lines = [line for group, own in points.items() for line in (f"[{group}]", *(f"{n} = {o}" for n, o in own.items()))]
+    (info / "entry_points.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    invalidate_caches()
+    for plugs in registries().values():
+        known = dict(plugs._known)
+        monkeypatch.setattr(plugs, "_known", known)  # what the package adds goes with the test
+        monkeypatch.setattr(plugs, "_listed", False)
+
+
+def registries() -> dict[str, object]:
+    """Every `Plugs` of contralens, by kind."""
+    from contralens.data import vocabulary
+    from contralens.evaluation.measuring import METRICS
+    from contralens.math.scorers import SCORERS
+    from contralens.models.encoders import ENCODERS
+    from contralens.models.loaders import TARGETS
+    from contralens.models.painters import PAINTERS
+    from contralens.models.proposers import PROPOSERS
+
+    return {
+        "scorers": SCORERS, "encoders": ENCODERS, "targets": TARGETS, "proposers": PROPOSERS, "painters": PAINTERS,
+        "metrics": METRICS, "vocabularies": vocabulary.VOCABULARIES, "vocabularies (texts)": vocabulary._LOADERS,
+    }  # fmt: skip
