@@ -1,4 +1,4 @@
-"""A driver for tests/test_distributed.py: collects on two Ray workers and prints what it did."""
+"""A driver for tests/test_distributed.py: collects on Ray workers and prints what it did."""
 
 from __future__ import annotations
 
@@ -29,4 +29,5 @@ if __name__ == "__main__":
     import ray
 
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    print("done", *collect_ray(job(sys.argv[1], sys.argv[2], slow=True), actors=2), flush=True)
+    done = collect_ray(job(sys.argv[1], sys.argv[2], slow=True), actors=int(sys.argv[3]))
+    print("done", done.tiles, done.total, flush=True)

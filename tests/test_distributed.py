@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,12 +15,15 @@ import pytest
 from coloured import ColourEncoder, ColourNet, draw_discs, to_pixels
 from PIL import Image
 from ray_driver import job
+from safetensors.numpy import load_file
 
 import contralens
 from contralens.checks import InputError
 from contralens.collecting import collect as collecting
+from contralens.collecting import distributed
 from contralens.collecting.collect import lacking_tiles, read_collected
 from contralens.collecting.distributed import collect_shard
+from contralens.data import known, sets
 from contralens.data.store import Store
 
 
@@ -36,11 +40,14 @@ def test_shards_together_are_the_whole_and_any_n_goes_on(tmp_path: Path, monkeyp
     (images / "again.png").write_bytes((images / "red" / "000.png").read_bytes())  # the same content in two tiles
     collect_shard(job(str(images), str(tmp_path / "whole"), slow=False), 0, 1)
     sharded = job(str(images), str(tmp_path / "sharded"), slow=False)
-    assert collect_shard(sharded, 1, 3) == (3, 8)
+    first = collect_shard(sharded, 1, 3)
+    assert (first.tiles, first.total, first.speed.images) == (3, 8, 20)
     files = set((tmp_path / "sharded").rglob("*.safetensors"))
     assert len(files) == 9
     stamps = {f: f.stat().st_mtime_ns for f in files}
-    assert collect_shard(sharded, 0, 2) == collect_shard(sharded, 1, 2) == (4, 8)
+    both = [collect_shard(sharded, shard, 2) for shard in (0, 1)]
+    assert [(done.tiles, done.total) for done in both] == [(4, 8), (4, 8)]
+    assert sum(done.speed.images for done in both) == 60 - 20
     assert {f: f.stat().st_mtime_ns for f in files} == stamps, "what was finished is not computed again"
     for ours, theirs in zip(rows_of(images, tmp_path / "sharded"), rows_of(images, tmp_path / "whole"), strict=True):
         assert np.array_equal(ours, theirs)
@@ -48,7 +55,57 @@ def test_shards_together_are_the_whole_and_any_n_goes_on(tmp_path: Path, monkeyp
         collect_shard(sharded, 3, 3)
 
 
-def descendants(pid: int, word: str) -> list[int]:
+def test_shards_hash_each_image_once_between_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collecting, "TILE", 8)
+    monkeypatch.setattr(distributed, "TILE", 8)
+    monkeypatch.setattr(known, "PART", 8)
+    images = draw_discs(tmp_path / "discs", count=60)
+    hashed: list[str] = []
+    true_hash = sets.content_hash
+    monkeypatch.setattr(sets, "content_hash", lambda source: (hashed.append(source.name), true_hash(source))[1])
+    work = job(str(images), str(tmp_path / "cache"), slow=False)
+
+    collect_shard(work, 1, 3)
+    assert len(hashed) == 60, "files that have just been written are not taken for settled"
+    monkeypatch.setattr(known, "SETTLED", 0.0)
+    probe = contralens.images(images)
+    store = Store(tmp_path / "cache")
+    for at in (0, 8):  # another shard has come this far
+        part = probe.take(range(at, at + 8))
+        known.known_fingerprints(part, store)
+    hashed.clear()
+    collect_shard(work, 2, 3)
+    assert sorted(hashed) == sorted(Path(i).name for i in probe.ids[16:]), "the parts that are there are not hashed"
+    assert hashed[0] == Path(probe.ids[16]).name, "a shard begins with its own part"
+    hashed.clear()
+    collect_shard(work, 0, 3)
+    assert hashed == []
+    expected = list(contralens.images(images).fingerprints())
+    assert known.known_fingerprints(contralens.images(images), store) == expected
+
+    changed = images / probe.ids[20]
+    stamp = changed.stat()
+    changed.write_bytes(changed.read_bytes()[::-1])  # as long as before
+    os.utime(changed, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))  # and with the time of before
+    hashed.clear()
+    fresh = known.known_fingerprints(contralens.images(images), store)
+    assert [i for i, (a, b) in enumerate(zip(fresh, expected, strict=True)) if a != b] == [20]
+    assert len(hashed) == 8, "only the part with the changed file is hashed again"
+
+
+def test_what_cannot_be_read_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known, "SETTLED", 0.0)
+    images = draw_discs(tmp_path / "discs", count=7)
+    (images / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    before = known.known_fingerprints(contralens.images(images), Store(tmp_path / "cache"))
+    assert not list((tmp_path / "cache").rglob("*.safetensors"))
+    (tmp_path / "nowhere.png").write_bytes((images / "red" / "000.png").read_bytes())
+    after = known.known_fingerprints(contralens.images(images), Store(tmp_path / "cache"))
+    assert sum(a != b for a, b in zip(before, after, strict=True)) == 1
+    assert after == contralens.images(images).fingerprints()
+
+
+def descendants(pid: int, word: str = "") -> list[int]:
     found = subprocess.run(["ps", "-eo", "pid,ppid,args"], capture_output=True, text=True, check=True).stdout
     parents, names = {}, {}
     for line in found.splitlines()[1:]:
@@ -59,9 +116,16 @@ def descendants(pid: int, word: str) -> list[int]:
         up = own
         while up in parents and up != pid:
             up = parents[up]
-        if up == pid and word in names[own]:
+        if up == pid and own != pid and word in names[own]:
             out.append(own)
     return out
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 @pytest.mark.slow
@@ -78,37 +142,50 @@ def test_ray_survives_a_killed_worker_and_a_killed_driver(tmp_path: Path) -> Non
     cache = tmp_path / "ray"
     here = Path(__file__).parent
     environment = {**os.environ, "PYTHONPATH": f"{here}:{here.parent / 'src'}", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(here / "ray_driver.py"), str(images), str(cache)]
 
-    def encoder_tiles() -> dict[Path, int]:
+    def command(actors: int) -> list[str]:
+        return [sys.executable, str(here / "ray_driver.py"), str(images), str(cache), str(actors)]
+
+    def tiles() -> dict[Path, int]:
         return {p: p.stat().st_mtime_ns for p in cache.rglob("rows/*/*.safetensors") if not p.name.startswith(".")}
 
-    driver = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    driver = subprocess.Popen(command(2), env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    everyone: list[int] = []
     try:
         until = time.monotonic() + 120
-        while len(encoder_tiles()) < 2 and time.monotonic() < until:
+        while len(tiles()) < 2 and time.monotonic() < until:
             time.sleep(0.1)
-        workers = descendants(driver.pid, "_Worker") or descendants(driver.pid, "MapWorker")
-        assert workers, "no Ray worker found to kill"
+        workers = descendants(driver.pid, "MapWorker")
+        assert len(workers) == 2, "two Ray workers should be at work"
         os.kill(workers[0], signal.SIGKILL)
-        while len(encoder_tiles()) < 6 and time.monotonic() < until:
+        while len(tiles()) < 6 and time.monotonic() < until:
             time.sleep(0.1)
     finally:
-        os.killpg(driver.pid, signal.SIGKILL)
+        everyone = descendants(driver.pid)
+        os.kill(driver.pid, signal.SIGKILL)
+        for pid in everyone:  # Ray's own processes are in sessions of theirs, and may still finish a tile
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         driver.wait()
-    finished = encoder_tiles()
+    while any(map(alive, everyone)) and time.monotonic() < until:
+        time.sleep(0.1)
+    finished = tiles()
     assert 6 <= len(finished) < 12, "the driver should die in the middle"
 
-    again = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, timeout=180, check=True)
+    again = subprocess.run(command(1), env=environment, stdout=subprocess.PIPE, text=True, timeout=180, check=True)
     computed, total = map(int, again.stdout.split()[-2:])
     assert total == 6
-    assert computed == 6 - min(
-        sum(1 for p in finished if p.parent == folder) for folder in {p.parent for p in finished}
-    )
-    now = encoder_tiles()
+    whole = min(sum(1 for p in finished if p.parent == folder) for folder in {p.parent for p in finished})
+    assert computed == 6 - whole, "another number of workers goes on where these stopped"
+    now = tiles()
+    assert len(now) == 12
     assert {p: now[p] for p in finished} == finished, "finished tiles are not computed again"
     for ours, theirs in zip(rows_of(images, cache), expected, strict=True):
         assert np.array_equal(ours, theirs)
+    for tile in now:  # tile by tile the bits of a single process
+        one, other = load_file(tile), load_file(tmp_path / "whole" / tile.relative_to(cache))
+        assert one.keys() == other.keys()
+        assert all(np.array_equal(one[name], other[name]) for name in one)
 
 
 def test_label_reads_what_shards_collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,11 +19,13 @@ _WHERE = {
     "granularity": "evaluation.granularity",
     "images": "data.images",
     "label": "pipeline",
+    "label_layers": "layers",
     "load": "data.runs",
     "propose": "proposing.propose",
     "sae": "models.saes",
     "select_neurons": "math.exemplars",
     "target": "models.targets",
+    "targets": "models.targets",
 }
 
 __all__ = ["__version__", *_WHERE]
@@ -36,12 +38,14 @@ if TYPE_CHECKING:
     from contralens.evaluation.compare import compare as compare
     from contralens.evaluation.evaluate import evaluate as evaluate
     from contralens.evaluation.granularity import granularity as granularity
+    from contralens.layers import label_layers as label_layers
     from contralens.math.exemplars import find_exemplars as find_exemplars
     from contralens.math.exemplars import select_neurons as select_neurons
     from contralens.math.scorers import SCORERS as SCORERS
     from contralens.models.encoders import encoder as encoder
     from contralens.models.saes import sae as sae
     from contralens.models.targets import target as target
+    from contralens.models.targets import targets as targets
     from contralens.pipeline import label as label
     from contralens.proposing.propose import propose as propose
     from contralens.types import Exemplars as Exemplars

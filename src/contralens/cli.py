@@ -29,7 +29,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs inst
 Target = Annotated[
     str | None, typer.Option(help="The network: torchvision:NAME, timm:NAME, hf:ID, module:FILE.py:FUNCTION, world:1.")
 ]
-Layer = Annotated[str | None, typer.Option(help="Its layer; `contralens layers TARGET` lists them.")]
+Layer = Annotated[
+    list[str] | None,
+    typer.Option(help="Its layer; `contralens layers TARGET` lists them. Repeatable: one forward gives all."),
+]
 Encoder = Annotated[str | None, typer.Option(help="The image-text encoder: open_clip:ARCH/TAG, hf:ID, offline, world.")]
 Images = Annotated[
     str | None, typer.Option(help="The probe images: a folder, @LIST.txt or hf-dataset:NAME:SPLIT[:COLUMN].")
@@ -170,33 +173,45 @@ def label(
     if isinstance(chosen := settings.get("neurons"), str) and chosen not in ("all", "paper"):
         settings["neurons"] = _indices(chosen)
     with_report = settings.pop("report", True)
-    from contralens.pipeline import label as run_label
     from contralens.report.progress import bar
 
+    several = _layers(settings)
     with bar(quiet=as_json) as progress:
-        run = run_label(**settings, progress=progress)
-    page = _report(run) if with_report else None
+        if several:
+            from contralens.layers import label_layers
+
+            runs = list(label_layers(**settings, layers=several, progress=progress).values())
+        else:
+            from contralens.pipeline import label as run_label
+
+            runs = [run_label(**settings, progress=progress)]
+    pages = [_report(run) if with_report else None for run in runs]
     if as_json:
-        _print_json(
+        told = [
             {
                 "out": str(run.path),
                 "report": str(page) if page else None,
                 "manifest": run.manifest,
                 "labels": run.labels.to_pylist(),
             }
-        )
+            for run, page in zip(runs, pages, strict=True)
+        ]
+        _print_json({"runs": told} if several else told[0])
         return
     from contralens.report.tables import labels_table, summary
 
-    labels_table(run)
-    summary(run, page)
+    for run, page in zip(runs, pages, strict=True):
+        labels_table(run)
+        summary(run, page)
 
 
 @app.command()
 def collect(
     target: Target = None,
     layer: Layer = None,
-    encoder: Encoder = None,
+    encoder: Annotated[
+        list[str] | None, typer.Option(help="The image-text encoder, repeatable: open_clip:ARCH/TAG, hf:ID, offline.")
+    ] = None,
     images: Images = None,
     config: Config = None,
     shard: Annotated[
@@ -215,6 +230,7 @@ def collect(
     checkpoint: Checkpoint = None,
     weights: Weights = None,
     preprocess: Preprocess = None,
+    as_json: Json = False,
 ) -> None:
     """Only fill the cache with activations and embeddings; `label` with the same settings then finds them there."""
     own = {
@@ -243,16 +259,25 @@ def collect(
     if engine == "ray":
         if shard is not None:
             raise InputError("--shard goes with the local engine; Ray shares out the tiles itself")
-        done, total = collect_ray(job, gpus_per_actor=0.0 if job.device in (None, "cpu") else 1.0)
+        done = collect_ray(job, gpus_per_actor=0.0 if job.device in (None, "cpu") else 1.0)
     elif engine in (None, "local"):
         i, slash, n = (shard or "0/1").partition("/")
         if not (slash and i.isdigit() and n.isdigit()):
             raise InputError(f"--shard is written i/n, e.g. 0/8 for the first of eight; got {shard!r}")
-        with bar() as progress:
-            done, total = collect_shard(job, int(i), int(n), progress)
+        with bar(quiet=as_json) as progress:
+            done = collect_shard(job, int(i), int(n), progress)
     else:
         raise InputError(f'--engine must be "local" or "ray"; got {engine!r}')
-    typer.echo(f"{done} of {total} tiles collected, cache {job.store().root}")
+    speed, cache_folder = done.speed.summary(), job.store().root
+    if as_json:
+        _print_json({"tiles": done.tiles, "of": done.total, "cache": str(cache_folder), **speed})
+        return
+    typer.echo(f"{done.tiles} of {done.total} tiles collected, cache {cache_folder}")
+    if speed["images"]:
+        typer.echo(
+            f"{speed['images']:,} images at {speed['images_per_second']:,.1f} a second, "
+            f"{speed['forward_share']:.0%} of the time in the networks"
+        )
 
 
 @app.command()
@@ -392,6 +417,17 @@ def _settings(config: Path | None, flags: dict[str, Any], needed: tuple[str, ...
         if name not in settings:
             raise InputError(f"--{name} is missing; --help says what it takes")
     return settings
+
+
+def _layers(settings: dict[str, Any]) -> list[str]:
+    """Takes several layers out of the settings of `label`; a single one stays there, as text."""
+    layer = settings.get("layer")
+    if not isinstance(layer, (list, tuple)):
+        return []
+    if len(layer) == 1:
+        settings["layer"] = layer[0]
+        return []
+    return [str(name) for name in settings.pop("layer")]
 
 
 def _report(run: Any) -> Path:

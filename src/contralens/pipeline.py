@@ -150,8 +150,7 @@ def label(
 
     first, second = contrast_parts(exemplars, embeddings)
     described = {
-        "spec": target if isinstance(target, str) else None,
-        "options": _plain({"pooling": pooling, **target_options}),
+        **(_origin(model) or {"spec": None, "options": _plain({"pooling": pooling, **target_options})}),
         "sae": _plain(sae),
         "sae_pooling": sae_pooling,
     }
@@ -176,7 +175,7 @@ def label(
         },
         "images": {
             "name": probe.name,
-            "source": _plain(images),
+            "source": _plain(getattr(images, "source", images)),
             "given": len(probe),
             "count": len(collected.usable),
             "fingerprint": identity[0],
@@ -223,6 +222,12 @@ def label(
         vectors=dict(zip(VECTORS, (part.float().numpy() for part in (first, second, texts)), strict=True)),
     )
     return run if out is None else run.save(out)
+
+
+def _origin(model: Target) -> dict[str, Any] | None:
+    """How `contralens.target` made the network, so that a run can name it again; None for a target of another kind."""
+    origin = getattr(getattr(model, "base", model), "origin", None)
+    return {"spec": origin["spec"], "options": _plain(origin["options"])} if origin else None
 
 
 def _hold_out(collected: Collected, share: float, seed: int) -> tuple[Collected, list[str]]:

@@ -2,15 +2,17 @@
 
 The unit of work is a tile, `store.TILE` consecutive images of the set. A tile's rows are written when all of them are
 computed, in batches whose borders depend on nothing but the tile, so a killed run that goes on gives the same bits.
+Extractors on one network (several layers, sparse autoencoders over them) share its forward, which changes no bit.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import cpu_count
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -19,12 +21,46 @@ from torch.utils.data import default_collate
 
 from contralens.checks import ImageError, InputError
 from contralens.collecting.activations import TiledActivations
+from contralens.data.known import known_fingerprints
 from contralens.data.store import TILE, Store, Table, pack, sparse
 from contralens.math.sources import ActivationSource, SparseActivations
+from contralens.models.together import forward_key, rows_together
 from contralens.types import Extractor, Images, Progress, silent
 
 THUMBNAIL = 128
 """Longest side of a thumbnail, px."""
+
+
+@dataclass
+class Speed:
+    """How fast collecting goes, and what holds it up."""
+
+    images: int = 0
+    """Images that something was computed of."""
+    seconds: float = 0.0
+    """Spent on them, all in all."""
+    forward_seconds: float = 0.0
+    """Of these, inside the networks; the rest is waiting for decoded images, and writing."""
+    workers: int = 1
+    """Processes whose seconds are added up."""
+
+    @property
+    def images_per_second(self) -> float:
+        return self.images / self.seconds * self.workers if self.seconds else 0.0
+
+    @property
+    def forward_share(self) -> float:
+        """The share of the time that the networks run; 1 is the speed of the forward alone."""
+        return self.forward_seconds / self.seconds if self.seconds else 0.0
+
+    def summary(self) -> dict[str, float]:
+        """For JSON: images, seconds, images_per_second, forward_share."""
+        return {
+            "images": self.images,
+            "seconds": round(self.seconds, 3),
+            "images_per_second": round(self.images_per_second, 2),
+            "forward_share": round(self.forward_share, 4),
+        }
 
 
 @dataclass(frozen=True)
@@ -40,6 +76,8 @@ class Collected:
     tables: list[Table]
     """One per extractor, in the order given."""
     thumbnails: Table
+    speed: Speed | None = None
+    """How fast what was lacking has been computed."""
 
     def rows(self, extractor: int) -> np.ndarray:
         """Rows (I,width) of the usable images from the extractor at this place in the list."""
@@ -72,8 +110,11 @@ def collect(
 
     `workers` threads decode and preprocess while the networks run (default: one per core, at most 16).
     """
-    skipped = collect_tiles(images, extractors, store, batch_size=batch_size, workers=workers, progress=progress)
-    return read_collected(images, extractors, store, skipped)
+    speed = Speed()
+    skipped = collect_tiles(
+        images, extractors, store, batch_size=batch_size, workers=workers, progress=progress, speed=speed
+    )
+    return replace(read_collected(images, extractors, store, skipped), speed=speed)
 
 
 def collect_tiles(
@@ -85,23 +126,33 @@ def collect_tiles(
     batch_size: int = 32,
     workers: int | None = None,
     progress: Progress = silent,
+    speed: Speed | None = None,
 ) -> dict[str, str]:
     """Fill the store with what it lacks of these tiles (all by default); any number of processes may share the work.
+
+    `speed` is filled while it runs. A `progress` with a method `note(stage, text)` is told the share of the forward.
 
     Returns:
         The reason why, by fingerprint, for the images that gave no row. Such images are not remembered but tried again
         each time, since the reason may lie in the machine.
     """
     tables = _tables(extractors, store)
-    fingerprints = list(images.fingerprints())
+    fingerprints = known_fingerprints(images, store, tiles[0] * TILE if tiles else 0)
     owned = owned_images(fingerprints)
     chosen = range(len(owned)) if tiles is None else tiles
     total, before = sum(len(owned[t]) for t in chosen), 0
     skipped: dict[str, str] = {}
+    speed = speed if speed is not None else Speed()
+    note = getattr(progress, "note", None)
     with ThreadPoolExecutor(workers or min(16, cpu_count() or 1)) as pool:
         for tile in chosen:
-            for done in _collect_tile(images, fingerprints, owned[tile], extractors, tables, batch_size, pool, skipped):
+            work = _collect_tile(
+                images, fingerprints, owned[tile], extractors, tables, batch_size, pool, skipped, speed
+            )
+            for done in work:
                 progress("collecting", before + done, total)
+                if note is not None and speed.images:
+                    note("collecting", f"forward {speed.forward_share:.0%}")
             before += len(owned[tile])
             progress("collecting", before, total)
     return skipped
@@ -120,14 +171,14 @@ def owned_images(fingerprints: Sequence[str]) -> list[list[int]]:
 def lacking_tiles(images: Images, extractors: Sequence[Extractor], store: Store) -> list[int]:
     """Tiles that are not wholly in the store."""
     tables = _tables(extractors, store)
-    fingerprints = images.fingerprints()
+    fingerprints = known_fingerprints(images, store)
     owned = owned_images(fingerprints)
     return [t for t, own in enumerate(owned) if any(fingerprints[i] not in table for i in own for table in tables)]
 
 
 def _tables(extractors: Sequence[Extractor], store: Store) -> list[Table]:
     """One table per extractor, then that of the thumbnails."""
-    return [*(store.table("rows", x.fingerprint) for x in extractors), store.table("thumbnails", str(THUMBNAIL))]
+    return [*(store.table("rows", x.fingerprint) for x in extractors), store.table("thumbnails", f"{THUMBNAIL} px, 2")]
 
 
 def read_collected(
@@ -135,7 +186,7 @@ def read_collected(
 ) -> Collected:
     """What the store holds of these images; those that lack a row are skipped, `reasons` tells why by fingerprint."""
     *tables, thumbnails = _tables(extractors, store)
-    fingerprints = images.fingerprints()
+    fingerprints = known_fingerprints(images, store)
     usable, skipped = [], []
     for i, fingerprint in enumerate(fingerprints):
         if all(fingerprint in table for table in (thumbnails, *tables)):
@@ -159,25 +210,27 @@ def _collect_tile(
     batch_size: int,
     pool: ThreadPoolExecutor,
     skipped: dict[str, str],
+    speed: Speed,
 ) -> Iterator[int]:
     """Fill what the tables (one per extractor, then the thumbnails) lack of the images that a tile owns.
 
     Yields how many images are done, about once a batch; images that give no row go to `skipped` with the reason.
     """
-    lacking = [{fingerprints[i] for i in owned if fingerprints[i] not in table} for table in tables]
+    lacking = [frozenset(fingerprints[i] for i in owned if fingerprints[i] not in table) for table in tables]
     needed = [i for i in owned if any(fingerprints[i] in lack for lack in lacking)]
-    batches = [_Batches(extractor, batch_size) for extractor in extractors]
+    groups = _grouped(extractors, lacking, batch_size, speed)
     pictures: dict[str, bytes] = {}
 
     def prepare(i: int) -> tuple[list[Any], bytes | None]:
         image = images.load(i)
-        wanted = [fingerprints[i] in lack for lack in lacking]
+        wanted = [fingerprints[i] in group.lacking for group in groups]
         try:
-            pixels = [x.preprocess(image) if w else None for x, w in zip(extractors, wanted[:-1], strict=True)]
+            pixels = [g.extractors[0].preprocess(image) if w else None for g, w in zip(groups, wanted, strict=True)]
         except (ValueError, RuntimeError, ArithmeticError) as e:
             raise ImageError(f"preprocessing failed: {str(e).splitlines()[0] if str(e) else type(e).__name__}") from e
-        return pixels, _thumbnail(image) if wanted[-1] else None
+        return pixels, _thumbnail(image) if fingerprints[i] in lacking[-1] else None
 
+    started = perf_counter()
     for done, (i, prepared) in enumerate(_ahead(pool, prepare, needed, 2 * batch_size)):
         if done % batch_size == 0:
             yield len(owned) - len(needed) + done
@@ -186,28 +239,49 @@ def _collect_tile(
         except ImageError as e:
             skipped[fingerprints[i]] = str(e).removeprefix(f"{images.ids[i]}: ")
             continue
-        for batch, one in zip(batches, pixels, strict=True):
+        for group, one in zip(groups, pixels, strict=True):
             if one is not None:
-                batch.add(fingerprints[i], one)
+                group.add(fingerprints[i], one)
         if picture is not None:
             pictures[fingerprints[i]] = picture
-    for batch, table in zip(batches, tables[:-1], strict=True):
-        table.append(*batch.finish())
+        speed.images += 1
+        speed.seconds += perf_counter() - started
+        started = perf_counter()
+    for group in groups:
+        for at, arrays in zip(group.members, group.finish(), strict=True):
+            tables[at].append(group.ids, arrays)
     tables[-1].append(list(pictures), pack(list(pictures.values())))
+    speed.seconds += perf_counter() - started
+
+
+def _grouped(
+    extractors: Sequence[Extractor], lacking: Sequence[frozenset[str]], batch_size: int, speed: Speed
+) -> list[_Batches]:
+    """Extractors that share a forward and lack the same images, so that batches are those that each has alone."""
+    groups: dict[Hashable, list[int]] = {}
+    for at, (extractor, lack) in enumerate(zip(extractors, lacking, strict=False)):
+        if lack:
+            groups.setdefault((forward_key(extractor), lack), []).append(at)
+    return [
+        _Batches([extractors[at] for at in members], members, lacking[members[0]], batch_size, speed)
+        for members in groups.values()
+    ]
 
 
 class _Batches:
-    """Preprocessed images in, the arrays of a tile out, a batch at a time.
+    """Preprocessed images in, the arrays of a tile for each extractor of a group out, a batch at a time.
 
     The rows of an extractor with `sparse = True` (it need not have the attribute) are kept without their zeros.
     """
 
-    def __init__(self, extractor: Extractor, size: int) -> None:
-        self.extractor, self.size = extractor, size
-        self.sparse = bool(getattr(extractor, "sparse", False))
+    def __init__(
+        self, extractors: list[Extractor], members: list[int], lacking: frozenset[str], size: int, speed: Speed
+    ) -> None:
+        self.extractors, self.members, self.lacking, self.size, self.speed = extractors, members, lacking, size, speed
+        self.sparse = [bool(getattr(x, "sparse", False)) for x in extractors]
         self.ids: list[str] = []
         self.waiting: list[Any] = []
-        self.parts: list[dict[str, np.ndarray]] = []
+        self.parts: list[list[dict[str, np.ndarray]]] = [[] for _ in extractors]
 
     def add(self, fingerprint: str, pixels: Any) -> None:
         self.ids.append(fingerprint)
@@ -216,17 +290,21 @@ class _Batches:
             self._flush()
 
     def _flush(self) -> None:
-        rows = self.extractor(default_collate(self.waiting)).numpy()
-        self.parts.append(sparse(rows) if self.sparse else {"rows": rows})
+        batch = default_collate(self.waiting)
+        started = perf_counter()
+        rows = rows_together(self.extractors, batch)
+        self.speed.forward_seconds += perf_counter() - started
+        for parts, is_sparse, one in zip(self.parts, self.sparse, rows, strict=True):
+            parts.append(sparse(one.numpy()) if is_sparse else {"rows": one.numpy()})
         self.waiting = []
 
-    def finish(self) -> tuple[list[str], dict[str, np.ndarray]]:
+    def finish(self) -> Iterator[dict[str, np.ndarray]]:
+        """The arrays of each extractor; empty where no image gave a row."""
         if self.waiting:
             self._flush()
-        if not self.parts:
-            return self.ids, {}
-        arrays = {name: np.concatenate([part[name] for part in self.parts]) for name in self.parts[0]}
-        return self.ids, {**arrays, "width": np.array([self.extractor.width])} if self.sparse else arrays
+        for extractor, is_sparse, parts in zip(self.extractors, self.sparse, self.parts, strict=True):
+            arrays = {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
+            yield {**arrays, "width": np.array([extractor.width])} if is_sparse and parts else arrays
 
 
 def _ahead(pool: ThreadPoolExecutor, work: Any, items: Sequence[int], most: int) -> Iterator[tuple[int, Future[Any]]]:
@@ -243,8 +321,9 @@ _done: Future[Any] = Future()
 
 
 def _thumbnail(image: Any) -> bytes:
-    small = image.copy()
-    small.thumbnail((THUMBNAIL, THUMBNAIL), reducing_gap=2.0)
+    scale = min(1.0, THUMBNAIL / max(image.size))
+    size = [max(1, round(side * scale)) for side in image.size]
+    small = image.resize(size, reducing_gap=1.0)  # a gap of 2, as `Image.thumbnail` has it, takes three times as long
     out = io.BytesIO()
     small.save(out, "JPEG", quality=85)
     return out.getvalue()

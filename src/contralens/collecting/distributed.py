@@ -3,21 +3,24 @@
 Every worker builds the image set, the target and the encoder from the same settings and fills the tiles it is given;
 a tile appears in the store whole or not at all. So workers need not know of each other: shard i of n takes the tiles
 t with t % n == i, whatever has been done before is not done again, and a re-run may use another n. All workers must see
-the images under the same paths and share the cache folder.
+the images under the same paths and share the cache folder. The images' fingerprints, which decide what a tile is, are
+shared through the store as well (`data.known`): shards that start together hash a part each.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from contralens.checks import InputError, require
-from contralens.collecting.collect import collect_tiles, lacking_tiles, owned_images
+from contralens.collecting.collect import Speed, collect_tiles, lacking_tiles, owned_images
 from contralens.data.images import images as image_set
-from contralens.data.store import Store, default_cache
+from contralens.data.known import known_fingerprints
+from contralens.data.store import TILE, Store, default_cache
 from contralens.models.encoders import encoder as load_encoder
+from contralens.models.targets import targets
 from contralens.pipeline import load_model
 from contralens.types import Extractor, Images, Progress, silent
 
@@ -29,7 +32,9 @@ class Job:
     target: Any
     images: Any
     encoder: Any
-    layer: str | None = None
+    """One encoder or a list of them."""
+    layer: str | Sequence[str] | None = None
+    """One layer, or several: one forward of the target gives the rows of all."""
     target_options: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of `target`: pooling, checkpoint, weights, preprocess..."""
     sae: Any = None
@@ -42,43 +47,55 @@ class Job:
     workers: int | None = None
 
     def images_and_extractors(self) -> tuple[Images, list[Extractor]]:
-        """The image set, and the target and encoder, loaded here."""
+        """The image set, and the target (one for each layer) and the encoders, loaded here."""
         probe = image_set(self.images, limit=self.limit, seed=self.seed)
-        options = {"layer": self.layer, "device": self.device, **self.target_options}
-        model = load_model(self.target, options, self.sae, self.sae_pooling)
-        return probe, [model, load_encoder(self.encoder, device=self.device or "cpu")]
+        encoders = self.encoder if isinstance(self.encoder, (list, tuple)) else [self.encoder]
+        return probe, [*self._models(), *(load_encoder(e, device=self.device or "cpu") for e in encoders)]
+
+    def _models(self) -> list[Extractor]:
+        options = {"device": self.device, **self.target_options}
+        layers = self.layer
+        if layers is not None and not isinstance(layers, str) and len(layers) == 1:
+            layers = layers[0]
+        if layers is None or isinstance(layers, str):
+            return [load_model(self.target, {"layer": layers, **options}, self.sae, self.sae_pooling)]
+        if self.sae is not None:
+            raise InputError("a sparse autoencoder belongs to one layer: give that layer alone")
+        return [*targets(self.target, layers, **options)]
 
     def store(self) -> Store:
         return Store(self.cache or default_cache())
 
 
-def collect_shard(job: Job, shard: int, shards: int, progress: Progress = silent) -> tuple[int, int]:
-    """Collect the tiles t with t % shards == shard, for SLURM, torchrun or any job system.
+@dataclass(frozen=True)
+class Done:
+    """What a shard or a Ray job has done."""
 
-    Returns:
-        Tiles of this shard, and tiles of the whole set.
-    """
+    tiles: int
+    """Tiles of this shard, whether computed now or before; tiles computed, for Ray."""
+    total: int
+    """Tiles of the whole set."""
+    speed: Speed
+
+
+def collect_shard(job: Job, shard: int, shards: int, progress: Progress = silent) -> Done:
+    """Collect the tiles t with t % shards == shard, for SLURM, torchrun or any job system."""
     if not 0 <= shard < shards:
         raise InputError(f"a shard i/n needs 0 <= i < n; got {shard}/{shards}")
     probe, extractors = job.images_and_extractors()
-    total = len(owned_images(probe.fingerprints()))
+    store, speed = job.store(), Speed()
+    total = len(owned_images(known_fingerprints(probe, store, shard * TILE)))
     tiles = range(shard, total, shards)
-    collect_tiles(
-        probe, extractors, job.store(), tiles, batch_size=job.batch_size, workers=job.workers, progress=progress
-    )
-    return len(tiles), total
+    options: dict[str, Any] = {"batch_size": job.batch_size, "workers": job.workers, "progress": progress}
+    collect_tiles(probe, extractors, store, tiles, speed=speed, **options)
+    return Done(len(tiles), total, speed)
 
 
-def collect_ray(
-    job: Job, actors: int | None = None, gpus_per_actor: float = 0.0, cpus_per_actor: float = 1.0
-) -> tuple[int, int]:
+def collect_ray(job: Job, actors: int | None = None, gpus_per_actor: float = 0.0, cpus_per_actor: float = 1.0) -> Done:
     """Collect what the store lacks on a Ray cluster, one actor per copy of the networks; needs the extra `ray`.
 
-    A worker that dies is started again and does only its unfinished tile again; a driver that dies leaves the store as
-    it is, and the next run goes on from there.
-
-    Returns:
-        Tiles computed, and tiles of the whole set.
+    A worker that dies is started again (the default of Ray Data) and does only its unfinished tile again; a driver
+    that dies leaves the store as it is, and the next run goes on from there.
     """
     ray = require("ray", "ray")
     ray_data = require("ray.data", "ray")
@@ -88,7 +105,7 @@ def collect_ray(
     lacking = lacking_tiles(probe, extractors, job.store())
     total = len(owned_images(probe.fingerprints()))
     if not lacking:
-        return 0, total
+        return Done(0, total, Speed())
     if not ray.is_initialized():
         ray.init(log_to_driver=False, include_dashboard=False, configure_logging=False)
     count = min(len(lacking), actors or max(1, int(ray.cluster_resources().get("CPU", 1) / cpus_per_actor)))
@@ -101,12 +118,11 @@ def collect_ray(
             compute=ray_data.ActorPoolStrategy(size=count),
             num_cpus=cpus_per_actor,
             num_gpus=gpus_per_actor,
-            max_restarts=-1,
-            max_task_retries=-1,
         )
         .take_all()
     )
-    return len(done), total
+    seconds, forward = (sum(row[name] for row in done) for name in ("seconds", "forward_seconds"))
+    return Done(len(done), total, Speed(sum(row["images"] for row in done), seconds, forward, workers=count))
 
 
 class _Worker:
@@ -118,12 +134,8 @@ class _Worker:
         self.probe, self.extractors = job.images_and_extractors()
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        collect_tiles(
-            self.probe,
-            self.extractors,
-            self.job.store(),
-            [int(row["tile"])],
-            batch_size=self.job.batch_size,
-            workers=self.job.workers,
-        )
-        return row
+        speed, tile, job = Speed(), int(row["tile"]), self.job
+        options: dict[str, Any] = {"batch_size": job.batch_size, "workers": job.workers}
+        collect_tiles(self.probe, self.extractors, job.store(), [tile], speed=speed, **options)
+        took = {"images": speed.images, "seconds": speed.seconds, "forward_seconds": speed.forward_seconds}
+        return {**row, **took}

@@ -46,6 +46,8 @@ def images(
     ['red.png'] (8, 6) 32
     """
     found = _find(source, column, max_pixels)
+    if isinstance(found, ImageSet) and isinstance(source, (str, os.PathLike)):
+        found.source = os.fspath(source)
     if not len(found):
         raise InputError(
             f"`images`: {found.name} holds no images; give a folder, a list or a data set with at least one"

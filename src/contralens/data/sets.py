@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from PIL import Image
 
@@ -40,6 +41,8 @@ class ImageSet:
         self.labels = None if labels is None else list(labels)
         self.ignored = ignored or {}
         self.max_pixels = max_pixels
+        self.source: str | None = None
+        """The text that `images` found the set by, or that of the set that it is a part of."""
         self._keys = list(keys)
         self._fingerprints: list[str] | None = None
 
@@ -52,9 +55,35 @@ class ImageSet:
     def fingerprints(self) -> Sequence[str]:
         """32 hex digits per image: of sha256 of its content, or of its id where the content cannot be read."""
         if self._fingerprints is None:
-            hashes = zip(self.ids, self._hashes(), strict=True)
-            self._fingerprints = [found or _hex(f"unreadable {name}") for name, found in hashes]
+            self._fingerprints = self.named(range(len(self)), list(self._hashes(self._keys)))
         return self._fingerprints
+
+    # What `data.known` needs to remember fingerprints beyond one process.
+
+    stamped = False
+    """Whether `stamps` can tell a changed image without reading it."""
+
+    @property
+    def hashed(self) -> bool:
+        """Whether the fingerprints are at hand already."""
+        return self._fingerprints is not None
+
+    def stamps(self, indices: Sequence[int]) -> tuple[list[str], float]:
+        """A text per image that changes when the image does, and the newest change among them (seconds since 1970)."""
+        raise NotImplementedError
+
+    def hash_some(self, indices: Sequence[int]) -> list[str | None]:
+        """The content hashes of some images, None where one cannot be read."""
+        return list(self._hashes([self._keys[i] for i in indices]))
+
+    def named(self, indices: Sequence[int], hashes: Sequence[str | None]) -> list[str]:
+        """Hashes as fingerprints: an image that cannot be read stands for its id."""
+        return [found or _hex(f"unreadable {self.ids[i]}") for i, found in zip(indices, hashes, strict=True)]
+
+    def settle(self, fingerprints: list[str]) -> list[str]:
+        """Take these as the fingerprints of the set."""
+        self._fingerprints = fingerprints
+        return fingerprints
 
     def load(self, index: int) -> Image.Image:
         """Decode one image to RGB, upright; `checks.ImageError` "id: reason" for one that cannot be decoded."""
@@ -82,12 +111,21 @@ class ImageSet:
         except Exception:  # `load` will say what is wrong
             return None
 
-    def _hashes(self) -> Iterable[str | None]:
-        return _in_threads(lambda keys: [self._hash(key) for key in keys], self._keys)
+    def _hashes(self, keys: Sequence[Any]) -> Iterable[str | None]:
+        return _in_threads(lambda some: [self._hash(key) for key in some], keys)
 
 
 class FileImages(ImageSet):
     """Images that are files; the keys are their paths."""
+
+    stamped = True
+
+    def stamps(self, indices: Sequence[int]) -> tuple[list[str], float]:
+        def look(paths: Sequence[Any]) -> list[tuple[str, float]]:
+            return [_stamp(os.fspath(path)) for path in paths]
+
+        seen = list(_in_threads(look, [self._keys[i] for i in indices]))
+        return [stamp for stamp, _ in seen], max((changed for _, changed in seen), default=0.0)
 
     def _item(self, key: Any) -> Any:
         return Path(key)
@@ -100,9 +138,9 @@ class OtherImages(ImageSet):
         super().__init__(images.name, images.ids, range(len(images)), getattr(images, "labels", None))
         self._images = images
 
-    def _hashes(self) -> Iterable[str | None]:
+    def _hashes(self, keys: Sequence[Any]) -> Iterable[str | None]:
         all_of_them = self._images.fingerprints()
-        return [all_of_them[key] for key in self._keys]
+        return [all_of_them[key] for key in keys]
 
     def load(self, index: int) -> Image.Image:
         return self._images.load(self._keys[index])
@@ -139,8 +177,8 @@ class DatasetImages(ImageSet):
         with self._lock:
             return picture(self._dataset[key])
 
-    def _hashes(self) -> Iterable[str | None]:
-        return map(self._hash, self._keys)
+    def _hashes(self, keys: Sequence[Any]) -> Iterable[str | None]:
+        return map(self._hash, keys)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_lock"}
@@ -162,7 +200,17 @@ class HuggingFaceImages(ImageSet):
         super().__init__(title, ids, range(rows), _class_names(dataset), None, max_pixels)
         kind = type(dataset.features[column])
         self._column = column
+        self._mark = getattr(dataset, "_fingerprint", None)  # changes with whatever changes the data set
         self._rows = dataset.with_format(None).select_columns([column]).cast_column(column, kind(decode=False))
+
+    @property
+    def stamped(self) -> bool:  # type: ignore[override]
+        """Only where the rows hold the images' bytes: of files that they name, the data set knows no change."""
+        first = self._rows[self._keys[0]][self._column] if self._mark and self._keys else None
+        return first is not None and first.get("bytes") is not None
+
+    def stamps(self, indices: Sequence[int]) -> tuple[list[str], float]:
+        return [f"{self._mark} {self._column} {self._keys[i]}" for i in indices], 0.0
 
     def _item(self, key: Any) -> Any:
         stored = key if isinstance(key, dict) or key is None else self._rows[key][self._column]
@@ -170,9 +218,9 @@ class HuggingFaceImages(ImageSet):
             raise ValueError("no image in this row")
         return stored["bytes"] if stored.get("bytes") is not None else Path(stored["path"])
 
-    def _hashes(self) -> Iterable[str | None]:
+    def _hashes(self, keys: Sequence[Any]) -> Iterable[str | None]:
         """Rows are read by the piece, which is many times faster than one by one."""
-        return _in_threads(lambda keys: [self._hash(s) for s in self._rows[list(keys)][self._column]], self._keys)
+        return _in_threads(lambda some: [self._hash(s) for s in self._rows[list(some)][self._column]], keys)
 
 
 def unique(names: Iterable[str]) -> list[str]:
@@ -232,7 +280,20 @@ def _targets(dataset: Any) -> list[str] | None:
         return None
 
 
-def _in_threads(piece: Callable[[Sequence[Any]], list[str | None]], keys: Sequence[Any]) -> Iterable[str | None]:
+def _stamp(path: str) -> tuple[str, float]:
+    """What changes with a file, and when it last changed; a file that cannot be looked at is new for ever."""
+    try:
+        s = os.stat(path)
+    except OSError:
+        return f"{path} unreadable", float("inf")
+    stamp = f"{path} {s.st_size} {s.st_ino} {s.st_mtime_ns} {s.st_ctime_ns}"
+    return stamp, max(s.st_mtime, s.st_ctime)
+
+
+T = TypeVar("T")
+
+
+def _in_threads(piece: Callable[[Sequence[Any]], list[T]], keys: Sequence[Any]) -> Iterable[T]:
     pieces = [keys[i : i + _PIECE] for i in range(0, len(keys), _PIECE)]
     if len(pieces) < 2:
         return [one for part in pieces for one in piece(part)]

@@ -9,7 +9,7 @@ import json
 import socket
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +18,7 @@ from torch.nn.functional import normalize
 from torch.utils.data import default_collate
 
 from contralens.checks import InputError
+from contralens.models.hooks import moved
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -74,7 +75,7 @@ class BaseEncoder:
     @torch.no_grad()
     def __call__(self, batch: Any) -> Tensor:
         """A collated batch of preprocessed images to unit rows (B,D), float32 on the CPU."""
-        return _unit_rows(self._image_rows(_to(batch, self.device)))
+        return _unit_rows(self._image_rows(moved(batch, self.device)))
 
     def images(self, images: Sequence[Image], batch: int = 32) -> Tensor:
         """RGB images to unit rows (len(images),D), float32 on the CPU."""
@@ -99,12 +100,6 @@ class BaseEncoder:
 
 def _unit_rows(rows: Tensor) -> Tensor:
     return normalize(rows.detach().float().cpu(), dim=-1)
-
-
-def _to(batch: Any, device: torch.device) -> Any:
-    if isinstance(batch, Mapping):
-        return {k: v.to(device) for k, v in batch.items()}
-    return batch.to(device)
 
 
 # --- fingerprints, errors and the hub ---

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,33 +47,72 @@ def first_tensor(output: Any) -> Tensor | None:
     return next((t for t in map(first_tensor, inner) if t is not None), None)
 
 
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """Where an extractor listens to a network, and what it makes of what it hears."""
+
+    module: nn.Module
+    layer: str
+    autocast: torch.dtype | None
+    pick: Callable[[Tensor], Tensor]
+    """What the layer gave to what is kept of it; runs inside the forward."""
+    rows: Callable[[Tensor], Tensor]
+    """What was kept to rows (B,N) float32 on the CPU; runs after it."""
+
+
+def run_taps(taps: Sequence[Tap], batch: Any) -> list[Tensor]:
+    """The rows of several taps on one network from one forward, which ends as soon as all their layers have run.
+
+    Raises:
+        InputError: a layer did not run, or gave no tensor.
+    """
+    first = taps[0]
+    picked = run_layers(first.module, [(tap.layer, tap.pick) for tap in taps], batch, first.autocast)
+    return [tap.rows(one) for tap, one in zip(taps, picked, strict=True)]
+
+
+def run_layers(
+    network: nn.Module,
+    wanted: Sequence[tuple[str, Callable[[Tensor], Tensor]]],
+    batch: Any,
+    autocast: torch.dtype | None = None,
+) -> list[Tensor]:
+    """For each (layer, use), `use` of what the layer gives for a batch; the forward ends when all have run.
+
+    Raises:
+        InputError: a layer did not run, or gave no tensor.
+    """
+    found: dict[int, Tensor] = {}
+    left = set(range(len(wanted)))
+
+    def hook_of(at: int, use: Callable[[Tensor], Tensor]) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            tensor = first_tensor(output)
+            if at in left and tensor is not None:
+                found[at] = use(tensor.detach())
+            left.discard(at)
+            if not left:
+                raise _Enough
+
+        return hook
+
+    modules = named(network)
+    with _still(network, autocast), ExitStack() as stack:
+        for at, (layer, use) in enumerate(wanted):
+            stack.callback(modules[layer].register_forward_hook(hook_of(at, use)).remove)
+        with suppress(_Enough):
+            _forward(network, batch)
+    for at, (layer, _) in enumerate(wanted):
+        if at not in found:
+            raise InputError(f"the network did not run its layer {layer}, or it gave no floating-point tensor")
+    return [found[at] for at in range(len(wanted))]
+
+
 def run_layer(
     network: nn.Module, layer: str, batch: Any, use: Callable[[Tensor], Tensor], autocast: torch.dtype | None = None
 ) -> Tensor:
-    """`use` of what the layer gives for a batch; the forward ends right there.
-
-    Raises:
-        InputError: the layer did not run, or gave no tensor.
-    """
-    result: list[Tensor] = []
-
-    def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-        tensor = first_tensor(output)
-        if tensor is not None:
-            result.append(use(tensor.detach()))
-        raise _Enough
-
-    with _still(network, autocast):
-        handle = named(network)[layer].register_forward_hook(hook)
-        try:
-            _forward(network, batch)
-        except _Enough:
-            pass
-        finally:
-            handle.remove()
-    if not result:
-        raise InputError(f"the network did not run its layer {layer}, or it gave no floating-point tensor")
-    return result[0]
+    """`use` of what one layer gives for a batch; see `run_layers`."""
+    return run_layers(network, [(layer, use)], batch, autocast)[0]
 
 
 @dataclass(slots=True)
@@ -186,7 +225,15 @@ def _still(network: nn.Module, autocast: torch.dtype | None) -> Iterator[None]:
 
 
 def _forward(network: nn.Module, batch: Any) -> Any:
-    device = device_of(network)
+    batch = moved(batch, device_of(network))
+    return network(**batch) if isinstance(batch, Mapping) else network(batch)
+
+
+def moved(batch: Any, device: torch.device) -> Any:
+    """A batch, a tensor or a dict of tensors, on a device; through pinned memory to CUDA, so that the copy waits for
+    nothing."""
     if isinstance(batch, Mapping):
-        return network(**{name: value.to(device, non_blocking=True) for name, value in batch.items()})
-    return network(batch.to(device, non_blocking=True))
+        return {name: moved(value, device) for name, value in batch.items()}
+    if device.type == "cuda" and batch.device.type == "cpu":
+        batch = batch.pin_memory()
+    return batch.to(device, non_blocking=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from contralens.checks import InputError, nearest
 from contralens.models import hooks, identity
 from contralens.models import pooling as layer_pooling
 from contralens.models.sae_files import read_sae
-from contralens.models.targets import DTYPES, HookedTarget
+from contralens.models.targets import HookedTarget
 from contralens.types import Target
 
 POOLINGS = {
@@ -65,14 +65,29 @@ class SparseTarget:
 
         Tokens are encoded in blocks, so that memory does not grow with tokens times latents.
         """
-        with torch.no_grad():
-            tokens = self._tokens(batch)
-            rows = torch.empty(len(tokens), self.width)
-            at_once = max(1, BLOCK_BYTES // (4 * self.width))
-            images, length = max(1, at_once // tokens.shape[1]), min(at_once, tokens.shape[1])
-            for start in range(0, len(tokens), images):
-                some = tokens[start : start + images]
-                rows[start : start + images] = self._pooled(some, length).cpu()
+        tap = self.tap
+        return self._latents(self.base(batch)[:, None]) if tap is None else hooks.run_taps([tap], batch)[0]
+
+    @property
+    def tap(self) -> hooks.Tap | None:
+        """Where it listens to the network below; None where that is no `HookedTarget`."""
+        base = self.base
+        if not isinstance(base, HookedTarget):
+            return None
+        below = base.tap
+        if self.pooling == "pooled":
+            return replace(below, rows=lambda pooled: self._latents(below.rows(pooled)[:, None]))
+        return replace(below, pick=lambda output: _tokens_of(output, base, self.pooling).clone(), rows=self._latents)
+
+    @torch.no_grad()
+    def _latents(self, tokens: Tensor) -> Tensor:
+        """What is encoded of each image, (B,L,D), to rows (B,N)."""
+        rows = torch.empty(len(tokens), self.width)
+        at_once = max(1, BLOCK_BYTES // (4 * self.width))
+        images, length = max(1, at_once // tokens.shape[1]), min(at_once, tokens.shape[1])
+        for start in range(0, len(tokens), images):
+            some = tokens[start : start + images]
+            rows[start : start + images] = self._pooled(some, length).cpu()
         return rows
 
     def _pooled(self, tokens: Tensor, length: int) -> Tensor:
@@ -88,17 +103,6 @@ class SparseTarget:
                 out = latents if out is None else torch.maximum(out, latents)
         assert out is not None
         return out / tokens.shape[1] if self.pooling == "mean" else out
-
-    def _tokens(self, batch: Any) -> Tensor:
-        """What is encoded of each image, (B,L,D)."""
-        if self.pooling == "pooled" or not isinstance(self.base, HookedTarget):
-            return self.base(batch)[:, None]
-        base = self.base
-
-        def pick(output: Tensor) -> Tensor:
-            return _tokens_of(output, base, self.pooling).clone()
-
-        return hooks.run_layer(base.module, base.layer, batch, pick, DTYPES[base.dtype])
 
 
 def sae(

@@ -22,7 +22,18 @@ from contralens.models.loaders import TARGETS, load, preprocess_of
 from contralens.models.pooling import POOLINGS, Choice, choose, pool
 from contralens.models.preprocessing import Preprocessing
 
-__all__ = ["POOLINGS", "TARGETS", "HookedTarget", "LayerInfo", "Loaded", "Loader", "Preprocessing", "layers", "target"]
+__all__ = [
+    "POOLINGS",
+    "TARGETS",
+    "HookedTarget",
+    "LayerInfo",
+    "Loaded",
+    "Loader",
+    "Preprocessing",
+    "layers",
+    "target",
+    "targets",
+]
 
 DTYPES = {"float32": None, "bf16": torch.bfloat16}
 
@@ -48,6 +59,8 @@ class HookedTarget:
     dtype: str
     notes: list[str] = field(default_factory=list)
     """What a reader of the run should know, e.g. where preprocessing was taken from."""
+    origin: dict[str, Any] = field(default_factory=dict)
+    """"spec" and "options" that `target` makes the same one from; "spec" is None where no text names the network."""
 
     @property
     def device(self) -> torch.device:
@@ -63,15 +76,23 @@ class HookedTarget:
             InputError: the network did not run the layer, or gave another number of neurons than at the start.
         """
 
-        def pooled(output: Tensor) -> Tensor:
-            return pool(self.pooling, output, self.prefix_tokens).clone()  # a view would keep the whole output alive
+        return hooks.run_taps([self.tap], batch)[0]
 
-        rows = hooks.run_layer(self.module, self.layer, batch, pooled, DTYPES[self.dtype])
-        if rows.dim() != 2 or rows.shape[1] != self.width:
+    @property
+    def tap(self) -> hooks.Tap:
+        """Where it listens; targets on one network run in one forward by theirs (`models.together`)."""
+        return hooks.Tap(self.module, self.layer, DTYPES[self.dtype], self._pooled, self._rows)
+
+    def _pooled(self, output: Tensor) -> Tensor:
+        return pool(self.pooling, output, self.prefix_tokens).clone()  # a view would keep the whole output alive
+
+    def _rows(self, pooled: Tensor) -> Tensor:
+        if pooled.dim() != 2 or pooled.shape[1] != self.width:
             raise InputError(
-                f"{self.name}: {self.layer} gave rows of shape {tuple(rows.shape)}, but had {self.width} neurons before"
+                f"{self.name}: {self.layer} gave rows of shape {tuple(pooled.shape)}, but had {self.width} neurons "
+                "before"
             )
-        return rows.cpu()
+        return pooled.cpu()
 
 
 def target(
@@ -113,14 +134,108 @@ def target(
     """
     if isinstance(spec, HookedTarget):
         return spec
+    return _made(
+        spec,
+        [layer],
+        pooling=pooling,
+        preprocess=preprocess,
+        weights=weights,
+        checkpoint=checkpoint,
+        device=device,
+        neurons=neurons,
+        prefix_tokens=prefix_tokens,
+        dtype=dtype,
+    )[0]
+
+
+def targets(spec: str | nn.Module, layers: Sequence[str], **options: Any) -> list[HookedTarget]:
+    """Several layers of one network, which is loaded once; `collect` gets the rows of all from one forward.
+
+    `options` are those of `target`. Each target is the same as the one that `target` makes of its layer.
+
+    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
+    >>> [t.neurons[0] for t in targets(net, ["0", "1"], preprocess="resize=16x16,mean=half")]
+    ['0/0', '1/0']
+    """
+    if isinstance(layers, str) or not layers:
+        raise InputError(f"`layers` must be a list of names; got {layers!r}")
+    if twice := [name for at, name in enumerate(layers) if name in layers[:at]]:
+        raise InputError(f"`layers` names {twice[0]} twice")
+    if options.get("neurons") is not None:
+        raise InputError("`neurons` names the neurons of one layer: leave it out with several")
+    return _made(spec, list(layers), **options)
+
+
+def _made(
+    spec: str | nn.Module,
+    wanted: Sequence[str | None],
+    *,
+    pooling: str | None = None,
+    preprocess: Any = None,
+    weights: str | None = None,
+    checkpoint: str | Path | None = None,
+    device: str | torch.device | None = None,
+    neurons: Sequence[str] | None = None,
+    prefix_tokens: int | None = None,
+    dtype: str = "float32",
+) -> list[HookedTarget]:
+    """The network loaded, placed, hashed and probed once, and one target per layer of it."""
     if dtype not in DTYPES:
         raise InputError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
     loaded, name = load(spec, weights, checkpoint)
     function = preprocess_of(preprocess, loaded, name)
     network = _placed(loaded.network, device, own=not isinstance(spec, nn.Module))
     modules = hooks.named(network)
-    if layer is None:
-        layer = loaded.default_layer
+    names = [_known(layer if layer is not None else loaded.default_layer, modules, network, loaded, name)
+             for layer in wanted]  # fmt: skip
+    batch = hooks.probe_batch(function, name)
+    probe = hooks.probe(network, [*names, "."], batch, name, DTYPES[dtype], keep=True)
+    described = identity.network_digest(network)
+    given = {"pooling": pooling, "preprocess": preprocess, "weights": weights, "checkpoint": checkpoint,
+             "prefix_tokens": prefix_tokens, "dtype": None if dtype == "float32" else dtype}  # fmt: skip
+    origin = {
+        "spec": spec if isinstance(spec, str) else None,
+        "options": {key: value for key, value in given.items() if value is not None},
+    }
+    made = []
+    for layer in names:
+        seen = probe[layer]
+        if seen.calls != 1 or seen.output is None:
+            raise InputError(f"{name}: {_calls_problem(layer, seen.calls, modules)}")
+        hooks.check_batch(seen.output, f"{name}: {layer}")
+        choice = choose(
+            seen.output.shape,
+            modules[layer],
+            network,
+            pooling=pooling,
+            prefix_tokens=prefix_tokens,
+            square=hooks.is_square(batch),
+            layer=f"{name}: {layer}",
+        )
+        notes = [*loaded.notes, *choice.notes]
+        rows = pool(choice.name, seen.output, choice.prefix)
+        neuron_names = _names(neurons, layer, rows, probe["."].output, loaded, notes)
+        made.append(
+            HookedTarget(
+                name=name,
+                fingerprint=_fingerprint(described, layer, choice, dtype, function, notes),
+                width=choice.width,
+                layer=layer,
+                pooling=choice.name,
+                neurons=neuron_names,
+                preprocess=function,
+                module=network,
+                prefix_tokens=choice.prefix,
+                dtype=dtype,
+                notes=notes,
+                origin=origin,
+            )
+        )
+    return made
+
+
+def _known(layer: str | None, modules: Mapping[str, nn.Module], network: nn.Module, loaded: Loaded, name: str) -> str:
+    """The layer's name, once it is sure that it can be asked for."""
     if layer is None:
         raise InputError(
             f"{name} needs a layer, such as {', '.join(_suggested(network))}; all: contralens layers MODEL"
@@ -132,38 +247,7 @@ def target(
         raise InputError(
             f"{name}: the weights of {layer} were not in the source ({untrained[0]}, ...): pick another layer"
         )
-
-    batch = hooks.probe_batch(function, name)
-    probe = hooks.probe(network, [layer, "."], batch, name, DTYPES[dtype], keep=True)
-    seen = probe[layer]
-    if seen.calls != 1 or seen.output is None:
-        raise InputError(f"{name}: {_calls_problem(layer, seen.calls, modules)}")
-    hooks.check_batch(seen.output, f"{name}: {layer}")
-    choice = choose(
-        seen.output.shape,
-        modules[layer],
-        network,
-        pooling=pooling,
-        prefix_tokens=prefix_tokens,
-        square=hooks.is_square(batch),
-        layer=f"{name}: {layer}",
-    )
-    notes = [*loaded.notes, *choice.notes]
-    whole = probe["."].output
-    names = _names(neurons, layer, pool(choice.name, seen.output, choice.prefix), whole, loaded, notes)
-    return HookedTarget(
-        name=name,
-        fingerprint=_fingerprint(network, layer, choice, dtype, function, notes),
-        width=choice.width,
-        layer=layer,
-        pooling=choice.name,
-        neurons=names,
-        preprocess=function,
-        module=network,
-        prefix_tokens=choice.prefix,
-        dtype=dtype,
-        notes=notes,
-    )
+    return layer
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,11 +384,12 @@ def _names(
 
 
 def _fingerprint(
-    network: nn.Module, layer: str, choice: Choice, dtype: str, function: Callable[[Any], Any], notes: list[str]
+    network: str, layer: str, choice: Choice, dtype: str, function: Callable[[Any], Any], notes: list[str]
 ) -> str:
+    """Of a target; `network` is the network's own digest."""
     parts = [
         identity.CODE,
-        identity.network_digest(network),
+        network,
         repr(layer),
         choice.name,
         str(choice.prefix),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 from contralens.types import Progress, silent
 
@@ -27,15 +28,24 @@ def bar(quiet: bool = False) -> Iterator[Progress]:
             from rich.text import Text
 
             speed = task.finished_speed or task.speed
-            return Text(f"{speed:,.1f}/s" if speed else "")
+            parts = [f"{speed:,.1f}/s" if speed else "", task.fields.get("note", "")]
+            return Text(", ".join(part for part in parts if part))
+
+    class Bars:
+        def __init__(self, drawn: RichProgress) -> None:
+            self.drawn = drawn
+            self.tasks: dict[str, Any] = {}
+
+        def __call__(self, stage: str, done: int, total: int) -> None:
+            if stage not in self.tasks:
+                self.tasks[stage] = self.drawn.add_task(stage, total=total)
+            self.drawn.update(self.tasks[stage], completed=done, total=total)
+
+        def note(self, stage: str, text: str) -> None:
+            """A few words beside the rate of a stage that is under way."""
+            if stage in self.tasks:
+                self.drawn.update(self.tasks[stage], note=text)
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
     with RichProgress(*columns, console=Console(stderr=True)) as drawn:
-        tasks = {}
-
-        def report(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = drawn.add_task(stage, total=total)
-            drawn.update(tasks[stage], completed=done, total=total)
-
-        yield report
+        yield Bars(drawn)

@@ -1,0 +1,84 @@
+"""Several layers of a network labeled from one pass over the images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from contralens.checks import InputError
+from contralens.collecting.collect import collect
+from contralens.data.images import images as image_set
+from contralens.data.runs import Run, check_free
+from contralens.data.store import Store
+from contralens.data.vocabulary import read_vocabulary
+from contralens.models.encoders import encoder as load_encoder
+from contralens.models.targets import targets
+from contralens.pipeline import label
+from contralens.types import Progress, silent
+
+OF_LABEL = ("scorers", "k", "reuse", "exclude", "neurons", "templates", "normalise_texts", "proposer", "candidates",
+            "own_only", "holdout", "top")  # fmt: skip
+"""Settings of `label` that each layer is labeled with; further ones go to `contralens.targets`."""
+
+
+def label_layers(
+    target: Any,
+    images: Any,
+    encoder: Any,
+    vocabulary: Any,
+    *,
+    layers: Sequence[str],
+    limit: int | None = None,
+    out: str | Path | None = None,
+    cache: str | Path | None = None,
+    device: str | None = None,
+    batch_size: int = 32,
+    workers: int | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+    **options: Any,
+) -> dict[str, Run]:
+    """Label the neurons of several layers, reading, decoding and forwarding each image once.
+
+    Each run is to the last bit the one that `contralens.label` gives of its layer alone.
+
+    Args:
+        target: the network, a spec or an `nn.Module`; loaded once.
+        layers: their names.
+        out: a folder; the run of a layer goes to OUT/LAYER ("output" for the layer ".").
+        options: of `contralens.label` (scorers, k, neurons, ...) and of `contralens.target` (pooling, checkpoint, ...).
+
+    Returns:
+        The runs by layer, in the order given.
+
+    Raises:
+        InputError: as `contralens.label`.
+    """
+    if options.get("sae") is not None or options.get("sae_pooling") is not None:
+        raise InputError("a sparse autoencoder belongs to one layer: give that layer alone")
+    for layer in layers if out is not None else ():
+        check_free(Path(out or ".") / folder_of_layer(layer))
+    read_vocabulary(vocabulary)  # what is wrong with it is told before the work
+    of_label = {key: options.pop(key) for key in OF_LABEL if key in options}
+    options.pop("sae", None), options.pop("sae_pooling", None)
+    probe = image_set(images, limit=limit, seed=seed)
+    models = targets(target, layers, device=device, **options)
+    eyes = load_encoder(encoder, device=device or "cpu")
+    collect(probe, [*models, eyes], Store(cache), batch_size=batch_size, workers=workers, progress=progress)
+    return {
+        model.layer: label(
+            model, probe, eyes, vocabulary, limit=limit, seed=seed, cache=cache, batch_size=batch_size, workers=workers,
+            out=None if out is None else Path(out) / folder_of_layer(model.layer), progress=progress, **of_label,
+        )
+        for model in models
+    }  # fmt: skip
+
+
+def folder_of_layer(layer: str) -> str:
+    """The folder's name for a layer.
+
+    >>> folder_of_layer("layer4"), folder_of_layer(".")
+    ('layer4', 'output')
+    """
+    return "output" if layer == "." else layer.replace("/", "_")

@@ -1,0 +1,32 @@
+"""Extractors that can share one forward: several layers of a network, or sparse autoencoders over them."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from contralens.models.hooks import Tap, run_taps
+from contralens.types import Extractor
+
+
+def tap_of(extractor: Extractor) -> Tap | None:
+    """Where an extractor listens to its network, None for one that can only be called as it is."""
+    found = getattr(extractor, "tap", None)
+    return found if isinstance(found, Tap) else None
+
+
+def forward_key(extractor: Extractor) -> Hashable:
+    """Equal for extractors of one network, one preprocessing and one precision: one forward serves them all."""
+    tap = tap_of(extractor)
+    return id(extractor) if tap is None else (id(tap.module), tap.autocast, id(extractor.preprocess))
+
+
+def rows_together(extractors: Sequence[Extractor], batch: Any) -> list[Tensor]:
+    """Rows (B,width) of each of some extractors with the same `forward_key`, from one forward.
+
+    They are to the last bit those that each extractor gives alone: the forward up to a layer is the same.
+    """
+    taps = [tap for tap in map(tap_of, extractors) if tap is not None]
+    return [extractors[0](batch)] if len(taps) < 2 else run_taps(taps, batch)
