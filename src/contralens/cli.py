@@ -12,6 +12,7 @@ import typer
 
 from contralens import __version__
 from contralens.checks import InputError
+from contralens.commands.bench import app as bench_app
 from contralens.commands.evaluate import compare_command, evaluate_command, recipe_command
 from contralens.commands.explore import explore_command, export_command
 from contralens.commands.propose import propose_command
@@ -404,6 +405,7 @@ app.command("propose")(propose_command)
 app.command("evaluate")(evaluate_command)
 app.command("compare")(compare_command)
 app.command("recipe")(recipe_command)
+app.add_typer(bench_app, name="bench")
 app.command("explore")(explore_command)
 app.command("export")(export_command)
 

@@ -121,17 +121,28 @@ def chance(
             at the whole set (CLIP-Dissect's prior) may say otherwise beside the fakes than it did alone.
         method: how rates follow from p: "storey" or "bh".
     """
-    if len(fakes) < 20:
-        raise InputError(f"{len(fakes)} fake neurons are too few to tell chance; use at least 20, better 1,000")
-    scores = score(together(real, fakes), embeddings, texts).double()
-    n, calibration = len(real), max(10, round(CALIBRATION * len(fakes)))
-    under_chance = scores[n : n + calibration]
+    scores = score(together(real, fakes), embeddings, texts)
+    return chance_of(scores, len(real), labels=labels, method=method)
+
+
+def chance_of(
+    scores: Any, real: int, *, labels: Any = None, method: Literal["storey", "bh"] = "storey"
+) -> Chance:  # fmt: skip
+    """False-discovery rates from scores (N+M,C) whose first `real` = N rows are the neurons and whose rest are fakes.
+
+    The other arguments are those of `chance`.
+    """
+    s, n = matrix(scores, "scores").double(), real
+    if len(s) - n < 20:
+        raise InputError(f"{len(s) - n} fake neurons are too few to tell chance; use at least 20, better 1,000")
+    calibration = max(10, round(CALIBRATION * (len(s) - n)))
+    under_chance = s[n : n + calibration]
     mean = under_chance.nanmean(0)
     deviation = (under_chance - mean).square().nanmean(0).sqrt().clamp_min(1e-12)
-    best = scores.nan_to_num(-torch.inf).argmax(1)
+    best = s.nan_to_num(-torch.inf).argmax(1)
     if labels is not None:
         best[:n] = torch.as_tensor(labels, dtype=torch.int64).clamp_min(0)
-    z = (scores.gather(1, best[:, None])[:, 0] - mean[best]) / deviation[best]
+    z = (s.gather(1, best[:, None])[:, 0] - mean[best]) / deviation[best]
     if labels is not None:
         z[:n] = z[:n].masked_fill(torch.as_tensor(labels) < 0, torch.nan)
     null = z[n + calibration :]

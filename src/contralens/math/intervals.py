@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +48,49 @@ def difference_interval(one: ArrayLike, other: ArrayLike, level: float = 0.95, s
     means = _resampled(a, seed) - _resampled(b, seed + 1)
     low, high = _percentiles(means, level) if count > 1 else (np.nan, np.nan)
     return Interval(float(a.mean() - b.mean()), low, high, count)
+
+
+def clustered_interval(values: ArrayLike, clusters: ArrayLike, level: float = 0.95, seed: int = 0) -> Interval:
+    """Mean of the values (0 or 1, or differences of such) that are not NaN, with the bootstrap over clusters of them.
+
+    Neurons that stand for one concept are right or wrong together: drawing whole clusters (all values of one name in
+    `clusters`) with replacement counts them once. Where the values are all equal the bootstrap has no width; the mean
+    plus and minus Wilson's bound for "never" in as many trials as there are clusters then stands for it.
+
+    >>> found = clustered_interval([1, 1, 0, 1], ["a", "a", "b", "b"])
+    >>> found.mean, found.low, found.high, found.count
+    (0.75, 0.5, 1.0, 4)
+    """
+    array, names = np.asarray(values, np.float64), np.asarray(clusters)
+    there = np.isfinite(array)
+    array, names = array[there], names[there]
+    if not len(array):
+        return Interval(np.nan, np.nan, np.nan, 0)
+    _, place = np.unique(names, return_inverse=True)
+    sums, counts = np.bincount(place, array), np.bincount(place)
+    mean = float(sums.sum() / counts.sum())
+    if len(counts) == 1:
+        return Interval(mean, np.nan, np.nan, len(array))
+    if array.min() == array.max():
+        unseen = wilson(0, len(counts))[1]
+        return Interval(mean, max(-1.0, mean - unseen), min(1.0, mean + unseen), len(array))
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=DRAWS)
+    low, high = _percentiles((drawn @ sums) / (drawn @ counts), level)
+    return Interval(mean, low, high, len(array))
+
+
+def wilson(right: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's interval for a share of `right` in `n`; (0, 1) for nothing.
+
+    >>> [round(x, 3) for x in wilson(8, 10)]
+    [0.49, 0.943]
+    """
+    if n == 0:
+        return 0.0, 1.0
+    p, zz = right / n, z * z / n
+    middle, half = p + zz / 2, z * math.sqrt(p * (1 - p) / n + zz / (4 * n))
+    return max(0.0, (middle - half) / (1 + zz)), min(1.0, (middle + half) / (1 + zz))
 
 
 def _told(values: ArrayLike) -> NDArray[np.float64]:

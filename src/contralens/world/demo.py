@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,10 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from contralens.checks import InputError
+from contralens.math.intervals import wilson as wilson
 from contralens.world.captions import concepts, names
 from contralens.world.render import SIZE, render
 from contralens.world.scenes import FACTORS, NUISANCES, Scenes
-from contralens.world.targets import STRENGTH, world
+from contralens.world.targets import STRENGTH, World, world
 from contralens.world.truth import Truth
 
 IMAGES = 2000
@@ -27,7 +27,7 @@ SEED = 5
 """Seed of the probe scenes; the targets were trained on others."""
 
 
-def probe_scenes(index: int | str, n: int = IMAGES, seed: int = SEED, strength: float = STRENGTH) -> Scenes:
+def probe_scenes(index: int | str | World, n: int = IMAGES, seed: int = SEED, strength: float = STRENGTH) -> Scenes:
     """The scenes on which a world's neurons are labeled: drawn from the tied world."""
     return world(index).scenes(n, 10_000 + seed, strength)
 
@@ -104,16 +104,3 @@ def dominated(positives: NDArray[np.int64], scenes: Scenes, truth: Sequence[Trut
             share = (shown[positives] == i).mean(1)
             out |= other & (share >= 0.6) & (share >= 2 * (shown == i).mean())
     return out
-
-
-def wilson(right: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's interval for a share of `right` in `n`; (0, 1) for nothing.
-
-    >>> [round(x, 3) for x in wilson(8, 10)]
-    [0.49, 0.943]
-    """
-    if n == 0:
-        return 0.0, 1.0
-    p, zz = right / n, z * z / n
-    middle, half = p + zz / 2, z * math.sqrt(p * (1 - p) / n + zz / (4 * n))
-    return max(0.0, (middle - half) / (1 + zz)), min(1.0, (middle + half) / (1 + zz))

@@ -45,19 +45,14 @@ class Rule:
 
 def rules(of: World) -> list[Rule]:
     """The planted neurons of a world: every level of the true factor and every partner level of the tied ones."""
-    partners: dict[tuple[str, int], list[tuple[str, int]]] = {(of.true, t): [] for t in range(len(FACTORS[of.true]))}
-    for tie in of.ties():
-        for t, partner in enumerate(tie.partners):
-            partners[(tie.true, t)].append((tie.incidental, partner))
-            partners.setdefault((tie.incidental, partner), []).append((tie.true, t))
     return [
         Rule(level, tuple(tied), leak, copy)
-        for leak in LEAKS for copy in range(COPIES) for level, tied in partners.items()
+        for leak in LEAKS for copy in range(COPIES) for level, tied in of.partner_levels.items()
     ]  # fmt: skip
 
 
 def planted_activations(
-    scenes: Scenes, index: int | str, seed: int = 0
+    scenes: Scenes, index: int | str | World, seed: int = 0
 ) -> tuple[NDArray[np.float32], list[str], list[Truth]]:
     """Activations (I,N) of a world's planted neurons on scenes, with their names and their truth, by rule.
 

@@ -36,6 +36,18 @@ class World:
             for incidental, pairs in self.partners.items()
         ]
 
+    @property
+    def partner_levels(self) -> dict[tuple[str, int], list[tuple[str, int]]]:
+        """(factor, level) -> the levels tied to it, for every level of the true factor and every partner level."""
+        found: dict[tuple[str, int], list[tuple[str, int]]] = {
+            (self.true, t): [] for t in range(len(FACTORS[self.true]))
+        }
+        for tie in self.ties():
+            for t, partner in enumerate(tie.partners):
+                found[(tie.true, t)].append((tie.incidental, partner))
+                found.setdefault((tie.incidental, partner), []).append((tie.true, t))
+        return found
+
     def scenes(self, n: int, seed: int, strength: float = STRENGTH) -> Scenes:
         """`n` scenes of this world; each world has its own stream for the same seed."""
         return sample_scenes(n, seed * 101 + self.index, self.ties(strength))
@@ -59,12 +71,14 @@ WORLDS: dict[int, World] = {
 }  # fmt: skip
 
 
-def world(index: int | str) -> World:
-    """A world by number; raises `InputError` for an unknown one.
+def world(index: int | str | World) -> World:
+    """A world by number, or a world itself; raises `InputError` for an unknown number.
 
     >>> world("2").true
     'shape'
     """
+    if isinstance(index, World):
+        return index
     if str(index) not in map(str, WORLDS):
         known = [str(i) for i in WORLDS]
         raise InputError(f"unknown world {index!r}: one of {', '.join(known)}{nearest(str(index), known)}")

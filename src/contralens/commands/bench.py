@@ -1,0 +1,115 @@
+"""The command `contralens bench world`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from contralens.commands.evaluate import Json, _print_json
+
+app = typer.Typer(help="Benchmarks with known truth.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@app.callback()
+def _group() -> None: ...
+
+
+@app.command("world")
+def world_command(
+    dial: Annotated[
+        list[float] | None,
+        typer.Option(help="How often the incidental comes with the true, 0 to 1, repeatable (default: seven of them)."),
+    ] = None,
+    world: Annotated[list[int] | None, typer.Option(help="World 1 to 6, repeatable (default: all).")] = None,
+    scorer: Annotated[
+        list[str] | None, typer.Option(help="Scorer, repeatable (default: all); csp is the reference of differences.")
+    ] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Seed of a probe set, repeatable (default: 5 and 6).")] = None,
+    images: Annotated[int, typer.Option(help="Pictures per probe set.")] = 2000,
+    k: Annotated[int, typer.Option("--k", "-k", help="Exemplars per neuron.")] = 30,
+    fakes: Annotated[int, typer.Option(help="Fake neurons that chance is told by.")] = 1000,
+    fdr: Annotated[float, typer.Option(help="False-discovery rate above which a label counts as no answer.")] = 0.05,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for world.json, world.parquet (a row per neuron) and world.png.")
+    ] = None,
+    docs: Annotated[Path | None, typer.Option(help="Markdown file to write the tables into, between markers.")] = None,
+    check: Annotated[
+        Path | None, typer.Option(help="Markdown file whose tables must hold: exit code 1 if a mean is outside.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Judge every scorer against known truth in rendered worlds, while an incidental concept is tied to the true one.
+
+    About three minutes on two cores.
+    """
+    from contralens.report import world_bench as paper
+    from contralens.report.progress import bar
+    from contralens.world.bench import BENCHED, world_bench
+    from contralens.world.cases import BENCH_WORLDS, DIALS, SEEDS
+
+    with bar(quiet=as_json) as progress:
+        bench = world_bench(
+            scorer or BENCHED, worlds=world or tuple(BENCH_WORLDS), dials=dial or DIALS, seeds=seed or SEEDS,
+            images=images, k=k, fakes=fakes, fdr=fdr, progress=progress,
+        )  # fmt: skip
+    found = bench.to_dict()
+    written = _save(bench, found, out) if out is not None else []
+    if docs is not None:
+        paper.write_into(docs, paper.markdown(found))
+        written.append(docs)
+    verdict: dict[str, Any] = {}
+    if check is not None:
+        shared, wrong = paper.outside(found, check.read_text(encoding="utf-8"))
+        verdict = {"check": {"document": str(check), "cells": shared, "outside": wrong}}
+    if as_json:
+        _print_json({**found, **verdict, "written": [str(p) for p in written]})
+    else:
+        _print_bench(found)
+        for path in written:
+            typer.echo(f"wrote {path}")
+        if verdict:
+            typer.echo("\n".join([*wrong, f"{shared - len(wrong)} of {shared} means lie in the intervals of {check}"]))
+    if verdict and (wrong or not shared):
+        raise typer.Exit(1)
+
+
+def _save(bench: Any, found: dict[str, Any], out: Path) -> list[Path]:
+    import json
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from contralens.data.files import write_whole
+    from contralens.report.world_bench import plot
+
+    out.mkdir(parents=True, exist_ok=True)
+    write_whole(out / "world.json", (json.dumps(found, indent=1) + "\n").encode())
+    buffer = pa.BufferOutputStream()
+    pq.write_table(bench.table(), buffer)
+    write_whole(out / "world.parquet", buffer.getvalue().to_pybytes())
+    drawn = plot(found, out / "world.png")
+    return [out / "world.json", out / "world.parquet", *([drawn] if drawn else [])]
+
+
+def _print_bench(found: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from contralens.report.world_bench import NOTHING, TITLES, cell, numbers
+
+    console, cells, s = Console(), numbers(found), found["settings"]
+    for kind in s["kinds"]:
+        for name, title in TITLES.items():
+            own = {key[2:]: value for key, value in cells.items() if key[:2] == (kind, name)}
+            if not own:
+                continue
+            console.print(f"[bold]{kind} neurons, {title}[/bold]")
+            table = Table("dial", *(f"{d:g}" for d in s["dials"]), box=None, pad_edge=False)
+            for scorer in dict.fromkeys(key[0] for key in own):
+                three = (own.get((scorer, d), NOTHING) for d in s["dials"])
+                table.add_row(escape(scorer), *(cell(v, name == "difference").replace(" (", "\n(") for v in three))
+            console.print(table)
+            console.print()
