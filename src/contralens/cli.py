@@ -15,7 +15,9 @@ from contralens.checks import InputError
 from contralens.commands.bench import app as bench_app
 from contralens.commands.evaluate import compare_command, evaluate_command, recipe_command
 from contralens.commands.explore import explore_command, export_command
-from contralens.commands.propose import propose_command
+from contralens.commands.granularity import granularity_command
+from contralens.commands.options import indices
+from contralens.commands.propose import arguments, print_plan, propose_command, read_settings
 
 app = typer.Typer(
     name="contralens",
@@ -113,6 +115,10 @@ def label(
         typer.Option(help="Ask for concepts beyond the vocabulary: hf:MODEL, openai:MODEL@URL, captions:FILE."),
     ] = None,
     candidates: Annotated[Path | None, typer.Option(help="What `contralens propose` wrote: RUN.candidates.")] = None,
+    propose: Annotated[
+        list[str] | None,
+        typer.Option(help="A setting of `contralens propose` for --proposer, repeatable, e.g. focus=crop."),
+    ] = None,
     own_only: Annotated[
         bool | None, typer.Option("--own-only/--for-all", help="Score proposed concepts for their own neurons only.")
     ] = None,
@@ -153,6 +159,7 @@ def label(
         "templates": template,
         "proposer": proposer,
         "candidates": candidates,
+        "propose": propose,
         "own_only": own_only,
         "holdout": holdout,
         "limit": limit,
@@ -172,7 +179,13 @@ def label(
     if isinstance(templates := settings.get("templates"), (list, tuple)) and len(templates) == 1:
         settings["templates"] = templates[0]
     if isinstance(chosen := settings.get("neurons"), str) and chosen not in ("all", "paper"):
-        settings["neurons"] = _indices(chosen)
+        settings["neurons"] = indices(chosen, '"all", "paper" or ')
+    if (asked := settings.pop("propose", None)) is not None:
+        if "proposer" not in settings:
+            raise InputError("--propose sets how --proposer asks, and --proposer is missing")
+        settings["proposing"] = arguments(read_settings(asked))
+    if "proposer" in settings:
+        settings.setdefault("proposing", {})["on_plan"] = None if as_json else print_plan
     with_report = settings.pop("report", True)
     from contralens.report.progress import bar
 
@@ -317,13 +330,14 @@ def show(
     """Show one neuron: its labels by every scorer, its exemplars and their contrasts."""
     from contralens.data.runs import load
 
-    found = load(run).neuron(neuron)
+    opened = load(run)
+    found = opened.neuron(neuron)
     if as_json:
         _print_json(found)
         return
     from contralens.report.tables import neuron_table
 
-    neuron_table(found)
+    neuron_table(opened, found)
 
 
 @app.command()
@@ -394,6 +408,14 @@ def encoders(as_json: Json = False) -> None:
 
 
 @app.command()
+def proposers(as_json: Json = False) -> None:
+    """List who can propose candidate labels: vision-language models and caption banks."""
+    from contralens.models.proposers import schemes
+
+    _pairs({scheme.form: scheme.about for scheme in schemes().values()}, as_json)
+
+
+@app.command()
 def targets(as_json: Json = False) -> None:
     """List the ways to name a network."""
     from contralens.models.targets import TARGETS
@@ -402,6 +424,7 @@ def targets(as_json: Json = False) -> None:
 
 
 app.command("propose")(propose_command)
+app.command("granularity")(granularity_command)
 app.command("evaluate")(evaluate_command)
 app.command("compare")(compare_command)
 app.command("recipe")(recipe_command)
@@ -436,22 +459,6 @@ def _report(run: Any) -> Path:
     from contralens.report.html import write_report
 
     return write_report(run)
-
-
-def _indices(text: str) -> list[int]:
-    """Numbers and ranges separated by commas.
-
-    >>> _indices("1,4-6")
-    [1, 4, 5, 6]
-    """
-    out: list[int] = []
-    try:
-        for part in text.split(","):
-            low, dash, high = part.strip().partition("-")
-            out += range(int(low), int(high) + 1) if dash else [int(low)]
-    except ValueError:
-        raise InputError(f'--neurons must be "all", "paper" or indices such as 0,5,10-20; got {text!r}') from None
-    return out
 
 
 def _pairs(pairs: dict[str, str], as_json: bool) -> None:

@@ -28,6 +28,7 @@ SETTINGS = (
     "templates",
     "proposer",
     "candidates",
+    "propose",
     "own_only",
     "holdout",
     "limit",

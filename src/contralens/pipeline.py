@@ -56,6 +56,7 @@ def label(
     templates: str | Sequence[str] = "plain",
     normalise_texts: bool = True,
     proposer: Any = None,
+    proposing: dict[str, Any] | None = None,
     candidates: Any = None,
     own_only: bool = False,
     holdout: float = 0.0,
@@ -86,6 +87,7 @@ def label(
         normalise_texts: False gives the published code's text embeddings, without the last normalisation.
         proposer: a vision-language model or caption bank that is shown the exemplars and proposes concepts beyond the
             vocabulary (see `contralens.propose`); its replies are kept in OUT.candidates.
+        proposing: arguments of `contralens.propose` for it, e.g. {"focus": "crop", "domain": "dermoscopy"}.
         candidates: what `contralens propose` wrote, or a `Candidates`; joins the vocabulary.
         own_only: a proposed concept is scored only for the neurons that it was proposed for.
         holdout: share of the images that no exemplar comes from, drawn with `seed`, kept for `contralens evaluate`.
@@ -109,6 +111,7 @@ def label(
         raise InputError(f"`k`, `top` and `batch_size` must be at least 1; got {k}, {top} and {batch_size}")
     if out is not None:
         check_free(Path(out))
+    found, asking = _candidates(proposer, proposing, candidates, device)
     store = Store(cache)
     words = read_vocabulary(vocabulary)
     probe = image_set(images, limit=limit, seed=seed)
@@ -128,15 +131,13 @@ def label(
     chosen = _choose(neurons, activations, status)
     identity = [digest(*collected.fingerprints), model.fingerprint, eyes.fingerprint]
     exemplars = _exemplars(store, identity, activations, embeddings, chosen, k, reuse, exclude, progress)
-    found: Candidates | None = None
-    if proposer is not None:
+    if asking is not None:
         found = _proposed(
-            proposer, out, cache, progress, model, probe, eyes,
+            {**asking, "cache": cache, "device": device or "cpu", "progress": progress}, out, model, probe, eyes,
             {"scorers": specs, "k": k, "reuse": reuse, "exclude": exclude, "neurons": neurons, "holdout": holdout,
-             "vocabulary": words.concepts, "templates": templates, "cache": cache, "seed": seed},
+             "vocabulary": words.concepts, "templates": templates, "cache": cache, "seed": seed,
+             "progress": progress},
         )  # fmt: skip
-    elif candidates is not None:
-        found = candidates if isinstance(candidates, Candidates) else load_candidates(candidates)
     concepts = found.join(words.concepts) if found else words.concepts
     texts = _texts(store, eyes, concepts, templates, normalise_texts, progress)
     allowed = found.allowed(words.concepts, chosen.tolist()) if found and own_only else None
@@ -188,7 +189,7 @@ def label(
             "fingerprint": words.fingerprint,
             "report": words.lint.lines(),
         },
-        "candidates": {**found.manifest, "own_only": own_only} if found else None,
+        "candidates": {**found.manifest, "own_only": own_only, "errors": found.errors} if found else None,
         "templates": list(templates_of(templates)),
         "normalise_texts": normalise_texts,
         "k": k,
@@ -246,11 +247,31 @@ def _hold_out(collected: Collected, share: float, seed: int) -> tuple[Collected,
     return probe, [f for f, held in zip(collected.fingerprints, out, strict=True) if held]
 
 
+def _candidates(
+    proposer: Any, proposing: dict[str, Any] | None, candidates: Any, device: str | None
+) -> tuple[Candidates | None, dict[str, Any] | None]:
+    """Candidates that are there, or how to ask a ready proposer for them: what is wrong with either shows at once."""
+    if proposer is None:
+        if proposing:
+            raise InputError("`proposing` says how `proposer` asks, and no `proposer` is given")
+        if candidates is None or isinstance(candidates, Candidates):
+            return candidates, None
+        return load_candidates(candidates), None
+    if candidates is not None:
+        raise InputError("`proposer` asks for candidates and `candidates` has some; give one of the two")
+    from contralens.models.proposers import CaptionBank
+    from contralens.models.proposers import proposer as load_proposer
+
+    asking = dict(proposing or {})
+    ready = load_proposer(proposer, **{"device": device or "cpu", **asking.pop("proposer_options", {})})
+    if not isinstance(ready, CaptionBank):
+        _ = ready.fingerprint  # reads a model's folder, or says that there is none
+    return None, {**asking, "proposer": ready}
+
+
 def _proposed(
-    proposer: Any,
+    asking: dict[str, Any],
     out: str | Path | None,
-    cache: str | Path | None,
-    progress: Progress,
     model: Target,
     probe: Any,
     eyes: Encoder,
@@ -261,7 +282,13 @@ def _proposed(
 
     first = label(model, probe, eyes, **settings)
     folder = None if out is None else folder_of(Path(out))
-    return propose(first, proposer, images=probe, encoder=eyes, cache=cache, folder=folder, progress=progress)
+    found = propose(first, **{"images": probe, "encoder": eyes, "target": model, "folder": folder, **asking})
+    if not found.concepts:
+        why = found.errors[0]["error"] if found.errors else "there is no neuron to ask about"
+        raise InputError(
+            f"{found.manifest['proposer']} proposed nothing: {why}; nothing was labeled, what was computed is kept"
+        )
+    return found
 
 
 def load_model(target: Any, options: dict[str, Any], sae: Any = None, sae_pooling: str | None = None) -> Target:

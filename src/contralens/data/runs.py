@@ -88,14 +88,17 @@ class Run:
         return {
             **self.neurons.filter(own).to_pylist()[0],
             "labels": labels,
+            "proposals": self.proposals(at),
             "exemplars": exemplars,
         }
 
     def sources(self, concept: str | None) -> list[dict[str, Any]]:
         """Which neurons, prompts and models proposed a concept; nothing for one of the vocabulary alone."""
-        if concept is None or self.candidates is None:
-            return []
-        return [p for p in self.candidates.to_pylist() if p["concept"].casefold() == concept.casefold()]
+        return list(self._proposed[0].get((concept or "").casefold(), ()))
+
+    def proposals(self, neuron: int) -> list[dict[str, Any]]:
+        """What was proposed for a neuron, in the order in which it was named."""
+        return list(self._proposed[1].get(neuron, ()))
 
     def thumbnail(self, image: int) -> bytes | None:
         """JPEG bytes of the image in that row of `images`, if an exemplar names it."""
@@ -113,6 +116,16 @@ class Run:
         numbers = self.neurons["neuron"].to_pylist()
         names = dict(zip(self.neurons["name"].to_pylist(), numbers, strict=True))
         return {**names, **{str(n): n for n in numbers}}
+
+    @cached_property
+    def _proposed(self) -> tuple[dict[str, list[dict[str, Any]]], dict[int, list[dict[str, Any]]]]:
+        """The rows of `candidates` by concept and by neuron."""
+        by_concept: dict[str, list[dict[str, Any]]] = {}
+        by_neuron: dict[int, list[dict[str, Any]]] = {}
+        for row in [] if self.candidates is None else self.candidates.to_pylist():
+            by_concept.setdefault(row["concept"].casefold(), []).append(row)
+            by_neuron.setdefault(row["neuron"], []).append(row)
+        return by_concept, by_neuron
 
     @cached_property
     def _pictures(self) -> dict[str, int]:

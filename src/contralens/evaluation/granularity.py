@@ -16,7 +16,7 @@ from contralens.data.wordnet import WordNet, find_wordnet
 from contralens.evidence import cached_rows, encoder_of, exemplars_of
 from contralens.math.concepts import separates
 from contralens.math.scorers import SCORERS, parse_scorer
-from contralens.models.encoders import embed_texts
+from contralens.models.encoders import read_texts
 
 SENSES = 6
 """Meanings of a noun that are compared; rarer ones are left out."""
@@ -43,17 +43,29 @@ def granularity(
 
     `sense` numbers the meaning of the label's noun, 0 the most frequent; by default the one whose gloss scores highest.
 
+    Args:
+        neurons: indices; by default all that have a label.
+        scorer: what the score along the chain is computed with; which concepts hold does not depend on it.
+        wordnet: its folder, where `find_wordnet` does not find it.
+        encoder: the run's encoder; by default loaded by its name.
+
     Returns:
         One entry per neuron: neuron, name, label, broadest (the last concept of the unbroken run of concepts that hold
-        from the label upwards, None if already the label does not), and chain: concept, gloss, score, pairs (share
-        won), p, holds. The chain is empty for a label without a noun that WordNet knows.
+        from the label upwards, None if already the label does not), stops (the first concept above it that does not
+        hold, None if all do), and chain: concept, gloss, score, pairs (share won), p, holds. The last four are None for
+        a concept that the encoder cannot read; such a one is passed over. The chain is empty for a label without a noun
+        that WordNet knows.
 
     Raises:
         InputError: no WordNet, an encoder that is not the run's, image rows that the cache no longer holds.
     """
     words = wordnet if isinstance(wordnet, WordNet) else find_wordnet(wordnet)
     rows = {row["neuron"]: row for row in run.rows() if row["status"] == "ok" and row["label"]}
-    chosen = list(rows) if neurons is None else [n for n in neurons if n in rows]
+    chosen = list(rows) if neurons is None else list(dict.fromkeys(neurons))
+    if unlabeled := [n for n in chosen if n not in rows]:
+        raise InputError(f"neuron {unlabeled[0]} has no label in this run; {len(rows)} neurons have one")
+    if sense is not None and sense < 0:
+        raise InputError(f"`sense` numbers a meaning, 0 the most frequent; got {sense}")
     kept = cached_rows(run, Store(cache), "encoder")
     if kept is None:
         raise InputError(
@@ -64,47 +76,52 @@ def granularity(
     name, options = parse_scorer(scorer)
     exemplars = exemplars_of(run, chosen)
 
-    def scored(texts: list[str]) -> tuple[Tensor, Tensor]:
-        t = embed_texts(eyes, texts, run.manifest.get("templates", "plain"), run.manifest.get("normalise_texts", True))
-        return SCORERS[name](exemplars, embeddings, t, **options), t
+    def scored(texts: list[str]) -> tuple[Tensor, Tensor, dict[str, int]]:
+        """Scores and text rows of those texts that the encoder reads, and the column of each."""
+        t, refused = read_texts(
+            eyes, texts, run.manifest.get("templates", "plain"), run.manifest.get("normalise_texts", True)
+        )
+        columns = {text: at for at, text in enumerate(text for text in texts if text not in refused)}
+        return SCORERS[name](exemplars, embeddings, t, **options), t, columns
 
     meant = dict.fromkeys(chosen, sense or 0)
     if sense is None:
         glosses = {n: words.glosses(rows[n]["label"])[:SENSES] for n in chosen}
         every = list(dict.fromkeys(g for own in glosses.values() if len(own) > 1 for g in own))
         if every:
-            scores, _ = scored(every)
+            scores, _, column = scored(every)
             for at, n in enumerate(chosen):
-                if len(glosses[n]) > 1:
-                    meant[n] = int(scores[at, [every.index(g) for g in glosses[n]]].argmax())
+                known = [(float(scores[at, column[g]]), -i) for i, g in enumerate(glosses[n]) if g in column]
+                if len(glosses[n]) > 1 and known:
+                    meant[n] = -max(known)[1]
     chains = {n: words.chain(rows[n]["label"], meant[n]) for n in chosen}
     texts = list(dict.fromkeys(text for chain in chains.values() for text, _ in chain))
     if not texts:
         return [_entry(rows[n], []) for n in chosen]
-    scores, t = scored(texts)
+    scores, t, column = scored(texts)
     share, p = separates(exemplars, embeddings, t)
-    column = {text: c for c, text in enumerate(texts)}
     out = []
     for at, n in enumerate(chosen):
-        chain = [
-            {
-                "concept": text,
-                "gloss": gloss,
-                "score": float(scores[at, column[text]]),
-                "pairs": float(share[at, column[text]]),
-                "p": float(p[at, column[text]]),
-                "holds": bool(p[at, column[text]] <= LEVEL),
-            }
-            for text, gloss in chains[n]
-        ]
+        chain: list[dict[str, Any]] = []
+        for text, gloss in chains[n]:
+            values: dict[str, Any] = dict.fromkeys(("score", "pairs", "p", "holds"))
+            if text in column:
+                values["score"], won, chance = (float(part[at, column[text]]) for part in (scores, share, p))
+                if chance == chance:  # a neuron without a single pair tells nothing
+                    values |= {"pairs": won, "p": chance, "holds": chance <= LEVEL}
+            chain.append({"concept": text, "gloss": gloss, **values})
         out.append(_entry(rows[n], chain))
     return out
 
 
 def _entry(row: dict[str, Any], chain: list[dict[str, Any]]) -> dict[str, Any]:
-    broadest = None
+    broadest = stops = None
     for step in chain:
+        if step["holds"] is None:
+            continue
         if not step["holds"]:
+            stops = step["concept"]
             break
         broadest = step["concept"]
-    return {"neuron": row["neuron"], "name": row["name"], "label": row["label"], "broadest": broadest, "chain": chain}
+    own = {name: row[name] for name in ("neuron", "name", "label")}
+    return {**own, "broadest": broadest, "stops": stops, "chain": chain}

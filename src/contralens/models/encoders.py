@@ -167,3 +167,20 @@ def embed_texts(
         mean += encoder.texts([template.replace("{}", text) for text in texts])
     mean /= len(chosen)
     return normalize(mean, dim=-1) if normalise else mean
+
+
+def read_texts(
+    encoder: Encoder, texts: Sequence[str], templates: str | Sequence[str] = "plain", normalise: bool = True
+) -> tuple[Tensor, dict[str, str]]:
+    """Rows of the texts that the encoder reads, in order (see `embed_texts`), and why it refuses each of the others."""
+    try:
+        return embed_texts(encoder, texts, templates, normalise), {}
+    except InputError:
+        refused = {}
+        for text in texts:
+            try:
+                embed_texts(encoder, [text], templates, normalise)
+            except InputError as e:
+                refused[text] = str(e)
+        known = [text for text in texts if text not in refused]
+        return embed_texts(encoder, known, templates, normalise) if known else torch.zeros(0, encoder.width), refused

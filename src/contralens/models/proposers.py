@@ -120,13 +120,16 @@ def captions(rest: str) -> CaptionBank:
     return CaptionBank(rest)
 
 
-def proposer(spec: str | Proposer | CaptionBank, **options: Any) -> Proposer | CaptionBank:
+def proposer(
+    spec: str | Proposer | CaptionBank, *, device: str | None = None, **options: Any
+) -> Proposer | CaptionBank:
     """The proposer that `spec` names, or `spec` itself where it is one already.
 
     Args:
         spec: e.g. "hf:HuggingFaceTB/SmolVLM-500M-Instruct", "openai:qwen2.5-vl@http://localhost:8000/v1",
             "captions:captions.txt", or any object with the members of `Proposer`.
-        options: of the backend, e.g. `workers`, `timeout`, `retries` (openai), `batch`, `device`, `dtype` (hf).
+        device: where a model on this machine runs, e.g. "cuda"; a server does not care.
+        options: of the backend, e.g. `workers`, `timeout`, `retries` (openai), `batch`, `dtype` (hf).
 
     Raises:
         InputError: unknown scheme or option, a package or key that is missing.
@@ -147,6 +150,8 @@ def proposer(spec: str | Proposer | CaptionBank, **options: Any) -> Proposer | C
         )
     loader = PROPOSERS[scheme].loader()
     takes = inspect.signature(loader).parameters
+    if device is not None and "device" in takes:
+        options["device"] = device
     for name in options:
         if name not in takes and not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
             able = [p for p in takes if p != "rest"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +30,28 @@ from contralens.math.concepts import (
 from contralens.models.proposers import CaptionBank
 from contralens.proposing.merge import gather
 from contralens.types import Encoder, Progress, silent
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionPlan:
+    """What a caption bank is going to do."""
+
+    neurons: int
+    captions: int
+    source: str
+
+    def lines(self) -> list[str]:
+        """The plan for people."""
+        return [
+            f"{self.neurons} neurons; {self.captions:,} captions from {self.source}, ranked by the encoder: "
+            "nobody is asked, nothing is spent"
+        ]
+
+
+def caption_plan(run: Run, bank: CaptionBank, neurons: Sequence[int]) -> CaptionPlan:
+    """How much `caption_candidates` has before it."""
+    captions, source = _captions(run, bank)
+    return CaptionPlan(len(neurons), len(captions), source)
 
 
 def caption_candidates(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from contralens.checks import InputError
 from contralens.data.candidates import Candidates
 from contralens.types import Encoder
 
@@ -27,7 +26,9 @@ def gather(
         times[p["text"]] = times.get(p["text"], 0) + 1
     order = sorted(times, key=lambda text: -times[text])
     if encoder is not None and order:
-        rows, unreadable = _read(encoder, order)
+        from contralens.models.encoders import read_texts
+
+        rows, unreadable = read_texts(encoder, order)
         order = [text for text in order if text not in unreadable]
         proposals, gone = [p for p in proposals if p["text"] not in unreadable], proposals
         left = {p["neuron"] for p in proposals}
@@ -59,17 +60,3 @@ def gather(
         "neurons": {"answered": len({p["neuron"] for p in proposals}), "failed": len(errors)},
     }
     return Candidates(list(dict.fromkeys(p["concept"] for p in provenance)), provenance, errors, manifest)
-
-
-def _read(encoder: Encoder, texts: list[str]) -> tuple[Any, dict[str, str]]:
-    """Rows of the texts that the encoder reads, and why it refuses each of the others."""
-    try:
-        return encoder.texts(texts), {}
-    except InputError:
-        refused = {}
-        for text in texts:
-            try:
-                encoder.texts([text])
-            except InputError as e:
-                refused[text] = str(e)
-        return encoder.texts([text for text in texts if text not in refused]), refused

@@ -23,7 +23,7 @@ from contralens.models.proposers import CaptionBank, Proposer
 from contralens.models.proposers import proposer as load_proposer
 from contralens.proposing.budget import Purse
 from contralens.proposing.merge import gather
-from contralens.proposing.session import Plan, Session
+from contralens.proposing.session import Session
 from contralens.types import Progress, silent
 
 MERGE = 0.97
@@ -57,7 +57,7 @@ def propose(
     cache: str | Path | None = None,
     device: str = "cpu",
     dry_run: bool = False,
-    on_plan: Callable[[Plan], None] | None = None,
+    on_plan: Callable[[Any], None] | None = None,
     progress: Progress = silent,
     proposer_options: dict[str, Any] | None = None,
     caption_options: dict[str, Any] | None = None,
@@ -74,6 +74,7 @@ def propose(
             at least `alike` (where the cache still holds the embeddings).
         layout, cell, columns: see `Layout`; cells are 224 px, or 128 px from thumbnails.
         focus: "crop" images to where the neuron fires, or "mask" the rest; needs `images` and the run's `target`.
+            Where that is says the neuron's own map (conv maps and patch tokens), else occlusion.
         count, words: concepts asked for (3; 8 of a caption bank) and words of each.
         domain: a hint, e.g. "dermoscopy".
         max_tokens: of an answer; raise it for models that think first.
@@ -82,7 +83,7 @@ def propose(
         price: (per million tokens in, per million out), in any currency. budget: asking stops before this is exceeded.
         folder: where replies and candidates are kept, by default RUN.candidates beside the run folder.
         dry_run: only plan, and write one rendered question with its pictures to FOLDER/dry-run.
-        on_plan: hears the plan before anything is asked.
+        on_plan: hears the plan (`Plan`, or `CaptionPlan` of a caption bank) before anything is asked.
         proposer_options: of the backend (see `proposer`). caption_options: of a caption bank (see
             `caption_candidates`).
 
@@ -96,7 +97,7 @@ def propose(
     if folder is None and run.path is None and not isinstance(proposer, CaptionBank):
         raise InputError("`folder` is needed for a run that is not on the disk: replies are kept there")
     home = Path(folder) if folder is not None else folder_of(run.path) if run.path else None
-    asked = load_proposer(proposer, **(proposer_options or {}))
+    asked = load_proposer(proposer, **{"device": device, **(proposer_options or {})})
     if show < 1 or not 0 < alike <= 1 or max_tokens < 1:
         raise InputError(
             f"`show` and `max_tokens` must be at least 1, `alike` in (0, 1]; got {show}, {max_tokens}, {alike}"
@@ -113,17 +114,22 @@ def propose(
     if unknown := [n for n in chosen if n not in set(labeled)]:
         raise InputError(f"the run has no exemplars of neuron {unknown[0]}; it labeled {len(labeled)} neurons")
     if isinstance(asked, CaptionBank):
-        from contralens.proposing.captions import caption_candidates
+        from contralens.proposing.captions import caption_candidates, caption_plan
 
         kind = str(prompt)
         if kind not in ("contrastive", "positives"):
             raise InputError(f'a caption bank knows the prompts "contrastive" and "positives"; got {kind!r}')
+        prepared = caption_plan(run, asked, chosen)
+        if on_plan is not None:
+            on_plan(prepared)
+        if dry_run:
+            return Candidates([], [], [], {"proposer": asked.name, "plan": asdict(prepared)})
         made = caption_candidates(
             run, asked, chosen, known, contrastive=kind == "contrastive", count=8 if count is None else count,
             merge=merge, images=images, encoder=encoder, cache=cache, device=device, progress=progress,
             **(caption_options or {}),
         )  # fmt: skip
-        return made if home is None or dry_run else made.save(home)
+        return made if home is None else made.save(home)
     assert home is not None
     question = read_prompt(prompt, count=3 if count is None else count, words=words, domain=domain)
     pictures = RunImages(run, images)
@@ -152,7 +158,7 @@ def propose(
         "plan": asdict(plan),
     }
     if dry_run:
-        return Candidates([], [], [], {**manifest, "dry_run": session.example(home / "dry-run")})
+        return Candidates([], [], [], {**manifest, "dry_run": session.example(home / "dry-run", known)})
     eyes = encoder_of(run, encoder, device) if merge is not None else None
     try:
         session.ask()

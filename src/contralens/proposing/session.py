@@ -12,13 +12,14 @@ from typing import Any
 
 from contralens.checks import ImageError
 from contralens.data.candidates import Replies
-from contralens.data.files import digest, write_whole
+from contralens.data.files import digest
 from contralens.data.pictures import RULE, Layout
 from contralens.data.prompts import Prompt, ReplyError, Shown, choose, parse_reply, schema
 from contralens.data.runs import Run
 from contralens.evidence import RunImages
 from contralens.models.proposers import Proposer, Reply, Request
 from contralens.proposing.budget import Purse
+from contralens.proposing.preview import write_question
 from contralens.types import Progress
 
 ASSUMED_SECONDS = 5.0
@@ -208,24 +209,15 @@ class Session:
         parts = tuple(self.prompt.parts(groups[0], groups[1], about))
         return Request(parts, schema(self.prompt.count), self.max_tokens, key), told
 
-    def example(self, folder: Path) -> dict[str, Any]:
+    def example(self, folder: Path, names: dict[int, str]) -> dict[str, Any]:
         """One rendered question with its pictures, written to `folder`; nothing is asked."""
         keys = self.waiting() or list(self.shown)
         if not keys:
             return {}
         request, told = self._question(keys[0], keep=False)
-        text: list[str] = []
-        files: list[str] = []
-        for part in request.parts:
-            if isinstance(part, str):
-                text.append(part)
-            else:
-                path = folder / f"{len(files)}-{told[len(files)]['group']}.jpg"
-                write_whole(path, part)
-                text.append(f"[{path.name}]")
-                files.append(str(path))
-        write_whole(folder / "prompt.txt", ("\n\n".join(text) + "\n").encode())
-        return {"neuron": self.shown[keys[0]][0], "text": "\n\n".join(text), "pictures": files, "shown": told}
+        neuron = self.shown[keys[0]][0]
+        files = write_question(folder, names[neuron], request.parts, [picture["group"] for picture in told])
+        return {"neuron": neuron, "name": names[neuron], **files, "shown": told}
 
     def ask(self) -> None:
         """Put all questions that wait, until each is answered or has failed, or the budget or the server stops it."""

@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from contralens.data.runs import Run
+from contralens.report.origin import MARK, is_proposed, origin
 
 CONCEPTS = 5
 
@@ -58,13 +59,28 @@ def card(run: Run, neuron: int, pairs: int, pictures: Pictures, without: str | N
             f'<section class="neuron" id="n{neuron}">\n<div class="head"><div><h3>{escape(found["name"])}</h3>',
             f'<p class="title">{escape(best) if best is not None else "no label"} {score}</p>',
             f'<p class="numbers">{_numbers(found)}</p></div>{_histogram(found)}</div>\n',
+            _proposals(run, neuron, best),
             _change(labels[without], labels[contrasted]) if without and contrasted else "",
             '<ol class="pairs">',
             *(_pair(run, found, row, pictures) for row in found["exemplars"][:pairs] if row["positive"] >= 0),
             '</ol>\n<div class="scorers">',
-            *(_scorer(row, best, row is primary) for row in rows),
+            *(_scorer(run, row, best, row is primary) for row in rows),
             '</div>\n<p class="back"><a href="#overview">↑ all neurons</a></p></section>',
         ]
+    )
+
+
+def _proposals(run: Run, neuron: int, label: str | None) -> str:
+    """Where the label came from, and what was proposed for the neuron."""
+    lines = [escape(came)] if (came := origin(run, neuron, label)) else []
+    if named := list(dict.fromkeys(row["concept"] for row in run.proposals(neuron))):
+        lines.append(f"Proposed for this neuron: {escape(', '.join(named))}")
+    return f'<p class="origin">{"<br>".join(lines)}</p>\n' if lines else ""
+
+
+def _mark(run: Run, concept: str) -> str:
+    return (
+        f'<b class="proposed" title="proposed, not in the vocabulary">{MARK}</b>' if is_proposed(run, concept) else ""
     )
 
 
@@ -153,12 +169,12 @@ def _pair(run: Run, found: dict[str, Any], row: dict[str, Any], pictures: Pictur
     return f'<li>{sides[0]}<span class="cos">{cosine}</span>{sides[1]}</li>'
 
 
-def _scorer(row: dict[str, Any], best: str | None, primary: bool) -> str:
+def _scorer(run: Run, row: dict[str, Any], best: str | None, primary: bool) -> str:
     if row["label"] is None:
         body = f"<p>no label ({escape(row['status'])})</p>"
     else:
         items = (
-            f"<li{' class=best' if concept == best else ''}><span>{escape(concept)}</span>"
+            f"<li{' class=best' if concept == best else ''}><span>{escape(concept)}{_mark(run, concept)}</span>"
             f"<span>{number(score)}</span></li>"
             for concept, score in list(zip(row["concepts"], row["scores"], strict=True))[:CONCEPTS]
         )

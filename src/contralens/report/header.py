@@ -9,6 +9,7 @@ from typing import Any
 
 from contralens.data.runs import Run
 from contralens.report.cards import number
+from contralens.report.origin import MARK, asked
 
 REASONS = {
     "dead": "never active",
@@ -29,7 +30,7 @@ def header(run: Run, rows: Sequence[Sequence[Any]]) -> str:
     if judged:
         share = f"{sum(judged) / len(judged):.0%}"
         tiles.append((share, f"of labels changed by contrast ({sum(judged):,} of {len(judged):,})"))
-    tiles += [(f"{images['count']:,}", "probe images"), (f"{vocabulary['concepts']:,}", "concepts to choose from")]
+    tiles += [(f"{images['count']:,}", "probe images"), (f"{run.concepts.num_rows:,}", "concepts to choose from")]
     not_labeled = ", ".join(
         f"{count:,} {escape(status)} ({REASONS.get(status, 'no label')})"
         for status, count in m["neurons"]["skipped"].items()
@@ -37,9 +38,9 @@ def header(run: Run, rows: Sequence[Sequence[Any]]) -> str:
     pairing = "an image may be the contrast of several" if m.get("reuse", True) else "no image is a contrast twice"
     if m.get("exclude") is not None:
         pairing += f", none above cosine {number(m['exclude'])}"
-    asked = ", ".join(f"“{escape(t)}”" for t in m["templates"][:3])
+    templates = ", ".join(f"“{escape(t)}”" for t in m["templates"][:3])
     if len(m["templates"]) > 3:
-        asked += f" and {len(m['templates']) - 3} more"
+        templates += f" and {len(m['templates']) - 3} more"
     scorers = (f"<b>{escape(s)}</b> (primary)" if s == m["primary"] else escape(s) for s in run.scorers)
     facts = [
         (
@@ -48,12 +49,15 @@ def header(run: Run, rows: Sequence[Sequence[Any]]) -> str:
         ),
         ("Probe images", f"{escape(images['name'])}: {images['count']:,} used, {_skipped(len(skipped))}"),
         ("Encoder", f"{escape(encoder['name'])}, width {encoder['width']:,}"),
-        ("Vocabulary", f"{escape(vocabulary['source'])}: {vocabulary['concepts']:,} concepts, asked as {asked}"),
+        ("Vocabulary", f"{escape(vocabulary['source'])}: {vocabulary['concepts']:,} concepts, asked as {templates}"),
         ("Exemplars", f"the {m['k']} strongest images of each neuron; {pairing}"),
         ("Scorers", ", ".join(scorers)),
     ]
+    if came := asked(run):
+        facts.insert(4, ("Candidates", escape(came)))
     if not_labeled:
         facts.append(("Without a label", not_labeled))
+    failed = (m.get("candidates") or {}).get("errors", [])
     notes = [*target.get("notes", []), *encoder.get("notes", [])]
     return "".join(
         [
@@ -65,6 +69,7 @@ def header(run: Run, rows: Sequence[Sequence[Any]]) -> str:
             "</dl>\n",
             "".join(f'<p class="note">{escape(note)}</p>' for note in notes),
             _details("Skipped images", [f"{s['id']}: {s['reason'].removeprefix(s['id'] + ': ')}" for s in skipped]),
+            _details("Neurons without a candidate", [f"{e['name']}: {e['error']}" for e in failed]),
             _details("Remarks on the vocabulary", _lines(vocabulary.get("report"))),
             _details(
                 "To get these numbers again",
@@ -132,11 +137,12 @@ def about_cards(run: Run, shown: int, pairs: int) -> str:
     if shown == labeled:
         which = "The labeled neuron" if shown == 1 else f"All {labeled:,} labeled neurons"
     first = f"the first {pairs} of {k} pairs each" if pairs < k else "all pairs"
+    marked = f" {MARK} marks concepts that were proposed and are not in the vocabulary." if asked(run) else ""
     return f"""<section class="lead"><h2>Neurons with their evidence</h2>
 <p>{which} with {first}. The <b class="positive">upper row</b> holds the images that activate the neuron most. Below
 each stands its <b class="contrast">contrast</b>: the image most like it, to the encoder, among those that activate the
 neuron less than its mean. What the two share is hardly what the neuron responds to, and CSP subtracts it before naming.
-Bars are activations, on one scale for each neuron; cos is the cosine between the two images.</p></section>"""
+Bars are activations, on one scale for each neuron; cos is the cosine between the two images.{marked}</p></section>"""
 
 
 def footer(run: Run) -> str:

@@ -9,7 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from contralens.data.candidates import folder_of
 from contralens.data.runs import Run
+from contralens.report.origin import MARK, asked, is_proposed, origin
 
 
 def labels_table(run: Run, most: int = 20) -> None:
@@ -18,7 +20,8 @@ def labels_table(run: Run, most: int = 20) -> None:
     columns = [run.rows(scorer) for scorer in run.scorers]
     shown = [row for row in zip(*columns, strict=True) if row[0]["status"] == "ok"]
     for row in shown[:most]:
-        table.add_row(escape(row[0]["name"]), *(escape(r["label"] or "-") for r in row), f"{row[-1]['score']:.3f}")
+        labels = (escape(r["label"] or "-") + (f" {MARK}" if is_proposed(run, r["label"] or "") else "") for r in row)
+        table.add_row(escape(row[0]["name"]), *labels, f"{row[-1]['score']:.3f}")
     console = Console()
     console.print(table)
     if len(shown) > most:
@@ -37,6 +40,10 @@ def summary(run: Run, page: Path | None) -> None:
         + (f" ({skipped} skipped, listed in manifest.json)" if skipped else "")
         + f", {m['vocabulary']['concepts']} concepts, encoder {m['encoder']['name']}"
     )
+    if came := asked(run):
+        print(f"candidates: {came}; {MARK} marks labels that are not in the vocabulary")
+        for error in m["candidates"].get("errors", [])[:5]:
+            print(f"  {error['name']}: no candidate: {error['error']}")
     for note in [*m["target"]["notes"], *m["encoder"]["notes"]]:
         print(f"note: {note}")
     print(f"run folder: {run.path}")
@@ -44,7 +51,7 @@ def summary(run: Run, page: Path | None) -> None:
         print(f"report:     {page}   (open it in any browser, e.g. python -m webbrowser {page.resolve().as_uri()})")
 
 
-def neuron_table(found: dict[str, Any]) -> None:
+def neuron_table(run: Run, found: dict[str, Any]) -> None:
     """One neuron: labels by scorer, then exemplars beside their contrasts."""
     console = Console()
     console.print(
@@ -57,6 +64,13 @@ def neuron_table(found: dict[str, Any]) -> None:
         score = "" if row["score"] is None else f"{row['score']:.3f}"
         labels.add_row(scorer, escape(row["label"] or f"none ({row['status']})"), score, escape(others))
     console.print(labels)
+    for concept in dict.fromkeys(row["label"] for row in found["labels"].values()):
+        if came := origin(run, found["neuron"], concept):
+            print(f"{concept}: {came[0].lower()}{came[1:]}")
+    if named := dict.fromkeys(row["concept"] for row in found["proposals"]):
+        print(f"proposed for this neuron: {', '.join(named)}")
+        if run.path and (reply := found["proposals"][0]["reply"]):
+            print(f"the reply and its pictures: {folder_of(run.path) / 'replies' / reply}.json")
     pairs = Table(
         "rank", "activating image", "activation", "contrast", "activation", "cosine", box=None, pad_edge=False
     )
@@ -70,6 +84,48 @@ def neuron_table(found: dict[str, Any]) -> None:
             f"{row['similarity']:.3f}",
         )
     console.print(pairs)
+
+
+def granularity_table(found: list[dict[str, Any]], most: int = 10) -> None:
+    """Labels with their chain of broader concepts, and where the evidence stops."""
+    console = Console()
+    for entry in found[:most]:
+        if not entry["chain"]:
+            console.print(f"{escape(entry['name'])}: {escape(entry['label'])}, which WordNet does not know\n")
+            continue
+        verdict = f"holds up to “{entry['broadest']}”" if entry["broadest"] else "the label itself does not hold"
+        if entry["broadest"] and not entry["stops"]:
+            verdict = f"nothing above it was seen to fail, up to “{entry['broadest']}”"
+        console.print(f"{escape(entry['name'])}: {escape(entry['label'])}; {escape(verdict)}", highlight=False)
+        table = Table("concept", "score", "pairs", "p", "", "what WordNet says", box=None, pad_edge=False)
+        room = console.width - max(len(step["concept"]) for step in entry["chain"]) - 38
+        for step in entry["chain"]:
+            told = (
+                "stops here"
+                if step["concept"] == entry["stops"]
+                else {True: "holds", False: "fails"}.get(step["holds"])
+            )
+            values = [
+                "-" if step[name] is None else form.format(step[name])
+                for name, form in (("score", "{:.3f}"), ("pairs", "{:.0%}"), ("p", "{:.2g}"))
+            ]
+            table.add_row(escape(step["concept"]), *values, told or "-", escape(_cut(step["gloss"], room)))
+        console.print(table)
+        console.print()
+    if len(found) > most:
+        console.print(f"... and {len(found) - most} more neurons (--most, --json)")
+    if any(step["score"] is None for entry in found[:most] for step in entry["chain"]):
+        print("-: the encoder does not read this concept")
+    known = [entry for entry in found if entry["chain"]]
+    own = sum(entry["broadest"] is not None for entry in known)
+    print(
+        f"{len(known)} of {len(found)} labels are known to WordNet, {own} of these hold: significantly more positives "
+        "than their partners are nearer to them (one-sided sign test, p <= 0.05)"
+    )
+
+
+def _cut(text: str, room: int) -> str:
+    return text if len(text) <= room else "" if room < 12 else f"{text[: room - 1].rstrip()}…"
 
 
 def layers_table(layers: Any) -> None:

@@ -1,0 +1,42 @@
+"""The command `contralens granularity`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from contralens.commands.options import indices
+
+
+def granularity_command(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    neurons: Annotated[str | None, typer.Option(help="Indices such as 0,5,10-20 (default: all labeled).")] = None,
+    scorer: Annotated[str, typer.Option(help="What scores the concepts along the chain.")] = "csp",
+    sense: Annotated[
+        int | None, typer.Option(help="Meaning of the label's noun, 0 the most frequent (default: by its gloss).")
+    ] = None,
+    wordnet: Annotated[
+        Path | None, typer.Option(help="Folder with WordNet's files (default: from contralens[wordnet] or the system).")
+    ] = None,
+    most: Annotated[int, typer.Option(help="Neurons shown with their chain; --json holds all.")] = 10,
+    device: Annotated[str, typer.Option(help="Where the encoder runs: cpu, cuda, mps.")] = "cpu",
+    cache: Annotated[Path | None, typer.Option(help="Cache folder (default: as in `label`).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+) -> None:
+    """Follow each label to broader concepts (WordNet's hypernyms), and tell where the evidence stops holding."""
+    from contralens.data.runs import load
+    from contralens.evaluation.granularity import granularity
+
+    chosen = None if neurons is None else indices(neurons)
+    found = granularity(
+        load(run), chosen, scorer=scorer, sense=sense, wordnet=wordnet, cache=cache, device=device
+    )  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    from contralens.report.tables import granularity_table
+
+    granularity_table(found, most)
