@@ -3,7 +3,8 @@
 Planted neurons of the demo's three worlds (192), whose true concept is written down. Each is asked about twice, with
 the prompt "positives" and with "contrastive"; the shares of neurons whose true concept is named first, or at all, and
 whose label is right when only the proposed concepts are there to choose from, are compared over the same neurons. Four
-neurons share a concept and all share the images, so intervals resample concepts (48 over the three worlds), not neurons.
+neurons share a concept and all share the images, so intervals resample concepts (48 over the three worlds), not
+neurons.
 
     python benchmarks/proposals.py OUT                              # a server that looks with the world's encoder
     python benchmarks/proposals.py OUT --proposer openai:MODEL@URL  # a real model (prints its plan first)
@@ -169,12 +170,9 @@ def main() -> None:
                     "won": int((two > one).sum()), "lost": int((two < one).sum()),
                 }
             )  # fmt: skip
-            row = rows[-1]
-            print(
-                f"{what:32} world {group or 'all':>3}  n={row['neurons']:3}  positives {alone.mean:.3f} ({alone.low:.2f}-{alone.high:.2f})  "
-                f"contrastive {both.mean:.3f} ({both.low:.2f}-{both.high:.2f})  gain {gain.mean:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})  "
-                f"won {row['won']} lost {row['lost']}"
-            )
+            told = [f"{name} {i.mean:.3f} ({i.low:.3f} to {i.high:.3f})" for name, i in
+                    (("positives", alone), ("contrastive", both), ("gain", gain))]  # fmt: skip
+            print(f"{what:32} world {group or 'all':>3}: ", *told, f"won {rows[-1]['won']} lost {rows[-1]['lost']}")
     settings = {"proposer": args.proposer or "looker", "images": args.images, "seeds": args.seeds}
     (args.out / "proposals.json").write_text(json.dumps({**settings, "rows": rows}, indent=1) + "\n")
     if server is not None:

@@ -28,6 +28,15 @@ def nearest(name: str, known: Iterable[str], most: int = 3) -> str:
     return f"; did you mean {' or '.join(found)}?" if found else ""
 
 
+def counted(number: int, thing: str) -> str:
+    """A number and the thing counted.
+
+    >>> counted(1, "question"), counted(2000, "question")
+    ('1 question', '2,000 questions')
+    """
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 def require(module: str, extra: str) -> Any:
     """Import an optional dependency, or say which pip command installs it."""
     try:

@@ -410,9 +410,9 @@ def encoders(as_json: Json = False) -> None:
 @app.command()
 def proposers(as_json: Json = False) -> None:
     """List who can propose candidate labels: vision-language models and caption banks."""
-    from contralens.models.proposers import schemes
+    from contralens.models.proposers import PROPOSERS
 
-    _pairs({scheme.form: scheme.about for scheme in schemes().values()}, as_json)
+    _pairs({scheme.form: scheme.about for scheme in PROPOSERS.values()}, as_json)
 
 
 @app.command()

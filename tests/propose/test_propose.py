@@ -318,7 +318,7 @@ def test_the_command_line(small: Run, tmp_path: Path) -> None:
         assert "Group A" in shown.output
         assert not server.bodies
         made = runner.invoke(app, base, catch_exceptions=False)
-        assert "1 candidates for 3 neurons" in made.output
+        assert "1 candidate for 3 neurons" in made.output
         assert "l/0: striped disc" in made.output
         told = runner.invoke(app, [*base, "--json"], catch_exceptions=False)
         assert json.loads(told.stdout)["concepts"] == ["striped disc"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 import typer
 
-from contralens.checks import InputError, nearest
+from contralens.checks import InputError, counted, nearest
 from contralens.commands.options import indices, prices
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def _show_question(example: dict[str, Any]) -> None:
 def _summary(found: Any) -> None:
     counts = found.manifest["neurons"]
     typer.echo(
-        f"{len(found)} candidates for {counts['answered']} neurons"
+        f"{counted(len(found), 'candidate')} for {counted(counts['answered'], 'neuron')}"
         + (f" ({found.manifest['merge']['merged']} near-synonyms merged)" if found.manifest["merge"]["merged"] else "")
     )
     for neuron in list(dict.fromkeys(p["neuron"] for p in found.provenance))[:10]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from contralens.checks import ImageError, InputError
+from contralens.checks import ImageError, InputError, counted
 from contralens.data.candidates import Candidates
 from contralens.data.files import digest
 from contralens.data.prompts import clean
@@ -43,8 +43,8 @@ class CaptionPlan:
     def lines(self) -> list[str]:
         """The plan for people."""
         return [
-            f"{self.neurons} neurons; {self.captions:,} captions from {self.source}, ranked by the encoder: "
-            "nobody is asked, nothing is spent"
+            f"{counted(self.neurons, 'neuron')}; {counted(self.captions, 'caption')} from {self.source}, "
+            "ranked by the encoder: nobody is asked, nothing is spent"
         ]
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from contralens.checks import ImageError
+from contralens.checks import ImageError, counted
 from contralens.data.candidates import Replies
 from contralens.data.files import digest
 from contralens.data.pictures import RULE, Layout
@@ -58,16 +58,20 @@ class Plan:
         """The plan for people."""
         minutes = f"{self.seconds / 60:.1f} min" if self.seconds >= 90 else f"{self.seconds:.0f} s"
         basis = "at the pace so far" if self.measured else f"if each takes {ASSUMED_SECONDS:g} s"
+        shared = " (neurons with the same pictures share one)" if self.requests + self.answered < self.neurons else ""
         out = [
-            f"{self.neurons} neurons: {self.answered} answered already, {self.requests} questions to ask",
-            f"{self.pictures} pictures of {self.images} images, about {self.input_tokens:,} tokens in, "
-            f"at most {self.output_tokens:,} out; about {minutes} {basis}",
+            f"{counted(self.neurons, 'neuron')}: {self.answered} answered already, "
+            f"{counted(self.requests, 'question')} to ask{shared}",
+            f"{counted(self.pictures, 'picture')} of {counted(self.images, 'image')}, about {self.input_tokens:,} "
+            f"tokens in, at most {self.output_tokens:,} out; about {minutes} {basis}",
         ]
         if self.cost is not None:
             cap = "no cap" if self.budget is None else f"cap {self.budget:.2f}"
             out.append(f"at most {self.cost:.2f} for these (repairs on top), {self.spent:.2f} spent before; {cap}")
         if self.lost:
-            out.append(f"{self.lost} questions were under way when an earlier run stopped; they may have been charged")
+            out.append(
+                f"{counted(self.lost, 'question')} under way when an earlier run stopped, perhaps charged all the same"
+            )
         return out + [f"note: {note}" for note in self.notes]
 
 

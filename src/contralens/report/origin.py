@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from contralens.checks import counted
 from contralens.data.runs import Run
 
 MARK = "✦"
@@ -28,7 +29,7 @@ def origin(run: Run, neuron: int, concept: str | None) -> str:
     own = [row for row in rows if row["neuron"] == neuron]
     row = (own or rows)[0]
     others = len({r["neuron"] for r in rows} - {row["neuron"]})
-    more = f" and {others} other neuron{'s' if others > 1 else ''}" if others else ""
+    more = f" and {counted(others, 'other neuron')}" if others else ""
     whom = f"for this neuron{more}" if own else f"for {row['name']}{more}, not for this neuron,"
     start = "Proposed" if is_proposed(run, concept) else "In the vocabulary, and also proposed"
     return f"{start} {whom} by {row['model']} ({_how(row)})"
@@ -59,10 +60,10 @@ def asked(run: Run) -> str:
         return ""
     concepts = len(set(run.candidates["concept"].to_pylist()))
     counts, merge = made.get("neurons", {}), made.get("merge", {})
-    answered = f"for {counts.get('answered', 0):,} neurons"
+    answered = f"for {counted(counts.get('answered', 0), 'neuron')}"
     parts = [f"{concepts:,} proposed by {made['proposer']} ({made['prompt']} prompt) {answered}"]
     if counts.get("failed"):
-        parts.append(f"{counts['failed']:,} neurons without any")
+        parts.append(f"{counted(counts['failed'], 'neuron')} without any")
     if merge.get("merged"):
         parts.append(f"{merge['merged']:,} merged into near-synonyms (cosine {merge['threshold']} or more)")
     parts.append("scored for their own neurons only" if made.get("own_only") else "scored for all neurons")
