@@ -117,11 +117,9 @@ def follow(
         settings = _filled(steps["label"])
         run = label(**settings, **common, out=folder)
         if steps.get("candidates"):
-            from contralens.data.vocabulary import read_vocabulary
             from contralens.proposing.propose import propose
 
-            candidates = propose(run, **_filled(steps["candidates"]), **common)
-            settings["vocabulary"] = candidates.join(read_vocabulary(settings["vocabulary"]).concepts)
+            settings["candidates"] = propose(run, **_filled(steps["candidates"]), **common)
             run = label(**settings, **common, out=folder)
         result = evaluate(load(folder), **_filled(steps.get("evaluate") or {}), **common)
         summaries[name] = {(row["scorer"], row["metric"]): row for row in result.summary.to_pylist()}
