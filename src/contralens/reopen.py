@@ -14,12 +14,14 @@ from torch import Tensor
 
 from contralens import types
 from contralens.checks import InputError
+from contralens.collecting.activations import stored_activations
 from contralens.collecting.collect import collect
 from contralens.data.images import images as image_set
 from contralens.data.runs import Run
 from contralens.data.sets import ImageSet, OtherImages
-from contralens.data.store import Store
+from contralens.data.store import Store, Table
 from contralens.evidence import encoder_of, exemplars_of
+from contralens.math.sources import ActivationSource
 from contralens.split import VALIDATION, drawn
 from contralens.types import Encoder, Exemplars, Extractor, Progress, Target, silent
 
@@ -150,10 +152,10 @@ class Reopened:
         """The labeling encoder."""
         return encoder_of(self.run, self._given["encoder"], self.device)
 
-    def activations(self, fingerprints: Sequence[str]) -> Tensor:
-        """Rows (len(fingerprints),N) of the network; NaN for an image that it could not take."""
+    def activations(self, fingerprints: Sequence[str]) -> ActivationSource:
+        """Rows (len(fingerprints),N) of the network, never as one matrix; NaN for an image that it could not take."""
         known = self.run.manifest["target"]["fingerprint"]
-        return self._rows(known, lambda: self.target, fingerprints)
+        return stored_activations(self._table(known, lambda: self.target, fingerprints), fingerprints)
 
     def embeddings(self, fingerprints: Sequence[str], encoder: Encoder | None = None) -> Tensor:
         """Rows (len(fingerprints),D) of an encoder, by default the labeling one."""
@@ -161,6 +163,15 @@ class Reopened:
         return self._rows(known, lambda: encoder or self.encoder, fingerprints)
 
     def _rows(self, fingerprint: str, extractor: Any, wanted: Sequence[str]) -> Tensor:
+        table = self._table(fingerprint, extractor, wanted)
+        there = [i for i, f in enumerate(wanted) if table.has_row(f)]
+        rows = table.rows([wanted[i] for i in there])
+        out = np.full((len(wanted), rows.shape[1]), np.nan, np.float32)
+        out[there] = rows
+        return torch.from_numpy(out)
+
+    def _table(self, fingerprint: str, extractor: Any, wanted: Sequence[str]) -> Table:
+        """The extractor's table in the store, with at least one of the images wanted; those it lacks are collected."""
         table = self.store.table("rows", fingerprint)
         lacking = {f for f in wanted if f not in table}
         if lacking:
@@ -173,13 +184,9 @@ class Reopened:
                     "say where they are with --source"
                 )
             table = self.store.table("rows", fingerprint)
-        there = [i for i, f in enumerate(wanted) if table.has_row(f)]
-        if not there:
+        if not any(table.has_row(f) for f in wanted):
             raise InputError(f"none of {len(wanted)} images could be used; the cache says why")
-        rows = table.rows([wanted[i] for i in there])
-        out = np.full((len(wanted), rows.shape[1]), np.nan, np.float32)
-        out[there] = rows
-        return torch.from_numpy(out)
+        return table
 
     def _collected(self, images: types.Images, wanted: set[str], extractor: Extractor) -> set[str]:
         """Collect those of `wanted` that are in `images`; which they were."""
@@ -188,10 +195,10 @@ class Reopened:
             collect(_take(images, sorted(at.values())), [extractor], self.store, **self._options)
         return set(at)
 
-    def rows_of(self, images: types.Images) -> dict[str, Tensor]:
-        """Activations (N) of other images, such as painted ones, by content fingerprint."""
+    def activations_of(self, images: types.Images) -> tuple[ActivationSource, list[str]]:
+        """Activations of other images, such as painted ones, and the content fingerprint of each of their rows."""
         collected = collect(images, [self.target], self.store, **self._options)
-        return dict(zip(collected.fingerprints, torch.from_numpy(collected.rows(0)), strict=True))
+        return collected.activations(0), collected.fingerprints
 
     @cached_property
     def exemplars(self) -> Exemplars:

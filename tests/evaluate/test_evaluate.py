@@ -19,6 +19,7 @@ from contralens.checks import InputError
 from contralens.data.evaluations import load_evaluation
 from contralens.evaluation.evaluate import evaluate
 from contralens.evaluation.measuring import GROUPS
+from contralens.math.sources import columns
 from contralens.models.scaling import class_scores, scaled, shares
 from contralens.models.targets import target
 from contralens.reopen import Reopened
@@ -31,7 +32,7 @@ def test_simulation_metrics_on_the_test_part_equal_scikit_learn(run, settings):
     assert not set(reopened.test) & set(reopened.validation)
     assert not set(reopened.held_out) & set(reopened.probe)
     assert found.manifest["images"]["test"] == len(reopened.test)
-    a = reopened.activations(reopened.test).double().numpy()
+    a = columns(reopened.activations(reopened.test), torch.arange(9)).double().numpy()
     judge = settings["judge"]
     e = reopened.embeddings(reopened.test, judge).numpy()
     for row in run.rows("csp"):
@@ -163,7 +164,7 @@ def test_faithfulness_in_the_network(run, settings):
     assert min(ablation.values()) > 0.3
     # against a copy by hand for one neuron
     reopened = Reopened(run, heldout=settings["heldout"], cache=settings["cache"])
-    a = reopened.activations(reopened.test)[:, 2]
+    a = columns(reopened.activations(reopened.test), torch.tensor([2]))[:, 0]
     strongest = a.sort(descending=True, stable=True).indices[:16].tolist()
     at = {f: i for i, f in enumerate(reopened.heldout_images.fingerprints())}
     pictures = [reopened.heldout_images.load(at[reopened.test[i]]) for i in strongest]

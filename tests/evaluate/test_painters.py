@@ -117,7 +117,7 @@ def paint_and_tell(*a):
 brush.paint = paint_and_tell
 reopened = Reopened(load(sys.argv[3]), target=colour_target(), cache=sys.argv[4])
 made = paint(reopened, ["red", "lime"], brush, count=8)
-print("sum", float(sum(rows.double().sum() for rows in made.rows.values())), flush=True)
+print("sum", float(sum(made.of([label] * 9, range(9)).double().sum() for label in made.rows)), flush=True)
 """
 
 
@@ -137,7 +137,7 @@ def test_resumes_after_a_kill_with_the_same_numbers(run, brush, model, tmp_path)
     assert resumed.stdout.count("batch") == 2, "two batches of four were kept"
     reopened = Reopened(run, target=colour_target(), cache=tmp_path / "two")
     whole = paint(reopened, ["red", "lime"], brush, count=8)
-    total = float(sum(rows.double().sum() for rows in whole.rows.values()))
+    total = float(sum(whole.of([label] * 9, range(9)).double().sum() for label in whole.rows))
     assert float(resumed.stdout.split()[-1]) == pytest.approx(total, rel=1e-4)
 
 
@@ -151,13 +151,17 @@ class Failing:
         return [red if s % 2 == 0 else "blank" if s % 4 == 1 else "filtered" for s in seeds]
 
 
+def every(activations):
+    return torch.cat([rows for _, rows in activations.blocks()])
+
+
 def test_blank_and_filtered_images_are_counted_not_scored(run, settings):
     reopened = Reopened(run, target=settings["target"], cache=settings["cache"])
     made = paint(reopened, ["red", "lime"], Failing(), count=8, seed=0)
     assert made.counts == {"blank": 4, "filtered": 4, "scored": 8}
-    assert made.rows["red"].shape == (4, 9)
+    assert len(made.rows["red"]) == 4
     columns = made.of(["lime", None, "blue"], [1, 2, 3])
-    assert torch.equal(columns[:, 0], made.rows["lime"][:, 1])
+    assert torch.equal(columns[:, 0], every(made.activations)[made.rows["lime"], 1])
     assert columns[:, 1:].isnan().all()
 
 

@@ -2,12 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from contralens.data.store import TILE, Table
+from contralens.math.sources import ActivationSource, SparseActivations
 from contralens.math.tensors import BLOCK_BYTES, blocks
+
+
+def stored_activations(table: Table, fingerprints: Sequence[str]) -> ActivationSource:
+    """Rows (I,N) of a table of the store in the order asked for, at least one of which it holds.
+
+    Rows that are kept without their zeros stay so; an image without a row is NaN for every neuron.
+    """
+    there = [f for f in fingerprints if table.has_row(f)]
+    lacking = [i for i, f in enumerate(fingerprints) if not table.has_row(f)] if len(there) < len(fingerprints) else []
+    if table.sparse:
+        starts, neurons, values, width = table.sparse_rows(there)
+        if lacking:
+            counts = np.zeros(len(fingerprints), np.int64)
+            counts[np.setdiff1d(np.arange(len(counts)), lacking)] = np.diff(starts)
+            starts = np.concatenate([[0], counts.cumsum()])
+        return SparseActivations(starts, neurons, values, (len(fingerprints), width), lacking)
+    width = table.rows(there[:1]).shape[1]
+
+    def read(start: int, stop: int) -> Tensor:
+        some = fingerprints[start:stop]
+        if not lacking:
+            return torch.from_numpy(table.rows(some))
+        known = [i for i, f in enumerate(some) if table.has_row(f)]
+        rows = torch.full((len(some), width), torch.nan)
+        if known:
+            rows[known] = torch.from_numpy(table.rows([some[i] for i in known])).float()
+        return rows
+
+    return TiledActivations((len(fingerprints), width), TILE, read)
 
 
 class TiledActivations:

@@ -16,14 +16,13 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-import torch
 from torch.utils.data import default_collate
 
 from contralens.checks import ImageError, InputError
-from contralens.collecting.activations import TiledActivations
+from contralens.collecting.activations import stored_activations
 from contralens.data.known import known_fingerprints
 from contralens.data.store import TILE, Store, Table, pack, sparse
-from contralens.math.sources import ActivationSource, SparseActivations
+from contralens.math.sources import ActivationSource
 from contralens.models.together import forward_key, rows_together
 from contralens.types import Extractor, Images, Progress, silent
 
@@ -85,16 +84,7 @@ class Collected:
 
     def activations(self, extractor: int) -> ActivationSource:
         """The same rows as mining reads them; those that are kept without their zeros stay so."""
-        table = self.tables[extractor]
-        if not table.sparse:
-            width = table.rows(self.fingerprints[:1]).shape[1]
-            return TiledActivations(
-                (len(self.fingerprints), width),
-                TILE,
-                lambda start, stop: torch.from_numpy(table.rows(self.fingerprints[start:stop])),
-            )
-        starts, neurons, values, width = table.sparse_rows(self.fingerprints)
-        return SparseActivations(starts, neurons, values, (len(self.fingerprints), width))
+        return stored_activations(self.tables[extractor], self.fingerprints)
 
 
 def collect(

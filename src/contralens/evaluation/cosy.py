@@ -23,6 +23,7 @@ from contralens.checks import ImageError, InputError
 from contralens.data.files import digest
 from contralens.data.images import images as image_set
 from contralens.data.store import Table, pack
+from contralens.math.sources import ActivationSource
 from contralens.models.painters import BATCH, Painter, is_blank
 from contralens.reopen import Reopened
 from contralens.types import Progress, silent
@@ -32,19 +33,23 @@ from contralens.types import Progress, silent
 class Made:
     """Activations on the images of each label."""
 
-    rows: dict[str, Tensor]
-    """Label -> (G,N); labels without any usable image are missing."""
+    activations: ActivationSource | None
+    """(images,N) of all images, None where there is none."""
+    rows: dict[str, list[int]]
+    """Label -> its images, by row of the activations; labels without any usable image are missing."""
     counts: dict[str, int] = field(default_factory=dict)
     """Images "scored", "blank", "filtered", "unreadable"; labels "without images"."""
 
     def of(self, labels: Sequence[str | None], neurons: Sequence[int]) -> Tensor:
         """Activations (G,len(labels)) of each neuron on its own label's images, filled up with NaN."""
-        found = [self.rows.get(label) if label is not None else None for label in labels]
-        most = max((len(rows) for rows in found if rows is not None), default=0)
-        out = torch.full((most, len(labels)), torch.nan)
-        for column, (rows, neuron) in enumerate(zip(found, neurons, strict=True)):
-            if rows is not None:
-                out[: len(rows), column] = rows[:, neuron]
+        found = [self.rows.get(label, []) if label is not None else [] for label in labels]
+        counts = torch.tensor([len(rows) for rows in found], dtype=torch.int64)
+        out = torch.full((int(counts.max()) if len(counts) else 0, len(labels)), torch.nan)
+        if self.activations is not None and out.numel():
+            column = torch.arange(len(labels)).repeat_interleave(counts)
+            place = torch.cat([torch.arange(len(rows)) for rows in found])
+            images = torch.tensor([row for rows in found for row in rows])
+            out[place, column] = self.activations.lookup(images, torch.tensor(list(neurons))[column]).float()
         return out
 
 
@@ -149,15 +154,17 @@ def from_folder(reopened: Reopened, labels: Iterable[str], folder: str | Path) -
 def _activations(
     reopened: Reopened, images: Any, labels: Sequence[str], wanted: Sequence[str], counts: Counter[str]
 ) -> Made:
-    rows: dict[str, list[Tensor]] = {}
+    rows: dict[str, list[int]] = {}
+    activations = None
     if len(images):
-        by_content = reopened.rows_of(images)
+        activations, usable = reopened.activations_of(images)
+        row_of = {fingerprint: row for row, fingerprint in enumerate(usable)}
         for fingerprint, label in zip(images.fingerprints(), labels, strict=True):
-            if fingerprint in by_content:
-                rows.setdefault(label, []).append(by_content[fingerprint])
+            if fingerprint in row_of:
+                rows.setdefault(label, []).append(row_of[fingerprint])
     counts["scored"] = sum(map(len, rows.values()))
     counts["labels without images"] = len(wanted) - len(rows)
-    return Made({label: torch.stack(found) for label, found in rows.items()}, {k: v for k, v in counts.items() if v})
+    return Made(activations, rows, {k: v for k, v in counts.items() if v})
 
 
 def _append(table: Table, keys: Sequence[str], painted: Sequence[Image.Image | str]) -> None:

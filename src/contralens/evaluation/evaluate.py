@@ -137,15 +137,13 @@ def evaluate(
             made["images"] = session.made.counts
         elif retrieves and referee is not None:
             made = {"from": f"held-out images, retrieved by {referee.name}", "count": session.count}
-        for done, scorer in enumerate(chosen):
-            progress("measuring", done, len(chosen))
-            tables.append(values_table(session.rows(scorer), scorer, session.measure(scorer)))
+        for scorer, measured in session.measure(chosen, progress).items():
+            tables.append(values_table(session.rows(scorer), scorer, measured))
             if set(wanted) & set(GROUPS["faithfulness"]):
                 found = faithfulness(session, scorer, classes, seed)
                 tables.append(
                     values_table(session.rows(scorer), scorer, {m: v for m, v in found.items() if m in wanted})
                 )
-        progress("measuring", len(chosen), len(chosen))
     if "depth" in wanted:
         depths, details["granularity"] = levels(session, chosen)
         tables += [values_table(session.rows(s), s, {"depth": depths[s]}) for s in chosen]

@@ -12,6 +12,7 @@ from torch.utils.data import default_collate
 
 from contralens.checks import InputError
 from contralens.math.metrics import gained_share
+from contralens.math.statistics import survey
 from contralens.models.encoders import embed_texts
 from contralens.models.scaling import shares
 from contralens.models.targets import HookedTarget
@@ -102,16 +103,17 @@ class _Pixels:
         images = r.heldout_images if r.on_other_images else r.images
         at = {f: i for i, f in enumerate(images.fingerprints())}
         self._load: Callable[[int], Any] = lambda row: r.target.preprocess(images.load(at[r.test[row]]))
-        self._activations = session.activations
         half = min(IMAGES // 2, len(r.test))
         generator = torch.Generator().manual_seed(seed)
-        self._half, self._random = half, torch.randperm(len(r.test), generator=generator)[:half].tolist()
+        strongest = survey(r.activations(r.test), half, torch.tensor(sorted(set(neurons)), dtype=torch.int64))[2]
+        self._strongest = dict(zip(sorted(set(neurons)), strongest.tolist(), strict=True))
+        self._random = torch.randperm(len(r.test), generator=generator)[:half].tolist()
         self._kept: dict[int, Any] = {}
 
     def of(self, neuron: int) -> tuple[list[Any], list[Any]]:
         """The images that activate the neuron most, and the random ones."""
-        order = self._activations[:, neuron].nan_to_num(-torch.inf).sort(descending=True, stable=True).indices
-        return [self._one(i) for i in order[: self._half].tolist()], [self._one(i) for i in self._random]
+        strongest = [i for i in self._strongest[neuron] if i >= 0]
+        return [self._one(i) for i in strongest], [self._one(i) for i in self._random]
 
     def _one(self, row: int) -> Any:
         if row not in self._kept:

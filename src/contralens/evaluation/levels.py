@@ -8,14 +8,13 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from contralens.data.wordnet import WordNet, find_wordnet
-from contralens.evaluation.measuring import Session
+from contralens.evaluation.measuring import COPIES, MEMORY, Session
 from contralens.math.intervals import mean_interval
 from contralens.math.metrics import pearson
-from contralens.models.encoders import embed_texts
+from contralens.math.tensors import blocks
 
 STEPS = 6
 """Levels above a label that the curve follows."""
@@ -75,17 +74,13 @@ def levels(session: Session, scorers: Sequence[str]) -> tuple[dict[str, NDArray[
 def _curve(session: Session, words: WordNet, labels: dict[int, str]) -> list[dict[str, Any]]:
     assert session.judge is not None
     chains = {n: [text for text, _ in words.chain(label)][: STEPS + 1] for n, label in labels.items()}
-    texts = list(dict.fromkeys(text for chain in chains.values() for text in chain))
-    if not texts:
-        return []
-    rows = embed_texts(session.judge, texts, session.run.manifest["templates"])
-    cosines = session.reopened.embeddings(session.reopened.test, session.judge) @ rows.T
-    column = {text: i for i, text in enumerate(texts)}
-    out = []
-    for step in range(STEPS + 1):
-        there = {n: column[chain[step]] for n, chain in chains.items() if len(chain) > step}
-        if there:
-            places = torch.tensor(list(there.values()))
-            found = pearson(session.activations[:, list(there)], cosines[:, places])
-            out.append({"step": step, **asdict(mean_interval(found.numpy()))})
-    return out
+    found: dict[int, list[float]] = {step: [] for step in range(STEPS + 1)}
+    neurons = [n for n, chain in chains.items() if chain]
+    for block in blocks(len(neurons), len(session.reopened.test) * COPIES * 8, MEMORY):
+        a = session.activations(neurons[block])
+        for step, values in found.items():
+            there = [(at, chains[n][step]) for at, n in enumerate(neurons[block]) if len(chains[n]) > step]
+            if there:
+                columns, words_there = zip(*there, strict=True)
+                values += pearson(a[:, list(columns)], session.cosines(words_there)).tolist()
+    return [{"step": step, **asdict(mean_interval(values))} for step, values in found.items() if values]

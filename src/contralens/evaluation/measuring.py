@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property, partial
+from collections.abc import Callable, Sequence
+from functools import cache, cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -18,10 +18,12 @@ from contralens.math.metrics import active
 from contralens.math.sanity import METRICS as SANITY
 from contralens.math.sanity import Metric, Sanity, sanity_table
 from contralens.math.simulation import fit_sigmoid, simulate
+from contralens.math.sources import ActivationSource, columns
+from contralens.math.tensors import blocks
 from contralens.models.encoders import embed_texts
 from contralens.plugs import Plugs
 from contralens.reopen import Reopened
-from contralens.types import Encoder
+from contralens.types import Encoder, Progress, silent
 
 GROUPS: dict[str, dict[str, str]] = {
     "simulation": {
@@ -70,6 +72,13 @@ RETRIEVED = 20
 """Images taken for a label where none are made."""
 SANITY_SIZE = (2000, 100)
 """Images and neurons at most on which a metric's sanity is tested."""
+SIGMOID_NEURONS = 1000
+"""Labels at most that the judge's sigmoid is fitted on."""
+MEMORY = 2**29
+"""Bytes that measuring a block of neurons may take."""
+COPIES = 12
+"""Matrices (I,n) of eight bytes an entry that measuring holds at once."""
+Part = Literal["test", "validation"]
 
 
 def wanted_metrics(metrics: str | Sequence[str]) -> list[str]:
@@ -106,7 +115,7 @@ def _of_presence(metric: Metric, a: Tensor, present: Tensor) -> Tensor:
 
 
 class Session:
-    """The matrices that metrics are made of, each computed once."""
+    """What metrics are made of, a block of neurons at a time."""
 
     def __init__(
         self, reopened: Reopened, judge: Encoder | None, wanted: list[str], share: float, concepts: int,
@@ -133,37 +142,67 @@ class Session:
         """Images retrieved per label: never more than a quarter of the test part."""
         return max(1, min(self._count, len(self.reopened.test) // 4))
 
-    @cached_property
-    def activations(self) -> Tensor:
-        return self.reopened.activations(self.reopened.test)
+    def activations(self, neurons: Sequence[int], part: Part = "test") -> Tensor:
+        """Activations of some neurons on a part's images, (I,len(neurons))."""
+        return columns(self._sources(part), torch.tensor(list(neurons), dtype=torch.int64))
 
-    def similarities(self, scorer: str, part: Literal["test", "validation"] = "test") -> Tensor:
-        """The judge's cosines (I,n,L) of a part's images and the concepts of each labeled neuron."""
+    @cached_property
+    def _sources(self) -> Callable[[Part], ActivationSource]:
+        return cache(lambda part: self.reopened.activations(getattr(self.reopened, part)))
+
+    @cached_property
+    def _judged(self) -> Callable[[Part], Tensor]:
+        return cache(lambda part: self.reopened.embeddings(getattr(self.reopened, part), self.judge))
+
+    def cosines(self, texts: Sequence[str], part: Part = "test") -> Tensor:
+        """The judge's cosines (I,len(texts)) of a part's images and some texts."""
         assert self.judge is not None
-        rows = self.rows(scorer)
-        lists = [(row["concepts"] or [row["label"]])[: self.concepts] for row in rows]
-        new = [c for c in dict.fromkeys(c for some in lists for c in some) if c not in self._texts]
+        new = [text for text in dict.fromkeys(texts) if text not in self._texts]
         if new:
             embedded = embed_texts(self.judge, new, self.run.manifest["templates"])
             self._texts |= dict(zip(new, embedded, strict=True))
-        e = self.reopened.embeddings(getattr(self.reopened, part), self.judge)
+        e = self._judged(part)
+        return e @ torch.stack([self._texts[text] for text in texts]).T if texts else torch.empty(len(e), 0)
+
+    def similarities(self, rows: Sequence[dict[str, Any]], part: Part = "test") -> Tensor:
+        """The judge's cosines (I,n,L) of a part's images and the concepts of n labels."""
+        lists = [(row["concepts"] or [row["label"]])[: self.concepts] for row in rows]
         used = list(dict.fromkeys(c for some in lists for c in some))
-        cosines = e @ torch.stack([self._texts[c] for c in used]).T if used else torch.empty(len(e), 0)
         at = {c: i for i, c in enumerate(used)}
         most = max(map(len, lists), default=1)
         index = torch.tensor([[at[c] for c in some] + [-1] * (most - len(some)) for some in lists], dtype=torch.int64)
         index = index.reshape(-1, most)
-        return cosines[:, index.clamp_min(0)].masked_fill(index < 0, torch.nan)
+        return self.cosines(used, part)[:, index.clamp_min(0)].masked_fill(index < 0, torch.nan)
 
-    def measure(self, scorer: str) -> dict[str, NDArray[np.float64]]:
-        """Every metric that is asked for of one scorer's labels."""
-        rows = self.rows(scorer)
+    def measure(self, scorers: Sequence[str], progress: Progress = silent) -> dict[str, dict[str, NDArray[np.float64]]]:
+        """Every metric that is asked for of the labels of each scorer, in the order of `rows`.
+
+        A block of neurons at a time, so that memory stays bounded however many neurons and images there are.
+        """
+        labeled = {scorer: self.rows(scorer) for scorer in scorers}
+        every = sorted({row["neuron"] for rows in labeled.values() for row in rows})
+        parts: dict[str, list[dict[str, NDArray[np.float64]]]] = {scorer: [] for scorer in scorers}
+        each = len(self.reopened.test) * (COPIES + self.concepts) * 8
+        for block in blocks(len(every), each, MEMORY):
+            progress("measuring", block.start, len(every))
+            a = self.activations(every[block])
+            at = {n: i for i, n in enumerate(every[block])}
+            for scorer, rows in labeled.items():
+                if own := [row for row in rows if row["neuron"] in at]:
+                    parts[scorer].append(self._measure(a[:, [at[row["neuron"]] for row in own]], own))
+        progress("measuring", len(every), len(every))
+        return {
+            scorer: {name: np.concatenate([part[name] for part in own]) for name in (own[0] if own else ())}
+            for scorer, own in parts.items()
+        }
+
+    def _measure(self, a: Tensor, rows: Sequence[dict[str, Any]]) -> dict[str, NDArray[np.float64]]:
+        """The metrics of some labels from the activations (I,n) of their neurons."""
         neurons = [row["neuron"] for row in rows]
         wanted = set(self.wanted)
         out: dict[str, Tensor] = {}
-        a = self.activations[:, neurons]
         if self.judge is not None:
-            s = self.similarities(scorer)
+            s = self.similarities(rows)
             raw = simulate(s, combine=self.combine)
             present = active(raw, self.share)
             if wanted & {"pearson_sigmoid", "cosine"}:
@@ -197,10 +236,12 @@ class Session:
         """alpha and beta: given, or fitted on the validation part with the labels of the primary scorer."""
         if self._sigmoid is None:
             scorer = self.run.manifest["primary"]
-            a = self.reopened.activations(self.reopened.validation)[:, [row["neuron"] for row in self.rows(scorer)]]
-            cosines = simulate(self.similarities(scorer, "validation"), combine=self.combine)
+            rows = self.rows(scorer)
+            rows = rows[:: max(1, -(-len(rows) // SIGMOID_NEURONS))]
+            a = self.activations([row["neuron"] for row in rows], "validation")
+            cosines = simulate(self.similarities(rows, "validation"), combine=self.combine)
             self._sigmoid = fit_sigmoid(a, cosines)
-            self.sigmoid_used = {"fitted on": f"{len(a)} validation images, labels of {scorer}"}
+            self.sigmoid_used = {"fitted on": f"{len(a)} validation images, {len(rows)} labels of {scorer}"}
         alpha, beta = self._sigmoid
         self.sigmoid_used = {**(self.sigmoid_used or {"given": True}), "alpha": alpha, "beta": beta}
         return alpha, beta
@@ -209,7 +250,7 @@ class Session:
         """The sanity tests of the metrics in use, on this run's own activations."""
         images, most = SANITY_SIZE
         neurons = self.reopened.exemplars.neurons[:most]
-        a = self.activations[:images, neurons]
+        a = self.activations(neurons.tolist())[:images]
         base = {name: SAME_METRIC.get(name, name) for name in self.wanted}
         tested = {name: SANITY[name] for name in base.values() if name in SANITY}
         tested |= {name: partial(_of_presence, METRICS[name]) for name in base.values() if name in METRICS}

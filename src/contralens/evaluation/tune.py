@@ -8,11 +8,14 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 import torch
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from contralens.data.runs import Run
 from contralens.math.metrics import pearson
 from contralens.math.simulation import choose
+from contralens.math.sources import columns
+from contralens.math.tensors import blocks
 from contralens.models.encoders import embed_texts
 from contralens.reopen import Reopened
 from contralens.types import Encoder
@@ -40,13 +43,15 @@ def tuned(
     first, second, texts = (
         torch.from_numpy(np.array(run.vectors[v])) for v in ("positive_mean", "contrast_mean", "texts")
     )
-    scores = torch.stack([normalize(first - g * second, dim=1) @ texts.T for g in gammas])  # (S,N,C)
-    best = scores.nan_to_num(-torch.inf).argmax(2)
+    best = torch.stack([_top(first - g * second, texts, 1)[1][:, 0] for g in gammas])  # (S,N)
     used, place = torch.unique(best, return_inverse=True)
     rows = embed_texts(judge, [reopened.concepts[c] for c in used.tolist()], run.manifest["templates"])
-    cosines = reopened.embeddings(reopened.validation, judge) @ rows.T
-    a = reopened.activations(reopened.validation)[:, neurons]
-    held_out = torch.stack([pearson(a, cosines[:, place[s]]) for s in range(len(gammas))])
+    e, source = reopened.embeddings(reopened.validation, judge), reopened.activations(reopened.validation)
+    held_out = torch.empty(len(gammas), len(neurons), dtype=torch.float64)
+    for block in blocks(len(neurons), 64 * len(e)):
+        a = columns(source, neurons[block])
+        for s in range(len(gammas)):
+            held_out[s, block] = pearson(a, e @ rows[place[s, block]].T)
     choice = choose(held_out, per)
     details: dict[str, Any] = {
         "per": per,
@@ -65,14 +70,25 @@ def tuned(
     if scorer in run.scorers or (scorer == "csp:gamma=1" and "csp" in run.scorers):
         details["scorer"] = scorer = scorer if scorer in run.scorers else "csp"
         return run, scorer, details
-    chosen = scores[choice, torch.arange(len(neurons))]
-    return _with(run, scorer, chosen, neurons.tolist(), reopened.concepts), scorer, details
+    vectors = first - torch.tensor(gammas)[choice][:, None] * second
+    return _with(run, scorer, vectors, texts, neurons.tolist(), reopened.concepts), scorer, details
 
 
-def _with(run: Run, scorer: str, scores: torch.Tensor, neurons: list[int], concepts: list[str]) -> Run:
+def _top(vectors: Tensor, texts: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` best concepts of each vector by cosine, (N,D),(C,D): scores and indices, (N,count) each."""
+    parts = [
+        (normalize(vectors[block], dim=1) @ texts.T).nan_to_num(-torch.inf).topk(count, dim=1)
+        for block in blocks(len(vectors), 8 * len(texts))
+    ]
+    if not parts:
+        return torch.empty(0, count), torch.empty(0, count, dtype=torch.int64)
+    return torch.cat([p.values for p in parts]), torch.cat([p.indices for p in parts])
+
+
+def _with(run: Run, scorer: str, vectors: Tensor, texts: Tensor, neurons: list[int], concepts: list[str]) -> Run:
     """The run with the labels of one more scorer, as many concepts a neuron as the others have."""
     top = max((len(some or []) for some in run.labels["concepts"].to_pylist()), default=1)
-    values, order = scores.nan_to_num(-torch.inf).topk(min(max(1, top), scores.shape[1]), dim=1)
+    values, order = _top(vectors, texts, min(max(1, top), len(texts)))
     place = {n: row for row, n in enumerate(neurons)}
     rows = []
     for row in run.rows():

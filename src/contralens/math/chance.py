@@ -22,7 +22,8 @@ from torch import Tensor
 
 from contralens.checks import InputError
 from contralens.math.exemplars import find_exemplars
-from contralens.math.tensors import matrix
+from contralens.math.sources import columns, source
+from contralens.math.tensors import blocks, matrix
 from contralens.types import Exemplars
 
 CALIBRATION = 0.3
@@ -59,27 +60,31 @@ def fake_activations(
     """`count` fake neurons (I,count) made of the activations (I,N) of `neurons` (all by default).
 
     "permuted": neuron n mod N in a random order over the images, so each keeps its distribution. "mixture": sums of all
-    standardised neurons with normal weights.
+    standardised neurons with normal weights. Memory: (I,count) and a block of columns, whatever N is.
     """
-    a = matrix(activations, "activations")
+    a = source(activations)
     chosen = torch.arange(a.shape[1]) if neurons is None else torch.as_tensor(neurons, dtype=torch.int64)
     if not len(chosen) or count < 1:
         raise InputError("fake neurons need at least one real neuron and a count of at least 1")
     generator = torch.Generator().manual_seed(seed)
     if kind == "permuted":
-        out = a[:, chosen[torch.arange(count) % len(chosen)]]
+        out = columns(a, chosen[torch.arange(count) % len(chosen)])
         for column in range(count):
-            out[:, column] = out[torch.randperm(len(a), generator=generator), column]
+            out[:, column] = out[torch.randperm(len(out), generator=generator), column]
         return out
     if kind != "mixture":
         raise InputError(f'`kind` must be "permuted" or "mixture"; got {kind!r}')
-    finite = a[:, chosen].double()
-    finite = finite.masked_fill(~finite.isfinite(), torch.nan)
-    centred = finite - finite.nanmean(0)
-    unit = centred / centred.square().nanmean(0).sqrt().clamp_min(1e-12)
     weights = torch.randn(len(chosen), count, generator=generator, dtype=torch.float64) / len(chosen) ** 0.5
-    mixed: Tensor = unit.nan_to_num(0.0) @ weights
-    return mixed.to(a.dtype)
+    mixed = torch.zeros(a.shape[0], count, dtype=torch.float64)
+    kind_of = torch.float32
+    for some in blocks(len(chosen), 8 * a.shape[0]):
+        part = columns(a, chosen[some])
+        kind_of, part = part.dtype, part.double()
+        part = part.masked_fill(~part.isfinite(), torch.nan)
+        centred = part - part.nanmean(0)
+        unit = centred / centred.square().nanmean(0).sqrt().clamp_min(1e-12)
+        mixed += unit.nan_to_num(0.0) @ weights[some]
+    return mixed.to(kind_of)
 
 
 def fake_exemplars(
@@ -95,7 +100,7 @@ def fake_exemplars(
 
     Fakes are numbered on from the real neurons: their indices begin at N.
     """
-    a = matrix(activations, "activations")
+    a = source(activations)
     parts = []
     for start in range(0, count, BLOCK):
         size = min(BLOCK, count - start)

@@ -64,6 +64,7 @@ class SparseActivations:
         neurons: (E), the neuron of each entry, rising within an image.
         values: (E).
         shape: (I,N).
+        missing: images (any number) of which nothing is known; all their activations are NaN.
 
     >>> dense = torch.tensor([[0.0, 2.0], [0.0, 0.0], [3.0, 0.0]])
     >>> sparse = SparseActivations.of(dense)
@@ -71,7 +72,7 @@ class SparseActivations:
     tensor([2., 0., 3.])
     """
 
-    def __init__(self, starts: Any, neurons: Any, values: Any, shape: tuple[int, int]) -> None:
+    def __init__(self, starts: Any, neurons: Any, values: Any, shape: tuple[int, int], missing: Any = ()) -> None:
         images, width = shape
         self.shape = (images, width)
         self._starts = torch.as_tensor(starts).to(torch.int64)
@@ -89,6 +90,8 @@ class SparseActivations:
             bool((self._keys.diff() > 0).all()) and 0 <= int(columns.min()) <= int(columns.max()) < width
         ):
             raise InputError("sparse activations need neurons that rise within each image, without repeats")
+        self._missing = torch.zeros(images, dtype=torch.bool, device=self._keys.device)
+        self._missing[torch.as_tensor(missing, dtype=torch.int64)] = True
 
     @classmethod
     def of(cls, activations: Any) -> SparseActivations:
@@ -103,19 +106,64 @@ class SparseActivations:
 
     def blocks(self, neurons: Tensor | None = None, budget: int = BLOCK_BYTES) -> Iterator[tuple[int, Tensor]]:
         images, width = self.shape
-        for block in blocks(images, width * self._values.element_size(), budget):
+        wanted, back = (None, None) if neurons is None else torch.unique(neurons, return_inverse=True)
+        columns = width if wanted is None else len(wanted)
+        place = torch.full((width,), -1, device=self._keys.device)
+        place[slice(None) if wanted is None else wanted.to(place.device)] = torch.arange(columns, device=place.device)
+        for block in blocks(images, columns * self._values.element_size(), budget):
             entries = slice(int(self._starts[block.start]), int(self._starts[block.stop]))
-            rows = self._values.new_zeros((block.stop - block.start) * width)
-            rows[self._keys[entries] - block.start * width] = self._values[entries]
-            rows = rows.view(-1, width)
-            yield block.start, rows if neurons is None else rows.index_select(1, neurons.to(rows.device))
+            keys, values = self._keys[entries] - block.start * width, self._values[entries]
+            column = place[keys % width]
+            there = column >= 0
+            rows = self._values.new_zeros(block.stop - block.start, columns)
+            rows.view(-1)[(keys // width * columns + column)[there]] = values[there]
+            rows[self._missing[block]] = torch.nan
+            yield block.start, rows if back is None else rows.index_select(1, back.to(rows.device))
 
     def lookup(self, images: Tensor, neurons: Tensor) -> Tensor:
         if not len(self._keys):
-            return self._values.new_zeros(len(images))
-        wanted = images.to(self._keys.device) * self.shape[1] + neurons.to(self._keys.device)
+            return self._values.new_zeros(len(images)).masked_fill_(self._missing[images], torch.nan)
+        images = images.to(self._keys.device)
+        wanted = images * self.shape[1] + neurons.to(self._keys.device)
         place = torch.searchsorted(self._keys, wanted).clamp_max_(len(self._keys) - 1)
-        return self._values[place].masked_fill_(self._keys[place] != wanted, 0.0)
+        found = self._values[place].masked_fill_(self._keys[place] != wanted, 0.0)
+        return found.masked_fill_(self._missing[images], torch.nan)
+
+
+class Resampled:
+    """Rows of another source, some of them perhaps more than once: what a bootstrap sample of the images sees.
+
+    >>> drawn = Resampled(DenseActivations(torch.tensor([[1.0], [2.0], [3.0]])), torch.tensor([0, 2, 2]))
+    >>> columns(drawn, torch.tensor([0])).flatten().tolist(), drawn.lookup(torch.tensor([1]), torch.tensor([0]))
+    ([1.0, 3.0, 3.0], tensor([3.]))
+    """
+
+    def __init__(self, of: ActivationSource, rows: Tensor) -> None:
+        if bool((rows.diff() < 0).any()):
+            raise InputError("`rows` must be sorted, since a source is read in order")
+        self._of, self._rows = of, rows
+        self.shape = (len(rows), of.shape[1])
+
+    def blocks(self, neurons: Tensor | None = None, budget: int = BLOCK_BYTES) -> Iterator[tuple[int, Tensor]]:
+        for start, values in self._of.blocks(neurons, budget):
+            ends = torch.tensor([start, start + len(values)], device=self._rows.device)
+            first, last = torch.searchsorted(self._rows, ends).tolist()
+            for some in blocks(last - first, values.shape[1] * values.element_size(), budget):
+                rows = self._rows[first + some.start : first + some.stop] - start
+                yield first + some.start, values[rows.to(values.device)]
+
+    def lookup(self, images: Tensor, neurons: Tensor) -> Tensor:
+        return self._of.lookup(self._rows[images.to(self._rows.device)], neurons)
+
+
+def columns(activations: Any, neurons: Tensor) -> Tensor:
+    """The activations of some neurons on all images as a matrix, (I,N),(n) -> (I,n), on the CPU.
+
+    >>> columns(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([2, 0]))
+    tensor([[3., 1.]])
+    """
+    parts = [rows.cpu() for _, rows in source(activations).blocks(neurons)]
+    return torch.cat(parts) if parts else torch.empty(0, len(neurons))
 
 
 def source(activations: Any) -> ActivationSource:

@@ -12,6 +12,7 @@ from torch import Tensor
 from contralens.checks import InputError
 from contralens.math.chance import Score
 from contralens.math.exemplars import find_exemplars
+from contralens.math.sources import Resampled, source
 from contralens.math.tensors import matrix
 
 
@@ -67,12 +68,12 @@ def bootstrap_labels(
     average over the probe set. `mining` holds k, reuse, exclude of `find_exemplars`. One sample costs as much as mining
     and scoring the run once.
     """
-    a, e = matrix(activations, "activations"), matrix(embeddings, "embeddings")
+    a, e = source(activations), matrix(embeddings, "embeddings")
     generator = torch.Generator().manual_seed(seed)
     labels: dict[str, list[Tensor]] = {name: [] for name in scorers}
     for _ in range(samples):
-        drawn = torch.randint(len(a), (len(a),), generator=generator).sort().values
-        found = find_exemplars(a[drawn], e[drawn], neurons=neurons, **mining)
+        drawn = torch.randint(len(e), (len(e),), generator=generator).sort().values
+        found = find_exemplars(Resampled(a, drawn), e[drawn], neurons=neurons, **mining)
         for name, score in scorers.items():
             scores = score(found, e[drawn], texts)
             none = scores.isnan().all(1)

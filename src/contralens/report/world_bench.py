@@ -155,10 +155,9 @@ def plot(bench: Mapping[str, Any], path: Path) -> Path | None:
                     ax.fill_between(places, low, high, color=style["color"], alpha=0.13, linewidth=0)
             ax.set(title=f"{kind}: {name}", ylim=(-0.02, 1.02))
             ax.grid(alpha=0.3)
-            if row == len(s["kinds"]) - 1:
-                ax.set_xlabel("dial: how often the incidental comes with the true")
             ax.set_xticks(places, [f"{d:g}" for d in s["dials"]])
         axes[row, 0].set_ylabel("share of neurons")
+    figure.supxlabel("dial: how often the incidental concept comes with the true one", fontsize="medium")
     handles, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right upper")
     figure.savefig(path, dpi=110)

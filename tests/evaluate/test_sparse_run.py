@@ -1,0 +1,70 @@
+"""A run over sparse latents is evaluated like any other, and never through the whole matrix (I,N)."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from colour_case import COLOURS, ColourEncoder, colour_target, paint_folder
+
+from contralens.data.store import Table
+from contralens.evaluation import measuring
+from contralens.evaluation.evaluate import evaluate
+from contralens.math.chance import fake_activations
+from contralens.math.sources import SparseActivations
+from contralens.pipeline import label
+
+EVERYTHING = {
+    "metrics": "simulation,cosy,fade,audit", "fdr": 0.05, "fakes": 60, "stability": 4, "meanings": True,
+    "gamma": "neuron", "concepts": 2,
+}  # fmt: skip
+
+
+def made_sparse():
+    latents = colour_target()
+    latents.sparse, latents.fingerprint = True, "a" * 32
+    return latents
+
+
+@pytest.fixture(scope="module")
+def evaluations(case, tmp_path_factory):
+    """The same evaluation of a run kept dense and of one kept sparse, the second while no dense rows may be read."""
+    root = tmp_path_factory.mktemp("sparse")
+    labels = paint_folder(root / "labels", 64, 3, nested=True)
+    found, read = {}, Table.rows
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measuring, "MEMORY", 40_000)  # several blocks of neurons
+        for kind, network in (("dense", colour_target), ("sparse", made_sparse)):
+            run = label(
+                network(), case / "probe", ColourEncoder(), list(COLOURS), k=10, cache=root,
+                scorers=["semanticlens", "csp"],
+            )  # fmt: skip
+            if kind == "sparse":
+                patch.setattr(
+                    Table, "rows", lambda self, some: pytest.fail("dense") if self.sparse else read(self, some)
+                )
+            for name, images in (("folder", labels), ("retrieved", None)):
+                found[kind, name] = evaluate(
+                    run, judge=ColourEncoder(1.5), heldout=case / "other", target=network(), encoder=ColourEncoder(),
+                    source=case / "probe", cache=root, images=images, **EVERYTHING,
+                )  # fmt: skip
+    return found
+
+
+@pytest.mark.parametrize("name", ["folder", "retrieved"])
+def test_sparse_and_dense_runs_get_the_same_numbers(evaluations, name) -> None:
+    dense, sparse = (evaluations[kind, name] for kind in ("dense", "sparse"))
+    assert sparse.values.num_rows == dense.values.num_rows > 100
+    for one, other in zip(sparse.values.to_pylist(), dense.values.to_pylist(), strict=True):
+        assert one.pop("value") == pytest.approx(other.pop("value"), nan_ok=True), one
+        assert one == other
+    assert sparse.verdicts.to_pylist() == dense.verdicts.to_pylist()
+    for key in ("sigmoid", "sanity", "gamma", "chance", "stability"):
+        assert sparse.manifest[key] == dense.manifest[key], key
+
+
+def test_fakes_of_sparse_latents_are_those_of_the_matrix() -> None:
+    a = torch.rand(50, 7, generator=torch.Generator().manual_seed(1))
+    a[a < 0.5] = 0
+    for kind in ("permuted", "mixture"):
+        found = fake_activations(SparseActivations.of(a), 9, seed=3, kind=kind, neurons=[1, 4, 6])
+        assert torch.equal(found, fake_activations(a, 9, seed=3, kind=kind, neurons=[1, 4, 6]))
