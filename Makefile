@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= contralens-demo
 
-.PHONY: demo test check world clean
+.PHONY: demo test docs world clean
 
 demo: $(VENV)/.core
 	$(BIN)/contralens demo --out $(OUT)
@@ -15,11 +15,16 @@ test: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist worksteal --durations=15
 
+docs: $(VENV)/.docs
+	$(BIN)/python scripts/make_cli_docs.py
+	$(BIN)/python scripts/make_docs.py
+	@echo "open site/index.html"
+
 world: $(VENV)/.core
 	$(BIN)/python scripts/make_world.py
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist site .pytest_cache .mypy_cache .ruff_cache
 
 $(BIN)/python:
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'contralens needs Python 3.11 or newer; run make PYTHON=python3.12 ...')"
@@ -31,4 +36,8 @@ $(VENV)/.core: $(BIN)/python pyproject.toml
 
 $(VENV)/.test: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install -q -e '.[test]'
+	touch $@ $(VENV)/.core $(VENV)/.docs
+
+$(VENV)/.docs: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install -q -e '.[docs]'
 	touch $@ $(VENV)/.core

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from importlib import invalidate_caches
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,13 +28,17 @@ def install(
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.delitem(sys.modules, module, raising=False)
     invalidate_caches()
+    keep(monkeypatch)
+
+
+def keep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the test adds to the registries goes with it."""
     for plugs in registries().values():
-        known = dict(plugs._known)
-        monkeypatch.setattr(plugs, "_known", known)  # what the package adds goes with the test
+        monkeypatch.setattr(plugs, "_known", dict(plugs._known))
         monkeypatch.setattr(plugs, "_listed", False)
 
 
-def registries() -> dict[str, object]:
+def registries() -> dict[str, Any]:
     """Every `Plugs` of contralens, by kind."""
     from contralens.data import vocabulary
     from contralens.evaluation.measuring import METRICS

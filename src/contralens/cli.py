@@ -18,6 +18,7 @@ from contralens.commands.explore import explore_command, export_command
 from contralens.commands.granularity import granularity_command
 from contralens.commands.options import indices
 from contralens.commands.propose import arguments, print_plan, propose_command, read_settings
+from contralens.commands.world import world_command
 
 app = typer.Typer(
     name="contralens",
@@ -297,6 +298,8 @@ def collect(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("contralens-demo"),
+    world: Annotated[list[int] | None, typer.Option(help="World 1, 2 or 3, repeatable (default: all three).")] = None,
+    images: Annotated[int, typer.Option(help="Probe images of each world; fewer are quicker and less sure.")] = 2000,
     cache: Cache = None,
     as_json: Json = False,
 ) -> None:
@@ -305,9 +308,10 @@ def demo(
     from contralens.demo import summary
     from contralens.report.progress import bar
     from contralens.report.tables import demo_table
+    from contralens.world.targets import WORLDS
 
     with bar(quiet=as_json) as progress:
-        runs, judged = run_demo(out, cache=cache, progress=progress)
+        runs, judged = run_demo(out, worlds=world or tuple(WORLDS), images=images, cache=cache, progress=progress)
     pages = [_report(run) for run in runs]
     if as_json:
         _print_json(
@@ -431,6 +435,7 @@ app.command("recipe")(recipe_command)
 app.add_typer(bench_app, name="bench")
 app.command("explore")(explore_command)
 app.command("export")(export_command)
+app.command("world")(world_command)
 
 
 def _settings(config: Path | None, flags: dict[str, Any], needed: tuple[str, ...]) -> dict[str, Any]:

@@ -76,12 +76,16 @@ def label(
     Args:
         target: a spec such as "torchvision:resnet50", a `Target`, or an `nn.Module` (with `layer` and `preprocess`).
         images: a folder, a list of files, a torch or Hugging Face dataset; the probe set.
-        layer, pooling: see `contralens.target`.
-        sae, sae_pooling: a sparse autoencoder over that layer, whose latents are labeled instead; see `contralens.sae`.
+        layer: its name as in `named_modules()`; see `contralens.target`.
+        pooling: how an activation becomes one number; inferred by default, see `contralens.target`.
+        sae: a sparse autoencoder over that layer, whose latents are labeled instead; see `contralens.sae`.
+        sae_pooling: how latents of patches become one number; see `contralens.sae`.
         encoder: a spec such as "open_clip:ViT-B-32/datacomp_xl_s13b_b90k", or an `Encoder`.
         vocabulary: a file with one concept a line, a built-in name, or a list of texts.
         scorers: names with options, e.g. "csp:gamma=0.5"; the last one is the primary.
-        k: exemplars per neuron. `reuse`, `exclude`: see `find_exemplars`.
+        k: exemplars per neuron.
+        reuse: whether one image may be the contrast of several positives of a neuron.
+        exclude: skip contrasts with a cosine above this (near-duplicates); off by default.
         neurons: all, the paper's choice of 200 (`select_neurons`), or indices.
         templates: a built-in set's name, or texts with {} for the concept.
         normalise_texts: False gives the published code's text embeddings, without the last normalisation.
@@ -96,6 +100,11 @@ def label(
         out: run folder to write; without it the run is only returned.
         device: where both networks run; by default "cpu", or where a module of yours is.
         cache: folder of the cache; by default $CONTRALENS_CACHE or the user's cache folder.
+        batch_size: images per forward pass.
+        workers: threads that decode images; by default one per core.
+        seed: of the sample and of the holdout.
+        progress: called with stage, done and total.
+        target_options: what else `contralens.target` takes: `preprocess`, `weights`, `checkpoint`, ...
 
     Returns:
         The `Run`: tables of labels, exemplars and neurons, and a manifest from which each label can be derived again.

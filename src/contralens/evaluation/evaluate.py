@@ -74,25 +74,40 @@ def evaluate(
         run: a `Run` or its folder.
         metrics: names of metrics or groups, see `GROUPS`, or of `METRICS`.
         judge: the encoder that tells how much an image shows a label. It must not be the labeling encoder, which would
-            judge its own work, unless `same_judge` says so; the result then says it, too.
+            judge its own work.
+        same_judge: unless this says so; the result then says it, too.
         images: a folder with a sub-folder of images per label, for the CoSy metrics.
-        painter: makes those images instead, e.g. "diffusers:stabilityai/sd-turbo@steps=1,guidance=0"; `preset` is
-            "cosy" or "csp" for the published settings. With neither, images are retrieved by the judge from the
-            held-out ones.
-        count: images per label. `prompt`: what a painter is asked, with {label}. `control`: control images at most.
+        painter: makes those images instead, e.g. "diffusers:stabilityai/sd-turbo@steps=1,guidance=0". Without images
+            and painter, images are retrieved by the judge from the held-out ones.
+        preset: "cosy" or "csp" for the published settings of painting.
+        count: images per label.
+        prompt: what a painter is asked, with {label} in it.
+        control: control images at most.
         heldout: another image set to evaluate on; by default what `label(holdout=...)` set aside.
-        source, target, encoder: the run's images, network and labeling encoder, where the manifest cannot say.
+        source: the run's images, where they moved.
+        target: the run's network, where the manifest cannot say.
+        encoder: the run's labeling encoder, where the manifest cannot say.
         classes: names of the network's classes, for faithfulness; by default those that come with its weights.
         scorers: those to judge; by default all of the run.
-        concepts: how many of a neuron's best concepts make up its label, joined by `combine`.
+        concepts: how many of a neuron's best concepts make up its label.
+        combine: "max" or "mean" joins them.
         sigmoid: (alpha, beta) of the judge, fitted on the validation part by default.
         share: part of the images on which a neuron counts as active, and a concept as present.
         check_metrics: run the sanity tests on the metrics, too.
-        fdr: tell which labels beat chance at this false-discovery rate, against `fakes` fake neurons.
-        stability: bootstrap samples of the probe images for label sets of that `coverage`; 0 for none.
+        fdr: tell which labels beat chance at this false-discovery rate.
+        fakes: fake neurons that chance is measured on.
+        fake_kind: "permuted" real neurons, or a "mixture" of them.
+        stability: bootstrap samples of the probe images for label sets; 0 for none.
+        coverage: share of the samples that a label set holds.
         meanings: look for neurons with two meanings.
         gamma: also judge CSP at the gamma chosen on the validation part, per "layer" or per "neuron".
         save: keep the evaluation in the run's folder, if it has one.
+        cache: the cache that `label` used; what it lacks is computed again.
+        device: where networks run.
+        batch_size: images per forward pass.
+        workers: threads that decode images.
+        seed: of the fakes, the bootstrap and the painter.
+        progress: called with stage, done and total.
 
     Raises:
         InputError: nothing was held out, the judge is missing or is the labeling encoder, images cannot be found.

@@ -41,7 +41,16 @@ def granularity(
     (one-sided sign test over the pairs, p <= .05): at "animal" a neuron for zebras among horses no longer tells the two
     apart.
 
-    `sense` numbers the meaning of the label's noun, 0 the most frequent; by default the one whose gloss scores highest.
+    Args:
+        run: a finished run.
+        neurons: indices; by default all that have a label.
+        scorer: whose score stands beside each concept of the chain.
+        sense: number of the meaning of the label's noun, 0 the most frequent; by default the one whose gloss scores
+            highest.
+        wordnet: WordNet, or the folder with its files; by default searched for.
+        encoder: the run's encoder; by default loaded by its name.
+        cache: the cache that `label` used.
+        device: where the encoder runs.
 
     Args:
         neurons: indices; by default all that have a label.

@@ -96,9 +96,18 @@ def fake_exemplars(
     neurons: Any = None,
     **mining: Any,
 ) -> Exemplars:
-    """Exemplars of `count` fake neurons, mined like real ones; `mining` holds k, reuse, exclude of `find_exemplars`.
+    """Exemplars of fake neurons, mined like real ones.
 
     Fakes are numbered on from the real neurons: their indices begin at N.
+
+    Args:
+        activations: (I,N) of the real neurons.
+        embeddings: (I,D), unit rows of the same images.
+        count: fakes to make.
+        seed: of the fakes.
+        kind: "permuted" real neurons, in a random order over the images, or a random "mixture" of them.
+        neurons: the real neurons that fakes are made of; all by default.
+        mining: k, reuse and exclude of `find_exemplars`.
     """
     a = source(activations)
     parts = []

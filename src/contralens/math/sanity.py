@@ -98,6 +98,7 @@ def sanity(metric: Metric, activations: Any, present: Any = None, *, repeats: in
         present: (I,N) the concept of each neuron; by default the images on which it is active (`metrics.active`), so
             that the unspoiled label is right.
         repeats: random spoilings that are averaged.
+        seed: of the spoilings.
     """
     return sanity_table(activations, {"": metric}, present, repeats=repeats, seed=seed)[""]
 
@@ -110,7 +111,15 @@ def sanity_table(
     repeats: int = 3,
     seed: int = 0,
 ) -> dict[str, Sanity]:
-    """The tests on several metrics by name, all on the same spoiled concepts; arguments as for `sanity`."""
+    """The tests on several metrics by name, all on the same spoiled concepts.
+
+    Args:
+        activations: (I,N) of real neurons.
+        names: the metrics by name.
+        present: (I,N) the concept of each neuron; by default the images on which it is active.
+        repeats: random spoilings that are averaged.
+        seed: of the spoilings.
+    """
     a = matrix(activations, "activations")
     c = metrics.active(a) if present is None else torch.as_tensor(present).bool()
     generator = torch.Generator().manual_seed(seed)

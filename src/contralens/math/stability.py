@@ -62,11 +62,20 @@ def bootstrap_labels(
     seed: int = 0,
     **mining: Any,
 ) -> dict[str, Stability]:
-    """Label everything again on `samples` draws of I images with replacement.
+    """Label everything again on draws of I images with replacement.
 
     An image drawn twice counts twice, as an exemplar, in the mean that contrasts stay below, and in the scorers that
-    average over the probe set. `mining` holds k, reuse, exclude of `find_exemplars`. One sample costs as much as mining
-    and scoring the run once.
+    average over the probe set. One sample costs as much as mining and scoring the run once.
+
+    Args:
+        scorers: functions (exemplars, embeddings, texts) -> (N,C) by name.
+        activations: (I,N).
+        embeddings: (I,D), unit rows of the same images.
+        texts: (C,D), unit rows of the concepts.
+        neurons: indices of the neurons wanted; all by default.
+        samples: draws.
+        seed: of the draws.
+        mining: k, reuse and exclude of `find_exemplars`.
     """
     a, e = source(activations), matrix(embeddings, "embeddings")
     generator = torch.Generator().manual_seed(seed)

@@ -60,6 +60,7 @@ class BaseEncoder:
         return [*self._notes, cut]
 
     def preprocess(self, image: Image) -> Any:
+        """One RGB image to what `default_collate` can stack."""
         raise NotImplementedError
 
     def _image_rows(self, batch: Any) -> Tensor:

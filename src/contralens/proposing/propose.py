@@ -70,22 +70,31 @@ def propose(
         prompt: "contrastive", "positives", or a file with a template (see `read_prompt`).
         images: the probe set again, for pictures at full size; without it the run's thumbnails (128 px) are shown.
         neurons: indices; by default all that the run labeled.
-        show: images of each group. Near-copies of one shown already are passed over: the same content, or a cosine of
-            at least `alike` (where the cache still holds the embeddings).
-        layout, cell, columns: see `Layout`; cells are 224 px, or 128 px from thumbnails.
+        show: images of each group. Near-copies of one shown already are passed over.
+        alike: what counts as a near-copy: the same content, or at least this cosine (where the cache still holds the
+            embeddings).
+        layout: "grids", one picture for each group, or "separate" images; see `Layout`.
+        cell: side of an image in px; 224, or 128 from thumbnails.
+        columns: of a grid; 0 makes it as square as it can be.
         focus: "crop" images to where the neuron fires, or "mask" the rest; needs `images` and the run's `target`.
             Where that is says the neuron's own map (conv maps and patch tokens), else occlusion.
-        count, words: concepts asked for (3; 8 of a caption bank) and words of each.
+        count: concepts asked for; 3, or 8 of a caption bank.
+        words: words of a concept, at most.
         domain: a hint, e.g. "dermoscopy".
         max_tokens: of an answer; raise it for models that think first.
         merge: cosine of text embeddings from which two candidates count as one; None keeps all apart.
         encoder: the run's encoder; by default loaded by its name.
-        price: (per million tokens in, per million out), in any currency. budget: asking stops before this is exceeded.
+        price: (per million tokens in, per million out), in any currency.
+        budget: asking stops before this is exceeded.
         folder: where replies and candidates are kept, by default RUN.candidates beside the run folder.
         dry_run: only plan, and write one rendered question with its pictures to FOLDER/dry-run.
         on_plan: hears the plan (`Plan`, or `CaptionPlan` of a caption bank) before anything is asked.
-        proposer_options: of the backend (see `proposer`). caption_options: of a caption bank (see
-            `caption_candidates`).
+        target: the run's network; for `focus` alone.
+        cache: the cache that `label` used.
+        device: where models run.
+        progress: called with stage, done and total.
+        proposer_options: of the backend, see `contralens.models.proposers.proposer`.
+        caption_options: of a caption bank, see `caption_candidates`.
 
     Returns:
         The candidates, saved as FOLDER/candidates.json. Neurons without any are in `.errors`, each with its reason.

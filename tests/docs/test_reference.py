@@ -1,0 +1,151 @@
+"""Nothing undocumented: every public name, parameter, option, plug and error stands in the reference."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+from fenced import ROOT
+from plugged import registries
+
+import contralens
+from contralens.cli import app
+from contralens.config import SETTINGS
+
+API = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+SHOWN = re.findall(r"^::: (contralens\S*)(?:\n    options:\n      members: \[(.*)\])?", API, re.M)
+"""What the reference shows, and of a module which members; all of them by default."""
+
+
+def resolve(path: str) -> Any:
+    """The object behind a dotted path."""
+    parts = path.split(".")
+    for end in range(len(parts), 0, -1):
+        try:
+            found: Any = importlib.import_module(".".join(parts[:end]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[end:]:
+            found = getattr(found, part)
+        return found
+    raise AssertionError(f"nothing is called {path}")
+
+
+def shown() -> Iterator[tuple[str, Any]]:
+    """Functions and classes of the reference, those of its modules included."""
+    for path, members in SHOWN:
+        found = resolve(path)
+        if not inspect.ismodule(found):
+            yield path, found
+            continue
+        own = [n for n, x in vars(found).items() if getattr(x, "__module__", "") == path and not n.startswith("_")]
+        for name in members.split(", ") if members else own:
+            if callable(getattr(found, name)):
+                yield f"{path}.{name}", getattr(found, name)
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    paths = {path for path, _ in SHOWN}
+    assert [name for name in contralens.__all__ if name != "__version__" and f"contralens.{name}" not in paths] == []
+
+
+@pytest.mark.parametrize(("path", "found"), list(shown()), ids=lambda x: x if isinstance(x, str) else "")
+def test_what_the_reference_shows_says_what_it_is(path: str, found: Any) -> None:
+    text = inspect.getdoc(found) or ""
+    if not callable(found):
+        return
+    assert len(text.split()) >= 3, f"{path} has no docstring"
+    if inspect.isclass(found):
+        for name, member in vars(found).items():
+            if not name.startswith("_") and inspect.isfunction(member):
+                assert member.__doc__ or name in ("rows", "scorers"), f"{path}.{name} has no docstring"
+        return
+    if "Args:" in text:  # who begins a list of arguments finishes it
+        args = re.search(r"Args:\n(.*?)(?:\n\n|\Z)", text, re.S)
+        assert args is not None
+        listed = set(re.findall(r"^    (\w+):", args[1], re.M))
+        asked = {name for name, p in inspect.signature(found).parameters.items() if name != "self"}
+        assert asked == listed, f"{path}: not documented: {asked - listed}; not there: {listed - asked}"
+    else:
+        missing = [n for n in inspect.signature(found).parameters if not re.search(rf"\b{n}\b", text)]
+        assert len(missing) <= 3, f"{path} says nothing of {missing}"
+
+
+def test_every_error_is_in_the_reference() -> None:
+    for path in sorted((ROOT / "src/contralens").rglob("*.py")):
+        if path.parent.name == "explorer":
+            continue  # answered as HTTP
+        for name in re.findall(r"^class ([A-Z]\w*)\((?:\w*Error|Exception)\)", path.read_text(encoding="utf-8"), re.M):
+            assert re.search(rf"^::: contralens\S*\.{name}$", API, re.M), f"{path}: {name} is not in docs/api.md"
+
+
+def test_every_plug_is_in_the_docs() -> None:
+    pages = {p: p.read_text(encoding="utf-8") for p in [*ROOT.glob("docs/**/*.md"), ROOT / "README.md"]}
+    for kind, plugs in registries().items():
+        for name in plugs:
+            assert any(re.search(rf"[`\s|(]{re.escape(name)}[`:,\s|)]", text) for text in pages.values()), (kind, name)
+    table = (ROOT / "docs/methods/index.md").read_text(encoding="utf-8")
+    for name, scorer in contralens.SCORERS.items():
+        row = next((line for line in table.splitlines() if line.startswith(f"| `{name}` |")), "")
+        assert row, f"docs/methods/index.md has no row for {name}"
+        for option in list(inspect.signature(scorer).parameters)[3:]:
+            assert f"`{option}`" in row, f"docs/methods/index.md: option {option} of {name}"
+    groups = (ROOT / "docs/howto/index.md").read_text(encoding="utf-8")
+    assert all(f"`contralens.{kind.split()[0]}`" in groups for kind in registries())
+
+
+def test_every_metric_is_in_the_docs() -> None:
+    from contralens.evaluation.measuring import GROUPS
+
+    text = (ROOT / "docs/evaluation.md").read_text(encoding="utf-8")
+    assert [name for group in GROUPS.values() for name in group if f"`{name}`" not in text] == []
+
+
+def test_every_option_says_what_it_does() -> None:
+    group: Any = typer.main.get_command(app)
+    for name, command in group.commands.items():
+        assert command.help, name
+        for parameter in command.params:
+            assert parameter.help, f"contralens {name}: {parameter.name} has no help"
+    known = {
+        p.name.replace("scorer", "scorers").replace("template", "templates") for p in group.commands["label"].params
+    }
+    assert set(SETTINGS) - known == set()
+
+
+def test_the_page_of_the_command_line_is_fresh() -> None:
+    script = ROOT / "scripts" / "make_cli_docs.py"
+    done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_page_is_reached() -> None:
+    """Each page stands in the navigation, and the navigation names no page that is not there."""
+    import yaml
+
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    found = set(re.findall(r"[\w/-]+\.md", str(yaml.safe_load(text)["nav"])))
+    there = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    assert found == there, f"not in nav: {there - found}; not there: {found - there}"
+
+
+def test_links_of_pages_outside_the_site() -> None:
+    """README, CONTRIBUTING and CHANGELOG: what they link to exists. (Links within the site: `make docs`.)"""
+    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "src/contralens/world/README.md"):
+        page = ROOT / name
+        for link in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).exists(), f"{name}: {link}"
+
+
+def test_addresses_are_https() -> None:
+    for path in [*ROOT.glob("docs/**/*.md"), ROOT / "README.md"]:
+        plain = re.findall(r"\]\((http://[^)]*)\)", path.read_text(encoding="utf-8"))
+        assert plain == [], f"{Path(path).name}: {plain}"
