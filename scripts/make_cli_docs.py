@@ -38,10 +38,15 @@ def page() -> str:
     wide: dict[str, Any] = {"resilient_parsing": True, "terminal_width": WIDTH, "max_content_width": WIDTH}
     whole = group.make_context("contralens", [], **wide)
     parts = [HEAD, f"```text\n{group.get_help(whole).strip()}\n```\n"]
-    for name in sorted(group.commands):
-        command = group.commands[name]
-        context = command.make_context(name, [], parent=whole, **wide)
-        parts.append(f"## contralens {name}\n\n```text\n{command.get_help(context).strip()}\n```\n")
+
+    def add(group: Any, above: Any) -> None:
+        for name, command in sorted(group.commands.items()):
+            context = command.make_context(name, [], parent=above, **wide)
+            parts.append(f"## {context.command_path}\n\n```text\n{command.get_help(context).strip()}\n```\n")
+            if hasattr(command, "commands"):
+                add(command, context)
+
+    add(group, whole)
     return "\n".join(parts)
 
 

@@ -41,7 +41,8 @@ def label_layers(
 ) -> dict[str, Run]:
     """Label the neurons of several layers, reading, decoding and forwarding each image once.
 
-    Each run is to the last bit the one that `contralens.label` gives of its layer alone.
+    Each run is to the last bit the one that `contralens.label` gives of its layer alone. Arguments not listed are as
+    in `contralens.label`.
 
     Args:
         target: the network, a spec or an `nn.Module`; loaded once.

@@ -51,9 +51,10 @@ def parsed(args: list[str], block: Block) -> None:
     """Parse a command line without running it."""
     group: Any = typer.main.get_command(app)
     try:
-        context = group.make_context("contralens", args)
-        name, command, words = group.resolve_command(context, [*context._protected_args, *context.args])
-        command.make_context(name, words, parent=context)
+        context, command = group.make_context("contralens", args), group
+        while hasattr(command, "commands"):  # bench has commands of its own
+            name, command, words = command.resolve_command(context, [*context._protected_args, *context.args])
+            context = command.make_context(name, words, parent=context)
     except typer.Exit:
         pass  # --help, --version
     except Exception as e:

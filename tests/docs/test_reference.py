@@ -73,6 +73,8 @@ def test_what_the_reference_shows_says_what_it_is(path: str, found: Any) -> None
         assert args is not None
         listed = set(re.findall(r"^    (\w+):", args[1], re.M))
         asked = {name for name, p in inspect.signature(found).parameters.items() if name != "self"}
+        if other := re.search(r"are as\s+in `(contralens\.\w+)`", text):
+            listed |= asked & set(inspect.signature(resolve(other[1])).parameters)
         assert asked == listed, f"{path}: not documented: {asked - listed}; not there: {listed - asked}"
     else:
         missing = [n for n in inspect.signature(found).parameters if not re.search(rf"\b{n}\b", text)]
@@ -111,7 +113,8 @@ def test_every_metric_is_in_the_docs() -> None:
 
 def test_every_option_says_what_it_does() -> None:
     group: Any = typer.main.get_command(app)
-    for name, command in group.commands.items():
+    inner = [c for command in group.commands.values() for c in getattr(command, "commands", {}).items()]
+    for name, command in [*group.commands.items(), *inner]:
         assert command.help, name
         for parameter in command.params:
             assert parameter.help, f"contralens {name}: {parameter.name} has no help"
