@@ -2,9 +2,8 @@
 
 Planted neurons of the demo's three worlds (192), whose true concept is written down. Each is asked about twice, with
 the prompt "positives" and with "contrastive"; the shares of neurons whose true concept is named first, or at all, and
-whose label is right when only the proposed concepts are there to choose from, are compared over the same neurons. Four
-neurons share a concept and all share the images, so intervals resample concepts (48 over the three worlds), not
-neurons.
+whose label by CSP is right when only proposed concepts are there to choose from, are compared over the same neurons.
+Four neurons share a concept and all share the images, so intervals resample concepts (48 over the worlds), not neurons.
 
     python benchmarks/proposals.py OUT                              # a server that looks with the world's encoder
     python benchmarks/proposals.py OUT --proposer openai:MODEL@URL  # a real model (prints its plan first)
@@ -47,6 +46,8 @@ from contralens.world.targets import WORLDS
 
 CELL = 112
 PROMPTS = ("positives", "contrastive")
+OWN, ALL = "label, of its own proposals", "label, of all proposals"
+"""The vocabulary is the proposals alone (with "picture" and "image" where each neuron has only its own)."""
 
 
 class Looker:
@@ -133,8 +134,13 @@ def measure(out: Path, world: int, proposer: str, images: int, seed: int) -> dic
         places = [[(c + [None] * 8)[i] for c in named] for i in range(8)]
         right[f"{prompt}: named at all"] = np.any([score_labels(c, target.truth) for c in places], axis=0)
         chosen = label(target, folder / "images", encoder, found.concepts, scorers="csp", **common)
-        labels = {row["neuron"]: row["label"] for row in chosen.rows()}
-        right[f"{prompt}: label, proposed concepts only"] = score_labels([labels.get(n) for n in neurons], target.truth)
+        own = label(
+            target, folder / "images", encoder, ["picture", "image"], scorers="csp", candidates=found, own_only=True,
+            **common,
+        )  # fmt: skip
+        for what, labeled in ((ALL, chosen), (OWN, own)):
+            labels = {row["neuron"]: row["label"] for row in labeled.rows()}
+            right[f"{prompt}: {what}"] = score_labels([labels.get(n) for n in neurons], target.truth)
     concept = [f"{world} {truth.levels[0]}" for truth in target.truth]
     return {"concept": np.array(concept), **{name: values.astype(float) for name, values in right.items()}}
 
@@ -153,7 +159,7 @@ def main() -> None:
         proposer = f"openai:looker@http://127.0.0.1:{server.server_address[1]}/v1"
     parts = {(w, seed): measure(args.out, w, proposer, args.images, seed) for seed in args.seeds for w in WORLDS}
     rows = []
-    for what in ("named first", "named at all", "label, proposed concepts only"):
+    for what in ("named first", "named at all", OWN, ALL):
         for group in [*WORLDS, None]:
             own = [part for (w, _), part in parts.items() if group in (w, None)]
             one, two = (np.concatenate([p[f"{prompt}: {what}"] for p in own]) for prompt in PROMPTS)

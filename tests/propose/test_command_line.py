@@ -55,7 +55,14 @@ def looker() -> Iterator[Any]:
     answer = eyes.answer
     eyes.answer = lambda body: asked.append(1) or answer(body)
     server = module.serve(eyes)
-    server.asked = asked
+    server.asked, server.keys = asked, []
+    handle = server.RequestHandlerClass.do_POST
+
+    def noted(handler: Any) -> None:
+        server.keys.append(handler.headers["Authorization"])
+        handle(handler)
+
+    server.RequestHandlerClass.do_POST = noted
     server.spec = f"openai:looker@http://127.0.0.1:{server.server_address[1]}/v1"
     yield server
     server.shutdown()
@@ -73,8 +80,10 @@ ASKING = ["--propose", "cell=112", "--propose", "workers=1", "--propose", "price
 
 
 def test_label_asks_and_tells_where_each_label_came_from(
-    command: Command, looker: Any, world: Path, tmp_path: Path
+    command: Command, looker: Any, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    key = "sk-command-line-0815"
+    monkeypatch.setenv("CONTRALENS_API_KEY", key)
     given = [*settings(world, tmp_path / "run"), "--proposer", looker.spec, *ASKING]
     code, out, err = command("label", *given)
     assert code == 0, err
@@ -100,6 +109,11 @@ def test_label_asks_and_tells_where_each_label_came_from(
     told = json.loads(command("show", tmp_path / "run", own[0], "--json")[1])
     assert told["labels"]["csp"]["proposed"][0]["model"] == looker.spec
     assert [p["place"] for p in told["proposals"]] == [0, 1, 2]
+
+    assert key in looker.keys[-1]
+    for path in [*tmp_path.rglob("*"), *world.rglob("*")]:
+        assert not path.is_file() or key.encode() not in path.read_bytes(), path
+    assert key not in out + err
 
     asked = len(looker.asked)
     code, _, err = command("label", *given, "--own-only")

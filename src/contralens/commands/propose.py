@@ -184,10 +184,11 @@ def _show_question(example: dict[str, Any]) -> None:
 
 
 def _summary(found: Any) -> None:
-    counts = found.manifest["neurons"]
+    answered, merged = found.manifest["neurons"]["answered"], found.manifest["merge"]["merged"]
     typer.echo(
-        f"{counted(len(found), 'candidate')} for {counted(counts['answered'], 'neuron')}"
-        + (f" ({found.manifest['merge']['merged']} near-synonyms merged)" if found.manifest["merge"]["merged"] else "")
+        f"{counted(len(found), 'candidate')} for {counted(answered, 'neuron')}"
+        + (f" ({counted(merged, 'near-synonym')} merged)" if merged else "")
+        + (f", none for {counted(len(found.errors), 'neuron')}" if found.errors else "")
     )
     for neuron in list(dict.fromkeys(p["neuron"] for p in found.provenance))[:10]:
         name = next(p["name"] for p in found.provenance if p["neuron"] == neuron)
@@ -196,5 +197,5 @@ def _summary(found: Any) -> None:
         typer.echo(f"  {error['name']}: no candidate: {error['error']}", err=True)
     if len(found.errors) > 10:
         typer.echo(f"  ... and {len(found.errors) - 10} more without a candidate, in candidates.json", err=True)
-    if found.path:
+    if found.path and found.concepts:
         typer.echo(f"written: {found.path}; `contralens label ... --candidates {found.path}` takes them")

@@ -151,6 +151,8 @@ class Session:
         try:
             return parse_reply(record["attempts"][-1]["reply"], self.prompt.count, self.prompt.words), ""
         except ReplyError as e:
+            if (record["attempts"][-1].get("output_tokens") or 0) >= self.max_tokens:
+                return None, f"{e}; it was cut off at {self.max_tokens} tokens (--max-tokens allows more)"
             return None, str(e)
 
     def _estimate(self, key: str) -> tuple[int, int]:
