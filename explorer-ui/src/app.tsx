@@ -1,4 +1,4 @@
-import { useEffect, useMemo, useRef, useState } from "react";
+import { Component, type ReactNode, useEffect, useMemo, useRef, useState } from "react";
 import { format, type Page } from "./logic/route";
 import { About } from "./pages/About";
 import { Compare } from "./pages/Compare";
@@ -9,7 +9,7 @@ import { Plane } from "./pages/Plane";
 import { Search } from "./pages/Search";
 import { Problem, Waiting } from "./parts/Bits";
 import { source } from "./source";
-import { go, indexOf, readTheme, setTheme, type Theme, useLoaded, useNotes, useRoute, type World, WorldContext } from "./state";
+import { go, indexOf, readTheme, setTheme, type Theme, useKeys, useLoaded, useNotes, useRoute, type World, WorldContext } from "./state";
 import type { RunList } from "./types";
 
 const TABS: [Page, string][] = [
@@ -31,7 +31,13 @@ export function App() {
   const index = useLoaded(usable ? `${usable.key} ${usable.stamp}` : null, () => indexOf(usable!));
   const notes = useNotes(usable?.key ?? null);
   const [help, setHelp] = useState(false);
-  useShortcuts(() => setHelp(true));
+  useKeys((e) => {
+    if (e.key === "/") {
+      e.preventDefault();
+      document.querySelector<HTMLElement>("[data-search]")?.focus();
+    } else if (e.key === "?") setHelp(true);
+    else if (/^[1-6]$/.test(e.key)) go({ run: route.run, page: TABS[Number(e.key) - 1]![0] });
+  });
 
   const world = useMemo<World | null>(
     () =>
@@ -105,13 +111,29 @@ export function App() {
         {index.loading && <Waiting>Reading the neurons…</Waiting>}
         {world && (
           <WorldContext value={world}>
-            <CurrentPage page={route.page} key={`${world.info.key} ${world.info.stamp}`} />
+            <Mended key={`${world.info.key} ${world.info.stamp} ${route.page}`}>
+              <CurrentPage page={route.page} />
+            </Mended>
           </WorldContext>
         )}
       </main>
       <Help open={help} onClose={() => setHelp(false)} />
     </>
   );
+}
+
+/** A page that fails says so, and the others still open. */
+class Mended extends Component<{ children: ReactNode }, { error: Error | null }> {
+  override state: { error: Error | null } = { error: null };
+
+  static getDerivedStateFromError(error: Error) {
+    return { error };
+  }
+
+  override render() {
+    const { error } = this.state;
+    return error ? <Problem title="This page failed">{`${error.message}. The other pages still work.`}</Problem> : this.props.children;
+  }
 }
 
 function CurrentPage({ page }: { page: Page }) {
@@ -171,26 +193,6 @@ function ThemeButton() {
   );
 }
 
-function useShortcuts(help: () => void) {
-  const route = useRoute();
-  const latest = useRef(help);
-  latest.current = help;
-  useEffect(() => {
-    const onKey = (e: KeyboardEvent) => {
-      const target = e.target as HTMLElement;
-      const typing = target.closest("input, textarea, select, [contenteditable], dialog");
-      if (e.ctrlKey || e.metaKey || e.altKey || typing) return;
-      if (e.key === "/") {
-        e.preventDefault();
-        document.querySelector<HTMLElement>("[data-search]")?.focus();
-      } else if (e.key === "?") latest.current();
-      else if (/^[1-6]$/.test(e.key)) go({ run: route.run, page: TABS[Number(e.key) - 1]![0] });
-    };
-    window.addEventListener("keydown", onKey);
-    return () => window.removeEventListener("keydown", onKey);
-  }, [route.run]);
-}
-
 const KEYS: [string, string][] = [
   ["/", "search or filter"],
   ["← → ↑ ↓", "move in the grid; on a neuron's page ← and → lead to its neighbours in the list"],
@@ -198,6 +200,8 @@ const KEYS: [string, string][] = [
   ["Esc", "back to the grid"],
   ["c", "show contrasts instead of positives, and back"],
   ["g", "to the gamma slider of a neuron"],
+  ["m", "activation maps over its pictures, and off again"],
+  ["a", "all of its pairs, and the first ones again"],
   ["n", "write a note"],
   ["1 … 6", "the pages above"],
   ["?", "this list"],

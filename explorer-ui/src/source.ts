@@ -8,7 +8,7 @@ export interface Source extends PictureSource {
   runs(): Promise<RunList>;
   index(run: string, stamp: string): Promise<Index>;
   detail(run: string, neuron: number): Promise<Detail>;
-  plane(run: string): Promise<Plane>;
+  plane(run: string, method: string): Promise<Plane>;
   notes(run: string): Promise<Notes>;
   words(run: string, text: string, gamma: number | null): Promise<Hits>;
   picture(run: string, file: Blob, gamma: number | null): Promise<Hits>;
@@ -29,7 +29,7 @@ class Live implements Source {
 
   runs = () => get<RunList>("api/runs");
   index = (run: string) => get<Index>(`${at(run)}/index`);
-  plane = (run: string) => get<Plane>(`${at(run)}/map`);
+  plane = (run: string, method: string) => get<Plane>(`${at(run)}/map${method ? `?method=${method}` : ""}`);
   notes = (run: string) => get<Notes>(`${at(run)}/notes`);
   url = (run: string, stamp: string, image: number, seen: (url: string | null) => void) =>
     this.pictures.want(run, stamp, image, seen);
@@ -111,7 +111,7 @@ class Exported implements Source {
 
   runs = () => this.load<RunList>("runs");
   index = (run: string) => this.load<Index>(`${run}/index`);
-  plane = (run: string) => this.load<Plane>(`${run}/map`);
+  plane = (run: string, method: string) => this.load<Plane>(`${run}/map${method ? `-${method}` : ""}`);
   notes = (run: string) => this.load<Notes>(`${run}/notes`);
   twin = () => null;
 

@@ -1,25 +1,45 @@
 // The route, and data as React sees it.
 
-import { createContext, useCallback, useContext, useEffect, useRef, useState, useSyncExternalStore } from "react";
+import { createContext, useCallback, useContext, useEffect, useLayoutEffect, useRef, useState, useSyncExternalStore } from "react";
 import { byNeuron } from "./logic/formats";
 import { format, parse, type Route } from "./logic/route";
 import { source } from "./source";
-import type { Index, Note, Notes, RunInfo, RunList } from "./types";
+import type { Index, Note, Notes, Plane, RunInfo, RunList } from "./types";
 
 const listeners = new Set<() => void>();
 const tell = () => listeners.forEach((f) => f());
-window.addEventListener("hashchange", tell);
-window.addEventListener("popstate", tell);
+const moved = () => {
+  pending = null;
+  tell();
+};
+window.addEventListener("hashchange", moved);
+window.addEventListener("popstate", moved);
+window.addEventListener("pagehide", write);
 
 let lastHash: string | null = null;
 let lastRoute: Route = parse("");
+/** A hash that counts already and is soon written to the address: browsers take few changes of it a second. */
+let pending: string | null = null;
+let timer: ReturnType<typeof setTimeout> | undefined;
+
+/** What the address says, or is about to say. */
+export function hash(): string {
+  return pending ?? location.hash;
+}
 
 function current(): Route {
-  if (location.hash !== lastHash) {
-    lastHash = location.hash;
-    lastRoute = parse(location.hash);
+  if (hash() !== lastHash) {
+    lastHash = hash();
+    lastRoute = parse(lastHash);
   }
   return lastRoute;
+}
+
+function write() {
+  clearTimeout(timer);
+  timer = undefined;
+  if (pending !== null && pending !== location.hash) history.replaceState(history.state, "", pending);
+  pending = null;
 }
 
 export function useRoute(): Route {
@@ -31,11 +51,40 @@ export function useRoute(): Route {
 
 /** Go to a page, or change the state of this one without a new step in the history. */
 export function go(route: Partial<Route> & { run: string | null }, replace = false) {
-  const hash = format(route);
+  const wanted = format(route);
   if (replace) {
-    history.replaceState(history.state, "", hash);
+    pending = wanted;
+    timer ??= setTimeout(write, 120);
     tell();
-  } else if (hash !== location.hash) location.hash = hash;
+  } else {
+    visit(wanted);
+  }
+}
+
+/** Go to an address of this page. */
+export function visit(wanted: string) {
+  write();
+  if (wanted === location.hash) return;
+  location.hash = wanted;
+  tell();
+}
+
+const TYPING = "input, textarea, select, [contenteditable], dialog[open]";
+
+/** Hears keys that are typed nowhere in particular, from the step on in which the page stands: none is lost. */
+export function useKeys(heard: (e: KeyboardEvent) => void) {
+  const latest = useRef(heard);
+  useLayoutEffect(() => {
+    latest.current = heard;
+  });
+  useLayoutEffect(() => {
+    const onKey = (e: KeyboardEvent) => {
+      if (e.ctrlKey || e.metaKey || e.altKey || (e.target as Element).closest?.(TYPING)) return;
+      latest.current(e);
+    };
+    window.addEventListener("keydown", onKey);
+    return () => window.removeEventListener("keydown", onKey);
+  }, []);
 }
 
 export function useParam(name: string, otherwise = ""): [string, (value: string) => void] {
@@ -126,6 +175,13 @@ export function indexOf(info: RunInfo): Promise<Index> {
     indexes.set(key, found);
   }
   return found;
+}
+
+/** The neurons of a run as points, by the method that the address names; null as key loads none. */
+export function usePlane(wanted: boolean): Loaded<Plane> {
+  const { info } = useWorld();
+  const [method] = useParam("by");
+  return useLoaded(wanted ? `${info.key} ${info.stamp} ${method}` : null, () => source.plane(info.key, method));
 }
 
 export function useNotes(run: string | null): { notes: Notes | null; noted: Map<number, Note[]>; again: () => void } {

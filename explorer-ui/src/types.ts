@@ -87,6 +87,8 @@ export interface Neighbour {
 }
 export interface ActivationMap {
   image: number;
+  box: number[];
+  aspect: number;
   height: number;
   width: number;
   values: number[];
@@ -99,6 +101,11 @@ export interface Measured {
   mean: number | null;
   low: number | null;
   high: number | null;
+}
+export interface Fed {
+  name: string;
+  weight: number | null;
+  adds: number | null;
 }
 export interface Evaluated {
   values: Measured[];
@@ -119,14 +126,15 @@ export interface Detail {
   neighbours: Neighbour[] | null;
   evaluation: Evaluated | null;
   candidates: Plain[] | null;
-  classes: Plain[] | null;
+  classes: Fed[] | null;
   maps: ActivationMap[] | null;
   missing: Missing[];
 }
 export interface Plane {
   method: string;
+  methods: string[];
   gamma: number;
-  explained: number[];
+  explained: number[] | null;
   neuron: number[];
   x: number[];
   y: number[];
@@ -140,6 +148,7 @@ export interface Hit {
 export interface Hits {
   query: string;
   gamma: number;
+  note: string | null;
   hits: Hit[];
 }
 export type NoteKind = "note" | "tag" | "label";

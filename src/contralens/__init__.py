@@ -12,6 +12,7 @@ _WHERE = {
     "InputError": "checks",
     "Run": "data.runs",
     "SCORERS": "math.scorers",
+    "add_maps": "maps",
     "compare": "evaluation.compare",
     "encoder": "models.encoders",
     "evaluate": "evaluation.evaluate",
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from contralens.evaluation.evaluate import evaluate as evaluate
     from contralens.evaluation.granularity import granularity as granularity
     from contralens.layers import label_layers as label_layers
+    from contralens.maps import add_maps as add_maps
     from contralens.math.exemplars import find_exemplars as find_exemplars
     from contralens.math.exemplars import select_neurons as select_neurons
     from contralens.math.scorers import SCORERS as SCORERS

@@ -14,7 +14,7 @@ from contralens import __version__
 from contralens.checks import InputError
 from contralens.commands.bench import app as bench_app
 from contralens.commands.evaluate import compare_command, evaluate_command, recipe_command
-from contralens.commands.explore import explore_command, export_command
+from contralens.commands.explore import explore_command, export_command, maps_command
 from contralens.commands.granularity import granularity_command
 from contralens.commands.options import indices
 from contralens.commands.propose import arguments, print_plan, propose_command, read_settings
@@ -433,6 +433,7 @@ app.command("evaluate")(evaluate_command)
 app.command("compare")(compare_command)
 app.command("recipe")(recipe_command)
 app.add_typer(bench_app, name="bench")
+app.command("maps")(maps_command)
 app.command("explore")(explore_command)
 app.command("export")(export_command)
 app.command("world")(world_command)

@@ -12,6 +12,7 @@ import numpy as np
 
 from contralens.data.files import write_whole
 from contralens.data.runs import Run, check_free
+from contralens.maps import add_maps
 from contralens.pipeline import label
 from contralens.types import Progress, silent
 from contralens.world.demo import IMAGES, dominated, score_labels, wilson, write_world
@@ -80,6 +81,8 @@ def demo(
                     f"{where}: {stage}", done, total
                 ),
             )
+            if kind == "trained":
+                add_maps(run, source=folder / "images", cache=cache)
             runs.append(run)
             judged += _judge(run, truth, w, kind, scenes)
     results = {

@@ -24,6 +24,7 @@ from contralens.data.images import images as image_set
 from contralens.data.runs import FORMAT, VECTORS, Run, check_free
 from contralens.data.store import Store
 from contralens.data.vocabulary import read_vocabulary
+from contralens.math.audit import clarity
 from contralens.math.exemplars import NeuronStatistics, find_exemplars, neuron_statistics, select_neurons
 from contralens.math.histograms import histograms
 from contralens.math.scorers import SCORERS, contrast_parts, parse_scorer
@@ -217,7 +218,7 @@ def label(
     }
     run = Run(
         manifest,
-        neurons=_neuron_table(model, statistics, status, chosen, activations),
+        neurons=_neuron_table(model, statistics, status, chosen, activations, clarity(exemplars, embeddings)),
         labels=_label_table(model, status, chosen, scores, concepts, top),
         exemplars=_exemplar_table(exemplars, activations),
         images=_image_table(probe, collected),
@@ -371,8 +372,15 @@ def _texts(
 
 
 def _neuron_table(
-    model: Target, statistics: NeuronStatistics, status: list[str], chosen: Tensor, activations: ActivationSource
+    model: Target,
+    statistics: NeuronStatistics,
+    status: list[str],
+    chosen: Tensor,
+    activations: ActivationSource,
+    clear: Tensor,
 ) -> pa.Table:
+    clarities = np.full(len(status), np.nan)
+    clarities[chosen.numpy()] = clear.numpy()
     selected = np.zeros(len(status), bool)
     selected[chosen.numpy()] = True
     counts = histograms(activations, statistics.minimum, statistics.maximum)
@@ -385,6 +393,7 @@ def _neuron_table(
             "minimum": statistics.minimum.double().numpy(),
             "maximum": statistics.maximum.double().numpy(),
             "firing_rate": statistics.firing.double().numpy() / activations.shape[0],
+            "clarity": clarities,
             "selected": selected,
             "histogram": pa.array(counts.tolist(), pa.list_(pa.int64())),
         }

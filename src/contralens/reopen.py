@@ -148,6 +148,24 @@ class Reopened:
         return made
 
     @cached_property
+    def classes(self) -> list[str]:
+        """Names of the classes that the network tells apart, as they come with its weights."""
+        from contralens.models.targets import target as load_target
+
+        recorded = self.run.manifest["target"]
+        options = recorded.get("options") or {}
+        kept = {k: v for k, v in options.items() if k not in ("layer", "pooling", "prefix_tokens")}
+        try:
+            found = list(load_target(recorded.get("spec") or recorded["name"], ".", device=self.device, **kept).neurons)
+        except InputError:
+            found = ["output/0"]
+        if found[0] == "output/0":
+            raise InputError(
+                f"the classes of {recorded['name']} have no names here; give them as classes= (--classes FILE)"
+            )
+        return found
+
+    @cached_property
     def encoder(self) -> Encoder:
         """The labeling encoder."""
         return encoder_of(self.run, self._given["encoder"], self.device)

@@ -73,6 +73,17 @@ export function labelAt(index: Index, scorer: string, row: number): string | nul
   return place < 0 ? null : (index.labels[place] ?? null);
 }
 
+/** The labels that a scorer gives most often, with how often; ties in alphabetical order. */
+export function commonest(index: Index, scorer: string, most: number): [string, number][] {
+  const counts = new Array<number>(index.labels.length).fill(0);
+  for (const label of scorerOf(index, scorer).label) if (label >= 0) counts[label]! += 1;
+  return counts
+    .map((count, i): [string, number] => [index.labels[i]!, count])
+    .filter(([, count]) => count > 0)
+    .sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1))
+    .slice(0, most);
+}
+
 export const ALWAYS_ON = 0.8;
 
 /** Rows of the index that pass, in order; rows without a value come last in either direction, ties by number. */

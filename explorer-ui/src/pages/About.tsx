@@ -1,4 +1,6 @@
-import { Records } from "../parts/Figures";
+import { Twin, Words } from "../parts/Bits";
+import { Table } from "../parts/Figures";
+import { titled } from "../logic/select";
 import { source } from "../source";
 import { useLoaded, useWorld } from "../state";
 
@@ -12,7 +14,10 @@ export function About() {
   const why = source.live ? list.encoder : "this is an export";
   return (
     <div className="about">
-      <h1>{info.title}</h1>
+      <div className="title-line">
+        <h1>{info.title}</h1>
+        <Twin path="api/runs" />
+      </div>
       <p className="lead">
         {index.neuron.length} neurons, labels by {index.scorers.map((s) => s.scorer).join(", ")}. Shown by contralens {list.version}.
       </p>
@@ -22,19 +27,26 @@ export function About() {
           <ul>
             {why && (
               <li>
-                <b>search by words or by a picture</b>: {why}
+                <b>search by words or by a picture</b>: <Words>{why}</Words>
               </li>
             )}
             {info.missing.map((m) => (
               <li key={m.what}>
-                <b>{m.what}</b>: {m.why}
+                <b>{m.what}</b>: <Words>{m.why}</Words>
               </li>
             ))}
           </ul>
         </section>
       )}
       {info.evaluation.length > 0 && (
-        <Records title="Evaluation: means over the neurons" rows={info.evaluation} empty="" />
+        <section className="panel">
+          <h2>Evaluation: means over the neurons</h2>
+          <Table
+            rows={info.evaluation}
+            columns={Object.keys(info.evaluation[0]!).map((key) => [key, titled(key)])}
+            label="Evaluation: means over the neurons"
+          />
+        </section>
       )}
       <section>
         <h2>How the labels were made</h2>

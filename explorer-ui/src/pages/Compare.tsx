@@ -1,6 +1,6 @@
 import { useEffect, useMemo, useRef, useState } from "react";
 import { Picture } from "../parts/Picture";
-import { Problem, useNeuronLink, Waiting } from "../parts/Bits";
+import { Problem, Twin, useNeuronLink, Waiting } from "../parts/Bits";
 import { compare } from "../logic/compare";
 import { short } from "../logic/select";
 import { visible } from "../logic/virtual";
@@ -53,7 +53,8 @@ export function Compare() {
           <p className="verdict" role="status">
             <strong>{found.both.length ? `${((100 * found.same) / found.both.length).toFixed(1)} %` : "–"}</strong> the same label:{" "}
             {found.same} of {found.both.length} neurons matched by {found.matchedBy}; {found.both.length - found.same} changed
-            {q !== "" && `, ${rows.length} shown`}.
+            {q !== "" && `, ${rows.length} shown`}.{" "}
+            <Twin path={twin(left, right, all !== "")} />
           </p>
           {left.index && right.index && <Changes rows={rows} a={left.index} b={right.index} />}
         </>
@@ -67,6 +68,12 @@ interface Side {
   scorer: string;
   index: Index | null;
   error: string | null;
+}
+
+function twin(a: Side, b: Side, all: boolean): string {
+  const query = new URLSearchParams({ a: a.run?.key ?? "", b: b.run?.key ?? "", scorer_a: a.scorer, scorer_b: b.scorer });
+  if (all) query.set("changed", "false");
+  return `api/compare?${query}`;
 }
 
 function useSide(text: string, runs: RunInfo[]): Side {

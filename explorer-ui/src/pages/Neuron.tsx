@@ -1,7 +1,9 @@
-import { useEffect } from "react";
-import { Bar, Problem, Status, useNeuronLink, Waiting } from "../parts/Bits";
+import { useEffect, useLayoutEffect, useRef } from "react";
+import { Bar, Problem, Status, Twin, useNeuronLink, Waiting, Words } from "../parts/Bits";
+import { Candidates } from "../parts/Candidates";
+import { Classes } from "../parts/Classes";
 import { CopyMenu } from "../parts/Copy";
-import { ActivationHistogram, Evaluation, FigureList, Records } from "../parts/Figures";
+import { ActivationHistogram, Evaluation, FigureList } from "../parts/Figures";
 import { GammaPanel } from "../parts/GammaPanel";
 import { NotePanel } from "../parts/NoteList";
 import { Pairs } from "../parts/Pairs";
@@ -9,7 +11,7 @@ import { Picture } from "../parts/Picture";
 import { short } from "../logic/select";
 import { format } from "../logic/route";
 import { source } from "../source";
-import { go, useLoaded, useRoute, useWorld } from "../state";
+import { go, useKeys, useLoaded, useRoute, useWorld, visit } from "../state";
 import type { Detail, ScorerLabels } from "../types";
 import { trail } from "./Overview";
 
@@ -19,21 +21,25 @@ export function Neuron() {
   const { info } = useWorld();
   const neuron = route.neuron ?? 0;
   const { data, error, again } = useLoaded(`${info.key} ${info.stamp} ${neuron}`, () => source.detail(info.key, neuron));
-  useEffect(() => {
-    if (trail.run !== info.key || !location.hash.includes("gamma=")) window.scrollTo(0, 0);
+  const last = useRef<Detail | null>(null); // stands until the next one is there, so that the page doesn't flicker
+  if (data) last.current = data;
+  useLayoutEffect(() => {
+    window.scrollTo(0, 0);
   }, [neuron]);
   if (error)
     return (
       <Problem>
-        {error} <button type="button" onClick={again}>Try again</button>
+        <Words>{error}</Words> <button type="button" onClick={again}>Try again</button>
       </Problem>
     );
-  if (!data) return <Waiting>Fetching the evidence…</Waiting>;
-  return <Evidence detail={data} />;
+  const shown = data ?? last.current;
+  if (!shown) return <Waiting>Fetching the evidence…</Waiting>;
+  return <Evidence detail={shown} />;
 }
 
 function Evidence({ detail }: { detail: Detail }) {
   const { info, index, noted } = useWorld();
+  const { params } = useRoute();
   const link = useNeuronLink();
   const listed = trail.run === info.key ? trail.neurons : index.neuron;
   const at = listed.indexOf(detail.neuron);
@@ -42,33 +48,33 @@ function Evidence({ detail }: { detail: Detail }) {
   const up = trail.run === info.key && trail.hash ? trail.hash : format({ run: info.key, page: "neurons" });
   const primary = detail.labels.find((l) => l.scorer === index.primary) ?? detail.labels[detail.labels.length - 1];
   const own = noted.get(detail.neuron)?.findLast((n) => n.kind === "label")?.text;
-  trail.at = detail.neuron;
-
+  const chosen = new Set(detail.labels.flatMap((l) => (l.label === null ? [] : [l.label.toLowerCase()])));
   useEffect(() => {
-    const onKey = (e: KeyboardEvent) => {
-      const target = e.target as HTMLElement;
-      if (target.closest("input, textarea, select, dialog") || e.ctrlKey || e.metaKey || e.altKey) return;
-      const move = (n: number | null) => n !== null && go({ run: info.key, page: "neuron", neuron: n });
-      if (e.key === "ArrowLeft") move(previous);
-      else if (e.key === "ArrowRight") move(next);
-      else if (e.key === "Escape") location.hash = up;
-      else if (e.key === "g" || e.key === "n") {
-        e.preventDefault();
-        document.querySelector<HTMLElement>(e.key === "g" ? "[data-gamma]" : "[data-note]")?.focus();
-      }
-    };
-    window.addEventListener("keydown", onKey);
-    return () => window.removeEventListener("keydown", onKey);
-  }, [previous, next, up, info.key]);
+    trail.at = detail.neuron;
+  }, [detail.neuron]);
 
-  const twin = source.twin(`api/runs/${encodeURIComponent(info.key)}/neurons/${detail.neuron}`);
+  useKeys((e) => {
+    const move = (n: number | null) => n !== null && go({ run: info.key, page: "neuron", neuron: n, params: kept(params) });
+    if (e.key === "ArrowLeft") move(previous);
+    else if (e.key === "ArrowRight") move(next);
+    else if (e.key === "Escape") visit(up);
+    else if (e.key === "g" || e.key === "n") {
+      e.preventDefault();
+      document.querySelector<HTMLElement>(e.key === "g" ? "[data-gamma]" : "[data-note]")?.focus();
+    }
+  });
+  // What → and ← lead to is fetched before it is asked for.
+  useEffect(() => {
+    for (const n of [next, previous]) if (n !== null) source.detail(info.key, n).catch(() => {});
+  }, [next, previous, info.key]);
+
   return (
     <article className="neuron">
       <header className="neuron-head">
         <nav aria-label="Neurons around">
           <a href={up}>↑ all neurons</a>
-          {previous !== null && <a href={link(previous)} rel="prev">← before</a>}
-          {next !== null && <a href={link(next)} rel="next">next →</a>}
+          {previous !== null && <a href={link(previous, undefined, kept(params))} rel="prev">← before</a>}
+          {next !== null && <a href={link(next, undefined, kept(params))} rel="next">next →</a>}
         </nav>
         <p className="mono name">
           {detail.name} <Status status={detail.status} />
@@ -79,7 +85,7 @@ function Evidence({ detail }: { detail: Detail }) {
           <FigureList figures={{ score: primary?.score ?? null, ...detail.figures }} />
           <span className="actions">
             <CopyMenu detail={detail} />
-            {twin && <a className="button" href={twin}>JSON</a>}
+            <Twin path={`api/runs/${encodeURIComponent(info.key)}/neurons/${detail.neuron}`} />
           </span>
         </div>
       </header>
@@ -88,13 +94,13 @@ function Evidence({ detail }: { detail: Detail }) {
         <div>
           <LabelsPanel labels={detail.labels} primary={index.primary} />
           {detail.evaluation && <Evaluation data={detail.evaluation} />}
-          {detail.candidates && <Records title="Candidates" rows={detail.candidates} empty="No candidates were proposed." />}
+          {detail.candidates && <Candidates rows={detail.candidates} labels={chosen} />}
           {detail.labels.length <= 4 && <NotePanel neuron={detail.neuron} />}
         </div>
         <div>
           {detail.gamma && <GammaPanel data={detail.gamma} scorer={primary?.scorer ?? ""} />}
           {detail.histogram && <ActivationHistogram data={detail.histogram} mean={detail.figures["mean"] ?? null} />}
-          {detail.classes && <Records title="Classes it feeds" rows={detail.classes} empty="It feeds no class." />}
+          {detail.classes && detail.classes.length > 0 && <Classes classes={detail.classes} />}
           {detail.labels.length > 4 && <NotePanel neuron={detail.neuron} />}
         </div>
       </div>
@@ -126,7 +132,7 @@ function Evidence({ detail }: { detail: Detail }) {
           <ul>
             {detail.missing.map((m) => (
               <li key={m.what}>
-                {m.what}: {m.why}
+                {m.what}: <Words>{m.why}</Words>
               </li>
             ))}
           </ul>
@@ -134,6 +140,11 @@ function Evidence({ detail }: { detail: Detail }) {
       )}
     </article>
   );
+}
+
+/** What stays as it is from one neuron to the next. */
+function kept({ maps = "", pairs = "" }: Record<string, string>): Record<string, string> {
+  return { maps, pairs };
 }
 
 function LabelsPanel({ labels, primary }: { labels: ScorerLabels[]; primary: string }) {
@@ -164,7 +175,9 @@ function LabelsPanel({ labels, primary }: { labels: ScorerLabels[]; primary: str
               <ol className="concepts">
                 {l.concepts.slice(0, labels.length > 4 && l.scorer !== primary ? 4 : 6).map((c, i) => (
                   <li key={`${i} ${c.concept}`} title={c.source ? `from ${c.source}` : undefined}>
-                    <span className="concept">{c.concept}</span>
+                    <span className="concept">
+                      {c.concept} {c.source === "proposed" && <span className="badge" title="proposed for some neuron, not in the vocabulary">proposed</span>}
+                    </span>
                     <Bar value={c.score === null ? null : c.score - least} most={most - least} tone={l.scorer === primary ? "pos" : "ink"} />
                     <span className="number">{short(c.score)}</span>
                   </li>

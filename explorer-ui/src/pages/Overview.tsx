@@ -1,12 +1,12 @@
 import { useDeferredValue, useEffect, useMemo } from "react";
+import { Twin } from "../parts/Bits";
 import { Grid } from "../parts/Grid";
 import { RangeHistogram } from "../parts/Histogram";
 import { inside, parseLasso } from "../logic/lasso";
 import {
-  bins, column, columns, formatRanges, MEANING, parseRanges, scorerOf, select, titled,
+  ALWAYS_ON, bins, column, columns, formatRanges, MEANING, parseRanges, scorerOf, select, titled,
 } from "../logic/select"; // prettier-ignore
-import { source } from "../source";
-import { setParams, useLoaded, useParam, useWorld } from "../state";
+import { hash, setParams, useKeys, useParam, usePlane, useWorld } from "../state";
 
 /** What the overview was last showing, for the way back from a neuron and its ← →. */
 export const trail = { run: "", neurons: [] as number[], hash: "", scroll: 0, at: 0 };
@@ -39,7 +39,7 @@ export function Overview() {
   useEffect(() => {
     trail.run = info.key;
     trail.neurons = rows.map((r) => index.neuron[r]!);
-    trail.hash = location.hash;
+    trail.hash = hash();
   });
   useEffect(() => {
     if (back(info.key)) window.scrollTo(0, trail.scroll);
@@ -49,19 +49,14 @@ export function Overview() {
     window.addEventListener("scroll", keep, { passive: true });
     return () => window.removeEventListener("scroll", keep);
   }, []);
-  useEffect(() => {
-    const onKey = (e: KeyboardEvent) => {
-      if ((e.target as HTMLElement).closest("input, textarea, select, dialog") || e.ctrlKey || e.metaKey || e.altKey) return;
-      if (e.key === "c") setSide(side === "positives" ? "contrasts" : "positives");
-    };
-    window.addEventListener("keydown", onKey);
-    return () => window.removeEventListener("keydown", onKey);
-  }, [side, setSide]);
+  useKeys((e) => {
+    if (e.key === "c") setSide(side === "positives" ? "contrasts" : "positives");
+  });
 
   const filtered = q !== "" || status !== "" || within !== "" || lasso !== "";
   const counts = useMemo(() => statusCounts(index.status, index.statuses.length), [index]);
   const rate = index.columns["firing_rate"];
-  const always = useMemo(() => rate?.filter((v) => v !== null && v > 0.8).length ?? 0, [rate]);
+  const always = useMemo(() => rate?.filter((v) => v !== null && v > ALWAYS_ON).length ?? 0, [rate]);
   return (
     <div className="overview">
       <h1 className="hidden">Neurons of {info.title}</h1>
@@ -136,7 +131,7 @@ export function Overview() {
               className="plain"
               onClick={() => {
                 setLasso("");
-                setParams({ q: "", status: "", within: "", lasso: "" });
+                setParams({ q: "", status: "", within: "", lasso: "", by: "" });
               }}
             >
               show all
@@ -149,9 +144,12 @@ export function Overview() {
           </>
         )}
       </span>
-        <button type="button" aria-expanded={panel === "open"} onClick={() => setPanel(panel === "open" ? "" : "open")}>
-          Distributions
-        </button>
+        <span className="actions">
+          <Twin path={twin(info.key, { scorer, q, status, sort, direction, within })} />
+          <button type="button" aria-expanded={panel === "open"} onClick={() => setPanel(panel === "open" ? "" : "open")}>
+            Distributions
+          </button>
+        </span>
       </div>
       {panel === "open" && (
         <div className="ranges" role="group" aria-label="Distributions" tabIndex={0}>
@@ -187,12 +185,25 @@ export function Overview() {
   );
 }
 
+const RISING = ["neuron", "name", "label", "fdr"];
+
 function defaultDirection(sort: string): string {
-  return ["neuron", "name", "label"].includes(sort) ? "up" : "down";
+  return RISING.includes(sort) ? "up" : "down";
+}
+
+/** The same neurons as JSON; notes and the lasso are the page's own. */
+function twin(run: string, s: Record<"scorer" | "q" | "status" | "sort" | "direction" | "within", string>): string {
+  const query = new URLSearchParams({ scorer: s.scorer, sort: s.sort });
+  if (s.direction === "down") query.set("descending", "true");
+  if (s.q && !s.q.startsWith("#")) query.set("q", s.q);
+  for (const range of s.within.split(",").filter(Boolean)) query.append("within", range);
+  if (s.status === "always") query.append("within", `firing_rate:${ALWAYS_ON}:`);
+  else if (s.status && s.status !== "noted") query.set("status", s.status);
+  return `api/runs/${encodeURIComponent(run)}/neurons?${query}`;
 }
 
 function back(run: string): boolean {
-  return trail.run === run && trail.hash === location.hash;
+  return trail.run === run && trail.hash === hash();
 }
 
 function statusCounts(status: number[], kinds: number): number[] {
@@ -213,8 +224,8 @@ function sameBins(values: (number | null)[], rows: number[], low: number, high: 
 
 /** Rows of the index whose point lies in the lasso of the URL; null while there is none. */
 function useLasso(text: string): Set<number> | null {
-  const { index, info } = useWorld();
-  const plane = useLoaded(text ? `${info.key} ${info.stamp}` : null, () => source.plane(info.key));
+  const { index } = useWorld();
+  const plane = usePlane(text !== "");
   return useMemo(() => {
     const polygon = parseLasso(text);
     if (!polygon.length || !plane.data) return null;

@@ -1,16 +1,18 @@
 import { type PointerEvent, useEffect, useMemo, useRef, useState } from "react";
 import { Grid } from "../parts/Grid";
-import { Problem, Waiting } from "../parts/Bits";
+import { Problem, Twin, Waiting } from "../parts/Bits";
+import { Picture } from "../parts/Picture";
 import { formatLasso, inside, parseLasso, type Point, thinned } from "../logic/lasso";
+import { fitting, type Spot } from "../logic/names";
 import { format } from "../logic/route";
 import { column, columns, labelAt, scorerOf, short, titled } from "../logic/select";
-import { source } from "../source";
-import { go, useLoaded, useParam, useWorld } from "../state";
+import { go, setParams, useParam, usePlane, useWorld } from "../state";
 
 /** Neurons as points: those with similar concept vectors lie close together. */
 export function Plane() {
   const { info, index, noted } = useWorld();
-  const plane = useLoaded(`${info.key} ${info.stamp}`, () => source.plane(info.key));
+  const plane = usePlane(true);
+  const [by] = useParam("by");
   const [scorerName, setScorer] = useParam("scorer", index.primary);
   const scorer = scorerOf(index, scorerName).scorer;
   const [tone, setTone] = useParam("colour", "score");
@@ -28,15 +30,29 @@ export function Plane() {
   if (plane.error) return <Problem title="There is no map of this run">{plane.error}</Problem>;
   if (!plane.data) return <Waiting>Drawing the map…</Waiting>;
   const values = column(index, scorer, tone) ?? scorerOf(index, scorer).score;
-  const share = plane.data.explained.map((e) => `${(100 * e).toFixed(0)} %`).join(" and ");
+  const { method, methods, gamma, explained } = plane.data;
   return (
     <div className="plane">
-      <h1>Map of concept vectors</h1>
+      <div className="title-line">
+        <h1>Map of concept vectors</h1>
+        <Twin path={`api/runs/${encodeURIComponent(info.key)}/map`} />
+      </div>
       <p className="lead">
-        {plane.data.method} of the neurons' concept vectors at gamma {plane.data.gamma}; the two axes hold {share} of the
-        variance. Draw a line around points to see them below.
+        {about(method, explained)}, of concept vectors at gamma {gamma}. Draw a line around points to see their neurons below.
       </p>
       <div className="toolbar">
+        {methods.length > 1 && (
+          <label>
+            Laid out by{" "}
+            <select value={method} onChange={(e) => setParams({ by: e.target.value === methods[0] ? "" : e.target.value, lasso: "" })}>
+              {methods.map((m) => (
+                <option key={m} value={m}>
+                  {m.toUpperCase()}
+                </option>
+              ))}
+            </select>
+          </label>
+        )}
         <label>
           Colour{" "}
           <select value={tone} onChange={(e) => setTone(e.target.value)}>
@@ -62,7 +78,7 @@ export function Plane() {
             <button type="button" onClick={() => setLasso("")}>
               Clear the lasso
             </button>
-            <a className="button" href={format({ run: info.key, page: "neurons", params: { lasso } })}>
+            <a className="button" href={format({ run: info.key, page: "neurons", params: { lasso, by } })}>
               Open {chosen.length} in the grid
             </a>
           </>
@@ -79,6 +95,12 @@ export function Plane() {
       )}
     </div>
   );
+}
+
+function about(method: string, explained: number[] | null): string {
+  if (method === "umap") return "UMAP: neurons close together are alike; distances between groups mean little";
+  const share = (explained ?? []).map((e) => `${(100 * e).toFixed(0)} %`).join(" and ");
+  return `The two main components, which hold ${share} of the variance`;
 }
 
 interface Dot {
@@ -105,6 +127,7 @@ function Scatter({ points, values, polygon, scorer, name, onLasso }: ScatterProp
   const [over, setOver] = useState<Dot | null>(null);
   const [theme, setTheme] = useState(0);
   const box = useMemo(() => bounds(points), [points]);
+  useEffect(() => setView({ x: 0, y: 0, zoom: 1 }), [points]);
   const [width, height] = size;
   const scale = (Math.min(width / box.w, height / box.h) * 0.92) * view.zoom;
   const toScreen = (x: number, y: number): Point => [
@@ -163,6 +186,26 @@ function Scatter({ points, values, polygon, scorer, name, onLasso }: ScatterProp
       draw.fill();
     }
     draw.globalAlpha = 1;
+    const score = scorerOf(index, scorer).score;
+    draw.font = `12px ${style.getPropertyValue("--serif")}`;
+    draw.textAlign = "center";
+    draw.textBaseline = "middle";
+    draw.lineWidth = 3.5;
+    draw.lineJoin = "round";
+    draw.strokeStyle = style.getPropertyValue("--card");
+    draw.fillStyle = style.getPropertyValue("--ink");
+    const spots = points
+      .filter((p) => !dim || inside([p.x, p.y], polygon))
+      .flatMap((p): (Spot & { score: number })[] => {
+        const text = labelAt(index, scorer, p.row);
+        const [x, y] = toScreen(p.x, p.y);
+        return text === null ? [] : [{ x, y: y - radius - 9, text, score: score[p.row] ?? -Infinity }];
+      })
+      .sort((a, b) => b.score - a.score);
+    for (const { x, y, text } of fitting(spots, (t) => draw.measureText(t).width, width, height)) {
+      draw.strokeText(text, x, y);
+      draw.fillText(text, x, y);
+    }
     const shape = line.length ? line : polygon.map(([x, y]) => toScreen(x, y));
     if (shape.length > 1) {
       draw.strokeStyle = style.getPropertyValue("--ink");
@@ -173,7 +216,7 @@ function Scatter({ points, values, polygon, scorer, name, onLasso }: ScatterProp
       draw.closePath();
       draw.stroke();
     }
-  }, [points, values, polygon, line, width, height, view, theme]);
+  }, [points, values, polygon, line, width, height, view, theme, index, scorer]);
 
   const at = (e: PointerEvent): Point => {
     const rect = canvas.current!.getBoundingClientRect();
@@ -220,8 +263,13 @@ function Scatter({ points, values, polygon, scorer, name, onLasso }: ScatterProp
         onPointerCancel={() => setLine([])}
       />
       {over && tip && (
-        <div className="tip" style={{ left: Math.min(tip[0], width - 150), top: tip[1] + (tip[1] > height - 70 ? -62 : 12) }}>
+        <div className="tip" style={{ left: Math.max(4, Math.min(tip[0], width - 216)), top: tip[1] + (tip[1] > height - 150 ? -142 : 12) }}>
           <strong>{labelAt(index, scorer, over.row) ?? "no label"}</strong>
+          <span className="strip">
+            {index.positives.slice(over.row * index.shown, over.row * index.shown + 3).map((image, i) => (
+              <Picture key={`${i} ${image}`} image={image} alt="" />
+            ))}
+          </span>
           <span className="mono">{index.name[over.row]}</span> {name} {short(values[over.row])}
         </div>
       )}

@@ -1,7 +1,7 @@
 import { type FormEvent, useEffect, useMemo, useRef, useState } from "react";
-import { Problem, Waiting } from "../parts/Bits";
+import { Problem, Twin, Waiting } from "../parts/Bits";
 import { Grid } from "../parts/Grid";
-import { select } from "../logic/select";
+import { commonest, select } from "../logic/select";
 import { source } from "../source";
 import { useLoaded, useParam, useWorld } from "../state";
 import type { Hits } from "../types";
@@ -96,9 +96,10 @@ export function Search() {
           </select>
         </label>
       )}
+      {text === "" && mode !== "picture" && (mode === "label" || unable === null) && <Ideas onChoose={setText} />}
       {answer?.loading && <Waiting>Searching… the encoder is loaded once, at the first search.</Waiting>}
       {answer?.error && <Problem title="No answer">{answer.error}</Problem>}
-      {answer?.data && <Results hits={answer.data} />}
+      {answer?.data && <Results hits={answer.data} twin={mode === "words"} />}
       {mode === "label" && text !== "" && (
         <section>
           <h2 role="status">
@@ -111,8 +112,25 @@ export function Search() {
   );
 }
 
-function Results({ hits }: { hits: Hits }) {
+/** The most common labels, to begin with. */
+function Ideas({ onChoose }: { onChoose: (text: string) => void }) {
+  const { index } = useWorld();
+  const common = useMemo(() => commonest(index, index.primary, 14), [index]);
+  return (
+    <div className="ideas" role="group" aria-label="Common labels">
+      <span>Common labels:</span>
+      {common.map(([label, count]) => (
+        <button key={label} type="button" onClick={() => onChoose(label)}>
+          {label} <span>{count}</span>
+        </button>
+      ))}
+    </div>
+  );
+}
+
+function Results({ hits, twin }: { hits: Hits; twin: boolean }) {
   const { index, noted } = useWorld();
+  const query = new URLSearchParams({ text: hits.query, gamma: String(hits.gamma) });
   const [rows, similarity] = useMemo(() => {
     const rowOf = new Map(index.neuron.map((n, i) => [n, i]));
     const found = hits.hits.filter((h) => rowOf.has(h.neuron));
@@ -123,7 +141,14 @@ function Results({ hits }: { hits: Hits }) {
       <h2 role="status">
         {rows.length} neurons closest to {hits.query === "a picture" ? "the picture" : `“${hits.query}”`}
       </h2>
-      <p className="soft">Cosine to each neuron's concept vector at gamma {hits.gamma}; it is a ranking, not a proof.</p>
+      <p className="soft">
+        Cosine to each neuron's concept vector at gamma {hits.gamma}; it is a ranking, not a proof.{hits.note && ` ${hits.note}`}
+      </p>
+      {twin && (
+        <p>
+          <Twin path={`api/runs/${encodeURIComponent(index.key)}/search?${query}`} />
+        </p>
+      )}
       <Grid index={index} rows={rows} scorer={index.primary} side="positives" notes={noted} similarity={similarity} label="Found neurons" />
     </section>
   );

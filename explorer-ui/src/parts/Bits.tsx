@@ -1,12 +1,13 @@
 import type { ReactNode } from "react";
 import { format } from "../logic/route";
+import { source } from "../source";
 import { useRoute } from "../state";
 
 export function Problem({ children, title = "This cannot be shown" }: { children: ReactNode; title?: string }) {
   return (
     <section className="problem" role="alert">
       <h2>{title}</h2>
-      <p>{children}</p>
+      <p>{typeof children === "string" ? <Words>{children}</Words> : children}</p>
     </section>
   );
 }
@@ -18,6 +19,17 @@ export function Waiting({ children = "Loading…" }: { children?: ReactNode }) {
       {children}
     </p>
   );
+}
+
+/** A text in which `commands` stand out. */
+export function Words({ children }: { children: string }) {
+  return children.split("`").map((part, i) => (i % 2 ? <code key={i}>{part}</code> : part));
+}
+
+/** The same as JSON, where a server gives it. */
+export function Twin({ path }: { path: string }) {
+  const href = source.twin(path);
+  return href && <a className="button" href={href} title="what this page shows, as JSON">JSON</a>;
 }
 
 const STATUS: Record<string, string> = {
@@ -37,9 +49,9 @@ export function Status({ status }: { status: string }) {
 }
 
 /** A link to a neuron's page that keeps the overview's state for the way back. */
-export function useNeuronLink(): (neuron: number, run?: string) => string {
+export function useNeuronLink(): (neuron: number, run?: string, params?: Record<string, string>) => string {
   const route = useRoute();
-  return (neuron, run) => format({ run: run ?? route.run, page: "neuron", neuron, params: {} });
+  return (neuron, run, params = {}) => format({ run: run ?? route.run, page: "neuron", neuron, params });
 }
 
 export function Bar({ value, most, tone = "pos" }: { value: number | null; most: number; tone?: "pos" | "con" | "ink" }) {

@@ -4,6 +4,9 @@ import type { Index, Note } from "../types";
 import { Bar, Status } from "./Bits";
 import { Picture } from "./Picture";
 
+/** The false-discovery rate above which a label may be chance. */
+const CHANCE = 0.05;
+
 interface Props {
   index: Index;
   row: number;
@@ -22,6 +25,7 @@ export const Card = memo(function Card({ index, row, scorer, side, href, most, n
   const score = similarity ?? scorerOf(index, scorer).score[row] ?? null;
   const margin = scorerOf(index, scorer).margin[row] ?? null;
   const pictures = index[side].slice(row * index.shown, (row + 1) * index.shown).filter((i) => i >= 0);
+  const fdr = scorerOf(index, scorer).columns["fdr"]?.[row] ?? null;
   const own = notes?.findLast((n) => n.kind === "label")?.text;
   const run = { key: index.key, stamp: index.stamp };
   return (
@@ -40,6 +44,11 @@ export const Card = memo(function Card({ index, row, scorer, side, href, most, n
       <span className="card-line">
         <span className="mono">{index.name[row]}</span>
         <Status status={index.statuses[index.status[row]!]!} />
+        {fdr !== null && fdr > CHANCE && (
+          <span className="badge note" title={`false-discovery rate ${short(fdr)}: this label may be chance`}>
+            chance?
+          </span>
+        )}
         {notes && notes.length > 0 && <span className="badge note" title="has notes">{notes.length}</span>}
       </span>
       <span className="card-line numbers">

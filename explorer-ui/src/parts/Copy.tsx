@@ -17,7 +17,7 @@ export function save(name: string, content: string | Blob, type = "text/plain") 
 
 /** Copy a neuron as JSON, CSV, Markdown or a picture; where there is no clipboard it is saved as a file. */
 export function CopyMenu({ detail }: { detail: Detail }) {
-  const { info } = useWorld();
+  const { info, index } = useWorld();
   const [done, setDone] = useState("");
   const menu = useRef<HTMLDetailsElement>(null);
   useEffect(() => {
@@ -38,7 +38,8 @@ export function CopyMenu({ detail }: { detail: Detail }) {
   };
   const image = async () => {
     menu.current?.removeAttribute("open");
-    const blob = await sheet(detail, info.key, info.stamp);
+    const blob = await sheet(detail, index.primary, info.key, info.stamp).catch(() => null);
+    if (!blob) return setDone("Browsers make no image of a page opened as a file");
     try {
       await navigator.clipboard.write([new ClipboardItem({ "image/png": blob })]);
       setDone("Copied as an image");
@@ -74,7 +75,7 @@ export function CopyMenu({ detail }: { detail: Detail }) {
 const CELL = 112;
 
 /** The first ten pairs as a PNG, positives above their contrasts. */
-async function sheet(detail: Detail, run: string, stamp: string): Promise<Blob> {
+async function sheet(detail: Detail, primary: string, run: string, stamp: string): Promise<Blob> {
   const pairs = detail.exemplars.slice(0, 10);
   const canvas = document.createElement("canvas");
   canvas.width = Math.max(pairs.length, 5) * (CELL + 4) + 20;
@@ -84,7 +85,7 @@ async function sheet(detail: Detail, run: string, stamp: string): Promise<Blob> 
   draw.fillRect(0, 0, canvas.width, canvas.height);
   draw.fillStyle = "#1d1b18";
   draw.font = "600 22px Georgia, serif";
-  const best = detail.labels[detail.labels.length - 1];
+  const best = detail.labels.find((l) => l.scorer === primary) ?? detail.labels[detail.labels.length - 1];
   draw.fillText(best?.label ?? "no label", 12, 32, canvas.width - 24);
   draw.font = "14px sans-serif";
   draw.fillStyle = "#655f56";

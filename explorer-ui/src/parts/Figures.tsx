@@ -99,43 +99,46 @@ function verdict(v: Evaluated["verdicts"][number]): string {
   return out.join("; ");
 }
 
-/** A table of whatever the run recorded: candidates with their sources, classes that the neuron feeds. */
-export function Records({ title, rows, empty }: { title: string; rows: Plain[]; empty: string }) {
-  const columns = Object.keys(rows[0] ?? {});
+/** Rows of what a run recorded, in a box that scrolls. */
+export function Table({ rows, columns, label, strong }: TableProps) {
   return (
-    <section className="panel">
-      <h2>{title}</h2>
-      {rows.length === 0 ? (
-        <p className="soft">{empty}</p>
-      ) : (
-        <div className="scroll" tabIndex={0} role="group" aria-label={title}>
-          <table>
-            <thead>
-              <tr>
-                {columns.map((c) => (
-                  <th key={c}>{titled(c)}</th>
-                ))}
-              </tr>
-            </thead>
-            <tbody>
-              {rows.map((r, i) => (
-                <tr key={i}>
-                  {columns.map((c) => (
-                    <td key={c} className={typeof r[c] === "number" ? "number" : ""}>
-                      {number(r[c])}
-                    </td>
-                  ))}
-                </tr>
+    <div className="scroll" tabIndex={0} role="group" aria-label={label}>
+      <table>
+        <thead>
+          <tr>
+            {columns.map(([key, title]) => (
+              <th key={key} className={typeof rows[0]?.[key] === "number" ? "number" : ""}>
+                {title}
+              </th>
+            ))}
+          </tr>
+        </thead>
+        <tbody>
+          {rows.map((r, i) => (
+            <tr key={i} className={strong?.(r) ? "strong" : undefined}>
+              {columns.map(([key]) => (
+                <td key={key} className={typeof r[key] === "number" ? "number" : ""}>
+                  {number(r[key])}
+                </td>
               ))}
-            </tbody>
-          </table>
-        </div>
-      )}
-    </section>
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </div>
   );
+}
+
+interface TableProps {
+  rows: Plain[];
+  /** Key and title of each. */
+  columns: [string, string][];
+  label: string;
+  strong?: (row: Plain) => boolean;
 }
 
 function number(value: Plain[string] | undefined): string {
   if (typeof value === "number") return short(value);
+  if (typeof value === "boolean") return value ? "yes" : "no";
   return value === null || value === undefined ? "–" : String(value);
 }

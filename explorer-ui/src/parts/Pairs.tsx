@@ -1,15 +1,30 @@
-import { useEffect, useMemo, useRef, useState } from "react";
+import { useEffect, useMemo, useRef } from "react";
 import { short } from "../logic/select";
+import { useKeys, useParam } from "../state";
 import type { ActivationMap, Detail, Pair } from "../types";
 import { Bar } from "./Bits";
+import { Heat } from "./Heat";
 import { Picture } from "./Picture";
+
+/** Pairs that stand on the page at first. */
+const FIRST = 10;
 
 /** Activating images above their contrastive partners, pair by pair. */
 export function Pairs({ detail }: { detail: Detail }) {
-  const [open, setOpen] = useState<number | null>(null);
-  const [heat, setHeat] = useState(false);
+  const [pair, setPair] = useParam("pair");
+  const [mapped, setMapped] = useParam("maps");
+  const [many, setMany] = useParam("pairs");
+  const heat = mapped === "1";
+  const all = many === "all" || detail.exemplars.length <= FIRST;
+  const place = pair === "" ? -1 : detail.exemplars.findIndex((p) => p.rank === Number(pair) - 1);
+  const open = place < 0 ? null : place;
+  const setOpen = (at: number | null) => setPair(at === null ? "" : String(detail.exemplars[at]!.rank + 1));
   const maps = useMemo(() => new Map(detail.maps?.map((m) => [m.image, m])), [detail.maps]);
   const most = Math.max(1e-9, ...detail.exemplars.map((p) => p.activation ?? 0));
+  useKeys((e) => {
+    if (e.key === "m" && maps.size > 0) setMapped(heat ? "" : "1");
+    else if (e.key === "a") setMany(many === "all" ? "" : "all");
+  });
   if (!detail.exemplars.length)
     return <p className="empty">No exemplars: this neuron is {detail.status === "ok" ? "not among those labeled" : detail.status}.</p>;
   return (
@@ -22,14 +37,15 @@ export function Pairs({ detail }: { detail: Detail }) {
         </p>
         {maps.size > 0 && (
           <label>
-            <input type="checkbox" checked={heat} onChange={(e) => setHeat(e.target.checked)} /> activation maps
+            <input type="checkbox" checked={heat} onChange={(e) => setMapped(e.target.checked ? "1" : "")} /> activation maps
           </label>
         )}
       </div>
-      <ol className="pairs">
-        {detail.exemplars.map((p, i) => (
+      <ol className={all ? "pairs" : "pairs first"}>
+        {detail.exemplars.slice(0, all ? undefined : FIRST).map((p, i) => (
           <li key={p.rank}>
-            <button type="button" className="pair" onClick={() => setOpen(i)} aria-label={described(p)}>
+            <button type="button" className="pair" onClick={() => setOpen(i)}>
+              <span className="hidden">Pair {p.rank + 1}: </span>
               <Half pair={p} side="positive" most={most} map={heat ? maps.get(p.positive?.image ?? -1) : undefined} />
               <span className="cosine" title="cosine between the two">
                 {p.similarity === null ? "no contrast" : `cos ${p.similarity.toFixed(2)}`}
@@ -39,14 +55,16 @@ export function Pairs({ detail }: { detail: Detail }) {
           </li>
         ))}
       </ol>
-      <PairDialog detail={detail} at={open} most={most} maps={maps} onMove={setOpen} />
+      {detail.exemplars.length > FIRST && (
+        <p className="more">
+          <button type="button" aria-expanded={all} onClick={() => setMany(all ? "" : "all")}>
+            {all ? "Show the first pairs only" : `Show all ${detail.exemplars.length} pairs`}
+          </button>
+        </p>
+      )}
+      <PairDialog detail={detail} at={open} most={most} maps={maps} heat={heat} onMove={setOpen} />
     </section>
   );
-}
-
-function described(p: Pair): string {
-  const contrast = p.contrast ? `contrast ${p.contrast.id}, activation ${short(p.contrast_activation)}, cosine ${short(p.similarity)}` : "no contrast";
-  return `Pair ${p.rank + 1}: ${p.positive?.id ?? "no image"}, activation ${short(p.activation)}; ${contrast}`;
 }
 
 function Half({ pair, side, most, map }: { pair: Pair; side: "positive" | "contrast"; most: number; map?: ActivationMap | undefined }) {
@@ -59,25 +77,15 @@ function Half({ pair, side, most, map }: { pair: Pair; side: "positive" | "contr
         {map && <Heat map={map} />}
       </span>
       <Bar value={value} most={most} tone={side === "positive" ? "pos" : "con"} />
+      {picture && (
+        <span className="hidden">
+          {side === "positive" ? "" : "contrast "}
+          {picture.id}, activation{" "}
+        </span>
+      )}
       <span className="value">{picture ? short(value) : ""}</span>
     </span>
   );
-}
-
-/** Where in the image the neuron was active, laid over it. */
-function Heat({ map }: { map: ActivationMap }) {
-  const canvas = useRef<HTMLCanvasElement>(null);
-  useEffect(() => {
-    const element = canvas.current!;
-    element.width = map.width;
-    element.height = map.height;
-    const draw = element.getContext("2d");
-    if (!draw) return;
-    const pixels = draw.createImageData(map.width, map.height);
-    map.values.forEach((v, i) => pixels.data.set([255, 120 + v / 3, 20, Math.round(v * 0.78)], i * 4));
-    draw.putImageData(pixels, 0, 0);
-  }, [map]);
-  return <canvas ref={canvas} className="heat" aria-hidden="true" />;
 }
 
 interface DialogProps {
@@ -85,14 +93,16 @@ interface DialogProps {
   at: number | null;
   most: number;
   maps: Map<number, ActivationMap>;
+  heat: boolean;
   onMove: (at: number | null) => void;
 }
 
-function PairDialog({ detail, at, most, maps, onMove }: DialogProps) {
+function PairDialog({ detail, at, most, maps, heat, onMove }: DialogProps) {
   const dialog = useRef<HTMLDialogElement>(null);
   const pair = at === null ? null : detail.exemplars[at];
   useEffect(() => {
     if (pair && !dialog.current?.open) dialog.current?.showModal();
+    if (!pair && dialog.current?.open) dialog.current.close();
   }, [pair]);
   const last = detail.exemplars.length - 1;
   return (
@@ -119,7 +129,7 @@ function PairDialog({ detail, at, most, maps, onMove }: DialogProps) {
               <figure key={side} className={side}>
                 <span className="frame">
                   <Picture image={pair[side]?.image ?? -1} alt={pair[side]?.id ?? "no contrast"} />
-                  {maps.has(pair[side]?.image ?? -1) && <Heat map={maps.get(pair[side]!.image)!} />}
+                  {heat && maps.has(pair[side]?.image ?? -1) && <Heat map={maps.get(pair[side]!.image)!} />}
                 </span>
                 <figcaption>
                   <b>{side === "positive" ? "Activating" : "Contrast"}</b>

@@ -68,12 +68,7 @@ def evaluate_command(
 
     if gamma not in (None, "layer", "neuron"):
         raise InputError(f"--gamma must be layer or neuron; got {gamma!r}")
-    names = None
-    if classes is not None:
-        try:
-            names = [line.strip() for line in classes.read_text(encoding="utf-8").splitlines() if line.strip()]
-        except (OSError, UnicodeDecodeError) as e:
-            raise InputError(f"cannot read the class names in {classes}: {e}") from e
+    names = read_classes(classes) if classes is not None else None
     options: dict[str, Any] = {"gamma": gamma, "fake_kind": "mixture" if mixtures else "permuted"}
     with bar(quiet=as_json) as progress:
         result = evaluate(
@@ -92,6 +87,14 @@ def evaluate_command(
         )  # fmt: skip
         return
     _print_evaluation(result)
+
+
+def read_classes(file: Path) -> list[str]:
+    """Names of a network's classes, one a line."""
+    try:
+        return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as e:
+        raise InputError(f"cannot read the class names in {file}: {e}") from e
 
 
 def compare_command(

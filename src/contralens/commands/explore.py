@@ -1,4 +1,4 @@
-"""The commands `explore` and `export`, ready for typer: `app.command("explore")(explore_command)`."""
+"""The commands `explore`, `export` and `maps`, ready for typer: `app.command("explore")(explore_command)`."""
 
 from __future__ import annotations
 
@@ -62,6 +62,34 @@ def export_command(
     with bar(quiet=False) as progress:
         page = export(runs, out, with_notes=notes, progress=progress)
     typer.echo(f"wrote {page / 'index.html'}")
+
+
+def maps_command(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    pairs: Annotated[int, typer.Option(help="Pairs per neuron, from the first, that get maps.")] = 10,
+    source: Annotated[str | None, typer.Option(help="Where the run's images are now, if they moved.")] = None,
+    classes: Annotated[Path | None, typer.Option(help="File with the network's class names, one a line.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Cache folder.")] = None,
+    device: Annotated[str, typer.Option(help="Where the network runs.")] = "cpu",
+    batch_size: Annotated[int, typer.Option(help="Images per forward pass.")] = 32,
+) -> None:
+    """Add to a run where each neuron is active in its exemplars, and which classes it feeds; `explore` shows both."""
+    from contralens.commands.evaluate import read_classes
+    from contralens.maps import add_maps
+    from contralens.report.progress import bar
+
+    with bar() as progress:
+        told = add_maps(
+            run,
+            pairs=pairs,
+            source=source,
+            classes=read_classes(classes) if classes is not None else None,
+            cache=cache,
+            device=device,
+            batch_size=batch_size,
+            progress=progress,
+        )
+    typer.echo("\n".join(told))
 
 
 def serve(app: Any, listener: socket.socket, browse: str | None = None) -> None:

@@ -2,13 +2,15 @@
 
 A run folder holds manifest.json, labels.json (the labels again, for people), six parquet tables:
 
-- neurons: neuron, name, status, mean, minimum, maximum, firing_rate, selected, histogram (32 bins, minimum to maximum)
+- neurons: neuron, name, status, mean, minimum, maximum, firing_rate, clarity (mean cosine of two exemplars), selected,
+  histogram (32 bins, minimum to maximum)
 - labels: neuron, name, scorer, status, label, score, concepts, scores; one row per neuron and scorer
 - exemplars: neuron, rank, positive, activation, contrast, contrast_activation, similarity; images by row of `images`
 - images: index, id, fingerprint, label
 - concepts: concept, source; in the order of the vectors' `texts`
 - thumbnails: fingerprint, jpeg; for the images that exemplars name
 - candidates, where concepts were proposed: concept, text, neuron, prompt, model, ...
+- maps, classes and layout, where `contralens maps` added them: see `contralens.maps`
 
 and vectors.safetensors, from which CSP's score at any gamma follows: with n the row of a labeled neuron (in the order
 of `exemplars`), normalise(positive_mean[n] - gamma contrast_mean[n]) @ texts.T.
@@ -17,6 +19,7 @@ of `exemplars`), normalise(positive_mean[n] - gamma contrast_mean[n]) @ texts.T.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -149,6 +152,22 @@ class Run:
                 json.dumps(self.manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
             )
         return replace(self, path=path)
+
+
+def gamma_of(scorer: str) -> float:
+    """The gamma of a CSP scorer's name; of any other scorer 0: the positives alone.
+
+    >>> gamma_of("csp:gamma=0.5"), gamma_of("csp"), gamma_of("semanticlens")
+    (0.5, 1.0, 0.0)
+    """
+    name, _, options = scorer.partition(":")
+    if name != "csp":
+        return 0.0
+    match = re.search(r"(?:^|,)gamma=([0-9.]+)", options)
+    try:
+        return min(1.0, max(0.0, float(match.group(1)))) if match else 1.0
+    except ValueError:
+        return 1.0
 
 
 def check_free(path: Path) -> None:

@@ -16,7 +16,6 @@ from contralens.math.statistics import survey
 from contralens.models.encoders import embed_texts
 from contralens.models.scaling import shares
 from contralens.models.targets import HookedTarget
-from contralens.models.targets import target as load_target
 
 if TYPE_CHECKING:
     from contralens.evaluation.measuring import Session
@@ -42,7 +41,7 @@ def faithfulness(
     reopened, target = session.reopened, session.reopened.target
     if not isinstance(target, HookedTarget):
         raise InputError("faithfulness changes neurons inside the network, so it needs a target made by contralens")
-    names = list(classes) if classes is not None else _classes(reopened)
+    names = list(classes) if classes is not None else reopened.classes
     rows = session.rows(scorer)
     of = _class_of([row["label"] for row in rows], names, session)
     pool = _Pixels(session, [row["neuron"] for row in rows], seed)
@@ -59,23 +58,6 @@ def faithfulness(
         gained.append(float(gained_share(mean[:1], mean[2:, None])[0]))
         lost.append(float((strongest[0] - strongest[1]) / strongest[0]) if strongest[0] > 0 else float("nan"))
     return {"faithfulness": np.array(gained), "ablation": np.array(lost)}
-
-
-def _classes(reopened: Any) -> list[str]:
-    recorded = reopened.run.manifest["target"]
-    spec = recorded.get("spec") or recorded["name"]
-    options = {
-        k: v for k, v in (recorded.get("options") or {}).items() if k not in ("layer", "pooling", "prefix_tokens")
-    }
-    try:
-        found = list(load_target(spec, ".", device=reopened.device, **options).neurons)
-    except InputError:
-        found = ["output/0"]
-    if found[0] == "output/0":
-        raise InputError(
-            f"the classes of {recorded['name']} have no names here; give them as classes= (--classes FILE)"
-        )
-    return found
 
 
 def _class_of(labels: list[str], names: list[str], session: Session) -> list[int]:

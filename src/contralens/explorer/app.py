@@ -8,7 +8,7 @@ import struct
 from collections.abc import AsyncIterator, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import anyio.to_thread
 from fastapi import FastAPI, Query, Request
@@ -180,8 +180,8 @@ def _browsing(app: FastAPI, shelf: Shelf, search: Finder) -> None:
         return _json(pages.detail(shelf.run(run), neuron))
 
     @app.get("/api/runs/{run}/map", responses=_shape(shapes.Plane), summary="Neurons as points")
-    def plane(run: str) -> Response:
-        return _json(pages.plane(shelf.run(run)))
+    def plane(run: str, method: Annotated[Literal["umap", "pca"] | None, Query()] = None) -> Response:
+        return _json(pages.plane(shelf.run(run), method))
 
     @app.get("/api/compare", responses=_shape(shapes.Comparison), summary="Two runs or scorers side by side")
     def compare(

@@ -81,7 +81,9 @@ def _static(folder: Path) -> None:
 
 def _run(folder: Path, run: OpenRun, with_notes: bool, progress: Progress) -> shapes.RunInfo:
     _data(folder, f"{run.key}/index", overview.index(run))
-    if run.vectors is not None:
+    if run.vectors is not None or "layout" in run.tables:
+        for method in pages.plane(run)["methods"]:
+            _data(folder, f"{run.key}/map-{method}", pages.plane(run, method))
         _data(folder, f"{run.key}/map", pages.plane(run))
     notes: shapes.Notes = {"file": f"{run.key}.notes.jsonl", "writable": False, "notes": [], "problems": []}
     if with_notes:

@@ -43,31 +43,39 @@ def detail(run: OpenRun, neuron: int) -> shapes.Detail:
         "histogram": histogram,
         "neighbours": _neighbours(run, neuron),
         "evaluation": _evaluation(run, neuron),
-        "candidates": _optional(run, "candidates", neuron),
-        "classes": _optional(run, "classes", neuron),
-        "maps": _maps(run, neuron, pairs),
+        "candidates": _candidates(run, neuron),
+        "classes": _classes(run, neuron),
+        "maps": _maps(run, neuron),
         "missing": missing,
     }
 
 
-def plane(run: OpenRun) -> shapes.Plane:
-    """The neurons of a run as points, where similar concept vectors lie close."""
+def plane(run: OpenRun, method: str | None = None) -> shapes.Plane:
+    """The neurons of a run as points, where similar concept vectors lie close; by default by UMAP where the run has it.
+
+    Raises:
+        NotThere: the run has no vectors, or no layout by UMAP.
+    """
+    methods = (["umap"] if "layout" in run.tables else []) + (["pca"] if run.vectors is not None else [])
+    if not methods:
+        raise NotThere(next(m["why"] for m in run.missing if "map" in m["what"]))
+    chosen = method or methods[0]
+    if chosen not in methods:
+        raise NotThere(f"run {run.key} has no map by {chosen}; it has {', '.join(methods)}")
 
     def make() -> shapes.Plane:
-        if run.vectors is None:
-            raise NotThere(next(m["why"] for m in run.missing if "map" in m["what"]))
-        points, explained = run.vectors.plane(run.gamma)
-        x, y = points.T.round(5).tolist()
-        return {
-            "method": "PCA",
-            "gamma": run.gamma,
-            "explained": explained,
-            "neuron": run.vectors.neurons.tolist(),
-            "x": x,
-            "y": y,
-        }
+        explained = None
+        if chosen == "pca":
+            assert run.vectors is not None
+            points, explained = run.vectors.plane(run.gamma)
+            neurons, (x, y) = run.vectors.neurons.tolist(), points.T.round(5).tolist()
+        else:
+            found = run.arrays("SELECT neuron, x, y FROM layout WHERE isfinite(x) AND isfinite(y) ORDER BY neuron")
+            neurons, x, y = (np.asarray(found[name]).round(4).tolist() for name in ("neuron", "x", "y"))
+        return {"method": chosen, "methods": methods, "gamma": run.gamma, "explained": explained,
+                "neuron": neurons, "x": x, "y": y}  # fmt: skip
 
-    return remembered(run, "plane", make)
+    return remembered(run, f"plane {chosen}", make)
 
 
 def compare(
@@ -230,23 +238,34 @@ def _evaluation(run: OpenRun, neuron: int) -> shapes.Evaluated | None:
     return {"values": values, "verdicts": verdicts}
 
 
-def _optional(run: OpenRun, table: str, neuron: int) -> list[dict[str, Any]] | None:
-    if table not in run.tables:
+def _candidates(run: OpenRun, neuron: int) -> list[dict[str, Any]] | None:
+    if "candidates" not in run.tables:
         return None
-    found = run.records(f"SELECT * EXCLUDE (neuron) FROM {table} WHERE neuron = ? LIMIT 500", [neuron])
+    found = run.records("SELECT * EXCLUDE (neuron) FROM candidates WHERE neuron = ? LIMIT 500", [neuron])
     return [{k: plain(v) for k, v in row.items()} for row in found]
 
 
-def _maps(run: OpenRun, neuron: int, pairs: list[shapes.Pair]) -> list[shapes.Map] | None:
+def _classes(run: OpenRun, neuron: int) -> list[shapes.Fed] | None:
+    if "classes" not in run.tables:
+        return None
+    adds = "adds" if "adds" in run.columns("classes") else "NULL"
+    found = run.query(
+        f'SELECT "class", weight, {adds} FROM classes WHERE neuron = ? ORDER BY weight DESC LIMIT 100', [neuron]
+    )
+    return [{"name": str(name), "weight": number(weight), "adds": number(more)} for name, weight, more in found]
+
+
+def _maps(run: OpenRun, neuron: int) -> list[shapes.Map] | None:
     if "maps" not in run.tables:
         return None
     out: list[shapes.Map] = []
-    for image, height, width, values in run.query(
-        'SELECT image, height, width, "map" FROM maps WHERE neuron = ? LIMIT 500', [neuron]
+    for image, height, width, values, box, aspect in run.query(
+        'SELECT image, height, width, "map", box, aspect FROM maps WHERE neuron = ? LIMIT 500', [neuron]
     ):
-        values = list(values) if values is not None else []
-        if 0 < height * width <= 4096 and len(values) == height * width:
-            out.append(
-                {"image": int(image), "height": int(height), "width": int(width), "values": [int(v) for v in values]}
-            )
+        sides = [number(side) for side in box or ()]
+        if not (values and 0 < height * width <= 4096 and len(values) == height * width and aspect and aspect > 0):
+            continue
+        if len(sides) == 4 and None not in sides:
+            out.append({"image": int(image), "box": [s or 0.0 for s in sides], "aspect": float(f"{aspect:.5g}"),
+                        "height": int(height), "width": int(width), "values": list(values)})  # fmt: skip
     return out

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from contralens.checks import InputError, nearest
-from contralens.data.runs import FORMAT
+from contralens.data.runs import FORMAT, gamma_of
 from contralens.explorer.pictures import Pictures, first_line, inside
 from contralens.explorer.vectors import Vectors
 
@@ -43,13 +43,20 @@ OPTIONAL = {
     "verdicts": ("evaluation/verdicts.parquet", ("neuron", "scorer", "fdr"), "whether labels beat chance"),
     "candidates": ("candidates.parquet", ("neuron", "concept"), "candidate labels and who proposed them"),
     "classes": ("classes.parquet", ("neuron", "class", "weight"), "the classes that a neuron feeds"),
-    "maps": ("maps.parquet", ("neuron", "image", "height", "width", "map"), "activation maps over the images"),
+    "maps": (
+        "maps.parquet",
+        ("neuron", "image", "height", "width", "map", "box", "aspect"),
+        "activation maps over the images",
+    ),
+    "layout": ("layout.parquet", ("neuron", "x", "y"), "neurons laid out by UMAP"),
 }
 """Tables that a page shows when they are there, and says so when they are not."""
 
 WHY = {
     "values": "not evaluated yet: `contralens evaluate` does it",
     "candidates": "none were proposed: `contralens propose` does it",
+    "maps": "`contralens maps` adds them, where the layer has places",
+    "classes": "`contralens maps` adds them, where one linear layer leads from the neurons to the classes",
 }
 
 
@@ -76,7 +83,7 @@ class OpenRun:
                     self._load(name, columns, file)
                 elif name == "candidates" and beside(path).is_file():
                     self._candidates()
-                elif name not in ("concepts", "summary", "verdicts"):
+                elif name not in ("concepts", "summary", "verdicts", "layout"):
                     self.missing.append({"what": what, "why": WHY.get(name, f"this run has no {file}")})
             except InputError as e:
                 self.missing.append({"what": what, "why": str(e)})
@@ -95,7 +102,7 @@ class OpenRun:
             self.vectors = Vectors(inside(path, "vectors.safetensors"), labeled, concepts)
         except InputError as e:
             self.missing.append({"what": "the gamma slider, neighbours, the map and search", "why": str(e)})
-        self.gamma = _gamma(self.primary)
+        self.gamma = gamma_of(self.primary)
         self.cache: dict[str, Any] = {}
         self.lock = threading.RLock()
 
@@ -237,15 +244,3 @@ def _manifest(path: Path) -> dict[str, Any]:
         got = manifest.get("format") if isinstance(manifest, dict) else None
         raise InputError(f"{path} has run format {got!r}; this contralens reads {FORMAT}")
     return manifest
-
-
-def _gamma(scorer: str) -> float:
-    """The gamma of a CSP scorer's name, else 0: the positives alone."""
-    name, _, options = scorer.partition(":")
-    if name != "csp":
-        return 0.0
-    match = re.search(r"(?:^|,)gamma=([0-9.]+)", options)
-    try:
-        return min(1.0, max(0.0, float(match.group(1)))) if match else 1.0
-    except ValueError:
-        return 1.0

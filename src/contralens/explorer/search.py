@@ -53,7 +53,8 @@ class Finder:
         """Neurons whose concept vector points where the words do.
 
         The query is mean_T[text(T(query)) - text(T(""))] over the run's templates, to unit length: what the words add
-        to an empty sentence (Dreyer et al. 2025).
+        to an empty sentence (Dreyer et al. 2025). An encoder that takes no empty sentence has none subtracted, and the
+        answer says so.
         """
         text = " ".join(text.split())
         if not text:
@@ -63,10 +64,13 @@ class Finder:
         templates = [t for t in run.manifest.get("templates", []) if isinstance(t, str) and "{}" in t] or ["{}"]
         with self._lock:
             encoder = self._encoder(run)
-            full = encoder.texts([t.replace("{}", text) for t in templates])
-            empty = encoder.texts([t.replace("{}", "") for t in templates])
-        query = np.asarray(full, np.float32) - np.asarray(empty, np.float32)
-        return self._hits(run, text, query.mean(0), gamma, most)
+            query = np.asarray(encoder.texts([t.replace("{}", text) for t in templates]), np.float32)
+            note = None
+            try:
+                query = query - np.asarray(encoder.texts([t.replace("{}", "") for t in templates]), np.float32)
+            except InputError as e:
+                note = f"Nothing was subtracted, as this encoder has no empty sentence ({e})."
+        return self._hits(run, text, query.mean(0), gamma, most, note)
 
     def picture(self, run: OpenRun, data: bytes, gamma: float, most: int) -> shapes.Hits:
         """Neurons whose concept vector points where an uploaded picture does."""
@@ -111,7 +115,9 @@ class Finder:
             )
         return encoder
 
-    def _hits(self, run: OpenRun, query: str, vector: Any, gamma: float, most: int) -> shapes.Hits:
+    def _hits(
+        self, run: OpenRun, query: str, vector: Any, gamma: float, most: int, note: str | None = None
+    ) -> shapes.Hits:
         assert run.vectors is not None
         length = float(np.linalg.norm(vector))
         if not np.isfinite(length) or length < 1e-6 or len(vector) != run.vectors.first.shape[1]:
@@ -121,6 +127,7 @@ class Finder:
         return {
             "query": query,
             "gamma": gamma,
+            "note": note,
             "hits": [
                 {"neuron": n, "name": known[n][0], "label": known[n][1], "similarity": round(s, 5)} for n, s in found
             ],

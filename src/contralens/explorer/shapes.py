@@ -162,12 +162,26 @@ class Evaluated(TypedDict):
 
 
 class Map(TypedDict):
-    """Where in an image the neuron was active: row-major values 0..255."""
+    """Where in an image the neuron was active: row-major values, 255 the strongest place among the neuron's maps."""
 
     image: int
+    box: list[float]
+    """Left, top, right, bottom of what the network saw, as shares of the image."""
+    aspect: float
+    """Width / height of the image."""
     height: int
     width: int
     values: list[int]
+
+
+class Fed(TypedDict):
+    """A class that the neuron feeds through a linear head."""
+
+    name: str
+    weight: float | None
+    """What one unit of activation adds to the class score."""
+    adds: float | None
+    """The same at the mean activation of the neuron's exemplars."""
 
 
 class Detail(TypedDict):
@@ -187,17 +201,22 @@ class Detail(TypedDict):
     neighbours: list[Neighbour] | None
     evaluation: Evaluated | None
     candidates: list[dict[str, Any]] | None
-    classes: list[dict[str, Any]] | None
+    classes: list[Fed] | None
+    """Those that it speaks for first, those that it speaks against last."""
     maps: list[Map] | None
     missing: list[Missing]
 
 
 class Plane(TypedDict):
-    """Neurons as points: PCA of their concept vectors."""
+    """Neurons as points: those with similar concept vectors lie close together."""
 
     method: str
+    """"umap" or "pca"."""
+    methods: list[str]
+    """All that the run has."""
     gamma: float
-    explained: list[float]
+    explained: list[float] | None
+    """PCA: share of the variance on each axis."""
     neuron: list[int]
     x: list[float]
     y: list[float]
@@ -213,6 +232,8 @@ class Hit(TypedDict):
 class Hits(TypedDict):
     query: str
     gamma: float
+    note: str | None
+    """What a reader should know of how the search was done."""
     hits: list[Hit]
 
 

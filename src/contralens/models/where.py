@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from contralens.models import hooks
+from contralens.models.saes import SparseTarget
 from contralens.models.targets import DTYPES, HookedTarget
 from contralens.types import Target
 
@@ -37,37 +38,71 @@ def where(target: Target, images: Sequence[Image], neuron: int, method: str = "a
         method: "auto", or "occlusion" for any layer: the fall of the activation when one of `cells` x `cells` squares
             is grey. That takes cells^2 + 1 forwards an image.
     """
-    if method == "auto" and isinstance(target, HookedTarget):
-        maps = _maps(target, images, neuron)
-        if maps is not None:
-            return [(values, _seen(target.preprocess, image.size)) for values, image in zip(maps, images, strict=True)]
+    if method == "auto":
+        found = maps(target, images, [[neuron]] * len(images))
+        if found is not None:
+            return [(own[0], seen(target.preprocess, image.size)) for own, image in zip(found, images, strict=True)]
     return [
         (occlusion(target, image, neuron, cells), (0.0, 0.0, float(image.width), float(image.height)))
         for image in images
     ]
 
 
-def _maps(target: HookedTarget, images: Sequence[Image], neuron: int) -> list[NDArray[np.float32]] | None:
-    if target.pooling not in (*_MAPS, *_MAPS_LAST, *_PATCHES):
+def maps(target: Target, images: Sequence[Image], wanted: Sequence[Sequence[int]]) -> list[NDArray[np.float32]] | None:
+    """The layer's own maps (len(wanted[i]),H,W) of the neurons `wanted` of each image, from one forward of them all.
+
+    What the pooling would have pooled: places of a conv map, patch tokens, or a sparse autoencoder's latents at these.
+    None where the layer has no places: a class token, a row per image, a target of another kind.
+    """
+    if isinstance(target, SparseTarget):
+        return _latents(target, images, wanted)
+    if not isinstance(target, HookedTarget) or target.pooling not in (*_MAPS, *_MAPS_LAST, *_PATCHES):
         return None
+    rows = torch.tensor([i for i, own in enumerate(wanted) for _ in own], dtype=torch.int64)
+    neurons = torch.tensor([n for own in wanted for n in own], dtype=torch.int64)
 
     def pick(output: Tensor) -> Tensor:
+        i, n = rows.to(output.device), neurons.to(output.device)
         if target.pooling in _MAPS:
-            return output[:, neuron].clone()
+            return output[i, n]
         if target.pooling in _MAPS_LAST:
-            return output[..., neuron].clone()
-        return output[:, target.prefix_tokens :, neuron].clone()
+            return output[i, :, :, n]
+        return output[i, target.prefix_tokens :, n]
 
     batch = default_collate([target.preprocess(image) for image in images])
-    out = hooks.run_layer(target.module, target.layer, batch, pick, DTYPES[target.dtype]).float().cpu()
-    if out.dim() == 2:
-        side = round(out.shape[1] ** 0.5)
-        if side * side != out.shape[1]:
-            return None
-        out = out.reshape(-1, side, side)
+    out = _square(hooks.run_layer(target.module, target.layer, batch, pick, DTYPES[target.dtype]).float().cpu())
+    if out is None:
+        return None
     if target.pooling == "max_abs_patches":
         out = out.abs()
-    return [np.asarray(one, np.float32) for one in out.numpy()]
+    return [np.asarray(own.numpy(), np.float32) for own in torch.split(out, [len(own) for own in wanted])]
+
+
+def _latents(
+    target: SparseTarget, images: Sequence[Image], wanted: Sequence[Sequence[int]]
+) -> list[NDArray[np.float32]] | None:
+    tap = target.tap
+    if tap is None or target.pooling not in ("max", "mean"):
+        return None
+    batch = default_collate([target.preprocess(image) for image in images])
+    tokens = hooks.run_layer(tap.module, tap.layer, batch, tap.pick, tap.autocast)
+    out = []
+    with torch.no_grad():
+        for own, those in zip(wanted, tokens, strict=True):
+            latents = target.encode(those.to(target.device))[:, list(own)].float().cpu()
+            placed = _square(latents.T)
+            if placed is None:
+                return None
+            out.append(np.asarray(placed.numpy(), np.float32))
+    return out
+
+
+def _square(rows: Tensor) -> Tensor | None:
+    """Maps (P,H,W) as they are; rows of patches (P,L) as squares, or None where L is none."""
+    if rows.dim() == 3:
+        return rows
+    side = round(rows.shape[1] ** 0.5)
+    return rows.reshape(-1, side, side) if side * side == rows.shape[1] else None
 
 
 def occlusion(target: Target, image: Image, neuron: int, cells: int = 7, batch: int = 32) -> NDArray[np.float32]:
@@ -93,7 +128,7 @@ def occlusion(target: Target, image: Image, neuron: int, cells: int = 7, batch: 
     return np.asarray(fall.numpy(), np.float32)
 
 
-def _seen(preprocess: Any, size: tuple[int, int]) -> tuple[float, float, float, float]:
+def seen(preprocess: Any, size: tuple[int, int]) -> tuple[float, float, float, float]:
     """The part of an image of this size that preprocessing keeps, measured: what comes out of two ramps of grey
     levels."""
     from PIL import Image
