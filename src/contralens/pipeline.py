@@ -393,7 +393,7 @@ def _neuron_table(
             "minimum": statistics.minimum.double().numpy(),
             "maximum": statistics.maximum.double().numpy(),
             "firing_rate": statistics.firing.double().numpy() / activations.shape[0],
-            "clarity": clarities,
+            "clarity": pa.array(clarities, from_pandas=True),
             "selected": selected,
             "histogram": pa.array(counts.tolist(), pa.list_(pa.int64())),
         }

@@ -307,9 +307,7 @@ def walk_export(page: Any, address: str) -> None:
     expect = playwright.expect
     page.goto(address)
     expect(page.locator(".card img").first).to_be_visible()
-    assert page.evaluate(
-        "document.querySelector('.card img').complete && document.querySelector('.card img').naturalWidth > 0"
-    )
+    page.wait_for_function("[...document.querySelectorAll('.card img')].every(i => i.complete && i.naturalWidth > 0)")
     page.get_by_role("searchbox").fill("magenta")
     expect(page.get_by_text(re.compile(r"\d+ of 36 neurons"))).to_be_visible()
     page.locator(".card").first.click()
