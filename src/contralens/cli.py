@@ -126,6 +126,11 @@ def label(
     holdout: Annotated[
         float | None, typer.Option(help="Share of the images kept out of labeling, for `contralens evaluate`.")
     ] = None,
+    fdr: Annotated[
+        float | None,
+        typer.Option(help="False-discovery rate, e.g. 0.05: a neuron whose label does not beat chance gets none."),
+    ] = None,
+    fakes: Annotated[int | None, typer.Option(help="Fake neurons that chance is told by (default 1000).")] = None,
     limit: Limit = None,
     top: Annotated[int | None, typer.Option(help="Concepts kept per neuron and scorer (default 10).")] = None,
     seed: Seed = None,
@@ -163,6 +168,8 @@ def label(
         "propose": propose,
         "own_only": own_only,
         "holdout": holdout,
+        "fdr": fdr,
+        "fakes": fakes,
         "limit": limit,
         "top": top,
         "seed": seed,

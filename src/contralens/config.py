@@ -31,6 +31,8 @@ SETTINGS = (
     "propose",
     "own_only",
     "holdout",
+    "fdr",
+    "fakes",
     "limit",
     "top",
     "seed",

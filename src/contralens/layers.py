@@ -18,7 +18,7 @@ from contralens.pipeline import label
 from contralens.types import Progress, silent
 
 OF_LABEL = ("scorers", "k", "reuse", "exclude", "neurons", "templates", "normalise_texts", "proposer", "candidates",
-            "own_only", "holdout", "top")  # fmt: skip
+            "own_only", "holdout", "fdr", "fakes", "top")  # fmt: skip
 """Settings of `label` that each layer is labeled with; further ones go to `contralens.targets`."""
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +26,7 @@ from contralens.data.runs import FORMAT, VECTORS, Run, check_free
 from contralens.data.store import Store
 from contralens.data.vocabulary import read_vocabulary
 from contralens.math.audit import clarity
+from contralens.math.chance import FAKES, Chance, best_labels, chance, fake_exemplars
 from contralens.math.exemplars import NeuronStatistics, find_exemplars, neuron_statistics, select_neurons
 from contralens.math.histograms import histograms
 from contralens.math.scorers import SCORERS, contrast_parts, parse_scorer
@@ -37,6 +39,15 @@ from contralens.types import Encoder, Exemplars, Progress, Target, silent
 
 DEFAULT_SCORERS = ("semanticlens", "clip_dissect", "csp:gamma=0", "csp")
 MINING_VERSION = "1"
+LABELS = pa.schema([
+    ("neuron", pa.int32()), ("name", pa.string()), ("scorer", pa.string()), ("status", pa.string()),
+    ("label", pa.string()), ("score", pa.float64()), ("concepts", pa.list_(pa.string())),
+    ("scores", pa.list_(pa.float64())), ("p", pa.float64()), ("fdr", pa.float64()),
+])  # fmt: skip
+PROPOSED_UNFAIR = (
+    "proposed concepts were written after a look at the real neurons' images, and nobody looked at the fakes': the "
+    "false-discovery rates of neurons that got such a label are too low"
+)
 
 
 def label(
@@ -61,6 +72,8 @@ def label(
     candidates: Any = None,
     own_only: bool = False,
     holdout: float = 0.0,
+    fdr: float | None = None,
+    fakes: int = FAKES,
     limit: int | None = None,
     top: int = 10,
     out: str | Path | None = None,
@@ -96,6 +109,8 @@ def label(
         candidates: what `contralens propose` wrote, or a `Candidates`; joins the vocabulary.
         own_only: a proposed concept is scored only for the neurons that it was proposed for.
         holdout: share of the images that no exemplar comes from, drawn with `seed`, kept for `contralens evaluate`.
+        fdr: false-discovery rate up to which labels are kept, e.g. 0.05, told by `fakes` fake neurons that go the same
+            way (see `contralens.math.chance`). Above it a neuron has no label: its status is "chance".
         limit: use a sample of that many images, drawn with `seed`.
         top: concepts kept per neuron and scorer.
         out: run folder to write; without it the run is only returned.
@@ -119,6 +134,8 @@ def label(
         raise InputError(f"`scorers` is empty; choose from {', '.join(SCORERS)}")
     if k < 1 or top < 1 or batch_size < 1:
         raise InputError(f"`k`, `top` and `batch_size` must be at least 1; got {k}, {top} and {batch_size}")
+    if fdr is not None and not 0.0 < fdr < 1.0:
+        raise InputError(f"`fdr` must lie between 0 and 1, e.g. 0.05; got {fdr}")
     if out is not None:
         check_free(Path(out))
     found, asking = _candidates(proposer, proposing, candidates, device)
@@ -140,7 +157,13 @@ def label(
     status = statistics.status()
     chosen = _choose(neurons, activations, status)
     identity = [digest(*collected.fingerprints), model.fingerprint, eyes.fingerprint]
-    exemplars = _exemplars(store, identity, activations, embeddings, chosen, k, reuse, exclude, progress)
+    mining: dict[str, Any] = {"k": k, "reuse": reuse, "exclude": exclude}
+    progress("mining", 0, len(chosen))
+    exemplars = _remembered(
+        store, ["exemplars", MINING_VERSION, *identity, repr((chosen.tolist(), *mining.values()))],
+        lambda: find_exemplars(activations, embeddings, neurons=chosen, **mining),
+    )  # fmt: skip
+    progress("mining", len(chosen), len(chosen))
     if asking is not None:
         found = _proposed(
             {**asking, "cache": cache, "device": device or "cpu", "progress": progress}, out, model, probe, eyes,
@@ -158,6 +181,21 @@ def label(
         if allowed is not None:
             scores[spec] = scores[spec].masked_fill(~torch.from_numpy(allowed), torch.nan)
     progress("scoring", len(parsed), len(parsed))
+    chances: dict[str, Chance] = {}
+    if fdr is not None and len(chosen):
+        progress("fake neurons", 0, fakes)
+        made = _remembered(
+            store, ["fakes", MINING_VERSION, *identity, repr((chosen.tolist(), *mining.values(), fakes, seed))],
+            lambda: fake_exemplars(activations, embeddings, fakes, seed, neurons=chosen, **mining),
+        )  # fmt: skip
+        progress("fake neurons", fakes, fakes)
+        chances = {
+            spec: chance(
+                partial(SCORERS[name], **options), exemplars, made, embeddings, texts, labels=best_labels(scores[spec])
+            )
+            for spec, (name, options) in parsed.items()
+        }
+    labels = _label_table(model, status, chosen, scores, concepts, top, chances, fdr)
 
     first, second = contrast_parts(exemplars, embeddings)
     described = {
@@ -212,6 +250,18 @@ def label(
         },
         "scorers": specs,
         "primary": specs[-1],
+        "chance": None
+        if fdr is None
+        else {
+            "fdr": fdr,
+            "fakes": fakes,
+            "kind": "permuted",
+            "null_share": {spec: told.null_share for spec, told in chances.items()},
+            "no label beats chance": {
+                spec: int((~told.beats(fdr) & told.q.isfinite()).sum()) for spec, told in chances.items()
+            },
+            "notes": [PROPOSED_UNFAIR] if found else [],
+        },
         "seed": seed,
         "limit": limit,
         "versions": _versions(),
@@ -219,7 +269,7 @@ def label(
     run = Run(
         manifest,
         neurons=_neuron_table(model, statistics, status, chosen, activations, clarity(exemplars, embeddings)),
-        labels=_label_table(model, status, chosen, scores, concepts, top),
+        labels=labels,
         exemplars=_exemplar_table(exemplars, activations),
         images=_image_table(probe, collected),
         concepts=pa.table(
@@ -331,28 +381,15 @@ def _choose(neurons: Any, activations: ActivationSource, status: list[str]) -> T
     return wanted[ok[wanted]]
 
 
-def _exemplars(
-    store: Store,
-    identity: list[str],
-    activations: ActivationSource,
-    embeddings: Tensor,
-    chosen: Tensor,
-    k: int,
-    reuse: bool,
-    exclude: float | None,
-    progress: Progress,
-) -> Exemplars:
+def _remembered(store: Store, identity: Sequence[str], make: Callable[[], Exemplars]) -> Exemplars:
     """Exemplars, kept in the store under all that they depend on."""
-    kept = store.remember("exemplars", MINING_VERSION, *identity, repr((chosen.tolist(), k, reuse, exclude)))
-    names = [f.name for f in fields(Exemplars)]
+    kept = store.remember(*identity)
     arrays = kept.get()
     if arrays is None:
-        progress("mining", 0, len(chosen))
-        found = find_exemplars(activations, embeddings, k, chosen, reuse, exclude)
-        arrays = {name: getattr(found, name).numpy() for name in names}
+        found = make()
+        arrays = {f.name: getattr(found, f.name).numpy() for f in fields(Exemplars)}
         kept.put(arrays)
-    progress("mining", len(chosen), len(chosen))
-    return Exemplars(*(torch.from_numpy(np.array(arrays[name])) for name in names))
+    return Exemplars(*(torch.from_numpy(np.array(arrays[f.name])) for f in fields(Exemplars)))
 
 
 def _texts(
@@ -401,38 +438,44 @@ def _neuron_table(
 
 
 def _label_table(
-    model: Target, status: list[str], chosen: Tensor, scores: dict[str, Tensor], concepts: Sequence[str], top: int
+    model: Target,
+    status: list[str],
+    chosen: Tensor,
+    scores: dict[str, Tensor],
+    concepts: Sequence[str],
+    top: int,
+    chances: Mapping[str, Chance],
+    fdr: float | None,
 ) -> pa.Table:
-    """One row per neuron asked for and scorer; the argmax with ties to the lower concept index, NaN never labeled."""
-    columns: dict[str, list[Any]] = {
-        name: [] for name in ("neuron", "name", "scorer", "status", "label", "score", "concepts", "scores")
-    }
+    """One row per neuron asked for and scorer; the argmax with ties to the lower concept index, NaN never labeled.
+
+    A label whose false-discovery rate is above `fdr` is turned down: the status is "chance", label and score are null,
+    and `concepts` and `scores` still tell what was turned down.
+    """
     places = {n: row for row, n in enumerate(chosen.tolist())}
     best = {}
     for spec, score in scores.items():
         order = score.nan_to_num(-torch.inf).sort(dim=1, descending=True, stable=True).indices[:, :top]
-        best[spec] = (order.tolist(), score.gather(1, order).tolist())
+        told = chances.get(spec)
+        rates = [[None] * len(chosen)] * 2 if told is None else [told.p.tolist(), told.q.tolist()]
+        best[spec] = list(zip(order.tolist(), score.gather(1, order).tolist(), *rates, strict=True))
+    rows = []
     for n, name in enumerate(model.neurons):
         if status[n] == "ok" and n not in places:
             continue
         for spec in scores:
-            ranked, values = (best[spec][0][places[n]], best[spec][1][places[n]]) if n in places else ([], [])
-            kept = [(c, v) for c, v in zip(ranked, values, strict=True) if v == v]
-            row = (
-                n,
-                name,
-                spec,
-                status[n] if kept or status[n] != "ok" else "nan",
-                concepts[kept[0][0]] if kept else None,
-                kept[0][1] if kept else None,
-                [concepts[c] for c, _ in kept],
-                [v for _, v in kept],
-            )
-            for column, value in zip(columns.values(), row, strict=True):
-                column.append(value)
-    kinds = (pa.int32(), pa.string(), pa.string(), pa.string(), pa.string(), pa.float64())
-    lists = (pa.list_(pa.string()), pa.list_(pa.float64()))
-    return pa.table({c: pa.array(v, t) for (c, v), t in zip(columns.items(), (*kinds, *lists), strict=True)})
+            ranked, values, p, q = best[spec][places[n]] if n in places else ([], [], None, None)
+            kept = [(concepts[c], v) for c, v in zip(ranked, values, strict=True) if v == v]
+            word = "ok" if kept else "nan"
+            if kept and q is not None and fdr is not None and not q <= fdr:
+                word = "chance"
+            label, score_of = kept[0] if word == "ok" else (None, None)
+            rows.append({
+                "neuron": n, "name": name, "scorer": spec, "status": word if status[n] == "ok" else status[n],
+                "label": label, "score": score_of, "concepts": [c for c, _ in kept], "scores": [v for _, v in kept],
+                "p": p if kept else None, "fdr": q if kept else None,
+            })  # fmt: skip
+    return pa.Table.from_pylist(rows, schema=LABELS)
 
 
 def _exemplar_table(exemplars: Exemplars, activations: ActivationSource) -> pa.Table:

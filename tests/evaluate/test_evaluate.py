@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import math
 from dataclasses import replace
@@ -22,6 +21,7 @@ from contralens.evaluation.measuring import GROUPS
 from contralens.math.sources import columns
 from contralens.models.scaling import class_scores, scaled, shares
 from contralens.models.targets import target
+from contralens.pipeline import label
 from contralens.reopen import Reopened
 from contralens.split import drawn
 
@@ -292,31 +292,34 @@ class Anything(ColourEncoder):
         return super().texts([t if t in COLOURS else "#" + hashlib.sha256(t.encode()).hexdigest()[:6] for t in texts])
 
 
-def test_abstention_in_the_label_table(run, settings):
-    from contralens.evaluation.verdicts import Probed, abstain
-
-    probed = Probed(Reopened(run, source=settings["source"], cache=settings["cache"]), ["semanticlens", "csp"])
-    chances = probed.chance(200)
-    table = abstain(run.labels, probed.neurons.tolist(), chances, 0.05).to_pylist()
-    for row, before in zip(table, run.labels.to_pylist(), strict=True):
-        if row["status"] == "chance":
-            assert row["fdr"] > 0.05
-            assert row["label"] is None
-            assert row["concepts"] == before["concepts"]
-        else:
-            assert row["label"] == before["label"]
-        assert (row["fdr"] is None) == (row["scorer"] == "csp:gamma=0.5" or before["label"] is None)
-    assert sum(row["status"] == "chance" for row in table) > 0
-    abstained = replace(run, labels=type(run.labels).from_pylist(table, schema=run.labels.schema))
+def test_labels_that_do_not_beat_chance_are_turned_down(run, case, settings):
+    """`label(fdr=...)` says what `evaluate(fdr=...)` says of the same labels, and keeps what it turned down."""
+    told = evaluate(run, metrics="audit", fdr=0.05, fakes=200, **settings)
+    abstained = label(
+        colour_target(), case / "probe", ColourEncoder(), list(COLOURS), k=10, cache=case / "cache",
+        scorers=run.scorers, fdr=0.05, fakes=200,
+    )  # fmt: skip
+    verdicts = {(row["neuron"], row["scorer"]): row for row in told.verdicts.to_pylist()}
+    for row, before in zip(abstained.labels.to_pylist(), run.labels.to_pylist(), strict=True):
+        verdict = verdicts.get((row["neuron"], row["scorer"]))
+        assert before["p"] is before["fdr"] is None
+        if verdict is None:
+            assert (row["status"], row["label"], row["fdr"]) == ("dead", None, None)
+            continue
+        assert (row["p"], row["fdr"]) == (verdict["p"], verdict["fdr"])
+        assert row["status"] == ("ok" if verdict["beats_chance"] else "chance")
+        assert row["label"] == (before["label"] if verdict["beats_chance"] else None)
+        assert (row["score"] is None) == (row["label"] is None)
+        assert row["concepts"] == before["concepts"]
+    counted = abstained.manifest["chance"]
+    assert counted["no label beats chance"] == told.manifest["chance"]["no label beats chance"]
+    assert counted["null_share"] == told.manifest["chance"]["null_share"]
+    assert 0 < sum(counted["no label beats chance"].values()) < 24
     found = evaluate(abstained, metrics="simulation,cosy,fade", **settings)
     assert len(found.value("pearson", "csp")) == sum(r["label"] is not None for r in abstained.rows("csp"))
 
 
 def test_label_with_holdout(case, settings):
-    from contralens.pipeline import label
-
-    if "holdout" not in inspect.signature(label).parameters:
-        pytest.skip("label has no holdout yet")
     held = label(
         colour_target(), case / "probe", ColourEncoder(), list(COLOURS), k=10, holdout=0.4, cache=case / "cache"
     )

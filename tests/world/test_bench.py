@@ -191,8 +191,8 @@ def test_wrong_settings_are_named() -> None:
 
 @pytest.mark.slow
 def test_the_committed_table_is_found_again() -> None:
-    """One probe set at one dial, of the two sets and seven dials of the table: every mean lies in its interval."""
-    bench = world_bench(dials=[0.9], seeds=[5]).to_dict()
+    """The trained neurons at one dial of seven: every mean lies in its interval."""
+    bench = world_bench(worlds=[1, 2, 3], dials=[0.9], kinds=["trained"]).to_dict()
     shared, wrong = paper.outside(bench, RESULTS.read_text(encoding="utf-8"))
-    assert shared > 100
+    assert shared > 50
     assert wrong == []

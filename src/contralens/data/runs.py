@@ -4,7 +4,9 @@ A run folder holds manifest.json, labels.json (the labels again, for people), si
 
 - neurons: neuron, name, status, mean, minimum, maximum, firing_rate, clarity (mean cosine of two exemplars), selected,
   histogram (32 bins, minimum to maximum)
-- labels: neuron, name, scorer, status, label, score, concepts, scores; one row per neuron and scorer
+- labels: neuron, name, scorer, status, label, score, concepts, scores, p, fdr; one row per neuron and scorer. p and fdr
+  say how the label stands against chance, null unless that was asked for; status "chance": no label beats chance, so
+  the label is null
 - exemplars: neuron, rank, positive, activation, contrast, contrast_activation, similarity; images by row of `images`
 - images: index, id, fingerprint, label
 - concepts: concept, source; in the order of the vectors' `texts`

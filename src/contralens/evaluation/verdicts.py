@@ -15,13 +15,12 @@ from torch import Tensor
 from contralens.checks import InputError
 from contralens.data.evaluations import VERDICTS
 from contralens.math.audit import Meanings, meanings
-from contralens.math.chance import Chance, Score, chance, fake_exemplars
+from contralens.math.chance import FAKES, Chance, Score, best_labels, chance, fake_exemplars
 from contralens.math.scorers import SCORERS, parse_scorer
 from contralens.math.stability import Stability, bootstrap_labels
 from contralens.reopen import Reopened
 from contralens.types import Exemplars, Progress, silent
 
-FAKES = 1000
 SAMPLES = 50
 
 
@@ -88,7 +87,7 @@ class Probed:
         parts = [_where(verdict.split, verdict.part(whole, cluster), whole) for cluster in (0, 1)]
         found = {}
         for name, score in self.scorers.items():
-            best = [_best(score(part, self.embeddings, self.reopened.texts)).tolist() for part in parts]
+            best = [best_labels(score(part, self.embeddings, self.reopened.texts)).tolist() for part in parts]
             found[name] = [
                 _merged(best[0][n], best[1][n], verdict.share[n].tolist()) if verdict.split[n]
                 else [(int(self.labels[name][n]), 1.0)]
@@ -134,39 +133,11 @@ def verdict_table(
     return pa.Table.from_pylist(rows, schema=VERDICTS)
 
 
-def abstain(labels: pa.Table, neurons: Sequence[int], chances: Mapping[str, Chance], fdr: float) -> pa.Table:
-    """The label table of a run with each label's false-discovery rate, and without those that do not beat chance.
-
-    Args:
-        labels: `Run.labels`.
-        neurons: the neuron of each row of the `chances`.
-        chances: per scorer.
-        fdr: the rate up to which labels are kept. Above it the status is "chance" and the label and score are null;
-            `concepts` and `scores` stay, so that what was turned down can be seen.
-
-    Returns:
-        `labels` with a last column "fdr" (null where nothing was told).
-    """
-    places = {n: row for row, n in enumerate(neurons)}
-    rows = labels.to_pylist()
-    for row in rows:
-        at, told = places.get(row["neuron"]), chances.get(row["scorer"])
-        rate = float(told.q[at]) if told is not None and at is not None else float("nan")
-        row["fdr"] = rate if rate == rate else None
-        if row["label"] is not None and row["fdr"] is not None and rate > fdr:
-            row |= {"status": "chance", "label": None, "score": None}
-    return pa.Table.from_pylist(rows, schema=labels.schema.append(pa.field("fdr", pa.float64())))
-
-
 def abstained(table: pa.Table) -> dict[str, int]:
     """Scorer -> labels that do not beat chance."""
     scorers = np.array(table["scorer"].to_pylist())
     beaten = np.array([beats is False for beats in table["beats_chance"].to_pylist()], bool)
     return {str(s): int(beaten[scorers == s].sum()) for s in dict.fromkeys(scorers.tolist())}
-
-
-def _best(scores: Tensor) -> Tensor:
-    return scores.nan_to_num(-torch.inf).argmax(1).masked_fill(scores.isnan().all(1), -1)
 
 
 def _merged(one: int, other: int, share: Sequence[float]) -> list[tuple[int, float]]:

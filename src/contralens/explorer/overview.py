@@ -70,7 +70,8 @@ def overview(run: OpenRun) -> None:
         CREATE TABLE IF NOT EXISTS overview AS
         WITH votes AS (SELECT neuron, label, count(*) AS votes FROM labels WHERE label IS NOT NULL GROUP BY ALL),
              agree AS (SELECT neuron, max(votes) / sum(votes) AS agreement FROM votes GROUP BY neuron)
-        SELECT n.neuron, n.name, s.scorer, n.status, l.label, l.score,
+        SELECT n.neuron, n.name, s.scorer, CASE WHEN l.status = 'chance' THEN l.status ELSE n.status END AS status,
+               l.label, l.score,
                l.scores[1] - l.scores[2] AS margin, a.agreement{columns}
         FROM neurons n CROSS JOIN (SELECT DISTINCT scorer FROM labels) s
         LEFT JOIN labels l ON l.neuron = n.neuron AND l.scorer = s.scorer
@@ -88,7 +89,7 @@ def ready(run: OpenRun) -> None:
 def index(run: OpenRun) -> shapes.Index:
     """All neurons of a run in columns."""
     ready(run)
-    statuses = [s for (s,) in run.query("SELECT DISTINCT status FROM neurons ORDER BY status = 'ok' DESC, status")]
+    statuses = [s for (s,) in run.query("SELECT DISTINCT status FROM overview ORDER BY status = 'ok' DESC, status")]
     labels = [s for (s,) in run.query("SELECT DISTINCT label FROM overview WHERE label IS NOT NULL ORDER BY label")]
     place = {label: i for i, label in enumerate(labels)}
     names = ["agreement", *figures(run)]

@@ -114,6 +114,8 @@ def _labels(run: OpenRun, row: dict[str, Any]) -> shapes.ScorerLabels:
         "status": row["status"],
         "label": row["label"],
         "score": number(row["score"]),
+        "p": number(row.get("p")),
+        "fdr": number(row.get("fdr")),
         "concepts": [
             {"concept": c, "score": number(s), "source": sources.get(c)} for c, s in zip(concepts, scores, strict=False)
         ],

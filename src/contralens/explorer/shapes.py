@@ -100,6 +100,9 @@ class ScorerLabels(TypedDict):
     status: str
     label: str | None
     score: float | None
+    p: float | None
+    fdr: float | None
+    """False-discovery rate; null unless chance was asked for."""
     concepts: list[Concept]
 
 

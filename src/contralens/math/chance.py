@@ -13,7 +13,7 @@ Benjamini & Hochberg 1995). No label can have p below 1 / (M + 1): few real neur
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,6 +28,8 @@ from contralens.types import Exemplars
 
 CALIBRATION = 0.3
 """Share of the fakes that calibrate the concepts."""
+FAKES = 1000
+"""Fakes by default."""
 BLOCK = 256
 """Fakes made and mined at once."""
 
@@ -153,7 +155,7 @@ def chance_of(
     under_chance = s[n : n + calibration]
     mean = under_chance.nanmean(0)
     deviation = (under_chance - mean).square().nanmean(0).sqrt().clamp_min(1e-12)
-    best = s.nan_to_num(-torch.inf).argmax(1)
+    best = best_labels(s).clamp_min(0)
     if labels is not None:
         best[:n] = torch.as_tensor(labels, dtype=torch.int64).clamp_min(0)
     z = (s.gather(1, best[:, None])[:, 0] - mean[best]) / deviation[best]
@@ -198,9 +200,13 @@ def q_values(p: Tensor, share: float = 1.0) -> Tensor:
     return out
 
 
-def chances(scorers: Mapping[str, Score], *args: Any, **options: Any) -> dict[str, Chance]:
-    """`chance` for several scorers over the same fakes."""
-    return {name: chance(score, *args, **options) for name, score in scorers.items()}
+def best_labels(scores: Tensor) -> Tensor:
+    """The concept of each row of scores (N,C) with the highest one, ties to the lower index, -1 where all are NaN.
+
+    >>> best_labels(torch.tensor([[0.1, 0.3], [torch.nan, torch.nan]])).tolist()
+    [1, -1]
+    """
+    return scores.nan_to_num(-torch.inf).argmax(1).masked_fill(scores.isnan().all(1), -1)
 
 
 def together(*parts: Exemplars) -> Exemplars:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from contralens.checks import InputError
-from contralens.math.chance import Score
+from contralens.math.chance import Score, best_labels
 from contralens.math.exemplars import find_exemplars
 from contralens.math.sources import Resampled, source
 from contralens.math.tensors import matrix
@@ -84,7 +84,5 @@ def bootstrap_labels(
         drawn = torch.randint(len(e), (len(e),), generator=generator).sort().values
         found = find_exemplars(Resampled(a, drawn), e[drawn], neurons=neurons, **mining)
         for name, score in scorers.items():
-            scores = score(found, e[drawn], texts)
-            none = scores.isnan().all(1)
-            labels[name].append(scores.nan_to_num(-torch.inf).argmax(1).masked_fill(none, -1))
+            labels[name].append(best_labels(score(found, e[drawn], texts)))
     return {name: Stability(torch.stack(found)) for name, found in labels.items()}

@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from contralens.data.runs import Run
+from contralens.report.answers import answer, rates
 from contralens.report.origin import MARK, is_proposed, origin
 
 CONCEPTS = 5
@@ -57,7 +58,7 @@ def card(run: Run, neuron: int, pairs: int, pictures: Pictures, without: str | N
     return "".join(
         [
             f'<section class="neuron" id="n{neuron}">\n<div class="head"><div><h3>{escape(found["name"])}</h3>',
-            f'<p class="title">{escape(best) if best is not None else "no label"} {score}</p>',
+            f'<p class="title">{escape(answer(primary))} {score}</p>',
             f'<p class="numbers">{_numbers(found)}</p></div>{_histogram(found)}</div>\n',
             _proposals(run, neuron, best),
             _change(labels[without], labels[contrasted]) if without and contrasted else "",
@@ -170,15 +171,16 @@ def _pair(run: Run, found: dict[str, Any], row: dict[str, Any], pictures: Pictur
 
 
 def _scorer(run: Run, row: dict[str, Any], best: str | None, primary: bool) -> str:
+    told = f'<p class="rates">{escape(rates(row))}</p>' if rates(row) else ""
     if row["label"] is None:
-        body = f"<p>no label ({escape(row['status'])})</p>"
+        body = f"<p>{escape(answer(row))}</p>{told}"
     else:
         items = (
             f"<li{' class=best' if concept == best else ''}><span>{escape(concept)}{_mark(run, concept)}</span>"
             f"<span>{number(score)}</span></li>"
             for concept, score in list(zip(row["concepts"], row["scores"], strict=True))[:CONCEPTS]
         )
-        body = f"<ol>{''.join(items)}</ol>"
+        body = f"<ol>{''.join(items)}</ol>{told}"
     mark = " <span>primary</span>" if primary else ""
     return f'<div class="scorer{" primary" if primary else ""}"><h4>{escape(row["scorer"])}{mark}</h4>{body}</div>'
 

@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from contralens.data.runs import Run
+from contralens.report.answers import NO_LABEL, abstentions
 from contralens.report.cards import number
 from contralens.report.origin import MARK, asked
 
@@ -16,6 +17,7 @@ REASONS = {
     "constant": "the same on every image",
     "nan": "no finite activation",
     "not selected": "not among the neurons chosen",
+    "chance": NO_LABEL,
 }
 """What a status of a neuron without a label means."""
 
@@ -26,7 +28,7 @@ def header(run: Run, rows: Sequence[Sequence[Any]]) -> str:
     target, encoder, images, vocabulary = (m[k] for k in ("target", "encoder", "images", "vocabulary"))
     skipped = images["skipped"]
     judged = [row[5] for row in rows if row[5] is not None]
-    tiles = [(f"{m['neurons']['labeled']:,}", f"of {target['neurons']:,} neurons labeled")]
+    tiles = [(f"{sum(row[3][0] is not None for row in rows):,}", f"of {target['neurons']:,} neurons labeled")]
     if judged:
         share = f"{sum(judged) / len(judged):.0%}"
         tiles.append((share, f"of labels changed by contrast ({sum(judged):,} of {len(judged):,})"))
@@ -57,8 +59,10 @@ def header(run: Run, rows: Sequence[Sequence[Any]]) -> str:
         facts.insert(4, ("Candidates", escape(came)))
     if not_labeled:
         facts.append(("Without a label", not_labeled))
+    if told := abstentions(run):
+        facts.append(("Chance", "<br>".join(map(escape, told))))
     failed = (m.get("candidates") or {}).get("errors", [])
-    notes = [*target.get("notes", []), *encoder.get("notes", [])]
+    notes = [*target.get("notes", []), *encoder.get("notes", []), *(m.get("chance") or {}).get("notes", [])]
     return "".join(
         [
             '<header class="top"><p class="brand">contralens <span>neuron report</span></p>',

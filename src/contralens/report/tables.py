@@ -11,17 +11,25 @@ from rich.table import Table
 
 from contralens.data.candidates import folder_of
 from contralens.data.runs import Run
+from contralens.report.answers import abstentions, answer, rates
 from contralens.report.origin import MARK, asked, is_proposed, origin
 
 
 def labels_table(run: Run, most: int = 20) -> None:
     """The first neurons with the label of each scorer and the primary score."""
-    table = Table("neuron", *run.scorers, "score", box=None, pad_edge=False)
+    asked_chance = bool(run.manifest.get("chance"))
+    more = ["fdr"] if asked_chance else []
+    table = Table("neuron", *run.scorers, "score", *more, box=None, pad_edge=False)
     columns = [run.rows(scorer) for scorer in run.scorers]
-    shown = [row for row in zip(*columns, strict=True) if row[0]["status"] == "ok"]
+    shown = [row for row in zip(*columns, strict=True) if any(r["status"] in ("ok", "chance") for r in row)]
+    primary = run.scorers.index(run.manifest["primary"])
     for row in shown[:most]:
-        labels = (escape(r["label"] or "-") + (f" {MARK}" if is_proposed(run, r["label"] or "") else "") for r in row)
-        table.add_row(escape(row[0]["name"]), *labels, f"{row[-1]['score']:.3f}")
+        labels = (
+            escape(r["label"] or f"({r['status']})") + (f" {MARK}" if is_proposed(run, r["label"] or "") else "")
+            for r in row
+        )
+        last = [row[primary]["score"], *([row[primary].get("fdr")] if asked_chance else [])]
+        table.add_row(escape(row[0]["name"]), *labels, *("-" if v is None else f"{v:.3f}" for v in last))
     console = Console()
     console.print(table)
     if len(shown) > most:
@@ -40,11 +48,13 @@ def summary(run: Run, page: Path | None) -> None:
         + (f" ({skipped} skipped, listed in manifest.json)" if skipped else "")
         + f", {m['vocabulary']['concepts']} concepts, encoder {m['encoder']['name']}"
     )
+    for line in abstentions(run):
+        print(line)
     if came := asked(run):
         print(f"candidates: {came}; {MARK} marks labels that are not in the vocabulary")
         for error in m["candidates"].get("errors", [])[:5]:
             print(f"  {error['name']}: no candidate: {error['error']}")
-    for note in [*m["target"]["notes"], *m["encoder"]["notes"]]:
+    for note in [*m["target"]["notes"], *m["encoder"]["notes"], *(m.get("chance") or {}).get("notes", [])]:
         print(f"note: {note}")
     print(f"run folder: {run.path}")
     if page:
@@ -62,8 +72,11 @@ def neuron_table(run: Run, found: dict[str, Any]) -> None:
     for scorer, row in found["labels"].items():
         others = ", ".join(f"{c} {s:.3f}" for c, s in list(zip(row["concepts"], row["scores"], strict=True))[1:5])
         score = "" if row["score"] is None else f"{row['score']:.3f}"
-        labels.add_row(scorer, escape(row["label"] or f"none ({row['status']})"), score, escape(others))
+        labels.add_row(scorer, escape(answer(row)), score, escape(others))
     console.print(labels)
+    for scorer, row in found["labels"].items():
+        if told := rates(row):
+            print(f"{scorer}: {told}")
     for concept in dict.fromkeys(row["label"] for row in found["labels"].values()):
         if came := origin(run, found["neuron"], concept):
             print(f"{concept}: {came[0].lower()}{came[1:]}")

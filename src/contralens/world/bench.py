@@ -28,7 +28,7 @@ from torch import Tensor
 
 from contralens.checks import InputError
 from contralens.data.evaluations import plain
-from contralens.math.chance import chance_of, fake_activations, together
+from contralens.math.chance import FAKES, best_labels, chance_of, fake_activations, together
 from contralens.math.exemplars import find_exemplars
 from contralens.math.intervals import clustered_interval
 from contralens.math.scorers import SCORERS, parse_scorer
@@ -52,7 +52,6 @@ BENCHED = (
 REFERENCE = "csp"
 """What the others are compared with, neuron by neuron."""
 CHANCE = "chance"
-FAKES = 1000
 MEASURES = ("right", "misled", "exact", "specific", "answered", "right_answered", "false_discovery")
 PAIRED = ("right", "exact")
 """Measures whose difference to `REFERENCE` is told."""
@@ -157,16 +156,18 @@ def world_bench(
             "name": np.array(case.names)[known], "cluster": case.clusters[known],
         })  # fmt: skip
         for at, (name, method) in enumerate(judged.items()):
-            labels = {which: _best(method(case, t)) for which, t in texts.items()}
+            labels = {which: best_labels(method(case, t)) for which, t in texts.items()}
             scores = method(everyone, texts["single"])
             alone = chance_of(torch.cat([scores[:n], scores[2 * n :]]), n, labels=labels["single"]).beats(fdr)
-            mixed = chance_of(scores, 2 * n, labels=torch.cat([labels["single"], _best(scores[n : 2 * n])])).beats(fdr)
+            mixed = chance_of(
+                scores, 2 * n, labels=torch.cat([labels["single"], best_labels(scores[n : 2 * n])])
+            ).beats(fdr)
             own = _outcomes(case, labels, named, alone)
             own |= {"real": mixed[:n].double().numpy()[known], "fake": mixed[n:].double().numpy()[known]}
             outcomes.setdefault(name, []).append(own)
             if at == 0:
                 idle = {"single": scores, "pairs": method(everyone, texts["pairs"])}
-                labels = {which: _best(s[n : 2 * n]) for which, s in idle.items()}
+                labels = {which: best_labels(s[n : 2 * n]) for which, s in idle.items()}
                 own = _outcomes(case, labels, named, mixed[n:])
                 outcomes.setdefault(CHANCE, []).append(
                     own | {who: np.full(known.sum(), np.nan) for who in ("real", "fake")}
@@ -223,11 +224,6 @@ def _said(labels: Tensor, named: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """(N,38): the levels that labels name; none where there is no label."""
     at = labels.numpy()
     return np.asarray(named[at] & (at >= 0)[:, None])
-
-
-def _best(scores: Tensor) -> Tensor:
-    """(N): the label of each row, -1 where nothing could be scored."""
-    return scores.nan_to_num(-torch.inf).argmax(1).masked_fill(scores.isnan().all(1), -1)
 
 
 def _joined(parts: Sequence[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:

@@ -1,0 +1,50 @@
+"""Words for what a run answers of a neuron: its label, or why it has none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from contralens.data.runs import Run
+
+NO_LABEL = "no label beats chance"
+
+
+def answer(row: Mapping[str, Any]) -> str:
+    """The label in a row of a run's labels, or why there is none.
+
+    >>> answer({"label": None, "status": "chance"}), answer({"label": None, "status": "dead"})
+    ('no label beats chance', 'no label (dead)')
+    """
+    if row["label"] is not None:
+        return str(row["label"])
+    return NO_LABEL if row["status"] == "chance" else f"no label ({row['status']})"
+
+
+def rates(row: Mapping[str, Any]) -> str:
+    """How the label stands against chance, where that was asked for; with the label turned down, if it was.
+
+    >>> rates({"label": None, "status": "chance", "p": 0.21, "fdr": 0.5, "concepts": ["striped"]})
+    'turned down: striped; p 0.21, false-discovery rate 0.5'
+    >>> rates({"label": "red", "status": "ok", "p": None, "fdr": None, "concepts": ["red"]})
+    ''
+    """
+    if row.get("fdr") is None:
+        return ""
+    refused = f"turned down: {row['concepts'][0]}; " if row["status"] == "chance" else ""
+    return f"{refused}p {row['p']:.2g}, false-discovery rate {row['fdr']:.2g}"
+
+
+def abstentions(run: Run) -> list[str]:
+    """A line per scorer: on how many neurons no label beats chance."""
+    told = run.manifest.get("chance")
+    if not told:
+        return []
+    lines = []
+    for scorer, count in told["no label beats chance"].items():
+        asked = sum(1 for row in run.rows(scorer) if row.get("fdr") is not None)
+        lines.append(
+            f"{scorer}: {NO_LABEL} on {count} of {asked} neurons (false-discovery rate {told['fdr']:g}, "
+            f"{told['fakes']:,} fake neurons)"
+        )
+    return lines
