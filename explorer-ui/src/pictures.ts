@@ -1,5 +1,4 @@
-// Thumbnails: those that are on the screen are asked for together, the newest first, and kept as data URLs. (Object URLs
-// would be fetched from the browser's own process one by one: a screen of pictures then takes three times as long.)
+// Thumbnails: those that are on the screen are asked for together, the newest first, and kept as object URLs.
 
 export interface PictureSource {
   /** The URL if it is known already. */
@@ -84,7 +83,9 @@ export class Pictures {
   }
 
   private take(part: Entry[], data: ArrayBuffer) {
-    unpack(data, part.length).forEach((url, i) => this.tell(part[i]!, url));
+    unpack(data, part.length).forEach((blob, i) =>
+      this.tell(part[i]!, blob ? URL.createObjectURL(blob) : null),
+    );
     this.drop();
   }
 
@@ -105,15 +106,16 @@ export class Pictures {
     for (const [key, entry] of this.entries) {
       if (this.entries.size <= this.kept) return;
       if (entry.users.size > 0 || entry.url === undefined) continue;
+      if (entry.url) URL.revokeObjectURL(entry.url);
       this.entries.delete(key);
     }
   }
 }
 
-/** Length (uint32, little endian) and JPEG, one after the other, length 0 for none: to data URLs. */
-export function unpack(data: ArrayBuffer, count: number): (string | null)[] {
+/** Length (uint32, little endian) and JPEG, one after the other; length 0 for none. */
+export function unpack(data: ArrayBuffer, count: number): (Blob | null)[] {
   const view = new DataView(data);
-  const out: (string | null)[] = [];
+  const out: (Blob | null)[] = [];
   let at = 0;
   for (let i = 0; i < count; i++) {
     if (at + 4 > data.byteLength) {
@@ -122,16 +124,8 @@ export function unpack(data: ArrayBuffer, count: number): (string | null)[] {
     }
     const length = view.getUint32(at, true);
     at += 4;
-    out.push(length && at + length <= data.byteLength ? `data:image/jpeg;base64,${base64(new Uint8Array(data, at, length))}` : null);
+    out.push(length ? new Blob([data.slice(at, at + length)], { type: "image/jpeg" }) : null);
     at += length;
   }
   return out;
-}
-
-const PIECE = 8192;
-
-function base64(bytes: Uint8Array): string {
-  let text = "";
-  for (let i = 0; i < bytes.length; i += PIECE) text += String.fromCharCode(...bytes.subarray(i, i + PIECE));
-  return btoa(text);
 }

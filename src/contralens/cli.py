@@ -61,6 +61,13 @@ Weights = Annotated[str | None, typer.Option(help='Name of pretrained weights, o
 Preprocess = Annotated[
     str | None, typer.Option(help='Preprocessing of own networks, e.g. "resize=256,crop=224,mean=imagenet".')
 ]
+Decode = Annotated[
+    str | None,
+    typer.Option(help='"exact" (default): each network\'s own transform; "fast": on tensors, where that agrees.'),
+]
+Precision = Annotated[
+    str | None, typer.Option(help='"float32" (default), or "bf16" where the first images say that it is safe.')
+]
 
 
 def _version(show: bool) -> None:
@@ -141,6 +148,8 @@ def label(
     checkpoint: Checkpoint = None,
     weights: Weights = None,
     preprocess: Preprocess = None,
+    decode: Decode = None,
+    precision: Precision = None,
     report: Annotated[
         bool | None, typer.Option("--report/--no-report", help="Write report.html into the run (default).")
     ] = None,
@@ -180,6 +189,8 @@ def label(
         "checkpoint": checkpoint,
         "weights": weights,
         "preprocess": preprocess,
+        "decode": decode,
+        "precision": precision,
         "report": report,
     }
     settings = _settings(config, flags, needed=("target", "encoder", "images", "vocabulary"))
@@ -252,6 +263,8 @@ def collect(
     checkpoint: Checkpoint = None,
     weights: Weights = None,
     preprocess: Preprocess = None,
+    decode: Decode = None,
+    precision: Precision = None,
     as_json: Json = False,
 ) -> None:
     """Only fill the cache with activations and embeddings; `label` with the same settings then finds them there."""
@@ -268,6 +281,8 @@ def collect(
         "batch_size": batch_size,
         "workers": workers,
         "cache": str(cache) if cache else None,
+        "decode": decode,
+        "precision": precision,
     }
     options = {"pooling": pooling, "checkpoint": checkpoint, "weights": weights, "preprocess": preprocess}
     settings = _settings(config, {**own, **options}, needed=("target", "encoder", "images"))

@@ -43,6 +43,8 @@ SETTINGS = (
     "checkpoint",
     "weights",
     "preprocess",
+    "decode",
+    "precision",
     "report",
 )
 """What a run can be told; a file may hold all of it, whichever command reads it."""

@@ -58,7 +58,9 @@ def encoder_of(run: Run, encoder: Any = None, device: str = "cpu") -> Encoder:
     """The run's encoder, loaded by its name or given; refused if it is another one."""
     from contralens.models.encoders import encoder as load_encoder
 
-    made: Encoder = load_encoder(encoder if encoder is not None else run.manifest["encoder"]["name"], device=device)
+    recorded = run.manifest["encoder"]
+    given = encoder if encoder is not None else recorded["name"]
+    made: Encoder = load_encoder(given, device=device, **(recorded.get("options") or {}))
     if made.fingerprint != run.manifest["encoder"]["fingerprint"]:
         raise InputError(
             f"the run was made with another encoder than {made.name}: its fingerprint is "

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from contralens.checks import InputError
 from contralens.collecting.collect import collect
+from contralens.collecting.precision import in_precision
 from contralens.data.images import images as image_set
 from contralens.data.runs import Run, check_free
 from contralens.data.store import Store
@@ -17,8 +19,8 @@ from contralens.models.targets import targets
 from contralens.pipeline import label
 from contralens.types import Progress, silent
 
-OF_LABEL = ("scorers", "k", "reuse", "exclude", "neurons", "templates", "normalise_texts", "proposer", "candidates",
-            "own_only", "holdout", "fdr", "fakes", "top")  # fmt: skip
+OF_TARGET = ("pooling", "device", "target_options")
+OF_LABEL = [name for name in signature(label).parameters if name not in OF_TARGET]
 """Settings of `label` that each layer is labeled with; further ones go to `contralens.targets`."""
 
 
@@ -35,6 +37,8 @@ def label_layers(
     device: str | None = None,
     batch_size: int = 32,
     workers: int | None = None,
+    decode: str = "exact",
+    precision: str = "float32",
     seed: int = 0,
     progress: Progress = silent,
     **options: Any,
@@ -64,13 +68,16 @@ def label_layers(
     of_label = {key: options.pop(key) for key in OF_LABEL if key in options}
     options.pop("sae", None), options.pop("sae_pooling", None)
     probe = image_set(images, limit=limit, seed=seed)
-    models = targets(target, layers, device=device, **options)
-    eyes = load_encoder(encoder, device=device or "cpu")
-    collect(probe, [*models, eyes], Store(cache), batch_size=batch_size, workers=workers, progress=progress)
+    store = Store(cache)
+    models = targets(target, layers, device=device, decode=decode, **options)
+    eyes = load_encoder(encoder, device=device or "cpu", decode=decode)
+    extractors, _ = in_precision(precision, [*models, eyes], probe, store)
+    collect(probe, extractors, store, batch_size=batch_size, workers=workers, progress=progress)
     return {
         model.layer: label(
-            model, probe, eyes, vocabulary, limit=limit, seed=seed, cache=cache, batch_size=batch_size, workers=workers,
-            out=None if out is None else Path(out) / folder_of_layer(model.layer), progress=progress, **of_label,
+            model, probe, eyes, vocabulary, limit=limit, precision=precision, seed=seed, cache=cache,
+            batch_size=batch_size, workers=workers, progress=progress,
+            out=None if out is None else Path(out) / folder_of_layer(model.layer), **of_label,
         )
         for model in models
     }  # fmt: skip

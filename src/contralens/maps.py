@@ -77,10 +77,6 @@ def add_maps(
         source: where the run's images are, if they moved.
         target: the network, where the run cannot name it.
         classes: names of its classes; by default those that come with its weights, else their numbers.
-        cache: folder of the cache, as in `label`.
-        device: where the network runs.
-        batch_size: images per forward.
-        progress: hears of stage, done and total.
 
     Returns:
         One line for each of the three files: what it holds, or why there is none.

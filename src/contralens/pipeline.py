@@ -19,6 +19,7 @@ from torch import Tensor
 from contralens import __version__
 from contralens.checks import InputError
 from contralens.collecting.collect import Collected, collect
+from contralens.collecting.precision import in_precision
 from contralens.data.candidates import Candidates, folder_of, load_candidates
 from contralens.data.files import digest
 from contralens.data.images import images as image_set
@@ -81,6 +82,8 @@ def label(
     device: str | None = None,
     batch_size: int = 32,
     workers: int | None = None,
+    decode: str = "exact",
+    precision: str = "float32",
     seed: int = 0,
     progress: Progress = silent,
     **target_options: Any,
@@ -115,6 +118,8 @@ def label(
         top: concepts kept per neuron and scorer.
         out: run folder to write; without it the run is only returned.
         device: where both networks run; by default "cpu", or where a module of yours is.
+        decode: "fast" preprocesses on tensors, where that agrees with each network's own transform (docs/scale.md).
+        precision: "bf16" computes in bfloat16 where a look at the first images says that it is safe.
         cache: folder of the cache; by default $CONTRALENS_CACHE or the user's cache folder.
         batch_size: images per forward pass.
         workers: threads that decode images; by default one per core.
@@ -142,10 +147,13 @@ def label(
     store = Store(cache)
     words = read_vocabulary(vocabulary)
     probe = image_set(images, limit=limit, seed=seed)
+    if decode != "exact":
+        target_options["decode"] = decode
     model = load_model(
         target, {"layer": layer, "pooling": pooling, "device": device, **target_options}, sae, sae_pooling
     )
-    eyes: Encoder = load_encoder(encoder, device=device or "cpu")
+    eyes: Encoder = load_encoder(encoder, device=device or "cpu", decode=decode)
+    (model, eyes), checked = in_precision(precision, [model, eyes], probe, store)
 
     collected = collect(probe, [model, eyes], store, batch_size=batch_size, workers=workers, progress=progress)
     held_out: list[str] = []
@@ -221,7 +229,9 @@ def label(
             "width": eyes.width,
             "fingerprint": eyes.fingerprint,
             "notes": list(getattr(eyes, "notes", [])),
+            "options": dict(getattr(eyes, "options", {})),
         },
+        "precision": checked,
         "images": {
             "name": probe.name,
             "source": _plain(getattr(images, "source", images)),

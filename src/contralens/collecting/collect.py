@@ -8,7 +8,7 @@ Extractors on one network (several layers, sparse autoencoders over them) share 
 from __future__ import annotations
 
 import io
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from os import cpu_count
@@ -23,6 +23,8 @@ from contralens.collecting.activations import stored_activations
 from contralens.data.known import known_fingerprints
 from contralens.data.store import TILE, Store, Table, pack, sparse
 from contralens.math.sources import ActivationSource
+from contralens.models.fast import Steps
+from contralens.models.fast import pixels as pixels_of
 from contralens.models.together import forward_key, rows_together
 from contralens.types import Extractor, Images, Progress, silent
 
@@ -215,7 +217,11 @@ def _collect_tile(
         image = images.load(i)
         wanted = [fingerprints[i] in group.lacking for group in groups]
         try:
-            pixels = [g.extractors[0].preprocess(image) if w else None for g, w in zip(groups, wanted, strict=True)]
+            shared: Any = pixels_of(image) if any(isinstance(g.preprocess, Steps) for g in groups) else None
+            pixels = [
+                g.preprocess(shared if isinstance(g.preprocess, Steps) else image) if w else None
+                for g, w in zip(groups, wanted, strict=True)
+            ]
         except (ValueError, RuntimeError, ArithmeticError) as e:
             raise ImageError(f"preprocessing failed: {str(e).splitlines()[0] if str(e) else type(e).__name__}") from e
         return pixels, _thumbnail(image) if fingerprints[i] in lacking[-1] else None
@@ -268,6 +274,7 @@ class _Batches:
         self, extractors: list[Extractor], members: list[int], lacking: frozenset[str], size: int, speed: Speed
     ) -> None:
         self.extractors, self.members, self.lacking, self.size, self.speed = extractors, members, lacking, size, speed
+        self.preprocess: Callable[[Any], Any] = extractors[0].preprocess
         self.sparse = [bool(getattr(x, "sparse", False)) for x in extractors]
         self.ids: list[str] = []
         self.waiting: list[Any] = []

@@ -16,6 +16,7 @@ from typing import Any
 
 from contralens.checks import InputError, require
 from contralens.collecting.collect import Speed, collect_tiles, lacking_tiles, owned_images
+from contralens.collecting.precision import in_precision
 from contralens.data.images import images as image_set
 from contralens.data.known import known_fingerprints
 from contralens.data.store import TILE, Store, default_cache
@@ -45,15 +46,21 @@ class Job:
     device: str | None = None
     batch_size: int = 32
     workers: int | None = None
+    decode: str = "exact"
+    precision: str = "float32"
 
     def images_and_extractors(self) -> tuple[Images, list[Extractor]]:
         """The image set, and the target (one for each layer) and the encoders, loaded here."""
         probe = image_set(self.images, limit=self.limit, seed=self.seed)
-        encoders = self.encoder if isinstance(self.encoder, (list, tuple)) else [self.encoder]
-        return probe, [*self._models(), *(load_encoder(e, device=self.device or "cpu") for e in encoders)]
+        specs = self.encoder if isinstance(self.encoder, (list, tuple)) else [self.encoder]
+        encoders = [load_encoder(spec, device=self.device or "cpu", decode=self.decode) for spec in specs]
+        extractors, _ = in_precision(self.precision, [*self._models(), *encoders], probe, self.store())
+        return probe, extractors
 
     def _models(self) -> list[Extractor]:
         options = {"device": self.device, **self.target_options}
+        if self.decode != "exact":
+            options["decode"] = self.decode
         layers = self.layer
         if layers is not None and not isinstance(layers, str) and len(layers) == 1:
             layers = layers[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import importlib
 import json
@@ -10,7 +11,7 @@ import socket
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
@@ -18,11 +19,14 @@ from torch.nn.functional import normalize
 from torch.utils.data import default_collate
 
 from contralens.checks import InputError
+from contralens.models.fast import DECODES, fast_or_own
 from contralens.models.hooks import moved
+from contralens.models.identity import describe
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+DTYPES = {"float32": None, "bf16": torch.bfloat16}
 RULE = "encoder-1"
 """Part of every fingerprint: raise it when the code changes what an encoder returns."""
 
@@ -47,6 +51,29 @@ class BaseEncoder:
         self._notes = list(notes)
         self._cut: dict[str, None] = {}
         self.context_length = 0
+        self.options: dict[str, str] = {}
+        """What `adapted` changed, for the manifest."""
+
+    def adapted(self, decode: str | None = None, dtype: str | None = None) -> Self:
+        """The same encoder with another preprocessing ("fast", see `models.fast`) or precision ("bf16") for images.
+
+        Its fingerprint is another one then, since its rows are. Texts are always embedded in float32.
+        """
+        for name, value, known in (("decode", decode, DECODES), ("dtype", dtype, DTYPES)):
+            if value is not None and value not in known:
+                raise InputError(f"{name} must be one of {', '.join(known)}; got {value!r}")
+        made = copy.copy(self)
+        made._notes, made.options = list(self._notes), dict(self.options)
+        if decode == "fast" and "decode" not in made.options:
+            own = made.preprocess
+            setattr(made, "preprocess", fast_or_own(own, made._notes))  # noqa: B010
+            made.options["decode"] = decode
+            if made.preprocess is not own:
+                made.fingerprint = digest(made.fingerprint, describe(made.preprocess))
+        if dtype == "bf16" and "dtype" not in made.options:
+            made.options["dtype"] = dtype
+            made.fingerprint = digest(made.fingerprint, dtype)
+        return made
 
     @property
     def notes(self) -> list[str]:
@@ -76,7 +103,10 @@ class BaseEncoder:
     @torch.no_grad()
     def __call__(self, batch: Any) -> Tensor:
         """A collated batch of preprocessed images to unit rows (B,D), float32 on the CPU."""
-        return _unit_rows(self._image_rows(moved(batch, self.device)))
+        dtype = DTYPES[self.options.get("dtype", "float32")]
+        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+            rows = self._image_rows(moved(batch, self.device))
+        return _unit_rows(rows)
 
     def images(self, images: Sequence[Image], batch: int = 32) -> Tensor:
         """RGB images to unit rows (len(images),D), float32 on the CPU."""

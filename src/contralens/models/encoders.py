@@ -60,13 +60,14 @@ ENCODERS: Plugs[Scheme] = Plugs("encoders", _BUILT_IN, scheme_of)
 """Schemes by name: loaders `(rest, device) -> Encoder`."""
 
 
-def encoder(spec: str | Encoder, device: str = "cpu") -> Encoder:
+def encoder(spec: str | Encoder, device: str = "cpu", *, decode: str = "exact", dtype: str = "float32") -> Encoder:
     """The encoder that `spec` names, or `spec` itself where it is one already.
 
     Args:
         spec: e.g. "open_clip:ViT-B-32/datacomp_xl_s13b_b90k", "hf:google/siglip2-base-patch16-224", "offline", or any
             object with the members of `contralens.types.Encoder`.
         device: where the model runs, e.g. "cpu", "cuda", "cuda:1", "mps". Rows always come back on the CPU.
+        decode, dtype: as in `contralens.target`; an encoder that cannot do otherwise stays as it is.
 
     Raises:
         InputError: unknown scheme or model, weights that cannot be had, a device that is not there.
@@ -81,14 +82,19 @@ def encoder(spec: str | Encoder, device: str = "cpu") -> Encoder:
         made: Encoder = ENCODERS[scheme].loader()(rest, str(usable_device(device)))
         if isinstance(made, BaseEncoder):
             made.name = spec.strip()
-        return made
+        return _adapted(made, decode, dtype)
     if isinstance(spec, Encoder):
-        return spec
+        return _adapted(spec, decode, dtype)
     lacks = [m for m in ("name", "fingerprint", "width", "preprocess", "__call__", "texts") if not hasattr(spec, m)]
     raise InputError(
         f"`encoder` must be a name such as 'open_clip:ViT-B-32/openai' or an Encoder; "
         f"got {type(spec).__name__}, which lacks {', '.join(lacks)}"
     )
+
+
+def _adapted(made: Encoder, decode: str, dtype: str) -> Encoder:
+    plain = (decode, dtype) == ("exact", "float32")
+    return made.adapted(decode, dtype) if isinstance(made, BaseEncoder) and not plain else made
 
 
 def load_world(rest: str, device: str) -> Encoder:

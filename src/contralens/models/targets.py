@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from contralens.checks import InputError, nearest
 from contralens.models import hooks, identity
+from contralens.models.fast import DECODES, fast_or_own
 from contralens.models.loaded import Loaded, Loader
 from contralens.models.loaders import TARGETS, load, preprocess_of
 from contralens.models.pooling import POOLINGS, Choice, choose, pool
@@ -59,6 +60,8 @@ class HookedTarget:
     dtype: str
     notes: list[str] = field(default_factory=list)
     """What a reader of the run should know, e.g. where preprocessing was taken from."""
+    network: str = ""
+    """Digest of the network, a part of `fingerprint`."""
     origin: dict[str, Any] = field(default_factory=dict)
     """"spec" and "options" that `target` makes the same one from; "spec" is None where no text names the network."""
 
@@ -82,6 +85,17 @@ class HookedTarget:
     def tap(self) -> hooks.Tap:
         """Where it listens; targets on one network run in one forward by theirs (`models.together`)."""
         return hooks.Tap(self.module, self.layer, DTYPES[self.dtype], self._pooled, self._rows)
+
+    def with_dtype(self, dtype: str) -> HookedTarget:
+        """The same layer computed in another precision, as `target(..., dtype=...)` makes it."""
+        choice = Choice(self.pooling, self.prefix_tokens, self.width)
+        options = {key: value for key, value in self.origin.get("options", {}).items() if key != "dtype"}
+        return replace(
+            self,
+            dtype=dtype,
+            fingerprint=_fingerprint(self.network, self.layer, choice, dtype, self.preprocess, []),
+            origin={**self.origin, "options": {**options, **({} if dtype == "float32" else {"dtype": dtype})}},
+        )
 
     def _pooled(self, output: Tensor) -> Tensor:
         return pool(self.pooling, output, self.prefix_tokens).clone()  # a view would keep the whole output alive
@@ -107,6 +121,7 @@ def target(
     neurons: Sequence[str] | None = None,
     prefix_tokens: int | None = None,
     dtype: str = "float32",
+    decode: str = "exact",
 ) -> HookedTarget:
     """A layer of a network, ready to turn images into activations (B,N).
 
@@ -123,6 +138,7 @@ def target(
         neurons: N names, instead of the class names or "layer/index".
         prefix_tokens: class and register tokens before the patches, where that cannot be found out.
         dtype: "float32", or "bf16" for autocast.
+        decode: "exact" preprocesses as the weights ask for; "fast" on tensors, where that agrees (`models.fast`).
 
     Raises:
         InputError: anything that the user named is unknown, cannot be had or does not fit; in one line.
@@ -145,6 +161,7 @@ def target(
         neurons=neurons,
         prefix_tokens=prefix_tokens,
         dtype=dtype,
+        decode=decode,
     )[0]
 
 
@@ -178,12 +195,17 @@ def _made(
     neurons: Sequence[str] | None = None,
     prefix_tokens: int | None = None,
     dtype: str = "float32",
+    decode: str = "exact",
 ) -> list[HookedTarget]:
     """The network loaded, placed, hashed and probed once, and one target per layer of it."""
     if dtype not in DTYPES:
         raise InputError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
+    if decode not in DECODES:
+        raise InputError(f"decode must be one of {', '.join(DECODES)}; got {decode!r}")
     loaded, name = load(spec, weights, checkpoint)
     function = preprocess_of(preprocess, loaded, name)
+    if decode == "fast":
+        function = fast_or_own(function, loaded.notes)
     network = _placed(loaded.network, device, own=not isinstance(spec, nn.Module))
     modules = hooks.named(network)
     names = [_known(layer if layer is not None else loaded.default_layer, modules, network, loaded, name)
@@ -192,7 +214,8 @@ def _made(
     probe = hooks.probe(network, [*names, "."], batch, name, DTYPES[dtype], keep=True)
     described = identity.network_digest(network)
     given = {"pooling": pooling, "preprocess": preprocess, "weights": weights, "checkpoint": checkpoint,
-             "prefix_tokens": prefix_tokens, "dtype": None if dtype == "float32" else dtype}  # fmt: skip
+             "prefix_tokens": prefix_tokens, "dtype": None if dtype == "float32" else dtype,
+             "decode": None if decode == "exact" else decode}  # fmt: skip
     origin = {
         "spec": spec if isinstance(spec, str) else None,
         "options": {key: value for key, value in given.items() if value is not None},
@@ -228,6 +251,7 @@ def _made(
                 prefix_tokens=choice.prefix,
                 dtype=dtype,
                 notes=notes,
+                network=described,
                 origin=origin,
             )
         )
