@@ -1,10 +1,12 @@
 import { describe, expect, it } from "vitest";
 import { compare } from "../src/logic/compare";
 import { csv, detailCsv, detailMarkdown, field, notesMarkdown } from "../src/logic/formats";
+import { colours, placed } from "../src/logic/heat";
+import { fitting } from "../src/logic/names";
 import { gammaOf, rescored, scores, turns } from "../src/logic/gamma";
 import { formatLasso, inside, parseLasso, type Point, thinned } from "../src/logic/lasso";
 import { format, parse } from "../src/logic/route";
-import { bins, columns, formatRanges, labelAt, parseRanges, select, type Selection, short } from "../src/logic/select";
+import { bins, columns, commonest, formatRanges, labelAt, parseRanges, select, type Selection, short } from "../src/logic/select";
 import { layout, step, visible } from "../src/logic/virtual";
 import type { Detail, Gamma, Index, Note } from "../src/types";
 
@@ -78,6 +80,44 @@ describe("select", () => {
 
   it("shortens numbers", () => {
     expect([short(null), short(0), short(0.12345), short(12.345), short(1e-5)]).toEqual(["–", "0", "0.123", "12.3", "1.0e-5"]);
+  });
+});
+
+describe("commonest", () => {
+  it("counts a scorer's labels, ties in alphabetical order, none for no label", () => {
+    expect(commonest(index, "csp", 5)).toEqual([["Dog", 2], ["blue ring", 1]]);
+    expect(commonest(index, "csp", 1)).toEqual([["Dog", 2]]);
+  });
+});
+
+describe("heat", () => {
+  it("fills the square where the network saw all of a square image", () => {
+    expect(placed({ box: [0, 0, 1, 1], aspect: 1 })).toEqual({ left: 0, top: 0, width: 1, height: 1 });
+  });
+  it("lies where the crop lay, in the middle square of a wide or a high image", () => {
+    // 200 x 100 px; the network saw the middle 100 x 100 px, which is just what the square shows.
+    expect(placed({ box: [0.25, 0, 0.75, 1], aspect: 2 })).toEqual({ left: 0, top: 0, width: 1, height: 1 });
+    // 100 x 200 px, squashed: the network saw all of it, of which the square shows the middle half.
+    expect(placed({ box: [0, 0, 1, 1], aspect: 0.5 })).toEqual({ left: 0, top: -0.5, width: 1, height: 2 });
+  });
+  it("dims what is cold and leaves what is hot", () => {
+    const alpha = [0, 64, 120, 255].map((v) => colours([v])[3]!);
+    expect(alpha[0]).toBeGreaterThan(alpha[1]!);
+    expect(alpha[1]).toBeGreaterThan(alpha[2]!);
+    expect(colours([0, 255])).toHaveLength(8);
+  });
+});
+
+describe("names on the map", () => {
+  const wide = (text: string) => 6 * text.length;
+  it("keeps the more important one where two would overlap, and none off the canvas", () => {
+    const spots = [{ x: 50, y: 50, text: "dog" }, { x: 55, y: 52, text: "cat" }, { x: 50, y: 90, text: "ant" }, { x: 1, y: 90, text: "bee" }];
+    expect(fitting(spots, wide, 100, 100).map((s) => s.text)).toEqual(["dog", "ant"]);
+  });
+  it("says the same label again only far away, and not too many", () => {
+    const spots = [0, 100, 600].map((x) => ({ x: 50 + x, y: 50, text: "dog" }));
+    expect(fitting(spots, wide, 1000, 100).map((s) => s.x)).toEqual([50, 650]);
+    expect(fitting(spots, wide, 1000, 100, 1)).toHaveLength(1);
   });
 });
 

@@ -12,15 +12,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
 import uvicorn
-from coloured import COLOURS, ColourEncoder, to_pixels
+from coloured import COLOURS, ColourEncoder, ColourNet, to_pixels
 from PIL import ImageColor
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 import contralens
+from contralens.data.candidates import Candidates
+from contralens.data.evaluations import SUMMARY, VALUES, VERDICTS, Evaluation
 from contralens.data.runs import Run
 from contralens.explorer.app import create_app
 from contralens.explorer.search import Finder
@@ -68,7 +71,7 @@ def make_run(images: Path, out: Path, **options: Any) -> Run:
         "k": 6,
         **options,
     }
-    return contralens.label(WideNet(), images, Eyes(), out=out, **given)
+    return contralens.label(given.pop("network", None) or WideNet(), images, Eyes(), out=out, **given)
 
 
 def hostile_copy(run: Run, out: Path) -> Run:
@@ -88,6 +91,39 @@ def hostile_copy(run: Run, out: Path) -> Run:
         manifest={**run.manifest, "target": {**run.manifest["target"], "name": HOSTILE}},
         path=None,
     ).save(out)
+
+
+def judged(run: Run, out: Path) -> None:
+    """Put an evaluation of a run's CSP labels into its copy at `out`, and candidates beside it, with simple numbers."""
+    rows = run.rows("csp")
+    columns = [
+        pa.array(c) for c in zip(*[(r["neuron"], r["name"], "csp", r["label"] or "") for r in rows], strict=True)
+    ]
+    count = len(rows)
+    values = pa.table([*columns, pa.array(["auc"] * count), pa.array(np.linspace(0, 1, count))], VALUES.names)
+    summary = pa.table([["csp"], ["auc"], [0.5], [0.4], [0.6], [count], [0], [True]], SUMMARY.names)
+    fdr = [0.08, 0.03] + [0.01] * (count - 2)
+    given: list[Any] = [[0.01] * count, fdr, [True] * count, [0.9] * count, [["red", "blue"]] * count]
+    given += [[[0.9, 0.1]] * count, [["red"]] * count, [[1.0]] * count]
+    verdicts = pa.table([*columns, *given], VERDICTS.names)
+    tables = (values.cast(VALUES), summary.cast(SUMMARY), verdicts.cast(VERDICTS))
+    Evaluation({"format": 1, "scorers": ["csp"]}, *tables).save(out)
+    proposed = [
+        {"concept": c, "text": c, "cosine": None, "neuron": n, "name": f"relu/{n}", "place": i, "prompt": "contrastive",
+         "model": "a-model", "reply": None, "score": None}
+        for n in range(count) for i, c in enumerate(["ruby", "a red disc"])
+    ]  # fmt: skip
+    Candidates(["ruby", "a red disc"], proposed).save(out.parent / f"{out.name}.candidates")
+
+
+def rich_run(images: Path, out: Path) -> Path:
+    """A run of `ColourNet` with everything that may be added to one later."""
+    network = ColourNet()
+    run = make_run(images, out, network=network, k=12)
+    layer = contralens.target(network, "relu", preprocess=to_pixels)
+    contralens.add_maps(run, target=layer, classes=["ant", "bee", "cow", "dog"])
+    judged(run, out)
+    return out
 
 
 def copied(run: Run, out: Path) -> Path:

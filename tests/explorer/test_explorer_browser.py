@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from explorer_serving import HOSTILE, copied, make_run, serving
+from explorer_serving import HOSTILE, copied, make_run, rich_run, serving
 from PIL import Image
 
 from contralens.data.runs import Run
@@ -289,6 +289,114 @@ def test_markup_in_labels_is_shown_as_text(chromium: Any, hostile: Run) -> None:
         assert watched.outside(url) == []
 
 
+@pytest.fixture(scope="module")
+def rich(discs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with all that can be added to it: maps, classes, a layout, an evaluation and candidates."""
+    home = tmp_path_factory.mktemp("rich")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("CONTRALENS_CACHE", str(home / "cache"))
+    try:
+        return rich_run(discs, home / "run")
+    finally:
+        patch.undo()
+
+
+def test_all_that_a_run_may_hold_is_shown(chromium: Any, rich: Path) -> None:
+    with serving([rich]) as url, Watched(chromium) as watched:
+        page, expect = watched.page, playwright.expect
+        detail = page.request.get(f"{url}/api/runs/run/neurons/1").json()
+        page.goto(f"{url}/#/run/n/1")
+        expect(page.locator(".pair")).to_have_count(10)
+        page.keyboard.press("a")
+        expect(page.locator(".pair")).to_have_count(len(detail["exemplars"]))
+        expect(page.locator(".heat")).to_have_count(0)
+        page.keyboard.press("m")
+        shown = {m["image"] for m in detail["maps"]}
+        wanted = [p[s]["image"] in shown for p in detail["exemplars"] for s in ("positive", "contrast") if p[s]]
+        expect(page.locator(".heat")).to_have_count(sum(wanted))
+        expect(page).to_have_url(re.compile("maps=1"))
+        page.reload()
+        expect(page.locator(".heat")).to_have_count(sum(wanted))
+        page.locator(".pair").nth(1).click()
+        expect(page).to_have_url(re.compile("pair=2"))
+        expect(page.get_by_role("dialog").locator(".heat")).to_have_count(2)
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("dialog")).to_be_hidden()
+
+        fed = page.get_by_role("region", name="Classes it feeds")
+        expect(fed.locator("li")).to_have_count(len(detail["classes"]))
+        expect(fed.locator("li").first).to_contain_text(detail["classes"][0]["name"])
+        expect(page.get_by_role("region", name="Candidates")).to_contain_text("a-model")
+        expect(page.get_by_role("region", name="Candidates")).to_contain_text("contrastive")
+        judged = page.get_by_role("region", name="Evaluation")
+        expect(judged).to_contain_text("0.500 [0.400, 0.600]")
+        expect(judged).to_contain_text("false-discovery rate 0.030")
+
+        page.goto(f"{url}/#/run/neurons")
+        page.get_by_role("combobox", name="Sort").select_option("fdr")
+        rows = page.request.get(f"{url}/api/runs/run/neurons?sort=fdr").json()["rows"]
+        expect(page.locator(".card").first).to_contain_text(rows[0]["name"])
+        expect(page.locator(".card").filter(has_text="chance?")).to_have_count(
+            sum((r["figures"]["fdr"] or 0) > 0.05 for r in rows)
+        )
+        twin = page.get_by_role("link", name="JSON").get_attribute("href")
+        assert page.request.get(f"{url}/{twin}").json()["rows"][0]["name"] == rows[0]["name"]
+
+        page.goto(f"{url}/#/run/map")
+        expect(page.get_by_text("The two main components")).to_be_visible()
+        page.goto(f"{url}/#/run/about")
+        expect(page.get_by_role("heading", name="Evaluation: means over the neurons")).to_be_visible()
+        assert watched.problems == []
+
+
+def test_a_neuron_is_copied_in_four_forms(chromium: Any, rich: Path) -> None:
+    with serving([rich]) as url, Watched(chromium) as watched:
+        page, expect = watched.page, playwright.expect
+        watched.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=url)
+        page.goto(f"{url}/#/run/n/1")
+        name = page.request.get(f"{url}/api/runs/run/neurons/1").json()["name"]
+        for kind, begins in (("JSON", "{"), ("CSV of the pairs", "neuron,rank"), ("Markdown", "## Neuron")):
+            page.get_by_text("Copy", exact=True).click()
+            page.get_by_role("button", name=kind, exact=True).click()
+            expect(page.locator(".copy [role=status]")).to_contain_text("Copied")
+            text = page.evaluate("navigator.clipboard.readText()")
+            assert text.startswith(begins)
+            assert name in text
+        page.get_by_text("Copy", exact=True).click()
+        page.get_by_role("button", name="Image", exact=True).click()
+        expect(page.locator(".copy [role=status]")).to_contain_text("Copied as an image")
+        size = page.evaluate(
+            """async () => {
+                const [item] = await navigator.clipboard.read();
+                const made = await createImageBitmap(await item.getType("image/png"));
+                return [made.width, made.height];
+            }"""
+        )
+        assert size[0] > 500
+        assert size[1] > 200
+        assert watched.problems == []
+
+
+def test_notes_are_exported(chromium: Any, home: Path) -> None:
+    with serving([home]) as url, Watched(chromium) as watched:
+        page = watched.page
+        for kind, text in (("note", "=HYPERLINK(1)"), ("tag", "odd"), ("label", "a thing")):
+            page.request.post(f"{url}/api/runs/run/notes", data={"neuron": 2, "kind": kind, "text": text})
+        page.goto(f"{url}/#/run/notes")
+        saved = {}
+        for form in ("JSON", "CSV", "Markdown"):
+            with page.expect_download() as download:
+                page.get_by_role("button", name=f"Save as {form}").click()
+            saved[form] = download.value.path().read_text()
+        assert [n["kind"] for n in json.loads(saved["JSON"])] == ["note", "tag", "label"]
+        assert "'=HYPERLINK" in saved["CSV"]
+        assert "a thing" in saved["Markdown"]
+        page.goto(f"{url}/#/run/neurons")
+        page.get_by_role("searchbox").fill("#odd")
+        playwright.expect(page.locator(".card")).to_have_count(1)
+        assert watched.problems == []
+
+
 def test_no_blank_gaps_after_a_long_scroll(chromium: Any, home: Path) -> None:
     with serving([home]) as url, Watched(chromium, viewport={"width": 500, "height": 600}) as watched:
         page = watched.page
@@ -365,6 +473,9 @@ def test_export_files(home: Path, tmp_path: Path) -> None:
     site = export([home], tmp_path / "site")
     assert "private" not in (site / "data/run/notes.js").read_text()
     assert "private" in (export([home], tmp_path / "site", with_notes=True) / "data/run/notes.js").read_text()
+    told = "".join(p.read_text() for p in (site / "data").rglob("*.js"))
+    assert str(home.parent) not in told
+    assert "/tmp/" not in told
     with pytest.raises(ValueError, match="holds files but no export"):
         export([home], home.parent)
     with pytest.raises(ValueError, match="outside"):

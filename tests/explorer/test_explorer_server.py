@@ -11,14 +11,11 @@ from typing import Any
 
 import httpx
 import numpy as np
-import pyarrow as pa
 import pytest
-from explorer_serving import CountedFinder, Eyes, copied, make_run, serving
+from explorer_serving import CountedFinder, Eyes, copied, judged, make_run, serving
 from PIL import Image
 from pydantic import TypeAdapter
 
-from contralens.data.candidates import Candidates
-from contralens.data.evaluations import SUMMARY, VALUES, VERDICTS, Evaluation
 from contralens.data.runs import Run
 from contralens.explorer import shapes
 
@@ -210,17 +207,7 @@ def test_another_encoder_is_refused(finished: Run) -> None:
 
 def test_evaluation_and_candidates_are_shown(finished: Run, tmp_path: Path) -> None:
     run = copied(finished, tmp_path / "run")
-    rows = finished.rows("csp")
-    told = [(r["neuron"], r["name"], "csp", r["label"] or "") for r in rows]
-    columns = [pa.array(c) for c in zip(*told, strict=True)]
-    values = pa.table([*columns, pa.array(["auc"] * 36), pa.array(np.linspace(0, 1, 36))], VALUES.names).cast(VALUES)
-    summary = pa.table([["csp"], ["auc"], [0.5], [0.4], [0.6], [36], [0], [True]], SUMMARY.names).cast(SUMMARY)
-    rest: list[Any] = [[0.01] * 36, [0.03] * 36, [True] * 36, [0.9] * 36, [["red", "blue"]] * 36, [[0.9, 0.1]] * 36]
-    verdicts = pa.table([*columns, *rest, [["red"]] * 36, [[1.0]] * 36], VERDICTS.names).cast(VERDICTS)
-    Evaluation({"format": 1, "scorers": ["csp"]}, values, summary, verdicts).save(run)
-    provenance = [{"concept": "ruby", "text": "ruby", "cosine": None, "neuron": 3, "name": "relu/3", "place": 0,
-                   "prompt": "pairs", "model": "vlm", "reply": None, "score": None}]  # fmt: skip
-    Candidates(["ruby"], provenance).save(tmp_path / "run.candidates")
+    judged(finished, run)
     with serving([run]) as url:
         detail = get(f"{url}/api/runs/run/neurons/3")
         assert detail["evaluation"]["values"][0] == {
@@ -232,7 +219,10 @@ def test_evaluation_and_candidates_are_shown(finished: Run, tmp_path: Path) -> N
             "high": 0.6,
         }
         assert detail["evaluation"]["verdicts"][0]["label_set"] == ["red", "blue"]
-        assert [(c["concept"], c["model"]) for c in detail["candidates"]] == [("ruby", "vlm")]
+        assert [(c["concept"], c["model"]) for c in detail["candidates"]] == [
+            ("ruby", "a-model"),
+            ("a red disc", "a-model"),
+        ]
         index = get(f"{url}/api/runs/run/index")
         csp = next(s for s in index["scorers"] if s["scorer"] == "csp")
         assert set(csp["columns"]) == {"auc", "fdr", "stability"}

@@ -27,6 +27,14 @@ export const LABELS: Record<string, string> = {
   neuron: "Number",
   name: "Name",
   label: "Label",
+  auc: "AUC",
+  auprc: "AUPRC",
+  mad: "MAD",
+  dma: "DMA",
+  f1: "F1",
+  iou: "IoU",
+  pearson: "Pearson",
+  exemplar_clarity: "Exemplar clarity",
 };
 
 export const MEANING: Record<string, string> = {
@@ -39,6 +47,9 @@ export const MEANING: Record<string, string> = {
   fdr: "false-discovery rate of the label",
   stability: "share of resampled image sets that give the same label",
   clarity: "mean cosine among a neuron's exemplars",
+  pearson: "correlation of the activation with the label's simulated activation on held-out images",
+  auprc: "average precision of the label on held-out images",
+  auc: "how well the activation tells images of the label from others",
 };
 
 export function titled(column: string): string {

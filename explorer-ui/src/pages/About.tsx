@@ -57,10 +57,18 @@ export function About() {
   );
 }
 
+const MANY = 12;
+
 function Tree({ value }: { value: unknown }) {
   if (Array.isArray(value)) {
     if (!value.length) return <span className="soft">none</span>;
-    if (value.every((v) => typeof v !== "object" || v === null)) return <span>{value.map(String).join(", ")}</span>;
+    if (value.every((v) => typeof v !== "object" || v === null))
+      return (
+        <span>
+          {value.slice(0, MANY).map(String).join(", ")}
+          {value.length > MANY && `, and ${value.length - MANY} more`}
+        </span>
+      );
     return (
       <ul>
         {value.slice(0, 50).map((v, i) => (

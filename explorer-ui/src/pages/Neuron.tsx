@@ -48,6 +48,8 @@ function Evidence({ detail }: { detail: Detail }) {
   const up = trail.run === info.key && trail.hash ? trail.hash : format({ run: info.key, page: "neurons" });
   const primary = detail.labels.find((l) => l.scorer === index.primary) ?? detail.labels[detail.labels.length - 1];
   const own = noted.get(detail.neuron)?.findLast((n) => n.kind === "label")?.text;
+  // The left column is the higher one where the run has more to say there.
+  const tall = detail.labels.length > 4 || detail.evaluation !== null || (detail.candidates?.length ?? 0) > 3;
   const chosen = new Set(detail.labels.flatMap((l) => (l.label === null ? [] : [l.label.toLowerCase()])));
   useEffect(() => {
     trail.at = detail.neuron;
@@ -93,15 +95,15 @@ function Evidence({ detail }: { detail: Detail }) {
       <div className="panels">
         <div>
           <LabelsPanel labels={detail.labels} primary={index.primary} />
-          {detail.evaluation && <Evaluation data={detail.evaluation} />}
+          {detail.evaluation && <Evaluation data={detail.evaluation} primary={index.primary} />}
           {detail.candidates && <Candidates rows={detail.candidates} labels={chosen} />}
-          {detail.labels.length <= 4 && <NotePanel neuron={detail.neuron} />}
+          {!tall && <NotePanel neuron={detail.neuron} />}
         </div>
         <div>
           {detail.gamma && <GammaPanel data={detail.gamma} scorer={primary?.scorer ?? ""} />}
           {detail.histogram && <ActivationHistogram data={detail.histogram} mean={detail.figures["mean"] ?? null} />}
           {detail.classes && detail.classes.length > 0 && <Classes classes={detail.classes} />}
-          {detail.labels.length > 4 && <NotePanel neuron={detail.neuron} />}
+          {tall && <NotePanel neuron={detail.neuron} />}
         </div>
       </div>
       {detail.neighbours && detail.neighbours.length > 0 && (

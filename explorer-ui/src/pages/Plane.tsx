@@ -38,7 +38,7 @@ export function Plane() {
         <Twin path={`api/runs/${encodeURIComponent(info.key)}/map`} />
       </div>
       <p className="lead">
-        {about(method, explained)}, of concept vectors at gamma {gamma}. Draw a line around points to see their neurons below.
+        {about(method, gamma, explained)}. Draw a line around points to see their neurons below.
       </p>
       <div className="toolbar">
         {methods.length > 1 && (
@@ -97,10 +97,11 @@ export function Plane() {
   );
 }
 
-function about(method: string, explained: number[] | null): string {
-  if (method === "umap") return "UMAP: neurons close together are alike; distances between groups mean little";
+function about(method: string, gamma: number, explained: number[] | null): string {
+  const what = `concept vectors at gamma ${gamma}`;
+  if (method === "umap") return `UMAP of ${what}: neurons close together are alike; distances between groups mean little`;
   const share = (explained ?? []).map((e) => `${(100 * e).toFixed(0)} %`).join(" and ");
-  return `The two main components, which hold ${share} of the variance`;
+  return `The two main components of ${what}, which hold ${share} of the variance`;
 }
 
 interface Dot {

@@ -138,17 +138,16 @@ function Results({ hits, twin }: { hits: Hits; twin: boolean }) {
   }, [hits, index]);
   return (
     <section>
+      <div className="title-line">
       <h2 role="status">
         {rows.length} neurons closest to {hits.query === "a picture" ? "the picture" : `“${hits.query}”`}
       </h2>
+        {twin && <Twin path={`api/runs/${encodeURIComponent(index.key)}/search?${query}`} />}
+      </div>
       <p className="soft">
         Cosine to each neuron's concept vector at gamma {hits.gamma}; it is a ranking, not a proof.{hits.note && ` ${hits.note}`}
       </p>
-      {twin && (
-        <p>
-          <Twin path={`api/runs/${encodeURIComponent(index.key)}/search?${query}`} />
-        </p>
-      )}
+
       <Grid index={index} rows={rows} scorer={index.primary} side="positives" notes={noted} similarity={similarity} label="Found neurons" />
     </section>
   );

@@ -46,8 +46,12 @@ export function FigureList({ figures }: { figures: Detail["figures"] }) {
 }
 
 /** What an evaluation measured of each label, beside the mean of all labels of that scorer and its interval. */
-export function Evaluation({ data }: { data: Evaluated }) {
-  const verdicts = data.verdicts.filter((v) => v["fdr"] !== null || v["agreement"] !== null || v["label_set"]);
+export function Evaluation({ data, primary }: { data: Evaluated; primary: string }) {
+  const first = (a: unknown, b: unknown) => Number(b === primary) - Number(a === primary);
+  const verdicts = data.verdicts
+    .filter((v) => v["fdr"] !== null || v["agreement"] !== null || v["label_set"])
+    .sort((a, b) => first(a["scorer"], b["scorer"]));
+  const values = [...data.values].sort((a, b) => first(a.scorer, b.scorer));
   return (
     <section className="panel" aria-labelledby="evaluation-title">
       <h2 id="evaluation-title">Evaluation</h2>
@@ -56,7 +60,7 @@ export function Evaluation({ data }: { data: Evaluated }) {
           <span className="mono">{String(v["scorer"])}</span>: {verdict(v)}
         </p>
       ))}
-      {data.values.length > 0 && (
+      {values.length > 0 && (
         <div className="scroll" tabIndex={0} role="group" aria-label="Evaluation figures">
           <table>
             <thead>
@@ -68,9 +72,9 @@ export function Evaluation({ data }: { data: Evaluated }) {
               </tr>
             </thead>
             <tbody>
-              {data.values.map((r, i) => (
+              {values.map((r, i) => (
                 <tr key={i}>
-                  <td>{titled(r.metric)}</td>
+                  <td title={MEANING[r.metric]}>{titled(r.metric)}</td>
                   <td className="mono">{r.scorer}</td>
                   <td className="number">{short(r.value)}</td>
                   <td className="number soft">
@@ -138,7 +142,7 @@ interface TableProps {
 }
 
 function number(value: Plain[string] | undefined): string {
-  if (typeof value === "number") return short(value);
+  if (typeof value === "number") return Number.isInteger(value) ? String(value) : short(value);
   if (typeof value === "boolean") return value ? "yes" : "no";
   return value === null || value === undefined ? "–" : String(value);
 }

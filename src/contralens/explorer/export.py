@@ -1,13 +1,14 @@
 """The explorer's pages as files: a static site that any web host serves, and that opens from file:// as well.
 
 Data are scripts, each handing one JSON text to the page, since a page opened from a file may not fetch. Nothing in the
-site asks anything of another host.
+site asks anything of another host, and absolute paths of the machine it was made on lose their folders.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -31,6 +32,22 @@ POLICY = (
     "base-uri 'none'; form-action 'none'"
 )
 WHY = "this is an export; search by words or pictures needs `contralens explore`"
+
+
+FOLDERS = re.compile(r"(?<![\w./])/(?!/)(?:[^/\s:]+/)+|(?<!\w)[A-Za-z]:\\(?:[^\\\s:]+\\)+")
+
+
+def public(value: Any) -> Any:
+    """A JSON value whose texts name files without the folders above them; addresses of the web stay.
+
+    >>> public({"images": "/home/ann/photos", "model": "module:/home/ann/net.py:make", "see": "https://a.org/b/c"})
+    {'images': 'photos', 'model': 'module:net.py:make', 'see': 'https://a.org/b/c'}
+    """
+    if isinstance(value, dict):
+        return {key: public(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [public(inner) for inner in value]
+    return FOLDERS.sub("", value) if isinstance(value, str) else value
 
 
 def export(
@@ -62,6 +79,7 @@ def export(
         for run in opened:
             infos.append(_run(folder, run, with_notes, progress))
             run.close()
+        infos = public(infos)
         listed: shapes.RunList = {"version": __version__, "runs": infos, "writable": False, "encoder": WHY}
         _data(folder, "runs", listed)
         (folder / MARK).write_text(json.dumps({"contralens": __version__, "runs": [r["key"] for r in infos]}) + "\n")
@@ -94,7 +112,8 @@ def _run(folder: Path, run: OpenRun, with_notes: bool, progress: Progress) -> sh
         parts.setdefault(neuron // PART, []).append(neuron)
     done = 0
     for part, neurons in parts.items():
-        _data(folder, f"{run.key}/neurons-{part}", [pages.detail(run, n) for n in neurons])
+        details = [pages.detail(run, n) for n in neurons]
+        _data(folder, f"{run.key}/neurons-{part}", [{**d, "missing": public(d["missing"])} for d in details])
         done += len(neurons)
         progress(f"writing neurons of {run.key}", done, len(run.neurons))
     for image in run.pictures:
