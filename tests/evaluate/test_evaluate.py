@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -335,3 +336,21 @@ def test_label_with_holdout(case, settings):
     found = evaluate(held, metrics="simulation,cosy", **settings)
     assert found.manifest["images"]["held_out"] == len(recorded["fingerprints"])
     assert found.manifest["images"]["holdout"] == 0.4
+
+
+def test_the_printed_evaluation_names_what_a_metric_misses(run, case, settings, capsys):
+    from contralens.commands.evaluate import _print_evaluation
+
+    found = evaluate(run, metrics="simulation,cosy", fdr=0.05, fakes=60, stability=3, **settings)
+    _print_evaluation(found)
+    printed = capsys.readouterr().out
+    for name, tested in found.manifest["sanity"].items():
+        line = next(x for x in printed.splitlines() if x.split()[:1] == [name])
+        missed = "both" if len(tested["misses"]) > 1 else "".join(tested["misses"])
+        assert line.rstrip().endswith(
+            f"no: {missed}" if tested["passes"] is False else "yes" if tested["passes"] else "-"
+        )
+    assert "missing" in found.manifest["sanity"]["auc"]["misses"]
+    for scorer in run.scorers:
+        assert f"{scorer}: no label beats chance on " in printed
+        assert re.search(rf"{re.escape(scorer)}: \d+% of 3 bootstrap samples agree on a label; ", printed)

@@ -11,6 +11,7 @@ import typer
 
 from contralens.checks import InputError
 
+MOVES = ("same", "down", "sideways", "up", "unknown")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
 
 
@@ -164,18 +165,24 @@ def _print_evaluation(result: Any) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("scorer", "metric", "mean", "95 % interval", "neurons", "undefined", "sane", box=None, pad_edge=False)
-    for row in result.summary.to_pylist():
-        sane = {True: "yes", False: "no", None: "-"}[row["sane"]]
-        table.add_row(
-            escape(row["scorer"]), row["metric"], _number(row["mean"]), _range(row),
-            str(row["neurons"]), str(row["undefined"]), sane,
-        )  # fmt: skip
-    Console().print(table)
     m = result.manifest
+    table = Table(box=None, pad_edge=False)
+    for name in ("metric", "mean", "95 % interval", "neurons", "undefined", "sane"):
+        table.add_column(name, no_wrap=True)
+    rows = result.summary.to_pylist()
+    for scorer in dict.fromkeys(row["scorer"] for row in rows):
+        table.add_row(f"[bold]{escape(scorer)}[/bold]")
+        for row in rows:
+            if row["scorer"] == scorer:
+                table.add_row(
+                    f"  {row['metric']}", _number(row["mean"]), _range(row), str(row["neurons"]),
+                    str(row["undefined"]), _sane(row, m["sanity"]),
+                )  # fmt: skip
+    Console().print(table)
     print(
-        "\nsane: whether the metric falls both when half of a concept's images lack it and when as many extras have it"
+        "\nsane: whether the metric falls both when half of a concept's images lack it (too specific) and when as many"
     )
+    print("extras have it (too general); which of the two it misses is told")
     if judge := m["judge"]:
         own = (
             " - the labeling encoder itself, which favours its own labels" if judge["same_as_labeling_encoder"] else ""
@@ -188,6 +195,20 @@ def _print_evaluation(result: Any) -> None:
     if chance := m.get("chance"):
         for scorer, count in chance["no label beats chance"].items():
             print(f"{scorer}: no label beats chance on {count} neurons (false-discovery rate {chance['fdr']:g})")
+    verdicts = result.verdicts.to_pylist()
+    if stability := m.get("stability"):
+        for scorer in dict.fromkeys(v["scorer"] for v in verdicts):
+            own = [v for v in verdicts if v["scorer"] == scorer and v["agreement"] is not None]
+            alone = sum(len(v["label_set"]) == 1 for v in own)
+            mean = sum(v["agreement"] for v in own) / max(1, len(own))
+            print(
+                f"{scorer}: {mean:.0%} of {stability['samples']} bootstrap samples agree on a label; one label holds "
+                f"{stability['coverage']:.0%} of them on {alone} of {len(own)} neurons"
+            )
+    if moves := (m.get("granularity") or {}).get("moves"):
+        for scorer, counts in moves.items():
+            words = ", ".join(f"{counts[way]} {way}" for way in MOVES if way in counts)
+            print(f"labels of {scorer} against {m['granularity']['moved from']}: {words}")
     if gamma := m.get("gamma"):
         print(f"gamma per {gamma['per']}: {gamma.get('gamma', gamma.get('neurons at each gamma'))} ({gamma['scorer']})")
     if meanings := m.get("meanings"):
@@ -230,6 +251,14 @@ def _print_comparison(found: Any, most: int) -> None:
             print(f"... and {len(summary['changes']) - most} more")
     for note in found.notes:
         print(f"note: {note}")
+
+
+def _sane(row: dict[str, Any], tests: dict[str, Any]) -> str:
+    """Whether the row's metric passes both sanity tests, or which it misses."""
+    if row["sane"] is not False:
+        return "yes" if row["sane"] else "-"
+    misses = tests[row["metric"]]["misses"]
+    return f"no: {'both' if len(misses) > 1 else misses[0]}"
 
 
 def _range(row: dict[str, Any]) -> str:

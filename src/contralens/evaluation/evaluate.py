@@ -201,7 +201,7 @@ def evaluate(
         "label_images": made,
         "sigmoid": session.sigmoid_used,
         "concepts": concepts, "combine": combine, "share": share, "seed": seed,
-        "sanity": {name: asdict(s) | {"passes": s.passes} for name, s in sane.items()},
+        "sanity": {name: asdict(s) | {"passes": s.passes, "misses": s.misses} for name, s in sane.items()},
         **details,
         "notes": reopened.notes,
     }  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from contralens.checks import InputError
 from contralens.data.wordnet import WordNet, find_wordnet
 from contralens.evaluation.measuring import COPIES, MEMORY, Session
 from contralens.math.intervals import mean_interval
@@ -66,7 +67,10 @@ def levels(session: Session, scorers: Sequence[str]) -> tuple[dict[str, NDArray[
             if s != plain
         }
     if session.judge is not None:
-        details["curve"] = {s: _curve(session, words, labels[s]) for s in scorers}
+        try:
+            details["curve"] = {s: _curve(session, words, labels[s]) for s in scorers}
+        except InputError as e:  # an encoder with a closed vocabulary need not know every hypernym
+            session.reopened.notes.append(f"no curve along the hypernyms: {e}")
     details["source"] = words.source
     return depths, details
 

@@ -73,7 +73,12 @@ class Sanity:
     @property
     def passes(self) -> bool | None:
         """True where both shares reach `LEAST_NEURONS`; None where no neuron could tell."""
-        return None if not self.neurons else min(self.missing, self.extra) >= LEAST_NEURONS
+        return None if not self.neurons else not self.misses
+
+    @property
+    def misses(self) -> list[str]:
+        """The tests that fail: "missing", "extra"; a value that cannot be told fails."""
+        return [how for how in ("missing", "extra") if not getattr(self, how) >= LEAST_NEURONS]
 
 
 def spoiled(present: Tensor, how: str, generator: torch.Generator) -> Tensor:
