@@ -198,12 +198,12 @@ def _print_evaluation(result: Any) -> None:
     verdicts = result.verdicts.to_pylist()
     if stability := m.get("stability"):
         for scorer in dict.fromkeys(v["scorer"] for v in verdicts):
-            own = [v for v in verdicts if v["scorer"] == scorer and v["agreement"] is not None]
-            alone = sum(len(v["label_set"]) == 1 for v in own)
-            mean = sum(v["agreement"] for v in own) / max(1, len(own))
+            told = [v for v in verdicts if v["scorer"] == scorer and v["agreement"] is not None]
+            alone = sum(len(v["label_set"]) == 1 for v in told)
+            mean = sum(v["agreement"] for v in told) / max(1, len(told))
             print(
                 f"{scorer}: {mean:.0%} of {stability['samples']} bootstrap samples agree on a label; one label holds "
-                f"{stability['coverage']:.0%} of them on {alone} of {len(own)} neurons"
+                f"{stability['coverage']:.0%} of them on {alone} of {len(told)} neurons"
             )
     if moves := (m.get("granularity") or {}).get("moves"):
         for scorer, counts in moves.items():
