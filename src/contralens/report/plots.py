@@ -1,14 +1,20 @@
-"""Plots of a comparison, where matplotlib is installed: every neuron's value, not bars of means alone."""
+"""Plots, where matplotlib is installed: a neuron's pairs of pictures; every neuron's value, not bars of means alone."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from contralens.checks import InputError, require
+from contralens.data.runs import Run
 from contralens.math.intervals import mean_interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def plot_values(metric: str, values: Mapping[str, Sequence[float]], folder: Path) -> Path | None:
@@ -41,3 +47,40 @@ def plot_values(metric: str, values: Mapping[str, Sequence[float]], folder: Path
     path = folder / f"{metric}.png"
     figure.savefig(path, dpi=150)
     return path
+
+
+def plot_pairs(run: Run, neuron: int | str, pairs: int = 8) -> Figure:
+    """A neuron's exemplars above their contrasts, with activations and cosines: a matplotlib figure.
+
+    Args:
+        run: a finished run.
+        neuron: its index or name.
+        pairs: how many, strongest first.
+
+    Raises:
+        InputError: no matplotlib (`pip install 'contralens[plots]'`), or the run has no such neuron.
+    """
+    require("matplotlib", "plots")
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    found = run.neuron(neuron)
+    shown = [row for row in found["exemplars"] if row["positive"] >= 0][: max(1, pairs)]
+    figure = Figure(figsize=(1.25 * max(1, len(shown)) + 0.6, 3.3), layout="constrained")
+    axes = figure.subplots(2, max(1, len(shown)), squeeze=False)
+    for column, row in enumerate(shown):
+        for at, side in enumerate(("positive", "contrast")):
+            jpeg = run.thumbnail(row[side]) if row[side] >= 0 else None
+            if jpeg is not None:
+                axes[at, column].imshow(np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB")))
+        axes[0, column].set_title(f"{row['activation']:.3g}", fontsize=8)
+        if row["contrast"] >= 0:
+            axes[1, column].set_title(f"{row['contrast_activation']:.3g}, cos {row['similarity']:.2f}", fontsize=8)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    axes[0, 0].set_ylabel("exemplars", fontsize=8)
+    axes[1, 0].set_ylabel("contrasts", fontsize=8)
+    label = found["labels"].get(run.manifest["primary"], {}).get("label")
+    figure.suptitle(f"{found['name']}: {label or 'no label'}", fontsize=10)
+    return figure
