@@ -77,6 +77,10 @@ def add_maps(
         source: where the run's images are, if they moved.
         target: the network, where the run cannot name it.
         classes: names of its classes; by default those that come with its weights, else their numbers.
+        cache: the cache that `label` used.
+        device: where the network runs.
+        batch_size: images per forward pass.
+        progress: called with stage, done and total.
 
     Returns:
         One line for each of the three files: what it holds, or why there is none.

@@ -114,6 +114,7 @@ def label(
         holdout: share of the images that no exemplar comes from, drawn with `seed`, kept for `contralens evaluate`.
         fdr: false-discovery rate up to which labels are kept, e.g. 0.05, told by `fakes` fake neurons that go the same
             way (see `contralens.math.chance`). Above it a neuron has no label: its status is "chance".
+        fakes: how many fake neurons chance is measured on.
         limit: use a sample of that many images, drawn with `seed`.
         top: concepts kept per neuron and scorer.
         out: run folder to write; without it the run is only returned.

@@ -67,7 +67,8 @@ def encoder(spec: str | Encoder, device: str = "cpu", *, decode: str = "exact", 
         spec: e.g. "open_clip:ViT-B-32/datacomp_xl_s13b_b90k", "hf:google/siglip2-base-patch16-224", "offline", or any
             object with the members of `contralens.types.Encoder`.
         device: where the model runs, e.g. "cpu", "cuda", "cuda:1", "mps". Rows always come back on the CPU.
-        decode, dtype: as in `contralens.target`; an encoder that cannot do otherwise stays as it is.
+        decode: as in `contralens.target`; an encoder that cannot do otherwise stays as it is.
+        dtype: likewise.
 
     Raises:
         InputError: unknown scheme or model, weights that cannot be had, a device that is not there.
