@@ -23,18 +23,26 @@ from contralens.reopen import Reopened
 pytest.importorskip("diffusers")
 
 
-def tiny_stable_diffusion(folder: Path) -> Path:
-    """A whole StableDiffusionPipeline with random weights, of a few hundred kB."""
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+def tiny_tokenizer():
+    """A tokenizer of letters and digits, and the number of its words."""
+    from transformers import CLIPTokenizer
 
-    torch.manual_seed(0)
     letters = "abcdefghijklmnopqrstuvwxyz0123456789"
     words = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{c}</w>" for c in letters)]
     tokenizer = CLIPTokenizer(vocab={w: i for i, w in enumerate(words)}, merges=[])
     tokenizer.model_max_length = 16
+    return tokenizer, len(words)
+
+
+def tiny_stable_diffusion(folder: Path) -> Path:
+    """A whole StableDiffusionPipeline with random weights, of a few hundred kB."""
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    torch.manual_seed(0)
+    tokenizer, words = tiny_tokenizer()
     text = CLIPTextConfig(
-        vocab_size=len(words), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        vocab_size=words, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
         max_position_embeddings=16, bos_token_id=0, eos_token_id=1,
     )  # fmt: skip
     unet = UNet2DConditionModel(
@@ -52,6 +60,34 @@ def tiny_stable_diffusion(folder: Path) -> Path:
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     pipeline.save_pretrained(folder)
+    return folder
+
+
+def tiny_stable_diffusion_xl(folder: Path) -> Path:
+    """A whole StableDiffusionXLPipeline, likewise: two text encoders, one of which pools."""
+    from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    torch.manual_seed(0)
+    tokenizer, words = tiny_tokenizer()
+    text = CLIPTextConfig(
+        vocab_size=words, hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=16, bos_token_id=0, eos_token_id=1, projection_dim=16,
+    )  # fmt: skip
+    unet = UNet2DConditionModel(
+        sample_size=8, block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4, cross_attention_dim=32,
+        attention_head_dim=2, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), addition_embed_type="text_time",
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), addition_time_embed_dim=4, use_linear_projection=True,
+        projection_class_embeddings_input_dim=6 * 4 + 16,
+    )  # fmt: skip
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8), norm_num_groups=4, latent_channels=4, sample_size=16,
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+    )  # fmt: skip
+    StableDiffusionXLPipeline(
+        vae=vae, text_encoder=CLIPTextModel(text), text_encoder_2=CLIPTextModelWithProjection(text), unet=unet,
+        tokenizer=tokenizer, tokenizer_2=tokenizer, scheduler=EulerDiscreteScheduler(), add_watermarker=False,
+    ).save_pretrained(folder)  # fmt: skip
     return folder
 
 
@@ -76,6 +112,16 @@ def test_an_image_depends_on_prompt_and_seed_alone(brush, model):
     assert again.fingerprint == brush.fingerprint
     assert np.array_equal(np.asarray(again.paint("red", [3])[0]), np.asarray(alone[0]))
     assert DiffusersPainter(str(model), steps=3, guidance=2.0).fingerprint != brush.fingerprint
+
+
+@pytest.mark.slow
+def test_a_pipeline_of_another_kind_is_picked_by_its_folder(tmp_path):
+    brush = painter(f"diffusers:{tiny_stable_diffusion_xl(tmp_path)}@steps=2,guidance=0,size=16")
+    assert type(brush._pipeline).__name__ == "StableDiffusionXLPipeline"
+    first, second = brush.paint("red", [7, 8])
+    assert first.size == (16, 16)
+    assert np.asarray(first).tolist() != np.asarray(second).tolist()
+    np.testing.assert_allclose(np.asarray(brush.paint("red", [8])[0], int), np.asarray(second, int), atol=1)
 
 
 @pytest.mark.slow

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
+from contralens.evaluation.verdicts import score_functions
 from contralens.math.chance import chance, fake_exemplars, together
 from contralens.math.exemplars import find_exemplars
-from contralens.math.scorers import SCORERS
+from contralens.world.bench import BENCHED
 from contralens.world.demo import vocabulary
 from contralens.world.encoder import load_encoder
 from contralens.world.planted import planted_activations
@@ -44,8 +44,9 @@ def part(exemplars, rows):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "options"), [("semanticlens", {}), ("csp", {"gamma": 0.5}), ("centred", {})])
-def test_false_discovery_rate_on_the_world(rows, fakes, name, options):
+@pytest.mark.parametrize("spec", BENCHED)
+def test_false_discovery_rate_on_the_world(rows, fakes, spec):
+    score = score_functions([spec])[spec]
     a, e, texts = rows
     real = find_exemplars(a, e, k=30)
     usable = (real.activations.amax(1) > real.activations.amin(1)).nonzero()[:, 0]
@@ -54,11 +55,11 @@ def test_false_discovery_rate_on_the_world(rows, fakes, name, options):
     for draw in range(20):  # 1,000 fakes tell chance, 200 others stand among the real neurons
         order = torch.randperm(len(fakes), generator=torch.Generator().manual_seed(draw))
         calibrating, judged = (part(fakes, some) for some in (order[:1000], order[1000:1200]))
-        keep = chance(partial(SCORERS[name], **options), together(real, judged), calibrating, e, texts).beats(0.05)
+        keep = chance(score, together(real, judged), calibrating, e, texts).beats(0.05)
         false, true = int(keep[len(real) :].sum()), int(keep[: len(real)].sum())
         rates.append(false / max(1, false + true))
         kept.append(true / len(real))
     mean, error = np.mean(rates), np.std(rates, ddof=1) / len(rates) ** 0.5
-    print(f"{name} {options}: false {mean:.3f} +- {error:.3f}, real kept {np.mean(kept):.2f} of {len(real)}")
+    print(f"{spec}: false {mean:.3f} +- {error:.3f}, real kept {np.mean(kept):.2f} of {len(real)}")
     assert mean - 2.5 * error <= 0.05
     assert mean <= 0.1
