@@ -72,10 +72,8 @@ def test_a_small_recipe_is_followed(case, tmp_path, monkeypatch):
     real = encoders.encoder
     named = {"colours": ColourEncoder(), "other": ColourEncoder(1.5)}
     for module in ("pipeline", "evaluation.evaluate"):
-        monkeypatch.setattr(
-            f"contralens.{module}.load_encoder", lambda spec, device="cpu": named.get(spec) or real(spec)
-        )
-    monkeypatch.setattr(encoders, "encoder", lambda spec, device="cpu": named.get(spec) or real(spec))
+        monkeypatch.setattr(f"contralens.{module}.load_encoder", lambda spec, **_: named.get(spec) or real(spec))
+    monkeypatch.setattr(encoders, "encoder", lambda spec, **_: named.get(spec) or real(spec))
     here = Path(__file__).parent
     monkeypatch.setenv("PROBE", str(case / "probe"))
     recipe = {
@@ -111,3 +109,13 @@ def test_recipe_command_says_what_is_lacking(monkeypatch):
     shown = CliRunner().invoke(app, ["recipe", str(RECIPES[0]), "--check"])
     assert shown.exit_code == 1
     assert "IMAGENET_VAL is not set" in shown.output
+
+
+def test_granularity_needs_wordnet_and_says_so_first(monkeypatch, run, settings):
+    recipe = read_recipe(next(p for p in RECIPES if p.stem == "gamma-sweep"))
+    assert not any("WordNet" in line for line in lacking(recipe))
+    monkeypatch.setattr("contralens.data.wordnet._places", lambda: iter(()))
+    assert any(line.startswith("for granularity: this needs WordNet") for line in lacking(recipe))
+    monkeypatch.setattr("contralens.evaluation.evaluate.Reopened", lambda *a, **k: pytest.fail("work began"))
+    with pytest.raises(InputError, match="needs WordNet"):
+        evaluate(run, metrics="granularity", **settings)

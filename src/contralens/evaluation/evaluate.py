@@ -13,6 +13,7 @@ from contralens import __version__
 from contralens.checks import InputError, nearest
 from contralens.data.evaluations import FORMAT, SUMMARY, VALUES, Evaluation, values_table
 from contralens.data.runs import Run, load
+from contralens.data.wordnet import find_wordnet
 from contralens.evaluation.cosy import from_folder, paint
 from contralens.evaluation.faithful import faithfulness
 from contralens.evaluation.levels import levels
@@ -114,6 +115,8 @@ def evaluate(
     """
     run = run if isinstance(run, Run) else load(run)
     wanted = wanted_metrics(metrics)
+    if "depth" in wanted:
+        find_wordnet()  # that it is lacking is told before the work
     chosen = list(scorers) if scorers is not None else run.scorers
     for scorer in chosen:
         run.rows(scorer)

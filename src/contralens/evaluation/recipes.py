@@ -25,6 +25,8 @@ import yaml
 
 from contralens.checks import InputError, nearest
 from contralens.data.images import images as image_set
+from contralens.data.wordnet import find_wordnet
+from contralens.evaluation.measuring import wanted_metrics
 from contralens.types import Progress, silent
 
 KEYS = ("title", "about", "needs", "runs", "published")
@@ -81,6 +83,12 @@ def lacking(recipe: Mapping[str, Any]) -> list[str]:
             count = len(image_set(os.environ[name]))
             if count < least:
                 out.append(f"{name} holds {count} images, {least} are needed: {told.get(name, 'images')}")
+    metrics = [(steps.get("evaluate") or {}).get("metrics", ()) for steps in recipe["runs"].values()]
+    if any("depth" in wanted_metrics(some) for some in metrics if some):
+        try:
+            find_wordnet()
+        except InputError as e:
+            out.append(f"for granularity: {e}")
     used = {v for text in _texts(recipe["runs"]) for v in _VARIABLE.findall(text)}
     out += [f"{name} is not set" for name in sorted(used - set(told)) if name not in os.environ]
     return out
