@@ -52,6 +52,9 @@ export interface ScorerLabels {
   status: string;
   label: string | null;
   score: number | null;
+  p: number | null;
+  /** False-discovery rate; null unless chance was asked for. */
+  fdr: number | null;
   concepts: Concept[];
 }
 export interface PictureInfo {

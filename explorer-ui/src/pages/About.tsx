@@ -43,7 +43,7 @@ export function About() {
           <h2>Evaluation: means over the neurons</h2>
           <Table
             rows={info.evaluation}
-            columns={Object.keys(info.evaluation[0]!).map((key) => [key, titled(key)])}
+            columns={Object.keys(info.evaluation[0]!).map((key) => [key, TITLES[key] ?? titled(key)])}
             label="Evaluation: means over the neurons"
           />
         </section>
@@ -58,6 +58,7 @@ export function About() {
 }
 
 const MANY = 12;
+const TITLES: Record<string, string> = { mean: "Mean", low: "95 % from", high: "to" };
 
 function Tree({ value }: { value: unknown }) {
   if (Array.isArray(value)) {

@@ -1,5 +1,5 @@
 import { useEffect, useLayoutEffect, useRef } from "react";
-import { Bar, Problem, Status, Twin, useNeuronLink, Waiting, Words } from "../parts/Bits";
+import { Bar, Problem, STATUS, Status, Twin, useNeuronLink, Waiting, Words } from "../parts/Bits";
 import { Candidates } from "../parts/Candidates";
 import { Classes } from "../parts/Classes";
 import { CopyMenu } from "../parts/Copy";
@@ -82,6 +82,9 @@ function Evidence({ detail }: { detail: Detail }) {
           {detail.name} <Status status={detail.status} />
         </p>
         <h1>{own ?? primary?.label ?? "no label"}</h1>
+        {own === undefined && primary?.label === null && primary.status !== detail.status && (
+          <p className="soft">{STATUS[primary.status] ?? primary.status}</p>
+        )}
         {own !== undefined && <p className="soft">corrected by hand; {primary?.scorer} says {primary?.label ?? "nothing"}</p>}
         <div className="head-line">
           <FigureList figures={{ score: primary?.score ?? null, ...detail.figures }} />
@@ -173,8 +176,9 @@ function LabelsPanel({ labels, primary }: { labels: ScorerLabels[]; primary: str
               <h3>
                 <span className="mono">{l.scorer}</span> {l.scorer === primary && <span className="badge">primary</span>}
               </h3>
-              {l.concepts.length === 0 && <p className="soft">{l.status}</p>}
-              <ol className="concepts">
+              {l.label === null && <p className="soft">{STATUS[l.status] ?? l.status}</p>}
+              {l.fdr !== null && <p className="soft small">false-discovery rate {short(l.fdr)}</p>}
+              <ol className={l.label === null ? "concepts none" : "concepts"}>
                 {l.concepts.slice(0, labels.length > 4 && l.scorer !== primary ? 4 : 6).map((c, i) => (
                   <li key={`${i} ${c.concept}`} title={c.source ? `from ${c.source}` : undefined}>
                     <span className="concept">

@@ -32,11 +32,12 @@ export function Twin({ path }: { path: string }) {
   return href && <a className="button" href={href} title="what this page shows, as JSON">JSON</a>;
 }
 
-const STATUS: Record<string, string> = {
+export const STATUS: Record<string, string> = {
   ok: "labeled",
   dead: "never active on these images",
   constant: "the same on every image",
   nan: "activations are not numbers",
+  chance: "no label beats chance",
 };
 
 export function Status({ status }: { status: string }) {

@@ -36,8 +36,10 @@ def figures(run: OpenRun) -> list[str]:
 
 
 def measured(run: OpenRun) -> dict[str, str]:
-    """Figures that an evaluation gave each label: name to the SQL that finds it for neuron n and scorer s."""
+    """Figures of labels, by `label --fdr` or an evaluation: name to the SQL that finds it for neuron n and scorer s."""
     out = {}
+    if run.columns("labels").get("fdr") in NUMBERS and run.query("SELECT count(fdr) FROM labels")[0][0]:
+        out["fdr"] = "l.fdr"
     if "verdicts" in run.tables:
         for name, column in (("fdr", "fdr"), ("stability", "agreement")):
             if run.columns("verdicts").get(column) in NUMBERS:
