@@ -25,6 +25,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
 from contralens.data.runs import FORMAT, Run
@@ -49,7 +50,7 @@ def thumbnails(count: int, random: np.random.Generator) -> list[bytes]:
 
 
 def made(path: Path, n: int, k: int, images: int, concepts: int, width: int) -> None:
-    """A run of that size; numbers are random, all else is as `contralens label` writes it."""
+    """A run of that size; numbers are random, all else is as `contralens label` and `contralens maps` write it."""
     random = np.random.default_rng(0)
     words = [f"concept {i} of many" for i in range(concepts)]
     names = [f"layer4/{i}" for i in range(n)]
@@ -100,6 +101,27 @@ def made(path: Path, n: int, k: int, images: int, concepts: int, width: int) -> 
         thumbnails=pa.table({"fingerprint": prints, "jpeg": pa.array(thumbnails(images, random), pa.binary())}),
         vectors=vectors,
     ).save(path)
+    few = 10
+    extra = {
+        "maps": pa.table({
+            "neuron": pa.array(np.repeat(np.arange(n), 2 * few), pa.int32()),
+            "image": random.integers(0, images, n * 2 * few),
+            "height": pa.array([7] * (n * 2 * few), pa.int16()), "width": pa.array([7] * (n * 2 * few), pa.int16()),
+            "map": pa.array([bytes(m) for m in random.integers(0, 256, (n * 2 * few, 49), np.uint8)], pa.binary()),
+            "box": pa.array([[0.06, 0.06, 0.94, 0.94]] * (n * 2 * few), pa.list_(pa.float32(), 4)),
+            "aspect": pa.array([1.0] * (n * 2 * few), pa.float32()),
+        }),
+        "classes": pa.table({
+            "neuron": pa.array(np.repeat(np.arange(n), 12), pa.int32()),
+            "class": [f"class {c}" for c in random.integers(0, 1000, n * 12)],
+            "weight": random.standard_normal(n * 12), "adds": random.standard_normal(n * 12),
+        }),
+        "layout": pa.table({
+            "neuron": pa.array(range(n), pa.int32()), "x": random.standard_normal(n), "y": random.standard_normal(n),
+        }),
+    }  # fmt: skip
+    for name, table in extra.items():
+        pq.write_table(table, path / f"{name}.parquet")
 
 
 def resident(pid: int) -> float:
@@ -173,7 +195,7 @@ def browsed(url: str, n: int) -> None:
         opened = []
         for neuron in range(17, n, n // 12):
             start = time.perf_counter()
-            page.evaluate(f"location.hash = '#/' + location.hash.split('/')[1] + '/n/{neuron}'")
+            page.evaluate(f"location.hash = '#/' + location.hash.split('/')[1] + '/n/{neuron}?pairs=all'")
             page.wait_for_function(
                 f"""() => document.querySelector('.neuron-head .name')?.textContent.includes('/{neuron}')
                 && document.querySelectorAll('.pair img').length === 60

@@ -1,4 +1,5 @@
-// Thumbnails: those that are on the screen are asked for together, the newest first, and kept as object URLs.
+// Thumbnails: those that are on the screen are asked for together, the newest first, and kept as data URLs. (Object URLs
+// would be fetched from the browser's own process one by one: a screen of pictures then takes three times as long.)
 
 export interface PictureSource {
   /** The URL if it is known already. */
@@ -83,9 +84,7 @@ export class Pictures {
   }
 
   private take(part: Entry[], data: ArrayBuffer) {
-    unpack(data, part.length).forEach((blob, i) =>
-      this.tell(part[i]!, blob ? URL.createObjectURL(blob) : null),
-    );
+    unpack(data, part.length).forEach((url, i) => this.tell(part[i]!, url));
     this.drop();
   }
 
@@ -106,16 +105,15 @@ export class Pictures {
     for (const [key, entry] of this.entries) {
       if (this.entries.size <= this.kept) return;
       if (entry.users.size > 0 || entry.url === undefined) continue;
-      if (entry.url) URL.revokeObjectURL(entry.url);
       this.entries.delete(key);
     }
   }
 }
 
-/** Length (uint32, little endian) and JPEG, one after the other; length 0 for none. */
-export function unpack(data: ArrayBuffer, count: number): (Blob | null)[] {
+/** Length (uint32, little endian) and JPEG, one after the other, length 0 for none: to data URLs. */
+export function unpack(data: ArrayBuffer, count: number): (string | null)[] {
   const view = new DataView(data);
-  const out: (Blob | null)[] = [];
+  const out: (string | null)[] = [];
   let at = 0;
   for (let i = 0; i < count; i++) {
     if (at + 4 > data.byteLength) {
@@ -124,8 +122,16 @@ export function unpack(data: ArrayBuffer, count: number): (Blob | null)[] {
     }
     const length = view.getUint32(at, true);
     at += 4;
-    out.push(length ? new Blob([data.slice(at, at + length)], { type: "image/jpeg" }) : null);
+    out.push(length && at + length <= data.byteLength ? `data:image/jpeg;base64,${base64(new Uint8Array(data, at, length))}` : null);
     at += length;
   }
   return out;
+}
+
+const PIECE = 8192;
+
+function base64(bytes: Uint8Array): string {
+  let text = "";
+  for (let i = 0; i < bytes.length; i += PIECE) text += String.fromCharCode(...bytes.subarray(i, i + PIECE));
+  return btoa(text);
 }

@@ -124,6 +124,7 @@ def _listen(host: str, port: int) -> socket.socket:
 def _modest() -> None:
     """Few threads and few heaps: products of one vector gain nothing from more, and memory stays small."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # heard by numpy when it is first imported
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")  # by pyarrow; the others keep what was freed
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(-8, 2)  # M_ARENA_MAX of glibc
 

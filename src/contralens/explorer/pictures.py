@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -14,6 +16,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from contralens.checks import InputError
+
+WARM = 1 << 30
+"""Bytes of thumbnails up to which all are unpacked as soon as a run is open."""
 
 
 class Pictures:
@@ -63,6 +68,16 @@ class Pictures:
     def many(self, images: Iterable[int]) -> dict[int, bytes | None]:
         """Several at once."""
         return {i: self.get(i) for i in images}
+
+    def warm(self) -> None:
+        """Unpack all groups, one after the other, unless they are very many: so that a far jump waits for none."""
+        if sum(self._file.metadata.row_group(g).total_byte_size for g in range(self._file.num_row_groups)) > WARM:
+            return
+        for group, row in enumerate(self._starts[:-1]):
+            with contextlib.suppress(InputError), self._lock:
+                if row < len(self._offset) and self._offset[row] < 0:
+                    self._unpack(group)
+            time.sleep(0.002)  # others first
 
     def _unpack(self, group: int) -> None:
         first, last = int(self._starts[group]), int(self._starts[group + 1])

@@ -49,6 +49,7 @@ class Shelf:
                 except InputError as e:
                     raise NotReadable(str(e)) from e
                 self._open[key] = run
+                threading.Thread(target=run.pictures.warm, daemon=True).start()
             self._looked[key] = now
             return run
 

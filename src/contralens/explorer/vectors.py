@@ -17,7 +17,7 @@ from contralens.checks import InputError
 Floats = NDArray[np.float32]
 NAMES = ("positive_mean", "contrast_mean", "texts")
 TYPES = {"F32": "<f4", "F16": "<f2"}
-BLOCK = 4096
+BLOCK = 2048
 MANY = 12_000_000
 """Numbers above which unit rows are kept in half precision."""
 GRID = np.linspace(0.0, 1.0, 101)
@@ -119,20 +119,30 @@ class Vectors:
 
     def plane(self, gamma: float) -> tuple[NDArray[Any], list[float]]:
         """PCA of the unit vectors: (N,2) and the share of the variance on each axis."""
-        units = np.nan_to_num(self.units(gamma).astype(np.float32, copy=False))
-        mean = units.mean(0)
+        units = self.units(gamma)
         width = units.shape[1]
-        scatter = np.zeros((width, width))
-        for start in range(0, len(units), BLOCK):
-            part = units[start : start + BLOCK] - mean
+
+        def centred(start: int) -> Floats:
+            part: Floats = np.nan_to_num(units[start : start + BLOCK].astype(np.float32)) - mean
+            return part
+
+        starts = range(0, len(units), BLOCK)
+        mean: Any = 0.0
+        scatter, total = np.zeros((width, width)), np.zeros(width)
+        for start in starts:
+            total += centred(start).sum(0)  # centred at 0 so far
+        mean = total / max(1, len(units))
+        for start in starts:
+            part = centred(start)
             scatter += part.T @ part
         values, axes = np.linalg.eigh(scatter)
         first = axes[:, ::-1][:, : min(2, width)]
         first = first * np.sign(first[np.abs(first).argmax(0), range(first.shape[1])])
         out = np.zeros((len(units), 2))
-        out[:, : first.shape[1]] = (units - mean) @ first
-        total = max(float(values.clip(0).sum()), 1e-12)
-        return out, [float(v) / total for v in values.clip(0)[::-1][:2]]
+        for start in starts:
+            out[start : start + BLOCK, : first.shape[1]] = centred(start) @ first.astype(np.float32)
+        whole = max(float(values.clip(0).sum()), 1e-12)
+        return out, [float(v) / whole for v in values.clip(0)[::-1][:2]]
 
 
 def normalise(rows: Any) -> Any:
