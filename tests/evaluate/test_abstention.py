@@ -73,6 +73,7 @@ def test_the_explorer_says_so(told) -> None:
     own = next(labels for labels in detail["labels"] if labels["scorer"] == "csp")
     assert (own["status"], own["label"]) == ("chance", None)
     assert own["fdr"] == pytest.approx(row["fdr"], rel=1e-6)
+    assert detail["status"] == "chance"
     index = overview.index(opened)
     found = [index["statuses"][s] for s in index["status"]]
     assert found.count("chance") == len(refused(run))

@@ -94,22 +94,20 @@ def _save(bench: Any, found: dict[str, Any], out: Path) -> list[Path]:
 
 
 def _print_bench(found: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
+    """Every table, a scorer in three lines, so that seven dials fit a terminal of 80 columns."""
     from contralens.report.world_bench import NOTHING, TITLES, cell, numbers
 
-    console, cells, s = Console(), numbers(found), found["settings"]
+    cells, s = numbers(found), found["settings"]
     for kind in s["kinds"]:
         for name, title in TITLES.items():
             own = {key[2:]: value for key, value in cells.items() if key[:2] == (kind, name)}
             if not own:
                 continue
-            console.print(f"[bold]{kind} neurons, {title}[/bold]")
-            table = Table("dial", *(f"{d:g}" for d in s["dials"]), box=None, pad_edge=False)
+            print(f"{kind} neurons, {title}\n\n" + "".join(f"{d:>11g}" for d in s["dials"]) + "  <- dial")
             for scorer in dict.fromkeys(key[0] for key in own):
-                three = (own.get((scorer, d), NOTHING) for d in s["dials"])
-                table.add_row(escape(scorer), *(cell(v, name == "difference").replace(" (", "\n(") for v in three))
-            console.print(table)
-            console.print()
+                told = [cell(own.get((scorer, d), NOTHING), name == "difference") for d in s["dials"]]
+                means, intervals = zip(*(text.replace("0.", ".").partition(" ")[::2] for text in told), strict=True)
+                print(scorer)
+                print("".join(f"{text:>11}" for text in means))
+                print("".join(f"{text.strip('()'):>11}" for text in intervals))
+            print()

@@ -29,11 +29,12 @@ def detail(run: OpenRun, neuron: int) -> shapes.Detail:
     first = run.query("SELECT agreement FROM overview WHERE neuron = ? LIMIT 1", [neuron])
     agreement = {"agreement": short(first[0][0])} if first and len(run.scorers) > 1 else {}
     labels = [by_scorer[s] for s in run.scorers if s in by_scorer]
+    refused = by_scorer.get(run.primary, {}).get("status") == "chance"
     return {
         "run": run.key,
         "neuron": neuron,
         "name": str(own["name"]),
-        "status": str(own["status"]),
+        "status": "chance" if refused else str(own["status"]),
         "previous": run.neurons[at - 1] if at else None,
         "next": run.neurons[at + 1] if at + 1 < len(run.neurons) else None,
         "figures": {**{n: number(own[n]) for n in figures(run)}, **agreement},
