@@ -131,7 +131,8 @@ def _layout(run: Run, neurons: list[int]) -> pa.Table | str:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a seed means one thread
-        model = UMAP(n_neighbors=min(15, len(there) - 1), metric="cosine", random_state=0)
+        # The usual start, from the graph's eigenvectors, differs from run to run where the graph falls into parts.
+        model = UMAP(n_neighbors=min(15, len(there) - 1), metric="cosine", init="pca", random_state=0)
         points = np.asarray(model.fit_transform(vectors[there]), np.float32)
     return pa.table([[neurons[i] for i in there], points[:, 0], points[:, 1]], schema=LAYOUT)
 
