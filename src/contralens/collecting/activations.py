@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from contralens.data.store import TILE, Table
-from contralens.math.sources import ActivationSource, SparseActivations
+from contralens.math.sources import ActivationSource, SparseActivations, pairwise
 from contralens.math.tensors import BLOCK_BYTES, blocks
 
 
@@ -63,18 +63,12 @@ class TiledActivations:
             for block in blocks(len(rows), rows.shape[1] * rows.element_size(), budget):
                 yield start + block.start, rows[block]
 
+    def visit(self, images: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """The tiles that hold some of `images`, rising: which, and their rows."""
+        for some in torch.split(images, torch.unique_consecutive(images // self._tile, return_counts=True)[1].tolist()):
+            start = int(some[0]) // self._tile * self._tile
+            yield some, self._read(start, min(start + self._tile, self.shape[0]))[some - start]
+
     def lookup(self, images: Tensor, neurons: Tensor) -> Tensor:
         """The activations of given pairs, (L),(L) -> (L); each tile that holds one of them is read once."""
-        images, neurons = images.cpu(), neurons.cpu()
-        order = images.argsort()
-        tiles, counts = torch.unique_consecutive(images[order] // self._tile, return_counts=True)
-        out: Tensor | None = None
-        ends = counts.cumsum(0).tolist()
-        for tile, begin, end in zip(tiles.tolist(), [0, *ends], ends, strict=False):
-            these = order[begin:end]
-            start = tile * self._tile
-            rows = self._read(start, min(start + self._tile, self.shape[0]))
-            if out is None:
-                out = rows.new_empty(len(images))
-            out[these] = rows[images[these] - start, neurons[these]]
-        return torch.empty(0) if out is None else out
+        return pairwise(self, images, neurons)

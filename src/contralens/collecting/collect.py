@@ -169,8 +169,9 @@ def lacking_tiles(images: Images, extractors: Sequence[Extractor], store: Store)
 
 
 def _tables(extractors: Sequence[Extractor], store: Store) -> list[Table]:
-    """One table per extractor, then that of the thumbnails."""
-    return [*(store.table("rows", x.fingerprint) for x in extractors), store.table("thumbnails", f"{THUMBNAIL} px, 2")]
+    """One table per extractor, its own (`streaming`) or one of the store, then that of the thumbnails."""
+    own = [getattr(x, "table", None) or store.table("rows", x.fingerprint) for x in extractors]
+    return [*own, store.table("thumbnails", f"{THUMBNAIL} px, 2")]
 
 
 def read_collected(
@@ -227,7 +228,7 @@ def _collect_tile(
         return pixels, _thumbnail(image) if fingerprints[i] in lacking[-1] else None
 
     started = perf_counter()
-    for done, (i, prepared) in enumerate(_ahead(pool, prepare, needed, 2 * batch_size)):
+    for done, (i, prepared) in enumerate(ahead(pool, prepare, needed, 2 * batch_size)):
         if done % batch_size == 0:
             yield len(owned) - len(needed) + done
         try:
@@ -304,7 +305,7 @@ class _Batches:
             yield {**arrays, "width": np.array([extractor.width])} if is_sparse and parts else arrays
 
 
-def _ahead(pool: ThreadPoolExecutor, work: Any, items: Sequence[int], most: int) -> Iterator[tuple[int, Future[Any]]]:
+def ahead(pool: ThreadPoolExecutor, work: Any, items: Sequence[Any], most: int) -> Iterator[tuple[Any, Future[Any]]]:
     """Futures of work(item) in order, with at most `most` under way, so that memory stays bounded."""
     futures = [pool.submit(work, item) for item in items[:most]]
     for at, item in enumerate(items):

@@ -180,6 +180,42 @@ class Store:
         return Remembered(Table(self.root / kind / digest(*identity)))
 
 
+    def snapshot(self, kind: str, *identity: str) -> Snapshot:
+        """How far long work has come, as a dict of arrays that is replaced as a whole."""
+        return Snapshot(self.root / kind / f"{digest(*identity)}.safetensors")
+
+
+class Snapshot:
+    """A dict of arrays in one file with a checksum, whole or absent; a damaged one counts as absent."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        sweep(path.parent)
+
+    def get(self) -> dict[str, np.ndarray] | None:
+        if not self.path.exists():
+            return None
+        try:
+            with safe_open(self.path, "np") as f:
+                arrays = {name: f.get_tensor(name) for name in f.keys()}
+                expected = json.loads((f.metadata() or {})["crc32"])
+            if {name: _checksum(array) for name, array in arrays.items()} != expected:
+                raise ValueError("its checksum differs")
+        except (SafetensorError, OSError, KeyError, ValueError) as e:
+            _set_aside(self.path)
+            warnings.warn(f"{self.path} is damaged ({e}); set aside, the work begins again", stacklevel=2)
+            return None
+        return arrays
+
+    def put(self, arrays: Mapping[str, np.ndarray]) -> None:
+        whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        checks = {name: _checksum(array) for name, array in whole.items()}
+        write_whole(self.path, save(whole, {"crc32": json.dumps(checks, sort_keys=True)}))
+
+    def clear(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+
 class Remembered:
     """A dict of arrays kept as the single tile of a table."""
 

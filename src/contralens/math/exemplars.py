@@ -26,7 +26,7 @@ from torch import Tensor
 
 from contralens.checks import InputError
 from contralens.math.neighbours import LENGTH, TIE, TOLERANCE, Neighbours, Products, maxima, neighbours, over, winners
-from contralens.math.sources import ActivationSource, DenseActivations, SparseActivations, source
+from contralens.math.sources import ActivationSource, DenseActivations, RowActivations, SparseActivations, along, source
 from contralens.math.statistics import FIRES, NeuronStatistics, neuron_statistics, select_neurons, survey
 from contralens.math.tensors import blocks, matrix, spread
 from contralens.types import Exemplars
@@ -45,6 +45,8 @@ __all__ = [
 ]
 
 UNSETTLED = -2
+AT_ONCE = 64 * 2**20
+"""Activations along lists that are held at once where the source gives whole rows (`RowActivations`)."""
 
 
 def find_exemplars(
@@ -76,6 +78,18 @@ def find_exemplars(
     >>> found.positives.tolist(), found.contrasts.tolist()
     ([[0]], [[1]])
     """
+    return mine(activations, embeddings, k, neurons, reuse, exclude)[0]
+
+
+def mine(
+    activations: Any,
+    embeddings: Any,
+    k: int = 30,
+    neurons: Any = None,
+    reuse: bool = True,
+    exclude: float | None = None,
+) -> tuple[Exemplars, Tensor]:
+    """`find_exemplars`, and the activation of each neuron on its contrasts (N,K), NaN where there is none."""
     a, e = source(activations), matrix(embeddings, "embeddings")
     images, width = a.shape
     if len(e) != images:
@@ -96,15 +110,15 @@ def find_exemplars(
     )
     queries, row = torch.unique(pairs.positive, return_inverse=True)
     near = neighbours(products, queries, LENGTH if reuse else 2 * LENGTH)
-    contrasts = torch.full_like(positives, -1)
+    contrasts, cold = torch.full_like(positives, -1), torch.full_like(values, torch.nan)
 
     def settle(these: slice, taken: Tensor | None = None) -> None:
-        found = _walk(products, a, near, row[these], pairs[these], exclude, taken)
+        found, value = _walk(products, a, near, row[these], pairs[these], exclude, taken)
         rest = (found == UNSETTLED).nonzero()[:, 0]
         if len(rest):
             still = pairs[these][rest]
-            found[rest] = _scan(products, a, still, exclude, None if taken is None else taken[rest])
-        contrasts[neuron[these], rank[these]] = found.cpu()
+            found[rest], value[rest] = _scan(products, a, still, exclude, None if taken is None else taken[rest])
+        contrasts[neuron[these], rank[these]], cold[neuron[these], rank[these]] = found.cpu(), value.cpu()
 
     if reuse:
         settle(slice(None))
@@ -117,7 +131,7 @@ def find_exemplars(
     paired = contrasts >= 0
     cosines = products.exact(positives[paired].to(e.device), contrasts[paired].to(e.device))
     similarities[paired] = cosines.to(e.dtype).cpu()
-    return Exemplars(chosen, positives, values, contrasts, similarities)
+    return Exemplars(chosen, positives, values, contrasts, similarities), cold
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,15 +155,25 @@ def _walk(
     pairs: _Pairs,
     exclude: float | None,
     taken: Tensor | None,
-) -> Tensor:
-    """The partner of each pair from its positive's list, `near[row]`; (P), -1 for none, UNSETTLED if beyond the list.
+) -> tuple[Tensor, Tensor]:
+    """The partner of each pair from its positive's list, `near[row]`, and the neuron's activation on it; (P) each.
 
-    Looks at the first few of the list, and only if that does not settle it at more. `taken` (P,R): not to be used.
+    -1 for none, UNSETTLED if beyond the list. Looks at the first few of the list, and only if that does not settle it
+    at more. `taken` (P,R): not to be used.
     """
-    found = torch.full_like(row, UNSETTLED)
+    found, activation = torch.full_like(row, UNSETTLED), pairs.below.new_full(row.shape, torch.nan)
     longest, depth = near.images.shape[1], 8
+    if isinstance(activations, RowActivations) and taken is None and _most_images(near, depth) * 2 > _most_images(near):
+        depth = longest  # nearly as many rows are read for the first few as for all
     while True:
         open_ = (found == UNSETTLED).nonzero()[:, 0]
+        if not len(open_):
+            return found, activation
+        rows: Tensor | None = None
+        if isinstance(activations, RowActivations) and taken is None:
+            depth = max(8, min(depth, AT_ONCE // max(1, len(open_))))
+            which_list, place = torch.unique(row[open_], return_inverse=True)
+            rows = along(activations, near.images[which_list, :depth], place, pairs.neuron[open_])
         last = depth >= longest
         each = min(depth, longest) * (40 + (0 if taken is None else taken.shape[1]))
         for block in blocks(len(open_), each):
@@ -158,8 +182,11 @@ def _walk(
             images, cosine = near.images[r, :depth].long(), near.cosines[r, :depth]
             floor = near.floor[r] if last else torch.maximum(near.floor[r], near.cosines[r, depth])
             seen = images.clamp_min(0)
-            value = activations.lookup(seen.flatten(), some.neuron.repeat_interleave(seen.shape[1]))
-            value = value.view(seen.shape).to(seen.device)
+            if rows is not None:
+                value = rows[block].to(seen.device)
+            else:
+                value = activations.lookup(seen.flatten(), some.neuron.repeat_interleave(seen.shape[1]))
+                value = value.view(seen.shape).to(seen.device)
             cold = (value < some.below[:, None]) & (value > -torch.inf) & products.usable[seen] & (images >= 0)
             if taken is not None:
                 cold &= ~(images[:, :, None] == taken[these][:, None, :]).any(2)
@@ -168,9 +195,25 @@ def _walk(
             which, place = (close & settled[:, None]).nonzero(as_tuple=True)
             partner = winners(products, some.positive, which, images[which, place], exclude)
             found[these] = torch.where(settled, partner, UNSETTLED)
+            activation[these] = _of_winners(partner, which, images[which, place], value[which, place])
         if last:
-            return found
+            return found, activation
         depth *= 4
+
+
+def _most_images(near: Neighbours, depth: int | None = None) -> int:
+    """How many images the first `depth` places of the lists hold."""
+    held = torch.zeros(int(near.images.max()) + 2, dtype=torch.bool, device=near.images.device)
+    held[near.images[:, :depth].flatten() + 1] = True  # the first place is for -1, none
+    return int(held[1:].sum())
+
+
+def _of_winners(found: Tensor, which: Tensor, images: Tensor, values: Tensor) -> Tensor:
+    """The values (Q) of the candidates that won; candidate c is image `images[c]` of query `which[c]`."""
+    out = values.new_full(found.shape, torch.nan)
+    won = images == found[which]
+    out[which[won]] = values[won]
+    return out
 
 
 def _close(cosine: Tensor, tolerance: float, exclude: float | None) -> tuple[Tensor, Tensor]:
@@ -185,8 +228,9 @@ def _close(cosine: Tensor, tolerance: float, exclude: float | None) -> tuple[Ten
 
 def _scan(
     products: Products, activations: ActivationSource, pairs: _Pairs, exclude: float | None, taken: Tensor | None
-) -> Tensor:
-    """The partner of each pair among all images, -1 for none; (P). One pass over the activations of these neurons."""
+) -> tuple[Tensor, Tensor]:
+    """The partner of each pair among all images, -1 for none, and the neuron's activation on it; (P) each. One pass
+    over the activations of these neurons."""
     queries, row = torch.unique(pairs.positive, return_inverse=True)
     order = row.sort(stable=True).indices  # so that the pairs of one block of queries lie together
     row, pairs = row[order], pairs[order]
@@ -195,7 +239,7 @@ def _scan(
     below = torch.full((len(neurons),), -torch.inf, dtype=pairs.below.dtype, device=row.device)
     below[column] = pairs.below
     best = torch.full((len(row),), -torch.inf, device=row.device)
-    candidates: list[tuple[Tensor, Tensor, Tensor]] = []
+    candidates: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
     for start, values in activations.blocks(neurons):
         values = values.to(row.device)
         part = slice(start, start + len(values))
@@ -204,7 +248,9 @@ def _scan(
         penalty = torch.full((len(neurons), len(e)), -torch.inf, dtype=products.dtype, device=row.device)
         penalty[:, : len(values)].masked_fill_(cold.T, 0.0)
 
-        def look(query: slice, part: slice = part, e: Tensor = e, penalty: Tensor = penalty) -> None:
+        def look(
+            query: slice, part: slice = part, e: Tensor = e, penalty: Tensor = penalty, values: Tensor = values
+        ) -> None:
             cosine = products.rows(queries[query]) @ e.T
             begin, end = torch.searchsorted(row, torch.tensor([query.start, query.stop], device=row.device)).tolist()
             for some in blocks(end - begin, len(e) * e.element_size(), budget=2**20):
@@ -222,12 +268,15 @@ def _scan(
                     best[here] = torch.maximum(best[here], sure)
                     highest = maxima(masked.masked_fill_(masked > exclude + products.tolerance, -torch.inf))
                 pair, image, value = over(masked, highest, best[here] - 3 * products.tolerance)
-                candidates.append((pair + here.start, image + part.start, value))
+                pair += here.start
+                candidates.append((pair, image + part.start, value, values[image, column[pair]]))
 
         together = len(e) * e.element_size() * torch.get_num_threads()
         spread(look, list(blocks(len(queries), together)), row.device)
-    pair, image, value = (torch.cat(field) for field in zip(*candidates, strict=True))
-    kept = value >= best[pair] - 2 * products.tolerance
-    found = torch.empty_like(row)
-    found[order] = winners(products, pairs.positive, pair[kept], image[kept], exclude)
-    return found
+    pair, image, cosine, activation = (torch.cat(field) for field in zip(*candidates, strict=True))
+    kept = cosine >= best[pair] - 2 * products.tolerance
+    pair, image, activation = pair[kept], image[kept], activation[kept]
+    partner = winners(products, pairs.positive, pair, image, exclude)
+    found, values = torch.empty_like(row), activation.new_empty(row.shape)
+    found[order], values[order] = partner, _of_winners(partner, pair, image, activation)
+    return found, values

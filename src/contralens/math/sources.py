@@ -30,6 +30,15 @@ class ActivationSource(Protocol):
         ...
 
 
+@runtime_checkable
+class RowActivations(ActivationSource, Protocol):
+    """A source for which one value of an image costs as much as its whole row: mining asks it for rows, each once."""
+
+    def visit(self, images: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """(which of `images` (b), their rows (b,N)) until all have come; `images` rise, and so do those of a step."""
+        ...
+
+
 class DenseActivations:
     """A tensor, a numpy array or a memory map (I,N): read in row blocks and by index, never copied whole."""
 
@@ -164,6 +173,51 @@ def columns(activations: Any, neurons: Tensor) -> Tensor:
     """
     parts = [rows.cpu() for _, rows in source(activations).blocks(neurons)]
     return torch.cat(parts) if parts else torch.empty(0, len(neurons))
+
+
+def along(activations: RowActivations, lists: Tensor, row: Tensor, neurons: Tensor) -> Tensor:
+    """The activations of pairs (P) along lists of images: of `neurons[p]` on each of `lists[row[p]]`, (P,M) on the CPU.
+
+    Each row of the source is read once, however many lists (Q,M) hold its image; 0 where a list holds -1.
+    """
+    lists, row, neurons = lists.cpu(), row.cpu(), neurons.cpu()
+    length = lists.shape[1]
+    order = row.argsort(stable=True)  # the pairs of a list lie together
+    pairs_of = torch.bincount(row, minlength=len(lists))
+    first_pair = pairs_of.cumsum(0) - pairs_of
+    entry = lists.flatten().argsort(stable=True)  # places in the lists, those of an image together
+    image = lists.flatten()[entry]
+    out: Tensor | None = None
+    for some, rows in activations.visit(torch.unique_consecutive(image[image >= 0]).long()):
+        rows = rows.cpu()
+        if out is None:
+            out = rows.new_zeros(len(row), length)
+        begin, end = torch.searchsorted(image, some[[0, -1]].to(image.dtype) + torch.tensor([0, 1])).tolist()
+        each = 64 * max(1, len(row) // max(1, len(lists)))
+        for part in blocks(end - begin, each):
+            here = slice(begin + part.start, begin + part.stop)
+            which, place = entry[here] // length, entry[here] % length
+            at = torch.searchsorted(some, image[here].long())
+            count = pairs_of[which]
+            within = torch.arange(int(count.sum())) - (count.cumsum(0) - count).repeat_interleave(count)
+            pair = order[first_pair[which].repeat_interleave(count) + within]
+            out[pair, place.repeat_interleave(count)] = rows[at.repeat_interleave(count), neurons[pair]]
+    return torch.zeros(len(row), length) if out is None else out
+
+
+def pairwise(activations: RowActivations, images: Tensor, neurons: Tensor) -> Tensor:
+    """`lookup` for a source of rows: the activations of pairs (L),(L) -> (L), each row read once."""
+    images, neurons = images.cpu(), neurons.cpu()
+    order = images.argsort()
+    image = images[order]
+    out: Tensor | None = None
+    for some, rows in activations.visit(torch.unique_consecutive(image)):
+        if out is None:
+            out = rows.new_empty(len(images))
+        begin, end = torch.searchsorted(image, some[[0, -1]] + torch.tensor([0, 1])).tolist()
+        these = order[begin:end]
+        out[these] = rows[torch.searchsorted(some, images[these]), neurons[these]]
+    return torch.empty(0) if out is None else out
 
 
 def source(activations: Any) -> ActivationSource:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -39,6 +40,10 @@ class NeuronStatistics:
         ):
             words.append("nan" if nothing else "dead" if is_dead else "constant" if constant else "ok")
         return words
+
+    def of(self, neurons: Tensor) -> NeuronStatistics:
+        """Those of some neurons."""
+        return NeuronStatistics(*(getattr(self, f.name)[neurons] for f in fields(self)))
 
     def below(self) -> Tensor:
         """(N) in the activations' precision: an image leaves neuron n cold if -inf < a[i,n] < below[n]."""
@@ -86,42 +91,105 @@ def survey(
     """Statistics, top activations (N,k) and their images (N,k) of the neurons wanted, reading each row once.
 
     Ties go to the lower image; where fewer than k images count, NaN and -1. Only `usable` images (I) count. Results are
-    on the CPU; memory is one block of rows and O(N k).
+    on the CPU; memory is one block of rows and O(N k). A source that has been gone through already (`Surveyed`) is
+    asked first.
     """
-    count = total = firing = highest = lowest = torch.empty(0)
-    top: _Top | None = None
+    if isinstance(activations, Surveyed) and (usable is None or bool(usable.all())):
+        known = activations.surveyed(k)
+        if known is not None:
+            statistics, values, images = known
+            return (statistics, values, images) if neurons is None else (
+                statistics.of(neurons), values[neurons], images[neurons]
+            )  # fmt: skip
+    running = RunningSurvey(k)
     for start, rows in activations.blocks(neurons, budget=8 * 2**20):
+        running.add(start, rows, None if usable is None else usable[start : start + len(rows)])
+    return running.statistics(activations.shape[0]), *running.top()
+
+
+@runtime_checkable
+class Surveyed(Protocol):
+    """An `ActivationSource` that knows what a `survey` of all its neurons would find."""
+
+    def surveyed(self, k: int) -> tuple[NeuronStatistics, Tensor, Tensor] | None:
+        """As `survey`; None if it does not know that many images of each neuron."""
+        ...
+
+
+class RunningSurvey:
+    """A `survey` of rows that come in image order, which can be put aside (`state`) and taken up again."""
+
+    def __init__(self, k: int, state: Mapping[str, Tensor] | None = None) -> None:
+        self.k = k
+        self._sums = dict(state or {})
+        self._top: _Top | None = None
+        if state is not None:
+            self._top = _Top(state["values"].T, k)
+            self._top.values, self._top.images = self._sums.pop("values"), self._sums.pop("images")
+            self._top.settle()
+
+    def add(
+        self,
+        start: int,
+        rows: Tensor,
+        usable: Tensor | None = None,
+        images: Tensor | None = None,
+        times: Tensor | None = None,
+    ) -> None:
+        """Rows (b,N) of the images from `start` on, or of those given (b), which rise.
+
+        Only `usable` ones (b) count, those with `times` (b) that often, but in the top only once.
+        """
+        once = rows
+        if times is not None:
+            rows = rows.repeat_interleave(times, 0)
         sums = rows.sum(0, dtype=torch.float64)
-        every = usable is None or bool(usable[start : start + len(rows)].all())
+        every = usable is None or bool(usable.all())
         if every and bool(sums.isfinite().all()):
             known, high, low = torch.full_like(sums, len(rows)), rows, rows
         else:
             counts = rows.isfinite()
             if usable is not None:
-                counts &= usable[start : start + len(rows), None].to(rows.device)
+                counts &= usable[:, None].to(rows.device)
             high, low = rows.masked_fill(~counts, -torch.inf), rows.masked_fill(~counts, torch.inf)
             sums, known = rows.masked_fill(~counts, 0.0).sum(0, dtype=torch.float64), counts.sum(0).double()
-        fires = torch.gt(high, FIRES, out=torch.empty_like(high)).sum(0)
-        if top is None:
-            top = _Top(rows, k)
-            count, total, firing, highest, lowest = known, sums, fires.double(), high.amax(0), low.amin(0)
-        else:
-            count, total, firing = count + known, total + sums, firing + fires
-            highest, lowest = torch.maximum(highest, high.amax(0)), torch.minimum(lowest, low.amin(0))
-        top.add(start, high)
-    if top is None:
-        raise InputError("`activations` holds no image")
-    nothing = count == 0
-    # A constant's mean is the constant itself.
-    mean = torch.where(highest == lowest, highest.double(), total / count).masked_fill(nothing, torch.nan)
-    statistics = NeuronStatistics(
-        mean=mean.cpu(),
-        maximum=highest.masked_fill(nothing, torch.nan).cpu(),
-        minimum=lowest.masked_fill(nothing, torch.nan).cpu(),
-        firing=firing.long().cpu(),
-        missing=activations.shape[0] - count.long().cpu(),
-    )
-    return statistics, *top.result()
+        fires = torch.gt(high, FIRES, out=torch.empty_like(high)).sum(0).double()
+        new = {"count": known, "total": sums, "firing": fires, "highest": high.amax(0), "lowest": low.amin(0)}
+        joined = {"highest": torch.maximum, "lowest": torch.minimum}
+        for name, value in new.items():
+            self._sums[name] = joined.get(name, torch.add)(self._sums[name], value) if self._top is not None else value
+        if self._top is None:
+            self._top = _Top(rows, self.k)
+        self._top.add(start, high if times is None else once.masked_fill(~once.isfinite(), -torch.inf), images)
+
+    def state(self) -> dict[str, Tensor]:
+        """What it has seen, on the CPU; nothing before the first row."""
+        if self._top is None:
+            return {}
+        values, images = self._top.result()
+        return {name: value.cpu() for name, value in self._sums.items()} | {"values": values, "images": images}
+
+    def statistics(self, total: int) -> NeuronStatistics:
+        """Of all that was added, which were `total` images."""
+        if self._top is None:
+            raise InputError("`activations` holds no image")
+        count, highest, lowest = (self._sums[name] for name in ("count", "highest", "lowest"))
+        nothing = count == 0
+        # A constant's mean is the constant itself.
+        mean = torch.where(highest == lowest, highest.double(), self._sums["total"] / count)
+        return NeuronStatistics(
+            mean=mean.masked_fill(nothing, torch.nan).cpu(),
+            maximum=highest.masked_fill(nothing, torch.nan).cpu(),
+            minimum=lowest.masked_fill(nothing, torch.nan).cpu(),
+            firing=self._sums["firing"].long().cpu(),
+            missing=total - count.long().cpu(),
+        )
+
+    def top(self) -> tuple[Tensor, Tensor]:
+        """The largest activations (N,k) and their images (N,k), NaN and -1 where there are fewer."""
+        assert self._top is not None
+        values, images = self._top.result()
+        return values.masked_fill(images < 0, torch.nan), images
 
 
 class _Top:
@@ -135,11 +203,13 @@ class _Top:
         self.size = 0
         self.step = max(64, k)  # at first every row survives
 
-    def add(self, start: int, rows: Tensor) -> None:
-        """Consecutive rows (b,N), -inf where an activation does not count. A later image never wins a tie."""
+    def add(self, start: int, rows: Tensor, images: Tensor | None = None) -> None:
+        """Rows (b,N) of consecutive images, or of those given, -inf where an activation does not count. A later image
+        never wins a tie."""
         for part in torch.split(rows, self.step) if self.k else ():
             image, neuron = (part > self.values[:, -1]).nonzero(as_tuple=True)
-            self.waiting.append((neuron, start + image, part[image, neuron]))
+            named = start + image if images is None else images.to(image.device)[start + image]
+            self.waiting.append((neuron, named, part[image, neuron]))
             self.size += len(image)
             if self.size > self.width * self.k:
                 self._merge()
@@ -160,10 +230,13 @@ class _Top:
         self.images[neuron[kept], rank[kept]] = image[kept]
         self.values[neuron[kept], rank[kept]] = value[kept]
         self.waiting, self.size = [], 0
+        self.settle()
+
+    def settle(self) -> None:
         if bool((self.images[:, -1] >= 0).all()):
             self.step = 2**20
 
     def result(self) -> tuple[Tensor, Tensor]:
         if self.waiting:
             self._merge()
-        return self.values.masked_fill(self.images < 0, torch.nan).cpu(), self.images.cpu()
+        return self.values.cpu(), self.images.cpu()
