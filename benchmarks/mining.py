@@ -26,7 +26,7 @@ import torch
 from torch.nn.functional import normalize
 
 from contralens.math.exemplars import DenseActivations, SparseActivations, find_exemplars
-from contralens.math.neighbours import Products, neighbours
+from contralens.math.neighbours import Products, nearest_images
 from contralens.math.statistics import survey
 
 
@@ -123,7 +123,7 @@ def main() -> None:
                     top = survey(given, args.k)[2]
                 with Peak() as second:
                     products = Products(e)
-                    near = neighbours(products, top[top >= 0].unique())
+                    near = nearest_images(products, top[top >= 0].unique())
                 parts = {"survey_cpu": first.cpu, "neighbours_cpu": second.cpu}
                 print({**parts, "lists": len(near.floor), "dtype": str(products.dtype), "tol": products.tolerance})
                 del near, products

@@ -111,6 +111,12 @@ def label(
     exclude: Annotated[
         float | None, typer.Option(help="Skip contrasts with a cosine above this: near-duplicates (default: off).")
     ] = None,
+    neighbours: Annotated[
+        str | None,
+        typer.Option(
+            help='How look-alikes are found: "exact" (default); beyond a million images faiss:hnsw, faiss:ivf.'
+        ),
+    ] = None,
     neurons: Annotated[
         str | None, typer.Option(help='"all" (default), "paper" (its choice of 200), or indices such as 0,5,10-20.')
     ] = None,
@@ -138,6 +144,13 @@ def label(
         typer.Option(help="False-discovery rate, e.g. 0.05: a neuron whose label does not beat chance gets none."),
     ] = None,
     fakes: Annotated[int | None, typer.Option(help="Fake neurons that chance is told by (default 1000).")] = None,
+    store_activations: Annotated[
+        bool | None,
+        typer.Option(
+            "--store-activations/--no-store-activations",
+            help="Keep activations in the cache (default), or run the network again where they are needed.",
+        ),
+    ] = None,
     limit: Limit = None,
     top: Annotated[int | None, typer.Option(help="Concepts kept per neuron and scorer (default 10).")] = None,
     seed: Seed = None,
@@ -170,6 +183,7 @@ def label(
         "k": k,
         "reuse": reuse,
         "exclude": exclude,
+        "neighbours": neighbours,
         "neurons": neurons,
         "templates": template,
         "proposer": proposer,
@@ -179,6 +193,7 @@ def label(
         "holdout": holdout,
         "fdr": fdr,
         "fakes": fakes,
+        "store_activations": store_activations,
         "limit": limit,
         "top": top,
         "seed": seed,

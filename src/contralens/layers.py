@@ -71,7 +71,8 @@ def label_layers(
     store = Store(cache)
     models = targets(target, layers, device=device, decode=decode, **options)
     eyes = load_encoder(encoder, device=device or "cpu", decode=decode)
-    extractors, _ = in_precision(precision, [*models, eyes], probe, store)
+    stored = models if of_label.get("store_activations", True) else []  # else each layer is gone through on its own
+    extractors, _ = in_precision(precision, [*stored, eyes], probe, store)
     collect(probe, extractors, store, batch_size=batch_size, workers=workers, progress=progress)
     return {
         model.layer: label(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -20,18 +21,22 @@ from contralens import __version__
 from contralens.checks import InputError
 from contralens.collecting.collect import Collected, collect
 from contralens.collecting.precision import in_precision
+from contralens.collecting.streaming import RecomputedActivations, collect_streamed
 from contralens.data.candidates import Candidates, folder_of, load_candidates
 from contralens.data.files import digest
 from contralens.data.images import images as image_set
+from contralens.data.known import known_fingerprints
 from contralens.data.runs import FORMAT, VECTORS, Run, check_free
 from contralens.data.store import Store
 from contralens.data.vocabulary import read_vocabulary
+from contralens.math.approximate import parse_neighbours
 from contralens.math.audit import clarity
 from contralens.math.chance import FAKES, Chance, best_labels, chance, fake_exemplars
-from contralens.math.exemplars import NeuronStatistics, find_exemplars, neuron_statistics, select_neurons
+from contralens.math.exemplars import Mined, NeuronStatistics, mine, neuron_statistics, select_neurons
 from contralens.math.histograms import histograms
 from contralens.math.scorers import SCORERS, contrast_parts, parse_scorer
 from contralens.math.sources import ActivationSource
+from contralens.math.statistics import STRENGTH
 from contralens.models.encoders import embed_texts, templates_of
 from contralens.models.encoders import encoder as load_encoder
 from contralens.models.targets import target as load_target
@@ -39,7 +44,7 @@ from contralens.split import drawn
 from contralens.types import Encoder, Exemplars, Progress, Target, silent
 
 DEFAULT_SCORERS = ("semanticlens", "clip_dissect", "csp:gamma=0", "csp")
-MINING_VERSION = "1"
+MINING_VERSION = "2"
 LABELS = pa.schema([
     ("neuron", pa.int32()), ("name", pa.string()), ("scorer", pa.string()), ("status", pa.string()),
     ("label", pa.string()), ("score", pa.float64()), ("concepts", pa.list_(pa.string())),
@@ -65,6 +70,7 @@ def label(
     k: int = 30,
     reuse: bool = True,
     exclude: float | None = None,
+    neighbours: str = "exact",
     neurons: Literal["all", "paper"] | Sequence[int] = "all",
     templates: str | Sequence[str] = "plain",
     normalise_texts: bool = True,
@@ -75,6 +81,7 @@ def label(
     holdout: float = 0.0,
     fdr: float | None = None,
     fakes: int = FAKES,
+    store_activations: bool = True,
     limit: int | None = None,
     top: int = 10,
     out: str | Path | None = None,
@@ -103,6 +110,7 @@ def label(
         k: exemplars per neuron.
         reuse: whether one image may be the contrast of several positives of a neuron.
         exclude: skip contrasts with a cosine above this (near-duplicates); off by default.
+        neighbours: how look-alikes are found, exactly or by FAISS; see `find_exemplars`.
         neurons: all, the paper's choice of 200 (`select_neurons`), or indices.
         templates: a built-in set's name, or texts with {} for the concept.
         normalise_texts: False gives the published code's text embeddings, without the last normalisation.
@@ -115,6 +123,9 @@ def label(
         fdr: false-discovery rate up to which labels are kept, e.g. 0.05, told by `fakes` fake neurons that go the same
             way (see `contralens.math.chance`). Above it a neuron has no label: its status is "chance".
         fakes: how many fake neurons chance is measured on.
+        store_activations: False keeps no activation on disk: what is needed of all images is gathered while the network
+            runs, and it runs again on those whose activations decide a contrast. Same exemplars and labels, memory
+            O(N K), up to three times the network's time.
         limit: use a sample of that many images, drawn with `seed`.
         top: concepts kept per neuron and scorer.
         out: run folder to write; without it the run is only returned.
@@ -142,6 +153,12 @@ def label(
         raise InputError(f"`k`, `top` and `batch_size` must be at least 1; got {k}, {top} and {batch_size}")
     if fdr is not None and not 0.0 < fdr < 1.0:
         raise InputError(f"`fdr` must lie between 0 and 1, e.g. 0.05; got {fdr}")
+    parse_neighbours(neighbours)
+    if not (store_activations or reuse):
+        raise InputError(
+            "without reuse, contrasts are given out one rank after the other, and the network would run again for each "
+            "rank: store the activations, or allow reuse"
+        )
     if out is not None:
         check_free(Path(out))
     found, asking = _candidates(proposer, proposing, candidates, device)
@@ -156,27 +173,39 @@ def label(
     eyes: Encoder = load_encoder(encoder, device=device or "cpu", decode=decode)
     (model, eyes), checked = in_precision(precision, [model, eyes], probe, store)
 
-    collected = collect(probe, [model, eyes], store, batch_size=batch_size, workers=workers, progress=progress)
+    collecting: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "progress": progress}
     held_out: list[str] = []
-    if holdout:
-        collected, held_out = _hold_out(collected, holdout, seed)
-    activations = collected.activations(0)
-    embeddings = torch.from_numpy(collected.rows(1))
+    if store_activations:
+        collected = collect(probe, [model, eyes], store, **collecting)
+        if holdout:
+            collected, held_out = _hold_out(collected, holdout, seed)
+        activations = collected.activations(0)
+    else:
+        strongest = max(k, STRENGTH if neurons == "paper" else 0)
+        held = drawn(known_fingerprints(probe, store), holdout, seed, "holdout") if holdout else None
+        collected, activations = collect_streamed(probe, model, [eyes], store, k=strongest, held=held, **collecting)
+        if holdout:
+            collected, held_out = _hold_out(collected, holdout, seed)
+    embeddings = torch.from_numpy(collected.mapped(1))
     statistics = neuron_statistics(activations)
     status = statistics.status()
     chosen = _choose(neurons, activations, status)
     identity = [digest(*collected.fingerprints), model.fingerprint, eyes.fingerprint]
     mining: dict[str, Any] = {"k": k, "reuse": reuse, "exclude": exclude}
+    if neighbours != "exact":
+        mining["neighbours"] = neighbours
     progress("mining", 0, len(chosen))
-    exemplars = _remembered(
+    mined = _mined(
         store, ["exemplars", MINING_VERSION, *identity, repr((chosen.tolist(), *mining.values()))],
-        lambda: find_exemplars(activations, embeddings, neurons=chosen, **mining),
+        lambda: mine(activations, embeddings, neurons=chosen, **mining),
     )  # fmt: skip
     progress("mining", len(chosen), len(chosen))
+    exemplars = mined.exemplars
     if asking is not None:
         found = _proposed(
             {**asking, "cache": cache, "device": device or "cpu", "progress": progress}, out, model, probe, eyes,
             {"scorers": specs, "k": k, "reuse": reuse, "exclude": exclude, "neurons": neurons, "holdout": holdout,
+             "neighbours": neighbours, "store_activations": store_activations,
              "vocabulary": words.concepts, "templates": templates, "cache": cache, "seed": seed,
              "progress": progress},
         )  # fmt: skip
@@ -254,6 +283,7 @@ def label(
         "k": k,
         "reuse": reuse,
         "exclude": exclude,
+        "neighbours": mined.recall or {"neighbours": "exact"},
         "neurons": {
             "selection": neurons if isinstance(neurons, str) else "given",
             "labeled": len(chosen),
@@ -281,7 +311,7 @@ def label(
         manifest,
         neurons=_neuron_table(model, statistics, status, chosen, activations, clarity(exemplars, embeddings)),
         labels=labels,
-        exemplars=_exemplar_table(exemplars, activations),
+        exemplars=_exemplar_table(mined),
         images=_image_table(probe, collected),
         concepts=pa.table(
             {
@@ -403,6 +433,20 @@ def _remembered(store: Store, identity: Sequence[str], make: Callable[[], Exempl
     return Exemplars(*(torch.from_numpy(np.array(arrays[f.name])) for f in fields(Exemplars)))
 
 
+def _mined(store: Store, identity: Sequence[str], make: Callable[[], Mined]) -> Mined:
+    """Likewise, with what is known of them besides."""
+    kept = store.remember(*identity)
+    arrays = kept.get()
+    if arrays is None:
+        found = make()
+        arrays = {f.name: getattr(found.exemplars, f.name).numpy() for f in fields(Exemplars)}
+        arrays |= {"cold": found.cold.numpy(), "recall": np.frombuffer(json.dumps(found.recall).encode(), np.uint8)}
+        kept.put(arrays)
+    tensors = {f.name: torch.from_numpy(np.array(arrays[f.name])) for f in fields(Exemplars)}
+    cold, recall = torch.from_numpy(np.array(arrays["cold"])), json.loads(arrays["recall"].tobytes())
+    return Mined(Exemplars(**tensors), cold, recall)
+
+
 def _texts(
     store: Store, encoder: Encoder, concepts: Sequence[str], templates: Any, normalise: bool, progress: Progress
 ) -> Tensor:
@@ -431,7 +475,10 @@ def _neuron_table(
     clarities[chosen.numpy()] = clear.numpy()
     selected = np.zeros(len(status), bool)
     selected[chosen.numpy()] = True
-    counts = histograms(activations, statistics.minimum, statistics.maximum)
+    if isinstance(activations, RecomputedActivations):
+        counts = activations.histograms()
+    else:
+        counts = histograms(activations, statistics.minimum, statistics.maximum)
     return pa.table(
         {
             "neuron": pa.array(range(len(status)), pa.int32()),
@@ -489,19 +536,17 @@ def _label_table(
     return pa.Table.from_pylist(rows, schema=LABELS)
 
 
-def _exemplar_table(exemplars: Exemplars, activations: ActivationSource) -> pa.Table:
+def _exemplar_table(mined: Mined) -> pa.Table:
+    exemplars = mined.exemplars
     n, k = exemplars.positives.shape
-    contrast = exemplars.contrasts.reshape(-1)
-    neurons = exemplars.neurons.repeat_interleave(k)
-    values = activations.lookup(contrast.clamp_min(0), neurons).masked_fill(contrast < 0, torch.nan)
     return pa.table(
         {
-            "neuron": pa.array(neurons.numpy(), pa.int32()),
+            "neuron": pa.array(exemplars.neurons.repeat_interleave(k).numpy(), pa.int32()),
             "rank": pa.array(np.tile(np.arange(k, dtype=np.int32), n)),
             "positive": exemplars.positives.reshape(-1).numpy(),
             "activation": exemplars.activations.reshape(-1).numpy(),
-            "contrast": contrast.numpy(),
-            "contrast_activation": values.numpy(),
+            "contrast": exemplars.contrasts.reshape(-1).numpy(),
+            "contrast_activation": mined.cold.reshape(-1).numpy(),
             "similarity": exemplars.similarities.reshape(-1).numpy(),
         }
     )

@@ -23,8 +23,9 @@ from contralens.math.exemplars import (
     neuron_statistics,
     select_neurons,
 )
+from contralens.math.histograms import RunningHistogram, histograms
 from contralens.math.neighbours import Products
-from contralens.math.statistics import survey
+from contralens.math.statistics import RunningSurvey, survey
 
 
 @pytest.fixture(params=["float32", "bfloat16"])
@@ -110,7 +111,7 @@ def test_neighbour_lists_are_complete_above_their_floor():
     e = clustered(3000, 1, clusters=20, width=32)[1]
     products = Products(e)
     queries = torch.arange(0, 3000, 7)
-    near = neighbours.neighbours(products, queries, 100)
+    near = neighbours.nearest_images(products, queries, 100)
     cosine = e.double() @ e.double().T
     assert 80 < float((near.images >= 0).sum(1).double().mean()) < 125
     for q, images, cosines, floor in zip(queries.tolist(), near.images, near.cosines, near.floor.tolist(), strict=True):
@@ -252,3 +253,126 @@ def test_below_is_the_mean_in_the_activations_precision():
     assert torch.equal(a < found.below(), a.double() < found.mean)
     constant = torch.tensor([0.1, 0.3])[None].expand(3, 2)  # the sum of three 0.1 is not three times 0.1
     assert not (constant < neuron_statistics(constant).below()).any()
+
+
+class Rows(Streamed):
+    """A source that gives whole rows, and counts how often each is read."""
+
+    def __init__(self, a):
+        super().__init__(a)
+        self.read = torch.zeros(len(a), dtype=torch.int64)
+
+    def visit(self, images):
+        for some in torch.split(images, 5):
+            self.read[some] += 1
+            yield some, self.a[some]
+
+    def lookup(self, images, neurons):
+        return sources.pairwise(self, images, neurons)
+
+
+def test_rows_give_identical_exemplars(case, tiny, monkeypatch):
+    """Row by row instead of pair by pair, in one round and, with little room, in several."""
+    a, e = case
+    for k, exclude in ((9, None), (3, 0.6)):
+        expected = exemplars.mine(a, e, k=k, exclude=exclude)
+        for room in (2**26, 900):
+            monkeypatch.setattr(exemplars, "AT_ONCE", room)
+            found = exemplars.mine(Rows(a), e, k=k, exclude=exclude)
+            same(found.exemplars, expected.exemplars)
+            torch.testing.assert_close(found.cold, expected.cold, rtol=0, atol=0, equal_nan=True)
+    same(find_exemplars(Rows(a), e, k=9, reuse=False), find_exemplars(a, e, k=9, reuse=False))
+
+
+def test_activations_on_contrasts(case, tiny):
+    a, e = case
+    found = exemplars.mine(a, e, k=9)
+    there = found.exemplars.contrasts >= 0
+    values = a.T.gather(1, found.exemplars.contrasts.clamp_min(0))
+    assert torch.equal(found.cold[there], values[there])
+    assert found.cold[~there].isnan().all()
+
+
+def test_each_row_is_read_once_a_round():
+    a, e = clustered(2000, 30, width=32)
+    rows = Rows(a)
+    same(find_exemplars(rows, e, k=20), find_exemplars(a, e, k=20))
+    assert rows.read.max() <= 2
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 40), st.integers(1, 8))
+def test_running_survey_goes_on_where_it_was_put_aside(seed, images, k):
+    g = torch.Generator().manual_seed(seed)
+    a = torch.randint(-3, 4, (images, 5), generator=g).float()
+    a[torch.rand(a.shape, generator=g) < 0.1] = math.nan
+    k = min(k, images)
+    statistics, values, top = survey(Streamed(a), k)
+    running = RunningSurvey(k)
+    for start in range(0, images, 7):
+        running.add(start, a[start : start + 7])
+        running = RunningSurvey(k, {name: value.clone() for name, value in running.state().items()})
+    for field in ("mean", "maximum", "minimum", "firing", "missing"):
+        torch.testing.assert_close(
+            getattr(running.statistics(images), field), getattr(statistics, field), rtol=0, atol=0, equal_nan=True
+        )
+    torch.testing.assert_close(running.top()[0], values, rtol=0, atol=0, equal_nan=True)
+    assert torch.equal(running.top()[1], top)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 200), st.integers(-9, 9), st.integers(1, 50))
+def test_running_histogram_counts_every_value_whatever_the_order(seed, images, exponent, step):
+    g = torch.Generator().manual_seed(seed)
+    a = torch.relu(torch.randn(images, 4, generator=g)) * 10.0**exponent
+    a[:, 1] -= 1e3
+    a[:, 2] = 0.1
+    a[torch.rand(a.shape, generator=g) < 0.05] = math.nan
+    one, other = RunningHistogram(), RunningHistogram()
+    one.add(a)
+    for part in a.flip(0).split(step):
+        other.add(part)
+        other = RunningHistogram(other.state())
+    assert torch.equal(one.counts(), other.counts())
+    statistics = neuron_statistics(a)
+    exact = histograms(a, statistics.minimum, statistics.maximum)
+    assert torch.equal(one.counts().sum(1), exact.sum(1))
+    shares = one.counts().cumsum(1) - exact.cumsum(1)
+    assert shares.abs().max() <= 3 + 0.05 * images
+
+
+# Approximate neighbours
+
+
+@pytest.mark.parametrize("spec", ["faiss:hnsw", "faiss:ivf", "faiss:ivf,lists=4,probes=4", "faiss:hnsw,search=16"])
+def test_approximate_neighbours(spec):
+    pytest.importorskip("faiss")
+    a, e = clustered(4000, 12, clusters=6, width=24)
+    exact, found = exemplars.mine(a, e, k=20), exemplars.mine(a, e, k=20, neighbours=spec)
+    assert exact.recall == {}
+    assert found.recall["neighbours"] == spec
+    assert found.recall["sample"] == min(256, found.recall["queries"])
+    assert 0.5 < found.recall["recall@10"] <= 1.0
+    assert torch.equal(found.exemplars.positives, exact.exemplars.positives)
+    equal = (found.exemplars.contrasts == exact.exemplars.contrasts).double().mean()
+    assert equal > found.recall["recall@10"] - 0.1
+    assert (found.exemplars.similarities <= exact.exemplars.similarities + 1e-6).all()
+    if "probes=4" in spec:  # all lists are looked at
+        assert found.recall["recall@10"] == 1.0
+        same(found.exemplars, exact.exemplars)
+
+
+def test_approximate_neighbours_of_hostile_data(case):
+    pytest.importorskip("faiss")
+    a, e = case
+    e = e.float()
+    same(find_exemplars(a, e, k=7, neighbours="faiss:ivf,lists=1,probes=1"), find_exemplars(a, e, k=7))
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [("fais:hnsw", "did you mean faiss:hnsw"), ("faiss:flat", "unknown"), ("faiss:ivf,search=3", "probes=NUMBER")],
+)
+def test_unknown_neighbours(spec, says):
+    with pytest.raises(InputError, match=says):
+        find_exemplars(torch.rand(9, 2), torch.rand(9, 3), k=1, neighbours=spec)

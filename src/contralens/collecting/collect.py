@@ -84,6 +84,10 @@ class Collected:
         """Rows (I,width) of the usable images from the extractor at this place in the list."""
         return self.tables[extractor].rows(self.fingerprints)
 
+    def mapped(self, extractor: int) -> np.ndarray:
+        """The same rows, in a file rather than in memory if they are many."""
+        return self.tables[extractor].mapped(self.fingerprints)
+
     def activations(self, extractor: int) -> ActivationSource:
         """The same rows as mining reads them; those that are kept without their zeros stay so."""
         return stored_activations(self.tables[extractor], self.fingerprints)
@@ -305,7 +309,7 @@ class _Batches:
             yield {**arrays, "width": np.array([extractor.width])} if is_sparse and parts else arrays
 
 
-def ahead(pool: ThreadPoolExecutor, work: Any, items: Sequence[Any], most: int) -> Iterator[tuple[Any, Future[Any]]]:
+def ahead(pool: ThreadPoolExecutor, work: Any, items: Any, most: int) -> Iterator[tuple[Any, Future[Any]]]:
     """Futures of work(item) in order, with at most `most` under way, so that memory stays bounded."""
     futures = [pool.submit(work, item) for item in items[:most]]
     for at, item in enumerate(items):

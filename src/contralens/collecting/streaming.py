@@ -241,10 +241,10 @@ class RecomputedActivations:
     def visit(self, images: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Which of `images`, rising, and their rows; batches are computed once, those of copies again."""
         steps = list(self._steps(images.numpy()))
-        todo = [(batch, i) for _, needed in steps for batch in needed for i in self._batches[batch]]
+        todo = np.array([i for _, needed in steps for batch in needed for i in self._batches[batch]], np.int64)
         total, done = len(todo), 0
         with ThreadPoolExecutor(self._workers) as pool:
-            loaded = ahead(pool, lambda item: self._target.preprocess(self._images.load(item[1])), todo, 64)
+            loaded = ahead(pool, lambda i: self._target.preprocess(self._images.load(int(i))), todo, 64)
             for some, needed in steps:
                 made: dict[int, Tensor] = {}
                 for batch in needed:
@@ -257,14 +257,18 @@ class RecomputedActivations:
                 if len(needed) == 1:
                     yield at, made[needed[0]][torch.from_numpy(self._place[some])]
                 else:
-                    yield at, torch.stack([made[b][p] for b, p in zip(self._batch[some], self._place[some], strict=True)])
+                    yield (
+                        at,
+                        torch.stack([made[b][p] for b, p in zip(self._batch[some], self._place[some], strict=True)]),
+                    )
 
     def _ready(self, item: tuple[Any, Any]) -> Any:
-        (_, image), future = item
+        image, future = item
         try:
             return future.result()
         except ImageError as e:
-            raise InputError(f"image {self._images.ids[image]} was read before and now cannot be read: {e}") from e
+            name = self._images.ids[int(image)]
+            raise InputError(f"image {name} was read before and now cannot be read: {e}") from e
 
     def _steps(self, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], list[int]]]:
         """Rows that are computed together, and the batches that this takes; whole batches, and no more than a block."""

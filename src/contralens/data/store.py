@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import warnings
 import zlib
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,8 @@ from contralens.data.files import TEMPORARY, digest, explained, sweep, write_who
 
 TILE = 512
 """Images in a tile: what a killed run has to do again at most."""
+IN_MEMORY = 256 * 2**20
+"""Rows of more bytes are mapped from a file rather than read into memory, where they are asked for that way."""
 
 
 def default_cache() -> Path:
@@ -95,6 +98,17 @@ class Table:
             to, at = np.array(places).T
             out[to] = rows[at]
         return out if out is not None else np.empty((0, 0), np.float32)
+
+    def mapped(self, fingerprints: Sequence[str]) -> np.ndarray:
+        """`rows`, from `IN_MEMORY` bytes on as a memory map of a nameless file that vanishes with the array."""
+        one = self.rows(fingerprints[:1])
+        if one.nbytes * len(fingerprints) <= IN_MEMORY:
+            return self.rows(fingerprints)
+        with explained(self.folder), tempfile.TemporaryFile(prefix=TEMPORARY, dir=self.folder) as f:
+            for start in range(0, len(fingerprints), 8 * TILE):
+                f.write(self.rows(fingerprints[start : start + 8 * TILE]).data)
+            f.flush()
+            return np.memmap(f, one.dtype, "c", shape=(len(fingerprints), *one.shape[1:]))
 
     def sparse_rows(self, fingerprints: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
         """Rows of a sparse table in the order asked for: starts (len(fingerprints)+1), neurons (E) and values (E) of
@@ -179,7 +193,6 @@ class Store:
         """One result (a dict of arrays) that can be computed again from what `identity` names."""
         return Remembered(Table(self.root / kind / digest(*identity)))
 
-
     def snapshot(self, kind: str, *identity: str) -> Snapshot:
         """How far long work has come, as a dict of arrays that is replaced as a whole."""
         return Snapshot(self.root / kind / f"{digest(*identity)}.safetensors")
@@ -197,7 +210,7 @@ class Snapshot:
             return None
         try:
             with safe_open(self.path, "np") as f:
-                arrays = {name: f.get_tensor(name) for name in f.keys()}
+                arrays = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
                 expected = json.loads((f.metadata() or {})["crc32"])
             if {name: _checksum(array) for name, array in arrays.items()} != expected:
                 raise ValueError("its checksum differs")

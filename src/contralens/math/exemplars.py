@@ -8,7 +8,7 @@ contrast of a positive p is the look-alike that leaves the neuron cold:
 The work is done in four steps, none of which holds the whole (I,N) or (I,I) matrix:
 
 1. `survey`: one pass over the activations gives means and positives.
-2. `neighbours`: every image that is somebody's positive gets its nearest images, once, whoever needs it.
+2. `nearest_images`: every image that is somebody's positive gets its nearest images, once, whoever needs it.
 3. `_walk`: each positive of each neuron goes down its image's list to the first one that leaves the neuron cold.
 4. `_scan`: the few that find none there look at all images, in blocks.
 
@@ -25,7 +25,18 @@ import torch
 from torch import Tensor
 
 from contralens.checks import InputError
-from contralens.math.neighbours import LENGTH, TIE, TOLERANCE, Neighbours, Products, maxima, neighbours, over, winners
+from contralens.math.approximate import approximate
+from contralens.math.neighbours import (
+    LENGTH,
+    TIE,
+    TOLERANCE,
+    Neighbours,
+    Products,
+    maxima,
+    nearest_images,
+    over,
+    winners,
+)
 from contralens.math.sources import ActivationSource, DenseActivations, RowActivations, SparseActivations, along, source
 from contralens.math.statistics import FIRES, NeuronStatistics, neuron_statistics, select_neurons, survey
 from contralens.math.tensors import blocks, matrix, spread
@@ -56,6 +67,7 @@ def find_exemplars(
     neurons: Any = None,
     reuse: bool = True,
     exclude: float | None = None,
+    neighbours: str = "exact",
 ) -> Exemplars:
     """Positives and contrastive partners of every neuron.
 
@@ -69,6 +81,8 @@ def find_exemplars(
         reuse: whether one image may be the contrast of several positives of a neuron. If not, partners are given out
             greedily in rank order.
         exclude: skip partners whose cosine to the positive is above this (near-duplicates); off by default.
+        neighbours: "exact", or "faiss:hnsw" or "faiss:ivf" for approximate lists of neighbours; see
+            `contralens.math.approximate`.
 
     Returns:
         Exemplars with (N,K) fields on the CPU; -1 and NaN where there is no image, or nothing is below the mean.
@@ -78,7 +92,18 @@ def find_exemplars(
     >>> found.positives.tolist(), found.contrasts.tolist()
     ([[0]], [[1]])
     """
-    return mine(activations, embeddings, k, neurons, reuse, exclude)[0]
+    return mine(activations, embeddings, k, neurons, reuse, exclude, neighbours).exemplars
+
+
+@dataclass(frozen=True, slots=True)
+class Mined:
+    """What `mine` finds."""
+
+    exemplars: Exemplars
+    cold: Tensor
+    """(N,K): activation of each neuron on its contrasts, NaN where there is none."""
+    recall: dict[str, Any]
+    """How good approximate lists of neighbours are; empty where they are exact."""
 
 
 def mine(
@@ -88,8 +113,9 @@ def mine(
     neurons: Any = None,
     reuse: bool = True,
     exclude: float | None = None,
-) -> tuple[Exemplars, Tensor]:
-    """`find_exemplars`, and the activation of each neuron on its contrasts (N,K), NaN where there is none."""
+    neighbours: str = "exact",
+) -> Mined:
+    """`find_exemplars`, and what is known besides when it is done."""
     a, e = source(activations), matrix(embeddings, "embeddings")
     images, width = a.shape
     if len(e) != images:
@@ -109,7 +135,11 @@ def mine(
         positives[neuron, rank].to(e.device), chosen[neuron].to(e.device), statistics.below()[neuron].to(e.device)
     )
     queries, row = torch.unique(pairs.positive, return_inverse=True)
-    near = neighbours(products, queries, LENGTH if reuse else 2 * LENGTH)
+    length, recall = LENGTH if reuse else 2 * LENGTH, dict[str, Any]()
+    if neighbours == "exact":
+        near = nearest_images(products, queries, length)
+    else:
+        near, recall = approximate(products, queries, length, neighbours)
     contrasts, cold = torch.full_like(positives, -1), torch.full_like(values, torch.nan)
 
     def settle(these: slice, taken: Tensor | None = None) -> None:
@@ -131,7 +161,7 @@ def mine(
     paired = contrasts >= 0
     cosines = products.exact(positives[paired].to(e.device), contrasts[paired].to(e.device))
     similarities[paired] = cosines.to(e.dtype).cpu()
-    return Exemplars(chosen, positives, values, contrasts, similarities), cold
+    return Mined(Exemplars(chosen, positives, values, contrasts, similarities), cold, recall)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,12 +193,12 @@ def _walk(
     """
     found, activation = torch.full_like(row, UNSETTLED), pairs.below.new_full(row.shape, torch.nan)
     longest, depth = near.images.shape[1], 8
+    if not len(row):
+        return found, activation
     if isinstance(activations, RowActivations) and taken is None and _most_images(near, depth) * 2 > _most_images(near):
         depth = longest  # nearly as many rows are read for the first few as for all
     while True:
         open_ = (found == UNSETTLED).nonzero()[:, 0]
-        if not len(open_):
-            return found, activation
         rows: Tensor | None = None
         if isinstance(activations, RowActivations) and taken is None:
             depth = max(8, min(depth, AT_ONCE // max(1, len(open_))))
@@ -196,7 +226,7 @@ def _walk(
             partner = winners(products, some.positive, which, images[which, place], exclude)
             found[these] = torch.where(settled, partner, UNSETTLED)
             activation[these] = _of_winners(partner, which, images[which, place], value[which, place])
-        if last:
+        if last or not bool((found == UNSETTLED).any()):
             return found, activation
         depth *= 4
 

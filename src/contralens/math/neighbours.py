@@ -127,7 +127,7 @@ class Neighbours:
     """(Q), -inf where the list holds every image."""
 
 
-def neighbours(products: Products, queries: Tensor, length: int = LENGTH) -> Neighbours:
+def nearest_images(products: Products, queries: Tensor, length: int = LENGTH) -> Neighbours:
     """About `length` nearest images of each query image (Q), the query itself among them.
 
     A random sample of the images tells each query's floor, the cosine that about `length` of all images exceed; one

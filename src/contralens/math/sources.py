@@ -188,11 +188,12 @@ def along(activations: RowActivations, lists: Tensor, row: Tensor, neurons: Tens
     entry = lists.flatten().argsort(stable=True)  # places in the lists, those of an image together
     image = lists.flatten()[entry]
     out: Tensor | None = None
-    for some, rows in activations.visit(torch.unique_consecutive(image[image >= 0]).long()):
+    wanted = torch.unique_consecutive(image[image >= 0]).long()
+    for some, rows in activations.visit(wanted) if len(wanted) else ():
         rows = rows.cpu()
         if out is None:
             out = rows.new_zeros(len(row), length)
-        begin, end = torch.searchsorted(image, some[[0, -1]].to(image.dtype) + torch.tensor([0, 1])).tolist()
+        begin, end = torch.searchsorted(image, (some[[0, -1]] + torch.tensor([0, 1])).to(image.dtype)).tolist()
         each = 64 * max(1, len(row) // max(1, len(lists)))
         for part in blocks(end - begin, each):
             here = slice(begin + part.start, begin + part.stop)
@@ -211,7 +212,7 @@ def pairwise(activations: RowActivations, images: Tensor, neurons: Tensor) -> Te
     order = images.argsort()
     image = images[order]
     out: Tensor | None = None
-    for some, rows in activations.visit(torch.unique_consecutive(image)):
+    for some, rows in activations.visit(torch.unique_consecutive(image)) if len(image) else ():
         if out is None:
             out = rows.new_empty(len(images))
         begin, end = torch.searchsorted(image, some[[0, -1]] + torch.tensor([0, 1])).tolist()

@@ -14,6 +14,8 @@ from contralens.math.sources import ActivationSource, source
 
 FIRES = 1e-6
 """An activation above this counts as firing (the paper's published code)."""
+STRENGTH = 100
+"""Largest activations whose mean ranks neurons in `select_neurons`."""
 ROUNDING = 1e-12
 """Below the mean means below it by more than this share of the largest |activation|: sums in another order agree."""
 
@@ -64,7 +66,12 @@ def neuron_statistics(activations: Any) -> NeuronStatistics:
 
 
 def select_neurons(
-    activations: Any, *, most: int = 200, least_firing: int = 100, most_firing_rate: float | None = None, top: int = 100
+    activations: Any,
+    *,
+    most: int = 200,
+    least_firing: int = 100,
+    most_firing_rate: float | None = None,
+    top: int = STRENGTH,
 ) -> Tensor:
     """The paper's choice of neurons: indices (M) by falling mean of their `top` largest activations (I,N).
 
