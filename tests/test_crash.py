@@ -26,18 +26,19 @@ KILLS = 20
 
 def work(images: Path, cache: Path, out: Path) -> None:
     """One run with tiles of 8 images, so that it can die in many places."""
-    collecting.TILE = 8
-    contralens.label(
-        ColourNet(),
-        images,
-        ColourEncoder(),
-        list(COLOURS),
-        layer="relu",
-        preprocess=to_pixels,
-        k=5,
-        out=out,
-        cache=cache,
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(collecting, "TILE", 8)
+        contralens.label(
+            ColourNet(),
+            images,
+            ColourEncoder(),
+            list(COLOURS),
+            layer="relu",
+            preprocess=to_pixels,
+            k=5,
+            out=out,
+            cache=cache,
+        )
 
 
 def bytes_of(run: Path) -> dict[str, bytes]:

@@ -20,9 +20,13 @@ _WHERE = {
     "granularity": "evaluation.granularity",
     "images": "data.images",
     "label": "pipeline",
+    "label_file": "data.label_files",
     "label_layers": "layers",
     "load": "data.runs",
     "propose": "proposing.propose",
+    "pull": "data.sharing",
+    "push": "data.sharing",
+    "read_labels": "data.label_files",
     "sae": "models.saes",
     "select_neurons": "math.exemplars",
     "target": "models.targets",
@@ -34,8 +38,12 @@ __all__ = ["__version__", *_WHERE]
 if TYPE_CHECKING:
     from contralens.checks import InputError as InputError
     from contralens.data.images import images as images
+    from contralens.data.label_files import label_file as label_file
+    from contralens.data.label_files import read_labels as read_labels
     from contralens.data.runs import Run as Run
     from contralens.data.runs import load as load
+    from contralens.data.sharing import pull as pull
+    from contralens.data.sharing import push as push
     from contralens.evaluation.compare import compare as compare
     from contralens.evaluation.evaluate import evaluate as evaluate
     from contralens.evaluation.granularity import granularity as granularity

@@ -18,6 +18,7 @@ from contralens.commands.explore import explore_command, export_command, maps_co
 from contralens.commands.granularity import granularity_command
 from contralens.commands.options import indices
 from contralens.commands.propose import arguments, print_plan, propose_command, read_settings
+from contralens.commands.share import export_labels_command, import_labels_command, pull_command, push_command
 from contralens.commands.world import world_command
 
 app = typer.Typer(
@@ -465,6 +466,10 @@ def targets(as_json: Json = False) -> None:
 
 
 app.command("propose")(propose_command)
+app.command("export-labels")(export_labels_command)
+app.command("import-labels")(import_labels_command)
+app.command("push")(push_command)
+app.command("pull")(pull_command)
 app.command("granularity")(granularity_command)
 app.command("evaluate")(evaluate_command)
 app.command("compare")(compare_command)

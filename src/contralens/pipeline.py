@@ -26,7 +26,7 @@ from contralens.data.candidates import Candidates, folder_of, load_candidates
 from contralens.data.files import digest
 from contralens.data.images import images as image_set
 from contralens.data.known import known_fingerprints
-from contralens.data.runs import FORMAT, VECTORS, Run, check_free
+from contralens.data.runs import FORMAT, LABELS, VECTORS, Run, check_free
 from contralens.data.store import Store
 from contralens.data.vocabulary import read_vocabulary
 from contralens.math.approximate import parse_neighbours
@@ -45,11 +45,6 @@ from contralens.types import Encoder, Exemplars, Progress, Target, silent
 
 DEFAULT_SCORERS = ("semanticlens", "clip_dissect", "csp:gamma=0", "csp")
 MINING_VERSION = "2"
-LABELS = pa.schema([
-    ("neuron", pa.int32()), ("name", pa.string()), ("scorer", pa.string()), ("status", pa.string()),
-    ("label", pa.string()), ("score", pa.float64()), ("concepts", pa.list_(pa.string())),
-    ("scores", pa.list_(pa.float64())), ("p", pa.float64()), ("fdr", pa.float64()),
-])  # fmt: skip
 PROPOSED_UNFAIR = (
     "proposed concepts were written after a look at the real neurons' images, and nobody looked at the fakes': the "
     "false-discovery rates of neurons that got such a label are too low"

@@ -41,6 +41,12 @@ from contralens.data.files import check_writable, whole_folder
 FORMAT = 1
 TABLES = ("neurons", "labels", "exemplars", "images", "concepts", "thumbnails")
 VECTORS = ("positive_mean", "contrast_mean", "texts")
+LABELS = pa.schema([
+    ("neuron", pa.int32()), ("name", pa.string()), ("scorer", pa.string()), ("status", pa.string()),
+    ("label", pa.string()), ("score", pa.float64()), ("concepts", pa.list_(pa.string())),
+    ("scores", pa.list_(pa.float64())), ("p", pa.float64()), ("fdr", pa.float64()),
+])  # fmt: skip
+"""Columns of the table of labels."""
 
 
 @dataclass(frozen=True)

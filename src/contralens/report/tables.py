@@ -9,7 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from contralens.checks import counted
 from contralens.data.candidates import folder_of
+from contralens.data.label_files import LabelFile
 from contralens.data.runs import Run
 from contralens.report.answers import abstentions, answer, rates
 from contralens.report.origin import MARK, asked, is_proposed, origin
@@ -82,8 +84,9 @@ def neuron_table(run: Run, found: dict[str, Any]) -> None:
             print(f"{concept}: {came[0].lower()}{came[1:]}")
     if named := dict.fromkeys(row["concept"] for row in found["proposals"]):
         print(f"proposed for this neuron: {', '.join(named)}")
-        if run.path and (reply := found["proposals"][0]["reply"]):
-            print(f"the reply and its pictures: {folder_of(run.path) / 'replies' / reply}.json")
+        reply = folder_of(run.path or Path()) / "replies" / f"{found['proposals'][0]['reply']}.json"
+        if reply.is_file():
+            print(f"the reply and its pictures: {reply}")
     pairs = Table(
         "rank", "activating image", "activation", "contrast", "activation", "cosine", box=None, pad_edge=False
     )
@@ -135,6 +138,24 @@ def granularity_table(found: list[dict[str, Any]], most: int = 10) -> None:
         f"{len(known)} of {len(found)} labels are known to WordNet, {own} of these hold: significantly more positives "
         "than their partners are nearer to them (one-sided sign test, p <= 0.05)"
     )
+
+
+def label_file_table(found: LabelFile, rows: list[dict[str, Any]], most: int = 20) -> None:
+    """What a label file holds: how it was made, and its first labels."""
+    c = found.content
+    print(
+        f"{c['target']['name']} {c['target']['layer']}: {counted(len(found), 'neuron')}, labels by "
+        f"{', '.join(found.scorers)} (primary {c['primary']})\n{c['probe']['count']:,} probe images of "
+        f"{c['probe']['name']}, {c['vocabulary']['concepts']:,} concepts, encoder {c['encoder']['name']}, "
+        f"contralens {c['made_with']['contralens']}"
+    )
+    table = Table("neuron", "label", "score", box=None, pad_edge=False)
+    for row in rows[:most]:
+        score = "" if row["score"] is None else f"{row['score']:.3f}"
+        table.add_row(escape(row["name"]), escape(row["label"] or f"none ({row['status']})"), score)
+    Console().print(table)
+    if len(rows) > most:
+        print(f"... and {len(rows) - most} more (--json)")
 
 
 def _cut(text: str, room: int) -> str:

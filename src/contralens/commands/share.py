@@ -1,0 +1,82 @@
+"""The commands `export-labels`, `import-labels`, `push` and `pull`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from contralens.checks import counted
+
+NoNames = Annotated[
+    bool, typer.Option("--no-names", help="Leave out the names of images; hashes of their contents stay.")
+]
+
+
+def export_labels_command(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    out: Annotated[Path | None, typer.Option(help="File to write (default: RUN.labels.json beside the run).")] = None,
+    pairs: Annotated[int | None, typer.Option(help="Pairs of evidence of each neuron (default: all).")] = None,
+    no_names: NoNames = False,
+) -> None:
+    """Write a run's labels as one JSON file: scores, evidence by image name and hash, provenance, what was measured."""
+    from contralens.data.label_files import label_file
+    from contralens.data.runs import load
+
+    loaded = load(run)
+    path = out or Path(f"{run.resolve()}.labels.json")
+    made = label_file(loaded, pairs=pairs, names=not no_names).save(path)
+    labeled = sum(row["label"] is not None for row in made.rows())
+    typer.echo(f"wrote {path}: {counted(labeled, 'label')} by {made.content['primary']}, no pictures")
+
+
+def import_labels_command(
+    file: Annotated[Path, typer.Argument(help="A label file.")],
+    scorer: Annotated[str | None, typer.Option(help="Whose labels (default: the primary's).")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON for programs: the labels as `label` has them.")
+    ] = False,
+) -> None:
+    """Check a label file against its schema, and list its labels."""
+    from contralens.data.label_files import read_labels
+
+    found = read_labels(file)
+    rows = found.rows(scorer)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    from contralens.report.tables import label_file_table
+
+    label_file_table(found, rows)
+
+
+def push_command(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    dest: Annotated[str, typer.Argument(help="A folder, or hf:OWNER/NAME on the Hugging Face Hub.")],
+    with_thumbnails: Annotated[
+        bool, typer.Option("--with-thumbnails", help="Also the small pictures (128 px) of the evidence.")
+    ] = False,
+    no_names: NoNames = False,
+    public: Annotated[bool, typer.Option("--public", help="Make a new repository public (default: private).")] = False,
+) -> None:
+    """Copy a run to a folder or the Hugging Face Hub for others. Images are not pushed, nor their thumbnails unless
+    asked for; names of images are, unless --no-names."""
+    from contralens.data.sharing import push
+
+    where = push(run, dest, thumbnails=with_thumbnails, names=not no_names, public=public)
+    pictures = "with thumbnails of the evidence" if with_thumbnails else "without pictures (--with-thumbnails)"
+    typer.echo(f"pushed to {where}, {pictures}\nto get it: contralens pull {dest} --out run")
+
+
+def pull_command(
+    source: Annotated[str, typer.Argument(help="A folder that `push` wrote, or hf:OWNER/NAME[@REVISION].")],
+    out: Annotated[Path | None, typer.Option(help="Run folder to write (default: called as the source).")] = None,
+) -> None:
+    """Get a run that was pushed, checked file by file; every other command then reads it."""
+    from contralens.data.sharing import pull
+
+    run = pull(source, out)
+    pictures = "" if run.thumbnails.num_rows else "; it came without pictures"
+    typer.echo(f"{counted(run.manifest['neurons']['labeled'], 'labeled neuron')} in {run.path}{pictures}")

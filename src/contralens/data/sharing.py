@@ -1,0 +1,281 @@
+"""Runs for others: pushed to a plain folder or a Hugging Face Hub repository, and pulled back as the same run.
+
+What is pushed: labels.json (the label file), run/ (the run's tables, its evaluation if there is one), README.md, and
+share.json with the SHA-256 of each file. Not pushed: images, their thumbnails unless asked for, absolute paths, replies
+of vision-language models, the report. Needs no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+import pyarrow as pa
+
+from contralens.checks import InputError, counted, require
+from contralens.data.files import check_writable, whole_folder
+from contralens.data.label_files import anonymous, label_file, read_labels, relative
+from contralens.data.runs import Run, check_free, load
+
+NAME, VERSION = "contralens-share", 1
+HUB = "hf:"
+LOG_IN = "; log in with `hf auth login`, or set HF_TOKEN"
+_KINDS = {".json", ".parquet", ".safetensors"}
+
+
+def push(
+    run: Run | str | Path, dest: str | Path, *, thumbnails: bool = False, names: bool = True, public: bool = False
+) -> str:
+    """Copy a run to where others can pull it.
+
+    Args:
+        run: a finished run, or its folder.
+        dest: a folder, or "hf:OWNER/NAME" for a dataset repository on the Hugging Face Hub.
+        thumbnails: also the small pictures (128 px) of the evidence. Images themselves are never pushed.
+        names: False replaces the names of images by the hashes of their contents, and leaves their classes out.
+        public: make a new Hub repository public; an existing one stays as it is.
+
+    Returns:
+        The folder, or the address of the commit.
+
+    Raises:
+        InputError: a folder with other files in it, no access to the Hub.
+    """
+    run = run if isinstance(run, Run) else load(run)
+    if isinstance(dest, str) and dest.startswith(HUB):
+        repo, revision = _repo(dest)
+        if revision is not None:
+            raise InputError(f"push goes to the main branch of a repository; leave @{revision} out")
+        with tempfile.TemporaryDirectory(prefix="contralens-push-") as folder:
+            _write(run, Path(folder) / "share", thumbnails, names, dest)
+            return _upload(repo, Path(folder) / "share", public)
+    path = Path(dest)
+    if path.is_dir() and any(path.iterdir()) and not (path / "share.json").is_file():
+        raise InputError(f"{path} holds files but nothing that was pushed; choose a new folder")
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file; choose a folder")
+    check_writable(path)
+    with whole_folder(path) as folder:
+        _write(run, folder, thumbnails, names, str(dest))
+    return str(path)
+
+
+def pull(source: str | Path, out: str | Path | None = None) -> Run:
+    """Get a run that was pushed: every file is checked, and the run is written whole or not at all.
+
+    Args:
+        source: a folder that `push` wrote, or "hf:OWNER/NAME", with "@REVISION" for another than the newest state.
+        out: run folder to write; by default called as the source.
+
+    Raises:
+        InputError: nothing was pushed there, or a file is missing or not as it was.
+    """
+    hub = isinstance(source, str) and source.startswith(HUB)
+    name = _repo(str(source))[0].rpartition("/")[2] if hub else Path(source).resolve().name
+    out = Path(out) if out is not None else Path(name)
+    if not hub and not Path(source).is_dir():
+        raise InputError(f"there is no folder {source}; for the Hugging Face Hub write hf:OWNER/NAME")
+    if not hub and out.resolve() == Path(source).resolve():
+        raise InputError(f"{out} is what would be pulled from; say with --out where the run shall go")
+    check_free(out)
+    with _fetched(str(source)) if hub else nullcontext(Path(source)) as folder:
+        listed = _checked(folder, str(source))
+        with whole_folder(out) as made:
+            for file in listed:
+                if file.parts[0] == "run":
+                    place = made.joinpath(*file.parts[1:])
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(folder / file, place)
+            if not load(made).labels.equals(read_labels(folder / "labels.json").labels):
+                raise InputError(f"{source}: the label file and the run do not hold the same labels")
+    return load(out)
+
+
+# --- what is sent ---
+
+
+def _write(run: Run, folder: Path, thumbnails: bool, names: bool, dest: str) -> None:
+    folder.mkdir(exist_ok=True)
+    told = label_file(run, names=names)
+    told.save(folder / "labels.json")
+    sent = _public(run, thumbnails, names).save(folder / "run")
+    if told.content["evaluation"] is not None and run.path is not None:
+        shutil.copytree(run.path / "evaluation", folder / "run" / "evaluation", ignore=shutil.ignore_patterns(".*"))
+        about = folder / "run" / "evaluation" / "manifest.json"
+        text = json.dumps(anonymous(json.loads(about.read_text(encoding="utf-8"))), indent=2, ensure_ascii=False)
+        about.write_text(text + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(_card(sent, thumbnails, dest), encoding="utf-8")
+    found = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "README.md")
+    sums = {path.relative_to(folder).as_posix(): _digest(path) for path in found}
+    content = {"format": NAME, "version": VERSION, "thumbnails": thumbnails, "names": names, "files": sums}
+    (folder / "share.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _public(run: Run, thumbnails: bool, names: bool) -> Run:
+    """The run without what is not to be sent."""
+    manifest = anonymous(run.manifest)
+    ids, labels = relative(run.images["id"].to_pylist()), run.images["label"].to_pylist()
+    if not names:
+        ids = [f"{fingerprint}-{i}" for i, fingerprint in enumerate(run.images["fingerprint"].to_pylist())]
+        labels = [None] * len(ids)
+        unnamed = [
+            {**skipped, "id": "unnamed", "reason": "unnamed"} for skipped in manifest["images"].get("skipped", [])
+        ]
+        manifest = {**manifest, "images": {**manifest["images"], "skipped": unnamed}}
+    candidates = run.candidates
+    if candidates is not None:
+        candidates = _with(candidates, "model", anonymous(candidates["model"].to_pylist()))
+    return replace(
+        run,
+        manifest=manifest,
+        images=_with(_with(run.images, "id", ids), "label", labels),
+        candidates=candidates,
+        thumbnails=run.thumbnails if thumbnails else run.thumbnails.slice(0, 0),
+    )
+
+
+def _with(table: pa.Table, column: str, values: Sequence[str | None]) -> pa.Table:
+    return table.set_column(table.schema.get_field_index(column), column, pa.array(values, pa.string()))
+
+
+def _card(run: Run, thumbnails: bool, dest: str) -> str:
+    """README.md, which the Hub shows as the page of the repository."""
+    m = run.manifest
+    rows = [row for row in run.rows() if row["label"] is not None]
+    lines = [f"| {_cell(row['name'])} | {_cell(row['label'])} | {row['score']:.3f} |" for row in rows[:20]]
+    more = [f"\n... and {len(rows) - 20:,} more, in `labels.json`."] if len(rows) > 20 else []
+    where = dest if dest.startswith(HUB) else "FOLDER"
+    pictures = "Thumbnails of the evidence are included." if thumbnails else "No picture is included."
+    return "\n".join(
+        [
+            "---",
+            "pretty_name: " + json.dumps(f"Neuron labels of {m['target']['name']} {m['target']['layer']}"),
+            "tags: [contralens, interpretability, neuron-labels]",
+            "---",
+            "",
+            f"# What the neurons of {m['target']['name']} {m['target']['layer']} respond to",
+            "",
+            f"{counted(len(rows), 'label')} by {m['primary']}, with their evidence: "
+            f"{counted(m['images']['count'], 'image')} of {m['images']['name']}, "
+            f"{counted(run.concepts.num_rows, 'concept')}, encoder {m['encoder']['name']}. {pictures} A label is "
+            "the best match within this vocabulary to this encoder; it is a hypothesis about the neuron.",
+            "",
+            "```console",
+            f"contralens pull {where} --out run",
+            "contralens show run 0",
+            "```",
+            "",
+            "`labels.json` is a contralens label file, version 1; `run/` holds the run that it was made from.",
+            "",
+            "| neuron | label | score |",
+            "|---|---|---|",
+            *lines,
+            *more,
+            "",
+        ]
+    )
+
+
+def _cell(text: str) -> str:
+    return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+# --- what comes back ---
+
+
+def _checked(folder: Path, source: str) -> list[PurePosixPath]:
+    """The files of a pushed folder, after a look that they are all there and as they were."""
+    try:
+        content = json.loads((folder / "share.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{source} holds nothing that `contralens push` wrote (no share.json)") from None
+    except (OSError, ValueError) as e:
+        raise InputError(f"{source}: share.json cannot be read: {str(e).splitlines()[0]}") from e
+    if not isinstance(content, dict) or content.get("format") != NAME or not isinstance(content.get("files"), dict):
+        raise InputError(f"{source}: share.json is not one of contralens")
+    if content.get("version") != VERSION:
+        raise InputError(f"{source} has version {content.get('version')!r}; this contralens reads {VERSION}")
+    files = [PurePosixPath(name) for name in content["files"]]
+    for file in files:
+        inside = file.parts == ("labels.json",) or (file.parts[:1] == ("run",) and 2 <= len(file.parts) <= 3)
+        if not inside or ".." in file.parts or file.suffix not in _KINDS or "\\" in str(file):
+            raise InputError(f"{source}: share.json lists {str(file)!r}, which no run holds")
+        path = folder / file
+        if not path.is_file() or _digest(path) != content["files"][str(file)]:
+            raise InputError(
+                f"{source}: {file} is {'not as it was pushed' if path.is_file() else 'missing'}; pull again"
+            )
+    if PurePosixPath("labels.json") not in files:
+        raise InputError(f"{source}: share.json lists no labels.json")
+    return files
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+# --- the Hub ---
+
+
+def _repo(spec: str) -> tuple[str, str | None]:
+    """Repository and revision of "hf:OWNER/NAME@REVISION"."""
+    repo, at, revision = spec.removeprefix(HUB).partition("@")
+    owner, slash, name = repo.partition("/")
+    if not (owner and slash and name) or "/" in name or (at and not revision):
+        raise InputError(f"a repository on the Hub is written hf:OWNER/NAME; got {spec!r}")
+    return repo, revision or None
+
+
+def _upload(repo: str, folder: Path, public: bool) -> str:
+    hub = require("huggingface_hub", "share")
+    with _explained(repo):
+        api = hub.HfApi()
+        api.create_repo(repo, repo_type="dataset", private=not public, exist_ok=True)
+        done = api.upload_folder(
+            repo_id=repo, repo_type="dataset", folder_path=folder, commit_message="contralens push",
+            delete_patterns=["run/*", "run/**/*"],
+        )  # fmt: skip
+        return str(done.commit_url)
+
+
+@contextmanager
+def _fetched(source: str) -> Iterator[Path]:
+    repo, revision = _repo(source)
+    hub = require("huggingface_hub", "share")
+    with tempfile.TemporaryDirectory(prefix="contralens-pull-") as folder:
+        with _explained(repo):
+            hub.snapshot_download(
+                repo, repo_type="dataset", revision=revision, local_dir=folder,
+                allow_patterns=["share.json", "labels.json", "run/*"],
+            )  # fmt: skip
+        yield Path(folder)
+
+
+@contextmanager
+def _explained(repo: str) -> Iterator[None]:
+    """Turn what the Hub refuses into one line; the token is in none of its messages."""
+    errors = require("huggingface_hub.errors", "share")
+    try:
+        yield
+    except errors.OfflineModeIsEnabled as e:
+        raise InputError("the Hub cannot be reached: HF_HUB_OFFLINE is set") from e
+    except errors.RevisionNotFoundError as e:
+        raise InputError(f"the repository {repo} has no such revision") from e
+    except errors.RepositoryNotFoundError as e:
+        raise InputError(f"the Hub shows no dataset repository {repo} to you{LOG_IN}") from e
+    except (errors.HfHubHTTPError, errors.LocalTokenNotFoundError, errors.HFValidationError, OSError) as e:
+        status = getattr(getattr(e, "response", None), "status_code", None)
+        line = next(iter(str(e).strip().splitlines()), "") or type(e).__name__
+        hint = LOG_IN if status in (401, 403, None) else ""
+        raise InputError(f"the Hub refused {repo}: {line[:200]}{hint}") from e
+    except Exception as e:  # the Hub's client passes on errors of whichever HTTP library it was built on
+        if not type(e).__module__.startswith("http"):
+            raise
+        raise InputError(f"the connection to the Hub broke ({type(e).__name__}); try again") from e
