@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= contralens-demo
 
-.PHONY: demo test docs world clean
+.PHONY: demo test docs world constraints sbom clean
 
 demo: $(VENV)/.core
 	$(BIN)/contralens demo --out $(OUT)
@@ -19,6 +19,15 @@ docs: $(VENV)/.docs
 	$(BIN)/python scripts/make_cli_docs.py
 	$(BIN)/python scripts/make_docs.py
 	@echo "open site/index.html"
+
+constraints: $(VENV)/.test
+	$(BIN)/python scripts/make_constraints.py
+
+# What a user's installation consists of, as CycloneDX; the tool lives apart, since it brings packages that others here mind.
+sbom: $(VENV)/.core
+	$(PYTHON) -m venv build/sbom
+	build/sbom/bin/python -m pip install -q cyclonedx-bom
+	build/sbom/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible -o sbom.json
 
 world: $(VENV)/.core
 	$(BIN)/python scripts/make_world.py

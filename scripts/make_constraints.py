@@ -1,0 +1,54 @@
+"""Writes constraints.txt: the versions in this environment of all that contralens with every extra depends on."""
+
+from __future__ import annotations
+
+import platform
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT = ROOT / "constraints.txt"
+
+
+def needed() -> Iterator[tuple[str, str]]:
+    """Name and version of each distribution that is reached, in no order."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    first = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    todo: list[tuple[str, frozenset[str]]] = []
+    seen: set[tuple[str, frozenset[str]]] = set()
+
+    def add(lines: list[str], extras: frozenset[str]) -> None:
+        for line in lines:
+            want = Requirement(line)
+            asked = [{"extra": extra} for extra in extras or {""}]
+            if want.marker is None or any(want.marker.evaluate(one) for one in asked):
+                todo.append((canonicalize_name(want.name), frozenset(want.extras)))
+
+    add(first, frozenset())
+    while todo:
+        name, extras = todo.pop()
+        if name == project["name"] or (name, extras) in seen:
+            continue
+        seen.add((name, extras))
+        try:
+            found = distribution(name)
+        except PackageNotFoundError:
+            continue  # of another platform, or not installed here
+        yield name, found.version.split("+")[0]
+        add(found.requires or [], extras)
+
+
+if __name__ == "__main__":
+    lines = sorted({f"{name}=={version}" for name, version in needed()})
+    head = (
+        f"# Versions that were tested together, Python {platform.python_version()} on {sys.platform}; made by\n"
+        "# scripts/make_constraints.py. Use: pip install -c constraints.txt 'contralens[open-clip]'\n"
+    )
+    OUT.write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
+    print(f"{len(lines)} packages in {OUT}")
