@@ -1,0 +1,142 @@
+"""Graded contrast: activations over the whole range, regressed on how images differ from their look-alikes.
+
+Ours, unpublished. CSP contrasts the strongest images of a neuron with one look-alike each. Here every image is
+contrasted with its `pairs` nearest images, and with the average image, and how much of each contrast is trusted
+depends on how well the encoder's space explains the neuron at all:
+
+    b[i,n]  = max(0, a[i,n] - mean_i a[i,n])^power, standardised over the images
+    x[i]    = e[i] - mean e
+    y[i]    = the pairs' Laplacian of x, so that sum_i b[i] y[i] = sum over look-alike pairs of (b - b')(e - e')
+    S       = D/2 ( E'Y / tr(E'Y) + X'X / tr(X'X) )
+    g[n]    = generalised cross-validated R^2 of the ridge regression of b[:,n] on x, in [0, 1)
+    v[n]    = g sum_i b y / tr(E'Y) + (1 - g) sum_i b x / tr(X'X)
+    score   = v' (g S + (1 - g) 1)^-1 t
+
+A neuron that the space explains (g near 1) gets the regression coefficient, in which what merely goes along with the
+true concept cancels; one that it barely explains (g near 0) gets the plain covariance, which such an inversion would
+drown in noise.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from contralens.checks import InputError
+from contralens.math.neighbours import Products, nearest_images
+from contralens.math.sources import source
+from contralens.math.statistics import survey
+from contralens.math.tensors import blocks, matrix
+from contralens.types import Exemplars
+
+RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+"""Ridge penalties tried for g, in units of the mean eigenvalue of X'X / I."""
+
+
+def lookalike(
+    exemplars: Exemplars, embeddings: Any, texts: Any, *, activations: Any, power: float = 1.5, pairs: int = 5
+) -> Tensor:
+    """Score (N,C) of every neuron of `exemplars` and concept; see the module for the equation.
+
+    Two passes over the activations, in blocks; memory is one block, (I,D) twice, (N,D) and the answer.
+
+    Args:
+        exemplars: says which neurons; one without any exemplar scores NaN. Its images are not looked at.
+        embeddings: (I,D), unit rows; a row with NaN leaves its image out.
+        texts: (C,D).
+        activations: (I,N) of the same images, in memory or any `ActivationSource`. NaN or infinite: the image is left
+            out for that neuron.
+        power: how much the strongest images count, above 0.
+        pairs: look-alikes of each image, at least 1.
+    """
+    a, e, t = source(activations), matrix(embeddings, "embeddings"), matrix(texts, "texts")
+    if a.shape[0] != len(e) or e.shape[1] != t.shape[1]:
+        raise InputError(
+            f"activations {a.shape}, embeddings {tuple(e.shape)} and texts {tuple(t.shape)} do not belong together"
+        )
+    if power <= 0 or pairs < 1:
+        raise InputError(f"`power` must be above 0 and `pairs` at least 1; got {power} and {pairs}")
+    usable = e.isfinite().all(1)
+    n = exemplars.neurons.cpu()
+    mean = survey(a, 0, n, usable)[0].mean
+    x = torch.where(usable[:, None], e - e[usable].mean(0), 0.0)
+    y = _laplacian(e, x, pairs)
+    near, far = _gram(x, y), _gram(x, x)
+    total, look, every = _sums(a, n, mean, usable, x, y, power)
+    explained = _explained(every, far / usable.sum(), int(usable.sum()))
+    near_trace, far_trace = float(near.trace()), float(far.trace())
+    if not (near_trace > 0 and far_trace > 0):
+        return torch.full((len(n), len(t)), torch.nan, dtype=e.dtype)
+    metric = e.shape[1] / 2 * (near / near_trace + far / far_trace)
+    values, axes = torch.linalg.eigh((metric + metric.T) / 2)
+    g = explained[:, None]
+    v = (g * look / near_trace + (1 - g) * every / far_trace) @ axes / (g * values.clamp_min(0.0) + 1 - g)
+    out = (v @ axes.T).to(e.dtype) @ t.to(e.dtype).T
+    nothing = (exemplars.positives < 0).all(1) | ~(total > 0)
+    scores: Tensor = out.masked_fill(nothing[:, None], torch.nan)
+    return scores
+
+
+def _laplacian(e: Tensor, x: Tensor, pairs: int) -> Tensor:
+    """y (I,D): sum over the pairs that an image belongs to of its embedding minus the other's."""
+    out = torch.zeros_like(x)
+    images = e.isfinite().all(1).nonzero()[:, 0]
+    products = Products(e)
+    found = nearest_images(products, images, 4 * (pairs + 1)).images[:, : 4 * (pairs + 1)].long()
+    place = found.clamp_min(0)
+    exact = products.exact(images[:, None].expand_as(found).reshape(-1), place.reshape(-1)).view(found.shape)
+    exact = exact.masked_fill((found < 0) | (found == images[:, None]) | ~e[place, 0].isfinite(), -torch.inf)
+    by_index = place.argsort(dim=1, stable=True)  # ties go to the lower image
+    best = exact.gather(1, by_index).sort(dim=1, descending=True, stable=True)
+    chosen = place.gather(1, by_index).gather(1, best.indices)[:, :pairs]
+    for column, cosine in zip(chosen.T, best.values[:, :pairs].T, strict=True):
+        there = cosine > -torch.inf
+        one, other = images[there], column[there]
+        difference = x[one] - x[other]
+        out.index_add_(0, one, difference).index_add_(0, other, -difference)
+    return out
+
+
+def _gram(left: Tensor, right: Tensor) -> Tensor:
+    """left' right (D,D) in float64, in blocks of images."""
+    out = torch.zeros(left.shape[1], right.shape[1], dtype=torch.float64)
+    for block in blocks(len(left), 16 * left.shape[1]):
+        out += left[block].double().T @ right[block].double()
+    return out
+
+
+def _sums(
+    a: Any, n: Tensor, mean: Tensor, usable: Tensor, x: Tensor, y: Tensor, power: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Deviation of b (N), and sum_i b y and sum_i b x (N,D) of b standardised; images that do not count add nothing."""
+    both = torch.cat([y, x], 1)
+    sums, holes = (torch.zeros(len(n), both.shape[1], dtype=torch.float64) for _ in range(2))
+    first, second, count = (torch.zeros(len(n), dtype=torch.float64) for _ in range(3))
+    for start, rows in a.blocks(n):
+        rows, here = rows.cpu(), slice(start, start + len(rows))
+        counts = rows.isfinite() & usable[here, None]
+        b = (rows.double() - mean).clamp_min(0.0).pow(power).masked_fill(~counts, 0.0)
+        first, second, count = first + b.sum(0), second + b.square().sum(0), count + counts.sum(0)
+        sums += (b.to(both.dtype).T @ both[here]).double()
+        if not bool(counts.all()):
+            holes += ((~counts).to(both.dtype).T @ both[here]).double()
+    middle = first / count
+    deviation = (second / count - middle.square()).clamp_min(0.0).sqrt()
+    sums = (sums + middle[:, None] * holes) / deviation[:, None]  # x and y each sum to 0
+    width = y.shape[1]
+    return deviation, sums[:, :width], sums[:, width:]
+
+
+def _explained(every: Tensor, covariance: Tensor, images: int) -> Tensor:
+    """g (N): the best generalised cross-validated R^2 over `RIDGES`, from sum_i b x (N,D) and X'X / I."""
+    values, axes = torch.linalg.eigh(covariance)
+    values = values.clamp_min(0.0)
+    along = (every @ axes / images).square()
+    best = torch.ones(len(every), dtype=every.dtype)
+    for ridge in RIDGES:
+        kept = values / (values + ridge * values.mean())
+        left = 1 - along @ ((2 * kept - kept.square()) / values.clamp_min(1e-12))
+        best = torch.minimum(best, left / (1 - kept.sum() / images).square())
+    return (1 - best).clamp(0.0, 0.999)

@@ -1,0 +1,101 @@
+"""`lookalike` against a slow copy with a loop per pair, and the laws of its scores."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from clusters import clustered
+from torch.nn.functional import normalize
+
+from contralens.checks import InputError
+from contralens.math.exemplars import find_exemplars
+from contralens.math.lookalike import RIDGES, lookalike
+
+
+def slow(a, e, t, power=1.5, m=5):
+    """One neuron, concept and pair at a time, from the equation."""
+    a, e, t = (v.double().numpy() for v in (a, e, t))
+    images = [i for i in range(len(e)) if np.isfinite(e[i]).all()]
+    x = e[images] - e[images].mean(0)
+    pairs = []
+    for i in range(len(x)):
+        order = sorted((j for j in range(len(x)) if j != i), key=lambda j: (-(e[images[i]] @ e[images[j]]), j))
+        pairs += [(i, j) for j in order[:m]]
+    near = sum(np.outer(x[i] - x[j], x[i] - x[j]) for i, j in pairs)
+    far = sum(np.outer(r, r) for r in x)
+    d = e.shape[1]
+    s = d / 2 * (near / np.trace(near) + far / np.trace(far))
+    rows = []
+    for n in range(a.shape[1]):
+        own = a[images, n]
+        ok = np.isfinite(own)
+        b = np.maximum(0, np.where(ok, own, 0) - own[ok].mean()) ** power
+        b = np.where(ok, (b - b[ok].mean()) / b[ok].std(), 0.0)  # left out: as if at the mean
+        covariance, cov = far / len(x), b @ x / len(x)
+        tries = [1.0]
+        for ridge in RIDGES:
+            hat_inverse = np.linalg.inv(covariance + ridge * np.trace(covariance) / d * np.eye(d))
+            w = hat_inverse @ cov
+            residual = 1 - 2 * w @ cov + w @ covariance @ w
+            tries.append(residual / (1 - np.trace(covariance @ hat_inverse) / len(x)) ** 2)
+        g = min(max(1 - min(tries), 0.0), 0.999)
+        look = sum((b[i] - b[j]) * (x[i] - x[j]) for i, j in pairs)
+        v = g * look / np.trace(near) + (1 - g) * (b @ x) / np.trace(far)
+        rows.append(np.linalg.solve(g * s + (1 - g) * np.eye(d), v) @ t.T)
+    return np.array(rows)
+
+
+def concepts(width, count=6):
+    return normalize(torch.randn(count, width, generator=torch.Generator().manual_seed(9)), dim=1)
+
+
+@pytest.mark.parametrize(("power", "pairs"), [(1.5, 5), (1.0, 1), (2.0, 3)])
+def test_agrees_with_the_slow_copy(power, pairs):
+    a, e = clustered(60, 4)
+    a[3, 1], a[5, 1], e[7] = math.nan, math.inf, math.nan
+    t = concepts(e.shape[1])
+    fast = lookalike(find_exemplars(a, e, k=5), e, t, activations=a, power=power, pairs=pairs)
+    np.testing.assert_allclose(fast.double(), slow(a, e, t, power, pairs), atol=2e-4, rtol=2e-4)
+
+
+def test_scale_and_shift_of_activations_do_not_matter():
+    a, e = clustered(60, 4)
+    t, x = concepts(e.shape[1]), find_exemplars(a, e, k=5)
+    one, other = (lookalike(x, e, t, activations=v) for v in (a, 40 * a - 3))
+    torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3)
+
+
+def test_a_subset_of_neurons_scores_the_same():
+    a, e = clustered(60, 6)
+    t = concepts(e.shape[1])
+    whole = lookalike(find_exemplars(a, e, k=5), e, t, activations=a)
+    part = lookalike(find_exemplars(a, e, k=5, neurons=[4, 1]), e, t, activations=a)
+    torch.testing.assert_close(part, whole[[4, 1]], atol=1e-5, rtol=1e-4)
+
+
+def test_the_true_concept_wins_over_one_tied_to_it():
+    """The neuron follows axis 0; axis 1 goes along with it on nine images of ten."""
+    g = torch.Generator().manual_seed(0)
+    cause = torch.rand(600, generator=g) < 0.3
+    tied = torch.where(torch.rand(600, generator=g) < 0.9, cause, torch.rand(600, generator=g) < 0.3)
+    rows = torch.stack([cause.float(), 2.0 * tied, torch.ones(600)], 1)
+    e = normalize(torch.cat([rows, 0.3 * torch.randn(600, 5, generator=g)], 1), dim=1)
+    a = cause[:, None].float() + 0.05 * torch.randn(600, 1, generator=g)
+    score = lookalike(find_exemplars(a, e, k=30), e, torch.eye(8)[:2], activations=a)
+    assert score[0, 0] > score[0, 1]
+
+
+def test_nothing_to_tell_is_nan_and_bad_input_one_line():
+    a, e = clustered(30, 3)
+    a[:, 1], a[:, 2] = math.nan, 4.0
+    t, x = concepts(e.shape[1]), find_exemplars(a, e, k=4)
+    score = lookalike(x, e, t, activations=a)
+    assert score[0].isfinite().all()
+    assert score[1:].isnan().all()
+    with pytest.raises(InputError, match="belong together"):
+        lookalike(x, e, t[:, :-1], activations=a)
+    with pytest.raises(InputError, match="`pairs`"):
+        lookalike(x, e, t, activations=a, pairs=0)
