@@ -14,6 +14,7 @@ from torch import nn
 from torchvision import transforms as T
 from torchvision.models import ResNet18_Weights, ResNet50_Weights
 
+from contralens.models import identity
 from contralens.models.identity import describe, network_digest
 from contralens.models.preprocessing import preprocessing
 from contralens.models.targets import target
@@ -151,6 +152,28 @@ def test_a_constant_that_a_function_uses_counts(monkeypatch: pytest.MonkeyPatch)
     first = describe(uses_a_constant)
     monkeypatch.setattr(sys.modules[__name__], "SCALE", 3.0)
     assert describe(uses_a_constant) != first
+
+
+def test_an_installed_package_is_known_by_name_wherever_it_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in a folder that this environment borrows, as by a path file or `pip install --target`."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "borrowed.py").write_text("calls = 0\ndef f(image):\n    return image, calls\n")
+    (tmp_path / "own.py").write_text("calls = 0\ndef f(image):\n    return image, calls\n")
+    import own  # type: ignore[import-not-found]
+
+    before = describe(own.f)
+    own.calls = 1
+    assert describe(own.f) != before
+    (tmp_path / "borrowed-1.0.dist-info").mkdir()
+    identity._library_folders.cache_clear()
+    import borrowed  # type: ignore[import-not-found]
+
+    before = describe(borrowed.f)
+    borrowed.calls = 1
+    assert describe(borrowed.f) == before == "function borrowed.f"
+    identity._library_folders.cache_clear()
 
 
 def test_cycles_and_unpicklable_things_end() -> None:

@@ -11,7 +11,7 @@ import sys
 import sysconfig
 import types
 from collections.abc import Callable, Mapping
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -215,9 +215,15 @@ def _tensor_hash(tensor: Tensor) -> str:
 
 
 @functools.cache
-def _library_folders() -> tuple[str, ...]:
+def _library_folders(search: tuple[str, ...]) -> tuple[str, ...]:
+    """The standard library's folders, and those of `sys.path` that an installer has put packages into.
+
+    Not only this environment's: a virtual environment may borrow the packages of another.
+    """
     paths = sysconfig.get_paths()
-    return tuple({paths[key] + os.sep for key in ("stdlib", "platstdlib", "purelib", "platlib")})
+    installed = [folder for folder in search if any(Path(folder).glob("*.dist-info"))]
+    standard = [paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")]
+    return tuple({os.path.abspath(folder) + os.sep for folder in [*standard, *installed]})
 
 
 def _is_library(thing: Callable[..., Any]) -> bool:
@@ -226,7 +232,7 @@ def _is_library(thing: Callable[..., Any]) -> bool:
     if name in sys.builtin_module_names or name.partition(".")[0] == "contralens":
         return True
     file = getattr(sys.modules.get(name), "__file__", None) or ""
-    return file.startswith(_library_folders()) or f"{os.sep}dist-packages{os.sep}" in file
+    return file.startswith(_library_folders(tuple(sys.path))) or f"{os.sep}dist-packages{os.sep}" in file
 
 
 def _names(code: types.CodeType) -> set[str]:
