@@ -22,6 +22,7 @@ _WHERE = {
     "label": "pipeline",
     "label_file": "data.label_files",
     "label_layers": "layers",
+    "labeled_images": "data.labeled",
     "load": "data.runs",
     "propose": "proposing.propose",
     "pull": "data.sharing",
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from contralens.data.images import images as images
     from contralens.data.label_files import label_file as label_file
     from contralens.data.label_files import read_labels as read_labels
+    from contralens.data.labeled import labeled_images as labeled_images
     from contralens.data.runs import Run as Run
     from contralens.data.runs import load as load
     from contralens.data.sharing import pull as pull

@@ -82,7 +82,7 @@ def _find(source: Any, column: str | None, max_pixels: int) -> types.Images:
     if isinstance(source, Iterable) and not hasattr(source, "__getitem__") and not hasattr(source, "__len__"):
         source = _if_paths(source)
     if isinstance(source, Sequence) and all(isinstance(s, (str, os.PathLike)) for s in source):
-        return _listed([os.fspath(s) for s in source], Path(), f"list of {len(source)} files", max_pixels)
+        return listed([os.fspath(s) for s in source], Path(), f"list of {len(source)} files", max_pixels)
     if hasattr(source, "features") and hasattr(source, "cast_column"):
         if not hasattr(source, "__len__"):
             raise InputError("`images`: a streamed data set has no order; load it with streaming=False")
@@ -215,10 +215,11 @@ def _listed_in(path: Path, max_pixels: int) -> FileImages:
         raise InputError(f"`images`: the list {str(path)!r} cannot be read: {e.strerror}") from e
     except UnicodeDecodeError as e:
         raise InputError(f"`images`: {str(path)!r} is no list of paths, since it is not UTF-8 text") from e
-    return _listed([s for line in lines if (s := line.strip())], path.parent, str(path), max_pixels)
+    return listed([s for line in lines if (s := line.strip())], path.parent, str(path), max_pixels)
 
 
-def _listed(names: Sequence[str], base: Path, title: str, max_pixels: int) -> FileImages:
+def listed(names: Sequence[str], base: Path, title: str, max_pixels: int = MAX_PIXELS) -> FileImages:
+    """Files by their paths relative to `base`; `InputError` where one does not exist."""
     if not names:
         raise InputError(
             f"`images`: the {title} is empty" if title.startswith("list") else f"`images`: {title} is empty"
