@@ -5,8 +5,8 @@ from __future__ import annotations
 import platform
 import sys
 import tomllib
-from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, distribution
+from collections.abc import Iterable, Iterator
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -16,14 +16,18 @@ ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "constraints.txt"
 
 
-def needed() -> Iterator[tuple[str, str]]:
-    """Name and version of each distribution that is reached, in no order."""
+def required() -> list[str]:
+    """What contralens asks for, extras included."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    first = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    return [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+
+
+def needed(first: Iterable[str]) -> Iterator[Distribution]:
+    """Each distribution of this environment that the requirements `first` lead to, in no order."""
     todo: list[tuple[str, frozenset[str]]] = []
     seen: set[tuple[str, frozenset[str]]] = set()
 
-    def add(lines: list[str], extras: frozenset[str]) -> None:
+    def add(lines: Iterable[str], extras: frozenset[str]) -> None:
         for line in lines:
             want = Requirement(line)
             asked = [{"extra": extra} for extra in extras or {""}]
@@ -33,19 +37,19 @@ def needed() -> Iterator[tuple[str, str]]:
     add(first, frozenset())
     while todo:
         name, extras = todo.pop()
-        if name == project["name"] or (name, extras) in seen:
+        if name == "contralens" or (name, extras) in seen:
             continue
         seen.add((name, extras))
         try:
             found = distribution(name)
         except PackageNotFoundError:
             continue  # of another platform, or not installed here
-        yield name, found.version.split("+")[0]
+        yield found
         add(found.requires or [], extras)
 
 
 if __name__ == "__main__":
-    lines = sorted({f"{name}=={version}" for name, version in needed()})
+    lines = sorted({f"{canonicalize_name(d.name)}=={d.version.split('+')[0]}" for d in needed(required())})
     head = (
         f"# Versions that were tested together, Python {platform.python_version()} on {sys.platform}; made by\n"
         "# scripts/make_constraints.py. Use: pip install -c constraints.txt 'contralens[open-clip]'\n"

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from contralens import __version__
-from contralens.checks import InputError
+from contralens.checks import InputError, require
 from contralens.collecting.collect import Collected, collect
 from contralens.collecting.precision import in_precision
 from contralens.collecting.streaming import RecomputedActivations, collect_streamed
@@ -148,7 +148,8 @@ def label(
         raise InputError(f"`k`, `top` and `batch_size` must be at least 1; got {k}, {top} and {batch_size}")
     if fdr is not None and not 0.0 < fdr < 1.0:
         raise InputError(f"`fdr` must lie between 0 and 1, e.g. 0.05; got {fdr}")
-    parse_neighbours(neighbours)
+    if parse_neighbours(neighbours)[0] != "exact":
+        require("faiss", "faiss")
     if not (store_activations or reuse):
         raise InputError(
             "without reuse, contrasts are given out one rank after the other, and the network would run again for each "

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 from fenced import ROOT
-
-sys.path.insert(0, str(ROOT / "scripts"))
 from make_docs import broken
 
 
