@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _WHERE = {
+    "Audit": "data.audits",
+    "ConceptList": "auditing.concepts",
     "Exemplars": "types",
     "InputError": "checks",
     "Run": "data.runs",
     "SCORERS": "math.scorers",
     "add_maps": "maps",
+    "audit": "auditing.audit",
     "compare": "evaluation.compare",
+    "concept_list": "auditing.concepts",
     "encoder": "models.encoders",
     "evaluate": "evaluation.evaluate",
     "find_exemplars": "math.exemplars",
@@ -24,7 +28,9 @@ _WHERE = {
     "label_layers": "layers",
     "labeled_images": "data.labeled",
     "load": "data.runs",
+    "load_audit": "data.audits",
     "propose": "proposing.propose",
+    "pruned": "auditing.pruning",
     "pull": "data.sharing",
     "push": "data.sharing",
     "read_labels": "data.label_files",
@@ -37,7 +43,13 @@ _WHERE = {
 __all__ = ["__version__", *_WHERE]
 
 if TYPE_CHECKING:
+    from contralens.auditing.audit import audit as audit
+    from contralens.auditing.concepts import ConceptList as ConceptList
+    from contralens.auditing.concepts import concept_list as concept_list
+    from contralens.auditing.pruning import pruned as pruned
     from contralens.checks import InputError as InputError
+    from contralens.data.audits import Audit as Audit
+    from contralens.data.audits import load_audit as load_audit
     from contralens.data.images import images as images
     from contralens.data.label_files import label_file as label_file
     from contralens.data.label_files import read_labels as read_labels

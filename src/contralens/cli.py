@@ -12,6 +12,7 @@ import typer
 
 from contralens import __version__
 from contralens.checks import InputError
+from contralens.commands.audit import audit_command
 from contralens.commands.bench import app as bench_app
 from contralens.commands.evaluate import compare_command, evaluate_command, recipe_command
 from contralens.commands.explore import explore_command, export_command, maps_command
@@ -472,6 +473,7 @@ app.command("push")(push_command)
 app.command("pull")(pull_command)
 app.command("granularity")(granularity_command)
 app.command("evaluate")(evaluate_command)
+app.command("audit")(audit_command)
 app.command("compare")(compare_command)
 app.command("recipe")(recipe_command)
 app.add_typer(bench_app, name="bench")

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from torch.utils.data import default_collate
 
-from contralens.checks import ImageError, InputError
+from contralens.checks import InputError
 from contralens.data.files import write_whole
 from contralens.data.runs import Run, gamma_of, load
 from contralens.models.heads import linear_head
@@ -95,7 +95,7 @@ def add_maps(
         raise InputError(f"`pairs` and `batch_size` must be at least 1; got {pairs} and {batch_size}")
     reopened = Reopened(run, source=source, target=target, cache=cache, device=device)
     wanted = _wanted(run, pairs)
-    pictures = _pictures(reopened, wanted)
+    pictures = reopened.pictures(wanted)
     told = []
     found = _maps(reopened, wanted, pictures, batch_size, progress)
     if found is None:
@@ -148,24 +148,6 @@ def _wanted(run: Run, pairs: int) -> dict[int, list[int]]:
     for image, neuron in np.unique(places[places[:, 0] >= 0], axis=0).tolist():
         out.setdefault(image, []).append(neuron)
     return out
-
-
-def _pictures(reopened: Reopened, wanted: dict[int, list[int]]) -> Callable[[int], Image | None]:
-    """The picture of an image of the run; None where the set no longer holds it or it cannot be decoded."""
-    at = {f: i for i, f in reversed(list(enumerate(reopened.images.fingerprints())))}
-    if not any(reopened.probe[image] in at for image in wanted):
-        raise InputError(
-            f"{reopened.images.name} holds none of the run's exemplars; say where its images are with --source"
-        )
-
-    def picture(image: int) -> Image | None:
-        place = at.get(reopened.probe[image])
-        try:
-            return None if place is None else reopened.images.load(place)
-        except ImageError:
-            return None
-
-    return picture
 
 
 def _maps(

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from contralens import types
-from contralens.checks import InputError
+from contralens.checks import ImageError, InputError
 from contralens.collecting.activations import stored_activations
 from contralens.collecting.collect import collect
 from contralens.data.images import images as image_set
@@ -24,6 +24,9 @@ from contralens.evidence import encoder_of, exemplars_of
 from contralens.math.sources import ActivationSource
 from contralens.split import VALIDATION, drawn
 from contralens.types import Encoder, Exemplars, Extractor, Progress, Target, silent
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 class Reopened:
@@ -121,6 +124,28 @@ class Reopened:
             return image_set(source, seed=int(self.run.manifest.get("seed", 0)), **sample)
         except (InputError, TypeError) as e:
             raise InputError(f"the run's images cannot be opened ({e}); say where they are with --source") from e
+
+    def pictures(self, wanted: Iterable[int]) -> Callable[[int], Image | None]:
+        """A function from a row of the run's images to its picture; None where the set no longer holds it or it cannot
+        be decoded.
+
+        Raises:
+            InputError: the set holds none of the images `wanted`.
+        """
+        at = {f: i for i, f in reversed(list(enumerate(self.images.fingerprints())))}
+        if not any(self.probe[image] in at for image in wanted):
+            raise InputError(
+                f"{self.images.name} holds none of the run's exemplars; say where its images are with --source"
+            )
+
+        def picture(image: int) -> Image | None:
+            place = at.get(self.probe[image])
+            try:
+                return None if place is None else self.images.load(place)
+            except ImageError:
+                return None
+
+        return picture
 
     @cached_property
     def target(self) -> Target:

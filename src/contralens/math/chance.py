@@ -151,10 +151,7 @@ def chance_of(
     s, n = matrix(scores, "scores").double(), real
     if len(s) - n < 20:
         raise InputError(f"{len(s) - n} fake neurons are too few to tell chance; use at least 20, better 1,000")
-    calibration = max(10, round(CALIBRATION * (len(s) - n)))
-    under_chance = s[n : n + calibration]
-    mean = under_chance.nanmean(0)
-    deviation = (under_chance - mean).square().nanmean(0).sqrt().clamp_min(1e-12)
+    mean, deviation, calibration = _calibrated(s, n)
     best = best_labels(s).clamp_min(0)
     if labels is not None:
         best[:n] = torch.as_tensor(labels, dtype=torch.int64).clamp_min(0)
@@ -166,6 +163,25 @@ def chance_of(
     p = p_values(z[:n], null)
     share = null_share(p) if method == "storey" else 1.0
     return Chance(z[:n], p, q_values(p, share), null, share)
+
+
+def standardised(scores: Any, real: int) -> Tensor:
+    """Scores (N+M,C), the first `real` = N of neurons, the rest of fakes, in deviations of each concept under chance.
+
+    A concept whose text lies near every image then has no advantage. The same fakes calibrate as in `chance_of`, to
+    which the result can be given: its z are these, of the concept that stands out most.
+    """
+    s = matrix(scores, "scores").double()
+    mean, deviation, _ = _calibrated(s, real)
+    return (s - mean) / deviation
+
+
+def _calibrated(s: Tensor, real: int) -> tuple[Tensor, Tensor, int]:
+    """Mean and deviation (C) of the first fakes' scores, and how many these are."""
+    count = max(10, round(CALIBRATION * (len(s) - real)))
+    under_chance = s[real : real + count]
+    mean = under_chance.nanmean(0)
+    return mean, (under_chance - mean).square().nanmean(0).sqrt().clamp_min(1e-12), count
 
 
 def p_values(observed: Tensor, null: Tensor) -> Tensor:

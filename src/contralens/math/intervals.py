@@ -50,6 +50,35 @@ def difference_interval(one: ArrayLike, other: ArrayLike, level: float = 0.95, s
     return Interval(float(a.mean() - b.mean()), low, high, count)
 
 
+def paired_interval(
+    before: ArrayLike, after: ArrayLike, strata: ArrayLike | None = None, level: float = 0.95, seed: int = 0
+) -> Interval:
+    """Mean of after - before, pair by pair, with the percentile bootstrap over pairs.
+
+    Where `strata` name a class of each pair, the mean of the classes' means instead, pairs being drawn within classes:
+    the change of balanced accuracy. Where no pair differs from another the bootstrap has no width; Wilson's bound for
+    "never" in as many pairs then stands for it. Both values are finite and lie in [0, 1].
+
+    >>> paired_interval([1, 1, 0, 0], [1, 1, 1, 1]).mean
+    0.5
+    >>> [round(x, 3) for x in (paired_interval([1] * 8, [1] * 8).low, paired_interval([1] * 8, [1] * 8).high)]
+    [-0.324, 0.324]
+    """
+    change = np.asarray(after, np.float64) - np.asarray(before, np.float64)
+    if not len(change):
+        return Interval(np.nan, np.nan, np.nan, 0)
+    _, place = np.unique(np.zeros(len(change)) if strata is None else np.asarray(strata), return_inverse=True)
+    parts = [change[place == stratum] for stratum in range(place.max() + 1)]
+    mean = float(np.mean([part.mean() for part in parts]))
+    if len(change) == 1:
+        return Interval(mean, np.nan, np.nan, 1)
+    if change.min() == change.max():
+        unseen = wilson(0, len(change))[1]
+        return Interval(mean, max(-1.0, mean - unseen), min(1.0, mean + unseen), len(change))
+    drawn = np.mean([_resampled(part, seed + at) for at, part in enumerate(parts)], axis=0)
+    return Interval(mean, *_percentiles(drawn, level), len(change))
+
+
 def clustered_interval(values: ArrayLike, clusters: ArrayLike, level: float = 0.95, seed: int = 0) -> Interval:
     """Mean of the values (0 or 1, or differences of such) that are not NaN, with the bootstrap over clusters of them.
 

@@ -51,14 +51,28 @@ def concept_vectors(exemplars: Exemplars, embeddings: Any, gamma: float | None =
     residuals r[p] = e[p] - gamma s[p] e[q(p)] (CSP); a positive without a contrast keeps its whole embedding. NaN where
     nothing is left, as when every positive's contrast is a copy of it.
     """
+    return _unit(_means(exemplars, embeddings, gamma))
+
+
+def concept_lengths(exemplars: Exemplars, embeddings: Any, gamma: float | None = None) -> Tensor:
+    """Length (N) of the mean of which `concept_vectors` makes a unit vector: 1 where all exemplars say the same.
+
+    Random images have a short mean, and its direction, made a unit vector, a high cosine with many texts. Length times
+    cosine is the mean projection of the exemplars on the text, which has no such fault.
+    """
+    length: Tensor = _means(exemplars, embeddings, gamma).norm(dim=1)
+    return length
+
+
+def _means(exemplars: Exemplars, embeddings: Any, gamma: float | None) -> Tensor:
     if gamma is None:
         e = matrix(embeddings, "embeddings")
         w = (exemplars.positives >= 0).to(e.dtype)
-        return _unit(combine(e, exemplars.positives, w / w.sum(1, keepdim=True).clamp_min(1.0)))
+        return combine(e, exemplars.positives, w / w.sum(1, keepdim=True).clamp_min(1.0))
     if not 0.0 <= gamma <= 1.0:
         raise InputError(f"`gamma` must lie between 0 and 1; got {gamma}")
     first, second = contrast_parts(exemplars, embeddings)
-    return _unit(first - gamma * second)
+    return first - gamma * second
 
 
 def _unit(v: Tensor) -> Tensor:

@@ -7,13 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contralens.checks import InputError
-from contralens.models.scaling import class_scores
+from contralens.checks import InputError, nearest
+from contralens.models.scaling import CLOSE, class_scores
 from contralens.models.targets import HookedTarget
 from contralens.types import Target
-
-CLOSE = 1e-3
-"""Largest difference between the head's scores and the network's, as a share of the spread of the latter."""
 
 
 def linear_head(target: Target, batch: Any) -> Tensor | None:
@@ -30,15 +27,37 @@ def linear_head(target: Target, batch: Any) -> Tensor | None:
     except InputError:
         return None
     rows = target(batch)
-    spread = float(scores.std())
     for module in target.module.modules():
-        if not isinstance(module, nn.Linear) or (module.in_features, module.out_features) != (
-            rows.shape[1],
-            scores.shape[1],
-        ):
-            continue
-        with torch.no_grad():
-            own = module(rows.to(module.weight.device, module.weight.dtype)).float().cpu()
-        if spread > 0 and float((own - scores).abs().max()) <= CLOSE * spread:
+        if isinstance(module, nn.Linear) and _makes(module, rows, scores):
             return module.weight.detach().float().cpu()
     return None
+
+
+def named_head(target: HookedTarget, name: str, batch: Any) -> tuple[Tensor, bool]:
+    """Weights (classes,N) of the linear layer called `name`, and whether it makes the output of the neurons alone.
+
+    Raises:
+        InputError: no such layer, no linear one, or one of other sizes.
+    """
+    found = dict(target.module.named_modules()).get(name)
+    linear = [n for n, m in target.module.named_modules() if isinstance(m, nn.Linear)]
+    if not isinstance(found, nn.Linear):
+        raise InputError(
+            f"{target.name} has no linear layer {name!r}{nearest(name, linear)} (it has: {', '.join(linear[-8:])})"
+        )
+    scores, rows = class_scores(target, batch), target(batch)
+    if (found.in_features, found.out_features) != (rows.shape[1], scores.shape[1]):
+        raise InputError(
+            f"the linear layer {name} takes {found.in_features} numbers to {found.out_features}, but {target.layer} "
+            f"has {rows.shape[1]} neurons and the network {scores.shape[1]} class scores"
+        )
+    return found.weight.detach().float().cpu(), _makes(found, rows, scores)
+
+
+def _makes(linear: nn.Linear, rows: Tensor, scores: Tensor) -> bool:
+    if (linear.in_features, linear.out_features) != (rows.shape[1], scores.shape[1]):
+        return False
+    with torch.no_grad():
+        own = linear(rows.to(linear.weight.device, linear.weight.dtype)).float().cpu()
+    spread = float(scores.std())
+    return spread > 0 and float((own - scores).abs().max()) <= CLOSE * spread

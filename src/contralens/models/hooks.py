@@ -97,11 +97,11 @@ def run_layers(
         return hook
 
     modules = named(network)
-    with _still(network, autocast), ExitStack() as stack:
+    with still(network, autocast), ExitStack() as stack:
         for at, (layer, use) in enumerate(wanted):
             stack.callback(modules[layer].register_forward_hook(hook_of(at, use)).remove)
         with suppress(_Enough):
-            _forward(network, batch)
+            forward(network, batch)
     for at, (layer, _) in enumerate(wanted):
         if at not in found:
             raise InputError(f"the network did not run its layer {layer}, or it gave no floating-point tensor")
@@ -150,11 +150,11 @@ def probe(
 
         return hook
 
-    with _still(network, autocast), ExitStack() as stack:
+    with still(network, autocast), ExitStack() as stack:
         for name, record in seen.items():
             stack.callback(modules[name].register_forward_hook(hook_of(record)).remove)
         try:
-            _forward(network, batch)
+            forward(network, batch)
         except Exception as e:
             reason = (str(e).strip() or "-").splitlines()[0][:200]
             raise InputError(
@@ -210,7 +210,7 @@ def _shape(batch: Any) -> Any:
 
 
 @contextmanager
-def _still(network: nn.Module, autocast: torch.dtype | None) -> Iterator[None]:
+def still(network: nn.Module, autocast: torch.dtype | None) -> Iterator[None]:
     """Eval mode without gradient, each module's own training flag restored afterwards."""
     training = [module for module in network.modules() if module.training]
     for module in training:
@@ -224,7 +224,8 @@ def _still(network: nn.Module, autocast: torch.dtype | None) -> Iterator[None]:
             module.training = True
 
 
-def _forward(network: nn.Module, batch: Any) -> Any:
+def forward(network: nn.Module, batch: Any) -> Any:
+    """The network's own output for a batch, a tensor or a dict of tensors, moved to where the network is."""
     batch = moved(batch, device_of(network))
     return network(**batch) if isinstance(batch, Mapping) else network(batch)
 

@@ -1,0 +1,431 @@
+"""The audit: which neurons stand for expected and spurious concepts, what they do to the classes, what pruning does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from contralens import __version__
+from contralens.auditing.aligning import Alignment, Separation, align, embed_concepts, separation
+from contralens.auditing.concepts import ConceptList, concept_list
+from contralens.auditing.influence import Influence, influence
+from contralens.auditing.pruning import MODES, RANDOM, Mode, make_mask, measure_pruning, read_labeled
+from contralens.checks import InputError, nearest
+from contralens.data.audits import FORMAT, INFLUENCE, NEURONS, PRUNING, VERDICTS, Audit
+from contralens.data.images import set_fingerprint
+from contralens.data.runs import Run, load
+from contralens.math.audit import clarity, polysemanticity, redundancy
+from contralens.math.chance import FAKES, fake_exemplars
+from contralens.math.exemplars import find_exemplars
+from contralens.math.scorers import parse_scorer
+from contralens.models.heads import linear_head, named_head
+from contralens.models.scaling import class_scores
+from contralens.models.targets import HookedTarget
+from contralens.reopen import Reopened
+from contralens.types import Exemplars, Progress, silent
+
+IMAGES = 16
+"""Images per neuron that influence is measured over."""
+SAMPLE = 32
+"""Unexplained neurons whose influence is measured inside the network, drawn at random."""
+
+
+def audit(
+    run: Run | str | Path,
+    concepts: str | Path | Mapping[str, Any] | ConceptList,
+    *,
+    scorer: str = "csp",
+    labeled: Any = None,
+    subgroups: str | Path | Mapping[str, Any] | None = None,
+    classes: Sequence[str] | None = None,
+    head: str | None = None,
+    follow: Sequence[str] | None = None,
+    fdr: float = 0.05,
+    mode: Mode = "hard",
+    fakes: int = FAKES,
+    images: int = IMAGES,
+    sample: int | None = SAMPLE,
+    encoder: Any = None,
+    source: Any = None,
+    target: Any = None,
+    cache: str | Path | None = None,
+    device: str = "cpu",
+    batch_size: int = 32,
+    seed: int = 0,
+    save: bool = True,
+    progress: Progress = silent,
+) -> Audit:
+    """Judge every neuron of a run against a list of expected and spurious concepts, and measure what that is good for.
+
+    A neuron stands for the concept that it stands out in most against chance, if that also beats a template with
+    nothing in it and the false-discovery rate; else it is "unexplained" (`contralens.auditing.aligning`). What neurons
+    add to the class scores is measured three ways (`contralens.auditing.influence`). The mask switches spurious neurons
+    off or turns them down (`contralens.auditing.pruning`); its effect is measured where labeled images are given.
+
+    Args:
+        run: a run, or its folder.
+        concepts: a shipped list ("dermoscopy", "photographs"), a YAML file or a dict; see `contralens.concept_list`.
+        scorer: with options, e.g. "csp", "csp:gamma=0.5", "semanticlens"; it need not be one that the run was labeled
+            with.
+        labeled: images with a known class, to measure pruning on: a folder with one sub-folder per class, or anything
+            of `contralens.images` that tells labels.
+        subgroups: a CSV file (image, then columns), or id -> {column: value}: groups of the labeled images.
+        classes: names of the network's classes; by default those that come with its weights.
+        head: name of the linear layer from the neurons to the classes; None tries out which one it is, "none" leaves
+            the head out.
+        follow: classes whose scores are followed; by default all, or the 20 predicted most often where there are more.
+        fdr: false-discovery rate of the verdicts, over 0 and below 1.
+        mode: "hard" switches spurious neurons off, "soft" turns them down.
+        fakes: fake neurons that chance is measured on.
+        images: images per neuron that influence is measured over.
+        sample: unexplained neurons whose gradient and ablation are measured beside all explained ones; None for all.
+        encoder: another encoder than the run's, by name or given; contrasts are then found in its space.
+        source: where the run's images are, if they moved.
+        target: the network, where the run cannot name it.
+        cache: the cache that `label` used.
+        device: where the networks run.
+        batch_size: images per forward pass.
+        seed: of all that is drawn.
+        save: whether to write RUN/audit/ (only for a run that lies in a folder).
+        progress: called with stage, done and total.
+
+    Returns:
+        The audit; inside the run folder where `save` and the run has one.
+
+    Raises:
+        InputError: the list, the images, the network or the labeled set cannot be used; in one line.
+    """
+    run = load(run) if not isinstance(run, Run) else run
+    listed = concept_list(concepts)
+    parse_scorer(scorer)
+    _check(fdr, mode, images, batch_size, sample)
+    reopened = Reopened(
+        run, source=source, target=target, cache=cache, device=device, batch_size=batch_size, progress=progress
+    )
+    made, exemplars, embeddings = _space(reopened, encoder, device)
+    words = embed_concepts(made, listed)
+    progress("fake neurons", 0, fakes)
+    fake = fake_exemplars(
+        reopened.activations(reopened.probe), embeddings, fakes, seed, "permuted", exemplars.neurons, **reopened.mining
+    )
+    progress("fake neurons", fakes, fakes)
+    aligned = align(scorer, exemplars, fake, embeddings, words)
+    apart = separation(embeddings, words, seed)
+    verdicts = _Verdicts(listed, exemplars, aligned, aligned.explained(fdr))
+    notes = [*words.notes, *_encoder_warnings(made.name, listed, apart)]
+    keep = make_mask(
+        len(run), exemplars.neurons, verdicts.spurious, verdicts.z("expected"), verdicts.z("spurious"), mode
+    )
+    moved, pruning, about = _in_the_network(
+        reopened, verdicts, keep, notes, labeled=labeled, subgroups=subgroups, classes=classes, head=head,
+        follow=follow, mode=mode, images=images, sample=sample, batch_size=batch_size, seed=seed, progress=progress,
+    )  # fmt: skip
+    manifest = {
+        "format": FORMAT,
+        "contralens": __version__,
+        "concepts": {
+            "title": listed.title, "about": listed.about, "source": listed.source, "fingerprint": listed.fingerprint,
+            "templates": list(listed.templates),
+            **{side: [c.name for c in listed.side(side)] for side in ("expected", "spurious")},
+        },
+        "scorer": scorer,
+        "encoder": {"name": made.name, "fingerprint": made.fingerprint, "labeling": encoder is None},
+        "separation": _separation(listed, apart),
+        "threshold": {
+            "rule": "score above that of the templates with nothing in them, and false-discovery rate at most fdr",
+            "empty": words.empty is not None, "fdr": fdr, "fakes": fakes, "kind": "permuted",
+            "null_share": aligned.null_share,
+        },
+        "mode": mode,
+        "seed": seed,
+        "verdicts": {v: verdicts.words.count(v) for v in VERDICTS},
+        "layer": {name: _mean(value) for name, value in verdicts.layer(embeddings).items()},
+        "target": {key: run.manifest["target"].get(key) for key in ("name", "layer", "pooling", "fingerprint")},
+        "probe": {"name": run.manifest["images"]["name"], "count": len(reopened.probe)},
+        **about,
+        "warnings": notes,
+    }  # fmt: skip
+    found = Audit(manifest, verdicts.table(embeddings), moved, pruning, keep.numpy())
+    return found.save(run.path) if save and run.path is not None else found
+
+
+def _check(fdr: float, mode: str, images: int, batch_size: int, sample: int | None) -> None:
+    if not 0 < fdr < 1:
+        raise InputError(f"`fdr` must lie between 0 and 1; got {fdr}")
+    if mode not in MODES:
+        raise InputError(f"`mode` must be hard or soft; got {mode!r}{nearest(str(mode), MODES)}")
+    if images < 1 or batch_size < 1 or (sample is not None and sample < 0):
+        raise InputError(
+            f"`images` and `batch_size` must be at least 1, `sample` at least 0; got {images}, {batch_size}, {sample}"
+        )
+
+
+def _space(reopened: Reopened, encoder: Any, device: str) -> tuple[Any, Exemplars, Tensor]:
+    """The encoder, the exemplars with contrasts in its space, and the probe images' rows (I,D)."""
+    if encoder is None:
+        return reopened.encoder, reopened.exemplars, reopened.embeddings(reopened.probe)
+    from contralens.models.encoders import encoder as load_encoder
+
+    made = load_encoder(encoder, device=device)
+    embeddings = reopened.embeddings(reopened.probe, made)
+    if made.fingerprint == reopened.run.manifest["encoder"]["fingerprint"]:
+        return made, reopened.exemplars, embeddings
+    mined = find_exemplars(
+        reopened.activations(reopened.probe), embeddings, neurons=reopened.exemplars.neurons, **reopened.mining
+    )
+    return made, mined, embeddings
+
+
+@dataclass
+class _Verdicts:
+    """Rows of the table of neurons, in the order of the exemplars."""
+
+    listed: ConceptList
+    exemplars: Exemplars
+    aligned: Alignment
+    explained: Tensor
+
+    @property
+    def words(self) -> list[str]:
+        """(N) verdicts."""
+        return [
+            self.listed.concepts[c].side if told else "unexplained"
+            for c, told in zip(self.aligned.best.tolist(), self.explained.tolist(), strict=True)
+        ]
+
+    @property
+    def spurious(self) -> Tensor:
+        return torch.tensor([word == "spurious" for word in self.words])
+
+    def z(self, side: str) -> Tensor:
+        """(N) the largest z on one side of the list."""
+        return self.aligned.side(torch.tensor([c.side == side for c in self.listed]))
+
+    def layer(self, embeddings: Tensor) -> dict[str, Tensor]:
+        """Clarity, redundancy and polysemanticity of each neuron."""
+        return {f.__name__: f(self.exemplars, embeddings) for f in (clarity, redundancy, polysemanticity)}
+
+    def table(self, embeddings: Tensor) -> pa.Table:
+        a = self.aligned
+        at = a.best.clamp_min(0)[:, None]
+        numbers = {
+            "score": a.scores.gather(1, at)[:, 0], "empty": a.empty, "z": a.z.gather(1, at)[:, 0],
+            "expected": self.z("expected"), "spurious": self.z("spurious"), "p": a.p, "fdr": a.fdr,
+            **self.layer(embeddings),
+        }  # fmt: skip
+        best = [self.listed.concepts[c] if c >= 0 else None for c in a.best.tolist()]
+        verdicts = self.words
+        columns: dict[str, Any] = {
+            "neuron": self.exemplars.neurons.tolist(), "verdict": verdicts,
+            "concept": [b.name if b and v != "unexplained" else None for b, v in zip(best, verdicts, strict=True)],
+            "side": [b.side if b else None for b in best], "best": [b.name if b else None for b in best],
+        }  # fmt: skip
+        columns |= {name: value.double().tolist() for name, value in numbers.items()}
+        return pa.table({name: columns[name] for name in NEURONS.names}, schema=NEURONS)
+
+
+def _encoder_warnings(name: str, listed: ConceptList, apart: Separation) -> list[str]:
+    concepts = listed.concepts
+    out = []
+    if told := apart.confused:
+        shown = "; ".join(
+            f"{concepts[c].name} ({float(apart.within[c]):.2f}) and {concepts[int(apart.other[c])].name} "
+            f"({float(apart.across[c]):.2f})"
+            for c in sorted(told, key=lambda c: float(apart.within[c] - apart.across[c]))[:5]
+        )
+        out.append(
+            f"the encoder {name} cannot tell {len(told)} of {len(concepts)} concepts from others on these images: "
+            f"their wordings agree with each other no better than with another concept's: {shown}; use an encoder that "
+            "knows the domain, or other words"
+        )
+    if untold := apart.untold:
+        out.append(
+            f"whether the encoder tells them apart cannot be measured for {len(untold)} concepts with one wording, "
+            f"e.g. {concepts[untold[0]].name}: give synonyms or several templates"
+        )
+    return out
+
+
+def _separation(listed: ConceptList, apart: Separation) -> dict[str, Any]:
+    return {
+        "images": apart.images,
+        "told_apart": len(listed) - len(apart.confused) - len(apart.untold),
+        "confused": len(apart.confused),
+        "not_measured": len(apart.untold),
+        "concepts": [
+            {
+                "concept": c.name, "side": c.side, "within": float(apart.within[i]), "across": float(apart.across[i]),
+                "other": listed.concepts[int(apart.other[i])].name,
+            }
+            for i, c in enumerate(listed)
+        ],
+    }  # fmt: skip
+
+
+def _in_the_network(
+    reopened: Reopened,
+    verdicts: _Verdicts,
+    keep: Tensor,
+    notes: list[str],
+    *,
+    labeled: Any,
+    subgroups: Any,
+    classes: Sequence[str] | None,
+    head: str | None,
+    follow: Sequence[str] | None,
+    mode: str,
+    images: int,
+    sample: int | None,
+    batch_size: int,
+    seed: int,
+    progress: Progress,
+) -> tuple[pa.Table, pa.Table, dict[str, Any]]:
+    """Influence, pruning, and what to write down of both."""
+    target = reopened.target
+    nothing: dict[str, Any] = {"influence": None, "agreement": {}, "labeled": None}
+    if not isinstance(target, HookedTarget):
+        if labeled is not None:
+            raise InputError(
+                f"{target.name} is no layer of a network that contralens runs, so nothing can be pruned there: leave "
+                "out labeled"
+            )
+        notes.append("no influence and no pruning: the neurons are no layer of a network that contralens runs")
+        return INFLUENCE.empty_table(), PRUNING.empty_table(), nothing
+    exemplars = verdicts.exemplars
+    picture = reopened.pictures(range(len(reopened.probe)))
+    batch = _some(target, picture, exemplars)
+    try:
+        count = class_scores(target, batch).shape[1]
+    except InputError as e:
+        if labeled is not None:
+            raise
+        notes.append(f"no influence and no pruning: {e}")
+        return INFLUENCE.empty_table(), PRUNING.empty_table(), nothing
+    names = _names(reopened, classes, count)
+    given = None if labeled is None else read_labeled(labeled, names, count, subgroups)
+    if given is not None and names is None:
+        names = _named(given.labels.tolist(), getattr(given.images, "labels", []), count)
+    shown = names or [f"class {c}" for c in range(count)]
+    weight, told = _head(target, head, batch, notes)
+    chosen = _chosen(verdicts.words, sample, seed)
+    moved = influence(
+        target, exemplars, picture, weight=weight, chosen=chosen, follow=_followed(follow, shown), images=images,
+        batch_size=batch_size, progress=progress,
+    )  # fmt: skip
+    about: dict[str, Any] = {
+        "influence": {
+            "images": images, "neurons": len(chosen), "head": told, "classes": [shown[c] for c in moved.classes],
+            "unit": "class score (before softmax), mean over the images that activate the neuron most",
+        },
+        "agreement": moved.agreement(),
+        "labeled": None,
+    }  # fmt: skip
+    pruning = PRUNING.empty_table()
+    if given is not None:
+        shared = len(set(given.images.fingerprints()) & set(reopened.probe))
+        if bool(verdicts.spurious.any()):
+            pruning, more = measure_pruning(
+                target, given, keep, exemplars.neurons, mode, seed=seed, batch_size=batch_size, progress=progress
+            )
+        else:
+            more = ["no neuron is spurious, so nothing was pruned"]
+        notes += [*given.notes, *more]
+        if shared:
+            notes.append(f"{shared} of the labeled images are among those that the verdicts were found on")
+        about["labeled"] = {
+            "name": given.images.name, "fingerprint": set_fingerprint(given.images), "images": len(given.images),
+            "probe_images": shared, "interval": "95 %, paired bootstrap over images", "random_draws": RANDOM,
+        }  # fmt: skip
+    return _influence_table(exemplars, moved, shown), pruning, about
+
+
+def _some(target: HookedTarget, picture: Any, exemplars: Exemplars) -> Any:
+    """Four exemplars, preprocessed, to try things out on."""
+    made: list[Any] = []
+    for image in dict.fromkeys(exemplars.positives[:, 0].tolist()):
+        if image >= 0 and (found := picture(image)) is not None:
+            made.append(target.preprocess(found))
+        if len(made) == 4:
+            break
+    if not made:
+        raise InputError("no exemplar of the run can be opened; say where its images are with --source")
+    return default_collate((made * 2)[: max(2, len(made))])
+
+
+def _names(reopened: Reopened, classes: Sequence[str] | None, count: int) -> list[str] | None:
+    if classes is not None:
+        if len(classes) != count:
+            raise InputError(f"{len(classes)} class names do not fit the network's {count} class scores")
+        return list(classes)
+    try:
+        found = reopened.classes
+    except InputError:
+        return None
+    return found if len(found) == count else None
+
+
+def _named(numbers: Sequence[int], words: Sequence[str], count: int) -> list[str]:
+    out = [f"class {c}" for c in range(count)]
+    for number, word in zip(numbers, words, strict=True):
+        out[number] = word
+    return out
+
+
+def _head(target: HookedTarget, head: str | None, batch: Any, notes: list[str]) -> tuple[Tensor | None, str | None]:
+    """Weights of the linear head, and what to say of it."""
+    if head == "none":
+        return None, None
+    if head is None:
+        weight = linear_head(target, batch)
+        if weight is None:
+            notes.append(
+                f"no head influence: no linear layer makes the class scores of {target.layer}'s pooled neurons"
+            )
+        return weight, None if weight is None else "found by trying it out"
+    weight, exact = named_head(target, head, batch)
+    if not exact:
+        notes.append(
+            f"{head} does not make the class scores of the pooled neurons of {target.layer} alone: its influence is an "
+            "estimate"
+        )
+    return weight, head
+
+
+def _followed(follow: Sequence[str] | None, names: Sequence[str]) -> list[int] | None:
+    if follow is None:
+        return None
+    at = {name.casefold(): i for i, name in reversed(list(enumerate(names)))}
+    for name in follow:
+        if name.casefold() not in at:
+            raise InputError(f"the network has no class {name!r}{nearest(name, names)}")
+    return sorted({at[name.casefold()] for name in follow})
+
+
+def _chosen(verdicts: Sequence[str], sample: int | None, seed: int) -> list[int]:
+    """Rows of all explained neurons and of some unexplained ones."""
+    told = [i for i, verdict in enumerate(verdicts) if verdict != "unexplained"]
+    rest = torch.tensor([i for i, verdict in enumerate(verdicts) if verdict == "unexplained"], dtype=torch.int64)
+    if sample is not None and sample < len(rest):
+        rest = rest[torch.randperm(len(rest), generator=torch.Generator().manual_seed(seed))[:sample]]
+    return sorted([*told, *rest.tolist()])
+
+
+def _influence_table(exemplars: Exemplars, moved: Influence, names: Sequence[str]) -> pa.Table:
+    n, c = len(exemplars), len(moved.classes)
+    columns = {
+        "neuron": exemplars.neurons.repeat_interleave(c).tolist(),
+        "class": [names[k] for k in moved.classes] * n,
+        **{name: getattr(moved, name).flatten().tolist() for name in ("head", "gradient", "ablation")},
+    }
+    return pa.table(columns, schema=INFLUENCE)
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.nanmean()) if bool(values.isfinite().any()) else float("nan")

@@ -1,0 +1,213 @@
+"""What neurons add to the class scores, told three ways over the same images.
+
+For neuron n the images are those that activate it most: its first K exemplars, set E. In units of the class score s[c]
+(before any softmax):
+
+- head[n,c] = W[c,n] mean_{i in E} a[i,n], where one linear layer W makes the scores of the pooled neurons alone;
+- gradient[n,c] = mean_{i in E} sum over places of A ds[c]/dA, A what the layer gives for n: first order in A;
+- ablation[n,c] = mean_{i in E} (s[c] - s[c] with A = 0), in the real network.
+
+Where the scores are linear in the pooled neurons all three are equal; elsewhere ablation is what happens, the others
+are estimates of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from contralens.models.scaling import Variants, class_scores, gradient_times_activation
+from contralens.models.targets import HookedTarget
+from contralens.types import Exemplars, Progress, silent
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MOST_CLASSES = 20
+"""Classes whose scores are followed where nobody says which."""
+
+
+@dataclass(frozen=True, slots=True)
+class Influence:
+    """Changes of class scores, all (N, followed classes) float64; NaN where not computed."""
+
+    classes: list[int]
+    """The classes followed."""
+    head: Tensor
+    gradient: Tensor
+    ablation: Tensor
+    images: Tensor
+    """(N) images that the last two are means over."""
+
+    def agreement(self) -> dict[str, dict[str, float | int]]:
+        """Pearson's correlation and largest difference of each two measures, over the pairs of neuron and class that
+        both have."""
+        out: dict[str, dict[str, float | int]] = {}
+        for one, other in (("head", "ablation"), ("gradient", "ablation"), ("head", "gradient")):
+            a, b = (getattr(self, name).flatten() for name in (one, other))
+            both = a.isfinite() & b.isfinite()
+            if not bool(both.any()):
+                continue
+            a, b = a[both].numpy(), b[both].numpy()
+            out[f"{one}, {other}"] = {
+                "correlation": _pearson(a, b), "largest difference": float(np.abs(a - b).max()),
+                "root mean square": float(np.sqrt((b**2).mean())), "pairs": len(a),
+            }  # fmt: skip
+        return out
+
+
+def _pearson(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    size = float(np.sqrt((a**2).sum() * (b**2).sum()))
+    return float((a * b).sum() / size) if size > 0 else float("nan")
+
+
+def influence(
+    target: HookedTarget,
+    exemplars: Exemplars,
+    picture: Callable[[int], Image | None],
+    *,
+    weight: Tensor | None,
+    chosen: Sequence[int],
+    follow: Sequence[int] | None = None,
+    images: int = 16,
+    batch_size: int = 32,
+    progress: Progress = silent,
+) -> Influence:
+    """The three measures; gradient and ablation of the rows `chosen` of the exemplars, the head's of all.
+
+    Args:
+        target: the layer of the network.
+        exemplars: the images of each neuron, of which the first `images` are taken.
+        picture: an image's picture, or None where it cannot be had.
+        weight: (classes,N) of the linear head, if there is one.
+        chosen: rows of the exemplars.
+        follow: classes; None takes all, or the 20 that are predicted most often on the exemplars of the chosen.
+        images: per neuron.
+        batch_size: images decoded and run at once.
+        progress: called with stage, done and total.
+    """
+    first = exemplars.first(min(images, exemplars.positives.shape[1]))
+    work = [(image, row) for row in chosen for image in first.positives[row].tolist() if image >= 0]
+    prepared = _Prepared(target, picture)
+    sample = prepared.some([image for image, _ in work])
+    if follow is None:
+        follow = _predicted(target, prepared, sorted({i for i, _ in work}), weight, batch_size) if sample else []
+    n, c = len(exemplars), len(follow)
+    sums = {name: torch.zeros(n, c, dtype=torch.float64) for name in ("gradient", "ablation")}
+    count = torch.zeros(n, dtype=torch.float64)
+    usable = first.positives >= 0
+    if sample:
+        variants = Variants(target, default_collate(sample))
+        done = 0
+        for part in _parts(sorted(work), batch_size, variants.at_once):
+            done += len(part)
+            part = [(image, row) for image, row in part if prepared(image) is not None]
+            if part:
+                _measure(variants, prepared, part, exemplars.neurons, follow, sums)
+                count.index_add_(0, torch.tensor([row for _, row in part]), torch.ones(len(part), dtype=torch.float64))
+            progress("ablation", done, len(work))
+        for image, row in work:
+            if image in prepared.lost:
+                usable[row] &= first.positives[row] != image
+    mean = first.activations.double().masked_fill(~usable, torch.nan).nanmean(1)
+    head = torch.full((n, c), torch.nan, dtype=torch.float64)
+    if weight is not None:
+        head = weight[list(follow)].double().T[exemplars.neurons] * mean[:, None]
+    nothing = (count == 0)[:, None]
+    found = {
+        name: (total / count.clamp_min(1)[:, None]).masked_fill(nothing, torch.nan) for name, total in sums.items()
+    }
+    return Influence(list(follow), head, found["gradient"], found["ablation"], count.long())
+
+
+def _measure(
+    variants: Variants,
+    prepared: _Prepared,
+    part: list[tuple[int, int]],
+    neurons: Tensor,
+    follow: Sequence[int],
+    sums: dict[str, Tensor],
+) -> None:
+    """Adds the effects of (image, row) pairs: one forward with and without each neuron, one gradient per class."""
+    shown = sorted({image for image, _ in part})
+    at = {image: i for i, image in enumerate(shown)}
+    batch = default_collate([prepared(image) for image in shown])
+    place = torch.tensor([at[image] for image, _ in part])
+    row = torch.tensor([row for _, row in part])
+    keep = torch.ones(len(shown) + len(part), variants.target.width)
+    keep[torch.arange(len(shown), len(keep)), neurons[row]] = 0.0
+    scores = variants(batch, torch.cat([torch.arange(len(shown)), place]), keep)[:, list(follow)].double()
+    sums["ablation"].index_add_(0, row, scores[place] - scores[len(shown) :])
+    slopes = gradient_times_activation(variants.target, batch, follow).double()
+    sums["gradient"].index_add_(0, row, slopes[:, place, neurons[row]].T)
+
+
+def _parts(work: list[tuple[int, int]], images: int, variants: int) -> Iterator[list[tuple[int, int]]]:
+    """Pairs of image and row, at most `images` different images and about `variants` variants at once."""
+    part: list[tuple[int, int]] = []
+    shown: set[int] = set()
+    for image, row in work:
+        full = len(part) + len(shown | {image}) >= max(2, variants)
+        if part and (full or (image not in shown and len(shown) == images)):
+            yield part
+            part, shown = [], set()
+        part.append((image, row))
+        shown.add(image)
+    if part:
+        yield part
+
+
+def _predicted(
+    target: HookedTarget, prepared: _Prepared, images: list[int], weight: Tensor | None, batch_size: int
+) -> list[int]:
+    """All classes where there are few, else those predicted most often, by falling count and rising number."""
+    counts: Tensor | None = None
+    for start in range(0, len(images), batch_size):
+        made = [x for x in map(prepared, images[start : start + batch_size]) if x is not None]
+        if not made:
+            continue
+        scores = class_scores(target, default_collate(made))
+        if scores.shape[1] <= MOST_CLASSES:
+            return list(range(scores.shape[1]))
+        found = torch.bincount(scores.argmax(1), minlength=scores.shape[1])
+        counts = found if counts is None else counts + found
+    assert counts is not None
+    order = counts.sort(descending=True, stable=True).indices[:MOST_CLASSES]
+    return sorted(order[counts[order] > 0].tolist())
+
+
+class _Prepared:
+    """Preprocessed images, the last thousand or so of them kept."""
+
+    def __init__(self, target: HookedTarget, picture: Callable[[int], Image | None]) -> None:
+        self._target, self._picture = target, picture
+        self._kept: dict[int, Any] = {}
+        self.lost: set[int] = set()
+
+    def __call__(self, image: int) -> Any:
+        if image not in self._kept:
+            if len(self._kept) >= 512:
+                self._kept.clear()
+            made = self._picture(image)
+            if made is None:
+                self.lost.add(image)
+            self._kept[image] = None if made is None else self._target.preprocess(made)
+        return self._kept[image]
+
+    def some(self, images: Sequence[int], count: int = 2) -> list[Any]:
+        """The first images that can be had, the same twice where there is one only."""
+        out: list[Any] = []
+        for image in dict.fromkeys(images):
+            if (made := self(image)) is not None:
+                out.append(made)
+            if len(out) == count:
+                return out
+        return out * count if out else out

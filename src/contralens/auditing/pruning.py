@@ -1,0 +1,296 @@
+"""Neurons switched off or turned down inside the real network, and what that does to its accuracy.
+
+hard: 0 for every neuron whose verdict is spurious. soft: z_e / z_s of it, limited to [0,1], with z_e and z_s the
+standing out of its best expected and its best spurious concept (`contralens.auditing.aligning`): a neuron that speaks
+of the spurious alone is switched off, one that speaks nearly as much for something expected keeps most of its strength.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import default_collate
+
+from contralens import types
+from contralens.checks import ImageError, InputError, nearest
+from contralens.data.audits import PRUNING, Audit, read_mask
+from contralens.data.images import images as image_set
+from contralens.math.intervals import paired_interval
+from contralens.models.hooks import named
+from contralens.models.scaling import Variants, kept, neurons_last
+from contralens.models.targets import HookedTarget
+from contralens.types import Progress, silent
+
+RANDOM = 5
+"""Random prunings that the control is a mean over."""
+
+
+@contextmanager
+def pruned(target: Any, keep: Any, *, layer: str | None = None) -> Iterator[Any]:
+    """Within the block the network runs with its layer's neurons multiplied by `keep`, at every place or token.
+
+    The factor is a step of the forward, so gradients flow through it and a network can be trained further while it is
+    pruned. The network is as before when the block ends, however it ends; its weights never change.
+
+    Args:
+        target: what `contralens.target` made, or an `nn.Module`.
+        keep: (N) numbers in [0,1], 0 for pruned; or an `Audit`, or a mask.safetensors that an audit wrote.
+        layer: of an `nn.Module`, a name as in `named_modules()`.
+
+    Raises:
+        InputError: no such layer, a mask of another length or with numbers outside [0,1].
+
+    >>> net = nn.Sequential(nn.Flatten(), nn.Linear(3, 2))
+    >>> with pruned(net, [0.0, 1.0], layer="1"):
+    ...     inside = net(torch.ones(1, 3))
+    >>> float(inside[0, 0]), bool((net(torch.ones(1, 3))[0, 0] != 0))
+    (0.0, True)
+    """
+    values = mask_of(keep)
+    if isinstance(target, HookedTarget):
+        if len(values) != target.width:
+            raise InputError(f"the mask is for {len(values)} neurons, but {target.layer} has {target.width}")
+        network, name, last = target.module, target.layer, neurons_last(target)
+        with kept(network, name, values, last):
+            yield target
+        return
+    if not isinstance(target, nn.Module):
+        raise InputError(
+            f"pruning happens in a network: give a target of contralens or an nn.Module, not {type(target).__name__}"
+        )
+    if layer is None or layer not in named(target):
+        hint = nearest(layer or "", named(target)) or "; a name as in named_modules()"
+        raise InputError(f"`layer` must name a layer of the network; got {layer!r}{hint}")
+    with kept(target, layer, values):
+        yield target
+
+
+def mask_of(keep: Any) -> Tensor:
+    """A mask (N) float32 from what `pruned` takes."""
+    if isinstance(keep, Audit):
+        keep = keep.mask
+    elif isinstance(keep, (str, Path)):
+        try:
+            keep = read_mask(keep)
+        except FileNotFoundError:
+            raise InputError(f"no mask {keep}") from None
+    values = torch.as_tensor(np.asarray(keep) if not isinstance(keep, Tensor) else keep).detach().float().cpu()
+    if values.dim() != 1 or not bool(((values >= 0) & (values <= 1)).all()):
+        raise InputError(f"`keep` must be one number in [0,1] per neuron; got shape {tuple(values.shape)}")
+    return values
+
+
+def make_mask(
+    width: int, neurons: Tensor, spurious: Tensor, z_expected: Tensor, z_spurious: Tensor, mode: str
+) -> Tensor:
+    """Masks (width) for neurons (N) of which `spurious` (N, bool) are marked; the others are left alone."""
+    keep = torch.ones(width)
+    factor = torch.zeros(len(neurons))
+    if mode == "soft":
+        factor = (z_expected / z_spurious).nan_to_num(0.0).clamp(0, 1).float()
+    keep[neurons[spurious]] = factor[spurious]
+    return keep
+
+
+@dataclass(frozen=True)
+class Labeled:
+    """Images with a known class, and groups of them."""
+
+    images: types.Images
+    labels: NDArray[np.int64]
+    """(I) class numbers of the network."""
+    groups: dict[str, NDArray[np.bool_]]
+    """Group -> (I) which images are in it."""
+    notes: list[str] = field(default_factory=list)
+
+
+def read_labeled(
+    labeled: Any, classes: Sequence[str] | None, count: int, subgroups: str | Path | Mapping[str, Any] | None = None
+) -> Labeled:
+    """A labeled set for a network of `count` classes, called `classes` where they have names.
+
+    Args:
+        labeled: a folder with one sub-folder per class, or anything of `contralens.images` that tells labels.
+        classes: the network's class names; labels that are all among them are matched by name, else the label names in
+            sorted order stand for the network's classes, as torchvision's ImageFolder has it.
+        count: classes of the network.
+        subgroups: a CSV file: its first column names images (the id within the set, or the file's name, with or without
+            suffix), every other column gives a group by its value; or id -> {column: value}.
+
+    Raises:
+        InputError: no labels, labels that fit no class, a CSV that names none of the images.
+    """
+    found = image_set(labeled)
+    words = getattr(found, "labels", None)
+    if not words:
+        raise InputError(f"{found.name} tells no classes: give a folder with one sub-folder per class")
+    names = {c.casefold(): i for i, c in reversed(list(enumerate(classes or [])))}
+    own = sorted(set(words))
+    notes = []
+    if all(w.casefold() in names for w in own):
+        number = {w: names[w.casefold()] for w in own}
+    elif len(own) == count:
+        number = {w: i for i, w in enumerate(own)}
+        if classes is None:
+            notes.append("sub-folders in sorted order are taken for the network's classes")
+        else:
+            raise InputError(f"the labels {', '.join(own[:5])} are not the network's classes {', '.join(classes[:5])}")
+    else:
+        unknown = next(w for w in own if w.casefold() not in names)
+        hint = nearest(unknown, classes or []) or "; name the network's classes with classes= (--classes FILE)"
+        raise InputError(f"{found.name}: the label {unknown!r} is none of the network's {count} classes{hint}")
+    labels = np.array([number[w] for w in words], np.int64)
+    groups = {"all": np.ones(len(words), bool)}
+    if len(own) > 1:
+        groups |= {f"class={w}": np.array([x == w for x in words]) for w in own}
+    if subgroups is not None:
+        groups |= _subgroups(subgroups, list(found.ids))
+    return Labeled(found, labels, groups, notes)
+
+
+def _subgroups(given: str | Path | Mapping[str, Any], ids: list[str]) -> dict[str, NDArray[np.bool_]]:
+    rows = given if isinstance(given, Mapping) else _table(Path(given))
+    at: dict[str, list[int]] = {}
+    for i, name in enumerate(ids):
+        path = Path(name)
+        for key in {name, path.with_suffix("").as_posix(), path.name, path.stem}:
+            at.setdefault(key, []).append(i)
+    out: dict[str, NDArray[np.bool_]] = {}
+    for key, values in rows.items():
+        for i in at.get(str(key), ()):
+            for column, value in values.items():
+                if str(value).strip():
+                    out.setdefault(f"{column}={str(value).strip()}", np.zeros(len(ids), bool))[i] = True
+    if not out:
+        raise InputError(
+            f"the subgroups name none of the labeled images (e.g. {next(iter(rows), '')!r}; the set has {ids[0]!r})"
+        )
+    return dict(sorted(out.items()))
+
+
+def _table(path: Path) -> dict[str, dict[str, str]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as f:
+            rows = list(csv.reader(f))
+    except (OSError, UnicodeDecodeError, csv.Error) as e:
+        raise InputError(f"cannot read the subgroups in {path}: {' '.join(str(e).split())}") from e
+    if len(rows) < 2 or len(rows[0]) < 2:
+        raise InputError(f"{path} must have a header, image names in its first column and one group column at least")
+    header = rows[0]
+    if uneven := next((n for n, row in enumerate(rows, 1) if row and len(row) != len(header)), None):
+        raise InputError(f"{path}, line {uneven}: {len(rows[uneven - 1])} cells, but the header has {len(header)}")
+    return {row[0]: dict(zip(header[1:], row[1:], strict=True)) for row in rows[1:] if row}
+
+
+def measure_pruning(
+    target: HookedTarget,
+    labeled: Labeled,
+    keep: Tensor,
+    neurons: Tensor,
+    mode: str,
+    *,
+    seed: int = 0,
+    batch_size: int = 32,
+    progress: Progress = silent,
+) -> tuple[pa.Table, list[str]]:
+    """Accuracy before and after, by group, and of the control: the same factors given to random neurons.
+
+    The control's `after` is the mean over `RANDOM` draws. "balanced" is the mean of the classes' accuracies.
+
+    Args:
+        target: the layer of the network.
+        labeled: the images, their classes and groups.
+        keep: the mask, one number per neuron of the layer.
+        neurons: those among which the control deals the factors out.
+        mode: what the rows call the mask.
+        seed: of the control and of the intervals.
+        batch_size: images decoded and run at once.
+        progress: called with stage, done and total.
+
+    Returns:
+        The table (see `contralens.data.audits`), and notes on images left out.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    masks = [torch.ones_like(keep), keep]
+    for _ in range(RANDOM):
+        other = keep.clone()
+        other[neurons] = keep[neurons[torch.randperm(len(neurons), generator=generator)]]
+        masks.append(other)
+    right, there = _right(target, labeled, torch.stack(masks), batch_size, progress)
+    notes = [f"{int((~there).sum())} labeled images could not be read"] if not there.all() else []
+    sides = {mode: right[1], "random": right[2:].mean(0)}
+    rows = []
+    for name, after in sides.items():
+        for group, member in labeled.groups.items():
+            chosen = member & there
+            rows.append(_row(group, right[0][chosen], after[chosen], None, name, seed))
+            if group == "all" and len(np.unique(labeled.labels[chosen])) > 1:
+                rows.append(_row("balanced", right[0][chosen], after[chosen], labeled.labels[chosen], name, seed))
+    return pa.Table.from_pylist(rows, PRUNING), notes
+
+
+def _row(
+    group: str, before: NDArray[Any], after: NDArray[Any], strata: NDArray[Any] | None, mode: str, seed: int
+) -> dict[str, Any]:
+    found = paired_interval(before, after, strata, seed=seed)
+    mean: Callable[[NDArray[Any]], float] = lambda x: float(x.mean()) if len(x) else float("nan")  # noqa: E731
+    if strata is not None:
+        mean = lambda x: float(np.mean([x[strata == s].mean() for s in np.unique(strata)]))  # noqa: E731
+    return {
+        "group": group, "images": len(before), "before": mean(before), "after": mean(after),
+        "difference": found.mean, "low": found.low, "high": found.high, "mode": mode,
+    }  # fmt: skip
+
+
+def _right(
+    target: HookedTarget, labeled: Labeled, masks: Tensor, batch_size: int, progress: Progress
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Whether the network is right under each mask (M,I), and which images could be read (I)."""
+    total = len(labeled.labels)
+    right, there = np.zeros((len(masks), total)), np.zeros(total, bool)
+    variants: Variants | None = None
+
+    def load(i: int) -> Any:
+        try:
+            return target.preprocess(labeled.images.load(i))
+        except ImageError:
+            return None
+
+    with ThreadPoolExecutor(4) as pool:
+        for start in range(0, total, batch_size):
+            made = list(pool.map(load, range(start, min(start + batch_size, total))))
+            at = [start + i for i, x in enumerate(made) if x is not None]
+            shown = [x for x in made if x is not None]
+            if not shown:
+                continue
+            batch = default_collate(shown)
+            if variants is None:
+                variants = Variants(target, default_collate((shown * 2)[:2]))
+            there[at] = True
+            truth = torch.from_numpy(labeled.labels[at])
+            step = max(1, variants.at_once // len(shown)) if variants.shared else 1
+            for first in range(0, len(masks), step):
+                some = masks[first : first + step]
+                rows = torch.arange(len(shown)).repeat(len(some))
+                scores = variants(batch, rows, some.repeat_interleave(len(shown), 0))
+                found = scores.argmax(1).view(len(some), -1) == truth
+                right[first : first + len(some), at] = found.double().numpy()
+            progress("pruning", min(start + batch_size, total), total)
+    if not there.any():
+        raise InputError(f"none of the labeled images in {labeled.images.name} can be read")
+    return right, there
+
+
+Mode = Literal["hard", "soft"]
+MODES = ("hard", "soft")

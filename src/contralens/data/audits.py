@@ -1,0 +1,143 @@
+"""A finished audit, kept inside the run folder that it judges. Needs no torch.
+
+RUN/audit/ holds audit.json (how the numbers were got) and
+
+- neurons.parquet: neuron, verdict ("expected", "spurious" or "unexplained"), concept (null if unexplained), side (of
+  the list that the best concept is from, also of unexplained neurons), best (that concept), score (the scorer's, of its
+  best wording), empty (the same for a template with nothing in it), z (score in deviations of chance), expected,
+  spurious (the largest z on each side), p, fdr, clarity, redundancy, polysemanticity
+- influence.parquet: neuron, class, head, gradient, ablation: three measures of what the neuron adds to the class score,
+  mean over the images that activate it, in units of that score; NaN where one was not computed
+- pruning.parquet: group ("all", "balanced", "class=NAME", "COLUMN=VALUE"), images, before, after, difference, low,
+  high: accuracy with 95 % paired bootstrap interval of the difference; mode ("hard", "soft", or "random", the control)
+- mask.safetensors: keep (N) float32 in [0,1], what each neuron of the layer is multiplied by
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from contralens.checks import InputError
+from contralens.data.evaluations import plain
+from contralens.data.files import whole_folder
+
+FORMAT = 1
+VERDICTS = ("expected", "spurious", "unexplained")
+TABLES = ("neurons", "influence", "pruning")
+
+NEURONS = pa.schema([
+    ("neuron", pa.int32()), ("verdict", pa.string()), ("concept", pa.string()), ("side", pa.string()),
+    ("best", pa.string()), ("score", pa.float64()), ("empty", pa.float64()), ("z", pa.float64()),
+    ("expected", pa.float64()), ("spurious", pa.float64()), ("p", pa.float64()), ("fdr", pa.float64()),
+    ("clarity", pa.float64()), ("redundancy", pa.float64()), ("polysemanticity", pa.float64()),
+])  # fmt: skip
+INFLUENCE = pa.schema([
+    ("neuron", pa.int32()), ("class", pa.string()), ("head", pa.float64()), ("gradient", pa.float64()),
+    ("ablation", pa.float64()),
+])  # fmt: skip
+PRUNING = pa.schema([
+    ("group", pa.string()), ("images", pa.int64()), ("before", pa.float64()), ("after", pa.float64()),
+    ("difference", pa.float64()), ("low", pa.float64()), ("high", pa.float64()), ("mode", pa.string()),
+])  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Which neurons stand for expected and spurious concepts, what they do to the classes, and what pruning does."""
+
+    manifest: dict[str, Any]
+    """audit.json: concept list, scorer, encoder, thresholds, seed, labeled set, agreement, warnings."""
+    neurons: pa.Table
+    influence: pa.Table
+    pruning: pa.Table
+    mask: NDArray[np.float32]
+    """(N): what `contralens.pruned` multiplies each neuron of the layer by; 0 is pruned, 1 left alone."""
+    path: Path | None = field(default=None, compare=False)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Verdict -> neurons."""
+        found = self.neurons["verdict"].to_pylist()
+        return {verdict: found.count(verdict) for verdict in VERDICTS}
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader should know before believing it."""
+        return list(self.manifest["warnings"])
+
+    def rows(self, verdict: str | None = None) -> list[dict[str, Any]]:
+        """Rows of `neurons`, by default of all; of one verdict the clearest first."""
+        if verdict is None:
+            return list(self.neurons.to_pylist())
+        if verdict not in VERDICTS:
+            raise InputError(f"a verdict is one of {', '.join(VERDICTS)}; got {verdict!r}")
+        rows = self.neurons.filter(pc.field("verdict") == verdict).to_pylist()
+        return sorted(rows, key=lambda row: (-row["z"] if row["z"] == row["z"] else np.inf, row["neuron"]))
+
+    def save(self, run: str | Path) -> Audit:
+        """Write it into a run folder, whole or not at all; an older audit there is replaced."""
+        run = Path(run)
+        if not (run / "manifest.json").is_file():
+            raise InputError(f"{run} is not a run folder; an audit is kept inside the run that it judges")
+        told = self.manifest
+        about = {
+            "format": f"contralens mask {FORMAT}", "mode": told["mode"], "target": told["target"]["name"],
+            "layer": told["target"]["layer"], "fingerprint": told["target"]["fingerprint"],
+            "concepts": told["concepts"]["title"],
+        }  # fmt: skip
+        with whole_folder(run / "audit") as folder:
+            for name in TABLES:
+                pq.write_table(getattr(self, name), folder / f"{name}.parquet")
+            (folder / "mask.safetensors").write_bytes(save({"keep": self.mask}, {k: str(v) for k, v in about.items()}))
+            text = json.dumps(plain(told), indent=2, ensure_ascii=False) + "\n"
+            (folder / "audit.json").write_text(text, encoding="utf-8")
+        return replace(self, path=run / "audit")
+
+
+def load_audit(run: str | Path) -> Audit:
+    """The audit inside a run folder.
+
+    Args:
+        run: the run's folder.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
+    folder = Path(run) / "audit"
+    try:
+        manifest = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
+        if manifest.get("format") != FORMAT:
+            raise InputError(f"{folder} has format {manifest.get('format')!r}; this contralens reads {FORMAT}")
+        tables = {name: pq.read_table(folder / f"{name}.parquet") for name in TABLES}
+        mask = read_mask(folder / "mask.safetensors")
+    except FileNotFoundError as e:
+        raise InputError(f"{run} holds no audit; make one with: contralens audit {run} --concepts LIST") from e
+    except (json.JSONDecodeError, UnicodeDecodeError, pa.ArrowInvalid, OSError) as e:
+        raise InputError(f"{folder} cannot be read: {str(e).splitlines()[0]}") from e
+    return Audit(manifest, **tables, mask=mask, path=folder)
+
+
+def read_mask(file: str | Path) -> NDArray[np.float32]:
+    """The mask (N) in a mask.safetensors.
+
+    Raises:
+        InputError: it is no such file.
+    """
+    try:
+        with safe_open(file, "np") as f:
+            return np.asarray(f.get_tensor("keep"), np.float32)
+    except (SafetensorError, OSError) as e:
+        if isinstance(e, FileNotFoundError):
+            raise
+        raise InputError(f"{file} is no mask (a safetensors file that holds `keep`): {e}") from e
