@@ -96,6 +96,19 @@ def test_same_run_as_with_stored_activations(
     assert not Store(tmp_path / "streamed").table("rows", fingerprint).folder.exists()
 
 
+def test_a_scorer_that_looks_at_all_activations_has_them_computed_again(
+    images: Path, tmp_path: Path, small_tiles: None
+) -> None:
+    options: dict[str, Any] = {"scorers": ["csp", "lookalike"], "fdr": 0.2, "fakes": 40, "holdout": 0.2}
+    stored = label(images, tmp_path / "stored", **options)
+    streamed = label(images, tmp_path / "streamed", store_activations=False, **options)
+    for one, other in zip(stored.labels.to_pylist(), streamed.labels.to_pylist(), strict=True):
+        one.pop("score"), other.pop("score")
+        assert other.pop("scores") == pytest.approx(one.pop("scores"), abs=1e-4), "float32 sums"
+        assert one == other
+    assert {row["label"] for row in stored.rows("lookalike")} > {None}
+
+
 def test_finished_passes_are_not_run_again(images: Path, tmp_path: Path, small_tiles: None) -> None:
     ran: list[int] = []
     hook = nn.modules.module.register_module_forward_hook(

@@ -7,7 +7,6 @@ import platform
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -31,10 +30,10 @@ from contralens.data.store import Store
 from contralens.data.vocabulary import read_vocabulary
 from contralens.math.approximate import parse_neighbours
 from contralens.math.audit import clarity
-from contralens.math.chance import FAKES, Chance, best_labels, chance, fake_exemplars
+from contralens.math.chance import FAKES, Chance, best_labels, chance, fake_exemplars, with_fakes
 from contralens.math.exemplars import Mined, NeuronStatistics, mine, neuron_statistics, select_neurons
 from contralens.math.histograms import histograms
-from contralens.math.scorers import SCORERS, contrast_parts, parse_scorer
+from contralens.math.scorers import SCORERS, contrast_parts, parse_scorer, run_scorer, wants_activations
 from contralens.math.sources import ActivationSource
 from contralens.math.statistics import STRENGTH
 from contralens.models.encoders import embed_texts, templates_of
@@ -120,7 +119,7 @@ def label(
         fakes: how many fake neurons chance is measured on.
         store_activations: False keeps no activation on disk: what is needed of all images is gathered while the network
             runs, and it runs again on those whose activations decide a contrast. Same exemplars and labels, memory
-            O(N K), up to three times the network's time.
+            O(N K), up to three times the network's time; a scorer that looks at all activations takes one time more.
         limit: use a sample of that many images, drawn with `seed`.
         top: concepts kept per neuron and scorer.
         out: run folder to write; without it the run is only returned.
@@ -141,9 +140,10 @@ def label(
         InputError: something given is wrong; one line that says what, where and what to do.
     """
     specs = [scorers] if isinstance(scorers, str) else list(scorers)
-    parsed = {spec: parse_scorer(spec) for spec in specs}
-    if not parsed:
+    if not specs:
         raise InputError(f"`scorers` is empty; choose from {', '.join(SCORERS)}")
+    for spec in specs:
+        parse_scorer(spec)
     if k < 1 or top < 1 or batch_size < 1:
         raise InputError(f"`k`, `top` and `batch_size` must be at least 1; got {k}, {top} and {batch_size}")
     if fdr is not None and not 0.0 < fdr < 1.0:
@@ -209,12 +209,12 @@ def label(
     texts = _texts(store, eyes, concepts, templates, normalise_texts, progress)
     allowed = found.allowed(words.concepts, chosen.tolist()) if found and own_only else None
     scores = {}
-    for done, (spec, (name, options)) in enumerate(parsed.items()):
-        progress("scoring", done, len(parsed))
-        scores[spec] = SCORERS[name](exemplars, embeddings, texts, **options)
+    for done, spec in enumerate(specs):
+        progress("scoring", done, len(specs))
+        scores[spec] = run_scorer(spec, exemplars, embeddings, texts, activations)
         if allowed is not None:
             scores[spec] = scores[spec].masked_fill(~torch.from_numpy(allowed), torch.nan)
-    progress("scoring", len(parsed), len(parsed))
+    progress("scoring", len(specs), len(specs))
     chances: dict[str, Chance] = {}
     if fdr is not None and len(chosen):
         progress("fake neurons", 0, fakes)
@@ -222,12 +222,13 @@ def label(
             store, ["fakes", MINING_VERSION, *identity, repr((chosen.tolist(), *mining.values(), fakes, seed))],
             lambda: fake_exemplars(activations, embeddings, fakes, seed, neurons=chosen, **mining),
         )  # fmt: skip
+        every = None
+        if any(map(wants_activations, specs)):
+            every = with_fakes(activations, fakes, seed, neurons=chosen)
         progress("fake neurons", fakes, fakes)
         chances = {
-            spec: chance(
-                partial(SCORERS[name], **options), exemplars, made, embeddings, texts, labels=best_labels(scores[spec])
-            )
-            for spec, (name, options) in parsed.items()
+            spec: chance(spec, exemplars, made, embeddings, texts, every, labels=best_labels(scores[spec]))
+            for spec in specs
         }
     labels = _label_table(model, status, chosen, scores, concepts, top, chances, fdr)
 

@@ -130,6 +130,25 @@ def test_verdicts_chance_stability_and_meanings(run, settings):
     assert counted == sum(not row["beats_chance"] for row in rows)
 
 
+def test_verdicts_on_a_scorer_that_looks_at_all_activations(run, case, settings):
+    """`label(fdr=...)` and `evaluate(fdr=...)` give it the same fakes; of a part of the exemplars it is not asked."""
+    options = {"k": 10, "cache": case / "cache", "scorers": ["csp", "lookalike"], "fdr": 0.05, "fakes": 300}
+    made = label(colour_target(), case / "probe", ColourEncoder(), list(COLOURS), **options)
+    told = {(row["neuron"], row["scorer"]): row for row in made.labels.to_pylist()}
+    found = evaluate(made, metrics="audit", fdr=0.05, fakes=300, stability=6, meanings=True, **settings)
+    rows = [row for row in found.verdicts.to_pylist() if row["scorer"] == "lookalike"]
+    assert len(rows) >= 5
+    for row in rows:
+        assert (row["p"], row["fdr"]) == (
+            told[row["neuron"], "lookalike"]["p"],
+            told[row["neuron"], "lookalike"]["fdr"],
+        )
+        assert row["beats_chance"]
+        assert row["label"] in row["label_set"]
+        assert row["meanings"] is None
+    assert any("lookalike does not label exemplars" in note for note in found.manifest["notes"])
+
+
 def test_a_run_of_noise_abstains(case, settings):
     from contralens.pipeline import label
 

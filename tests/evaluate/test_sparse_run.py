@@ -36,7 +36,7 @@ def evaluations(case, tmp_path_factory):
         for kind, network in (("dense", colour_target), ("sparse", made_sparse)):
             run = label(
                 network(), case / "probe", ColourEncoder(), list(COLOURS), k=10, cache=root,
-                scorers=["semanticlens", "csp"],
+                scorers=["semanticlens", "lookalike", "csp"],
             )  # fmt: skip
             if kind == "sparse":
                 patch.setattr(

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from contralens.evaluation.verdicts import score_functions
-from contralens.math.chance import chance, fake_exemplars, together
+from contralens.math.chance import chance, fake_exemplars, together, with_fakes
 from contralens.math.exemplars import find_exemplars
 from contralens.world.bench import BENCHED
 from contralens.world.demo import vocabulary
@@ -46,8 +45,8 @@ def part(exemplars, rows):
 @pytest.mark.slow
 @pytest.mark.parametrize("spec", BENCHED)
 def test_false_discovery_rate_on_the_world(rows, fakes, spec):
-    score = score_functions([spec])[spec]
     a, e, texts = rows
+    every = with_fakes(a, len(fakes), seed=1)
     real = find_exemplars(a, e, k=30)
     usable = (real.activations.amax(1) > real.activations.amin(1)).nonzero()[:, 0]
     real = part(real, usable)
@@ -55,7 +54,7 @@ def test_false_discovery_rate_on_the_world(rows, fakes, spec):
     for draw in range(20):  # 1,000 fakes tell chance, 200 others stand among the real neurons
         order = torch.randperm(len(fakes), generator=torch.Generator().manual_seed(draw))
         calibrating, judged = (part(fakes, some) for some in (order[:1000], order[1000:1200]))
-        keep = chance(score, together(real, judged), calibrating, e, texts).beats(0.05)
+        keep = chance(spec, together(real, judged), calibrating, e, texts, every).beats(0.05)
         false, true = int(keep[len(real) :].sum()), int(keep[: len(real)].sum())
         rates.append(false / max(1, false + true))
         kept.append(true / len(real))

@@ -88,6 +88,29 @@ def test_the_true_concept_wins_over_one_tied_to_it():
     assert score[0, 0] > score[0, 1]
 
 
+def test_where_look_alikes_are_copies_the_average_image_stands_in():
+    a, e = clustered(20, 3)
+    a, e, t = a.repeat(7, 1), e.repeat(7, 1), concepts(e.shape[1])
+    score = lookalike(find_exemplars(a, e, k=5), e, t, activations=a)
+    x = e.double() - e.double().mean(0)
+    far = x.T @ x / x.square().sum()
+    b = (a.double() - a.double().mean(0)).clamp_min(0).pow(1.5)
+    b = (b - b.mean(0)) / b.std(0, correction=0)
+    for n in range(3):
+        v = b[:, n] @ x / x.square().sum()
+        tries = [1.0]
+        for ridge in RIDGES:
+            c = x.T @ x / len(x)
+            hat = torch.linalg.inv(c + ridge * c.trace() / len(c) * torch.eye(len(c), dtype=c.dtype))
+            w = hat @ (b[:, n] @ x / len(x))
+            left = (b[:, n] - x @ w).square().mean() / (1 - (c @ hat).trace() / len(x)) ** 2
+            tries.append(float(left))
+        g = min(max(1 - min(tries), 0.0), 0.999)
+        metric = g * len(far) * far + (1 - g) * torch.eye(len(far), dtype=far.dtype)
+        expected = torch.linalg.solve(metric, v) @ t.double().T
+        torch.testing.assert_close(score[n].double(), expected, atol=2e-4, rtol=2e-4)
+
+
 def test_nothing_to_tell_is_nan_and_bad_input_one_line():
     a, e = clustered(30, 3)
     a[:, 1], a[:, 2] = math.nan, 4.0

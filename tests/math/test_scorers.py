@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 
 from contralens.checks import InputError
 from contralens.math.exemplars import find_exemplars
-from contralens.math.scorers import SCORERS, concept_vectors, parse_scorer, weights
+from contralens.math.scorers import SCORERS, concept_vectors, parse_scorer, run_scorer, wants_activations, weights
 
 CALLS = [
     ("semanticlens", {}),
@@ -58,24 +58,24 @@ def test_nothing_to_score_is_nan_not_an_error(name):
     a, e = clustered(20, 3)
     a[:, 1] = math.nan
     x = find_exemplars(a, e, k=4)
-    scores = SCORERS[name](x, e, texts(16))
+    scores = run_scorer(name, x, e, texts(16), a)
     assert scores[1].isnan().all()
     assert not scores[[0, 2]].isnan().any()
-    nothing = find_exemplars(torch.full_like(a, math.nan), e, k=4)
-    assert SCORERS[name](nothing, e, texts(16)).isnan().all()
+    a = torch.full_like(a, math.nan)
+    assert run_scorer(name, find_exemplars(a, e, k=4), e, texts(16), a).isnan().all()
 
 
 @pytest.mark.parametrize("name", SCORERS)
 def test_one_text_numpy_and_float64(name):
     a, e = clustered(30, 3)
     x = find_exemplars(a, e, k=4)
-    one = SCORERS[name](x, e, texts(16, count=1))
+    one = run_scorer(name, x, e, texts(16, count=1), a)
     assert one.shape == (3, 1)
     assert one.isfinite().all()
     many = texts(16)
-    expected = SCORERS[name](x, e, many)
-    torch.testing.assert_close(SCORERS[name](x, e.numpy(), many.numpy()), expected)
-    torch.testing.assert_close(SCORERS[name](x, e.double(), many).float(), expected, atol=2e-5, rtol=1e-4)
+    expected = run_scorer(name, x, e, many, a)
+    torch.testing.assert_close(run_scorer(name, x, e.numpy(), many.numpy(), a.numpy()), expected)
+    torch.testing.assert_close(run_scorer(name, x, e.double(), many, a).float(), expected, atol=2e-5, rtol=1e-4)
 
 
 @settings(max_examples=30, deadline=None)
@@ -121,20 +121,45 @@ def test_clip_dissect_prior_over_neurons_depends_on_the_set_and_over_images_does
 
 
 def test_blocks_change_nothing(monkeypatch):
-    from contralens.math import scorers, tensors
+    from contralens.math import lookalike, scorers, sources, tensors
 
     a, e = clustered(60, 6)
     x, t = find_exemplars(a, e, k=5), texts(16, count=50)
-    whole = {name: SCORERS[name](x, e, t) for name in SCORERS}
-    monkeypatch.setattr(scorers, "blocks", lambda total, each, budget=0: tensors.blocks(total, each, budget=each * 7))
+    whole = {name: run_scorer(name, x, e, t, a) for name in SCORERS}
+    for module in (scorers, lookalike, sources):
+        monkeypatch.setattr(module, "blocks", lambda total, each, budget=0: tensors.blocks(total, each, each * 7))
     for name, expected in whole.items():
-        torch.testing.assert_close(SCORERS[name](x, e, t), expected, atol=2e-6, rtol=1e-5)
+        torch.testing.assert_close(run_scorer(name, x, e, t, a), expected, atol=2e-6, rtol=1e-5)
+
+
+def test_activations_reach_the_scorers_that_ask_for_them():
+    a, e = clustered(40, 4)
+    x, t = find_exemplars(a, e, k=5), texts(16)
+    seen = []
+
+    def asks(exemplars, embeddings, texts, share=0.5, *, activations):
+        seen.append(activations)
+        return torch.zeros(len(exemplars), len(texts))
+
+    assert wants_activations(asks)
+    assert run_scorer(asks, x, e, t, a).shape == (4, 6)
+    assert seen[0] is a
+    with pytest.raises(InputError, match="looks at the activations of all images, and got none"):
+        run_scorer(asks, x, e, t)
+    assert not wants_activations(SCORERS["csp"])
+    torch.testing.assert_close(run_scorer("csp:gamma=0.5", x, e, t, a), SCORERS["csp"](x, e, t, gamma=0.5))
+    torch.testing.assert_close(
+        run_scorer("lookalike:pairs=2,power=1", x, e, t, a),
+        SCORERS["lookalike"](x, e, t, activations=a, pairs=2, power=1.0),
+    )
 
 
 def test_parse_scorer():
     assert parse_scorer("csp") == ("csp", {})
     assert parse_scorer("centred:gamma=1") == ("centred", {"gamma": 1.0})
     assert parse_scorer("clip_dissect:prior=images,weight=0.5") == ("clip_dissect", {"prior": "images", "weight": 0.5})
+    name, options = parse_scorer("lookalike:pairs=3,power=2")
+    assert (name, options, type(options["pairs"])) == ("lookalike", {"pairs": 3, "power": 2.0}, int)
 
 
 @pytest.mark.parametrize(
@@ -145,6 +170,9 @@ def test_parse_scorer():
         ("semanticlens:gamma=1", "it takes none"),
         ("csp:gamma=2", "gamma must lie between 0 and 1"),
         ("csp:gamma", "no option 'gamma'"),
+        ("csp:gamma=half", "gamma must be a number; got 'half'"),
+        ("lookalike:pairs=2.5", "pairs must be a whole number; got '2.5'"),
+        ("lookalike:activations=x", "it takes power, pairs"),
     ],
 )
 def test_parse_scorer_says_what_is_wrong(spec, says):

@@ -1,5 +1,7 @@
 """Fake neurons: p is uniform under chance, the measured false-discovery rate keeps what the setting promises."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -17,9 +19,11 @@ from contralens.math.chance import (
     p_values,
     q_values,
     together,
+    with_fakes,
 )
 from contralens.math.exemplars import find_exemplars
 from contralens.math.scorers import SCORERS
+from contralens.math.sources import Beside, SparseActivations, columns
 
 
 def layer(images=500, real=60, concepts=25, width=24, seed=0):
@@ -77,18 +81,39 @@ def test_fakes_are_mined_like_real_neurons_and_numbered_on():
     assert (both.positives[60:, 8:] == -1).all()
 
 
-@pytest.mark.parametrize("name", ["semanticlens", "csp", "clip_dissect", "centred"])
+@pytest.mark.parametrize("kind", ["permuted", "mixture"])
+def test_activations_of_fakes_are_those_that_they_were_mined_from(kind):
+    a, e, _, _ = layer()
+    some, wanted = [5, 2, 9], torch.tensor([360, 2, 60, 319, 59])
+    found = fake_exemplars(a, e, 301, seed=1, k=8, kind=kind, neurons=some)
+    for real, budget in ((a, 2**30), (a, 0), (SparseActivations.of(a), 2**30)):  # 0: in a temporary file
+        every = with_fakes(real, 301, 1, kind, some, budget=budget)
+        assert every.shape == (500, 361)
+        whole = torch.cat([rows for _, rows in every.blocks(budget=50_000)])
+        assert torch.equal(whole[:, :60], a)
+        assert torch.equal(whole.T.gather(1, torch.cat([find_exemplars(a, e, k=8).positives, found.positives]))[60:],
+                           found.activations)  # fmt: skip
+        assert torch.equal(columns(every, wanted), whole[:, wanted])
+        images, neurons = torch.tensor([0, 499, 7, 7]), torch.tensor([60, 3, 360, 59])
+        assert torch.equal(every.lookup(images, neurons), whole[images, neurons])
+    with pytest.raises(InputError, match="side by side"):
+        Beside(every, torch.zeros(3, 1))
+
+
+@pytest.mark.parametrize("name", ["semanticlens", "csp", "clip_dissect", "centred", "lookalike"])
 def test_measured_false_discovery_rate_at_five_percent(name):
     """1,500 fakes stand among real neurons: of the labels kept at 5 %, the share of fakes is 5 % within reach."""
     a, e, texts, _ = layer()
     real = find_exemplars(a, e, k=10)
     judged = fake_exemplars(a, e, 1500, seed=100, k=10)
     fakes = fake_exemplars(a, e, 1500, seed=7_000_000, k=10)
+    every = with_fakes(with_fakes(a, 1500, 100), 1500, 7_000_000, neurons=range(60))
+    fakes = replace(fakes, neurons=fakes.neurons + 1500)
     rates, kept_real, kept_fake = [], 0, 0
     for draw in range(10):  # 150 judged fakes among 60 real neurons, ten times
         part = slice(150 * draw, 150 * draw + 150)
         some = type(judged)(*(getattr(judged, f)[part] for f in type(judged).__slots__))
-        found = chance(SCORERS[name], together(real, some), fakes, e, texts)
+        found = chance(name, together(real, some), fakes, e, texts, every)
         keep = found.beats(0.05)
         kept_real, kept_fake = kept_real + int(keep[:60].sum()), kept_fake + int(keep[60:].sum())
         rates.append(int(keep[60:].sum()) / max(1, int(keep.sum())))

@@ -8,7 +8,7 @@ from test_chance import layer
 
 from contralens.checks import InputError
 from contralens.math.exemplars import find_exemplars
-from contralens.math.scorers import SCORERS
+from contralens.math.scorers import run_scorer
 from contralens.math.stability import Stability, bootstrap_labels
 
 
@@ -24,14 +24,15 @@ def test_sets_and_agreement_by_hand():
         found.sets(0.0)
 
 
-def test_sets_hold_what_they_promise_and_real_neurons_are_stable():
+@pytest.mark.parametrize("name", ["csp", "lookalike"])
+def test_sets_hold_what_they_promise_and_real_neurons_are_stable(name):
     a, e, texts, detects = layer()
     a = torch.cat([a[:, :30], torch.rand(500, 10)], dim=1)  # the last ten respond to nothing
-    found = bootstrap_labels({"csp": SCORERS["csp"]}, a, e, texts, samples=20, k=10)["csp"]
+    found = bootstrap_labels({"it": name}, a, e, texts, samples=20, k=10)["it"]
     assert found.labels.shape == (20, 40)
-    again = bootstrap_labels({"csp": SCORERS["csp"]}, a, e, texts, samples=20, k=10)["csp"]
+    again = bootstrap_labels({"it": name}, a, e, texts, samples=20, k=10)["it"]
     assert torch.equal(found.labels, again.labels)
-    labels = SCORERS["csp"](find_exemplars(a, e, k=10), e, texts).argmax(1)
+    labels = run_scorer(name, find_exemplars(a, e, k=10), e, texts, a).argmax(1)
     agreement = found.agreement(labels)
     assert agreement[:30].mean() > 0.9 > 0.5 > agreement[30:].mean()
     for n, kept in enumerate(found.sets(0.9)):

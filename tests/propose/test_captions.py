@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from propose_run import PixelEncoder, build_run
 
 from contralens.checks import InputError
 from contralens.data.runs import Run
+from contralens.data.store import Store
 from contralens.data.wordnet import find_wordnet
 from contralens.evaluation.granularity import granularity
 from contralens.math.concepts import (
@@ -218,5 +221,21 @@ def test_granularity_tells_where_the_evidence_stops(small: Run, tmp_path: Path) 
     assert (coarse["concept"], coarse["holds"]) == ("plain", False)
     assert fine["score"] > coarse["score"]
     assert out[0]["broadest"] == "striped"
+    given: Any = {
+        "wordnet": tmp_path,
+        "encoder": PixelEncoder(),
+        "scorer": "lookalike",
+        "cache": small.path.parent / "cache",
+    }
+    with pytest.raises(InputError, match="cache no longer holds those of this run"):
+        granularity(small, **given)  # looks at the activations of all images
+    ids, colours = small.images["id"].to_pylist(), ("red", "green", "blue")
+    activations = np.array([[5.0 * name.startswith(f"{c}-striped") for c in colours] for name in ids], np.float32)
+    table = Store(given["cache"]).table("rows", small.manifest["target"]["fingerprint"])
+    table.append(small.images["fingerprint"].to_pylist(), {"rows": activations})
+    other = granularity(small, **given)
+    assert [o["broadest"] for o in other] == [o["broadest"] for o in out]
+    assert other[0]["chain"][0]["score"] > other[0]["chain"][1]["score"]
+    assert other[0]["chain"][0]["score"] != fine["score"]
     with pytest.raises(InputError, match="holds no WordNet"):
         granularity(small, wordnet=tmp_path / "nowhere", encoder=PixelEncoder())

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from contralens.checks import InputError
+from contralens.collecting.activations import stored_activations
 from contralens.data.runs import Run
 from contralens.data.store import Store
 from contralens.data.wordnet import WordNet, find_wordnet
 from contralens.evidence import cached_rows, encoder_of, exemplars_of
 from contralens.math.concepts import separates
-from contralens.math.scorers import SCORERS, parse_scorer
+from contralens.math.scorers import run_scorer, wants_activations
+from contralens.math.sources import ActivationSource
 from contralens.models.encoders import read_texts
 
 SENSES = 6
@@ -44,19 +46,13 @@ def granularity(
     Args:
         run: a finished run.
         neurons: indices; by default all that have a label.
-        scorer: whose score stands beside each concept of the chain.
+        scorer: whose score stands beside each concept of the chain; which concepts hold does not depend on it.
         sense: number of the meaning of the label's noun, 0 the most frequent; by default the one whose gloss scores
             highest.
-        wordnet: WordNet, or the folder with its files; by default searched for.
+        wordnet: WordNet, or the folder with its files; by default searched for (`find_wordnet`).
         encoder: the run's encoder; by default loaded by its name.
         cache: the cache that `label` used.
         device: where the encoder runs.
-
-    Args:
-        neurons: indices; by default all that have a label.
-        scorer: what the score along the chain is computed with; which concepts hold does not depend on it.
-        wordnet: its folder, where `find_wordnet` does not find it.
-        encoder: the run's encoder; by default loaded by its name.
 
     Returns:
         One entry per neuron: neuron, name, label, broadest (the last concept of the unbroken run of concepts that hold
@@ -75,14 +71,15 @@ def granularity(
         raise InputError(f"neuron {unlabeled[0]} has no label in this run; {len(rows)} neurons have one")
     if sense is not None and sense < 0:
         raise InputError(f"`sense` numbers a meaning, 0 the most frequent; got {sense}")
-    kept = cached_rows(run, Store(cache), "encoder")
+    store = Store(cache)
+    kept = cached_rows(run, store, "encoder")
     if kept is None:
         raise InputError(
             "the cache no longer holds the image embeddings of this run; label again, with the same images"
         )
     embeddings = torch.from_numpy(kept)
     eyes = encoder_of(run, encoder, device)
-    name, options = parse_scorer(scorer)
+    activations = _activations(run, store) if wants_activations(scorer) else None
     exemplars = exemplars_of(run, chosen)
 
     def scored(texts: list[str]) -> tuple[Tensor, Tensor, dict[str, int]]:
@@ -91,7 +88,7 @@ def granularity(
             eyes, texts, run.manifest.get("templates", "plain"), run.manifest.get("normalise_texts", True)
         )
         columns = {text: at for at, text in enumerate(text for text in texts if text not in refused)}
-        return SCORERS[name](exemplars, embeddings, t, **options), t, columns
+        return run_scorer(scorer, exemplars, embeddings, t, activations), t, columns
 
     meant = dict.fromkeys(chosen, sense or 0)
     if sense is None:
@@ -121,6 +118,17 @@ def granularity(
             chain.append({"concept": text, "gloss": gloss, **values})
         out.append(_entry(rows[n], chain))
     return out
+
+
+def _activations(run: Run, store: Store) -> ActivationSource:
+    table = store.table("rows", run.manifest["target"]["fingerprint"])
+    fingerprints = run.images["fingerprint"].to_pylist()
+    if not all(table.has_row(f) for f in fingerprints):
+        raise InputError(
+            "the scorer looks at the activations of all images, and the cache no longer holds those of this run; label "
+            "again, storing them, or choose another scorer"
+        )
+    return stored_activations(table, fingerprints)
 
 
 def _entry(row: dict[str, Any], chain: list[dict[str, Any]]) -> dict[str, Any]:

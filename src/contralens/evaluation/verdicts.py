@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -15,19 +14,13 @@ from torch import Tensor
 from contralens.checks import InputError
 from contralens.data.evaluations import VERDICTS
 from contralens.math.audit import Meanings, meanings
-from contralens.math.chance import FAKES, Chance, Score, best_labels, chance, fake_exemplars
-from contralens.math.scorers import SCORERS, parse_scorer
+from contralens.math.chance import FAKES, Chance, best_labels, chance, fake_exemplars, with_fakes
+from contralens.math.scorers import run_scorer, wants_activations
 from contralens.math.stability import Stability, bootstrap_labels
 from contralens.reopen import Reopened
 from contralens.types import Exemplars, Progress, silent
 
 SAMPLES = 50
-
-
-def score_functions(specs: Sequence[str]) -> dict[str, Score]:
-    """The scorers of a run, each with its options, as functions of (exemplars, embeddings, texts)."""
-    parsed = {spec: parse_scorer(spec) for spec in specs}
-    return {spec: partial(SCORERS[name], **options) for spec, (name, options) in parsed.items()}
 
 
 def label_indices(reopened: Reopened, scorer: str) -> Tensor:
@@ -46,7 +39,7 @@ class Probed:
 
     def __init__(self, reopened: Reopened, scorers: Sequence[str], seed: int = 0, progress: Progress = silent) -> None:
         self.reopened, self.seed, self.progress = reopened, seed, progress
-        self.scorers = score_functions(scorers)
+        self.scorers = list(scorers)
         self.labels = {scorer: label_indices(reopened, scorer) for scorer in scorers}
         self.activations = reopened.activations(reopened.probe)
         self.embeddings = reopened.embeddings(reopened.probe)
@@ -58,20 +51,23 @@ class Probed:
         made = fake_exemplars(
             self.activations, self.embeddings, fakes, self.seed, kind, self.neurons, **self.reopened.mining
         )
+        every = None
+        if any(map(wants_activations, self.scorers)):
+            every = with_fakes(self.activations, fakes, self.seed, kind, self.neurons)
         self.progress("fake neurons", fakes, fakes)
         return {
             name: chance(
-                score, self.reopened.exemplars, made, self.embeddings, self.reopened.texts,
+                name, self.reopened.exemplars, made, self.embeddings, self.reopened.texts, every,
                 labels=self.labels[name],
             )
-            for name, score in self.scorers.items()
+            for name in self.scorers
         }  # fmt: skip
 
     def stability(self, samples: int = SAMPLES) -> dict[str, Stability]:
         """Labels of bootstrap samples of the probe images."""
         self.progress("bootstrap", 0, samples)
         found = bootstrap_labels(
-            self.scorers, self.activations, self.embeddings, self.reopened.texts, self.neurons,
+            {name: name for name in self.scorers}, self.activations, self.embeddings, self.reopened.texts, self.neurons,
             samples=samples, seed=self.seed, **self.reopened.mining,
         )  # fmt: skip
         self.progress("bootstrap", samples, samples)
@@ -80,14 +76,19 @@ class Probed:
     def meanings(self) -> tuple[Meanings, dict[str, list[list[tuple[int, float]]]]]:
         """One label per cluster of exemplars with its share, (concept index, share); one entry where one cluster does.
 
-        Where both clusters get the same label, it is one meaning.
+        Where both clusters get the same label, it is one meaning. A scorer that looks at the activations of all images
+        cannot be asked about some of the exemplars, and is left out.
         """
         whole = self.reopened.exemplars
         verdict = meanings(whole, self.embeddings, seed=self.seed)
         parts = [_where(verdict.split, verdict.part(whole, cluster), whole) for cluster in (0, 1)]
         found = {}
-        for name, score in self.scorers.items():
-            best = [best_labels(score(part, self.embeddings, self.reopened.texts)).tolist() for part in parts]
+        for name in self.scorers:
+            if wants_activations(name):
+                self.reopened.notes.append(f"meanings: {name} does not label exemplars, but all activations; left out")
+                continue
+            scores = [run_scorer(name, part, self.embeddings, self.reopened.texts) for part in parts]
+            best = [best_labels(s).tolist() for s in scores]
             found[name] = [
                 _merged(best[0][n], best[1][n], verdict.share[n].tolist()) if verdict.split[n]
                 else [(int(self.labels[name][n]), 1.0)]
@@ -126,7 +127,7 @@ def verdict_table(
                 out["agreement"] = float(agreement[at])
                 out["label_set"] = [names[c] or "(no label)" for c, _ in kept[at]]
                 out["set_shares"] = [share for _, share in kept[at]]
-            if meaning:
+            if meaning and scorer in meaning:
                 out["meanings"] = [names[c] or "(no label)" for c, _ in meaning[scorer][at]]
                 out["meaning_shares"] = [share for _, share in meaning[scorer][at]]
             rows.append(out)

@@ -13,16 +13,19 @@ Benjamini & Hochberg 1995). No label can have p below 1 / (M + 1): few real neur
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
+from tempfile import TemporaryFile
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from contralens.checks import InputError
 from contralens.math.exemplars import find_exemplars
-from contralens.math.sources import columns, source
+from contralens.math.scorers import Scorer, run_scorer
+from contralens.math.sources import ActivationSource, Beside, columns, source
 from contralens.math.tensors import blocks, matrix
 from contralens.types import Exemplars
 
@@ -32,8 +35,6 @@ FAKES = 1000
 """Fakes by default."""
 BLOCK = 256
 """Fakes made and mined at once."""
-
-Score = Callable[[Exemplars, Any, Any], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,31 +114,69 @@ def fake_exemplars(
     """
     a = source(activations)
     parts = []
-    for start in range(0, count, BLOCK):
-        size = min(BLOCK, count - start)
-        fakes = fake_activations(a, size, seed + 1_000_003 * start, kind, _from(neurons, a.shape[1], start))
+    for start, fakes in _fakes(a, count, seed, kind, neurons):
         found = find_exemplars(fakes, embeddings, **mining)
         parts.append(Exemplars(found.neurons + a.shape[1] + start, *_fields(found)))
     return together(*parts)
 
 
+def with_fakes(
+    activations: Any,
+    count: int,
+    seed: int = 0,
+    kind: Literal["permuted", "mixture"] = "permuted",
+    neurons: Any = None,
+    *,
+    budget: int = 2**30,
+) -> ActivationSource:
+    """Activations (I,N+M) of the real neurons and, beside them, of the fakes whose exemplars `fake_exemplars` finds.
+
+    The fakes stand in memory, (I,M), or where they need more than `budget` bytes in a temporary file. `activations`,
+    `count`, `seed`, `kind` and `neurons` are those of `fake_exemplars`.
+    """
+    a = source(activations)
+    fakes: Tensor | None = None
+    for start, made in _fakes(a, count, seed, kind, neurons):
+        if fakes is None:
+            fakes = _room(count, a.shape[0], made.dtype, budget)
+        fakes[start : start + made.shape[1]] = made.T
+    return Beside(a, torch.empty(a.shape[0], 0) if fakes is None else fakes.T)
+
+
+def _room(count: int, images: int, dtype: torch.dtype, budget: int) -> Tensor:
+    if count * images * dtype.itemsize <= budget:
+        return torch.empty(count, images, dtype=dtype)
+    kind = str(dtype).removeprefix("torch.")
+    return torch.from_numpy(np.memmap(TemporaryFile(), kind, "w+", shape=(count, images)))
+
+
+def _fakes(
+    a: ActivationSource, count: int, seed: int, kind: Literal["permuted", "mixture"], neurons: Any
+) -> Iterator[tuple[int, Tensor]]:
+    """(number of the first, activations (I,b)) of fake neurons, a block at a time."""
+    for start in range(0, count, BLOCK):
+        size = min(BLOCK, count - start)
+        yield start, fake_activations(a, size, seed + 1_000_003 * start, kind, _from(neurons, a.shape[1], start))
+
+
 def chance(
-    score: Score, real: Exemplars, fakes: Exemplars, embeddings: Any, texts: Any, *,
+    score: str | Scorer, real: Exemplars, fakes: Exemplars, embeddings: Any, texts: Any, activations: Any = None, *,
     labels: Any = None, method: Literal["storey", "bh"] = "storey",
 ) -> Chance:  # fmt: skip
     """False-discovery rate of every neuron's label under one scorer.
 
     Args:
-        score: a scorer with its options, as in `SCORERS`.
+        score: a scorer, as in `run_scorer`.
         real: exemplars of the N real neurons.
         fakes: exemplars of the fakes (`fake_exemplars`), at least 20.
         embeddings: (I,D).
         texts: (C,D).
+        activations: (I,N+M), of the fakes too (`with_fakes`), for a scorer that looks at them.
         labels: (N) index of each neuron's label, -1 for none; by default what the scorer says here. A scorer that looks
             at the whole set (CLIP-Dissect's prior) may say otherwise beside the fakes than it did alone.
         method: how rates follow from p: "storey" or "bh".
     """
-    scores = score(together(real, fakes), embeddings, texts)
+    scores = run_scorer(score, together(real, fakes), embeddings, texts, activations)
     return chance_of(scores, len(real), labels=labels, method=method)
 
 

@@ -14,7 +14,7 @@ depends on how well the encoder's space explains the neuron at all:
 
 A neuron that the space explains (g near 1) gets the regression coefficient, in which what merely goes along with the
 true concept cancels; one that it barely explains (g near 0) gets the plain covariance, which such an inversion would
-drown in noise.
+drown in noise. Where no image differs from its look-alikes, the average image stands in for them.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from contralens.types import Exemplars
 
 RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Ridge penalties tried for g, in units of the mean eigenvalue of X'X / I."""
+NOTHING = 1e-9
+"""Look-alikes that differ by no more than this share of what images differ by are copies."""
 
 
 def lookalike(
@@ -66,8 +68,10 @@ def lookalike(
     near, far = _gram(x, y), _gram(x, x)
     total, look, every = _sums(a, n, mean, usable, x, y, power)
     explained = _explained(every, far / usable.sum(), int(usable.sum()))
+    if not near.trace() > NOTHING * far.trace():
+        near, look = far, every
     near_trace, far_trace = float(near.trace()), float(far.trace())
-    if not (near_trace > 0 and far_trace > 0):
+    if not far_trace > 0:
         return torch.full((len(n), len(t)), torch.nan, dtype=e.dtype)
     metric = e.shape[1] / 2 * (near / near_trace + far / far_trace)
     values, axes = torch.linalg.eigh((metric + metric.T) / 2)
@@ -112,7 +116,7 @@ def _sums(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Deviation of b (N), and sum_i b y and sum_i b x (N,D) of b standardised; images that do not count add nothing."""
     both = torch.cat([y, x], 1)
-    sums, holes = (torch.zeros(len(n), both.shape[1], dtype=torch.float64) for _ in range(2))
+    sums, holes = torch.zeros(len(n), both.shape[1], dtype=torch.float64), None
     first, second, count = (torch.zeros(len(n), dtype=torch.float64) for _ in range(3))
     for start, rows in a.blocks(n):
         rows, here = rows.cpu(), slice(start, start + len(rows))
@@ -121,10 +125,13 @@ def _sums(
         first, second, count = first + b.sum(0), second + b.square().sum(0), count + counts.sum(0)
         sums += (b.to(both.dtype).T @ both[here]).double()
         if not bool(counts.all()):
-            holes += ((~counts).to(both.dtype).T @ both[here]).double()
+            lost = ((~counts).to(both.dtype).T @ both[here]).double()
+            holes = lost if holes is None else holes.add_(lost)
     middle = first / count
     deviation = (second / count - middle.square()).clamp_min(0.0).sqrt()
-    sums = (sums + middle[:, None] * holes) / deviation[:, None]  # x and y each sum to 0
+    if holes is not None:  # x and y each sum to 0 over all images
+        sums += middle[:, None] * holes
+    sums /= deviation[:, None]
     width = y.shape[1]
     return deviation, sums[:, :width], sums[:, width:]
 

@@ -1,8 +1,11 @@
 """Scorers: exemplars, image embeddings (I,D) and text embeddings (C,D) to a score (N,C); the label is the argmax.
 
 A scorer is a plain function. Rows of `texts` are used as given, never re-normalised. A neuron without any exemplar
-scores NaN everywhere and is never labeled. Where activations weigh exemplars, the rule for signed activations is:
-negative ones count 0, and a neuron whose exemplars all count 0 has them weighed equally.
+scores NaN everywhere and is never labeled. One that takes `activations` by keyword is given those of all images (I,N),
+of which `exemplars.neurons` are the columns to score (`run_scorer`); the others see the exemplars alone.
+
+Where activations weigh exemplars, the rule for signed activations is: negative ones count 0, and a neuron whose
+exemplars all count 0 has them weighed equally.
 """
 
 from __future__ import annotations
@@ -15,11 +18,14 @@ import torch
 from torch import Tensor
 
 from contralens.checks import InputError, nearest
+from contralens.math.lookalike import lookalike
 from contralens.math.tensors import blocks, combine, matrix
 from contralens.plugs import Plugs
 from contralens.types import Exemplars
 
 Scorer = Callable[..., Tensor]
+ACTIVATIONS = "activations"
+"""Name of the keyword by which a scorer asks for the activations of all images."""
 NOTHING = 1e-6
 """A mean of unit vectors no longer than this is rounding errors."""
 
@@ -209,6 +215,7 @@ SCORERS: Plugs[Scorer] = Plugs(
         "clip_dissect_csp": clip_dissect_csp,
         "centred": centred,
         "mean_difference": mean_difference,
+        "lookalike": lookalike,
     },
 )
 """Scorers by name; a package adds one with an entry point in the group "contralens.scorers"."""
@@ -223,20 +230,69 @@ def parse_scorer(spec: str) -> tuple[str, dict[str, Any]]:
     name, _, rest = spec.partition(":")
     if name not in SCORERS:
         raise InputError(f"unknown scorer {name!r}{nearest(name, SCORERS)} (known: {', '.join(SCORERS)})")
-    known = list(inspect.signature(SCORERS[name]).parameters)[3:]  # after exemplars, embeddings and texts
+    known = {key: default for key, default in _arguments(name).items() if key != ACTIVATIONS}
     options: dict[str, Any] = {}
     for part in filter(None, rest.split(",")):
         key, eq, value = part.partition("=")
         if not eq or key not in known:
             takes = f"it takes {', '.join(known)}" if known else "it takes none"
             raise InputError(f"scorer {name!r} has no option {key!r}{nearest(key, known)}; {takes}")
-        try:
-            options[key] = float(value)
-        except ValueError:
-            options[key] = value
+        options[key] = _value(value, known[key], f"scorer {spec!r}: {key}")
     if not 0.0 <= options.get("gamma", 0.0) <= 1.0:
         raise InputError(f"scorer {spec!r}: gamma must lie between 0 and 1")
     return name, options
+
+
+def wants_activations(scorer: str | Scorer) -> bool:
+    """Whether a scorer looks at the activations of all images, not at the exemplars alone.
+
+    >>> wants_activations("lookalike:power=2"), wants_activations("csp")
+    (True, False)
+    """
+    function = SCORERS[parse_scorer(scorer)[0]] if isinstance(scorer, str) else scorer
+    return ACTIVATIONS in inspect.signature(function).parameters
+
+
+def run_scorer(
+    scorer: str | Scorer, exemplars: Exemplars, embeddings: Any, texts: Any, activations: Any = None
+) -> Tensor:
+    """Scores (N,C) by a scorer, which is given the activations if it looks at them.
+
+    Args:
+        scorer: a name with options, e.g. "csp:gamma=0.5", or a function.
+        exemplars: of N neurons.
+        embeddings: (I,D), unit rows.
+        texts: (C,D).
+        activations: (I,M) of the same images, in memory or any `ActivationSource`; `exemplars.neurons` are columns.
+
+    >>> e = torch.eye(3)
+    >>> found = Exemplars(*(torch.tensor(v) for v in ([0], [[2]], [[1.0]], [[-1]], [[torch.nan]])))
+    >>> run_scorer("csp:gamma=0.5", found, e, e)
+    tensor([[0., 0., 1.]])
+    """
+    name, options = parse_scorer(scorer) if isinstance(scorer, str) else ("", {})
+    function = SCORERS[name] if isinstance(scorer, str) else scorer
+    if wants_activations(function):
+        if activations is None:
+            raise InputError(f"the scorer {name or 'given'} looks at the activations of all images, and got none")
+        options[ACTIVATIONS] = activations
+    return function(exemplars, embeddings, texts, **options)
+
+
+def _arguments(name: str) -> dict[str, Any]:
+    """What a scorer takes beside exemplars, embeddings and texts, with the defaults."""
+    return {key: p.default for key, p in list(inspect.signature(SCORERS[name]).parameters.items())[3:]}
+
+
+def _value(text: str, default: Any, what: str) -> Any:
+    """An option as a number of the default's kind; as text where the default is none and no number is given."""
+    try:
+        return int(text) if isinstance(default, int) else float(text)
+    except ValueError:
+        if isinstance(default, int | float):
+            kind = "a whole number" if isinstance(default, int) else "a number"
+            raise InputError(f"{what} must be {kind}; got {text!r}") from None
+        return text
 
 
 def _spaces(embeddings: Any, texts: Any) -> tuple[Tensor, Tensor]:

@@ -53,8 +53,12 @@ class DenseActivations:
         columns = None if neurons is None else neurons.to(self._values.device)
         width = self.shape[1] if columns is None else len(columns)
         for block in blocks(self.shape[0], width * self._values.element_size(), budget):
-            rows = self._values[block] if columns is None else self._values[block].index_select(1, columns)
-            yield block.start, matrix(rows, "activations")
+            yield block.start, self.rows(block, columns)
+
+    def rows(self, images: slice, neurons: Tensor | None = None) -> Tensor:
+        """The rows (b,N) of consecutive images, only the columns `neurons` if given."""
+        rows = self._values[images]
+        return matrix(rows if neurons is None else rows.index_select(1, neurons), "activations")
 
     def lookup(self, images: Tensor, neurons: Tensor) -> Tensor:
         images, neurons = images.to(self._values.device), neurons.to(self._values.device)
@@ -163,6 +167,38 @@ class Resampled:
 
     def lookup(self, images: Tensor, neurons: Tensor) -> Tensor:
         return self._of.lookup(self._rows[images.to(self._rows.device)], neurons)
+
+
+class Beside:
+    """More neurons (I,M), as a matrix, beside those of another source (I,N): column N is the first of them.
+
+    >>> both = Beside(DenseActivations(torch.tensor([[1.0], [2.0]])), torch.tensor([[3.0, 5.0], [4.0, 6.0]]))
+    >>> columns(both, torch.tensor([2, 0])).tolist(), both.lookup(torch.tensor([1, 0]), torch.tensor([0, 1])).tolist()
+    ([[5.0, 1.0], [6.0, 2.0]], [2.0, 3.0])
+    """
+
+    def __init__(self, of: ActivationSource, more: Any) -> None:
+        self._of, self._more = of, DenseActivations(more)
+        if self._more.shape[0] != of.shape[0]:
+            raise InputError(f"{self._more.shape[0]} and {of.shape[0]} images do not fit side by side")
+        self.shape = (of.shape[0], of.shape[1] + self._more.shape[1])
+
+    def blocks(self, neurons: Tensor | None = None, budget: int = BLOCK_BYTES) -> Iterator[tuple[int, Tensor]]:
+        wanted, width = torch.arange(self.shape[1]) if neurons is None else neurons.cpu(), self._of.shape[1]
+        own, more = (wanted < width).nonzero()[:, 0], (wanted >= width).nonzero()[:, 0]
+        share = max(1, budget * max(1, len(own)) // max(1, len(wanted)))
+        for start, rows in self._of.blocks(wanted[own], share):
+            out = rows.new_empty(len(rows), len(wanted), device="cpu")
+            out[:, own] = rows.cpu()
+            out[:, more] = self._more.rows(slice(start, start + len(rows)), wanted[more] - width).to(out.dtype)
+            yield start, out
+
+    def lookup(self, images: Tensor, neurons: Tensor) -> Tensor:
+        images, neurons, width = images.cpu(), neurons.cpu(), self._of.shape[1]
+        own = neurons < width
+        out = self._more.lookup(images, (neurons - width).clamp_min(0))
+        out[own] = self._of.lookup(images[own], neurons[own]).to("cpu", out.dtype)
+        return out
 
 
 def columns(activations: Any, neurons: Tensor) -> Tensor:

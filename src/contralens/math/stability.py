@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from contralens.checks import InputError
-from contralens.math.chance import Score, best_labels
+from contralens.math.chance import best_labels
 from contralens.math.exemplars import find_exemplars
+from contralens.math.scorers import Scorer, run_scorer
 from contralens.math.sources import Resampled, source
 from contralens.math.tensors import matrix
 
@@ -52,7 +53,7 @@ class Stability:
 
 
 def bootstrap_labels(
-    scorers: Mapping[str, Score],
+    scorers: Mapping[str, str | Scorer],
     activations: Any,
     embeddings: Any,
     texts: Any,
@@ -68,7 +69,7 @@ def bootstrap_labels(
     average over the probe set. One sample costs as much as mining and scoring the run once.
 
     Args:
-        scorers: functions (exemplars, embeddings, texts) -> (N,C) by name.
+        scorers: by name, each as in `run_scorer`.
         activations: (I,N).
         embeddings: (I,D), unit rows of the same images.
         texts: (C,D), unit rows of the concepts.
@@ -82,7 +83,8 @@ def bootstrap_labels(
     labels: dict[str, list[Tensor]] = {name: [] for name in scorers}
     for _ in range(samples):
         drawn = torch.randint(len(e), (len(e),), generator=generator).sort().values
-        found = find_exemplars(Resampled(a, drawn), e[drawn], neurons=neurons, **mining)
+        sample, rows = Resampled(a, drawn), e[drawn]
+        found = find_exemplars(sample, rows, neurons=neurons, **mining)
         for name, score in scorers.items():
-            labels[name].append(best_labels(score(found, e[drawn], texts)))
+            labels[name].append(best_labels(run_scorer(score, found, rows, texts, sample)))
     return {name: Stability(torch.stack(found)) for name, found in labels.items()}

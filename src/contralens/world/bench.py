@@ -31,7 +31,7 @@ from contralens.data.evaluations import plain
 from contralens.math.chance import FAKES, best_labels, chance_of, fake_activations, together
 from contralens.math.exemplars import find_exemplars
 from contralens.math.intervals import clustered_interval
-from contralens.math.scorers import SCORERS, parse_scorer
+from contralens.math.scorers import SCORERS, parse_scorer, run_scorer
 from contralens.types import Progress, silent
 from contralens.world.cases import BENCH_WORLDS, DIALS, KINDS, SEEDS, Case, Kind, bench_world, cases, spoken
 from contralens.world.demo import IMAGES
@@ -48,6 +48,7 @@ BENCHED = (
     "centred",
     "centred:gamma=1",
     "mean_difference",
+    "lookalike",
 )
 REFERENCE = "csp"
 """What the others are compared with, neuron by neuron."""
@@ -185,8 +186,8 @@ def world_bench(
 
 
 def _from_exemplars(spec: str) -> Method:
-    name, options = parse_scorer(spec)
-    return lambda case, texts: SCORERS[name](case.exemplars, case.embeddings, texts, **options)
+    parse_scorer(spec)
+    return lambda case, texts: run_scorer(spec, case.exemplars, case.embeddings, texts, case.activations)
 
 
 def _with_fakes(case: Case, fakes: int, k: int) -> Case:
