@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from colour_case import COLOURS, ColourEncoder, colour_target, paint_folder
+from safetensors.torch import save_file
 
 from contralens.data.store import Table
 from contralens.evaluation import measuring
 from contralens.evaluation.evaluate import evaluate
 from contralens.math.chance import fake_activations
 from contralens.math.sources import SparseActivations
+from contralens.models.saes import sae
 from contralens.pipeline import label
 
 EVERYTHING = {
@@ -68,3 +70,22 @@ def test_fakes_of_sparse_latents_are_those_of_the_matrix() -> None:
     for kind in ("permuted", "mixture"):
         found = fake_activations(SparseActivations.of(a), 9, seed=3, kind=kind, neurons=[1, 4, 6])
         assert torch.equal(found, fake_activations(a, 9, seed=3, kind=kind, neurons=[1, 4, 6]))
+
+
+def test_faithfulness_of_latents_in_the_network(run, case, settings, tmp_path) -> None:
+    """An autoencoder that copies each channel to a latent, in another order, is as faithful as the channels are."""
+    order = torch.tensor([3, 0, 7, 5, 8, 1, 4, 2, 6])
+    copies = {"W_enc": torch.eye(9)[:, order], "b_enc": torch.zeros(9), "W_dec": 2 * torch.eye(9)[order]}
+    twice = {**copies, "W_enc": 0.5 * copies["W_enc"]}  # the decoder makes up for it
+    save_file({name: tensor.contiguous() for name, tensor in twice.items()}, tmp_path / "sae.safetensors")
+    latents = sae(colour_target(), tmp_path / "sae.safetensors", pooling="mean")
+    made = label(
+        latents, case / "probe", ColourEncoder(), list(COLOURS), k=10, cache=case / "cache", scorers=["semanticlens"]
+    )
+    asked = {"metrics": "faithfulness", "scorers": ["semanticlens"], "classes": COLOURS}
+    plain = evaluate(run, **asked, **settings)
+    found = evaluate(made, **asked, **{**settings, "target": latents})
+    for metric in ("faithfulness", "ablation"):
+        before, after = plain.value(metric, "semanticlens"), found.value(metric, "semanticlens")
+        assert {int(order[n]): value for n, value in after.items()} == pytest.approx(before, abs=1e-5)
+    assert min(found.value("ablation", "semanticlens").values()) > 0.3

@@ -21,6 +21,7 @@ concept is the nearest, not that the list holds what they share.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,7 +30,7 @@ from torch.nn.functional import normalize
 from contralens.auditing.concepts import ConceptList
 from contralens.checks import InputError
 from contralens.math.chance import chance_of, standardised, together
-from contralens.math.scorers import SCORERS, concept_lengths, parse_scorer
+from contralens.math.scorers import concept_lengths, parse_scorer, run_scorer
 from contralens.math.tensors import matrix
 from contralens.models.encoders import embed_texts, read_texts
 from contralens.types import Encoder, Exemplars
@@ -132,7 +133,9 @@ class Alignment:
         return self.z[:, of].amax(1)
 
 
-def align(scorer: str, exemplars: Exemplars, fakes: Exemplars, embeddings: Tensor, words: Wordings) -> Alignment:
+def align(
+    scorer: str, exemplars: Exemplars, fakes: Exemplars, embeddings: Tensor, words: Wordings, activations: Any = None
+) -> Alignment:
     """Scores of real and fake neurons for all wordings, and how the best concept stands against chance.
 
     Args:
@@ -141,11 +144,12 @@ def align(scorer: str, exemplars: Exemplars, fakes: Exemplars, embeddings: Tenso
         fakes: of the fake ones (`contralens.math.chance.fake_exemplars`).
         embeddings: (I,D), unit rows of the probe images.
         words: the concept list in the same space.
+        activations: (I,N+M), of the fakes too (`contralens.math.chance.with_fakes`), for a scorer that looks at them.
     """
     name, options = parse_scorer(scorer)
     everyone, n = together(exemplars, fakes), len(exemplars)
     texts = words.texts if words.empty is None else torch.cat([words.texts, words.empty[None]])
-    raw = SCORERS[name](everyone, embeddings, texts, **options).double()
+    raw = run_scorer(scorer, everyone, embeddings, texts, activations).double()
     empty = torch.full((n,), torch.nan, dtype=torch.float64) if words.empty is None else raw[:n, -1]
     raw = raw[:, : len(words.concept)]
     scores = _largest(raw, words)

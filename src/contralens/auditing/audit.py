@@ -22,9 +22,9 @@ from contralens.data.audits import FORMAT, INFLUENCE, NEURONS, PRUNING, VERDICTS
 from contralens.data.images import set_fingerprint
 from contralens.data.runs import Run, load
 from contralens.math.audit import clarity, polysemanticity, redundancy
-from contralens.math.chance import FAKES, fake_exemplars
+from contralens.math.chance import FAKES, fake_exemplars, with_fakes
 from contralens.math.exemplars import find_exemplars
-from contralens.math.scorers import parse_scorer
+from contralens.math.scorers import parse_scorer, wants_activations
 from contralens.models.heads import linear_head, named_head
 from contralens.models.scaling import class_scores
 from contralens.models.targets import HookedTarget
@@ -112,11 +112,11 @@ def audit(
     made, exemplars, embeddings = _space(reopened, encoder, device)
     words = embed_concepts(made, listed)
     progress("fake neurons", 0, fakes)
-    fake = fake_exemplars(
-        reopened.activations(reopened.probe), embeddings, fakes, seed, "permuted", exemplars.neurons, **reopened.mining
-    )
+    probe = reopened.activations(reopened.probe)
+    fake = fake_exemplars(probe, embeddings, fakes, seed, "permuted", exemplars.neurons, **reopened.mining)
+    every = with_fakes(probe, fakes, seed, neurons=exemplars.neurons) if wants_activations(scorer) else None
     progress("fake neurons", fakes, fakes)
-    aligned = align(scorer, exemplars, fake, embeddings, words)
+    aligned = align(scorer, exemplars, fake, embeddings, words, every)
     apart = separation(embeddings, words, seed)
     verdicts = _Verdicts(listed, exemplars, aligned, aligned.explained(fdr))
     notes = [*words.notes, *_encoder_warnings(made.name, listed, apart)]

@@ -14,8 +14,7 @@ from contralens.checks import InputError
 from contralens.math.metrics import gained_share
 from contralens.math.statistics import survey
 from contralens.models.encoders import embed_texts
-from contralens.models.scaling import shares
-from contralens.models.targets import HookedTarget
+from contralens.models.scaling import scalable, shares
 
 if TYPE_CHECKING:
     from contralens.evaluation.measuring import Session
@@ -38,9 +37,8 @@ def faithfulness(
 
     The label's class is the one of that name, else the nearest in the judge's text space (counted in the notes).
     """
-    reopened, target = session.reopened, session.reopened.target
-    if not isinstance(target, HookedTarget):
-        raise InputError("faithfulness changes neurons inside the network, so it needs a target made by contralens")
+    reopened = session.reopened
+    target = scalable(reopened.target)
     names = list(classes) if classes is not None else reopened.classes
     rows = session.rows(scorer)
     of = _class_of([row["label"] for row in rows], names, session)

@@ -1,4 +1,4 @@
-"""The encoder of a sparse autoencoder: one formula for all common kinds.
+"""A sparse autoencoder: one formula for all common kinds.
 
 Latents z (N) of one activation x (D):
 
@@ -7,6 +7,9 @@ Latents z (N) of one activation x (D):
 where most of it is absent in most autoencoders. The activations: relu(h); the k largest of h (TopK, Gao et al. 2024,
 arXiv 2406.04093); h where it exceeds a threshold (JumpReLU, Rajamanoharan et al. 2024, arXiv 2407.14435; BatchTopK,
 Bussmann et al. 2024, arXiv 2412.06410, after training).
+
+A latent's share of x is what its part of the reconstruction amounts to in x's own scale: z[n] W_dec[n] / gain[n], with
+scale and norm undone.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from contralens.checks import InputError
 
 KINDS = {
     "relu": "the positive part (vanilla, trained with L1)",
@@ -29,7 +34,7 @@ NORMS = ("none", "layer_norm", "constant_norm_rescale")
 
 @dataclass(frozen=True, eq=False)
 class Autoencoder:
-    """The encoder half of a sparse autoencoder: activations (T,D) to latents (T,N)."""
+    """A sparse autoencoder as a function from activations (T,D) to latents (T,N)."""
 
     kind: str
     """A key of `KINDS`."""
@@ -55,6 +60,8 @@ class Autoencoder:
     """(D), subtracted from the activations before anything else: what training centred them with."""
     scale: float = 1.0
     """What activations are multiplied by after centring."""
+    decoder: Tensor | None = None
+    """(N,D), W_dec; None where it is not known."""
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
@@ -74,16 +81,7 @@ class Autoencoder:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Latents (T,N) of activations (T,D), float32."""
-        x = x.float()
-        if self.center is not None:
-            x = x - self.center
-        if self.scale != 1.0:
-            x = x * self.scale
-        if self.norm == "layer_norm":  # as SAELens has it: the sample's deviation, with 1e-5 added to it
-            x = x - x.mean(1, keepdim=True)
-            x = x / (x.std(1, keepdim=True) + 1e-5)
-        elif self.norm == "constant_norm_rescale":
-            x = x * (self.inputs**0.5 / x.norm(dim=1, keepdim=True))
+        x, _ = self._normalised(x)
         if self.b_dec is not None:
             x = x - self.b_dec
         h = torch.addmm(self.bias, x, self.encoder)
@@ -97,3 +95,31 @@ class Autoencoder:
         if self.threshold is not None and self.kind != "relu":
             h.masked_fill_(h < self.threshold if self.at_threshold else h <= self.threshold, 0.0)  # NaN stays NaN
         return h
+
+    def change(self, x: Tensor, latent: int, factor: float) -> Tensor:
+        """What activations (T,D) gain when one latent is multiplied: (factor - 1) times its share of x, (T,D) float32.
+
+        What the autoencoder does not reconstruct is left as it is, as in Templeton et al. 2024 ("Scaling
+        Monosemanticity") and Marks et al. 2024 (arXiv 2403.19647).
+        """
+        if self.decoder is None:
+            raise InputError("the sparse autoencoder's file holds no decoder (W_dec), so its latents cannot be scaled")
+        direction = self.decoder[latent] if self.gain is None else self.decoder[latent] / self.gain[latent]
+        return (factor - 1) * self(x)[:, latent, None] * direction * self._normalised(x)[1]
+
+    def _normalised(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """norm((x - center) * scale) (T,D), and by what it must be multiplied to have x's scale again, (T,1)."""
+        x = x.float()
+        back = x.new_full((len(x), 1), 1 / self.scale)
+        if self.center is not None:
+            x = x - self.center
+        if self.scale != 1.0:
+            x = x * self.scale
+        if self.norm == "layer_norm":  # as SAELens has it: the sample's deviation, with 1e-5 added to it
+            x = x - x.mean(1, keepdim=True)
+            deviation = x.std(1, keepdim=True)
+            x, back = x / (deviation + 1e-5), back * deviation
+        elif self.norm == "constant_norm_rescale":
+            size = x.norm(dim=1, keepdim=True) / self.inputs**0.5
+            x, back = x / size, back * size
+        return x, back

@@ -218,6 +218,7 @@ def _assemble(found: Found, given: Mapping[str, Any], name: str, notes: list[str
         norm=found.norm,
         center=None if center is None else center.float(),
         scale=float(scale),
+        decoder=_decoder(found.decoder, (width, inputs)),
         notes=(f"sparse autoencoder of {found.what}: {kind}, {inputs} -> {width}", *found.notes, *notes),
     )
     for what, tensor, shapes in (
@@ -230,6 +231,11 @@ def _assemble(found: Found, given: Mapping[str, Any], name: str, notes: list[str
         if tensor is not None and tuple(tensor.shape) not in shapes:
             raise InputError(f"{name}: the {what} has shape {tuple(tensor.shape)}, the encoder {(inputs, width)}")
     return made
+
+
+def _decoder(decoder: Tensor | None, shape: tuple[int, int]) -> Tensor | None:
+    """W_dec (N,D); None where the file has it in another shape, since labels do not need it."""
+    return None if decoder is None or tuple(decoder.shape) != shape else decoder.float().contiguous()
 
 
 def _only_tensor(path: Path) -> Tensor:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from contralens.checks import InputError
 
@@ -30,6 +31,8 @@ class Found:
     """Whether the decoder's bias is subtracted from the activations."""
     kind: str | None
     """None where the file leaves it open."""
+    decoder: Tensor | None = None
+    """(N,D)."""
     could_be: tuple[str, ...] = ()
     k: int | None = None
     threshold: Tensor | None = None
@@ -68,6 +71,7 @@ def saelens(state: dict[str, Tensor], config: Config, name: str) -> Found | None
         state.get("b_dec"),
         subtract=bool(config.get("apply_b_dec_to_input", True)),
         kind=kinds[architecture],
+        decoder=decoder,
         k=config.get("k", (config.get("activation_fn_kwargs") or {}).get("k")),
         threshold=state.get("threshold", state.get("topk_threshold")),
         gain=decoder.float().norm(dim=1) if rescaled and decoder is not None else None,
@@ -104,6 +108,7 @@ def saev(state: dict[str, Tensor], config: Config, name: str) -> Found | None:
         state.get("b_dec"),
         subtract=schema == 0,
         kind=kind,
+        decoder=state.get("W_dec"),
         k=k,
         threshold=threshold,
         signed=True,
@@ -115,7 +120,7 @@ def overcomplete(state: dict[str, Tensor], config: Config, name: str) -> Found |
     """overcomplete: the state dictionary of an SAE whose encoder is one linear layer, with or without batch norm."""
     if not any(key.startswith("dictionary.") for key in state):
         return None
-    thresholds = state.get("thresholds")
+    thresholds, atoms = state.get("thresholds"), state.get("dictionary._weights")
     found = Found(
         "overcomplete",
         next(iter(state.values())),
@@ -123,9 +128,11 @@ def overcomplete(state: dict[str, Tensor], config: Config, name: str) -> Found |
         None,
         subtract=False,
         kind="jumprelu" if thresholds is not None else None,
+        decoder=None if atoms is None else normalize(atoms.float(), dim=1),
         could_be=("topk", "relu", "batchtopk"),
         threshold=None if thresholds is None else thresholds.float().exp(),
         at_threshold=True,
+        notes=[] if atoms is None else ["overcomplete's dictionary is taken at length 1, as it is by default"],
     )
     keys = {key.removeprefix("encoder.") for key in state if key.startswith("encoder.")}
     if keys in ({"weight"}, {"weight", "bias"}):
@@ -174,6 +181,7 @@ def dictionary_learning(state: dict[str, Tensor], config: Config, name: str) -> 
         b_dec,
         subtract=b_dec is not None and stated != "JumpReluAutoEncoder",
         kind=kind,
+        decoder=state["decoder.weight"].T if "decoder.weight" in state else state.get("W_dec"),
         could_be=("topk", "batchtopk"),
         k=int(state["k"]) if "k" in state else trainer.get("k"),
         threshold=state.get("threshold"),
@@ -184,7 +192,8 @@ def plain(state: dict[str, Tensor], config: Config, name: str) -> Found | None:
     """Tensors by the usual names W_enc (D,N), b_enc, W_dec, b_dec, threshold, k, and nothing that says more."""
     if "W_enc" not in state:
         return None
-    encoder, bias, b_dec = state["W_enc"], state.get("b_enc"), state.get("b_dec")
+    encoder, bias = state["W_enc"], state.get("b_enc")
+    decoder, b_dec = state.get("W_dec"), state.get("b_dec")
     if bias is not None and encoder.shape[1] != len(bias) == encoder.shape[0]:
         encoder = encoder.T
     threshold, k = state.get("threshold"), state.get("k")
@@ -206,6 +215,9 @@ def plain(state: dict[str, Tensor], config: Config, name: str) -> Found | None:
         b_dec,
         subtract=subtract,
         kind=kind,
+        decoder=decoder.T
+        if decoder is not None and encoder.shape[0] != encoder.shape[1] == decoder.shape[-1]
+        else decoder,
         could_be=("topk", "batchtopk"),
         k=None if k is None else int(k),
         threshold=threshold,

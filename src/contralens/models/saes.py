@@ -56,6 +56,9 @@ class SparseTarget:
     encode: Callable[[Tensor], Tensor]
     """Activations (T,D) on `device` to latents (T,N)."""
     device: torch.device
+    change: Callable[[Tensor, int, float], Tensor] | None = None
+    """Activations (T,D), a latent and a factor to what the activations gain (T,D) when the latent is multiplied by it;
+    None where the decoder is not known."""
     notes: list[str] = field(default_factory=list)
     sparse: bool = True
     """Rows are mostly zeros: the store keeps the others only."""
@@ -90,6 +93,35 @@ class SparseTarget:
             rows[start : start + images] = self._pooled(some, length).cpu()
         return rows
 
+    @torch.no_grad()
+    def scaled(self, output: Tensor, latent: int, factor: float) -> Tensor:
+        """What the layer would give with one latent multiplied by a factor, the error of the autoencoder left in:
+
+            x' = x + decode(z with z[n] multiplied) - decode(z) = x + (factor - 1) z[n] W_dec[n]
+
+        at every token or place that is encoded. Where the pooled activation is encoded ("pooled"), every place that it
+        is pooled over gains the same, and so does the pooled activation.
+
+        Raises:
+            InputError: the decoder is not known, the layer is no `HookedTarget`, or it is pooled by magnitude.
+        """
+        base, change = self.base, self.change
+        if change is None or not isinstance(base, HookedTarget):
+            raise InputError(f"the latents of {self.name} cannot be scaled: " + (
+                "the autoencoder has no `decode`" if change is None else "the layer is not of contralens' own making"
+            ))  # fmt: skip
+        if self.pooling == "pooled":
+            if base.pooling == "max_abs_patches":
+                raise InputError(f"the latents of {self.name} cannot be scaled: the layer is pooled by magnitude")
+            seen = layer_pooling.pool(base.pooling, output, base.prefix_tokens)[:, None]
+        else:
+            seen = _tokens_of(output, base, self.pooling)
+        rows = seen.flatten(0, 1).to(self.device)
+        at_once = max(1, BLOCK_BYTES // (4 * self.width))
+        gained = torch.cat([change(part, latent, factor) for part in torch.split(rows, at_once)])
+        gain = gained.to(output.device, output.dtype).view(len(output), -1, gained.shape[1])
+        return _added(output, gain, base, self.pooling)
+
     def _pooled(self, tokens: Tensor, length: int) -> Tensor:
         """Tokens (B,L,D) to (B,N), `length` tokens of each image at a time."""
         out: Tensor | None = None
@@ -118,7 +150,8 @@ def sae(
     Args:
         target: the layer that the autoencoder was trained on, from `contralens.target`.
         sae: a file or folder of SAELens, saev, overcomplete or dictionary_learning, tensors by name, or any module
-            with `encode` (activations (T,D) to latents (T,N), alone or last of a tuple). See `read_sae`.
+            with `encode` (activations (T,D) to latents (T,N), alone or last of a tuple), and `decode` (latents back to
+            activations) if they are to be scaled. See `read_sae`.
         pooling: a key of `POOLINGS`; None takes "max" over patch tokens or places of a map, "pooled" of other layers.
         device: where latents are computed; by default where the network is.
         options: what a file leaves open: kind, k, threshold, b_dec, center, scale; see `read_sae`.
@@ -137,7 +170,7 @@ def sae(
     if isinstance(sae, nn.Module):
         if options:
             raise InputError(f"{', '.join(options)}: these go with a file; a module says it itself")
-        encode, width, mark, title, notes = _own(sae, target, place)
+        encode, change, width, mark, title, notes = _own(sae, target, place)
     else:
         made = read_sae(sae, **options)
         if made.inputs != target.width:
@@ -145,7 +178,9 @@ def sae(
                 f"the sparse autoencoder takes activations of width {made.inputs}, but {target.name} {target.layer} "
                 f"has {target.width}: it belongs to another layer or network"
             )
-        encode, width, mark, notes = made.to(place), made.width, identity.describe(made), list(made.notes)
+        made = made.to(place)
+        encode, change = made, None if made.decoder is None else made.change
+        width, mark, notes = made.width, identity.describe(made), list(made.notes)
         title = "tensors" if isinstance(sae, Mapping) else Path(sae).name
     parts = [CODE, target.fingerprint, chosen, mark]
     return SparseTarget(
@@ -159,6 +194,7 @@ def sae(
         base=target,
         encode=encode,
         device=place,
+        change=change,
         notes=[*getattr(target, "notes", []), *notes, f"{chosen}: {POOLINGS[chosen]}"],
     )
 
@@ -192,14 +228,31 @@ def _tokens_of(output: Tensor, target: HookedTarget, pooling: str) -> Tensor:
     return output[:, :1] if pooling == "cls" else output[:, target.prefix_tokens :]
 
 
+def _added(output: Tensor, gain: Tensor, layer: HookedTarget, sae_pooling: str) -> Tensor:
+    """A layer's output with (B,L,D) added to the tokens or places that an autoencoder sees, or (B,1,D) to them all."""
+    if output.dim() == 2:
+        return output + gain[:, 0]
+    if output.dim() == 4:
+        last = layer.pooling.endswith("_last")
+        flat = output.flatten(1, 2) if last else output.flatten(2).mT
+        moved = flat + gain
+        return (moved if last else moved.mT).reshape(output.shape)
+    seen_by = layer.pooling if sae_pooling == "pooled" else sae_pooling
+    out = output.clone()
+    part = out[:, :1] if seen_by == "cls" else out[:, layer.prefix_tokens :]
+    part += gain
+    return out
+
+
 def _own(
     module: nn.Module, target: Target, device: torch.device
-) -> tuple[Callable[[Tensor], Tensor], int, str, str, list[str]]:
-    """A user's own module: its encoder, width N, fingerprint, name and notes."""
+) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor, int, float], Tensor] | None, int, str, str, list[str]]:
+    """A user's own module: its encoder, what scaling a latent adds, width N, fingerprint, name and notes."""
     title = type(module).__name__
     if module.training:
         raise InputError(f"the sparse autoencoder {title} is in training mode: call its .eval() first")
     function: Callable[[Tensor], Any] = getattr(module, "encode", module)
+    decode: Any = getattr(module, "decode", None)
     home = hooks.device_of(module)
 
     def encode(x: Tensor) -> Tensor:
@@ -208,6 +261,14 @@ def _own(
         if not isinstance(latents, Tensor) or latents.dim() != 2 or len(latents) != len(x):
             raise InputError(f"{title} must encode activations (T,D) to latents (T,N); got {type(latents).__name__}")
         return latents.float()
+
+    def change(x: Tensor, latent: int, factor: float) -> Tensor:
+        before = encode(x)
+        after = before.clone()
+        after[:, latent] *= factor
+        plain: Tensor = decode(before)
+        gained: Tensor = decode(after) - plain
+        return gained.float().to(x.device)
 
     try:
         with torch.no_grad():
@@ -223,4 +284,11 @@ def _own(
     notes: list[str] = []
     loose = {name: {k: v for k, v in vars(m).items() if isinstance(v, Tensor)} for name, m in module.named_modules()}
     mark = f"{identity.network_digest(module)} {identity.describe(loose, notes)}"
-    return encode, width, mark, title, [f"sparse autoencoder {title}, {target.width} -> {width}", *notes]
+    return (
+        encode,
+        change if callable(decode) else None,
+        width,
+        mark,
+        title,
+        [f"sparse autoencoder {title}, {target.width} -> {width}", *notes],
+    )

@@ -12,13 +12,39 @@ from torch import Tensor, nn
 from contralens.checks import InputError
 from contralens.models import hooks
 from contralens.models.pooling import POOLINGS, channels_last
+from contralens.models.saes import SparseTarget
 from contralens.models.targets import HookedTarget
+from contralens.types import Target
 
 CLOSE = 1e-3
 """Largest difference between two ways to the same scores, as a share of their spread."""
 ROWS_BYTES = 64 * 2**20
 """Layer outputs repeated at once."""
 MOST_ROWS = 512
+
+Scalable = HookedTarget | SparseTarget
+"""What can be scaled inside a network: neurons of a layer, and latents of a sparse autoencoder over one."""
+
+
+def scalable(target: Target) -> Scalable:
+    """The target, if its neurons or latents can be changed inside a network.
+
+    Raises:
+        InputError: contralens did not make it of a network.
+    """
+    if isinstance(target, HookedTarget) or (isinstance(target, SparseTarget) and isinstance(target.base, HookedTarget)):
+        return target
+    raise InputError(
+        f"{target.name} cannot be changed inside its network: that needs a target made by contralens, or a sparse "
+        "autoencoder over one"
+    )
+
+
+def _layer(target: Scalable) -> HookedTarget:
+    """Where in the network a target is changed."""
+    layer = target.base if isinstance(target, SparseTarget) else target
+    assert isinstance(layer, HookedTarget)
+    return layer
 
 
 @contextmanager
@@ -39,17 +65,24 @@ def changed(network: nn.Module, layer: str, change: Callable[[Tensor], Tensor]) 
 
 
 @contextmanager
-def scaled(target: HookedTarget, neuron: int, factor: float) -> Iterator[None]:
-    """Within the block, what the layer gives for `neuron` is multiplied by `factor`, at every place or token."""
-    last = neurons_last(target)
+def scaled(target: Scalable, neuron: int, factor: float) -> Iterator[None]:
+    """Within the block `neuron` is multiplied by `factor` inside the network, at every place or token.
+
+    Of a layer: what it gives for that neuron. Of a sparse autoencoder: the latent's share of what the layer gives
+    (`SparseTarget.scaled`).
+    """
+    layer = _layer(target)
+    last = neurons_last(layer)
 
     def change(tensor: Tensor) -> Tensor:
+        if isinstance(target, SparseTarget):
+            return target.scaled(tensor, neuron, factor)
         out = tensor.clone()
         channel = out[..., neuron] if last else out[:, neuron]
         channel *= factor
         return out
 
-    with changed(target.module, target.layer, change):
+    with changed(layer.module, layer.layer, change):
         yield
 
 
@@ -103,14 +136,14 @@ def _replaced(output: Any, old: Tensor, new: Tensor) -> Any:
     return output
 
 
-def class_scores(target: HookedTarget, batch: Any) -> Tensor:
+def class_scores(target: Scalable, batch: Any) -> Tensor:
     """The network's own output for a batch, (B,classes) float32 on the CPU, before any softmax.
 
     Raises:
         InputError: the output is no row of scores per image.
     """
     keep: Callable[[Tensor], Tensor] = lambda output: output.float().cpu()  # noqa: E731
-    scores = hooks.run_layer(target.module, ".", batch, keep)
+    scores = hooks.run_layer(_layer(target).module, ".", batch, keep)
     if scores.dim() != 2:
         raise InputError(f"{target.name} gives {tuple(scores.shape)}, not one row of class scores per image")
     return scores
@@ -182,7 +215,7 @@ def gradient_times_activation(target: HookedTarget, batch: Any, classes: Sequenc
     return torch.stack(found).cpu()
 
 
-def shares(target: HookedTarget, batch: Any, neuron: int, factors: Sequence[float]) -> Tensor:
+def shares(target: Scalable, batch: Any, neuron: int, factors: Sequence[float]) -> Tensor:
     """Class probabilities (len(factors),B,classes) with the neuron scaled by each factor (1 leaves it alone)."""
     out = []
     for factor in factors:
