@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from contralens import __version__
 from contralens.checks import InputError, require
@@ -30,10 +31,12 @@ from contralens.data.store import Store
 from contralens.data.vocabulary import read_vocabulary
 from contralens.math.approximate import parse_neighbours
 from contralens.math.audit import clarity
-from contralens.math.chance import FAKES, Chance, best_labels, chance, fake_exemplars, with_fakes
+from contralens.math.chance import FAKES, Chance, chance, fake_exemplars, with_fakes
 from contralens.math.exemplars import Mined, NeuronStatistics, mine, neuron_statistics, select_neurons
 from contralens.math.histograms import histograms
-from contralens.math.scorers import SCORERS, contrast_parts, parse_scorer, run_scorer, wants_activations
+from contralens.math.placing import activations_on, rows_on
+from contralens.math.ranking import Best, best
+from contralens.math.scorers import SCORERS, contrast_parts, parse_scorer, score_blocks, wants_activations
 from contralens.math.sources import ActivationSource
 from contralens.math.statistics import STRENGTH
 from contralens.models.encoders import embed_texts, templates_of
@@ -182,7 +185,8 @@ def label(
         collected, activations = collect_streamed(probe, model, [eyes], store, k=strongest, held=held, **collecting)
         if holdout:
             collected, held_out = _hold_out(collected, holdout, seed)
-    embeddings = torch.from_numpy(collected.mapped(1))
+    embeddings = rows_on(torch.from_numpy(collected.mapped(1)), getattr(model, "device", torch.device("cpu")))
+    activations = activations_on(activations, embeddings.device)
     statistics = neuron_statistics(activations)
     status = statistics.status()
     chosen = _choose(neurons, activations, status)
@@ -208,12 +212,11 @@ def label(
     concepts = found.join(words.concepts) if found else words.concepts
     texts = _texts(store, eyes, concepts, templates, normalise_texts, progress)
     allowed = found.allowed(words.concepts, chosen.tolist()) if found and own_only else None
-    scores = {}
+    found_best: dict[str, Best] = {}
     for done, spec in enumerate(specs):
         progress("scoring", done, len(specs))
-        scores[spec] = run_scorer(spec, exemplars, embeddings, texts, activations)
-        if allowed is not None:
-            scores[spec] = scores[spec].masked_fill(~torch.from_numpy(allowed), torch.nan)
+        scores = score_blocks(spec, exemplars, embeddings, texts, activations)
+        found_best[spec] = best(scores if allowed is None else _of_own(scores, torch.from_numpy(allowed)), top)
     progress("scoring", len(specs), len(specs))
     chances: dict[str, Chance] = {}
     if fdr is not None and len(chosen):
@@ -227,10 +230,10 @@ def label(
             every = with_fakes(activations, fakes, seed, neurons=chosen)
         progress("fake neurons", fakes, fakes)
         chances = {
-            spec: chance(spec, exemplars, made, embeddings, texts, every, labels=best_labels(scores[spec]))
+            spec: chance(spec, exemplars, made, embeddings, texts, every, labels=found_best[spec].labels)
             for spec in specs
         }
-    labels = _label_table(model, status, chosen, scores, concepts, top, chances, fdr)
+    labels = _label_table(model, status, chosen, found_best, concepts, chances, fdr)
 
     first, second = contrast_parts(exemplars, embeddings)
     described = {
@@ -318,7 +321,7 @@ def label(
         ),
         candidates=found.table() if found else None,
         thumbnails=_thumbnail_table(exemplars, collected),
-        vectors=dict(zip(VECTORS, (part.float().numpy() for part in (first, second, texts)), strict=True)),
+        vectors=dict(zip(VECTORS, (part.float().cpu().numpy() for part in (first, second, texts)), strict=True)),
     )
     return run if out is None else run.save(out)
 
@@ -405,6 +408,12 @@ def load_model(target: Any, options: dict[str, Any], sae: Any = None, sae_poolin
     return with_sae(model, sae, pooling=sae_pooling)
 
 
+def _of_own(scores: Iterator[tuple[slice, Tensor]], allowed: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """The scores of some concepts after the other, NaN where a neuron and a concept (N,C) have nothing to do."""
+    for block, some in scores:
+        yield block, some.masked_fill(~allowed[:, block].to(some.device), torch.nan)
+
+
 def _choose(neurons: Any, activations: ActivationSource, status: list[str]) -> Tensor:
     """Indices of the neurons to label: those asked for that have something to tell."""
     ok = torch.tensor([s == "ok" for s in status])
@@ -469,7 +478,7 @@ def _neuron_table(
     clear: Tensor,
 ) -> pa.Table:
     clarities = np.full(len(status), np.nan)
-    clarities[chosen.numpy()] = clear.numpy()
+    clarities[chosen.numpy()] = clear.cpu().numpy()
     selected = np.zeros(len(status), bool)
     selected[chosen.numpy()] = True
     if isinstance(activations, RecomputedActivations):
@@ -496,41 +505,44 @@ def _label_table(
     model: Target,
     status: list[str],
     chosen: Tensor,
-    scores: dict[str, Tensor],
+    best: Mapping[str, Best],
     concepts: Sequence[str],
-    top: int,
     chances: Mapping[str, Chance],
     fdr: float | None,
 ) -> pa.Table:
-    """One row per neuron asked for and scorer; the argmax with ties to the lower concept index, NaN never labeled.
+    """One row per neuron asked for and scorer: its best concepts.
 
     A label whose false-discovery rate is above `fdr` is turned down: the status is "chance", label and score are null,
     and `concepts` and `scores` still tell what was turned down.
     """
-    places = {n: row for row, n in enumerate(chosen.tolist())}
-    best = {}
-    for spec, score in scores.items():
-        order = score.nan_to_num(-torch.inf).sort(dim=1, descending=True, stable=True).indices[:, :top]
-        told = chances.get(spec)
-        rates = [[None] * len(chosen)] * 2 if told is None else [told.p.tolist(), told.q.tolist()]
-        best[spec] = list(zip(order.tolist(), score.gather(1, order).tolist(), *rates, strict=True))
-    rows = []
-    for n, name in enumerate(model.neurons):
-        if status[n] == "ok" and n not in places:
-            continue
-        for spec in scores:
-            ranked, values, p, q = best[spec][places[n]] if n in places else ([], [], None, None)
-            kept = [(concepts[c], v) for c, v in zip(ranked, values, strict=True) if v == v]
-            word = "ok" if kept else "nan"
-            if kept and q is not None and fdr is not None and not q <= fdr:
-                word = "chance"
-            label, score_of = kept[0] if word == "ok" else (None, None)
-            rows.append({
-                "neuron": n, "name": name, "scorer": spec, "status": word if status[n] == "ok" else status[n],
-                "label": label, "score": score_of, "concepts": [c for c, _ in kept], "scores": [v for _, v in kept],
-                "p": p if kept else None, "fdr": q if kept else None,
-            })  # fmt: skip
-    return pa.Table.from_pylist(rows, schema=LABELS)
+    place = torch.full((len(status),), -1)  # the last row, which is an empty one
+    place[chosen] = torch.arange(len(chosen))
+    wanted = [n for n, at in enumerate(place.tolist()) if at >= 0 or status[n] != "ok"]
+    concept_of = {spec: pad(b.concepts, (0, 0, 0, 1), value=-1) for spec, b in best.items()}
+    score_of = {spec: pad(b.scores, (0, 0, 0, 1), value=torch.nan) for spec, b in best.items()}
+    rates = {spec: pad(torch.stack([told.p, told.q], 1), (0, 0, 0, 1)) for spec, told in chances.items()}
+    parts = []
+    for start in range(0, len(wanted), 4096):
+        some, rows = wanted[start : start + 4096], []
+        at = place[some]
+        here = {spec: (concept_of[spec][at].tolist(), score_of[spec][at].tolist()) for spec in best}
+        told = {spec: rates[spec][at].tolist() for spec in rates}
+        for row, n in enumerate(some):
+            for spec, (ranked, values) in here.items():
+                kept = [(concepts[c], v) for c, v in zip(ranked[row], values[row], strict=True) if c >= 0]
+                p, q = told[spec][row] if kept and spec in told else (None, None)
+                word = "ok" if kept else "nan"
+                if q is not None and fdr is not None and not q <= fdr:
+                    word = "chance"
+                label, score = kept[0] if word == "ok" else (None, None)
+                rows.append({
+                    "neuron": n, "name": model.neurons[n], "scorer": spec,
+                    "status": word if status[n] == "ok" else status[n],
+                    "label": label, "score": score, "concepts": [c for c, _ in kept], "scores": [v for _, v in kept],
+                    "p": p, "fdr": q,
+                })  # fmt: skip
+        parts.append(pa.Table.from_pylist(rows, schema=LABELS))
+    return pa.concat_tables(parts or [LABELS.empty_table()]).combine_chunks()
 
 
 def _exemplar_table(mined: Mined) -> pa.Table:

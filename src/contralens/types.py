@@ -39,6 +39,10 @@ class Exemplars:
             raise ValueError(f"`k` must be between 1 and {self.positives.shape[1]}, the exemplars stored; got {k}")
         return Exemplars(self.neurons, *(getattr(self, f.name)[:, :k] for f in fields(self)[1:]))
 
+    def to(self, device: Any) -> Exemplars:
+        """The same with all fields on a device."""
+        return Exemplars(*(getattr(self, f.name).to(device) for f in fields(self)))
+
     def __len__(self) -> int:
         return int(self.neurons.shape[0])
 

@@ -14,8 +14,9 @@ from torch import Tensor
 from contralens.checks import InputError
 from contralens.data.evaluations import VERDICTS
 from contralens.math.audit import Meanings, meanings
-from contralens.math.chance import FAKES, Chance, best_labels, chance, fake_exemplars, with_fakes
-from contralens.math.scorers import run_scorer, wants_activations
+from contralens.math.chance import FAKES, Chance, chance, fake_exemplars, with_fakes
+from contralens.math.ranking import best
+from contralens.math.scorers import score_blocks, wants_activations
 from contralens.math.stability import Stability, bootstrap_labels
 from contralens.reopen import Reopened
 from contralens.types import Exemplars, Progress, silent
@@ -87,10 +88,9 @@ class Probed:
             if wants_activations(name):
                 self.reopened.notes.append(f"meanings: {name} does not label exemplars, but all activations; left out")
                 continue
-            scores = [run_scorer(name, part, self.embeddings, self.reopened.texts) for part in parts]
-            best = [best_labels(s).tolist() for s in scores]
+            both = [best(score_blocks(name, x, self.embeddings, self.reopened.texts)).labels.tolist() for x in parts]
             found[name] = [
-                _merged(best[0][n], best[1][n], verdict.share[n].tolist()) if verdict.split[n]
+                _merged(both[0][n], both[1][n], verdict.share[n].tolist()) if verdict.split[n]
                 else [(int(self.labels[name][n]), 1.0)]
                 for n in range(len(whole))
             ]  # fmt: skip

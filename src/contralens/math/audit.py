@@ -23,7 +23,7 @@ ROUNDS = 30
 def clarity(exemplars: Exemplars, embeddings: Any) -> Tensor:
     """(K |mean v|^2 - 1) / (K - 1), the mean cosine of two different exemplars; (N), NaN below two exemplars."""
     e = matrix(embeddings, "embeddings")
-    there = exemplars.positives >= 0
+    there = (exemplars.positives >= 0).to(e.device)
     k = there.sum(1).double()
     total = combine(e, exemplars.positives, there.to(e.dtype)).double()
     value = (total.square().sum(1) / k - 1) / (k - 1)

@@ -24,8 +24,10 @@ from torch import Tensor
 
 from contralens.checks import InputError
 from contralens.math.exemplars import find_exemplars
-from contralens.math.scorers import Scorer, run_scorer
+from contralens.math.ranking import Scorer
+from contralens.math.scorers import score_blocks
 from contralens.math.sources import ActivationSource, Beside, columns, source
+from contralens.math.statistics import RunningTop
 from contralens.math.tensors import blocks, matrix
 from contralens.types import Exemplars
 
@@ -115,6 +117,8 @@ def fake_exemplars(
     a = source(activations)
     parts = []
     for start, fakes in _fakes(a, count, seed, kind, neurons):
+        if isinstance(embeddings, Tensor):
+            fakes = fakes.to(embeddings.device)
         found = find_exemplars(fakes, embeddings, **mining)
         parts.append(Exemplars(found.neurons + a.shape[1] + start, *_fields(found)))
     return together(*parts)
@@ -176,8 +180,9 @@ def chance(
             at the whole set (CLIP-Dissect's prior) may say otherwise beside the fakes than it did alone.
         method: how rates follow from p: "storey" or "bh".
     """
-    scores = run_scorer(score, together(real, fakes), embeddings, texts, activations)
-    return chance_of(scores, len(real), labels=labels, method=method)
+    both = together(real, fakes)
+    scores = score_blocks(score, both, embeddings, texts, activations)
+    return _chance(scores, len(both), len(real), labels, method)
 
 
 def chance_of(
@@ -187,16 +192,37 @@ def chance_of(
 
     The other arguments are those of `chance`.
     """
-    s, n = matrix(scores, "scores").double(), real
-    if len(s) - n < 20:
-        raise InputError(f"{len(s) - n} fake neurons are too few to tell chance; use at least 20, better 1,000")
-    mean, deviation, calibration = _calibrated(s, n)
-    best = best_labels(s).clamp_min(0)
-    if labels is not None:
-        best[:n] = torch.as_tensor(labels, dtype=torch.int64).clamp_min(0)
-    z = (s.gather(1, best[:, None])[:, 0] - mean[best]) / deviation[best]
-    if labels is not None:
-        z[:n] = z[:n].masked_fill(torch.as_tensor(labels) < 0, torch.nan)
+    s = matrix(scores, "scores")
+    return _chance(iter([(slice(0, s.shape[1]), s)]), len(s), real, labels, method)
+
+
+def _chance(
+    scores: Iterator[tuple[slice, Tensor]], total: int, n: int, labels: Any, method: Literal["storey", "bh"]
+) -> Chance:
+    """From scores (N+M,c) of some concepts after the other; kept are two numbers a concept and two a neuron."""
+    if total - n < 20:
+        raise InputError(f"{total - n} fake neurons are too few to tell chance; use at least 20, better 1,000")
+    given = None if labels is None else torch.as_tensor(labels, dtype=torch.int64).cpu()
+    parts: list[tuple[Tensor, Tensor]] = []
+    own = torch.full((n,), torch.nan, dtype=torch.float64)
+    top: RunningTop | None = None
+    for block, some in scores:
+        mean, deviation, calibration = _calibrated(some, n)
+        parts.append((mean, deviation))
+        if top is None:
+            top = RunningTop(some.T, 1)
+        top.add(block.start, some.T)
+        if given is not None:
+            here = ((given >= block.start) & (given < block.stop)).nonzero()[:, 0]
+            own[here] = some[here.to(some.device), (given[here] - block.start).to(some.device)].double().cpu()
+    assert top is not None
+    mean, deviation = (torch.cat(field).cpu() for field in zip(*parts, strict=True))
+    value, best = (field[:, 0] for field in top.result())
+    value = value.double().masked_fill(best < 0, torch.nan)
+    if given is not None:
+        best[:n], value[:n] = given, own
+    best = best.clamp_min(0)
+    z = (value - mean[best]) / deviation[best]
     null = z[n + calibration :]
     null = null[null.isfinite()]
     p = p_values(z[:n], null)
@@ -218,7 +244,7 @@ def standardised(scores: Any, real: int) -> Tensor:
 def _calibrated(s: Tensor, real: int) -> tuple[Tensor, Tensor, int]:
     """Mean and deviation (C) of the first fakes' scores, and how many these are."""
     count = max(10, round(CALIBRATION * (len(s) - real)))
-    under_chance = s[real : real + count]
+    under_chance = s[real : real + count].double()
     mean = under_chance.nanmean(0)
     return mean, (under_chance - mean).square().nanmean(0).sqrt().clamp_min(1e-12), count
 

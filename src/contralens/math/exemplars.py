@@ -39,7 +39,7 @@ from contralens.math.neighbours import (
 )
 from contralens.math.sources import ActivationSource, DenseActivations, RowActivations, SparseActivations, along, source
 from contralens.math.statistics import FIRES, NeuronStatistics, neuron_statistics, select_neurons, survey
-from contralens.math.tensors import blocks, matrix, spread
+from contralens.math.tensors import all_bits, blocks, matrix, spread
 from contralens.types import Exemplars
 
 __all__ = [
@@ -116,7 +116,14 @@ def mine(
     neighbours: str = "exact",
 ) -> Mined:
     """`find_exemplars`, and what is known besides when it is done."""
-    a, e = source(activations), matrix(embeddings, "embeddings")
+    e = matrix(embeddings, "embeddings")
+    with all_bits(e.device):
+        return _mine(source(activations), e, k, neurons, reuse, exclude, neighbours)
+
+
+def _mine(
+    a: ActivationSource, e: Tensor, k: int, neurons: Any, reuse: bool, exclude: float | None, neighbours: str
+) -> Mined:
     images, width = a.shape
     if len(e) != images:
         raise InputError(f"`embeddings` must have {images} rows, one per image; got shape {tuple(e.shape)}")

@@ -32,11 +32,13 @@ def histograms(activations: Any, lowest: Tensor, highest: Tensor, bins: int = 32
     scale = torch.where(scale.isfinite(), scale, 0.0)
     out = torch.zeros(a.shape[1] * bins, dtype=torch.int64)
     for _, rows in a.blocks(budget=8 * 2**20):
+        if rows.device != out.device:
+            lowest, scale, out = (t.to(rows.device) for t in (lowest, scale, out))
         finite = rows.isfinite()
         place = ((rows.double() - lowest) * scale).nan_to_num(0.0).long().clamp(0, bins - 1)
-        place += torch.arange(a.shape[1]) * bins
+        place += torch.arange(a.shape[1], device=rows.device) * bins
         out += torch.bincount(place[finite], minlength=len(out))
-    return out.reshape(-1, bins)
+    return out.cpu().reshape(-1, bins)
 
 
 class RunningHistogram:

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from contralens.checks import InputError
 from contralens.math.neighbours import Products, nearest_images
+from contralens.math.ranking import Columns, by_columns
 from contralens.math.sources import source
 from contralens.math.statistics import survey
 from contralens.math.tensors import blocks, matrix
@@ -37,12 +38,13 @@ NOTHING = 1e-9
 """Look-alikes that differ by no more than this share of what images differ by are copies."""
 
 
+@by_columns
 def lookalike(
     exemplars: Exemplars, embeddings: Any, texts: Any, *, activations: Any, power: float = 1.5, pairs: int = 5
-) -> Tensor:
+) -> Columns:
     """Score (N,C) of every neuron of `exemplars` and concept; see the module for the equation.
 
-    Two passes over the activations, in blocks; memory is one block, (I,D) twice, (N,D) and the answer.
+    Two passes over the activations, in blocks; memory is one block, (I,D) twice, (N,D) and the answer. On the CPU.
 
     Args:
         exemplars: says which neurons; one without any exemplar scores NaN. Its images are not looked at.
@@ -53,7 +55,7 @@ def lookalike(
         power: how much the strongest images count, above 0.
         pairs: look-alikes of each image, at least 1.
     """
-    a, e, t = source(activations), matrix(embeddings, "embeddings"), matrix(texts, "texts")
+    a, e, t = source(activations), matrix(embeddings, "embeddings").cpu(), matrix(texts, "texts").cpu()
     if a.shape[0] != len(e) or e.shape[1] != t.shape[1]:
         raise InputError(
             f"activations {a.shape}, embeddings {tuple(e.shape)} and texts {tuple(t.shape)} do not belong together"
@@ -72,15 +74,14 @@ def lookalike(
         near, look = far, every
     near_trace, far_trace = float(near.trace()), float(far.trace())
     if not far_trace > 0:
-        return torch.full((len(n), len(t)), torch.nan, dtype=e.dtype)
+        return Columns((len(n), len(t)), e, lambda some: e.new_full((len(n), len(t[some])), torch.nan))
     metric = e.shape[1] / 2 * (near / near_trace + far / far_trace)
     values, axes = torch.linalg.eigh((metric + metric.T) / 2)
     g = explained[:, None]
     v = (g * look / near_trace + (1 - g) * every / far_trace) @ axes / (g * values.clamp_min(0.0) + 1 - g)
-    out = (v @ axes.T).to(e.dtype) @ t.to(e.dtype).T
     nothing = (exemplars.positives < 0).all(1) | ~(total > 0)
-    scores: Tensor = out.masked_fill(nothing[:, None], torch.nan)
-    return scores
+    v = (v @ axes.T).to(e.dtype).masked_fill(nothing[:, None], torch.nan)
+    return Columns((len(n), len(t)), v, lambda some: v @ t[some].to(v.dtype).T)
 
 
 def _laplacian(e: Tensor, x: Tensor, pairs: int) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from contralens.math.tensors import BLOCK_BYTES, blocks, spread
+from contralens.math.tensors import BLOCK_BYTES, blocks, room, spread
 
 TOLERANCE = 4e-6
 """Error of a float32 inner product of unit vectors that is never exceeded in practice (D up to a few thousand)."""
@@ -67,13 +67,14 @@ class Products:
     def exact(self, left: Tensor, right: Tensor) -> Tensor:
         """float64 inner products of images with images (L),(L) -> (L)."""
         out = torch.empty(len(left), dtype=torch.float64, device=self.e.device)
+        each, together = (2**20, room(out.device)) if out.is_cuda else (2**12, 2**22)
 
         def dot(part: slice) -> None:
             lefts, rights = left[part], right[part]
-            for block in blocks(len(lefts), 32 * self.e.shape[1], budget=2**22):
+            for block in blocks(len(lefts), 32 * self.e.shape[1], budget=together):
                 out[part][block] = torch.linalg.vecdot(self.e[lefts[block]].double(), self.e[rights[block]].double())
 
-        spread(dot, list(blocks(len(left), 1, budget=2**12)), out.device)
+        spread(dot, list(blocks(len(left), 1, budget=each)), out.device)
         return out
 
     def _trustworthy(self, tolerance: float) -> bool:
@@ -137,7 +138,8 @@ def nearest_images(products: Products, queries: Tensor, length: int = LENGTH) ->
     sample = torch.randperm(total, generator=torch.Generator().manual_seed(0))[: min(max(256, total // 16), 32768)]
     sampled = products.rows(sample.to(device)) if total > SMALL else None
     width = min(total + -total % GROUP, 16384)
-    step = BLOCK_BYTES // (4 * max(width, len(sample)) * torch.get_num_threads())
+    threads = 1 if device.type == "cuda" else torch.get_num_threads()
+    step = room(device) // (4 * max(width, len(sample)) * threads)
     longest = total if sampled is None else length * 3 // 2
     rank = min(len(sample), max(4, round(length * len(sample) / total)))
     images = torch.empty(len(queries), longest, dtype=torch.int32, device=device)

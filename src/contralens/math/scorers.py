@@ -2,7 +2,8 @@
 
 A scorer is a plain function. Rows of `texts` are used as given, never re-normalised. A neuron without any exemplar
 scores NaN everywhere and is never labeled. One that takes `activations` by keyword is given those of all images (I,N),
-of which `exemplars.neurons` are the columns to score (`run_scorer`); the others see the exemplars alone.
+of which `exemplars.neurons` are the columns to score (`run_scorer`); the others see the exemplars alone. The
+embeddings' device does the work. The scorers here can be asked for some concepts at a time (`score_blocks`).
 
 Where activations weigh exemplars, the rule for signed activations is: negative ones count 0, and a neuron whose
 exemplars all count 0 has them weighed equally.
@@ -11,7 +12,8 @@ exemplars all count 0 has them weighed equally.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import math
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
@@ -19,11 +21,11 @@ from torch import Tensor
 
 from contralens.checks import InputError, nearest
 from contralens.math.lookalike import lookalike
-from contralens.math.tensors import blocks, combine, matrix
+from contralens.math.ranking import Columns, Scorer, by_columns
+from contralens.math.tensors import all_bits, blocks, combine, matrix, room
 from contralens.plugs import Plugs
 from contralens.types import Exemplars
 
-Scorer = Callable[..., Tensor]
 ACTIVATIONS = "activations"
 """Name of the keyword by which a scorer asks for the activations of all images."""
 NOTHING = 1e-6
@@ -47,7 +49,7 @@ def contrast_parts(exemplars: Exemplars, embeddings: Any) -> tuple[Tensor, Tenso
     e = matrix(embeddings, "embeddings")
     w = weights(exemplars).to(e.dtype)
     first = combine(e, exemplars.positives, w)
-    return first, combine(e, exemplars.contrasts, w * exemplars.similarities.to(e.dtype)).nan_to_num(0.0)
+    return first, combine(e, exemplars.contrasts, w * exemplars.similarities.to(w)).nan_to_num(0.0)
 
 
 def concept_vectors(exemplars: Exemplars, embeddings: Any, gamma: float | None = None) -> Tensor:
@@ -87,33 +89,37 @@ def _unit(v: Tensor) -> Tensor:
     return (v / length).masked_fill(length < NOTHING, torch.nan)
 
 
-def semanticlens(exemplars: Exemplars, embeddings: Any, texts: Any) -> Tensor:
+@by_columns
+def semanticlens(exemplars: Exemplars, embeddings: Any, texts: Any) -> Columns:
     """cos(mean of the positives, text): Dreyer et al. 2025, Nature Machine Intelligence ("SemanticLens")."""
     e, t = _spaces(embeddings, texts)
-    return concept_vectors(exemplars, e) @ t.T
+    return _products(concept_vectors(exemplars, e), t)
 
 
-def csp(exemplars: Exemplars, embeddings: Any, texts: Any, gamma: float = 1.0) -> Tensor:
+@by_columns
+def csp(exemplars: Exemplars, embeddings: Any, texts: Any, gamma: float = 1.0) -> Columns:
     """Contrastive Semantic Projection: Bouanani et al. 2026, arXiv 2604.22477.
 
     v = normalise(sum_p w[p] (e[p] - gamma s[p] e[q(p)]) / sum_p w[p]), score = <v, t>. `gamma` from 0 (positives only,
     activation-weighted) to 1 (all that a positive shares with its contrast is taken out).
     """
     e, t = _spaces(embeddings, texts)
-    return concept_vectors(exemplars, e, gamma) @ t.T
+    return _products(concept_vectors(exemplars, e, gamma), t)
 
 
-def centred(exemplars: Exemplars, embeddings: Any, texts: Any, gamma: float = 0.0) -> Tensor:
+@by_columns
+def centred(exemplars: Exemplars, embeddings: Any, texts: Any, gamma: float = 0.0) -> Columns:
     """What the neuron's images say more than the average image: <v, t> - mean_i <e[i], t>.
 
     v is the activation-weighted mean of the positives, or with `gamma` > 0 CSP's residuals ("centred csp").
     """
     e, t = _spaces(embeddings, texts)
-    average = e[e.isfinite().all(1)].mean(0)
-    return concept_vectors(exemplars, e, gamma) @ t.T - average @ t.T
+    v, average = concept_vectors(exemplars, e, gamma), average_row(e)
+    return Columns((len(v), len(t)), v, lambda some: v @ t[some].T - average @ t[some].T)
 
 
-def mean_difference(exemplars: Exemplars, embeddings: Any, texts: Any) -> Tensor:
+@by_columns
+def mean_difference(exemplars: Exemplars, embeddings: Any, texts: Any) -> Columns:
     """Ablation, not the paper's method: mean cosine to the positives minus mean cosine to the contrasts."""
     e, t = _spaces(embeddings, texts)
 
@@ -121,9 +127,10 @@ def mean_difference(exemplars: Exemplars, embeddings: Any, texts: Any) -> Tensor
         there = (indices >= 0).to(e.dtype)
         return combine(e, indices, there / there.sum(1, keepdim=True).clamp_min(1.0))
 
-    return (mean(exemplars.positives) - mean(exemplars.contrasts).nan_to_num(0.0)) @ t.T
+    return _products(mean(exemplars.positives) - mean(exemplars.contrasts).nan_to_num(0.0), t)
 
 
+@by_columns
 def clip_dissect(
     exemplars: Exemplars,
     embeddings: Any,
@@ -133,7 +140,7 @@ def clip_dissect(
     p_end: float = 0.97,
     weight: float = 1.0,
     prior: Literal["neurons", "images"] = "neurons",
-) -> Tensor:
+) -> Columns:
     """CLIP-Dissect's soft-WPMI: Oikarinen & Weng 2023, as in the official code.
 
     P = softmax_c(temperature e t^T), p_r = p_start - (r/K)(p_start - p_end) for rank r,
@@ -146,34 +153,32 @@ def clip_dissect(
     e, t = _spaces(embeddings, texts)
     if prior not in ("neurons", "images"):
         raise InputError(f'`prior` must be "neurons" or "images"; got {prior!r}')
-    positives, k = exemplars.positives, exemplars.positives.shape[1]
-    used, row = torch.unique(positives.clamp_min(0), return_inverse=True)
-    rows = e if prior == "images" else e[used]
-    row = positives.clamp_min(0) if prior == "images" else row
+    positives, k = exemplars.positives.to(e.device), exemplars.positives.shape[1]
     there = positives >= 0
-    log_sum = _log_softmax_sum(rows, t, temperature)
+    seen = _Seen(e, positives, t, temperature)
     p = [p_start - r / k * (p_start - p_end) for r in range(k)]
-    out = torch.empty(len(positives), len(t), dtype=e.dtype)
-    usable = rows.isfinite().all(1)
-    for block in blocks(len(t), (len(rows) + 3 * len(positives)) * e.element_size()):
-        probability = torch.exp(temperature * (rows @ t[block].T) - log_sum[:, None])
-        likelihood = torch.empty(len(positives), probability.shape[1], dtype=e.dtype)
-        for some in blocks(len(positives), 8 * probability.shape[1] * e.element_size(), budget=2**22):
-            likelihood[some] = _log_likelihood(probability, row[some], there[some], p)
-        if prior == "images":
-            average = probability[usable].mean(0)
-            base = sum(torch.log(1 + p_r * (average - 1) + 1e-7) for p_r in p)
+    average = average_softmax(e, t, temperature) if prior == "images" else None
+
+    def of(some: slice) -> Tensor:
+        probability = seen.softmax(some)
+        likelihood = probability.new_empty(len(positives), probability.shape[1])
+        for part in blocks(len(positives), 8 * probability.shape[1] * e.element_size(), budget=room(e.device) // 16):
+            likelihood[part] = _log_likelihood(probability, seen.row[part], there[part], p)
+        if average is not None:
+            base: Any = sum(torch.log(1 + p_r * (average[some] - 1) + 1e-7) for p_r in p)
         else:
             scored = likelihood[there.any(1)]
-            base = torch.logsumexp(scored, dim=0) - torch.log(torch.tensor(float(max(1, len(scored)))))
-        out[:, block] = likelihood - weight * base
-    return out.masked_fill(~there.any(1, keepdim=True), torch.nan)
+            base = torch.logsumexp(scored, dim=0) - math.log(max(1, len(scored)))
+        score: Tensor = likelihood - weight * base
+        return score.masked_fill_(~there.any(1, keepdim=True), torch.nan)
+
+    return Columns((len(positives), len(t)), e, of, len(seen.used) + 2 * len(positives))
 
 
 def _log_likelihood(probability: Tensor, row: Tensor, there: Tensor, p: list[float]) -> Tensor:
     """sum_r log(1 + p_r (P[x_r,c] - 1) + 1e-7) of (U,C), (N,K) -> (N,C). One logarithm of five factors: none is below
     1e-7, so their product cannot underflow."""
-    total = torch.zeros(len(row), probability.shape[1], dtype=probability.dtype)
+    total = probability.new_zeros(len(row), probability.shape[1])
     for start in range(0, len(p), 5):
         product = torch.ones_like(total)
         for rank in range(start, min(start + 5, len(p))):
@@ -185,9 +190,10 @@ def _log_likelihood(probability: Tensor, row: Tensor, there: Tensor, p: list[flo
     return total
 
 
+@by_columns
 def clip_dissect_csp(
     exemplars: Exemplars, embeddings: Any, texts: Any, temperature: float = 10.0, weight: float = 1.0
-) -> Tensor:
+) -> Columns:
     """The CLIP-Dissect of the CSP paper's published code, for comparison with its tables.
 
     P = softmax_c(e t^T / temperature), weighted by activation instead of by rank, prior over the probe images:
@@ -195,15 +201,15 @@ def clip_dissect_csp(
     the official code multiplies, and ranks nearly like `centred`.
     """
     e, t = _spaces(embeddings, texts)
-    usable = e.isfinite().all(1)
-    log_sum = _log_softmax_sum(e, t, 1.0 / temperature)
-    w = weights(exemplars).to(e.dtype)
-    out = torch.empty(len(exemplars), len(t), dtype=e.dtype)
-    for block in blocks(len(t), 2 * len(e) * e.element_size()):
-        probability = torch.exp(e @ t[block].T / temperature - log_sum[:, None])
-        likelihood = combine(probability, exemplars.positives, w)
-        out[:, block] = torch.log(likelihood + 1e-6) - weight * torch.log(probability[usable].mean(0))
-    return out
+    average = average_softmax(e, t, 1.0 / temperature)
+    seen = _Seen(e, exemplars.positives.to(e.device), t, 1.0 / temperature)
+    w, row = weights(exemplars), seen.row.masked_fill(exemplars.positives.to(e.device) < 0, -1)
+
+    def of(some: slice) -> Tensor:
+        likelihood = combine(seen.softmax(some), row, w)
+        return torch.log(likelihood + 1e-6) - weight * torch.log(average[some])
+
+    return Columns((len(exemplars), len(t)), e, of, len(seen.used))
 
 
 SCORERS: Plugs[Scorer] = Plugs(
@@ -270,13 +276,36 @@ def run_scorer(
     >>> run_scorer("csp:gamma=0.5", found, e, e)
     tensor([[0., 0., 1.]])
     """
+    function, options = _ready(scorer, activations)
+    return function(exemplars, embeddings, texts, **options)
+
+
+def score_blocks(
+    scorer: str | Scorer, exemplars: Exemplars, embeddings: Any, texts: Any, activations: Any = None
+) -> Iterator[tuple[slice, Tensor]]:
+    """`run_scorer` some concepts after the other: (which, scores (N,c)) in order, so that (N,C) never stands in memory.
+
+    `scorer`, `exemplars`, `embeddings`, `texts` and `activations` are those of `run_scorer`. A scorer that cannot be
+    asked for some concepts, such as one of the user's own, gives all of them at once.
+    """
+    function, options = _ready(scorer, activations)
+    prepare = getattr(function, "columns", None)
+    if prepare is None:
+        scores = function(exemplars, embeddings, texts, **options)
+        return iter([(slice(0, scores.shape[1]), scores)])
+    columns: Columns = prepare(exemplars, embeddings, texts, **options)
+    return columns.blocks()
+
+
+def _ready(scorer: str | Scorer, activations: Any) -> tuple[Scorer, dict[str, Any]]:
+    """A scorer's function and the options to call it with."""
     name, options = parse_scorer(scorer) if isinstance(scorer, str) else ("", {})
     function = SCORERS[name] if isinstance(scorer, str) else scorer
     if wants_activations(function):
         if activations is None:
             raise InputError(f"the scorer {name or 'given'} looks at the activations of all images, and got none")
         options[ACTIVATIONS] = activations
-    return function(exemplars, embeddings, texts, **options)
+    return function, options
 
 
 def _arguments(name: str) -> dict[str, Any]:
@@ -299,12 +328,60 @@ def _spaces(embeddings: Any, texts: Any) -> tuple[Tensor, Tensor]:
     e, t = matrix(embeddings, "embeddings"), matrix(texts, "texts")
     if e.shape[1] != t.shape[1]:
         raise InputError(f"`texts` must have width {e.shape[1]} like `embeddings`; got shape {tuple(t.shape)}")
-    return e, t.to(e.dtype)
+    return e, t.to(e)
 
 
-def _log_softmax_sum(rows: Tensor, t: Tensor, scale: float) -> Tensor:
-    """log sum_c exp(scale <row, t[c]>) of each row (I), without the whole (I,C) at once."""
-    out = torch.empty(len(rows), dtype=rows.dtype)
-    for block in blocks(len(rows), len(t) * rows.element_size() * 2):
-        out[block] = torch.logsumexp(scale * (rows[block] @ t.T), dim=1)
-    return out
+def _products(v: Tensor, t: Tensor) -> Columns:
+    return Columns((len(v), len(t)), v, lambda some: v @ t[some].T)
+
+
+def average_row(e: Tensor) -> Tensor:
+    """The mean embedding (D) of the images that have one, read block by block and added up in float64."""
+    total, count = torch.zeros(e.shape[1], dtype=torch.float64, device=e.device), 0
+    for block in blocks(len(e), 4 * e.shape[1] * e.element_size(), room(e.device)):
+        rows = e[block]
+        rows = rows[rows.isfinite().all(1)]
+        total, count = total + rows.sum(0, dtype=torch.float64), count + len(rows)
+    return (total / count).to(e.dtype)
+
+
+def average_softmax(e: Tensor, t: Tensor, scale: float) -> Tensor:
+    """mean_i softmax_c(scale <e[i], t[c]>), (C), of the images that have an embedding, one pass over them."""
+    total, count = torch.zeros(len(t), dtype=torch.float64, device=e.device), 0
+    for block in blocks(len(e), 3 * len(t) * e.element_size(), room(e.device)):
+        rows = e[block]
+        rows = rows[rows.isfinite().all(1)]
+        with all_bits(e.device):
+            total += torch.softmax(scale * (rows @ t.T), dim=1).sum(0, dtype=torch.float64)
+        count += len(rows)
+    return (total / count).to(e.dtype)
+
+
+class _Seen:
+    """softmax_c(scale <e[i], t[c]>) of the images i that are somebody's positive, some concepts at a time."""
+
+    def __init__(self, e: Tensor, positives: Tensor, t: Tensor, scale: float) -> None:
+        self.used, self.row = torch.unique(positives.clamp_min(0), return_inverse=True)
+        """Images (U), and the place of each positive among them (N,K)."""
+        self._e, self._t, self._scale = e, t, scale
+        if len(self.used) * e.shape[1] * e.element_size() <= 4 * room(e.device):
+            self._rows: Tensor | None = e[self.used]
+        else:
+            self._rows = None  # read again, part by part
+        with all_bits(e.device):
+            parts = [torch.logsumexp(scale * (self._part(p) @ t.T), dim=1) for p in self._parts(3 * len(t))]
+        self._log_sum = torch.cat(parts)
+
+    def softmax(self, some: slice) -> Tensor:
+        """(U,c) of the concepts `some`."""
+        t = self._t[some]
+        out = t.new_empty(len(self.used), len(t))
+        for part in self._parts(self._e.shape[1] + 2 * len(t)):
+            out[part] = torch.exp(self._scale * (self._part(part) @ t.T) - self._log_sum[part, None])
+        return out
+
+    def _parts(self, numbers: int) -> Iterator[slice]:
+        return blocks(len(self.used), numbers * self._e.element_size(), room(self._e.device))
+
+    def _part(self, part: slice) -> Tensor:
+        return self._e[self.used[part]] if self._rows is None else self._rows[part]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
@@ -117,6 +118,18 @@ class SparseActivations:
         starts = torch.bincount(image + 1, minlength=len(dense) + 1).cumsum(0)
         return cls(starts, neuron, dense[image, neuron], (dense.shape[0], dense.shape[1]))
 
+    @property
+    def nbytes(self) -> int:
+        """What it takes in memory."""
+        return sum(t.nbytes for t in (self._keys, self._values, self._starts, self._missing))
+
+    def to(self, device: torch.device) -> SparseActivations:
+        """The same on another device."""
+        moved = copy.copy(self)
+        moved._starts, moved._keys = self._starts.to(device), self._keys.to(device)
+        moved._values, moved._missing = self._values.to(device), self._missing.to(device)
+        return moved
+
     def blocks(self, neurons: Tensor | None = None, budget: int = BLOCK_BYTES) -> Iterator[tuple[int, Tensor]]:
         images, width = self.shape
         wanted, back = (None, None) if neurons is None else torch.unique(neurons, return_inverse=True)
@@ -135,7 +148,9 @@ class SparseActivations:
 
     def lookup(self, images: Tensor, neurons: Tensor) -> Tensor:
         if not len(self._keys):
-            return self._values.new_zeros(len(images)).masked_fill_(self._missing[images], torch.nan)
+            return self._values.new_zeros(len(images)).masked_fill_(
+                self._missing[images.to(self._missing.device)], torch.nan
+            )
         images = images.to(self._keys.device)
         wanted = images * self.shape[1] + neurons.to(self._keys.device)
         place = torch.searchsorted(self._keys, wanted).clamp_max_(len(self._keys) - 1)

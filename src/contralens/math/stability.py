@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from contralens.checks import InputError
-from contralens.math.chance import best_labels
 from contralens.math.exemplars import find_exemplars
-from contralens.math.scorers import Scorer, run_scorer
+from contralens.math.ranking import Scorer, best
+from contralens.math.scorers import score_blocks
 from contralens.math.sources import Resampled, source
 from contralens.math.tensors import matrix
 
@@ -86,5 +86,5 @@ def bootstrap_labels(
         sample, rows = Resampled(a, drawn), e[drawn]
         found = find_exemplars(sample, rows, neurons=neurons, **mining)
         for name, score in scorers.items():
-            labels[name].append(best_labels(run_scorer(score, found, rows, texts, sample)))
+            labels[name].append(best(score_blocks(score, found, rows, texts, sample)).labels)
     return {name: Stability(torch.stack(found)) for name, found in labels.items()}

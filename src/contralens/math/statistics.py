@@ -129,9 +129,9 @@ class RunningSurvey:
     def __init__(self, k: int, state: Mapping[str, Tensor] | None = None) -> None:
         self.k = k
         self._sums = dict(state or {})
-        self._top: _Top | None = None
+        self._top: RunningTop | None = None
         if state is not None:
-            self._top = _Top(state["values"].T, k)
+            self._top = RunningTop(state["values"].T, k)
             self._top.values, self._top.images = self._sums.pop("values"), self._sums.pop("images")
             self._top.settle()
 
@@ -166,7 +166,7 @@ class RunningSurvey:
         for name, value in new.items():
             self._sums[name] = joined.get(name, torch.add)(self._sums[name], value) if self._top is not None else value
         if self._top is None:
-            self._top = _Top(rows, self.k)
+            self._top = RunningTop(rows, self.k)
         self._top.add(start, high if times is None else once.masked_fill(~once.isfinite(), -torch.inf), images)
 
     def state(self) -> dict[str, Tensor]:
@@ -199,8 +199,11 @@ class RunningSurvey:
         return values.masked_fill(images < 0, torch.nan), images
 
 
-class _Top:
-    """The k largest of each column so far. New rows are compared with the k-th; the few survivors wait to be merged."""
+class RunningTop:
+    """The k largest of each column so far. New rows are compared with the k-th; the few survivors wait to be merged.
+
+    `like` is any tensor (b,width) of the kind of the rows. NaN and -inf are in no column's top.
+    """
 
     def __init__(self, like: Tensor, k: int) -> None:
         self.width, self.k = like.shape[1], k

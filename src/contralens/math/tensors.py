@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -55,14 +56,37 @@ def spread(work: Callable[[slice], None], parts: Sequence[slice], device: torch.
             torch.set_num_threads(threads)  # new threads inherit the number set last
 
 
+def room(device: torch.device) -> int:
+    """Scratch memory that one step may take on a device: a GPU, with memory of its own, needs larger steps."""
+    return BLOCK_BYTES * (8 if device.type == "cuda" else 1)
+
+
+@contextmanager
+def all_bits(device: torch.device) -> Iterator[None]:
+    """Inside, a GPU multiplies float32 as float32 and adds up bfloat16 in float32, whatever the user's settings."""
+    if device.type != "cuda":
+        yield
+        return
+    precision, reduced = torch.get_float32_matmul_precision(), torch.backends.cuda.matmul
+    before = reduced.allow_bf16_reduced_precision_reduction
+    torch.set_float32_matmul_precision("highest")
+    reduced.allow_bf16_reduced_precision_reduction = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        reduced.allow_bf16_reduced_precision_reduction = before
+
+
 def combine(rows: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
     """Weighted sums of rows: out[n] = sum_k weights[n,k] * rows[indices[n,k]], (I,D),(N,K),(N,K) -> (N,D).
 
-    Index -1 adds nothing; a neuron with no index at all gets NaN.
+    Index -1 adds nothing; a neuron with no index at all gets NaN. The device of `rows` does the work.
     """
+    indices = indices.to(rows.device)
     there = indices >= 0
     stand_in = indices.clamp_min(0).gather(1, there.int().argmax(1, keepdim=True))
-    weights = weights.to(rows.dtype).masked_fill(~there, 0.0)
+    weights = weights.to(rows).masked_fill(~there, 0.0)
     out = torch.nn.functional.embedding_bag(
         torch.where(there, indices, stand_in), rows, per_sample_weights=weights, mode="sum"
     )

@@ -20,7 +20,7 @@ from torch.utils.data import default_collate
 
 from contralens.checks import InputError
 from contralens.models.fast import DECODES, fast_or_own
-from contralens.models.hooks import moved
+from contralens.models.hooks import moved, true_float32
 from contralens.models.identity import describe
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class BaseEncoder:
     def __call__(self, batch: Any) -> Tensor:
         """A collated batch of preprocessed images to unit rows (B,D), float32 on the CPU."""
         dtype = DTYPES[self.options.get("dtype", "float32")]
-        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+        with true_float32(self.device.type), torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
             rows = self._image_rows(moved(batch, self.device))
         return _unit_rows(rows)
 
@@ -125,7 +125,8 @@ class BaseEncoder:
         for start in range(0, len(texts), self.text_batch):
             part = list(texts[start : start + self.text_batch])
             self._cut.update(dict.fromkeys(self._too_long(part)))
-            parts.append(_unit_rows(self._text_rows(part)))
+            with true_float32(self.device.type):
+                parts.append(_unit_rows(self._text_rows(part)))
         return torch.cat(parts) if parts else torch.empty(0, self.width)
 
 

@@ -1,0 +1,86 @@
+"""Scores some concepts at a time and only the best of them kept, so that (N,C) need not stand in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from contralens.math.statistics import RunningTop
+from contralens.math.tensors import all_bits, blocks, room
+from contralens.types import Exemplars
+
+Scorer = Callable[..., Tensor]
+"""(Exemplars, embeddings (I,D), texts (C,D), options) -> (N,C)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Scores (N,C) that are computed when they are asked for, all neurons and some concepts at a time."""
+
+    shape: tuple[int, int]
+    """(N,C)."""
+    like: Tensor
+    """Any tensor of the scores' kind and device."""
+    of: Callable[[slice], Tensor]
+    """Concepts to their scores (N,c)."""
+    each: int = 1
+    """Numbers besides the scores that one more concept takes while it is computed."""
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """(which concepts, scores (N,c)) in the order of the concepts, as many at a time as scratch memory holds."""
+        bytes_each = (self.shape[0] + self.each) * self.like.element_size()
+        for block in blocks(self.shape[1], bytes_each, room(self.like.device)):
+            with all_bits(self.like.device):
+                scores = self.of(block)
+            yield block, scores
+
+
+def by_columns(prepare: Callable[..., Columns]) -> Scorer:
+    """A scorer made of a function that takes the same arguments and gives `Columns` (`scorers.score_blocks`)."""
+
+    @wraps(prepare)
+    def scorer(exemplars: Exemplars, embeddings: Any, texts: Any, *args: Any, **options: Any) -> Tensor:
+        columns = prepare(exemplars, embeddings, texts, *args, **options)
+        out = columns.like.new_empty(columns.shape)
+        for block, scores in columns.blocks():
+            out[:, block] = scores
+        return out
+
+    setattr(scorer, "columns", prepare)  # noqa: B010
+    return scorer
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The best concepts of each neuron, by falling score, ties by lower index; fields (N,T) on the CPU."""
+
+    concepts: Tensor
+    """int64, -1 where there is none: a score that is NaN makes no label."""
+    scores: Tensor
+    """NaN where there is none."""
+
+    @property
+    def labels(self) -> Tensor:
+        """(N) the best concept of each neuron, -1 for none."""
+        return self.concepts[:, 0]
+
+
+def best(scores: Iterator[tuple[slice, Tensor]], count: int = 1) -> Best:
+    """The `count` best concepts of each neuron from (which concepts, scores (N,c)) in the order of the concepts.
+
+    >>> best(iter([(slice(0, 2), torch.tensor([[0.1, 0.3]])), (slice(2, 3), torch.tensor([[0.3]]))]), 2).concepts
+    tensor([[1, 2]])
+    """
+    top: RunningTop | None = None
+    for block, some in scores:
+        if top is None:
+            top = RunningTop(some.T, count)
+        top.add(block.start, some.T)
+    assert top is not None
+    values, concepts = top.result()
+    return Best(concepts, values.masked_fill(concepts < 0, torch.nan))
