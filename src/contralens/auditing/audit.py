@@ -10,24 +10,19 @@ from typing import Any
 import pyarrow as pa
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate
 
 from contralens import __version__
 from contralens.auditing.aligning import Alignment, Separation, align, embed_concepts, separation
-from contralens.auditing.concepts import ConceptList, concept_list
-from contralens.auditing.influence import Influence, influence
-from contralens.auditing.pruning import MODES, RANDOM, Mode, make_mask, measure_pruning, read_labeled
+from contralens.auditing.concepts import SIDES, ConceptList, concept_list
+from contralens.auditing.network import in_the_network
+from contralens.auditing.pruning import MODES, Mode, make_mask
 from contralens.checks import InputError, nearest
-from contralens.data.audits import FORMAT, INFLUENCE, NEURONS, PRUNING, VERDICTS, Audit
-from contralens.data.images import set_fingerprint
+from contralens.data.audits import FORMAT, NEURONS, VERDICTS, Audit
 from contralens.data.runs import Run, load
 from contralens.math.audit import clarity, polysemanticity, redundancy
 from contralens.math.chance import FAKES, fake_exemplars, with_fakes
 from contralens.math.exemplars import find_exemplars
 from contralens.math.scorers import parse_scorer, wants_activations
-from contralens.models.heads import linear_head, named_head
-from contralens.models.scaling import class_scores
-from contralens.models.targets import HookedTarget
 from contralens.reopen import Reopened
 from contralens.types import Exemplars, Progress, silent
 
@@ -74,9 +69,10 @@ def audit(
         concepts: a shipped list ("dermoscopy", "photographs"), a YAML file or a dict; see `contralens.concept_list`.
         scorer: with options, e.g. "csp", "csp:gamma=0.5", "semanticlens"; it need not be one that the run was labeled
             with.
-        labeled: images with a known class, to measure pruning on: a folder with one sub-folder per class, or anything
-            of `contralens.images` that tells labels.
-        subgroups: a CSV file (image, then columns), or id -> {column: value}: groups of the labeled images.
+        labeled: images with a known class, to measure pruning on: a folder with one sub-folder per class, or whatever
+            `contralens.labeled_images` takes.
+        subgroups: a CSV file (an image column, then one per kind of group), or image -> {column: value}: groups of the
+            labeled images, beside those that they have.
         classes: names of the network's classes; by default those that come with its weights.
         head: name of the linear layer from the neurons to the classes; None tries out which one it is, "none" leaves
             the head out.
@@ -123,9 +119,10 @@ def audit(
     keep = make_mask(
         len(run), exemplars.neurons, verdicts.spurious, verdicts.z("expected"), verdicts.z("spurious"), mode
     )
-    moved, pruning, about = _in_the_network(
-        reopened, verdicts, keep, notes, labeled=labeled, subgroups=subgroups, classes=classes, head=head,
-        follow=follow, mode=mode, images=images, sample=sample, batch_size=batch_size, seed=seed, progress=progress,
+    moved, pruning, about = in_the_network(
+        reopened, exemplars, verdicts.words, keep, notes, labeled=labeled, subgroups=subgroups, classes=classes,
+        head=head, follow=follow, mode=mode, images=images, sample=sample, batch_size=batch_size, seed=seed,
+        progress=progress,
     )  # fmt: skip
     manifest = {
         "format": FORMAT,
@@ -133,7 +130,7 @@ def audit(
         "concepts": {
             "title": listed.title, "about": listed.about, "source": listed.source, "fingerprint": listed.fingerprint,
             "templates": list(listed.templates),
-            **{side: [c.name for c in listed.side(side)] for side in ("expected", "spurious")},
+            **{side: [c.name for c in listed.side(side)] for side in SIDES},
         },
         "scorer": scorer,
         "encoder": {"name": made.name, "fingerprint": made.fingerprint, "labeling": encoder is None},
@@ -196,7 +193,7 @@ class _Verdicts:
     def words(self) -> list[str]:
         """(N) verdicts."""
         return [
-            self.listed.concepts[c].side if told else "unexplained"
+            self.listed.concepts[c].side if told and self.listed.concepts[c].side in VERDICTS else "unexplained"
             for c, told in zip(self.aligned.best.tolist(), self.explained.tolist(), strict=True)
         ]
 
@@ -267,164 +264,6 @@ def _separation(listed: ConceptList, apart: Separation) -> dict[str, Any]:
             for i, c in enumerate(listed)
         ],
     }  # fmt: skip
-
-
-def _in_the_network(
-    reopened: Reopened,
-    verdicts: _Verdicts,
-    keep: Tensor,
-    notes: list[str],
-    *,
-    labeled: Any,
-    subgroups: Any,
-    classes: Sequence[str] | None,
-    head: str | None,
-    follow: Sequence[str] | None,
-    mode: str,
-    images: int,
-    sample: int | None,
-    batch_size: int,
-    seed: int,
-    progress: Progress,
-) -> tuple[pa.Table, pa.Table, dict[str, Any]]:
-    """Influence, pruning, and what to write down of both."""
-    target = reopened.target
-    nothing: dict[str, Any] = {"influence": None, "agreement": {}, "labeled": None}
-    if not isinstance(target, HookedTarget):
-        if labeled is not None:
-            raise InputError(
-                f"{target.name} is no layer of a network that contralens runs, so nothing can be pruned there: leave "
-                "out labeled"
-            )
-        notes.append("no influence and no pruning: the neurons are no layer of a network that contralens runs")
-        return INFLUENCE.empty_table(), PRUNING.empty_table(), nothing
-    exemplars = verdicts.exemplars
-    picture = reopened.pictures(range(len(reopened.probe)))
-    batch = _some(target, picture, exemplars)
-    try:
-        count = class_scores(target, batch).shape[1]
-    except InputError as e:
-        if labeled is not None:
-            raise
-        notes.append(f"no influence and no pruning: {e}")
-        return INFLUENCE.empty_table(), PRUNING.empty_table(), nothing
-    names = _names(reopened, classes, count)
-    given = None if labeled is None else read_labeled(labeled, names, count, subgroups)
-    if given is not None and names is None:
-        names = _named(given.labels.tolist(), getattr(given.images, "labels", []), count)
-    shown = names or [f"class {c}" for c in range(count)]
-    weight, told = _head(target, head, batch, notes)
-    chosen = _chosen(verdicts.words, sample, seed)
-    moved = influence(
-        target, exemplars, picture, weight=weight, chosen=chosen, follow=_followed(follow, shown), images=images,
-        batch_size=batch_size, progress=progress,
-    )  # fmt: skip
-    about: dict[str, Any] = {
-        "influence": {
-            "images": images, "neurons": len(chosen), "head": told, "classes": [shown[c] for c in moved.classes],
-            "unit": "class score (before softmax), mean over the images that activate the neuron most",
-        },
-        "agreement": moved.agreement(),
-        "labeled": None,
-    }  # fmt: skip
-    pruning = PRUNING.empty_table()
-    if given is not None:
-        shared = len(set(given.images.fingerprints()) & set(reopened.probe))
-        if bool(verdicts.spurious.any()):
-            pruning, more = measure_pruning(
-                target, given, keep, exemplars.neurons, mode, seed=seed, batch_size=batch_size, progress=progress
-            )
-        else:
-            more = ["no neuron is spurious, so nothing was pruned"]
-        notes += [*given.notes, *more]
-        if shared:
-            notes.append(f"{shared} of the labeled images are among those that the verdicts were found on")
-        about["labeled"] = {
-            "name": given.images.name, "fingerprint": set_fingerprint(given.images), "images": len(given.images),
-            "probe_images": shared, "interval": "95 %, paired bootstrap over images", "random_draws": RANDOM,
-        }  # fmt: skip
-    return _influence_table(exemplars, moved, shown), pruning, about
-
-
-def _some(target: HookedTarget, picture: Any, exemplars: Exemplars) -> Any:
-    """Four exemplars, preprocessed, to try things out on."""
-    made: list[Any] = []
-    for image in dict.fromkeys(exemplars.positives[:, 0].tolist()):
-        if image >= 0 and (found := picture(image)) is not None:
-            made.append(target.preprocess(found))
-        if len(made) == 4:
-            break
-    if not made:
-        raise InputError("no exemplar of the run can be opened; say where its images are with --source")
-    return default_collate((made * 2)[: max(2, len(made))])
-
-
-def _names(reopened: Reopened, classes: Sequence[str] | None, count: int) -> list[str] | None:
-    if classes is not None:
-        if len(classes) != count:
-            raise InputError(f"{len(classes)} class names do not fit the network's {count} class scores")
-        return list(classes)
-    try:
-        found = reopened.classes
-    except InputError:
-        return None
-    return found if len(found) == count else None
-
-
-def _named(numbers: Sequence[int], words: Sequence[str], count: int) -> list[str]:
-    out = [f"class {c}" for c in range(count)]
-    for number, word in zip(numbers, words, strict=True):
-        out[number] = word
-    return out
-
-
-def _head(target: HookedTarget, head: str | None, batch: Any, notes: list[str]) -> tuple[Tensor | None, str | None]:
-    """Weights of the linear head, and what to say of it."""
-    if head == "none":
-        return None, None
-    if head is None:
-        weight = linear_head(target, batch)
-        if weight is None:
-            notes.append(
-                f"no head influence: no linear layer makes the class scores of {target.layer}'s pooled neurons"
-            )
-        return weight, None if weight is None else "found by trying it out"
-    weight, exact = named_head(target, head, batch)
-    if not exact:
-        notes.append(
-            f"{head} does not make the class scores of the pooled neurons of {target.layer} alone: its influence is an "
-            "estimate"
-        )
-    return weight, head
-
-
-def _followed(follow: Sequence[str] | None, names: Sequence[str]) -> list[int] | None:
-    if follow is None:
-        return None
-    at = {name.casefold(): i for i, name in reversed(list(enumerate(names)))}
-    for name in follow:
-        if name.casefold() not in at:
-            raise InputError(f"the network has no class {name!r}{nearest(name, names)}")
-    return sorted({at[name.casefold()] for name in follow})
-
-
-def _chosen(verdicts: Sequence[str], sample: int | None, seed: int) -> list[int]:
-    """Rows of all explained neurons and of some unexplained ones."""
-    told = [i for i, verdict in enumerate(verdicts) if verdict != "unexplained"]
-    rest = torch.tensor([i for i, verdict in enumerate(verdicts) if verdict == "unexplained"], dtype=torch.int64)
-    if sample is not None and sample < len(rest):
-        rest = rest[torch.randperm(len(rest), generator=torch.Generator().manual_seed(seed))[:sample]]
-    return sorted([*told, *rest.tolist()])
-
-
-def _influence_table(exemplars: Exemplars, moved: Influence, names: Sequence[str]) -> pa.Table:
-    n, c = len(exemplars), len(moved.classes)
-    columns = {
-        "neuron": exemplars.neurons.repeat_interleave(c).tolist(),
-        "class": [names[k] for k in moved.classes] * n,
-        **{name: getattr(moved, name).flatten().tolist() for name in ("head", "gradient", "ablation")},
-    }
-    return pa.table(columns, schema=INFLUENCE)
 
 
 def _mean(values: Tensor) -> float:

@@ -14,7 +14,7 @@ from contralens.checks import InputError, nearest
 from contralens.data.files import digest
 
 LISTS = files("contralens.auditing") / "lists"
-SIDES = ("expected", "spurious")
+SIDES = ("expected", "spurious", "other")
 KEYS = ("title", "about", "templates", *SIDES)
 CONCEPT_KEYS = ("name", "synonyms", "prompts")
 
@@ -26,7 +26,7 @@ class Concept:
     name: str
     """As verdicts call it."""
     side: str
-    """ "expected" or "spurious"."""
+    """ "expected", "spurious" or "other"."""
     synonyms: tuple[str, ...] = ()
     """Other words for it; each is asked for on its own, in every template."""
     prompts: tuple[str, ...] = ()
@@ -40,14 +40,14 @@ class Concept:
 
 @dataclass(frozen=True, slots=True)
 class ConceptList:
-    """Concepts that a classifier should look at, and concepts that it should not."""
+    """Concepts that a classifier should look at, that it should not, and others that only compete with both."""
 
     title: str
     about: str
     templates: tuple[str, ...]
     """(T) prompts; a wording is put where {} stands."""
     concepts: tuple[Concept, ...]
-    """(C), the expected ones first."""
+    """(C): expected, spurious, other."""
     source: str = ""
     """Where it was read from."""
 
@@ -58,7 +58,7 @@ class ConceptList:
         return iter(self.concepts)
 
     def side(self, side: str) -> tuple[Concept, ...]:
-        """The concepts of one side, "expected" or "spurious"."""
+        """The concepts of one side, "expected", "spurious" or "other"."""
         return tuple(c for c in self.concepts if c.side == side)
 
     @property
@@ -85,7 +85,8 @@ def concept_list(spec: str | Path | Mapping[str, Any] | ConceptList) -> ConceptL
     Args:
         spec: the name of a shipped list ("dermoscopy", "photographs"), a YAML file, the same as a dict, or a list that
             is returned as it is. The file holds title, about, templates (prompts with {}; by default the wording
-            alone), and under `expected` and `spurious` the concepts, each a name or {name, synonyms, prompts}.
+            alone), and under `expected`, `spurious` and, if need be, `other` the concepts, each a name or {name,
+            synonyms, prompts}. A neuron whose best concept is an other one stays unexplained.
 
     Raises:
         InputError: no such list or file, no YAML, an unknown key, a side without concepts, a wording that occurs twice.
@@ -132,6 +133,8 @@ def _read(given: Any, where: str) -> ConceptList:
         raise InputError(f"concept list {where}: templates is empty; leave it out to ask for the concepts as they are")
     concepts = []
     for side in SIDES:
+        if side == "other" and not given.get(side):
+            continue
         rows = given.get(side)
         if not isinstance(rows, Sequence) or isinstance(rows, str) or not rows:
             raise InputError(f"concept list {where} needs a list of concepts under `{side}`; got {rows!r}")

@@ -7,11 +7,9 @@ of the spurious alone is switched off, one that speaks nearly as much for someth
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,10 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from contralens import types
 from contralens.checks import ImageError, InputError, nearest
 from contralens.data.audits import PRUNING, Audit, read_mask
-from contralens.data.images import images as image_set
+from contralens.data.labeled import UNKNOWN, LabeledImages, labeled_images
 from contralens.math.intervals import paired_interval
 from contralens.models.hooks import named
 from contralens.models.scaling import Variants, kept, neurons_last
@@ -103,99 +100,40 @@ def make_mask(
     return keep
 
 
-@dataclass(frozen=True)
-class Labeled:
-    """Images with a known class, and groups of them."""
-
-    images: types.Images
-    labels: NDArray[np.int64]
-    """(I) class numbers of the network."""
-    groups: dict[str, NDArray[np.bool_]]
-    """Group -> (I) which images are in it."""
-    notes: list[str] = field(default_factory=list)
-
-
 def read_labeled(
     labeled: Any, classes: Sequence[str] | None, count: int, subgroups: str | Path | Mapping[str, Any] | None = None
-) -> Labeled:
-    """A labeled set for a network of `count` classes, called `classes` where they have names.
+) -> LabeledImages:
+    """A labeled set with classes numbered as the network's `count` outputs.
 
     Args:
-        labeled: a folder with one sub-folder per class, or anything of `contralens.images` that tells labels.
-        classes: the network's class names; labels that are all among them are matched by name, else the label names in
-            sorted order stand for the network's classes, as torchvision's ImageFolder has it.
+        labeled: what `contralens.labeled_images` takes: a folder with one sub-folder per class, a CSV file, a mapping
+            of its arguments, or `LabeledImages`.
+        classes: the network's class names, by which labels are matched; None matches by position, sorted sub-folders
+            being the classes in order, as torchvision's ImageFolder has it.
         count: classes of the network.
-        subgroups: a CSV file: its first column names images (the id within the set, or the file's name, with or without
-            suffix), every other column gives a group by its value; or id -> {column: value}.
+        subgroups: a CSV file (an image column, then one column per kind of group), or image -> {column: value}.
 
     Raises:
-        InputError: no labels, labels that fit no class, a CSV that names none of the images.
+        InputError: no labels, a label that is none of the network's classes, subgroups that name none of the images.
     """
-    found = image_set(labeled)
-    words = getattr(found, "labels", None)
-    if not words:
-        raise InputError(f"{found.name} tells no classes: give a folder with one sub-folder per class")
-    names = {c.casefold(): i for i, c in reversed(list(enumerate(classes or [])))}
-    own = sorted(set(words))
-    notes = []
-    if all(w.casefold() in names for w in own):
-        number = {w: names[w.casefold()] for w in own}
-    elif len(own) == count:
-        number = {w: i for i, w in enumerate(own)}
-        if classes is None:
-            notes.append("sub-folders in sorted order are taken for the network's classes")
-        else:
-            raise InputError(f"the labels {', '.join(own[:5])} are not the network's classes {', '.join(classes[:5])}")
-    else:
-        unknown = next(w for w in own if w.casefold() not in names)
-        hint = nearest(unknown, classes or []) or "; name the network's classes with classes= (--classes FILE)"
-        raise InputError(f"{found.name}: the label {unknown!r} is none of the network's {count} classes{hint}")
-    labels = np.array([number[w] for w in words], np.int64)
-    groups = {"all": np.ones(len(words), bool)}
-    if len(own) > 1:
-        groups |= {f"class={w}": np.array([x == w for x in words]) for w in own}
-    if subgroups is not None:
-        groups |= _subgroups(subgroups, list(found.ids))
-    return Labeled(found, labels, groups, notes)
+    found = labeled_images(labeled).for_outputs(count, classes)
+    return found if subgroups is None else found.with_groups(subgroups)
 
 
-def _subgroups(given: str | Path | Mapping[str, Any], ids: list[str]) -> dict[str, NDArray[np.bool_]]:
-    rows = given if isinstance(given, Mapping) else _table(Path(given))
-    at: dict[str, list[int]] = {}
-    for i, name in enumerate(ids):
-        path = Path(name)
-        for key in {name, path.with_suffix("").as_posix(), path.name, path.stem}:
-            at.setdefault(key, []).append(i)
-    out: dict[str, NDArray[np.bool_]] = {}
-    for key, values in rows.items():
-        for i in at.get(str(key), ()):
-            for column, value in values.items():
-                if str(value).strip():
-                    out.setdefault(f"{column}={str(value).strip()}", np.zeros(len(ids), bool))[i] = True
-    if not out:
-        raise InputError(
-            f"the subgroups name none of the labeled images (e.g. {next(iter(rows), '')!r}; the set has {ids[0]!r})"
-        )
-    return dict(sorted(out.items()))
-
-
-def _table(path: Path) -> dict[str, dict[str, str]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as f:
-            rows = list(csv.reader(f))
-    except (OSError, UnicodeDecodeError, csv.Error) as e:
-        raise InputError(f"cannot read the subgroups in {path}: {' '.join(str(e).split())}") from e
-    if len(rows) < 2 or len(rows[0]) < 2:
-        raise InputError(f"{path} must have a header, image names in its first column and one group column at least")
-    header = rows[0]
-    if uneven := next((n for n, row in enumerate(rows, 1) if row and len(row) != len(header)), None):
-        raise InputError(f"{path}, line {uneven}: {len(rows[uneven - 1])} cells, but the header has {len(header)}")
-    return {row[0]: dict(zip(header[1:], row[1:], strict=True)) for row in rows[1:] if row}
+def groups_of(labeled: LabeledImages) -> dict[str, NDArray[np.bool_]]:
+    """Group -> (I) which images are in it: "all", "class=NAME", "COLUMN=VALUE"."""
+    groups = {"all": np.ones(len(labeled), bool)}
+    present = np.unique(labeled.targets)
+    if len(present) > 1:
+        groups |= {f"class={labeled.classes[c]}": labeled.targets == c for c in present}
+    for column, values in labeled.groups.items():
+        groups |= {f"{column}={value}": values == value for value in np.unique(values) if value != UNKNOWN}
+    return groups
 
 
 def measure_pruning(
     target: HookedTarget,
-    labeled: Labeled,
+    labeled: LabeledImages,
     keep: Tensor,
     neurons: Tensor,
     mode: str,
@@ -210,7 +148,7 @@ def measure_pruning(
 
     Args:
         target: the layer of the network.
-        labeled: the images, their classes and groups.
+        labeled: the images, with classes numbered as the network's outputs.
         keep: the mask, one number per neuron of the layer.
         neurons: those among which the control deals the factors out.
         mode: what the rows call the mask.
@@ -232,11 +170,11 @@ def measure_pruning(
     sides = {mode: right[1], "random": right[2:].mean(0)}
     rows = []
     for name, after in sides.items():
-        for group, member in labeled.groups.items():
+        for group, member in groups_of(labeled).items():
             chosen = member & there
             rows.append(_row(group, right[0][chosen], after[chosen], None, name, seed))
-            if group == "all" and len(np.unique(labeled.labels[chosen])) > 1:
-                rows.append(_row("balanced", right[0][chosen], after[chosen], labeled.labels[chosen], name, seed))
+            if group == "all" and len(np.unique(labeled.targets[chosen])) > 1:
+                rows.append(_row("balanced", right[0][chosen], after[chosen], labeled.targets[chosen], name, seed))
     return pa.Table.from_pylist(rows, PRUNING), notes
 
 
@@ -254,10 +192,10 @@ def _row(
 
 
 def _right(
-    target: HookedTarget, labeled: Labeled, masks: Tensor, batch_size: int, progress: Progress
+    target: HookedTarget, labeled: LabeledImages, masks: Tensor, batch_size: int, progress: Progress
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Whether the network is right under each mask (M,I), and which images could be read (I)."""
-    total = len(labeled.labels)
+    total = len(labeled.targets)
     right, there = np.zeros((len(masks), total)), np.zeros(total, bool)
     variants: Variants | None = None
 
@@ -278,7 +216,7 @@ def _right(
             if variants is None:
                 variants = Variants(target, default_collate((shown * 2)[:2]))
             there[at] = True
-            truth = torch.from_numpy(labeled.labels[at])
+            truth = torch.from_numpy(labeled.targets[at])
             step = max(1, variants.at_once // len(shown)) if variants.shared else 1
             for first in range(0, len(masks), step):
                 some = masks[first : first + step]

@@ -17,7 +17,11 @@ def audit_command(
         str, typer.Option(help="Expected and spurious concepts: dermoscopy, photographs, or a YAML file.")
     ],
     labeled: Annotated[
-        str | None, typer.Option(help="Images with a known class, one sub-folder per class, to measure pruning on.")
+        str | None, typer.Option(help="Images to measure pruning on: one sub-folder per class, or a CSV file.")
+    ] = None,
+    table: Annotated[
+        list[Path] | None,
+        typer.Option(help="CSV file that tells the labeled images' classes or groups, repeatable (as ISIC's)."),
     ] = None,
     subgroups: Annotated[
         Path | None, typer.Option(help="CSV file of groups among them: image, then one column per kind of group.")
@@ -45,32 +49,40 @@ def audit_command(
     batch_size: Annotated[int, typer.Option(help="Images per forward pass.")] = 32,
     seed: Annotated[int, typer.Option(help="Seed of all that is drawn.")] = 0,
     most: Annotated[int, typer.Option(help="Neurons of each verdict shown.")] = 15,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write audit.html into the run.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables.")] = False,
 ) -> None:
     """Find neurons that stand for expected and for spurious concepts, what they do to the classes, and prune them."""
     from contralens.auditing.audit import audit
     from contralens.commands.evaluate import read_classes
+    from contralens.data.runs import load
+    from contralens.report.audit_page import write_audit_page
     from contralens.report.progress import bar
 
     if mode not in ("hard", "soft"):
         raise InputError(f"--mode must be hard or soft; got {mode!r}")
+    if table and labeled is None:
+        raise InputError("--table is about labeled images: say with --labeled where they are")
+    given: Any = {"images": labeled, "table": list(table)} if table else labeled
     options: dict[str, Any] = {"mode": mode, "sample": None if sample < 0 else sample}
     with bar(quiet=as_json) as progress:
         found = audit(
-            run, concepts, scorer=scorer, labeled=labeled, subgroups=subgroups,
+            run, concepts, scorer=scorer, labeled=given, subgroups=subgroups,
             classes=read_classes(classes) if classes is not None else None, head=head, follow=follow or None, fdr=fdr,
             fakes=fakes, images=images, encoder=encoder, source=source, cache=cache, device=device,
             batch_size=batch_size, seed=seed, progress=progress, **options,
         )  # fmt: skip
+    page = write_audit_page(load(run), found) if report else None
     if as_json:
+        from contralens.data.audits import TABLES
         from contralens.data.evaluations import plain
 
-        told = {
-            "out": str(found.path), "manifest": found.manifest, "neurons": found.neurons.to_pylist(),
-            "influence": found.influence.to_pylist(), "pruning": found.pruning.to_pylist(),
-        }  # fmt: skip
+        told = {"out": str(found.path), "page": str(page) if page else None, "manifest": found.manifest}
+        told |= {name: getattr(found, name).to_pylist() for name in TABLES}
         typer.echo(json.dumps(plain(told), indent=2, ensure_ascii=False, default=str))
         return
     from contralens.report.audit_tables import audit_tables
 
     audit_tables(found, most)
+    if page:
+        typer.echo(f"page: {page}")

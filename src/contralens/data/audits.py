@@ -3,9 +3,9 @@
 RUN/audit/ holds audit.json (how the numbers were got) and
 
 - neurons.parquet: neuron, verdict ("expected", "spurious" or "unexplained"), concept (null if unexplained), side (of
-  the list that the best concept is from, also of unexplained neurons), best (that concept), score (the scorer's, of its
-  best wording), empty (the same for a template with nothing in it), z (score in deviations of chance), expected,
-  spurious (the largest z on each side), p, fdr, clarity, redundancy, polysemanticity
+  the list that the best concept is from, "expected", "spurious" or "other", also of unexplained neurons), best (that
+  concept), score (the scorer's, of its best wording), empty (the same for a template with nothing in it), z (score in
+  deviations of chance), expected, spurious (the largest z on each side), p, fdr, clarity, redundancy, polysemanticity
 - influence.parquet: neuron, class, head, gradient, ablation: three measures of what the neuron adds to the class score,
   mean over the images that activate it, in units of that score; NaN where one was not computed
 - pruning.parquet: group ("all", "balanced", "class=NAME", "COLUMN=VALUE"), images, before, after, difference, low,

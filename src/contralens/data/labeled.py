@@ -58,6 +58,26 @@ class LabeledImages:
             groups={name: values[at] for name, values in self.groups.items()},
         )  # fmt: skip
 
+    def with_groups(self, table: str | Path | Mapping[str, Mapping[str, Any]]) -> LabeledImages:
+        """The same images with the subgroups of a table beside their own: a CSV file, or image -> {column: value}.
+
+        Raises:
+            InputError: the table names none of the images.
+        """
+        rows: Mapping[str, Mapping[str, Any]] = table if isinstance(table, Mapping) else _read(Path(table)).named()
+        place = _Places(self.ids)
+        at = {row: values for image, values in rows.items() if (row := place.find(str(image))) is not None}
+        if not at:
+            raise InputError(
+                f"the subgroups name none of the images of {self.images.name}: they say {next(iter(rows), '')!r}, an "
+                f"image is called {self.ids[0]!r}"
+            )
+        told = {
+            column: np.array([str(at.get(row, {}).get(column, UNKNOWN)) for row in range(len(self))], np.str_)
+            for column in dict.fromkeys(c for values in at.values() for c in values)
+        }
+        return replace(self, groups={**self.groups, **told})
+
     def for_outputs(self, outputs: int, names: Sequence[str] | None = None) -> LabeledImages:
         """The same images with classes numbered as a network's `outputs`.
 
@@ -152,6 +172,10 @@ class _Table:
     def of(self, column: str) -> dict[str, str]:
         at = self.columns.index(column)
         return {image: row[at] for image, row in self.rows.items()}
+
+    def named(self) -> dict[str, dict[str, str]]:
+        """Image -> column -> value."""
+        return {image: dict(zip(self.columns, row, strict=True)) for image, row in self.rows.items()}
 
     @property
     def one_hot(self) -> tuple[str, ...]:

@@ -6,7 +6,8 @@ A recipe holds
 - needs: packages (to import), environment (variable: what it must hold; a path must exist), images (the variable of an
   image folder: the least number of images);
 - runs: name: {label: arguments of `contralens.label`, candidates: arguments of `contralens.propose` (the
-  vocabulary is then joined with what it proposes), evaluate: arguments of `contralens.evaluate`};
+  vocabulary is then joined with what it proposes), evaluate: arguments of `contralens.evaluate`, audit: arguments of
+  `contralens.audit`};
 - published: run, scorer, metric, value and source of each number to compare with.
 
 $NAME in any text is taken from the environment.
@@ -30,7 +31,7 @@ from contralens.evaluation.measuring import wanted_metrics
 from contralens.types import Progress, silent
 
 KEYS = ("title", "about", "needs", "runs", "published")
-STEPS = ("label", "candidates", "evaluate")
+STEPS = ("label", "candidates", "evaluate", "audit")
 NEEDS = ("packages", "environment", "images")
 _VARIABLE = re.compile(r"\$(\w+)")
 
@@ -129,6 +130,13 @@ def follow(
 
             settings["candidates"] = propose(run, **_filled(steps["candidates"]), **common)
             run = label(**settings, **common, out=folder)
+        if steps.get("audit"):
+            from contralens.auditing.audit import audit
+
+            audit(load(folder), **_filled(steps["audit"]), **common)
+        if "evaluate" not in steps and "audit" in steps:
+            summaries[name] = {}
+            continue
         result = evaluate(load(folder), **_filled(steps.get("evaluate") or {}), **common)
         summaries[name] = {(row["scorer"], row["metric"]): row for row in result.summary.to_pylist()}
     rows = []

@@ -19,7 +19,7 @@ def audit_tables(found: Audit, most: int = 15) -> None:
         rows = found.rows(verdict)
         print(f"{verdict}: {len(rows)} neurons")
         if rows and most > 0:
-            table = Table("neuron", "concept", "z", "score", "empty", "fdr", "moves most", box=None, pad_edge=False)
+            table = Table("neuron", "concept", "z", "score", "empty", "fdr", "raises, lowers", box=None, pad_edge=False)
             for row in rows[:most]:
                 table.add_row(
                     str(row["neuron"]), escape(row["concept"]),
@@ -57,10 +57,12 @@ def audit_tables(found: Audit, most: int = 15) -> None:
 
 
 def movements(found: Audit) -> dict[int, str]:
-    """Neuron -> the class that it moves most, and by how much, as the network itself says where that was measured."""
-    best: dict[int, tuple[float, str]] = {}
+    """Neuron -> the class that it raises most and the one that it lowers most, as the network itself says where that
+    was measured."""
+    moved: dict[int, list[tuple[float, str]]] = {}
     for row in found.influence.to_pylist():
         value = next((row[k] for k in ("ablation", "gradient", "head") if row[k] == row[k]), None)
-        if value is not None and abs(value) > abs(best.get(row["neuron"], (0.0, ""))[0]):
-            best[row["neuron"]] = value, row["class"]
-    return {neuron: f"{name} {value:+.2f}" for neuron, (value, name) in best.items()}
+        if value is not None:
+            moved.setdefault(row["neuron"], []).append((value, row["class"]))
+    ends = {neuron: dict.fromkeys((max(own), min(own))) for neuron, own in moved.items()}
+    return {neuron: ", ".join(f"{name} {value:+.2f}" for value, name in own) for neuron, own in ends.items()}

@@ -63,7 +63,7 @@ def card(run: Run, neuron: int, pairs: int, pictures: Pictures, without: str | N
             _proposals(run, neuron, best),
             _change(labels[without], labels[contrasted]) if without and contrasted else "",
             '<ol class="pairs">',
-            *(_pair(run, found, row, pictures) for row in found["exemplars"][:pairs] if row["positive"] >= 0),
+            *(pair(run, found, row, pictures) for row in found["exemplars"][:pairs] if row["positive"] >= 0),
             '</ol>\n<div class="scorers">',
             *(_scorer(run, row, best, row is primary) for row in rows),
             '</div>\n<p class="back"><a href="#overview">↑ all neurons</a></p></section>',
@@ -148,7 +148,8 @@ def _gamma(scorer: str) -> str:
     return f"{name}, γ = {given.get('gamma', '1')}" if name == "csp" else scorer
 
 
-def _pair(run: Run, found: dict[str, Any], row: dict[str, Any], pictures: Pictures) -> str:
+def pair(run: Run, found: dict[str, Any], row: dict[str, Any], pictures: Pictures) -> str:
+    """An exemplar above its contrast, as a list item."""
     low = min(0.0, found["minimum"])
     span = found["maximum"] - low
     sides = []

@@ -60,9 +60,9 @@ def page(run: Run, most: int = 200, pairs: int = 10, budget: int = BUDGET) -> st
         "reasons": REASONS,
         "rows": rows,
     }
-    style, script = _text("report.css") + _widths(), _text("report.js")
+    style, script = shared_style(), _text("report.js")
     policy = (
-        f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
+        f"default-src 'none'; img-src data:; style-src {style_hash(style)}; script-src {style_hash(script)}; "
         "base-uri 'none'; form-action 'none'"
     )
     title = f"{m['target']['name']} · {m['target']['layer']}"
@@ -140,6 +140,11 @@ def _short(value: float | None) -> float | None:
     return None if value is None or not np.isfinite(value) else float(f"{value:.4g}")
 
 
+def shared_style() -> str:
+    """The style of the report's pages."""
+    return _text("report.css") + _widths()
+
+
 def _text(name: str) -> str:
     return (files("contralens.report") / name).read_text(encoding="utf-8")
 
@@ -149,7 +154,7 @@ def _widths() -> str:
     return "".join(f".w{i}{{width:{i}%}}" for i in range(101))
 
 
-def _hash(text: str) -> str:
+def style_hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 

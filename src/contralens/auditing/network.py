@@ -1,0 +1,177 @@
+"""The part of an audit that runs the network: what neurons do to the classes, and what pruning does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from contralens.auditing.influence import Influence, influence
+from contralens.auditing.pruning import RANDOM, measure_pruning, read_labeled
+from contralens.checks import InputError, nearest
+from contralens.data.audits import INFLUENCE, PRUNING
+from contralens.data.images import set_fingerprint
+from contralens.models.heads import linear_head, named_head
+from contralens.models.scaling import class_scores
+from contralens.models.targets import HookedTarget
+from contralens.reopen import Reopened
+from contralens.types import Exemplars, Progress
+
+
+def in_the_network(
+    reopened: Reopened,
+    exemplars: Exemplars,
+    verdicts: Sequence[str],
+    keep: Tensor,
+    notes: list[str],
+    *,
+    labeled: Any,
+    subgroups: Any,
+    classes: Sequence[str] | None,
+    head: str | None,
+    follow: Sequence[str] | None,
+    mode: str,
+    images: int,
+    sample: int | None,
+    batch_size: int,
+    seed: int,
+    progress: Progress,
+) -> tuple[pa.Table, pa.Table, dict[str, Any]]:
+    """Tables of influence and of pruning by `keep`, and what to write down of both; warnings go to `notes`.
+
+    `verdicts` are those of the exemplars' rows; the other arguments are those of `contralens.audit`.
+    """
+    target = reopened.target
+    nothing: dict[str, Any] = {"influence": None, "agreement": {}, "labeled": None}
+    if not isinstance(target, HookedTarget):
+        if labeled is not None:
+            raise InputError(
+                f"{target.name} is no layer of a network that contralens runs, so nothing can be pruned there: leave "
+                "out labeled"
+            )
+        notes.append("no influence and no pruning: the neurons are no layer of a network that contralens runs")
+        return INFLUENCE.empty_table(), PRUNING.empty_table(), nothing
+    picture = reopened.pictures(range(len(reopened.probe)))
+    batch = _some(target, picture, exemplars)
+    try:
+        count = class_scores(target, batch).shape[1]
+    except InputError as e:
+        if labeled is not None:
+            raise
+        notes.append(f"no influence and no pruning: {e}")
+        return INFLUENCE.empty_table(), PRUNING.empty_table(), nothing
+    names = _names(reopened, classes, count)
+    given = None if labeled is None else read_labeled(labeled, names, count, subgroups)
+    if given is not None and names is None:
+        names = list(given.classes)
+        notes.append(f"the labeled set's classes are taken for the network's, in order: {', '.join(names[:8])}")
+    shown = names or [f"class {c}" for c in range(count)]
+    weight, told = _head(target, head, batch, notes)
+    chosen = _chosen(verdicts, sample, seed)
+    moved = influence(
+        target, exemplars, picture, weight=weight, chosen=chosen, follow=_followed(follow, shown), images=images,
+        batch_size=batch_size, progress=progress,
+    )  # fmt: skip
+    about: dict[str, Any] = {
+        "influence": {
+            "images": images, "neurons": len(chosen), "head": told, "classes": [shown[c] for c in moved.classes],
+            "unit": "class score (before softmax), mean over the images that activate the neuron most",
+        },
+        "agreement": moved.agreement(),
+        "labeled": None,
+    }  # fmt: skip
+    pruning = PRUNING.empty_table()
+    if given is not None:
+        shared = len(set(given.images.fingerprints()) & set(reopened.probe))
+        if "spurious" in verdicts:
+            pruning, more = measure_pruning(
+                target, given, keep, exemplars.neurons, mode, seed=seed, batch_size=batch_size, progress=progress
+            )
+        else:
+            more = ["no neuron is spurious, so nothing was pruned"]
+        notes += [*given.notes, *more]
+        if shared:
+            notes.append(f"{shared} of the labeled images are among those that the verdicts were found on")
+        about["labeled"] = {
+            "name": given.images.name, "fingerprint": set_fingerprint(given.images), "images": len(given),
+            "probe_images": shared, "interval": "95 %, paired bootstrap over images", "random_draws": RANDOM,
+        }  # fmt: skip
+    return _influence_table(exemplars, moved, shown), pruning, about
+
+
+def _some(target: HookedTarget, picture: Any, exemplars: Exemplars) -> Any:
+    """Four exemplars, preprocessed, to try things out on."""
+    made: list[Any] = []
+    for image in dict.fromkeys(exemplars.positives[:, 0].tolist()):
+        if image >= 0 and (found := picture(image)) is not None:
+            made.append(target.preprocess(found))
+        if len(made) == 4:
+            break
+    if not made:
+        raise InputError("no exemplar of the run can be opened; say where its images are with --source")
+    return default_collate((made * 2)[: max(2, len(made))])
+
+
+def _names(reopened: Reopened, classes: Sequence[str] | None, count: int) -> list[str] | None:
+    if classes is not None:
+        if len(classes) != count:
+            raise InputError(f"{len(classes)} class names do not fit the network's {count} class scores")
+        return list(classes)
+    try:
+        found = reopened.classes
+    except InputError:
+        return None
+    return found if len(found) == count else None
+
+
+def _head(target: HookedTarget, head: str | None, batch: Any, notes: list[str]) -> tuple[Tensor | None, str | None]:
+    """Weights of the linear head, and what to say of it."""
+    if head == "none":
+        return None, None
+    if head is None:
+        weight = linear_head(target, batch)
+        if weight is None:
+            notes.append(
+                f"no head influence: no linear layer makes the class scores of {target.layer}'s pooled neurons"
+            )
+        return weight, None if weight is None else "found by trying it out"
+    weight, exact = named_head(target, head, batch)
+    if not exact:
+        notes.append(
+            f"{head} does not make the class scores of the pooled neurons of {target.layer} alone: its influence is an "
+            "estimate"
+        )
+    return weight, head
+
+
+def _followed(follow: Sequence[str] | None, names: Sequence[str]) -> list[int] | None:
+    if follow is None:
+        return None
+    at = {name.casefold(): i for i, name in reversed(list(enumerate(names)))}
+    for name in follow:
+        if name.casefold() not in at:
+            raise InputError(f"the network has no class {name!r}{nearest(name, names)}")
+    return sorted({at[name.casefold()] for name in follow})
+
+
+def _chosen(verdicts: Sequence[str], sample: int | None, seed: int) -> list[int]:
+    """Rows of all explained neurons and of some unexplained ones."""
+    told = [i for i, verdict in enumerate(verdicts) if verdict != "unexplained"]
+    rest = torch.tensor([i for i, verdict in enumerate(verdicts) if verdict == "unexplained"], dtype=torch.int64)
+    if sample is not None and sample < len(rest):
+        rest = rest[torch.randperm(len(rest), generator=torch.Generator().manual_seed(seed))[:sample]]
+    return sorted([*told, *rest.tolist()])
+
+
+def _influence_table(exemplars: Exemplars, moved: Influence, names: Sequence[str]) -> pa.Table:
+    n, c = len(exemplars), len(moved.classes)
+    columns = {
+        "neuron": exemplars.neurons.repeat_interleave(c).tolist(),
+        "class": [names[k] for k in moved.classes] * n,
+        **{name: getattr(moved, name).flatten().tolist() for name in ("head", "gradient", "ablation")},
+    }
+    return pa.table(columns, schema=INFLUENCE)
