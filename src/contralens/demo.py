@@ -82,7 +82,7 @@ def demo(
                 ),
             )
             if kind == "trained":
-                add_maps(run, source=folder / "images", cache=cache)
+                add_maps(run, source=folder / "images", layout=False, cache=cache)
             runs.append(run)
             judged += _judge(run, truth, w, kind, scenes)
     results = {

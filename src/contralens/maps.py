@@ -61,6 +61,7 @@ def add_maps(
     source: Any = None,
     target: Any = None,
     classes: Sequence[str] | None = None,
+    layout: bool = True,
     cache: str | Path | None = None,
     device: str = "cpu",
     batch_size: int = 32,
@@ -77,13 +78,14 @@ def add_maps(
         source: where the run's images are, if they moved.
         target: the network, where the run cannot name it.
         classes: names of its classes; by default those that come with its weights, else their numbers.
+        layout: False leaves the layout out; UMAP takes some ten seconds to compile itself when it is first used.
         cache: the cache that `label` used.
         device: where the network runs.
         batch_size: images per forward pass.
         progress: called with stage, done and total.
 
     Returns:
-        One line for each of the three files: what it holds, or why there is none.
+        One line for each of the files asked for: what it holds, or why there is none.
 
     Raises:
         InputError: the images or the network cannot be had, or the network is another one.
@@ -109,6 +111,8 @@ def add_maps(
     else:
         _write(run.path / "classes.parquet", fed)
         told.append(f"classes that neurons feed in {run.path / 'classes.parquet'}")
+    if not layout:
+        return told
     laid = _layout(run, reopened.exemplars.neurons.tolist())
     if isinstance(laid, str):
         told.append(f"no layout: {laid}; the explorer's map shows the two main components")
