@@ -25,6 +25,7 @@ and exit code 2; Ctrl-C is exit code 130, and the same command goes on where it 
 | `OPENAI_API_KEY`, `OPENAI_BASE_URL` | key and address for `--proposer openai:MODEL` |
 | `CONTRALENS_API_KEY` | key for `--proposer openai:MODEL@URL` |
 | `HF_HUB_OFFLINE` | 1: models are taken from the local cache of the hub only |
+| `OMP_WAIT_POLICY` | `PASSIVE` unless you set it: torch's threads leave the cores to others while they wait |
 | `WNSEARCHDIR` | folder with WordNet's files |
 
 Any setting of `label` and `collect` can stand in a YAML file for `--config`, under its long name with `_` for `-` (and

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from contralens.checks import InputError
+from contralens.commands.options import Json, print_json
 
 
 def audit_command(
@@ -50,7 +50,7 @@ def audit_command(
     seed: Annotated[int, typer.Option(help="Seed of all that is drawn.")] = 0,
     most: Annotated[int, typer.Option(help="Neurons of each verdict shown.")] = 15,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write audit.html into the run.")] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of tables.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Find neurons that stand for expected and for spurious concepts, what they do to the classes, and prune them."""
     from contralens.auditing.audit import audit
@@ -75,11 +75,9 @@ def audit_command(
     page = write_audit_page(load(run), found) if report else None
     if as_json:
         from contralens.data.audits import TABLES
-        from contralens.data.evaluations import plain
-
         told = {"out": str(found.path), "page": str(page) if page else None, "manifest": found.manifest}
         told |= {name: getattr(found, name).to_pylist() for name in TABLES}
-        typer.echo(json.dumps(plain(told), indent=2, ensure_ascii=False, default=str))
+        print_json(told)
         return
     from contralens.report.audit_tables import audit_tables
 

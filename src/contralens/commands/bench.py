@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from contralens.commands.evaluate import Json, _print_json
+from contralens.commands.options import Json, print_json
 
 app = typer.Typer(help="Benchmarks with known truth.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -64,7 +64,7 @@ def world_command(
         shared, wrong = paper.outside(found, check.read_text(encoding="utf-8"))
         verdict = {"check": {"document": str(check), "cells": shared, "outside": wrong}}
     if as_json:
-        _print_json({**found, **verdict, "written": [str(p) for p in written]})
+        print_json({**found, **verdict, "written": [str(p) for p in written]})
     else:
         _print_bench(found)
         for path in written:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,9 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from contralens.checks import InputError
+from contralens.commands.options import Json, print_json
 
 MOVES = ("same", "down", "sideways", "up", "unknown")
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
 
 
 def evaluate_command(
@@ -80,7 +79,7 @@ def evaluate_command(
             cache=cache, device=device, batch_size=batch_size, seed=seed, progress=progress, **options,
         )  # fmt: skip
     if as_json:
-        _print_json(
+        print_json(
             {
                 "out": str(result.path), "manifest": result.manifest, "summary": result.summary.to_pylist(),
                 "verdicts": result.verdicts.to_pylist(), "values": result.values.to_pylist(),
@@ -114,7 +113,7 @@ def compare_command(
     found = compare(runs, scorer or None, [m.strip() for m in metrics.split(",")] if metrics else None)
     written = found.save(out) if out is not None else []
     if as_json:
-        _print_json({**found.to_dict(), "written": [str(p) for p in written]})
+        print_json({**found.to_dict(), "written": [str(p) for p in written]})
         return
     _print_comparison(found, most)
     for path in written:
@@ -137,14 +136,14 @@ def recipe_command(
     if check:
         missing = lacking(made)
         if as_json:
-            _print_json({"recipe": str(recipe), "lacking": missing})
+            print_json({"recipe": str(recipe), "lacking": missing})
         else:
             typer.echo("\n".join(missing) or f"all that {recipe} needs is here (models are fetched when they are used)")
         raise typer.Exit(1 if missing else 0)
     with bar(quiet=as_json) as progress:
         rows = follow(made, out, device=device, cache=cache, progress=progress)
     if as_json:
-        _print_json({"out": str(out), "rows": rows})
+        print_json({"out": str(out), "rows": rows})
         return
     from rich.console import Console
     from rich.markup import escape
@@ -267,9 +266,3 @@ def _range(row: dict[str, Any]) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:.3f}"
-
-
-def _print_json(value: Any) -> None:
-    from contralens.data.evaluations import plain
-
-    typer.echo(json.dumps(plain(value), indent=2, ensure_ascii=False, default=str))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from contralens.commands.options import indices
+from contralens.commands.options import Json, indices, print_json
 
 
 def granularity_command(
@@ -24,7 +23,7 @@ def granularity_command(
     most: Annotated[int, typer.Option(help="Neurons shown with their chain; --json holds all.")] = 10,
     device: Annotated[str, typer.Option(help="Where the encoder runs: cpu, cuda, mps.")] = "cpu",
     cache: Annotated[Path | None, typer.Option(help="Cache folder (default: as in `label`).")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Follow each label to broader concepts (WordNet's hypernyms), and tell where the evidence stops holding."""
     from contralens.data.runs import load
@@ -35,7 +34,7 @@ def granularity_command(
         load(run), chosen, scorer=scorer, sense=sense, wordnet=wordnet, cache=cache, device=device
     )  # fmt: skip
     if as_json:
-        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        print_json(found)
         return
     from contralens.report.tables import granularity_table
 

@@ -1,8 +1,54 @@
-"""What several commands read off the command line."""
+"""What several commands share: their options, how these are read, and what is printed for programs."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
 from contralens.checks import InputError
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
+Target = Annotated[
+    str | None, typer.Option(help="The network: torchvision:NAME, timm:NAME, hf:ID, module:FILE.py:FUNCTION, world:1.")
+]
+Layer = Annotated[
+    list[str] | None,
+    typer.Option(help="Its layer; `contralens layers TARGET` lists them. Repeatable: one forward gives all."),
+]
+Encoder = Annotated[str | None, typer.Option(help="The image-text encoder: open_clip:ARCH/TAG, hf:ID, offline, world.")]
+Images = Annotated[
+    str | None, typer.Option(help="The probe images: a folder, @LIST.txt or hf-dataset:NAME:SPLIT[:COLUMN].")
+]
+Config = Annotated[Path | None, typer.Option(help="YAML file with any of these settings; flags go before it.")]
+Pooling = Annotated[str | None, typer.Option(help="How an activation becomes one number (default: inferred).")]
+Sae = Annotated[
+    str | None,
+    typer.Option(help="A sparse autoencoder over that layer, FILE or FOLDER[:kind=...,k=...]: docs/saes.md."),
+]
+SaePooling = Annotated[str | None, typer.Option(help="How latents of patches become one: max (default), mean, cls.")]
+Limit = Annotated[int | None, typer.Option(help="Use a seeded sample of that many images.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of the sample (default 0).")]
+BatchSize = Annotated[int | None, typer.Option(help="Images per forward pass (default 32).")]
+Workers = Annotated[int | None, typer.Option(help="Threads that decode images (default: one per core).")]
+Cache = Annotated[Path | None, typer.Option(help="Cache folder (default: $CONTRALENS_CACHE or ~/.cache/contralens).")]
+Device = Annotated[str | None, typer.Option(help="Where the networks run: cpu (default), cuda, cuda:1, mps.")]
+Checkpoint = Annotated[
+    Path | None, typer.Option(help="Own weights for the architecture: .safetensors, or .pt/.pth without code.")
+]
+Weights = Annotated[str | None, typer.Option(help='Name of pretrained weights, or "random" for none.')]
+Preprocess = Annotated[
+    str | None, typer.Option(help='Preprocessing of own networks, e.g. "resize=256,crop=224,mean=imagenet".')
+]
+Decode = Annotated[
+    str | None,
+    typer.Option(help='"exact" (default): each network\'s own transform; "fast": on tensors, where that agrees.'),
+]
+Precision = Annotated[
+    str | None, typer.Option(help='"float32" (default), or "bf16" where the first images say that it is safe.')
+]
 
 
 def indices(text: str, also: str = "") -> list[int]:
@@ -32,3 +78,10 @@ def prices(text: str) -> tuple[float, float]:
     except ValueError:
         raise InputError(f"--price is tokens in and out per million, e.g. 2.5/10; got {text!r}") from None
     return into, out
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON, NaN and infinities as null."""
+    from contralens.data.evaluations import plain
+
+    typer.echo(json.dumps(plain(value), indent=2, ensure_ascii=False, default=str))

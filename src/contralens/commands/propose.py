@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 import typer
 
 from contralens.checks import InputError, counted, nearest
-from contralens.commands.options import indices, prices
+from contralens.commands.options import Json, indices, prices, print_json
 
 if TYPE_CHECKING:
     from contralens.data.runs import Run
@@ -79,7 +78,7 @@ def propose_command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and one question, write its pictures, ask nothing.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Ask a vision-language model, or a caption bank, for candidate labels of a run's neurons."""
     from contralens.data.runs import load
@@ -96,7 +95,7 @@ def propose_command(
             on_plan=None if as_json else print_plan, progress=progress,
         )  # fmt: skip
     if as_json:
-        typer.echo(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
+        print_json(found.to_json())
     elif dry_run:
         _show_question(found.manifest.get("dry_run") or {})
     else:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from contralens.checks import counted
+from contralens.commands.options import print_json
 
 NoNames = Annotated[
     bool, typer.Option("--no-names", help="Leave out the names of images; hashes of their contents stay.")
@@ -45,7 +45,7 @@ def import_labels_command(
     found = read_labels(file)
     rows = found.rows(scorer)
     if as_json:
-        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        print_json(rows)
         return
     from contralens.report.tables import label_file_table
 

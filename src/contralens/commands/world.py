@@ -1,4 +1,4 @@
-"""`contralens world`: pictures to try things with."""
+"""The commands `contralens world`, pictures to try things with, and `contralens demo`, labels whose truth is known."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from contralens.checks import InputError
+from contralens.commands.options import Cache, Json, print_json
 
 
 def world_command(
@@ -15,7 +18,6 @@ def world_command(
     seed: Annotated[int, typer.Option(help="Seed of the scenes; 5 are those of the demo.")] = 5,
 ) -> None:
     """Render pictures of a world whose truth is known, to try contralens without photographs."""
-    from contralens.checks import InputError
     from contralens.world.demo import write_world
 
     if images < 1:
@@ -24,3 +26,32 @@ def world_command(
         raise InputError(f"{out} holds files but no rendered world; choose a new folder")
     write_world(out, index, images, seed)
     typer.echo(f"{images} pictures in {out / 'images'}, {out / 'vocabulary.txt'}; target world:{index}, encoder world")
+
+
+def demo_command(
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("contralens-demo"),
+    world: Annotated[list[int] | None, typer.Option(help="World 1, 2 or 3, repeatable (default: all three).")] = None,
+    images: Annotated[int, typer.Option(help="Probe images of each world; fewer are quicker and less sure.")] = 2000,
+    cache: Cache = None,
+    as_json: Json = False,
+) -> None:
+    """Label networks whose truth is known, in three rendered worlds, and count the labels that are right."""
+    from contralens.demo import demo, summary
+    from contralens.report.html import write_report
+    from contralens.report.progress import bar
+    from contralens.report.tables import demo_table
+    from contralens.world.targets import WORLDS
+
+    with bar(quiet=as_json) as progress:
+        runs, judged = demo(out, worlds=world or tuple(WORLDS), images=images, cache=cache, progress=progress)
+    pages = [write_report(run) for run in runs]
+    if as_json:
+        print_json(
+            {"results": summary(judged), "runs": [str(run.path) for run in runs], "reports": list(map(str, pages))}
+        )
+        return
+    demo_table(summary(judged))
+    typer.echo(f"\nall figures: {out / 'demo.json'}; one run and report for each world and kind of neuron:")
+    for page in pages:
+        typer.echo(f"  {page}")
+    typer.echo(f"look at one: python -m webbrowser {pages[-1].resolve().as_uri()}")

@@ -1,0 +1,113 @@
+"""Commands that only look: at a run, at a network's layers, at a vocabulary, and at what can be named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from contralens.commands.options import Checkpoint, Device, Json, Preprocess, Weights, print_json
+
+
+def show_command(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    neuron: Annotated[str, typer.Argument(help="A neuron's index or name.")],
+    as_json: Json = False,
+) -> None:
+    """Show one neuron: its labels by every scorer, its exemplars and their contrasts."""
+    from contralens.data.runs import load
+
+    opened = load(run)
+    found = opened.neuron(neuron)
+    if as_json:
+        print_json(found)
+        return
+    from contralens.report.tables import neuron_table
+
+    neuron_table(opened, found)
+
+
+def report_command(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    out: Annotated[Path | None, typer.Option(help="File to write (default: report.html in the run).")] = None,
+    most: Annotated[int, typer.Option(help="Neurons shown with pictures.")] = 200,
+) -> None:
+    """Write the HTML report of a run: one file with everything in it."""
+    from contralens.data.runs import load
+    from contralens.report.html import write_report
+
+    typer.echo(f"wrote {write_report(load(run), out, most=most)}")
+
+
+def layers_command(
+    target: Annotated[str, typer.Argument(help="The network, as in `label --target`.")],
+    checkpoint: Checkpoint = None,
+    weights: Weights = None,
+    preprocess: Preprocess = None,
+    device: Device = None,
+    as_json: Json = False,
+) -> None:
+    """List a network's layers: output shape, neurons, and the pooling that would be used."""
+    from contralens.models.targets import layers as list_layers
+
+    options: dict[str, Any] = {"checkpoint": checkpoint, "weights": weights, "preprocess": preprocess, "device": device}
+    found = list_layers(target, **{key: value for key, value in options.items() if value is not None})
+    if as_json:
+        from dataclasses import asdict
+
+        print_json([asdict(layer) for layer in found])
+        return
+    from contralens.report.tables import layers_table
+
+    layers_table(found)
+
+
+def vocab_command(
+    name: Annotated[
+        str | None, typer.Argument(help="A file or a built-in name; without it the built-in ones are listed.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the built-in vocabularies, or check one: what was merged, dropped or is too long."""
+    from contralens.data.vocabulary import VOCABULARIES, read_vocabulary
+
+    if name is None:
+        _pairs({name: VOCABULARIES.about(name) for name in VOCABULARIES}, as_json)
+        return
+    words = read_vocabulary(name)
+    if as_json:
+        print_json({"source": words.source, "concepts": list(words.concepts), "report": words.lint.lines()})
+        return
+    typer.echo(f"{len(words.concepts)} concepts from {words.source}, e.g. {', '.join(words.concepts[:5])}")
+    for line in words.lint.lines():
+        typer.echo(f"  {line}")
+
+
+def encoders_command(as_json: Json = False) -> None:
+    """List the ways to name an image-text encoder."""
+    from contralens.models.encoders import ENCODERS
+
+    _pairs({scheme.form: scheme.about for scheme in ENCODERS.values()}, as_json)
+
+
+def proposers_command(as_json: Json = False) -> None:
+    """List who can propose candidate labels: vision-language models and caption banks."""
+    from contralens.models.proposers import PROPOSERS
+
+    _pairs({scheme.form: scheme.about for scheme in PROPOSERS.values()}, as_json)
+
+
+def targets_command(as_json: Json = False) -> None:
+    """List the ways to name a network."""
+    from contralens.models.targets import TARGETS
+
+    _pairs({f"{name}:": TARGETS.about(name) for name in TARGETS}, as_json)
+
+
+def _pairs(pairs: dict[str, str], as_json: bool) -> None:
+    if as_json:
+        print_json(pairs)
+        return
+    for name, about in pairs.items():
+        typer.echo(f"{name}\n    {about}")
