@@ -75,6 +75,7 @@ def audit_command(
     page = write_audit_page(load(run), found) if report else None
     if as_json:
         from contralens.data.audits import TABLES
+
         told = {"out": str(found.path), "page": str(page) if page else None, "manifest": found.manifest}
         told |= {name: getattr(found, name).to_pylist() for name in TABLES}
         print_json(told)
