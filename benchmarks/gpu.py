@@ -38,8 +38,8 @@ from contralens.collecting.precision import half_if_safe
 from contralens.data.images import images as image_set
 from contralens.data.store import Store
 from contralens.math.exemplars import DenseActivations, find_exemplars
-from contralens.math.ranking import best, score_blocks
-from contralens.math.scorers import SCORERS
+from contralens.math.ranking import best
+from contralens.math.scorers import SCORERS, score_blocks
 from contralens.models.encoder_base import BaseEncoder
 from contralens.models.hooks import moved, run_layer
 from contralens.models.targets import HookedTarget, target
