@@ -84,9 +84,7 @@ def mining(images: int, neurons: int, texts: int, k: int, device: torch.device) 
         row |= {f"{name}_copy_s": round(copied, 4), f"{name}_mining_s": round(mined, 4)}
         found[name], labels[name] = x, {}
         for scorer in SCORED:
-            took, top = seconds(
-                lambda s=scorer, x=x, r=e_there: best(score_blocks(SCORERS[s], x, r, t)), place, repeats=1
-            )
+            took, top = seconds(lambda s=scorer, x=x, r=e_there: best(score_blocks(s, x, r, t)), place, repeats=1)
             row[f"{name}_{scorer}_s"] = round(took, 4)
             labels[name][scorer] = top.labels
     row["same"] = same(found["cpu"], found["device"])

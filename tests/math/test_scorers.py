@@ -15,7 +15,16 @@ from torch.nn.functional import normalize
 
 from contralens.checks import InputError
 from contralens.math.exemplars import find_exemplars
-from contralens.math.scorers import SCORERS, concept_vectors, parse_scorer, run_scorer, wants_activations, weights
+from contralens.math.ranking import best
+from contralens.math.scorers import (
+    SCORERS,
+    concept_vectors,
+    parse_scorer,
+    run_scorer,
+    score_blocks,
+    wants_activations,
+    weights,
+)
 
 CALLS = [
     ("semanticlens", {}),
@@ -185,3 +194,27 @@ def test_widths_must_agree():
     a, e = clustered(10, 2)
     with pytest.raises(InputError, match="`texts` must have width 16"):
         SCORERS["csp"](find_exemplars(a, e, k=2), e, torch.zeros(3, 8))
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_no_neuron_at_all(name):
+    a, e = clustered(30, 3)
+    x = find_exemplars(a, e, k=4, neurons=[])
+    assert run_scorer(name, x, e, texts(16), a).shape == (0, len(texts(16)))
+    assert best(score_blocks(name, x, e, texts(16), a), 3).concepts.shape == (0, 3)
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_some_concepts_at_a_time_are_all_of_them(name, monkeypatch):
+    a, e = clustered(80, 6)
+    x, t = find_exemplars(a, e, k=4), texts(16, count=40)
+    whole = run_scorer(name, x, e, t, a)
+    monkeypatch.setattr("contralens.math.ranking.room", lambda device: 150)
+    monkeypatch.setattr("contralens.math.scorers.room", lambda device: 4096)
+    parts = list(score_blocks(name, x, e, t, a))
+    assert len(parts) > 5
+    torch.testing.assert_close(torch.cat([scores for _, scores in parts], 1), whole, atol=1e-5, rtol=1e-5)
+    found, order = best(iter(parts), 7), whole.sort(dim=1, descending=True, stable=True)
+    assert torch.equal(found.concepts, order.indices[:, :7])
+    torch.testing.assert_close(found.scores, order.values[:, :7], atol=1e-5, rtol=1e-5)
+    assert torch.equal(found.labels, whole.argmax(1))

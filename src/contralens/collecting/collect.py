@@ -2,12 +2,14 @@
 
 The unit of work is a tile, `store.TILE` consecutive images of the set. A tile's rows are written when all of them are
 computed, in batches whose borders depend on nothing but the tile, so a killed run that goes on gives the same bits.
+Threads decode, one puts the next batch together, and one runs the networks, so that a GPU need not wait for either.
 Extractors on one network (several layers, sparse autoencoders over them) share its forward, which changes no bit.
 """
 
 from __future__ import annotations
 
 import io
+from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -16,6 +18,8 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 from torch.utils.data import default_collate
 
 from contralens.checks import ImageError, InputError
@@ -25,6 +29,7 @@ from contralens.data.store import TILE, Store, Table, pack, sparse
 from contralens.math.sources import ActivationSource
 from contralens.models.fast import Steps
 from contralens.models.fast import pixels as pixels_of
+from contralens.models.hooks import pinned
 from contralens.models.together import forward_key, rows_together
 from contralens.types import Extractor, Images, Progress, silent
 
@@ -140,10 +145,10 @@ def collect_tiles(
     skipped: dict[str, str] = {}
     speed = speed if speed is not None else Speed()
     note = getattr(progress, "note", None)
-    with ThreadPoolExecutor(workers or min(16, cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(workers or min(16, cpu_count() or 1)) as pool, ThreadPoolExecutor(1) as networks:
         for tile in chosen:
             work = _collect_tile(
-                images, fingerprints, owned[tile], extractors, tables, batch_size, pool, skipped, speed
+                images, fingerprints, owned[tile], extractors, tables, batch_size, pool, networks, skipped, speed
             )
             for done in work:
                 progress("collecting", before + done, total)
@@ -206,6 +211,7 @@ def _collect_tile(
     tables: Sequence[Table],
     batch_size: int,
     pool: ThreadPoolExecutor,
+    networks: ThreadPoolExecutor,
     skipped: dict[str, str],
     speed: Speed,
 ) -> Iterator[int]:
@@ -215,7 +221,7 @@ def _collect_tile(
     """
     lacking = [frozenset(fingerprints[i] for i in owned if fingerprints[i] not in table) for table in tables]
     needed = [i for i in owned if any(fingerprints[i] in lack for lack in lacking)]
-    groups = _grouped(extractors, lacking, batch_size, speed)
+    groups = _grouped(extractors, lacking, batch_size, networks, speed)
     pictures: dict[str, bytes] = {}
 
     def prepare(i: int) -> tuple[list[Any], bytes | None]:
@@ -256,7 +262,11 @@ def _collect_tile(
 
 
 def _grouped(
-    extractors: Sequence[Extractor], lacking: Sequence[frozenset[str]], batch_size: int, speed: Speed
+    extractors: Sequence[Extractor],
+    lacking: Sequence[frozenset[str]],
+    batch_size: int,
+    networks: ThreadPoolExecutor,
+    speed: Speed,
 ) -> list[_Batches]:
     """Extractors that share a forward and lack the same images, so that batches are those that each has alone."""
     groups: dict[Hashable, list[int]] = {}
@@ -264,7 +274,7 @@ def _grouped(
         if lack:
             groups.setdefault((forward_key(extractor), lack), []).append(at)
     return [
-        _Batches([extractors[at] for at in members], members, lacking[members[0]], batch_size, speed)
+        _Batches([extractors[at] for at in members], members, lacking[members[0]], batch_size, networks, speed)
         for members in groups.values()
     ]
 
@@ -272,13 +282,21 @@ def _grouped(
 class _Batches:
     """Preprocessed images in, the arrays of a tile for each extractor of a group out, a batch at a time.
 
-    The rows of an extractor with `sparse = True` (it need not have the attribute) are kept without their zeros.
+    The networks run in a thread of their own on one batch while the next is put together, and no further ahead. The
+    rows of an extractor with `sparse = True` (it need not have the attribute) are kept without their zeros.
     """
 
     def __init__(
-        self, extractors: list[Extractor], members: list[int], lacking: frozenset[str], size: int, speed: Speed
+        self,
+        extractors: list[Extractor],
+        members: list[int],
+        lacking: frozenset[str],
+        size: int,
+        networks: ThreadPoolExecutor,
+        speed: Speed,
     ) -> None:
         self.extractors, self.members, self.lacking, self.size, self.speed = extractors, members, lacking, size, speed
+        self.networks, self.running = networks, deque[Future[list[Tensor]]]()
         self.preprocess: Callable[[Any], Any] = extractors[0].preprocess
         self.sparse = [bool(getattr(x, "sparse", False)) for x in extractors]
         self.ids: list[str] = []
@@ -292,18 +310,30 @@ class _Batches:
             self._flush()
 
     def _flush(self) -> None:
-        batch = default_collate(self.waiting)
+        batch = pinned(default_collate(self.waiting), getattr(self.extractors[0], "device", None))
+        self.waiting = []
+        self._take(1)
+        self.running.append(self.networks.submit(self._run, batch))
+
+    @torch.no_grad()
+    def _run(self, batch: Any) -> list[Tensor]:
         started = perf_counter()
         rows = rows_together(self.extractors, batch)
         self.speed.forward_seconds += perf_counter() - started
-        for parts, is_sparse, one in zip(self.parts, self.sparse, rows, strict=True):
-            parts.append(sparse(one.numpy()) if is_sparse else {"rows": one.numpy()})
-        self.waiting = []
+        return rows
+
+    def _take(self, left: int) -> None:
+        """Wait for rows until only so many batches are under way."""
+        while len(self.running) > left:
+            rows = self.running.popleft().result()
+            for parts, is_sparse, one in zip(self.parts, self.sparse, rows, strict=True):
+                parts.append(sparse(one.numpy()) if is_sparse else {"rows": one.numpy()})
 
     def finish(self) -> Iterator[dict[str, np.ndarray]]:
         """The arrays of each extractor; empty where no image gave a row."""
         if self.waiting:
             self._flush()
+        self._take(0)
         for extractor, is_sparse, parts in zip(self.extractors, self.sparse, self.parts, strict=True):
             arrays = {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
             yield {**arrays, "width": np.array([extractor.width])} if is_sparse and parts else arrays

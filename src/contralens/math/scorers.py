@@ -368,9 +368,10 @@ class _Seen:
             self._rows: Tensor | None = e[self.used]
         else:
             self._rows = None  # read again, part by part
+        self._log_sum = t.new_empty(len(self.used))
         with all_bits(e.device):
-            parts = [torch.logsumexp(scale * (self._part(p) @ t.T), dim=1) for p in self._parts(3 * len(t))]
-        self._log_sum = torch.cat(parts)
+            for part in self._parts(3 * len(t)):
+                self._log_sum[part] = torch.logsumexp(scale * (self._part(part) @ t.T), dim=1)
 
     def softmax(self, some: slice) -> Tensor:
         """(U,c) of the concepts `some`."""

@@ -256,6 +256,13 @@ def moved(batch: Any, device: torch.device) -> Any:
     nothing."""
     if isinstance(batch, Mapping):
         return {name: moved(value, device) for name, value in batch.items()}
-    if device.type == "cuda" and batch.device.type == "cpu":
-        batch = batch.pin_memory()
-    return batch.to(device, non_blocking=True)
+    return pinned(batch, device).to(device, non_blocking=True)
+
+
+def pinned(batch: Any, device: torch.device | None) -> Any:
+    """A batch, a tensor or a dict of tensors, in memory from which a GPU reads by itself; unchanged for others."""
+    if device is None or device.type != "cuda":
+        return batch
+    if isinstance(batch, Mapping):
+        return {name: pinned(value, device) for name, value in batch.items()}
+    return batch if batch.is_cuda or batch.is_pinned() else batch.pin_memory()
