@@ -102,8 +102,8 @@ def judged(run: Run, out: Path) -> None:
     count = len(rows)
     values = pa.table([*columns, pa.array(["auc"] * count), pa.array(np.linspace(0, 1, count))], VALUES.names)
     summary = pa.table([["csp"], ["auc"], [0.5], [0.4], [0.6], [count], [0], [True]], SUMMARY.names)
-    fdr = [0.08, 0.03] + [0.01] * (count - 2)
-    given: list[Any] = [[0.01] * count, fdr, [True] * count, [0.9] * count, [["red", "blue"]] * count]
+    fdr = [0.08, 0.03, 0.06] + [0.01] * (count - 3)
+    given: list[Any] = [[0.01] * count, fdr, [rate <= 0.07 for rate in fdr], [0.9] * count, [["red", "blue"]] * count]
     given += [[[0.9, 0.1]] * count, [["red"]] * count, [[1.0]] * count]
     verdicts = pa.table([*columns, *given], VERDICTS.names)
     tables = (values.cast(VALUES), summary.cast(SUMMARY), verdicts.cast(VERDICTS))

@@ -81,8 +81,13 @@ function Evidence({ detail }: { detail: Detail }) {
         <p className="mono name">
           {detail.name} <Status status={detail.status} />
         </p>
-        <h1>{own ?? primary?.label ?? "no label"}</h1>
-        {own === undefined && primary?.label === null && primary.status !== detail.status && (
+        <h1>{own ?? primary?.label ?? (primary?.status === "chance" ? STATUS["chance"] : "no label")}</h1>
+        {own === undefined && primary?.status === "chance" && (
+          <p className="soft">
+            {primary.scorer} turned down “{primary.concepts[0]?.concept}”: false-discovery rate {short(primary.fdr)}
+          </p>
+        )}
+        {own === undefined && primary?.label === null && primary.status !== "chance" && primary.status !== detail.status && (
           <p className="soft">{STATUS[primary.status] ?? primary.status}</p>
         )}
         {own !== undefined && <p className="soft">corrected by hand; {primary?.scorer} says {primary?.label ?? "nothing"}</p>}
@@ -176,8 +181,12 @@ function LabelsPanel({ labels, primary }: { labels: ScorerLabels[]; primary: str
               <h3>
                 <span className="mono">{l.scorer}</span> {l.scorer === primary && <span className="badge">primary</span>}
               </h3>
-              {l.label === null && <p className="soft">{STATUS[l.status] ?? l.status}</p>}
-              {l.fdr !== null && <p className="soft small">false-discovery rate {short(l.fdr)}</p>}
+              {l.label === null && <p className={l.status === "chance" ? "answer" : "soft"}>{STATUS[l.status] ?? l.status}</p>}
+              {l.fdr !== null && (
+                <p className="soft small" title={`p ${short(l.p)} against fake neurons`}>
+                  {l.status === "chance" && "turned down: "}false-discovery rate {short(l.fdr)}
+                </p>
+              )}
               <ol className={l.label === null ? "concepts none" : "concepts"}>
                 {l.concepts.slice(0, labels.length > 4 && l.scorer !== primary ? 4 : 6).map((c, i) => (
                   <li key={`${i} ${c.concept}`} title={c.source ? `from ${c.source}` : undefined}>

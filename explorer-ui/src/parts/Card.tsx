@@ -1,7 +1,7 @@
 import { memo } from "react";
 import { labelAt, scorerOf, short } from "../logic/select";
 import type { Index, Note } from "../types";
-import { Bar, Status } from "./Bits";
+import { Bar, STATUS, Status } from "./Bits";
 import { Picture } from "./Picture";
 
 /** The false-discovery rate above which a label may be chance. */
@@ -27,6 +27,7 @@ export const Card = memo(function Card({ index, row, scorer, side, href, most, n
   const pictures = index[side].slice(row * index.shown, (row + 1) * index.shown).filter((i) => i >= 0);
   const fdr = scorerOf(index, scorer).columns["fdr"]?.[row] ?? null;
   const own = notes?.findLast((n) => n.kind === "label")?.text;
+  const status = index.statuses[index.status[row]!]!;
   const run = { key: index.key, stamp: index.stamp };
   return (
     <a className={`card ${side}`} href={href} data-row={row} tabIndex={tabIndex}>
@@ -34,17 +35,17 @@ export const Card = memo(function Card({ index, row, scorer, side, href, most, n
         {pictures.length ? (
           pictures.map((image, i) => <Picture key={`${i} ${image}`} image={image} alt="" run={run} />)
         ) : (
-          <span className="nothing">{index.statuses[index.status[row]!]}</span>
+          <span className="nothing">{status}</span>
         )}
       </span>
       <span className="card-label">
-        {own ?? label ?? "no label"}
+        {own ?? label ?? (status === "chance" ? STATUS["chance"] : "no label")}
         {own !== undefined && <span className="own" title="corrected by hand"> ✎</span>}
       </span>
       <span className="card-line">
         <span className="mono">{index.name[row]}</span>
-        <Status status={index.statuses[index.status[row]!]!} />
-        {fdr !== null && fdr > CHANCE && (
+        <Status status={status} />
+        {status !== "chance" && fdr !== null && fdr > CHANCE && (
           <span className="badge note" title={`false-discovery rate ${short(fdr)}: this label may be chance`}>
             chance?
           </span>

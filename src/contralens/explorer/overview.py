@@ -67,13 +67,18 @@ def overview(run: OpenRun) -> None:
                 f" {alias} ON {alias}.neuron = n.neuron AND {alias}.scorer = s.scorer"
             )
             values.append(name)
+    refused = ""
+    if "verdicts" in run.tables and run.columns("verdicts").get("beats_chance") == "BOOLEAN":
+        refused = (
+            " OR EXISTS (FROM verdicts v WHERE v.neuron = n.neuron AND v.scorer = s.scorer AND NOT v.beats_chance)"
+        )
     run.query(
         f"""
         CREATE TABLE IF NOT EXISTS overview AS
         WITH votes AS (SELECT neuron, label, count(*) AS votes FROM labels WHERE label IS NOT NULL GROUP BY ALL),
              agree AS (SELECT neuron, max(votes) / sum(votes) AS agreement FROM votes GROUP BY neuron)
-        SELECT n.neuron, n.name, s.scorer, CASE WHEN l.status = 'chance' THEN l.status ELSE n.status END AS status,
-               l.label, l.score,
+        SELECT n.neuron, n.name, s.scorer,
+               CASE WHEN l.status = 'chance'{refused} THEN 'chance' ELSE n.status END AS status, l.label, l.score,
                l.scores[1] - l.scores[2] AS margin, a.agreement{columns}
         FROM neurons n CROSS JOIN (SELECT DISTINCT scorer FROM labels) s
         LEFT JOIN labels l ON l.neuron = n.neuron AND l.scorer = s.scorer

@@ -28,8 +28,9 @@ def detail(run: OpenRun, neuron: int) -> shapes.Detail:
     pairs = _pairs(run, neuron)
     first = run.query("SELECT agreement FROM overview WHERE neuron = ? LIMIT 1", [neuron])
     agreement = {"agreement": short(first[0][0])} if first and len(run.scorers) > 1 else {}
-    labels = [by_scorer[s] for s in run.scorers if s in by_scorer]
-    refused = by_scorer.get(run.primary, {}).get("status") == "chance"
+    told = _verdicts(run, neuron)
+    labels = [_labels(run, by_scorer[s], told.get(s, {})) for s in run.scorers if s in by_scorer]
+    refused = any(own["scorer"] == run.primary and own["status"] == "chance" for own in labels)
     return {
         "run": run.key,
         "neuron": neuron,
@@ -38,7 +39,7 @@ def detail(run: OpenRun, neuron: int) -> shapes.Detail:
         "previous": run.neurons[at - 1] if at else None,
         "next": run.neurons[at + 1] if at + 1 < len(run.neurons) else None,
         "figures": {**{n: number(own[n]) for n in figures(run)}, **agreement},
-        "labels": [_labels(run, row) for row in labels],
+        "labels": labels,
         "exemplars": pairs,
         "gamma": _gamma(run, neuron),
         "histogram": histogram,
@@ -106,17 +107,27 @@ def compare(
     }
 
 
-def _labels(run: OpenRun, row: dict[str, Any]) -> shapes.ScorerLabels:
+def _verdicts(run: OpenRun, neuron: int) -> dict[str, dict[str, Any]]:
+    """What an evaluation says of each scorer's label against chance."""
+    if "verdicts" not in run.tables:
+        return {}
+    return {str(r["scorer"]): r for r in run.records("SELECT * FROM verdicts WHERE neuron = ? LIMIT 50", [neuron])}
+
+
+def _labels(run: OpenRun, row: dict[str, Any], verdict: dict[str, Any]) -> shapes.ScorerLabels:
+    """A scorer's label, turned down where the run or its evaluation says that it does not beat chance."""
+    refused = row["label"] is not None and verdict.get("beats_chance") is False
+    rates = verdict if row.get("fdr") is None else row
     concepts = row["concepts"] or []
     scores = row["scores"] or []
     sources = _sources(run)
     return {
         "scorer": row["scorer"],
-        "status": row["status"],
-        "label": row["label"],
-        "score": number(row["score"]),
-        "p": number(row.get("p")),
-        "fdr": number(row.get("fdr")),
+        "status": "chance" if refused else row["status"],
+        "label": None if refused else row["label"],
+        "score": None if refused else number(row["score"]),
+        "p": number(rates.get("p")),
+        "fdr": number(rates.get("fdr")),
         "concepts": [
             {"concept": c, "score": number(s), "source": sources.get(c)} for c, s in zip(concepts, scores, strict=False)
         ],

@@ -98,11 +98,12 @@ class Concept(TypedDict):
 class ScorerLabels(TypedDict):
     scorer: str
     status: str
+    """ "chance" where the run (label --fdr) or its evaluation (evaluate --fdr) says that no label beats chance."""
     label: str | None
     score: float | None
     p: float | None
     fdr: float | None
-    """False-discovery rate; null unless chance was asked for."""
+    """False-discovery rate, of the run or of its evaluation; null unless chance was asked for."""
     concepts: list[Concept]
 
 
