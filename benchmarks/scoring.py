@@ -2,7 +2,8 @@
 
     python benchmarks/scoring.py --neurons 2048 --texts 9700
 
-Random unit embeddings (I,512) and texts (C,512), exemplars drawn at random: the cost does not depend on the values.
+Random unit embeddings (I,512) and texts (C,512), exemplars and activations drawn at random: the cost does not depend on
+the values, save for the look-alikes that `lookalike` searches for, so there embeddings lie in 200 clusters.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from mining import Peak
 from torch.nn.functional import normalize
 
-from contralens.math.scorers import SCORERS
+from contralens.math.scorers import SCORERS, wants_activations
 from contralens.types import Exemplars
 
 CALLS = [
@@ -28,6 +29,7 @@ CALLS = [
     ("clip_dissect", {}),
     ("clip_dissect", {"prior": "images"}),
     ("clip_dissect_csp", {}),
+    ("lookalike", {}),
 ]
 
 
@@ -37,6 +39,7 @@ def main() -> None:
     parser.add_argument("--texts", type=int, nargs="+", default=[9700])
     parser.add_argument("--images", type=int, default=50000)
     parser.add_argument("--k", type=int, default=100)
+    parser.add_argument("--scorers", nargs="+", choices=sorted({name for name, _ in CALLS}))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, default=Path("benchmarks/scoring.json"))
     args = parser.parse_args()
@@ -51,9 +54,14 @@ def main() -> None:
             positives, contrasts = (torch.randint(args.images, shape, generator=g) for _ in range(2))
             activations = torch.rand(shape, generator=g).sort(dim=1, descending=True).values
             found = Exemplars(torch.arange(neurons), positives, activations, contrasts, torch.rand(shape, generator=g))
-            for name, options in CALLS:
+            for name, options in [c for c in CALLS if args.scorers is None or c[0] in args.scorers]:
+                given, rows_of = dict(options), e
+                if wants_activations(name):
+                    given["activations"] = torch.rand(args.images, neurons, generator=g).sub_(0.5).relu_()
+                    centres = normalize(torch.randn(200, 512, generator=g), dim=1)
+                    rows_of = normalize(centres[torch.randint(200, (args.images,), generator=g)] + 0.7 * e, dim=1)
                 with Peak() as peak:
-                    SCORERS[name](found, e, t, **options)
+                    SCORERS[name](found, rows_of, t, **given)
                 rows.append(
                     {"scorer": name, **options, "neurons": neurons, "texts": texts, "k": args.k, "seconds": peak.wall}
                     | {"cpu_seconds": peak.cpu, "peak_mb": peak.megabytes}

@@ -119,7 +119,7 @@ def _sums(
     both = torch.cat([y, x], 1)
     sums, holes = torch.zeros(len(n), both.shape[1], dtype=torch.float64), None
     first, second, count = (torch.zeros(len(n), dtype=torch.float64) for _ in range(3))
-    for start, rows in a.blocks(n):
+    for start, rows in a.blocks(n, budget=16 * 2**20):
         rows, here = rows.cpu(), slice(start, start + len(rows))
         counts = rows.isfinite() & usable[here, None]
         b = (rows.double() - mean).clamp_min(0.0).pow(power).masked_fill(~counts, 0.0)
