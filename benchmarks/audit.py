@@ -1,0 +1,260 @@
+"""Does an audit find a planted artefact, and what does pruning do? Truth is measured by intervention.
+
+Networks are fine-tuned in the rendered world with an artefact tied to the class "star" (`contralens.world.artefacts`),
+one per artefact, dial and seed, and audited on 2,000 new pictures with the same tie. Truth: the artefact explains at
+least a quarter of the neuron's variance when it is shown and not shown on the same untied scenes. Found: the audit's
+verdict is "spurious" with the concept that names the artefact. Intervals: 95 % bootstrap over networks.
+
+    python benchmarks/audit.py OUT                 # all of it, about 10 minutes of one core; goes on where it stopped
+    python benchmarks/audit.py OUT --seeds 1       # one network of each kind
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from contralens import audit, concept_list, labeled_images, target
+from contralens.auditing.aligning import align, embed_concepts
+from contralens.auditing.concepts import ConceptList
+from contralens.auditing.pruning import make_mask
+from contralens.math.chance import fake_exemplars
+from contralens.math.exemplars import find_exemplars
+from contralens.math.intervals import mean_interval
+from contralens.math.metrics import auprc
+from contralens.pipeline import label
+from contralens.world.artefacts import CLASSES, Plant, Shown, artefact_neurons, artefact_share
+from contralens.world.encoder import load_encoder, preprocess
+from contralens.world.targets import LAYER
+from contralens.world.training import rows_of, tune_target
+from contralens.world.truth import target_activations
+
+PLANTS = (Plant("patch", strength=0.5), Plant("patch", strength=0.9), Plant("brick", strength=0.5))
+SCORERS = ("semanticlens", "csp:gamma=0.5", "csp")
+TRAIN, PROBE, TEST = 4000, 2000, 2000
+FAKES, FDR, K, DRAWS = 1000, 0.05, 30, 50
+
+
+def features(net: nn.Module, pictures: NDArray[np.uint8]) -> Tensor:
+    """(I,N) rows of the layer."""
+    return torch.from_numpy(target_activations(net, pictures)[LAYER])
+
+
+class Case:
+    """One network, its pictures and the truth."""
+
+    def __init__(self, plant: Plant, seed: int) -> None:
+        self.plant, self.seed = plant, seed
+        self.train, self.probe = plant.scenes(TRAIN, 1000 + seed), plant.scenes(PROBE, 2000 + seed)
+        self.test = plant.untied(TEST, 3000 + seed)
+        seen = self.train.pictures()
+        start = time.monotonic()
+        self.net = tune_target(seen, self.train.classes, CLASSES, seed=seed, log=lambda line: None)
+        self.seconds = time.monotonic() - start
+        self.share = artefact_share(self.net, plant)
+        self.true = artefact_neurons(self.share)
+        self.rows = {"train": features(self.net, seen), "test": features(self.net, self.test.pictures())}
+        pictures = self.probe.pictures()
+        self.a, self.e = features(self.net, pictures), rows_of(load_encoder().model.image, pictures)
+        self.e = F.normalize(self.e, dim=1)
+
+    @property
+    def key(self) -> str:
+        return f"{self.plant.artefact} at {self.plant.strength:g}, seed {self.seed}"
+
+    def right(self, head: nn.Linear, keep: Tensor) -> NDArray[np.bool_]:
+        with torch.no_grad():
+            return (head(self.rows["test"] * keep).argmax(1).numpy() == self.test.classes).astype(bool)
+
+
+def by_group(shown: Shown, right: NDArray[np.bool_]) -> dict[str, float]:
+    """Accuracy by group, and the mean of the classes' accuracies without the artefact and with it."""
+    groups = np.array(shown.groups)
+    out = {str(g): float(right[groups == g].mean()) for g in np.unique(groups)}
+    balanced = lambda of: float(np.mean([right[of & (shown.classes == c)].mean() for c in np.unique(shown.classes)]))  # noqa: E731
+    return {**out, "balanced, without": balanced(~shown.shown), "balanced, with": balanced(shown.shown)}
+
+
+def refit(rows: Tensor, classes: NDArray[np.int64], keep: Tensor) -> nn.Linear:
+    """A new linear head on what the mask leaves, from the same tied pictures: logistic regression, ridge 1e-3."""
+    torch.manual_seed(0)
+    scale = rows.std(0).clamp_min(1e-3)
+    x, y = rows * keep / scale, torch.from_numpy(classes)
+    head = nn.Linear(rows.shape[1], len(CLASSES))
+    optimiser = torch.optim.LBFGS(head.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        loss = F.cross_entropy(head(x), y) + 1e-3 * head.weight.square().sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimiser.step(closure)  # type: ignore[arg-type]
+    with torch.no_grad():
+        head.weight /= scale
+    return head
+
+
+def verdicts(case: Case, listed: ConceptList) -> tuple[dict[str, dict[str, Any]], dict[str, Tensor]]:
+    """What each scorer finds, by the audit's own rule, and its mask."""
+    words = embed_concepts(load_encoder(), listed)
+    names = [c.name for c in listed]
+    artefact, sides = names.index(case.plant.concept), [c.side for c in listed]
+    real = find_exemplars(case.a, case.e, k=K)
+    fakes = fake_exemplars(case.a, case.e, FAKES, case.seed, k=K)
+    spurious = torch.tensor([side == "spurious" for side in sides])
+    out, masks = {}, {}
+    for scorer in SCORERS:
+        told = align(scorer, real, fakes, case.e, words)
+        kept = told.explained(FDR)
+        called = kept & (told.best == artefact)
+        any_spurious = kept & spurious[told.best.clamp_min(0)]
+        ranking = told.z[:, [artefact]].nan_to_num(-torch.inf)
+        out[scorer] = {
+            "called": called.tolist(), "explained": int(kept.sum()), "spurious": int(any_spurious.sum()),
+            "ap": float(auprc(torch.from_numpy(case.true)[:, None], ranking)),
+        }  # fmt: skip
+        masks[scorer] = make_mask(64, real.neurons, any_spurious, told.side(~spurious), told.side(spurious), "hard")
+    return out, masks
+
+
+def through_audit(case: Case, listed: ConceptList, expected: Sequence[bool], keep: Tensor) -> dict[str, Any]:
+    """The same by `contralens.audit` over files, to the bit; agreement of the influences; pruning in the network."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        case.probe.write(folder / "probe")
+        table = case.test.write(folder / "test")
+        network = target(case.net, layer=LAYER, preprocess=preprocess)
+        run = label(
+            network, folder / "probe" / "images", "world", [c.name for c in listed], scorers=["csp"], k=K,
+            out=folder / "run", cache=folder / "cache",
+        )  # fmt: skip
+        found = audit(
+            run, listed, scorer="csp", labeled=labeled_images(table, groups=["group"]), classes=CLASSES,
+            target=network, fdr=FDR, fakes=FAKES, seed=case.seed, cache=folder / "cache", sample=None,
+        )  # fmt: skip
+    rows = {row["neuron"]: row for row in found.rows()}
+    called = [rows[n]["verdict"] == "spurious" and rows[n]["concept"] == case.plant.concept for n in range(64)]
+    return {
+        "same_verdicts": called == list(expected), "same_mask": bool((torch.from_numpy(found.mask) == keep).all()),
+        "agreement": found.manifest["agreement"], "pruning": found.pruning.to_pylist(), "warnings": found.warnings,
+        "counts": found.counts,
+    }  # fmt: skip
+
+
+def measure(plant: Plant, seed: int, whole: bool) -> dict[str, Any]:
+    case = Case(plant, seed)
+    listed = concept_list(plant.concepts())
+    found, masks = verdicts(case, listed)
+    truth = torch.from_numpy(~case.true).float()
+    masks |= {"truth": truth}
+    everything = torch.ones(64)
+    accuracy = {"nothing": by_group(case.test, case.right(case.net.head, everything))}
+    for name, keep in masks.items():
+        accuracy[name] = by_group(case.test, case.right(case.net.head, keep))
+    generator = torch.Generator().manual_seed(seed)
+    draws = [by_group(case.test, case.right(case.net.head, masks["csp"][torch.randperm(64, generator=generator)]))
+             for _ in range(DRAWS)]  # fmt: skip
+    accuracy["random"] = {group: float(np.mean([d[group] for d in draws])) for group in draws[0]}
+    for name, keep in (("nothing, new head", everything), ("csp, new head", masks["csp"]), ("truth, new head", truth)):
+        head = refit(case.rows["train"], case.train.classes, keep)
+        accuracy[name] = by_group(case.test, case.right(head, keep))
+    result = {
+        "plant": plant.artefact, "strength": plant.strength, "leak": plant.leak, "seed": seed,
+        "training_seconds": round(case.seconds, 1), "share": case.share.round(4).tolist(), "true": case.true.tolist(),
+        "verdicts": found, "pruned": {name: int((keep == 0).sum()) for name, keep in masks.items()},
+        "accuracy": accuracy,
+    }  # fmt: skip
+    if whole:
+        result["audit"] = through_audit(case, listed, found["csp"]["called"], masks["csp"])
+    return result
+
+
+def pooled(results: Sequence[dict[str, Any]], scorer: str, over: str) -> tuple[float, float, float]:
+    """Precision ("called") or recall ("true") over the neurons of all networks; bootstrap over networks."""
+    true = [np.array(r["true"]) for r in results]
+    called = [np.array(r["verdicts"][scorer]["called"]) for r in results]
+    hits = np.array([(t & c).sum() for t, c in zip(true, called, strict=True)], float)
+    of = np.array([x.sum() for x in (called if over == "called" else true)], float)
+    if not of.sum():
+        return (float("nan"),) * 3
+    rng = np.random.default_rng(0)
+    drawn = rng.multinomial(len(of), np.full(len(of), 1 / len(of)), size=2000)
+    with np.errstate(invalid="ignore"):
+        low, high = np.nanquantile((drawn @ hits) / (drawn @ of), [0.025, 0.975])
+    return float(hits.sum() / of.sum()), float(low), float(high)
+
+
+def said(value: float, low: float, high: float) -> str:
+    return "–" if np.isnan(value) else f"{value:.2f} ({low:.2f}–{high:.2f})"
+
+
+def tables(results: Sequence[dict[str, Any]]) -> str:
+    lines = []
+    for plant in PLANTS:
+        own = [r for r in results if (r["plant"], r["strength"]) == (plant.artefact, plant.strength)]
+        if not own:
+            continue
+        base = np.mean([np.mean(r["true"]) for r in own])
+        lines += [
+            f"\n### {plant.artefact}, on {plant.strength:.0%} of the stars and {plant.leak:.0%} of the others", "",
+            f"{len(own)} networks, {sum(sum(r['true']) for r in own)} artefact neurons of {64 * len(own)} "
+            f"({base:.2f}, which is the precision and the average precision of chance).", "",
+            "| scorer | called | precision | recall | average precision |", "|---|---|---|---|---|",
+        ]  # fmt: skip
+        for scorer in own[0]["verdicts"]:
+            called = sum(sum(r["verdicts"][scorer]["called"]) for r in own)
+            ap = mean_interval([r["verdicts"][scorer]["ap"] for r in own])
+            cells = (pooled(own, scorer, "called"), pooled(own, scorer, "true"), (ap.mean, ap.low, ap.high))
+            lines.append(f"| `{scorer}` | {called} | " + " | ".join(said(*cell) for cell in cells) + " |")
+        groups = list(own[0]["accuracy"]["nothing"])
+        lines += ["", "| pruned | neurons | " + " | ".join(groups) + " |", "|---" * (len(groups) + 2) + "|"]
+        for name in own[0]["accuracy"]:
+            count = [r["pruned"].get(name.split(",")[0].replace("random", "csp"), 0) for r in own]
+            cells = []
+            for group in groups:
+                i = mean_interval([r["accuracy"][name][group] for r in own])
+                cells.append(said(i.mean, i.low, i.high))
+            lines.append(f"| {name} | {np.mean(count):.1f} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seeds", type=int, default=6, help="networks of each kind")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    kept = options.out / "audit.json"
+    results = json.loads(kept.read_text()) if kept.exists() else []
+    done = {(r["plant"], r["strength"], r["seed"]) for r in results}
+    for seed in range(options.seeds):
+        for plant in PLANTS:
+            if (plant.artefact, plant.strength, seed) in done:
+                continue
+            result = measure(plant, seed, whole=seed == 0)
+            results.append(result)
+            print(plant.artefact, plant.strength, seed, sum(result["true"]), "true;",
+                  {s: sum(v["called"]) for s, v in result["verdicts"].items()}, flush=True)  # fmt: skip
+            kept.write_text(json.dumps(results) + "\n")
+    told = tables(results)
+    (options.out / "audit.md").write_text(told + "\n")
+    print(told)
+    for result in results:
+        if "audit" in result:
+            print(json.dumps({k: v for k, v in result["audit"].items() if k != "pruning"}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
