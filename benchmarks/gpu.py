@@ -8,6 +8,8 @@
    another order, so this says how often an exemplar hangs on rounding.
 3. Collecting from JPEG files (500 x 375): images a second of ResNet-50 and ViT-B/16 in float32 and bfloat16, and the
    share of that of the forward alone, with batches that lie on the GPU already. Decoding runs on the CPU's cores.
+4. The same files by several processes on one GPU (`contralens collect --shard i/n`, ResNet-50 and the world's encoder):
+   Python lets the threads of one process decode on a few cores only. All images by the time of the slowest process.
 
 `--device cpu --quick` goes through the same steps anywhere.
 """
@@ -18,6 +20,8 @@ import argparse
 import json
 import os
 import platform
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -183,6 +187,27 @@ def collecting(folder: Path, device: torch.device, cache: Path, batch: int, quic
     return out
 
 
+def shards(
+    folder: Path, device: torch.device, cache: Path, batch: int, counts: tuple[int, ...]
+) -> list[dict[str, Any]]:
+    out = []
+    for count in counts:
+        command = [
+            sys.executable, "-m", "contralens", "collect", "--target", "torchvision:resnet50", "--weights", "random",
+            "--preprocess", "resize=256,crop=224,mean=imagenet", "--layer", "layer4", "--encoder", "world",
+            "--images", str(folder), "--cache", str(cache / f"shards-{count}"), "--batch-size", str(batch),
+            "--device", str(device), "--json",
+        ]  # fmt: skip
+        running = [
+            subprocess.Popen([*command, "--shard", f"{i}/{count}"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            for i in range(count)
+        ]
+        told = [json.loads(process.communicate()[0]) for process in running]
+        images, slowest = sum(one["images"] for one in told), max(one["seconds"] for one in told)
+        out.append({"processes": count, "images": images, "images_per_second": round(images / slowest, 1)})
+    return out
+
+
 def tables(result: dict[str, Any]) -> str:
     lines = [f"{result['device']}, {result['cores']} cores, torch {result['torch']}, {result['date']}", ""]
     lines += ["| images | neurons | step | CPU s | device s | ratio | same |", "|---|---|---|---|---|---|---|"]
@@ -201,6 +226,8 @@ def tables(result: dict[str, Any]) -> str:
         f"{r['share_of_forward']:.0%} | {r['time_in_networks']:.0%} |"
         for r in result["collecting"]
     ]
+    lines += ["", "| processes (ResNet-50 and an encoder, float32) | images/s |", "|---|---|"]
+    lines += [f"| {r['processes']} | {r['images_per_second']:,.0f} |" for r in result["shards"]]
     return "\n".join(lines)
 
 
@@ -233,6 +260,9 @@ def main() -> None:
         pictures = draw(Path(folder) / "pictures", 8 if quick else 2048)
         done("rows", rows(pictures, 8 if quick else 256, device, Path(folder)))
         done("collecting", collecting(pictures, device, Path(folder), 4 if quick else args.batch, quick))
+        many = pictures if quick else draw(Path(folder) / "many", 8192)
+        batch, counts = (4, (1,)) if quick else (args.batch, (1, 2, 4, 8, 16))
+        done("shards", shards(many, device, Path(folder), batch, counts))
     print(tables(result), flush=True)
 
 
