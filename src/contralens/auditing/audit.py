@@ -114,7 +114,8 @@ def audit(
     progress("fake neurons", fakes, fakes)
     aligned = align(scorer, exemplars, fake, embeddings, words, every)
     apart = separation(embeddings, words, seed)
-    verdicts = _Verdicts(listed, exemplars, aligned, aligned.explained(fdr))
+    layer = {f.__name__: f(exemplars, embeddings) for f in (clarity, redundancy, polysemanticity)}
+    verdicts = _Verdicts(listed, exemplars, aligned, aligned.explained(fdr), layer)
     notes = [*words.notes, *_encoder_warnings(made.name, listed, apart)]
     keep = make_mask(
         len(run), exemplars.neurons, verdicts.spurious, verdicts.z("expected"), verdicts.z("spurious"), mode
@@ -143,13 +144,13 @@ def audit(
         "mode": mode,
         "seed": seed,
         "verdicts": {v: verdicts.words.count(v) for v in VERDICTS},
-        "layer": {name: _mean(value) for name, value in verdicts.layer(embeddings).items()},
+        "layer": {name: _mean(value) for name, value in layer.items()},
         "target": {key: run.manifest["target"].get(key) for key in ("name", "layer", "pooling", "fingerprint")},
         "probe": {"name": run.manifest["images"]["name"], "count": len(reopened.probe)},
         **about,
         "warnings": notes,
     }  # fmt: skip
-    found = Audit(manifest, verdicts.table(embeddings), moved, pruning, keep.numpy())
+    found = Audit(manifest, verdicts.table(), moved, pruning, keep.numpy())
     return found.save(run.path) if save and run.path is not None else found
 
 
@@ -188,6 +189,8 @@ class _Verdicts:
     exemplars: Exemplars
     aligned: Alignment
     explained: Tensor
+    layer: dict[str, Tensor]
+    """(N) each: clarity, redundancy, polysemanticity."""
 
     @property
     def words(self) -> list[str]:
@@ -205,17 +208,13 @@ class _Verdicts:
         """(N) the largest z on one side of the list."""
         return self.aligned.side(torch.tensor([c.side == side for c in self.listed]))
 
-    def layer(self, embeddings: Tensor) -> dict[str, Tensor]:
-        """Clarity, redundancy and polysemanticity of each neuron."""
-        return {f.__name__: f(self.exemplars, embeddings) for f in (clarity, redundancy, polysemanticity)}
-
-    def table(self, embeddings: Tensor) -> pa.Table:
+    def table(self) -> pa.Table:
         a = self.aligned
         at = a.best.clamp_min(0)[:, None]
         numbers = {
             "score": a.scores.gather(1, at)[:, 0], "empty": a.empty, "z": a.z.gather(1, at)[:, 0],
             "expected": self.z("expected"), "spurious": self.z("spurious"), "p": a.p, "fdr": a.fdr,
-            **self.layer(embeddings),
+            **self.layer,
         }  # fmt: skip
         best = [self.listed.concepts[c] if c >= 0 else None for c in a.best.tolist()]
         verdicts = self.words

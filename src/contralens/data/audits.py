@@ -16,6 +16,7 @@ RUN/audit/ holds audit.json (how the numbers were got) and
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -77,13 +78,13 @@ class Audit:
         return list(self.manifest["warnings"])
 
     def rows(self, verdict: str | None = None) -> list[dict[str, Any]]:
-        """Rows of `neurons`, by default of all; of one verdict the clearest first."""
+        """Rows of `neurons`, by default of all in order; of one verdict those with the largest `margin` first."""
         if verdict is None:
             return list(self.neurons.to_pylist())
         if verdict not in VERDICTS:
             raise InputError(f"a verdict is one of {', '.join(VERDICTS)}; got {verdict!r}")
         rows = self.neurons.filter(pc.field("verdict") == verdict).to_pylist()
-        return sorted(rows, key=lambda row: (-row["z"] if row["z"] == row["z"] else np.inf, row["neuron"]))
+        return sorted(rows, key=lambda row: (-m if (m := margin(row)) == m else np.inf, row["neuron"]))
 
     def save(self, run: str | Path) -> Audit:
         """Write it into a run folder, whole or not at all; an older audit there is replaced."""
@@ -103,6 +104,16 @@ class Audit:
             text = json.dumps(plain(told), indent=2, ensure_ascii=False) + "\n"
             (folder / "audit.json").write_text(text, encoding="utf-8")
         return replace(self, path=run / "audit")
+
+
+def margin(row: Mapping[str, Any]) -> float:
+    """How much more a neuron stands out in its side of the list than in the other, in deviations of chance.
+
+    >>> margin({"side": "spurious", "expected": 1.0, "spurious": 3.5})
+    2.5
+    """
+    ends = row["expected"], row["spurious"]
+    return float(ends[0] - ends[1] if row["side"] == "expected" else ends[1] - ends[0])
 
 
 def load_audit(run: str | Path) -> Audit:

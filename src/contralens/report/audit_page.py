@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from contralens.checks import InputError
-from contralens.data.audits import VERDICTS, Audit, load_audit
+from contralens.data.audits import VERDICTS, Audit, load_audit, margin
 from contralens.data.files import write_whole
 from contralens.data.runs import Run
 from contralens.report.cards import Pictures, number, pair
@@ -44,7 +44,7 @@ def write_audit_page(
         run: the run, with its thumbnails.
         found: its audit; by default the one in its folder.
         out: the file.
-        most: neurons of each verdict shown with pictures, those that stand out most first; all are counted.
+        most: neurons of each verdict shown with pictures, those with the largest margin first; all are counted.
         pairs: exemplars of each, above their contrasts.
     """
     if found is None:
@@ -160,7 +160,7 @@ def _part(
     rows = found.rows(verdict)
     named = Counter(row["best"] for row in rows if row["best"])
     counted = ", ".join(f"{escape(name)} {count:,}" for name, count in named.most_common(12))
-    more = f" The {most:,} that stand out most are shown." if len(rows) > most else ""
+    more = f" The {most:,} with the largest margin are shown." if len(rows) > most else ""
     cards = "".join(_card(run, row, moved.get(row["neuron"], []), pictures, pairs) for row in rows[:most])
     return (
         f'<section class="part" id="{verdict}"><h2>{verdict.capitalize()}: {len(rows):,}</h2>'
@@ -172,7 +172,8 @@ def _card(run: Run, row: dict[str, Any], moved: Sequence[dict[str, Any]], pictur
     own = run.neuron(row["neuron"])
     label = own["labels"][run.manifest["primary"]]["label"]
     numbers = [
-        f"stands out {number(row['z'])} deviations", f"score {number(row['score'])}, empty {number(row['empty'])}",
+        f"stands out {number(row['z'])} deviations, margin {number(margin(row))}",
+        f"score {number(row['score'])}, empty {number(row['empty'])}",
         f"false-discovery rate {number(row['fdr'])}", f"clarity {number(row['clarity'])}",
         f"redundancy {number(row['redundancy'])}", f"polysemanticity {number(row['polysemanticity'])}",
     ]  # fmt: skip

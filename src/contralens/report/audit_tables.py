@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from contralens.data.audits import Audit
+from contralens.data.audits import Audit, margin
 from contralens.report.cards import number
 
 
@@ -19,11 +19,13 @@ def audit_tables(found: Audit, most: int = 15) -> None:
         rows = found.rows(verdict)
         print(f"{verdict}: {len(rows)} neurons")
         if rows and most > 0:
-            table = Table("neuron", "concept", "z", "score", "empty", "fdr", "raises, lowers", box=None, pad_edge=False)
+            table = Table(
+                "neuron", "concept", "z", "margin", "score", "empty", "fdr", "raises, lowers", box=None, pad_edge=False
+            )
             for row in rows[:most]:
                 table.add_row(
                     str(row["neuron"]), escape(row["concept"]),
-                    *(number(row[key]) for key in ("z", "score", "empty", "fdr")),
+                    number(row["z"]), number(margin(row)), *(number(row[key]) for key in ("score", "empty", "fdr")),
                     escape(moved.get(row["neuron"], "-")),
                 )  # fmt: skip
             console.print(table)
