@@ -1,6 +1,7 @@
 import { Component, type ReactNode, useEffect, useMemo, useRef, useState } from "react";
 import { format, type Page } from "./logic/route";
 import { About } from "./pages/About";
+import { AuditPage } from "./pages/Audit";
 import { Compare } from "./pages/Compare";
 import { Neuron } from "./pages/Neuron";
 import { NotesPage } from "./pages/Notes";
@@ -17,6 +18,7 @@ const TABS: [Page, string][] = [
   ["map", "Map"],
   ["search", "Search"],
   ["compare", "Compare"],
+  ["audit", "Audit"],
   ["notes", "Notes"],
   ["about", "About"],
 ];
@@ -36,7 +38,7 @@ export function App() {
       e.preventDefault();
       document.querySelector<HTMLElement>("[data-search]")?.focus();
     } else if (e.key === "?") setHelp(true);
-    else if (/^[1-6]$/.test(e.key)) go({ run: route.run, page: TABS[Number(e.key) - 1]![0] });
+    else if (/^[1-7]$/.test(e.key)) go({ run: route.run, page: TABS[Number(e.key) - 1]![0] });
   });
 
   const world = useMemo<World | null>(
@@ -146,6 +148,8 @@ function CurrentPage({ page }: { page: Page }) {
       return <Search />;
     case "compare":
       return <Compare />;
+    case "audit":
+      return <AuditPage />;
     case "notes":
       return <NotesPage />;
     case "about":
@@ -203,7 +207,7 @@ const KEYS: [string, string][] = [
   ["m", "activation maps over its pictures, and off again"],
   ["a", "all of its pairs, and the first ones again"],
   ["n", "write a note"],
-  ["1 … 6", "the pages above"],
+  ["1 … 7", "the pages above"],
   ["?", "this list"],
 ];
 

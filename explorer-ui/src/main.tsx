@@ -6,6 +6,7 @@ import "./style/base.css";
 import "./style/overview.css";
 import "./style/neuron.css";
 import "./style/pages.css";
+import "./style/audit.css";
 
 setTheme(readTheme());
 createRoot(document.getElementById("root")!).render(

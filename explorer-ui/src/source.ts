@@ -1,7 +1,7 @@
 // Where pages get their data: a running explorer, or the files of an export (as scripts, which also load from file://).
 
 import { Pictures, type PictureSource } from "./pictures";
-import type { Detail, Hits, Index, Note, NoteKind, Notes, Plane, RunList } from "./types";
+import type { Audit, Detail, Hits, Index, Note, NoteKind, Notes, Plane, RunList } from "./types";
 
 export interface Source extends PictureSource {
   live: boolean;
@@ -9,6 +9,7 @@ export interface Source extends PictureSource {
   index(run: string, stamp: string): Promise<Index>;
   detail(run: string, neuron: number): Promise<Detail>;
   plane(run: string, method: string): Promise<Plane>;
+  audit(run: string): Promise<Audit>;
   notes(run: string): Promise<Notes>;
   words(run: string, text: string, gamma: number | null): Promise<Hits>;
   picture(run: string, file: Blob, gamma: number | null): Promise<Hits>;
@@ -30,6 +31,7 @@ class Live implements Source {
   runs = () => get<RunList>("api/runs");
   index = (run: string) => get<Index>(`${at(run)}/index`);
   plane = (run: string, method: string) => get<Plane>(`${at(run)}/map${method ? `?method=${method}` : ""}`);
+  audit = (run: string) => get<Audit>(`${at(run)}/audit`);
   notes = (run: string) => get<Notes>(`${at(run)}/notes`);
   url = (run: string, stamp: string, image: number, seen: (url: string | null) => void) =>
     this.pictures.want(run, stamp, image, seen);
@@ -112,6 +114,7 @@ class Exported implements Source {
   runs = () => this.load<RunList>("runs");
   index = (run: string) => this.load<Index>(`${run}/index`);
   plane = (run: string, method: string) => this.load<Plane>(`${run}/map${method ? `-${method}` : ""}`);
+  audit = (run: string) => this.load<Audit>(`${run}/audit`);
   notes = (run: string) => this.load<Notes>(`${run}/notes`);
   twin = () => null;
 

@@ -13,6 +13,7 @@ export interface RunInfo {
   missing: Missing[];
   notes: number;
   evaluation: Plain[];
+  audit: { concepts: string; counts: Record<string, number> } | null;
 }
 export interface RunList {
   version: string;
@@ -131,7 +132,46 @@ export interface Detail {
   candidates: Plain[] | null;
   classes: Fed[] | null;
   maps: ActivationMap[] | null;
+  audit: Verdict | null;
   missing: Missing[];
+}
+/** What a neuron adds to the score of a class, measured three ways. */
+export interface Influenced {
+  ablation: number | null;
+  gradient: number | null;
+  head: number | null;
+}
+export interface Verdict {
+  verdict: string;
+  best: string | null;
+  side: string | null;
+  figures: Record<string, number | null>;
+  influence: (Influenced & { name: string })[];
+}
+export interface Pruned {
+  group: string;
+  mode: string;
+  images: number | null;
+  before: number | null;
+  after: number | null;
+  difference: number | null;
+  low: number | null;
+  high: number | null;
+}
+export interface Audit {
+  run: string;
+  manifest: Record<string, unknown>;
+  warnings: string[];
+  neuron: number[];
+  verdict: string[];
+  best: (string | null)[];
+  side: (string | null)[];
+  columns: Record<string, (number | null)[]>;
+  classes: string[];
+  left_out: number;
+  /** A value per neuron and class, one neuron after the other; empty where not measured. */
+  influence: Record<string, (number | null)[]>;
+  pruning: Pruned[];
 }
 export interface Plane {
   method: string;

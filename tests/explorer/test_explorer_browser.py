@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import functools
 import http.server
-import importlib.util
 import json
 import re
-import shutil
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from explorer_browsing import BROWSER, Watched, accessible, axe_source, until
 from explorer_serving import HOSTILE, copied, make_run, rich_run, serving
 from PIL import Image
 
@@ -21,70 +19,8 @@ from contralens.data.runs import Run
 from contralens.explorer.export import export
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium"),
-    pytest.mark.slow,
-]
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-PAGES = ("neurons?panel=open", "n/3", "map", "search?text=red", "compare?b=run~semanticlens", "notes", "about")
-
-
-def axe_source() -> str | None:
-    """axe-core, from the Python package that carries it or from the front end's node_modules."""
-    found = importlib.util.find_spec("axe_playwright_python")
-    places = [Path(p) / "axe.min.js" for p in (found.submodule_search_locations or [] if found else [])]
-    places.append(Path(__file__).resolve().parents[2] / "explorer-ui/node_modules/axe-core/axe.min.js")
-    return next((p.read_text(encoding="utf-8") for p in places if p.is_file()), None)
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-class Watched:
-    """A page whose console errors and outside requests are kept."""
-
-    def __init__(self, browser: Any, **options: Any) -> None:
-        options.setdefault("viewport", {"width": 1280, "height": 860})
-        self.context = browser.new_context(accept_downloads=True, **options)
-        self.context.set_default_timeout(15_000)
-        self.page = self.context.new_page()
-        self.problems: list[str] = []
-        self.requests: list[str] = []
-        self.page.on("console", lambda m: m.type in ("error", "warning") and self.problems.append(m.text))
-        self.page.on("pageerror", lambda e: self.problems.append(str(e)))
-        self.page.on("request", lambda r: self.requests.append(r.url))
-
-    def __enter__(self) -> Watched:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.context.close()
-
-    def outside(self, base: str) -> list[str]:
-        return [u for u in self.requests if not u.startswith((base, "blob:", "data:"))]
-
-
-def until(page: Any, expression: str) -> None:
-    """Wait until it is true; not by Playwright's own polling, which the pages' content policy forbids."""
-    for _ in range(300):
-        if page.evaluate(expression):
-            return
-        page.wait_for_timeout(50)
-    raise AssertionError(f"never true: {expression}")
+pytestmark = BROWSER
+PAGES = ("neurons?panel=open", "n/3", "map", "search?text=red", "compare?b=run~semanticlens", "audit", "notes", "about")
 
 
 @pytest.fixture
@@ -252,6 +188,8 @@ def test_keyboard_alone(chromium: Any, home: Path) -> None:
         expect(page.get_by_role("dialog")).to_be_hidden()
         page.keyboard.press("4")
         expect(page.get_by_role("heading", name="Compare")).to_be_visible()
+        page.keyboard.press("5")
+        expect(page.get_by_text("contralens audit RUN --concepts dermoscopy")).to_be_visible()
         assert watched.problems == []
 
 
@@ -269,16 +207,7 @@ def test_every_page_fits_and_is_accessible(chromium: Any, home: Path, width: int
             page.reload()
             page.wait_for_load_state("networkidle")
             until(page, "!document.querySelector('.spinner') && document.querySelector('main h1')")
-            wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-            assert wide <= 0, f"{path} is {wide} px wider than {width}"
-            page.evaluate(axe)
-            found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")
-            bad = [
-                (v["id"], [n["html"][:120] for n in v["nodes"][:3]])
-                for v in found["violations"]
-                if v["impact"] in ("serious", "critical")
-            ]
-            assert bad == [], path
+            accessible(page, axe)
         assert watched.problems == []
 
 
@@ -449,7 +378,7 @@ def walk_export(page: Any, address: str) -> None:
     expect(page.locator(".card img").first).to_be_visible()
     page.get_by_role("button", name="By meaning").click()
     expect(page.get_by_role("alert")).to_contain_text("contralens explore")
-    for name in ("Map", "Compare", "Notes", "About"):
+    for name in ("Map", "Compare", "Audit", "Notes", "About"):
         page.get_by_role("link", name=name, exact=True).click()
         expect(page.get_by_role("heading", level=1)).to_be_visible()
 

@@ -47,6 +47,8 @@ export const MEANING: Record<string, string> = {
   fdr: "false-discovery rate of the label",
   stability: "share of resampled image sets that give the same label",
   clarity: "mean cosine among a neuron's exemplars",
+  redundancy: "largest cosine with another neuron's exemplars",
+  polysemanticity: "how far apart two clusters of the exemplars lie",
   pearson: "correlation of the activation with the label's simulated activation on held-out images",
   auprc: "average precision of the label on held-out images",
   auc: "how well the activation tells images of the label from others",

@@ -1,5 +1,8 @@
 import { Twin, Words } from "../parts/Bits";
 import { Table } from "../parts/Figures";
+import { Tree } from "../parts/Tree";
+import { VERDICTS } from "../logic/audit";
+import { format } from "../logic/route";
 import { titled } from "../logic/select";
 import { source } from "../source";
 import { useLoaded, useWorld } from "../state";
@@ -48,6 +51,15 @@ export function About() {
           />
         </section>
       )}
+      {info.audit && (
+        <section>
+          <h2>Audit</h2>
+          <p>
+            Audited against {info.audit.concepts}: {VERDICTS.map((v) => `${info.audit!.counts[v] ?? 0} ${v}`).join(", ")} neurons.{" "}
+            <a href={format({ run: info.key, page: "audit" })}>To the audit</a>
+          </p>
+        </section>
+      )}
       <section>
         <h2>How the labels were made</h2>
         <Tree value={info.manifest ?? {}} />
@@ -57,48 +69,7 @@ export function About() {
   );
 }
 
-const MANY = 12;
 const TITLES: Record<string, string> = { mean: "Mean", low: "95 % from", high: "to" };
-
-function Tree({ value }: { value: unknown }) {
-  if (Array.isArray(value)) {
-    if (!value.length) return <span className="soft">none</span>;
-    if (value.every((v) => typeof v !== "object" || v === null))
-      return (
-        <span>
-          {value.slice(0, MANY).map(String).join(", ")}
-          {value.length > MANY && `, and ${value.length - MANY} more`}
-        </span>
-      );
-    return (
-      <ul>
-        {value.slice(0, 50).map((v, i) => (
-          <li key={i}>
-            <Tree value={v} />
-          </li>
-        ))}
-        {value.length > 50 && <li>and {value.length - 50} more</li>}
-      </ul>
-    );
-  }
-  if (typeof value === "object" && value !== null) {
-    const entries = Object.entries(value);
-    if (!entries.length) return <span className="soft">none</span>;
-    return (
-      <dl className="tree">
-        {entries.map(([key, inner]) => (
-          <div key={key}>
-            <dt>{key.replaceAll("_", " ")}</dt>
-            <dd>
-              <Tree value={inner} />
-            </dd>
-          </div>
-        ))}
-      </dl>
-    );
-  }
-  return <span className="mono">{value === null ? "–" : String(value)}</span>;
-}
 
 function Api({ run }: { run: string }) {
   const api = useLoaded("openapi", async () => (await (await fetch("openapi.json")).json()) as OpenApi);

@@ -8,8 +8,9 @@ import { GammaPanel } from "../parts/GammaPanel";
 import { NotePanel } from "../parts/NoteList";
 import { Pairs } from "../parts/Pairs";
 import { Picture } from "../parts/Picture";
+import { InfluencePanel, VerdictLine } from "../parts/Verdict";
 import { short } from "../logic/select";
-import { format } from "../logic/route";
+import { format, parse } from "../logic/route";
 import { source } from "../source";
 import { go, useKeys, useLoaded, useRoute, useWorld, visit } from "../state";
 import type { Detail, ScorerLabels } from "../types";
@@ -74,7 +75,7 @@ function Evidence({ detail }: { detail: Detail }) {
     <article className="neuron">
       <header className="neuron-head">
         <nav aria-label="Neurons around">
-          <a href={up}>↑ all neurons</a>
+          <a href={up}>{parse(up).page === "audit" ? "↑ audit" : "↑ all neurons"}</a>
           {previous !== null && <a href={link(previous, undefined, kept(params))} rel="prev">← before</a>}
           {next !== null && <a href={link(next, undefined, kept(params))} rel="next">next →</a>}
         </nav>
@@ -91,6 +92,7 @@ function Evidence({ detail }: { detail: Detail }) {
           <p className="soft">{STATUS[primary.status] ?? primary.status}</p>
         )}
         {own !== undefined && <p className="soft">corrected by hand; {primary?.scorer} says {primary?.label ?? "nothing"}</p>}
+        {detail.audit && <VerdictLine audit={detail.audit} />}
         <div className="head-line">
           <FigureList figures={{ score: primary?.score ?? null, ...detail.figures }} />
           <span className="actions">
@@ -110,6 +112,7 @@ function Evidence({ detail }: { detail: Detail }) {
         <div>
           {detail.gamma && <GammaPanel data={detail.gamma} scorer={primary?.scorer ?? ""} />}
           {detail.histogram && <ActivationHistogram data={detail.histogram} mean={detail.figures["mean"] ?? null} />}
+          {detail.audit && <InfluencePanel audit={detail.audit} />}
           {detail.classes && detail.classes.length > 0 && <Classes classes={detail.classes} />}
           {tall && <NotePanel neuron={detail.neuron} />}
         </div>

@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 
 from contralens import __version__
 from contralens.checks import InputError
-from contralens.explorer import overview, pages, shapes
+from contralens.explorer import audited, overview, pages, shapes
 from contralens.explorer.guard import Guard
 from contralens.explorer.search import LARGEST_UPLOAD, Finder, Unavailable
 from contralens.explorer.shelf import NotReadable, Shelf
@@ -182,6 +182,10 @@ def _browsing(app: FastAPI, shelf: Shelf, search: Finder) -> None:
     @app.get("/api/runs/{run}/map", responses=_shape(shapes.Plane), summary="Neurons as points")
     def plane(run: str, method: Annotated[Literal["umap", "pca"] | None, Query()] = None) -> Response:
         return _json(pages.plane(shelf.run(run), method))
+
+    @app.get("/api/runs/{run}/audit", responses=_shape(shapes.Audit), summary="Expected and spurious neurons")
+    def audit(run: str) -> Response:
+        return _json(audited.page(shelf.run(run)))
 
     @app.get("/api/compare", responses=_shape(shapes.Comparison), summary="Two runs or scorers side by side")
     def compare(

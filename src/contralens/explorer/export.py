@@ -17,7 +17,7 @@ from typing import Any
 from contralens import __version__
 from contralens.checks import InputError
 from contralens.data.files import check_writable, whole_folder
-from contralens.explorer import overview, pages, shapes
+from contralens.explorer import audited, overview, pages, shapes
 from contralens.explorer.notes import Notebook
 from contralens.explorer.runs import OpenRun, keys
 from contralens.explorer.values import dumps
@@ -103,6 +103,8 @@ def _run(folder: Path, run: OpenRun, with_notes: bool, progress: Progress) -> sh
         for method in pages.plane(run)["methods"]:
             _data(folder, f"{run.key}/map-{method}", pages.plane(run, method))
         _data(folder, f"{run.key}/map", pages.plane(run))
+    if run.audit is not None:
+        _data(folder, f"{run.key}/audit", public(audited.page(run)))
     notes: shapes.Notes = {"file": f"{run.key}.notes.jsonl", "writable": False, "notes": [], "problems": []}
     if with_notes:
         notes = {**Notebook(run.path, writable=False).read(), "writable": False}
@@ -113,7 +115,7 @@ def _run(folder: Path, run: OpenRun, with_notes: bool, progress: Progress) -> sh
     done = 0
     for part, neurons in parts.items():
         details = [pages.detail(run, n) for n in neurons]
-        _data(folder, f"{run.key}/neurons-{part}", [{**d, "missing": public(d["missing"])} for d in details])
+        _data(folder, f"{run.key}/neurons-{part}", [_public(d) for d in details])
         done += len(neurons)
         progress(f"writing neurons of {run.key}", done, len(run.neurons))
     for image in run.pictures:
@@ -131,7 +133,20 @@ def _run(folder: Path, run: OpenRun, with_notes: bool, progress: Progress) -> sh
         "missing": [{"what": m["what"], "why": m["why"]} for m in run.missing],
         "notes": len(notes["notes"]),
         "evaluation": pages.summary(run),
+        "audit": audited.line(run),
     }
+
+
+def _public(detail: shapes.Detail) -> shapes.Detail:
+    """A neuron without folders where files are named: what is missing, where concepts and candidates are from."""
+    for row in detail["labels"]:
+        row["concepts"] = [{**c, "source": public(c["source"])} for c in row["concepts"]]
+    if detail["gamma"] is not None:
+        detail["gamma"]["sources"] = public(detail["gamma"]["sources"])
+    for candidate in detail["candidates"] or []:
+        candidate["model"] = public(candidate.get("model"))
+    detail["missing"] = public(detail["missing"])
+    return detail
 
 
 def _data(folder: Path, name: str, value: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from contralens.explorer import shapes
+from contralens.explorer import audited, shapes
 from contralens.explorer.overview import figures, named, ready, remembered, rows, shown
 from contralens.explorer.runs import OpenRun
 from contralens.explorer.values import NotThere, image_number, number, plain, short
@@ -48,6 +48,7 @@ def detail(run: OpenRun, neuron: int) -> shapes.Detail:
         "candidates": _candidates(run, neuron),
         "classes": _classes(run, neuron),
         "maps": _maps(run, neuron),
+        "audit": audited.verdict(run, neuron),
         "missing": missing,
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 import threading
@@ -17,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from contralens.checks import InputError, nearest
+from contralens.data import audits
 from contralens.data.runs import FORMAT, gamma_of
 from contralens.explorer.pictures import Pictures, first_line, inside
 from contralens.explorer.vectors import Vectors
@@ -49,10 +51,32 @@ OPTIONAL = {
         "activation maps over the images",
     ),
     "layout": ("layout.parquet", ("neuron", "x", "y"), "neurons laid out by UMAP"),
-}
+    "audit": (
+        "audit/neurons.parquet",
+        ("neuron", "verdict", "side", "best", "score", "empty", "z", "expected", "spurious", "p", "fdr",
+         "clarity", "redundancy", "polysemanticity"),
+        "the audit",
+    ),
+    "influence": (
+        "audit/influence.parquet",
+        ("neuron", "class", "head", "gradient", "ablation"),
+        "what audited neurons do to the classes",
+    ),
+    "pruning": (
+        "audit/pruning.parquet",
+        ("group", "images", "before", "after", "difference", "low", "high", "mode"),
+        "the effect of pruning",
+    ),
+}  # fmt: skip
 """Tables that a page shows when they are there, and says so when they are not."""
 
+TYPES = {"audit": audits.NEURONS, "influence": audits.INFLUENCE, "pruning": audits.PRUNING}
+"""Tables whose columns are brought to these types, or refused."""
+QUIET = ("concepts", "summary", "verdicts", "layout", "influence", "pruning")
+"""Nobody is told that a run lacks these: another table of the same maker is told of."""
+
 WHY = {
+    "audit": "not audited yet: `contralens audit RUN --concepts dermoscopy` does it, or with a list of your own",
     "values": "not evaluated yet: `contralens evaluate` does it",
     "candidates": "none were proposed: `contralens propose` does it",
     "maps": "`contralens maps` adds them, where the layer has places",
@@ -83,10 +107,11 @@ class OpenRun:
                     self._load(name, columns, file)
                 elif name == "candidates" and beside(path).is_file():
                     self._candidates()
-                elif name not in ("concepts", "summary", "verdicts", "layout"):
+                elif name not in QUIET or (name in TYPES and "audit" in self.tables):
                     self.missing.append({"what": what, "why": WHY.get(name, f"this run has no {file}")})
             except InputError as e:
                 self.missing.append({"what": what, "why": str(e)})
+        self.audit = self._audited()
         self.scorers: list[str] = [s for s in self.manifest.get("scorers", []) if isinstance(s, str)]
         found = [s for (s,) in self.query("SELECT DISTINCT scorer FROM labels")]
         self.scorers = [s for s in self.scorers if s in found] or sorted(found)
@@ -177,6 +202,32 @@ class OpenRun:
         self.db.unregister("incoming")
         self.tables.add("candidates")
 
+    def _audited(self) -> dict[str, Any] | None:
+        """audit.json, where the audit can be told whole; else none of its tables is shown."""
+        if "audit" in self.tables:
+            try:
+                told = read_json(inside(self.path, "audit/audit.json"))
+                if (made := told.get("format")) != audits.FORMAT:
+                    raise InputError(
+                        f"{self.path / 'audit'} has format {made!r}; this contralens reads {audits.FORMAT}"
+                    )
+                marks = ",".join("?" * len(audits.VERDICTS))
+                wrong = self.query(
+                    f"SELECT count(*) FILTER (verdict IS NULL OR verdict NOT IN ({marks})), "
+                    "count(*) - count(DISTINCT neuron) FROM audit",
+                    audits.VERDICTS,
+                )[0]
+                if any(wrong):
+                    raise InputError(
+                        f"{self.path / 'audit/neurons.parquet'} cannot be read: {wrong[0]} of its rows have no known "
+                        f"verdict and {wrong[1]} no neuron of their own"
+                    )
+                return told
+            except InputError as e:
+                self.missing.append({"what": OPTIONAL["audit"][2], "why": str(e)})
+        self.tables -= TYPES.keys()
+        return None
+
     def _load(self, name: str, columns: Iterable[str], path: str | None = None) -> None:
         file = inside(self.path, path or f"{name}.parquet")
         try:
@@ -185,7 +236,11 @@ class OpenRun:
                 lacking = [c for c in columns if c not in table.schema_arrow.names]
                 if lacking:
                     raise InputError(f"{file} cannot be read: it has no column {', '.join(lacking)}")
-                reader = pa.RecordBatchReader.from_batches(table.schema_arrow, table.iter_batches(8192))
+                schema, batches = table.schema_arrow, table.iter_batches(8192)
+                if name in TYPES:
+                    schema = pa.schema([TYPES[name].field(c) for c in columns])
+                    batches = (b.cast(schema) for b in table.iter_batches(8192, columns=schema.names))
+                reader = pa.RecordBatchReader.from_batches(schema, batches)
                 self.db.register("incoming", reader)
                 self.db.execute(f'CREATE TABLE "{name}" AS SELECT * FROM incoming')
                 self.db.unregister("incoming")
@@ -215,7 +270,12 @@ def stamp(path: Path) -> str:
         for name in ("manifest.json", *(f"{t}.parquet" for t in (*NEEDED, "thumbnails"))):
             status = os.stat(path / name)
             parts.append(f"{status.st_ino} {status.st_size} {status.st_mtime_ns}")
-        for name in ("vectors.safetensors", *(file for file, _, _ in OPTIONAL.values()), str(beside(path))):
+        for name in (
+            "vectors.safetensors",
+            "audit/audit.json",
+            *(file for file, _, _ in OPTIONAL.values()),
+            str(beside(path)),
+        ):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 status = os.stat(path / name)
                 parts.append(f"{name} {status.st_ino} {status.st_size} {status.st_mtime_ns}")
@@ -234,13 +294,30 @@ def beside(path: Path) -> Path:
     return path.parent / f"{path.name}.candidates" / "candidates.json"
 
 
-def _manifest(path: Path) -> dict[str, Any]:
-    file = inside(path, "manifest.json")
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file; what JSON has no number for is None."""
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as e:
+        if file.stat().st_size > LARGEST:
+            raise ValueError(f"it is larger than {LARGEST >> 20} MB")
+        found = json.loads(
+            file.read_text(encoding="utf-8"),
+            parse_constant=lambda _: None,
+            parse_float=_finite,
+        )
+        if not isinstance(found, dict):
+            raise ValueError("it holds no object")
+    except (OSError, ValueError, RecursionError) as e:
         raise InputError(f"{file} cannot be read: {first_line(e)}") from e
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        got = manifest.get("format") if isinstance(manifest, dict) else None
-        raise InputError(f"{path} has run format {got!r}; this contralens reads {FORMAT}")
+    return found
+
+
+def _finite(text: str) -> float | None:
+    value = float(text)
+    return value if math.isfinite(value) else None
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    manifest = read_json(inside(path, "manifest.json"))
+    if manifest.get("format") != FORMAT:
+        raise InputError(f"{path} has run format {manifest.get('format')!r}; this contralens reads {FORMAT}")
     return manifest

@@ -14,6 +14,15 @@ class Missing(TypedDict):
     why: str
 
 
+class Audited(TypedDict):
+    """That a run was audited, in one line."""
+
+    concepts: str
+    """Title of the list of concepts."""
+    counts: dict[str, int]
+    """Verdict -> neurons."""
+
+
 class RunInfo(TypedDict):
     """One run folder that was opened, or the reason why it could not be."""
 
@@ -28,6 +37,8 @@ class RunInfo(TypedDict):
     notes: int
     evaluation: list[dict[str, Any]]
     """Means of an evaluation over the neurons: scorer, metric, mean, low, high...; empty without one."""
+    audit: Audited | None
+    """Null where there is none, or none that can be read: then `missing` says why."""
 
 
 class RunList(TypedDict):
@@ -188,6 +199,30 @@ class Fed(TypedDict):
     """The same at the mean activation of the neuron's exemplars."""
 
 
+class Influenced(TypedDict):
+    """What one neuron adds to the score of one class, measured three ways; null where one was not computed."""
+
+    name: str
+    head: float | None
+    gradient: float | None
+    ablation: float | None
+
+
+class Verdict(TypedDict):
+    """What an audit says of one neuron."""
+
+    verdict: str
+    """"expected", "spurious" or "unexplained"."""
+    best: str | None
+    """The concept of the list that it stands out in most; not believed where the neuron is unexplained."""
+    side: str | None
+    """Side of the list that this concept is from."""
+    figures: dict[str, float | None]
+    """score, empty, z, expected, spurious, p, fdr, clarity, redundancy, polysemanticity."""
+    influence: list[Influenced]
+    """The classes that it moves most first."""
+
+
 class Detail(TypedDict):
     """All about one neuron."""
 
@@ -208,7 +243,47 @@ class Detail(TypedDict):
     classes: list[Fed] | None
     """Those that it speaks for first, those that it speaks against last."""
     maps: list[Map] | None
+    audit: Verdict | None
     missing: list[Missing]
+
+
+class Pruned(TypedDict):
+    """Accuracy on some labeled images before and after pruning."""
+
+    group: str
+    """"all", "balanced", "class=NAME" or "COLUMN=VALUE"."""
+    mode: str
+    """"hard" or "soft", or "random": the same factors given to neurons drawn at random."""
+    images: int | None
+    before: float | None
+    after: float | None
+    difference: float | None
+    low: float | None
+    """95 % interval of the difference."""
+    high: float | None
+
+
+class Audit(TypedDict):
+    """Which neurons stand for expected and spurious concepts, what they do to the classes, and what pruning does."""
+
+    run: str
+    manifest: dict[str, Any]
+    """audit.json: the list of concepts, the rule of the verdicts, seeds, how well the measures agree."""
+    warnings: list[str]
+    neuron: list[int]
+    verdict: list[str]
+    best: list[str | None]
+    """The concept that each neuron stands out in most, also of unexplained ones."""
+    side: list[str | None]
+    columns: dict[str, list[float | None]]
+    """score, empty, z, expected, spurious, p, fdr, clarity, redundancy, polysemanticity."""
+    classes: list[str]
+    """Those that neurons move most, in the network's order."""
+    left_out: int
+    """Classes beyond these in influence.parquet."""
+    influence: dict[str, list[float | None]]
+    """ablation, gradient, head: a value per neuron and class, one neuron after the other; empty where not measured."""
+    pruning: list[Pruned]
 
 
 class Plane(TypedDict):

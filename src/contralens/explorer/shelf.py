@@ -9,7 +9,7 @@ from pathlib import Path
 
 from contralens import __version__
 from contralens.checks import InputError, nearest
-from contralens.explorer import pages, shapes
+from contralens.explorer import audited, pages, shapes
 from contralens.explorer.notes import Notebook
 from contralens.explorer.runs import OpenRun, keys
 from contralens.explorer.values import NotThere
@@ -75,6 +75,7 @@ class Shelf:
                 "missing": [],
                 "notes": 0,
                 "evaluation": [],
+                "audit": None,
             }
         return {
             "key": key,
@@ -85,4 +86,5 @@ class Shelf:
             "missing": [{"what": m["what"], "why": m["why"]} for m in run.missing],
             "notes": len(self.notebooks[key].read()["notes"]),
             "evaluation": pages.summary(run),
+            "audit": audited.line(run),
         }

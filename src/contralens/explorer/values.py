@@ -14,8 +14,8 @@ class NotThere(InputError):
 
 
 def dumps(value: Any) -> bytes:
-    """JSON without NaN, which no browser reads."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    """JSON without NaN, which no browser reads; halves of characters are shown as "?"."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(errors="replace")
 
 
 def image_number(value: Any) -> int:
