@@ -33,6 +33,8 @@ def tiny(monkeypatch, request):
     """Lists of a few neighbours and blocks of a few rows, so that 90 images already take every path."""
     monkeypatch.setattr(neighbours, "SMALL", 8)
     monkeypatch.setattr(exemplars, "LENGTH", 6)
+    for module in (neighbours, exemplars):
+        monkeypatch.setattr(module, "CACHE", 600)
     monkeypatch.setattr(neighbours, "bfloat16_is_fast", lambda device: request.param == "bfloat16")
     if request.param == "bfloat16":  # also where its error hides the differences
         monkeypatch.setattr(Products, "_trustworthy", lambda self, tolerance: True)
@@ -107,10 +109,14 @@ def test_bfloat16_is_left_where_it_tells_nothing_apart(monkeypatch):
     assert Products(clustered(1500, 1, width=64)[1]).dtype == torch.bfloat16
 
 
-def test_neighbour_lists_are_complete_above_their_floor():
+@pytest.mark.parametrize("queries", [range(0, 3000, 7), range(2999, -1, -3), range(3000)], ids=len)
+@pytest.mark.parametrize("cache", [neighbours.CACHE, 2**13], ids=["whole", "parts"])
+def test_neighbour_lists_are_complete_above_their_floor(queries, cache, monkeypatch):
+    monkeypatch.setattr(neighbours, "CACHE", cache)  # products of two queries serve both, in tiles of 32 x 32
+    monkeypatch.setattr(neighbours, "ALIGN", 32)
     e = clustered(3000, 1, clusters=20, width=32)[1]
     products = Products(e)
-    queries = torch.arange(0, 3000, 7)
+    queries = torch.tensor(queries)
     near = neighbours.nearest_images(products, queries, 100)
     cosine = e.double() @ e.double().T
     assert 80 < float((near.images >= 0).sum(1).double().mean()) < 125
@@ -122,6 +128,24 @@ def test_neighbour_lists_are_complete_above_their_floor():
         rest = torch.ones(3000, dtype=torch.bool)
         rest[known] = False
         assert cosine[q, rest].max() <= floor + products.tolerance
+
+
+@pytest.mark.parametrize("reuse", [True, False], ids=["reuse", "no_reuse"])
+def test_threads_change_nothing(reuse, monkeypatch):
+    a, e = clustered(1100, 70, clusters=4, width=24)
+    before = torch.get_num_threads()
+    monkeypatch.setattr(neighbours, "CACHE", 2**17)
+    found = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found += [
+                find_exemplars(way(a), e, k=4, reuse=reuse) for way in (DenseActivations, SparseActivations.of, Rows)
+            ]
+    finally:
+        torch.set_num_threads(before)
+    for one in found[1:]:
+        same(one, found[0])
 
 
 def test_spread_leaves_the_number_of_threads_alone_and_passes_errors_on():

@@ -27,6 +27,7 @@ from torch import Tensor
 from contralens.checks import InputError
 from contralens.math.approximate import approximate
 from contralens.math.neighbours import (
+    CACHE,
     LENGTH,
     TIE,
     TOLERANCE,
@@ -39,7 +40,7 @@ from contralens.math.neighbours import (
 )
 from contralens.math.sources import ActivationSource, DenseActivations, RowActivations, SparseActivations, along, source
 from contralens.math.statistics import FIRES, NeuronStatistics, neuron_statistics, select_neurons, survey
-from contralens.math.tensors import all_bits, blocks, matrix, spread
+from contralens.math.tensors import BLOCK_BYTES, all_bits, blocks, matrix, room, spread
 from contralens.types import Exemplars
 
 __all__ = [
@@ -213,7 +214,10 @@ def _walk(
             rows = along(activations, near.images[which_list, :depth], place, pairs.neuron[open_])
         last = depth >= longest
         each = min(depth, longest) * (40 + (0 if taken is None else taken.shape[1]))
-        for block in blocks(len(open_), each):
+
+        def step(
+            block: slice, open_: Tensor = open_, rows: Tensor | None = rows, depth: int = depth, last: bool = last
+        ) -> None:
             these = open_[block]
             some, r = pairs[these], row[these]
             images, cosine = near.images[r, :depth].long(), near.cosines[r, :depth]
@@ -233,6 +237,11 @@ def _walk(
             partner = winners(products, some.positive, which, images[which, place], exclude)
             found[these] = torch.where(settled, partner, UNSETTLED)
             activation[these] = _of_winners(partner, which, images[which, place], value[which, place])
+
+        # Only what is known to allow it is asked by several threads.
+        apart = rows is not None or isinstance(activations, DenseActivations | SparseActivations)
+        budget = BLOCK_BYTES // 16 if apart else BLOCK_BYTES
+        spread(step, list(blocks(len(open_), each, budget)), row.device if apart else None)
         if last or not bool((found == UNSETTLED).any()):
             return found, activation
         depth *= 4
@@ -277,7 +286,7 @@ def _scan(
     below[column] = pairs.below
     best = torch.full((len(row),), -torch.inf, device=row.device)
     candidates: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-    for start, values in activations.blocks(neurons):
+    for start, values in activations.blocks(neurons, budget=BLOCK_BYTES // 4):
         values = values.to(row.device)
         part = slice(start, start + len(values))
         cold = (values < below) & (values > -torch.inf) & products.usable[part, None]
@@ -308,8 +317,8 @@ def _scan(
                 pair += here.start
                 candidates.append((pair, image + part.start, value, values[image, column[pair]]))
 
-        together = len(e) * e.element_size() * torch.get_num_threads()
-        spread(look, list(blocks(len(queries), together)), row.device)
+        budget = CACHE if row.device.type == "cpu" else room(row.device)
+        spread(look, list(blocks(len(queries), len(e) * e.element_size(), budget=budget)), row.device)
     pair, image, cosine, activation = (torch.cat(field) for field in zip(*candidates, strict=True))
     kept = cosine >= best[pair] - 2 * products.tolerance
     pair, image, activation = pair[kept], image[kept], activation[kept]

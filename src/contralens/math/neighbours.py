@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,10 @@ GROUP = 8
 """Products searched as one: by their maximum first."""
 SMALL = 1024
 """Up to this many images a list simply holds all of them, and float32 is fast enough."""
+ALIGN = 256
+"""Rows and columns of products come in multiples of this, which suits vector units."""
+CACHE = 2**21
+"""Bytes of products that a core works on at once: what stays in its cache."""
 
 
 class Products:
@@ -33,14 +38,18 @@ class Products:
     def __init__(self, embeddings: Tensor) -> None:
         self.e = embeddings
         self.usable = torch.empty(len(embeddings), dtype=torch.bool, device=embeddings.device)
-        longest = rounding = 0.0
-        for block in blocks(len(embeddings), 16 * embeddings.shape[1]):
-            rows = embeddings[block]
-            self.usable[block] = rows.isfinite().all(1)
-            rows = rows[self.usable[block]].float()
+        lengths, roundings = [0.0], [0.0]
+
+        def look(part: slice) -> None:
+            rows = embeddings[part]
+            self.usable[part] = rows.isfinite().all(1)
+            rows = rows[self.usable[part]].float()
             if len(rows):
-                longest = max(longest, float(rows.norm(dim=1).max()))
-                rounding = max(rounding, float((rows - rows.bfloat16().float()).norm(dim=1).max()))
+                lengths.append(float(rows.norm(dim=1).max()))
+                roundings.append(float((rows - rows.bfloat16().float()).norm(dim=1).max()))
+
+        spread(look, list(blocks(len(embeddings), 16 * embeddings.shape[1], budget=8 * CACHE)), embeddings.device)
+        longest, rounding = max(lengths), max(roundings)
         self.dtype, self.tolerance = torch.float32, TOLERANCE * max(1.0, longest**2)
         # Cauchy-Schwarz for the rounded inputs, half a unit in the last place for the rounded result.
         largest = max(longest**2, 1e-30) * (1 + 1e-6)
@@ -55,10 +64,16 @@ class Products:
         """Embeddings of some images, ready to be multiplied; those that are not usable are 0."""
         return self._read(images) if self._rounded is None else self._rounded[images]
 
-    def block(self, images: slice) -> Tensor:
-        """Embeddings of consecutive images, filled up with 0 to a multiple of `GROUP`."""
-        rows = self.rows(images)
-        return torch.nn.functional.pad(rows, (0, 0, 0, -len(rows) % GROUP)) if len(rows) % GROUP else rows
+    def block(self, images: slice | Tensor) -> Tensor:
+        """Embeddings of some images, filled up with 0 to a multiple of `GROUP`."""
+        return padded(self.rows(images))
+
+    def arranged(self, order: Tensor) -> Callable[[slice], Tensor]:
+        """`rows` of the images in another order, which many ask for."""
+        if self._rounded is None:
+            return lambda part: self.rows(order[part])
+        rows = self._rounded[order]
+        return lambda part: rows[part]
 
     def _read(self, images: slice | Tensor) -> Tensor:
         rows, usable = self.e[images].to(self.dtype), self.usable[images]
@@ -129,39 +144,79 @@ class Neighbours:
 
 
 def nearest_images(products: Products, queries: Tensor, length: int = LENGTH) -> Neighbours:
-    """About `length` nearest images of each query image (Q), the query itself among them.
+    """About `length` nearest images of each query image (Q, all different), the query itself among them.
 
     A random sample of the images tells each query's floor, the cosine that about `length` of all images exceed; one
     comparison with the floor then finds them all. So the lists differ in length, but are complete above their floors.
+    The product of two queries is computed once for both.
     """
     total, device = len(products.e), queries.device
-    sample = torch.randperm(total, generator=torch.Generator().manual_seed(0))[: min(max(256, total // 16), 32768)]
-    sampled = products.rows(sample.to(device)) if total > SMALL else None
-    width = min(total + -total % GROUP, 16384)
-    threads = 1 if device.type == "cuda" else torch.get_num_threads()
-    step = room(device) // (4 * max(width, len(sample)) * threads)
-    longest = total if sampled is None else length * 3 // 2
-    rank = min(len(sample), max(4, round(length * len(sample) / total)))
+    longest = total if total <= SMALL else length * 3 // 2
     images = torch.empty(len(queries), longest, dtype=torch.int32, device=device)
     cosines = torch.empty(len(queries), longest, device=device)
-    floors = torch.full((len(queries),), -torch.inf, device=device)
+    scratch = (CACHE if device.type == "cpu" else room(device)) // products.dtype.itemsize
+    floors = _floors(products, queries, length, scratch)
+    other = torch.ones(total, dtype=torch.bool, device=device)
+    other[queries] = False
+    order = torch.cat([queries, other.nonzero()[:, 0]])
+    arranged = products.arranged(order)
+    step = max(GROUP, math.isqrt(scratch) // ALIGN * ALIGN)
+    parts = list(blocks(len(queries), 1, budget=step))
+    hits: list[list[tuple[Tensor, Tensor, Tensor]]] = [[] for _ in parts]
+    """By part of the queries: the query's number within it, the image and the product."""
+
+    def search(part: slice) -> None:
+        here, rows, floor = part.start // step, padded(arranged(part)), padded(floors[part], torch.inf)
+        width = max(step, scratch // len(rows) // ALIGN * ALIGN)
+        space = torch.empty(len(rows) * width, dtype=rows.dtype, device=device)
+
+        def product(columns: slice) -> Tensor:
+            e = padded(arranged(columns))
+            return torch.mm(rows, e.T, out=space[: len(rows) * len(e)].view(len(rows), len(e)))
+
+        def keep(at: int, query: Tensor, image: Tensor, value: Tensor) -> None:
+            hits[at].append((query.short(), image.int(), value.to(products.dtype)))
+
+        for at, columns in enumerate(parts[here:], here):
+            cosine = product(columns)
+            query, column, value = over(cosine, maxima(cosine), floor)
+            real = column < columns.stop - columns.start
+            keep(here, query[real], queries[columns][column[real]], value[real])
+            if at > here:
+                query, row, value = over_columns(cosine, padded(floors[columns], torch.inf))
+                real = row < part.stop - part.start
+                keep(at, query[real], queries[part][row[real]], value[real])
+        for block in blocks(total - len(queries), 1, budget=width):
+            columns = slice(len(queries) + block.start, len(queries) + block.stop)
+            cosine = product(columns)
+            query, column, value = over(cosine, maxima(cosine), floor)
+            real = column < columns.stop - columns.start
+            keep(here, query[real], order[columns][column[real]], value[real])
 
     def fill(part: slice) -> None:
-        rows, floor = products.rows(queries[part]), floors[part]
-        if sampled is not None:
-            floor[:] = (rows @ sampled.T).topk(rank, dim=1).values[:, -1]
-        scratch = torch.empty(len(rows) * width, dtype=products.dtype, device=device)
-        hits = []
-        for block in blocks(total, 1, budget=width):
-            e = products.block(block)
-            cosine = torch.mm(rows, e.T, out=scratch[: len(rows) * len(e)].view(len(rows), len(e)))
-            query, image, value = over(cosine, maxima(cosine), floor)
-            there = image < block.stop - block.start
-            hits.append((query[there], image[there] + block.start, value[there]))
-        _fill(images[part], cosines[part], floor, *(torch.cat(field) for field in zip(*hits, strict=True)))
+        found = (torch.cat(field) for field in zip(*hits[part.start // step], strict=True))
+        _fill(images[part], cosines[part], floors[part], *found)
+        hits[part.start // step] = []
 
-    spread(fill, list(blocks(len(queries), 1, budget=min(max(step, 128), 2**15))), device)
+    spread(search, parts, device)
+    spread(fill, parts, device)
     return Neighbours(images, cosines, floors)
+
+
+def _floors(products: Products, queries: Tensor, length: int, scratch: int) -> Tensor:
+    """The cosine of each query (Q) that about `length` of all images exceed; -inf where there are but few images."""
+    total = len(products.e)
+    floors = torch.full((len(queries),), -torch.inf, device=queries.device)
+    if total <= SMALL:
+        return floors
+    sample = torch.randperm(total, generator=torch.Generator().manual_seed(0))[: min(max(256, total // 16), 32768)]
+    rank, sampled = max(4, round(length * len(sample) / total)), products.rows(sample.to(queries.device))
+
+    def look(part: slice) -> None:
+        floors[part] = (products.rows(queries[part]) @ sampled.T).topk(rank, dim=1).values[:, -1]
+
+    spread(look, list(blocks(len(queries), len(sample), budget=scratch)), queries.device)
+    return floors
 
 
 def maxima(values: Tensor) -> Tensor:
@@ -177,17 +232,32 @@ def over(values: Tensor, maxima: Tensor, threshold: Tensor) -> tuple[Tensor, Ten
     return row[hit], group[hit] + place * maxima.shape[1], inside[hit, place]
 
 
+def over_columns(values: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Column, row and value of all entries of (Q,W) above their column's threshold (W), Q a multiple of `GROUP`."""
+    groups = values.view(GROUP, -1, values.shape[1])
+    group, column = (groups.amax(0) > threshold).nonzero(as_tuple=True)
+    inside = groups[:, group, column].float()
+    place, hit = (inside > threshold[column]).nonzero(as_tuple=True)
+    return column[hit], group[hit] + place * groups.shape[1], inside[place, hit]
+
+
+def padded(rows: Tensor, value: float = 0.0) -> Tensor:
+    """Filled up to a multiple of `GROUP` rows."""
+    lacking = -len(rows) % GROUP
+    return torch.cat([rows, rows.new_full((lacking, *rows.shape[1:]), value)]) if lacking else rows
+
+
 def _fill(images: Tensor, cosines: Tensor, floor: Tensor, query: Tensor, image: Tensor, cosine: Tensor) -> None:
     """Hits (H) into one row per query (Q,M) by falling cosine. Where there are more than M, the floor rises."""
-    order = query.short().sort(stable=True).indices  # the query's number within the block
-    query, image, cosine = query[order], image[order], cosine[order]
+    query, order = query.sort(stable=True)
+    query, image, cosine = query.long(), image[order], cosine[order].float()
     count = torch.bincount(query, minlength=len(floor))
     place = torch.arange(len(query), device=query.device) - (count.cumsum(0) - count)[query]
     length = images.shape[1]
     wide = torch.full((len(floor), max(length + 1, int(count.max()))), -torch.inf, device=query.device)
     wide_images = torch.full(wide.shape, -1, dtype=torch.int32, device=query.device)
     wide[query, place] = cosine
-    wide_images[query, place] = image.int()
+    wide_images[query, place] = image
     wide, order = wide.sort(dim=1, descending=True)
     cosines[:] = wide[:, :length]
     images[:] = wide_images.gather(1, order[:, :length])

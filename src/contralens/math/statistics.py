@@ -11,6 +11,7 @@ from torch import Tensor
 
 from contralens.checks import InputError
 from contralens.math.sources import ActivationSource, source
+from contralens.math.tensors import blocks, spread
 
 FIRES = 1e-6
 """An activation above this counts as firing (the paper's published code)."""
@@ -108,10 +109,21 @@ def survey(
             return (statistics, values, images) if neurons is None else (
                 statistics.of(neurons), values[neurons], images[neurons]
             )  # fmt: skip
-    running = RunningSurvey(k)
+    width = activations.shape[1] if neurons is None else len(neurons)
+    step = max(64, -(-width // torch.get_num_threads()))
+    parts = list(blocks(width, 1, budget=step)) or [slice(0, 0)]
+    running = [RunningSurvey(k) for _ in parts]
     for start, rows in activations.blocks(neurons, budget=8 * 2**20):
-        running.add(start, rows, None if usable is None else usable[start : start + len(rows)])
-    return running.statistics(activations.shape[0]), *running.top()
+        some = None if usable is None else usable[start : start + len(rows)]
+
+        def add(part: slice, start: int = start, rows: Tensor = rows, some: Tensor | None = some) -> None:
+            running[part.start // step].add(start, rows[:, part], some)
+
+        spread(add, parts, rows.device)
+    told = [r.statistics(activations.shape[0]) for r in running]
+    joined = (torch.cat([getattr(each, f.name) for each in told]) for f in fields(NeuronStatistics))
+    values, images = (torch.cat(found) for found in zip(*(r.top() for r in running), strict=True))
+    return NeuronStatistics(*joined), values, images
 
 
 @runtime_checkable

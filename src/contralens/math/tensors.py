@@ -37,14 +37,15 @@ def blocks(total: int, bytes_each: int, budget: int = BLOCK_BYTES) -> Iterator[s
         yield slice(start, min(start + step, total))
 
 
-def spread(work: Callable[[slice], None], parts: Sequence[slice], device: torch.device) -> None:
-    """Calls `work` for each part, on the CPU with as many at a time as torch has threads, each on one thread.
+def spread(work: Callable[[slice], None], parts: Sequence[slice], device: torch.device | None) -> None:
+    """Calls `work` for each part, on the CPU with as many at a time as torch has threads, each on one thread; if
+    `device` is None, one after the other.
 
     Faster than one part after the other on all threads, since no thread waits for another after every small step;
     several times so on a machine that is busy with other things.
     """
     threads = torch.get_num_threads()
-    if threads == 1 or len(parts) == 1 or device.type != "cpu":
+    if threads == 1 or len(parts) <= 1 or device is None or device.type != "cpu":
         for part in parts:
             work(part)
         return
