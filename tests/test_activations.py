@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from hypothesis import given, settings
@@ -13,13 +15,17 @@ from contralens.math.exemplars import find_exemplars, neuron_statistics
 from contralens.math.sources import DenseActivations, Resampled, SparseActivations, columns
 
 
+def reader(a: torch.Tensor) -> Callable[[int, int, torch.Tensor | None], torch.Tensor]:
+    return lambda start, stop, neurons: a[start:stop] if neurons is None else a[start:stop, neurons]
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 40), st.integers(1, 9), st.integers(1, 13), st.integers(0, 2**31))
 def test_tiles_answer_like_the_matrix(images: int, neurons: int, tile: int, seed: int) -> None:
     random = torch.Generator().manual_seed(seed)
     a = torch.rand(images, neurons, generator=random).round(decimals=1)
     e = torch.nn.functional.normalize(torch.randn(images, 4, generator=random), dim=1)
-    tiled = TiledActivations((images, neurons), tile, lambda start, stop: a[start:stop])
+    tiled = TiledActivations((images, neurons), tile, reader(a))
     rows = torch.randint(images, (30,), generator=random)
     columns = torch.randint(neurons, (30,), generator=random)
     assert torch.equal(tiled.lookup(rows, columns), a[rows, columns])
@@ -38,7 +44,7 @@ def test_columns_and_resampled_rows_are_those_of_the_matrix(images: int, neurons
     wanted = torch.randint(neurons, (7,), generator=random)  # some of them twice
     drawn = torch.randint(images, (images + 3,), generator=random).sort().values
     pairs = torch.randint(images + 3, (20,), generator=random), torch.randint(neurons, (20,), generator=random)
-    tiled = TiledActivations((images, neurons), 4, lambda start, stop: a[start:stop])
+    tiled = TiledActivations((images, neurons), 4, reader(a))
     for source in (SparseActivations.of(a), tiled, DenseActivations(a)):
         assert torch.equal(columns(source, wanted), a[:, wanted])
         again = Resampled(source, drawn)

@@ -37,6 +37,9 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "contralens"
 
 
+_KINDS = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
+
+
 class Table:
     """Rows keyed by fingerprints, in append-only tiles under one folder.
 
@@ -52,6 +55,7 @@ class Table:
         self.skipped: dict[str, str] = {}
         """Why there is no row, by fingerprint, where that lasts; a reason that lies in the machine is not kept."""
         self._checked: set[tuple[int, str]] = set()
+        self._headers: dict[int, dict[str, tuple[Any, int, tuple[int, ...], int]]] = {}
         self.sparse = False
         """Whether its rows are kept without their zeros."""
         sweep(folder)
@@ -89,14 +93,29 @@ class Table:
             dense = np.zeros((len(fingerprints), width), values.dtype)
             dense[np.repeat(np.arange(len(dense)), np.diff(starts)), neurons] = values
             return dense
-        wanted = self._by_tile(fingerprints)
+        return self.rows_at(self.places(fingerprints))
+
+    def places(self, fingerprints: Sequence[str]) -> np.ndarray:
+        """Where rows lie, for `rows_at`: (len(fingerprints),2) int32."""
+        return np.array([self._place[f] for f in fingerprints], np.int32).reshape(-1, 2)
+
+    def rows_at(self, places: np.ndarray, columns: np.ndarray | None = None) -> np.ndarray:
+        """The rows (len(places),W) at some places of a table that is not sparse; only some columns if given.
+
+        Of a tile that has been checked once, no more than that is read, in pages.
+        """
         out: np.ndarray | None = None
-        for tile, places in wanted.items():
-            rows = self._load(tile)["rows"]
+        for tile in np.unique(places[:, 0]).tolist():
+            to = np.flatnonzero(places[:, 0] == tile)
+            rows, at = self._view(tile, "rows"), places[to, 1]
+            if len(at) > 1 and at[-1] - at[0] == len(at) - 1 and (np.diff(at) == 1).all():
+                rows = rows[at[0] : at[-1] + 1]
+                rows = rows if columns is None else rows[:, columns]
+            else:
+                rows = rows[at] if columns is None else rows[np.ix_(at, columns)]
             if out is None:
-                out = np.empty((len(fingerprints), *rows.shape[1:]), rows.dtype)
-            to, at = np.array(places).T
-            out[to] = rows[at]
+                out = np.empty((len(places), *rows.shape[1:]), rows.dtype)
+            out[to] = rows
         return out if out is not None else np.empty((0, 0), np.float32)
 
     def mapped(self, fingerprints: Sequence[str]) -> np.ndarray:
@@ -164,17 +183,42 @@ class Table:
 
     def _load(self, tile: int, *names: str) -> dict[str, np.ndarray]:
         """The arrays of a tile, all or those named; each is checked when it is first read."""
-        path = self._tiles[tile]
-        with safe_open(path, "np") as f:
+        with safe_open(self._tiles[tile], "np") as f:
             expected = json.loads(f.metadata()["crc32"])
             arrays = {name: f.get_tensor(name) for name in names or f.keys()}
         for name in names or expected:
-            if (tile, name) not in self._checked:
-                if name not in arrays or _checksum(arrays[name]) != expected.get(name):
-                    _set_aside(path)
-                    raise InputError(f"cached tile {path} was damaged on disk and is set aside; run the command again")
-                self._checked.add((tile, name))
+            self._check(tile, name, arrays.get(name), expected)
         return arrays
+
+    def _view(self, tile: int, name: str) -> np.ndarray:
+        """One array of a tile as it lies in the file, read where it is looked at; checked when it first is."""
+        path = self._tiles[tile]
+        if tile not in self._headers:
+            with path.open("rb") as f:
+                size = int.from_bytes(f.read(8), "little")
+                header = json.loads(f.read(size))
+            crc = json.loads(header.pop("__metadata__")["crc32"])
+            self._headers[tile] = {
+                key: (_KINDS[x["dtype"]], 8 + size + x["data_offsets"][0], tuple(x["shape"]), crc[key])
+                for key, x in header.items()
+            }
+        kind, begin, shape, checksum = self._headers[tile][name]
+        try:
+            array = np.memmap(path, kind, "r", begin, shape)
+        except ValueError:  # the file is shorter than it says
+            array = None
+        self._check(tile, name, array, {name: checksum})
+        assert array is not None
+        return array
+
+    def _check(self, tile: int, name: str, array: np.ndarray | None, expected: Mapping[str, int]) -> None:
+        if array is not None and (tile, name) in self._checked:
+            return
+        if array is None or _checksum(array) != expected.get(name):
+            path = self._tiles[tile]
+            _set_aside(path)
+            raise InputError(f"cached tile {path} was damaged on disk and is set aside; run the command again")
+        self._checked.add((tile, name))
 
 
 class Store:
