@@ -23,11 +23,11 @@ docs: $(VENV)/.docs
 constraints: $(VENV)/.test
 	$(BIN)/python scripts/make_constraints.py
 
-# What a user's installation consists of, as CycloneDX; the tool lives apart, since it brings packages that others here mind.
+# What is in .venv, as CycloneDX: after `make demo` what a user installs. The tool lives apart, so as not to list itself.
 sbom: $(VENV)/.core
 	$(PYTHON) -m venv build/sbom
 	build/sbom/bin/python -m pip install -q cyclonedx-bom
-	build/sbom/bin/cyclonedx-py environment $(BIN)/python --pyproject pyproject.toml --output-reproducible -o sbom.json
+	build/sbom/bin/python scripts/make_sbom.py $(BIN)/python
 
 world: $(VENV)/.core
 	$(BIN)/python scripts/make_world.py
