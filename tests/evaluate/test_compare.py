@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from contralens.checks import InputError
 from contralens.commands.evaluate import compare_command, evaluate_command
 from contralens.data.runs import load
-from contralens.evaluation.compare import compare
+from contralens.evaluation.compare import TIE, compare
 from contralens.evaluation.evaluate import evaluate
 from contralens.math.intervals import difference_interval, mean_interval
 
@@ -55,7 +55,7 @@ def test_scorers_of_one_run(evaluated):
     assert row["paired"]
     assert row["difference"] == pytest.approx(difference.mean())
     assert (row["win"], row["tie"], row["loss"]) == (
-        (difference > 1e-9).sum(), (abs(difference) <= 1e-9).sum(), (difference < -1e-9).sum()
+        (difference > TIE).sum(), (abs(difference) <= TIE).sum(), (difference < -TIE).sum()
     )  # fmt: skip
     assert row["low"] <= row["difference"] <= row["high"]
     labels = [{r["neuron"]: r["label"] for r in run.rows(s)} for s in ("semanticlens", "csp")]
