@@ -37,6 +37,26 @@ def counted(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
+def first_line(error: BaseException, most: int = 200) -> str:
+    """The first line of an error's text, or its kind where it says nothing; for use inside a one-line message.
+
+    >>> first_line(OSError("no space\\nTraceback")), first_line(KeyError())
+    ('no space', 'KeyError')
+    """
+    lines = str(error).strip().splitlines()
+    line = lines[0].strip() if lines else type(error).__name__
+    return line if len(line) <= most else line[: most - 3] + "..."
+
+
+def reason(error: BaseException) -> str:
+    """The kind of an error and the first line of its text.
+
+    >>> reason(ValueError("3 channels expected"))
+    'ValueError: 3 channels expected'
+    """
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
 def require(module: str, extra: str) -> Any:
     """Import an optional dependency, or say which pip command installs it."""
     try:

@@ -56,12 +56,7 @@ PATHS = ("images", "vocabulary", "out", "cache", "checkpoint", "candidates")
 
 def read_config(path: Path) -> dict[str, Any]:
     """The settings in a YAML file, as keyword arguments of `contralens.label`; unknown ones are refused by name."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"no config file {path}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
-        raise InputError(f"cannot read {path}: {' '.join(str(e).split())}") from e
+    content = read_yaml(path, "config file")
     if not isinstance(content, Mapping):
         raise InputError(f"{path} must hold settings as `name: value` lines; got {type(content).__name__}")
     settings = {str(key).replace("-", "_"): value for key, value in content.items()}
@@ -73,6 +68,16 @@ def read_config(path: Path) -> dict[str, Any]:
         if isinstance(value, str) and not Path(value).is_absolute() and (path.parent / value).exists():
             settings[key] = str(path.parent / value)
     return settings
+
+
+def read_yaml(path: Path, what: str) -> Any:
+    """What a YAML file holds; raises `InputError` where there is none or it cannot be read."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"no {what} {path}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
+        raise InputError(f"cannot read {path}: {' '.join(str(e).split())}") from e
 
 
 def merge(config: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:

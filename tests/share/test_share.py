@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 import contralens
 from contralens.checks import InputError
 from contralens.cli import main
+from contralens.data.anonymous import anonymous
 from contralens.data.candidates import Candidates
-from contralens.data.label_files import LabelFile, anonymous, label_file, read_labels, schema
+from contralens.data.label_files import LabelFile, label_file, read_labels, schema
 from contralens.data.runs import LABELS, Run, load
 from contralens.data.sharing import pull, push
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from contralens.checks import ImageError, InputError
+from contralens.checks import ImageError, InputError, first_line
 from contralens.collecting.activations import stored_activations
 from contralens.data.known import known_fingerprints
 from contralens.data.store import TILE, Store, Table, pack, sparse
@@ -234,7 +234,7 @@ def _collect_tile(
                 for g, w in zip(groups, wanted, strict=True)
             ]
         except (ValueError, RuntimeError, ArithmeticError) as e:
-            raise ImageError(f"preprocessing failed: {str(e).splitlines()[0] if str(e) else type(e).__name__}") from e
+            raise ImageError(f"preprocessing failed: {first_line(e)}") from e
         return pixels, _thumbnail(image) if fingerprints[i] in lacking[-1] else None
 
     started = perf_counter()

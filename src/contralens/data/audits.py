@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from contralens.checks import InputError
+from contralens.checks import InputError, first_line
 from contralens.data.evaluations import plain
 from contralens.data.files import whole_folder
 
@@ -135,7 +135,7 @@ def load_audit(run: str | Path) -> Audit:
     except FileNotFoundError as e:
         raise InputError(f"{run} holds no audit; make one with: contralens audit {run} --concepts LIST") from e
     except (json.JSONDecodeError, UnicodeDecodeError, pa.ArrowInvalid, OSError) as e:
-        raise InputError(f"{folder} cannot be read: {str(e).splitlines()[0]}") from e
+        raise InputError(f"{folder} cannot be read: {first_line(e)}") from e
     return Audit(manifest, **tables, mask=mask, path=folder)
 
 

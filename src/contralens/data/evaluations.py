@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from contralens.checks import InputError, nearest
+from contralens.checks import InputError, first_line, nearest
 from contralens.data.files import whole_folder
 
 FORMAT = 1
@@ -98,7 +98,7 @@ def load_evaluation(run: str | Path) -> Evaluation:
     except FileNotFoundError as e:
         raise InputError(f"{run} holds no evaluation; make one with: contralens evaluate {run}") from e
     except (json.JSONDecodeError, UnicodeDecodeError, pa.ArrowInvalid, OSError) as e:
-        raise InputError(f"{folder} cannot be read: {str(e).splitlines()[0]}") from e
+        raise InputError(f"{folder} cannot be read: {first_line(e)}") from e
     return Evaluation(manifest, **tables, path=folder)
 
 

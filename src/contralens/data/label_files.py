@@ -8,8 +8,6 @@ it. Needs no torch.
 from __future__ import annotations
 
 import json
-import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -20,7 +18,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from contralens.checks import InputError, nearest, require
+from contralens.checks import InputError, first_line, nearest, require
+from contralens.data.anonymous import anonymous, relative
 from contralens.data.evaluations import Evaluation, load_evaluation, plain
 from contralens.data.files import write_whole
 from contralens.data.runs import LABELS, Run
@@ -202,35 +201,6 @@ def _measured(evaluated: Evaluation | None) -> dict[tuple[int, str], dict[str, A
     return out
 
 
-_PATH = re.compile(r"(?<![\w/.])(?:~|[A-Za-z]:)?[\\/](?:[^\\/\s:@]+[\\/])+")
-
-
-def anonymous(value: Any) -> Any:
-    """The same without the folders of absolute paths, which tell more about a machine and its user than about a run.
-
-    >>> anonymous({"name": "/home/ada/photos/cats", "spec": "module:/home/ada/net.py:make", "url": "http://host/v1/x"})
-    {'name': 'cats', 'spec': 'module:net.py:make', 'url': 'http://host/v1/x'}
-    """
-    if isinstance(value, dict):
-        return {key: anonymous(v) for key, v in value.items()}
-    if isinstance(value, list):
-        return [anonymous(v) for v in value]
-    return _PATH.sub("", value) if isinstance(value, str) else value
-
-
-def relative(ids: list[str]) -> list[str]:
-    """Names of images without the folder that all absolute ones share.
-
-    >>> relative(["/home/ada/photos/cats/1.jpg", "/home/ada/photos/dogs/1.jpg"])
-    ['cats/1.jpg', 'dogs/1.jpg']
-    """
-    absolute = [i for i in ids if os.path.isabs(i)]
-    if not absolute:
-        return ids
-    shared = os.path.commonpath([os.path.dirname(i) for i in absolute])
-    return [os.path.relpath(i, shared) if os.path.isabs(i) else i for i in ids]
-
-
 def schema() -> dict[str, Any]:
     """The JSON schema of a label file."""
     text = (files("contralens.data") / "schemas" / f"labels-{VERSION}.schema.json").read_text(encoding="utf-8")
@@ -249,7 +219,7 @@ def read_labels(path: str | Path) -> LabelFile:
     except FileNotFoundError:
         raise InputError(f"there is no label file {path}; `contralens export-labels RUN` writes one") from None
     except (OSError, ValueError, RecursionError) as e:
-        raise InputError(f"{path} cannot be read as a label file: {str(e).splitlines()[0]}") from e
+        raise InputError(f"{path} cannot be read as a label file: {first_line(e)}") from e
     if not isinstance(content, dict) or content.get("format") != NAME:
         raise InputError(f"{path} is no label file of contralens: its `format` must be {NAME!r}")
     if content.get("version") != VERSION:

@@ -35,7 +35,7 @@ import pyarrow.parquet as pq
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from contralens.checks import InputError, nearest
+from contralens.checks import InputError, first_line, nearest
 from contralens.data.files import check_writable, whole_folder
 
 FORMAT = 1
@@ -202,5 +202,5 @@ def load(path: str | Path) -> Run:
     except FileNotFoundError as e:
         raise InputError(f"{path} is not a whole run folder: {Path(e.filename or path).name} is missing") from e
     except (json.JSONDecodeError, UnicodeDecodeError, pa.ArrowInvalid, SafetensorError, OSError) as e:
-        raise InputError(f"{path} cannot be read as a run: {str(e).splitlines()[0]}") from e
+        raise InputError(f"{path} cannot be read as a run: {first_line(e)}") from e
     return Run(manifest, **tables, vectors=vectors, candidates=candidates, path=path)

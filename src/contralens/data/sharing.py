@@ -18,9 +18,10 @@ from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 
-from contralens.checks import InputError, counted, require
+from contralens.checks import InputError, counted, first_line, require
+from contralens.data.anonymous import anonymous, relative
 from contralens.data.files import check_writable, whole_folder
-from contralens.data.label_files import anonymous, label_file, read_labels, relative
+from contralens.data.label_files import label_file, read_labels
 from contralens.data.runs import Run, check_free, load
 
 NAME, VERSION = "contralens-share", 1
@@ -196,7 +197,7 @@ def _checked(folder: Path, source: str) -> list[PurePosixPath]:
     except FileNotFoundError:
         raise InputError(f"{source} holds nothing that `contralens push` wrote (no share.json)") from None
     except (OSError, ValueError) as e:
-        raise InputError(f"{source}: share.json cannot be read: {str(e).splitlines()[0]}") from e
+        raise InputError(f"{source}: share.json cannot be read: {first_line(e)}") from e
     if not isinstance(content, dict) or content.get("format") != NAME or not isinstance(content.get("files"), dict):
         raise InputError(f"{source}: share.json is not one of contralens")
     if content.get("version") != VERSION:

@@ -25,7 +25,7 @@ from contralens.data.runs import Run, check_free, load
 from contralens.math.intervals import difference_interval, mean_interval
 
 TIE = 1e-6
-"""Values closer than this are a tie: embeddings are float32, and their last bits depend on the batch and the machine."""
+"""Values closer than this are a tie: the last bits of float32 embeddings depend on the batch and the machine."""
 
 DIFFERENCES = pa.schema([
     ("metric", pa.string()), ("one", pa.string()), ("other", pa.string()), ("paired", pa.bool_()),

@@ -22,9 +22,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from contralens.checks import InputError, nearest
+from contralens.config import read_yaml
 from contralens.data.images import images as image_set
 from contralens.data.wordnet import find_wordnet
 from contralens.evaluation.measuring import wanted_metrics
@@ -43,12 +42,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
         InputError: no such file, no YAML, an unknown key.
     """
     path = Path(path)
-    try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"no recipe {path}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
-        raise InputError(f"cannot read {path}: {' '.join(str(e).split())}") from e
+    recipe = read_yaml(path, "recipe")
     _known(recipe, KEYS, path)
     _known(recipe.get("needs") or {}, NEEDS, f"{path}: needs")
     if not recipe.get("runs"):

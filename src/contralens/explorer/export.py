@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 from contralens import __version__
 from contralens.checks import InputError
+from contralens.data.anonymous import anonymous
 from contralens.data.files import check_writable, whole_folder
 from contralens.explorer import audited, overview, pages, shapes
 from contralens.explorer.notes import Notebook
@@ -32,22 +32,6 @@ POLICY = (
     "base-uri 'none'; form-action 'none'"
 )
 WHY = "this is an export; search by words or pictures needs `contralens explore`"
-
-
-FOLDERS = re.compile(r"(?<![\w./])/(?!/)(?:[^/\s:]+/)+|(?<!\w)[A-Za-z]:\\(?:[^\\\s:]+\\)+")
-
-
-def public(value: Any) -> Any:
-    """A JSON value whose texts name files without the folders above them; addresses of the web stay.
-
-    >>> public({"images": "/home/ann/photos", "model": "module:/home/ann/net.py:make", "see": "https://a.org/b/c"})
-    {'images': 'photos', 'model': 'module:net.py:make', 'see': 'https://a.org/b/c'}
-    """
-    if isinstance(value, dict):
-        return {key: public(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [public(inner) for inner in value]
-    return FOLDERS.sub("", value) if isinstance(value, str) else value
 
 
 def export(
@@ -79,7 +63,7 @@ def export(
         for run in opened:
             infos.append(_run(folder, run, with_notes, progress))
             run.close()
-        infos = public(infos)
+        infos = anonymous(infos)
         listed: shapes.RunList = {"version": __version__, "runs": infos, "writable": False, "encoder": WHY}
         _data(folder, "runs", listed)
         (folder / MARK).write_text(json.dumps({"contralens": __version__, "runs": [r["key"] for r in infos]}) + "\n")
@@ -104,7 +88,7 @@ def _run(folder: Path, run: OpenRun, with_notes: bool, progress: Progress) -> sh
             _data(folder, f"{run.key}/map-{method}", pages.plane(run, method))
         _data(folder, f"{run.key}/map", pages.plane(run))
     if run.audit is not None:
-        _data(folder, f"{run.key}/audit", public(audited.page(run)))
+        _data(folder, f"{run.key}/audit", anonymous(audited.page(run)))
     notes: shapes.Notes = {"file": f"{run.key}.notes.jsonl", "writable": False, "notes": [], "problems": []}
     if with_notes:
         notes = {**Notebook(run.path, writable=False).read(), "writable": False}
@@ -140,12 +124,12 @@ def _run(folder: Path, run: OpenRun, with_notes: bool, progress: Progress) -> sh
 def _public(detail: shapes.Detail) -> shapes.Detail:
     """A neuron without folders where files are named: what is missing, where concepts and candidates are from."""
     for row in detail["labels"]:
-        row["concepts"] = [{**c, "source": public(c["source"])} for c in row["concepts"]]
+        row["concepts"] = [{**c, "source": anonymous(c["source"])} for c in row["concepts"]]
     if detail["gamma"] is not None:
-        detail["gamma"]["sources"] = public(detail["gamma"]["sources"])
+        detail["gamma"]["sources"] = anonymous(detail["gamma"]["sources"])
     for candidate in detail["candidates"] or []:
-        candidate["model"] = public(candidate.get("model"))
-    detail["missing"] = public(detail["missing"])
+        candidate["model"] = anonymous(candidate.get("model"))
+    detail["missing"] = anonymous(detail["missing"])
     return detail
 
 

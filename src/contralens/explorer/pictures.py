@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from contralens.checks import InputError
+from contralens.checks import InputError, first_line
 
 WARM = 1 << 30
 """Bytes of thumbnails up to which all are unpacked as soon as a run is open."""
@@ -112,7 +112,3 @@ def inside(folder: Path, name: str) -> Path:
     if not real.is_file():
         raise InputError(f"{path} is not a file")
     return real
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

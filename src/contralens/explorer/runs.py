@@ -17,10 +17,10 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from contralens.checks import InputError, nearest
+from contralens.checks import InputError, first_line, nearest
 from contralens.data import audits
 from contralens.data.runs import FORMAT, gamma_of
-from contralens.explorer.pictures import Pictures, first_line, inside
+from contralens.explorer.pictures import Pictures, inside
 from contralens.explorer.vectors import Vectors
 
 LARGEST = 64 << 20

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contralens.checks import InputError
+from contralens.checks import InputError, first_line
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "model_state", "net", "weights")
 _PREFIXES = ("module.", "model.", "backbone.", "net.", "network.", "_orig_mod.")
@@ -38,7 +38,7 @@ def read_state(path: str | Path) -> tuple[dict[str, Tensor], list[str]]:
         try:
             return load_file(path), []
         except (SafetensorError, ValueError) as e:
-            raise InputError(f"checkpoint {path} is no readable safetensors file: {_line(e)}") from e
+            raise InputError(f"checkpoint {path} is no readable safetensors file: {first_line(e)}") from e
     try:
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as e:
@@ -49,7 +49,7 @@ def read_state(path: str | Path) -> tuple[dict[str, Tensor], list[str]]:
             "torch.save(model.state_dict(), FILE), or as .safetensors"
         ) from e
     except (RuntimeError, EOFError, ValueError, LookupError, TypeError, AssertionError, AttributeError, OSError) as e:
-        raise InputError(f"checkpoint {path} is no file that torch.load can read: {_line(e)}") from e
+        raise InputError(f"checkpoint {path} is no file that torch.load can read: {first_line(e)}") from e
     return _unwrapped(loaded, path)
 
 
@@ -155,7 +155,3 @@ def _some(what: str, keys: list[str], most: int = 3) -> str:
         return ""
     more = f", ... {len(keys) - most} more" if len(keys) > most else ""
     return f"{len(keys)} {what} ({', '.join(keys[:most])}{more})"
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

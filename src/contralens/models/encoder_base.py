@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from torch.utils.data import default_collate
 
-from contralens.checks import InputError
+from contralens.checks import InputError, first_line
 from contralens.models.fast import DECODES, fast_or_own
 from contralens.models.hooks import moved, true_float32
 from contralens.models.identity import describe
@@ -157,13 +157,6 @@ def tokenizer_digest(tokenizer: Any) -> str:
     else:
         rules = inner.get_vocab() if hasattr(inner, "get_vocab") else inner.encoder
     return digest(type(tokenizer).__name__, type(inner).__name__, rules)
-
-
-def first_line(error: BaseException, most: int = 200) -> str:
-    """The first line of an error's text, cut to `most` characters, for use inside a one-line message."""
-    lines = str(error).strip().splitlines()
-    line = lines[0].strip() if lines else type(error).__name__
-    return line if len(line) <= most else line[: most - 3] + "..."
 
 
 @contextlib.contextmanager

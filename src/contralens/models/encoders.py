@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from contralens.checks import InputError, nearest
-from contralens.models.encoder_base import BaseEncoder, digest, first_line, usable_device
+from contralens.models.encoder_base import BaseEncoder, digest, usable_device
 from contralens.plugs import Plugs, Scheme, scheme_of
 from contralens.types import Encoder
 
@@ -26,7 +26,6 @@ __all__ = [
     "digest",
     "embed_texts",
     "encoder",
-    "first_line",
     "templates_of",
     "usable_device",
 ]

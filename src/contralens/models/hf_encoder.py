@@ -19,12 +19,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from contralens.checks import InputError, require
+from contralens.checks import InputError, first_line, require
 from contralens.models.encoder_base import (
     RULE,
     BaseEncoder,
     digest,
-    first_line,
     patient_only_if_reachable,
     tokenizer_digest,
 )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from contralens.checks import InputError
+from contralens.checks import InputError, reason
 
 PROBES = 2
 """Images in the probe batch: two, so that an output whose first size is not the batch is noticed."""
@@ -156,10 +156,9 @@ def probe(
         try:
             forward(network, batch)
         except Exception as e:
-            reason = (str(e).strip() or "-").splitlines()[0][:200]
             raise InputError(
                 f"{what}: the network failed on two preprocessed images of shape {_shape(batch)} "
-                f"({type(e).__name__}: {reason}); does the preprocessing belong to it?"
+                f"({reason(e)}); does the preprocessing belong to it?"
             ) from e
     return seen
 
@@ -177,8 +176,7 @@ def probe_batch(preprocess: Callable[[Any], Any], what: str) -> Any:
     try:
         made = [preprocess(Image.fromarray(pixels)) for pixels in noise]
     except Exception as e:
-        reason = (str(e).strip() or "-").splitlines()[0][:200]
-        raise InputError(f"{what}: preprocess failed ({type(e).__name__}: {reason}); {wanted}") from e
+        raise InputError(f"{what}: preprocess failed ({reason(e)}); {wanted}") from e
     for one in made:
         values = list(one.values()) if isinstance(one, Mapping) else [one]
         if not values or not all(isinstance(v, Tensor) for v in values):

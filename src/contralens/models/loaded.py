@@ -52,10 +52,6 @@ def seeded() -> Iterator[None]:
         yield
 
 
-def reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0][:200]}"
-
-
 def fill(
     loaded: Loaded,
     build: Callable[[int | None], nn.Module],

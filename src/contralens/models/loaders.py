@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contralens.checks import InputError, nearest, require
-from contralens.models.loaded import Loaded, Loader, fill, reason, seeded
+from contralens.checks import InputError, nearest, reason, require
+from contralens.models.loaded import Loaded, Loader, fill, seeded
 from contralens.models.own_code import load_module
 from contralens.models.preprocessing import preprocessing
 from contralens.plugs import Plugs

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from contralens.checks import InputError, nearest, require
-from contralens.models.encoder_base import RULE, BaseEncoder, digest, first_line
+from contralens.checks import InputError, first_line, nearest, require
+from contralens.models.encoder_base import RULE, BaseEncoder, digest
 from contralens.models.identity import describe, network_digest
 
 if TYPE_CHECKING:

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from contralens.checks import InputError, nearest, require
+from contralens.checks import InputError, first_line, nearest, require
 from contralens.models.encoder_base import (
     RULE,
     BaseEncoder,
     digest,
-    first_line,
     patient_only_if_reachable,
     tokenizer_digest,
 )

@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import nn
 
-from contralens.checks import InputError, nearest
-from contralens.models.loaded import Loaded, fill, reason, seeded
+from contralens.checks import InputError, nearest, reason
+from contralens.models.loaded import Loaded, fill, seeded
 
 
 def load_module(rest: str, *, weights: str | None = None, checkpoint: str | Path | None = None) -> Loaded:

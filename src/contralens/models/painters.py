@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from contralens.checks import InputError, nearest, require
-from contralens.models.encoders import digest, first_line, usable_device
+from contralens.checks import InputError, first_line, nearest, require
+from contralens.models.encoders import digest, usable_device
 from contralens.models.identity import network_digest
 from contralens.plugs import Plugs
 

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from contralens.checks import InputError, require
+from contralens.checks import InputError, first_line, require
 from contralens.models.proposers import ProposerError, Reply, Request
 
 RULE = "hf-1"
@@ -89,8 +89,7 @@ class HuggingFaceProposer:
         try:
             return kind.from_pretrained(source, trust_remote_code=self.trust_remote_code, **options)
         except (OSError, ValueError, KeyError, ImportError) as e:
-            line = (str(e).strip() or type(e).__name__).splitlines()[0][:200]
-            raise InputError(f"{self.name} cannot be loaded as a vision-language model: {line}") from e
+            raise InputError(f"{self.name} cannot be loaded as a vision-language model: {first_line(e)}") from e
 
     @cached_property
     def _processor(self) -> Any:
@@ -113,7 +112,7 @@ class HuggingFaceProposer:
         try:
             return model.to(self.device).eval()
         except (RuntimeError, AssertionError) as e:
-            raise InputError(f"{self.name} cannot be put on device {self.device!r}: {str(e).splitlines()[0]}") from e
+            raise InputError(f"{self.name} cannot be put on device {self.device!r}: {first_line(e)}") from e
 
     def ask(self, requests: Sequence[Request]) -> list[Reply | ProposerError]:
         """Answers to one batch of questions, in one pass."""

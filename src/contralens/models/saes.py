@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contralens.checks import InputError, nearest
+from contralens.checks import InputError, nearest, reason
 from contralens.models import hooks, identity
 from contralens.models import pooling as layer_pooling
 from contralens.models.sae_files import read_sae
@@ -276,10 +276,9 @@ def _own(
     except InputError:
         raise
     except Exception as e:
-        why = (str(e).strip() or "-").splitlines()[0][:200]
         raise InputError(
             f"the sparse autoencoder {title} failed on activations of width {target.width}, as {target.name} "
-            f"{target.layer} gives ({type(e).__name__}: {why})"
+            f"{target.layer} gives ({reason(e)})"
         ) from e
     notes: list[str] = []
     loose = {name: {k: v for k, v in vars(m).items() if isinstance(v, Tensor)} for name, m in module.named_modules()}

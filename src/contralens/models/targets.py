@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contralens.checks import InputError, nearest
+from contralens.checks import InputError, first_line, nearest
 from contralens.models import hooks, identity
 from contralens.models.fast import DECODES, fast_or_own
 from contralens.models.loaded import Loaded, Loader
@@ -353,7 +353,7 @@ def _placed(network: nn.Module, device: str | torch.device | None, *, own: bool)
     try:
         network = network.to(torch.device(wanted))
     except (RuntimeError, AssertionError) as e:
-        raise InputError(f"device {wanted!r} cannot be used here: {str(e).splitlines()[0]}") from e
+        raise InputError(f"device {wanted!r} cannot be used here: {first_line(e)}") from e
     if own:
         network.eval()
         if sum(isinstance(m, nn.Conv2d) for m in network.modules()) > 3:
