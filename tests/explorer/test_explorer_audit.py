@@ -22,6 +22,7 @@ from explorer_serving import HOSTILE, copied, serving
 from pydantic import TypeAdapter
 
 import contralens
+from contralens.data.audits import margin
 from contralens.data.runs import Run
 from contralens.explorer import shapes
 from contralens.explorer.audited import MOST_CLASSES
@@ -67,7 +68,7 @@ def test_the_page_says_what_the_audit_wrote(audited: Path) -> None:
     assert told["verdict"] == [r["verdict"] for r in rows]
     assert told["best"] == [r["best"] for r in rows]
     for name, values in told["columns"].items():
-        expected = [r[name] for r in rows]
+        expected = [margin(r) if name == "margin" else r[name] for r in rows]
         assert np.allclose([np.nan if v is None else v for v in values], expected, 1e-4, equal_nan=True), name
     assert told["classes"] == ["plain", "striped", "dotted", "checkered", "zigzag", "split"]
     moved = {(r["neuron"], r["class"]): r for r in wrote.influence.to_pylist()}
@@ -186,6 +187,7 @@ def test_odd_values_in_an_audit_do_no_harm(own: Path) -> None:
 
     change("influence", more)(own)
     change("neurons", column("score", np.inf))(own)
+    change("neurons", column("spurious", None, pa.float64()))(own)
     change("neurons", lambda t: t.set_column(0, "neuron", pa.array(range(40, 40 + len(t)), pa.int32())))(own)
     manifest = json.loads((own / "audit" / "audit.json").read_text())
     odd = json.dumps({**manifest, "warnings": {"not": "a list"}, "agreement": [], "concepts": 7, "threshold": None})
@@ -259,7 +261,7 @@ def walk(page: Any, address: str, wrote: contralens.Audit) -> None:
     by_zigzag = sorted(spurious, key=lambda n: (-abs(influence[n]["zigzag"]), n))
     expect(rows.first).to_have_attribute("data-neuron", str(by_zigzag[0]))
     expect(rows.first).to_contain_text("zigzag ")
-    page.get_by_label("Sort by").select_option("z")
+    page.get_by_label("Sort by").select_option("margin")
     expect(rows.first).to_have_attribute("data-neuron", str(spurious[0]))
     page.get_by_label("Concept").select_option("snow")
     snow = [r["neuron"] for r in wrote.rows("spurious") if r["best"] == "snow"]

@@ -54,6 +54,7 @@ export interface Choice {
 /** Ways to sort, with whether the largest comes first. */
 export const SORTS: Record<string, [string, boolean]> = {
   influence: ["influence", true],
+  margin: ["margin", true],
   z: ["z against chance", true],
   score: ["score", true],
   fdr: ["false-discovery rate", false],

@@ -61,7 +61,7 @@ function Found({ audit }: { audit: Audit }) {
   const [concept, setConcept] = useParam("concept");
   const [moves, setMoves] = useParam("class");
   const measured = MEASURES.some((m) => audit.influence[m]?.length);
-  const [sort, setSort] = useParam("sort", measured ? "influence" : "z");
+  const [sort, setSort] = useParam("sort", measured ? "influence" : "margin");
   const [rows, setRows] = useParam("rows");
   const only = place(audit, moves);
   const sections = useMemo(
@@ -158,6 +158,7 @@ function Found({ audit }: { audit: Audit }) {
       <p className="dots-key">
         {measured && <InfluenceKey />}
         <span><span className="dots" aria-hidden="true"><i className="mark hollow" /></span>score with an empty template</span>
+        <span>z: deviations of chance; margin: z over that of the best concept of the other side</span>
         <span><span className="pos-key">activating image</span> above <span className="con-key">its contrast</span></span>
       </p>
       {audit.left_out > 0 && <p className="soft small">The {audit.classes.length} classes that neurons move most; {audit.left_out} more are in influence.parquet.</p>}
@@ -224,8 +225,9 @@ function Row({ audit, row, only, range }: { audit: Audit; row: number; only: num
           score <b>{short(of("score"))}</b> <span className="soft">empty {short(of("empty"))}</span>
         </span>
         <span className="soft small">
-          fdr {short(of("fdr"))} · z {signed(of("z"), 1)}
-        </span>
+          margin {signed(of("margin"), 1)} · z {signed(of("z"), 1)}
+        </span>{" "}
+        <span className="soft small">fdr {short(of("fdr"))}</span>
       </span>
       {found ? (
         <span className="audited-moves" title={told(found.values)}>

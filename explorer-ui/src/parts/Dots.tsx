@@ -72,7 +72,7 @@ export function InfluenceList({ rows }: { rows: (Influenced & { name: string })[
   );
 }
 
-/** "score .54, .24 for an empty template, false-discovery rate 4e-5". */
+/** "score .54, .24 for an empty template, false-discovery rate 4e-5, margin +2.1". */
 export function evidence(figures: Record<string, number | null>): string {
-  return `score ${short(figures["score"])}, ${short(figures["empty"])} with an empty template; false-discovery rate ${short(figures["fdr"])}`;
+  return `score ${short(figures["score"])}, ${short(figures["empty"])} with an empty template; false-discovery rate ${short(figures["fdr"])}, margin ${signed(figures["margin"] ?? null, 1)}`;
 }

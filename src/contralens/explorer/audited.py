@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from math import nan
 from typing import Any
 
 import numpy as np
 
-from contralens.data.audits import VERDICTS
+from contralens.data.audits import VERDICTS, margin
 from contralens.explorer import shapes
 from contralens.explorer.overview import remembered
 from contralens.explorer.runs import OPTIONAL, OpenRun
@@ -15,6 +16,7 @@ from contralens.explorer.values import NotThere, number, short
 MEASURES = ("ablation", "gradient", "head")
 """What a neuron does to a class, the surest measure first."""
 FIGURES = ("score", "empty", "z", "expected", "spurious", "p", "fdr", "clarity", "redundancy", "polysemanticity")
+SIDES = ("expected", "spurious")
 MOST_CLASSES = 60
 """Classes that the page holds."""
 MOST_GROUPS = 2000
@@ -55,7 +57,10 @@ def _page(run: OpenRun, manifest: dict[str, Any]) -> shapes.Audit:
         "verdict": [row["verdict"] for row in rows],
         "best": [row["best"] for row in rows],
         "side": [row["side"] for row in rows],
-        "columns": {name: [short(row[name]) for row in rows] for name in FIGURES},
+        "columns": {
+            **{name: [short(row[name]) for row in rows] for name in FIGURES},
+            "margin": [short(_margin(row)) for row in rows],
+        },
         "classes": classes,
         "left_out": left_out,
         "influence": influence,
@@ -135,6 +140,10 @@ def verdict(run: OpenRun, neuron: int) -> shapes.Verdict | None:
         "verdict": own["verdict"],
         "best": own["best"],
         "side": own["side"],
-        "figures": {name: number(own[name]) for name in FIGURES},
+        "figures": {**{name: number(own[name]) for name in FIGURES}, "margin": number(_margin(own))},
         "influence": moved,
     }
+
+
+def _margin(row: dict[str, Any]) -> float:
+    return margin({"side": row["side"], **{side: nan if row[side] is None else row[side] for side in SIDES}})

@@ -218,7 +218,7 @@ class Verdict(TypedDict):
     side: str | None
     """Side of the list that this concept is from."""
     figures: dict[str, float | None]
-    """score, empty, z, expected, spurious, p, fdr, clarity, redundancy, polysemanticity."""
+    """score, empty, z, expected, spurious, p, fdr, clarity, redundancy, polysemanticity, margin."""
     influence: list[Influenced]
     """The classes that it moves most first."""
 
@@ -276,7 +276,7 @@ class Audit(TypedDict):
     """The concept that each neuron stands out in most, also of unexplained ones."""
     side: list[str | None]
     columns: dict[str, list[float | None]]
-    """score, empty, z, expected, spurious, p, fdr, clarity, redundancy, polysemanticity."""
+    """score, empty, z, expected, spurious, p, fdr, clarity, redundancy, polysemanticity, margin."""
     classes: list[str]
     """Those that neurons move most, in the network's order."""
     left_out: int
