@@ -112,11 +112,11 @@ export function largest(values: Iterable<number | null | undefined>): number {
   return most;
 }
 
-/** With its sign, as a change is told. */
-export function signed(value: number | null, digits = 2): string {
+/** With its sign, as a change is told; without `digits`, one too small for two of them keeps its size. */
+export function signed(value: number | null, digits?: number): string {
   if (value === null) return "–";
   const size = Math.abs(value);
-  const text = size !== 0 && size < 10 ** -digits / 2 ? size.toExponential(0) : size.toFixed(digits);
+  const text = digits === undefined && size !== 0 && size < 0.005 ? size.toExponential(0) : size.toFixed(digits ?? 2);
   return Number(text) === 0 ? "0" : `${value < 0 ? "−" : "+"}${text}`;
 }
 
