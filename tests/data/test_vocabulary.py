@@ -91,6 +91,7 @@ def test_missing_file_and_folder(tmp_path):
         ("coco", 80, ["person", "toothbrush"]),
         ("colours", 141, ["dark olive green", "light goldenrod yellow", "papaya whip"]),
         ("textures", 47, ["striped", "polka-dotted"]),
+        ("dermoscopy", 28, ["blue-whitish veil", "ruler"]),
     ],
 )
 def test_built_in(name, count, some):

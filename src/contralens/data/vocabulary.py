@@ -9,7 +9,10 @@ import io
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
+
+import yaml
 
 from contralens.checks import InputError, nearest
 from contralens.plugs import Plugs, origin
@@ -25,6 +28,7 @@ _ABOUT = {
     "coco": "names of the 80 object categories of MS COCO, as torchvision lists them with its detection weights",
     "colours": "names of the CSS colours, from Pillow's ImageColor, split into words; spellings with 'grey' left out",
     "textures": "the 47 adjectives of the Describable Textures Dataset (Cimpoi et al., CVPR 2014)",
+    "dermoscopy": "the concepts of the audit's list of that name: what dermatologists look at, and artefacts",
     "world": "what can be seen in the rendered world of the demo (contralens.world)",
 }
 VOCABULARIES: Plugs[str] = Plugs("vocabularies", _ABOUT, origin)
@@ -242,6 +246,12 @@ def _textures() -> list[str]:
     return names.split()
 
 
+def _dermoscopy() -> list[str]:
+    text = (files("contralens") / "auditing" / "lists" / "dermoscopy.yaml").read_text(encoding="utf-8")
+    listed = yaml.safe_load(text)
+    return [concept["name"] for side in ("expected", "spurious") for concept in listed[side]]
+
+
 def _world() -> list[str]:
     # By name: the world is a room of its own, and this one only borrows its list of words.
     return [concept.text for concept in importlib.import_module("contralens.world.captions").concepts()]
@@ -249,5 +259,12 @@ def _world() -> list[str]:
 
 _LOADERS: Plugs[Callable[[], Sequence[str]]] = Plugs(
     "vocabularies",
-    {"imagenet": _imagenet, "coco": _coco, "colours": _colours, "textures": _textures, "world": _world},
+    {
+        "imagenet": _imagenet,
+        "coco": _coco,
+        "colours": _colours,
+        "textures": _textures,
+        "dermoscopy": _dermoscopy,
+        "world": _world,
+    },
 )
