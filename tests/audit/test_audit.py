@@ -123,6 +123,23 @@ def test_pruning_restores_what_the_strip_broke(case: Path, found: Audit) -> None
         assert (rows["hard", group]["low"], rows["hard", group]["high"]) == (told.low, told.high)
 
 
+def test_images_that_the_verdicts_were_found_on_can_be_left_out(
+    case: Path, settings: dict[str, Any], tmp_path: Path
+) -> None:
+    for part, count in (("probe", 20), ("fair", 30)):
+        for name in CLASSES:
+            (tmp_path / "mixed" / name).mkdir(parents=True, exist_ok=True)
+            for file in sorted((case / part / "images" / name).iterdir())[:count]:
+                shutil.copy(file, tmp_path / "mixed" / name / f"{part}-{file.name}")
+    given = {**settings, "classes": CLASSES, "labeled": tmp_path / "mixed"}
+    found = contralens.audit(case / "run", CONCEPTS, **given).manifest
+    assert (found["labeled"]["images"], found["labeled"]["probe_images"]) == (100, 40)
+    found = contralens.audit(case / "run", CONCEPTS, unseen=True, **given).manifest
+    assert (found["labeled"]["images"], found["labeled"]["probe_images"]) == (60, 0)
+    with pytest.raises(InputError, match="are probe images of the run"):
+        contralens.audit(case / "run", CONCEPTS, **{**given, "labeled": case / "probe/images"}, unseen=True)
+
+
 def test_what_is_written_is_read_back_and_says_how_it_was_got(case: Path, found: Audit) -> None:
     assert found.path == case / "run/audit"
     again = load_audit(case / "run")

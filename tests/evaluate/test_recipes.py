@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from contralens.auditing.audit import audit
 from contralens.checks import InputError
+from contralens.data.audits import load_audit
 from contralens.evaluation.evaluate import evaluate
 from contralens.evaluation.measuring import wanted_metrics
 from contralens.evaluation.recipes import follow, lacking, read_recipe
@@ -25,6 +27,7 @@ def test_recipes_are_sound(path):
     for steps in recipe["runs"].values():
         assert set(steps["label"]) <= LABEL
         assert set(steps.get("evaluate", {})) <= set(inspect.signature(evaluate).parameters)
+        assert set(steps.get("audit", {})) <= set(inspect.signature(audit).parameters)
         for scorer in steps["label"]["scorers"]:
             parse_scorer(scorer)
         assert wanted_metrics(steps["evaluate"]["metrics"])
@@ -70,7 +73,7 @@ def test_a_small_recipe_is_followed(case, tmp_path, monkeypatch):
     from contralens.models import encoders
 
     real = encoders.encoder
-    named = {"colours": ColourEncoder(), "other": ColourEncoder(1.5)}
+    named = {"colours": ColourEncoder(), "colours:1.0": ColourEncoder(), "other": ColourEncoder(1.5)}
     for module in ("pipeline", "evaluation.evaluate"):
         monkeypatch.setattr(f"contralens.{module}.load_encoder", lambda spec, **_: named.get(spec) or real(spec))
     monkeypatch.setattr(encoders, "encoder", lambda spec, **_: named.get(spec) or real(spec))
@@ -85,6 +88,7 @@ def test_a_small_recipe_is_followed(case, tmp_path, monkeypatch):
                 "scorers": ["semanticlens", "csp"], "k": 5,
             },
             "evaluate": {"metrics": ["pearson"], "judge": "other", "heldout": str(case / "other")},
+            "audit": {"concepts": {"expected": ["red", "blue"], "spurious": ["lime"]}, "fakes": 100, "sample": 0},
         }},
         "published": [{"run": "small", "scorer": "csp", "metric": "pearson", "value": 2.0, "source": "nowhere"}],
     }  # fmt: skip
@@ -94,6 +98,7 @@ def test_a_small_recipe_is_followed(case, tmp_path, monkeypatch):
     assert rows[0]["inside"] is False
     assert rows[0]["low"] <= rows[0]["mean"] <= rows[0]["high"]
     assert (tmp_path / "out" / "small" / "evaluation" / "summary.parquet").is_file()
+    assert load_audit(tmp_path / "out" / "small").manifest["threshold"]["fakes"] == 100
 
 
 def test_recipe_command_says_what_is_lacking(monkeypatch):

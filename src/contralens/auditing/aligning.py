@@ -94,7 +94,7 @@ def _empty(encoder: Encoder, templates: tuple[str, ...], notes: list[str]) -> Te
     for template in templates:
         try:
             rows.append(encoder.texts([template.replace("{}", "").strip()])[0])
-        except InputError:
+        except Exception:  # an own encoder may raise whatever it likes over no words
             continue
     if not rows:
         notes.append("the encoder refuses a template with nothing in it: verdicts rest on chance alone")

@@ -39,6 +39,7 @@ def audit(
     scorer: str = "csp",
     labeled: Any = None,
     subgroups: str | Path | Mapping[str, Any] | None = None,
+    unseen: bool = False,
     classes: Sequence[str] | None = None,
     head: str | None = None,
     follow: Sequence[str] | None = None,
@@ -73,6 +74,7 @@ def audit(
             `contralens.labeled_images` takes.
         subgroups: a CSV file (an image column, then one per kind of group), or image -> {column: value}: groups of the
             labeled images, beside those that they have.
+        unseen: whether to leave out labeled images that the verdicts were found on, the run's probe images.
         classes: names of the network's classes; by default those that come with its weights.
         head: name of the linear layer from the neurons to the classes; None tries out which one it is, "none" leaves
             the head out.
@@ -121,7 +123,8 @@ def audit(
         len(run), exemplars.neurons, verdicts.spurious, verdicts.z("expected"), verdicts.z("spurious"), mode
     )
     moved, pruning, about = in_the_network(
-        reopened, exemplars, verdicts.words, keep, notes, labeled=labeled, subgroups=subgroups, classes=classes,
+        reopened, exemplars, verdicts.words, keep, notes, labeled=labeled, subgroups=subgroups, unseen=unseen,
+        classes=classes,
         head=head, follow=follow, mode=mode, images=images, sample=sample, batch_size=batch_size, seed=seed,
         progress=progress,
     )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
@@ -31,6 +32,7 @@ def in_the_network(
     *,
     labeled: Any,
     subgroups: Any,
+    unseen: bool,
     classes: Sequence[str] | None,
     head: str | None,
     follow: Sequence[str] | None,
@@ -86,7 +88,13 @@ def in_the_network(
     }  # fmt: skip
     pruning = PRUNING.empty_table()
     if given is not None:
-        shared = len(set(given.images.fingerprints()) & set(reopened.probe))
+        known = set(reopened.probe)
+        seen = np.array([f in known for f in given.images.fingerprints()])
+        shared = 0 if unseen else int(seen.sum())
+        if unseen:
+            given = given.take(~seen)
+            if not len(given):
+                raise InputError(f"all labeled images in {given.images.name} are probe images of the run: give others")
         if "spurious" in verdicts:
             pruning, more = measure_pruning(
                 target, given, keep, exemplars.neurons, mode, seed=seed, batch_size=batch_size, progress=progress

@@ -26,6 +26,9 @@ def audit_command(
     subgroups: Annotated[
         Path | None, typer.Option(help="CSV file of groups among them: image, then one column per kind of group.")
     ] = None,
+    unseen: Annotated[
+        bool, typer.Option("--unseen", help="Leave out labeled images that the run's exemplars came from.")
+    ] = False,
     head: Annotated[
         str | None,
         typer.Option(help="The linear layer from neurons to classes (default: found by trying; none: without)."),
@@ -67,7 +70,7 @@ def audit_command(
     options: dict[str, Any] = {"mode": mode, "sample": None if sample < 0 else sample}
     with bar(quiet=as_json) as progress:
         found = audit(
-            run, concepts, scorer=scorer, labeled=given, subgroups=subgroups,
+            run, concepts, scorer=scorer, labeled=given, subgroups=subgroups, unseen=unseen,
             classes=read_classes(classes) if classes is not None else None, head=head, follow=follow or None, fdr=fdr,
             fakes=fakes, images=images, encoder=encoder, source=source, cache=cache, device=device,
             batch_size=batch_size, seed=seed, progress=progress, **options,

@@ -142,8 +142,10 @@ def recipe_command(
         raise typer.Exit(1 if missing else 0)
     with bar(quiet=as_json) as progress:
         rows = follow(made, out, device=device, cache=cache, progress=progress)
+    audited = [out / name for name, steps in made["runs"].items() if steps.get("audit")]
+    pages = _audit_pages(audited)
     if as_json:
-        print_json({"out": str(out), "rows": rows})
+        print_json({"out": str(out), "rows": rows, "audits": [str(page) for page in pages]})
         return
     from rich.console import Console
     from rich.markup import escape
@@ -155,8 +157,22 @@ def recipe_command(
             row["run"], escape(row["scorer"]), row["metric"], _number(row["published"]), _number(row["mean"]),
             _range(row), escape(row["source"]),
         )  # fmt: skip
-    Console().print(table)
+    if rows:
+        Console().print(table)
+    for folder, page in zip(audited, pages, strict=True):
+        from contralens.data.audits import load_audit
+        from contralens.report.audit_tables import audit_tables
+
+        audit_tables(load_audit(folder), most=5)
+        typer.echo(f"page: {page}")
     typer.echo(f"runs: {out}   (compare them with: contralens compare {' '.join(str(out / n) for n in made['runs'])})")
+
+
+def _audit_pages(folders: list[Path]) -> list[Path]:
+    from contralens.data.runs import load
+    from contralens.report.audit_page import write_audit_page
+
+    return [write_audit_page(load(folder)) for folder in folders]
 
 
 def _print_evaluation(result: Any) -> None:
