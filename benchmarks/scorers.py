@@ -28,11 +28,11 @@ from contralens.checks import ImageError
 from contralens.data.images import images as image_set
 from contralens.data.vocabulary import read_vocabulary
 from contralens.data.wordnet import find_wordnet
+from contralens.math.chance import best_labels
 from contralens.math.exemplars import find_exemplars, neuron_statistics
 from contralens.math.intervals import clustered_interval, mean_interval
-from contralens.math.lookalike import lookalike
 from contralens.math.metrics import active, auprc, pearson
-from contralens.math.scorers import SCORERS, parse_scorer
+from contralens.math.scorers import run_scorer
 from contralens.models.encoders import embed_texts
 from contralens.models.offline_encoder import OfflineEncoder, Sentences, offline_target_module
 from contralens.world.captions import concepts
@@ -223,16 +223,6 @@ def world_cases(split: dict[str, Any]) -> Iterator[tuple[Tensor, Tensor, Tensor,
                 yield torch.from_numpy(a), e, eyes.texts(words), judged, groups
 
 
-def label(spec: str, a: Tensor, exemplars: Any, e: Tensor, texts: Tensor) -> Tensor:
-    """Index of each neuron's label."""
-    if spec == OURS:
-        scores = lookalike(exemplars, e, texts, activations=a)
-    else:
-        name, options = parse_scorer(spec)
-        scores = SCORERS[name](exemplars, e, texts, **options)
-    return scores.nan_to_num(-torch.inf).argmax(1)
-
-
 def main() -> None:
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -248,7 +238,7 @@ def main() -> None:
     for a, e, texts, judge, groups in (*world_cases(split), *photos):
         exemplars = find_exemplars(a, e, k=30)
         for spec in (*PAPERS, *OTHERS, OURS):
-            for measure, found in judge(label(spec, a, exemplars, e, texts)).items():
+            for measure, found in judge(best_labels(run_scorer(spec, exemplars, e, texts, a)).clamp_min(0)).items():
                 values.setdefault(measure, {}).setdefault(spec, []).append(found)
                 if groups is not None and spec == OURS:
                     clusters.setdefault(measure, []).append(groups)

@@ -29,8 +29,9 @@ from contralens.auditing.concepts import concept_list
 from contralens.checks import InputError
 from contralens.data.audits import INFLUENCE, NEURONS, PRUNING, Audit, load_audit
 from contralens.data.runs import Run, load
-from contralens.math.chance import chance_of, fake_exemplars, together
+from contralens.math.chance import chance_of, fake_exemplars, standardised, together, with_fakes
 from contralens.math.intervals import paired_interval
+from contralens.math.lookalike import lookalike
 from contralens.math.scorers import csp
 from contralens.models.scaling import class_scores
 from contralens.report.audit_page import audit_page, write_audit_page
@@ -264,6 +265,25 @@ def test_whether_the_encoder_tells_concepts_apart_is_measured(case: Path, settin
     assert any("cannot be measured for 4 concepts" in line for line in single.warnings)
 
 
+def test_a_scorer_that_looks_at_all_activations_is_given_the_fakes_too(case: Path, settings: dict[str, Any]) -> None:
+    from contralens.reopen import Reopened
+
+    found = contralens.audit(case / "run", CONCEPTS, scorer="lookalike", **settings)
+    assert found.manifest["scorer"] == "lookalike"
+    rows = {row["neuron"]: row for row in found.rows()}
+    assert [rows[n]["best"] for n in (0, 1, SPURIOUS)] == ["red", "blue", "lime"]
+    r = Reopened(load(case / "run"), encoder=HueEncoder(), cache=case / "cache", target=settings["target"])
+    e, a = r.embeddings(r.probe), r.activations(r.probe)
+    words = embed_concepts(HueEncoder(), concept_list(CONCEPTS))
+    fakes = fake_exemplars(a, e, 300, 0, "permuted", r.exemplars.neurons, **r.mining)
+    scores = lookalike(
+        together(r.exemplars, fakes), e, words.texts, activations=with_fakes(a, 300, 0, neurons=r.exemplars.neurons)
+    )
+    told = standardised(torch.stack([scores[:, words.concept == c].amax(1) for c in range(4)], 1), len(rows))
+    for n, row in rows.items():
+        assert row["z"] == pytest.approx(float(told[r.exemplars.neurons.tolist().index(n)].max()), abs=1e-4)
+
+
 def test_neurons_that_mean_nothing_are_unexplained_at_about_the_rate_asked_for(case: Path) -> None:
     """Permuted neurons against other permuted ones: hardly any may be kept."""
     from contralens.reopen import Reopened
@@ -473,8 +493,6 @@ def test_the_page_stands_alone_and_nothing_in_it_runs(case: Path, found: Audit, 
 
 
 def test_chance_keeps_its_meaning_for_scores_that_were_standardised() -> None:
-    from contralens.math.chance import standardised
-
     scores = torch.randn(120, 5, generator=torch.Generator().manual_seed(1)).double()
     one = chance_of(scores, 20, labels=scores[:20].argmax(1))
     z = standardised(scores, 20)

@@ -42,7 +42,7 @@ NOTHING = 1e-9
 def lookalike(
     exemplars: Exemplars, embeddings: Any, texts: Any, *, activations: Any, power: float = 1.5, pairs: int = 5
 ) -> Columns:
-    """Score (N,C) of every neuron of `exemplars` and concept; see the module for the equation.
+    """Graded contrast over look-alike pairs, from all activations: scores (N,C); see the module for the equation.
 
     Two passes over the activations, in blocks; memory is one block, (I,D) twice, (N,D) and the answer. On the CPU.
 
