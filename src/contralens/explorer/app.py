@@ -185,7 +185,9 @@ def _browsing(app: FastAPI, shelf: Shelf, search: Finder) -> None:
 
     @app.get("/api/runs/{run}/audit", responses=_shape(shapes.Audit), summary="Expected and spurious neurons")
     def audit(run: str) -> Response:
-        return _json(audited.page(shelf.run(run)))
+        opened = shelf.run(run)
+        found = overview.remembered(opened, "audit", lambda: dumps(audited.page(opened)))
+        return Response(found, media_type="application/json", headers=NEVER)
 
     @app.get("/api/compare", responses=_shape(shapes.Comparison), summary="Two runs or scorers side by side")
     def compare(

@@ -9,7 +9,6 @@ import numpy as np
 
 from contralens.data.audits import VERDICTS, margin
 from contralens.explorer import shapes
-from contralens.explorer.overview import remembered
 from contralens.explorer.runs import OPTIONAL, OpenRun
 from contralens.explorer.values import NotThere, number, short
 
@@ -41,10 +40,7 @@ def page(run: OpenRun) -> shapes.Audit:
     if run.audit is None:
         what = OPTIONAL["audit"][2]
         raise NotThere(next(m["why"] for m in run.missing if m["what"] == what))
-    return remembered(run, "audit", lambda: _page(run, run.audit or {}))
-
-
-def _page(run: OpenRun, manifest: dict[str, Any]) -> shapes.Audit:
+    manifest = run.audit
     rows = run.records("SELECT audit.* FROM audit JOIN neurons USING (neuron) ORDER BY neuron")
     neurons = [row["neuron"] for row in rows]
     classes, influence, left_out = _influence(run, neurons)
