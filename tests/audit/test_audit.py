@@ -33,8 +33,10 @@ from contralens.math.chance import chance_of, fake_exemplars, standardised, toge
 from contralens.math.intervals import paired_interval
 from contralens.math.lookalike import lookalike
 from contralens.math.scorers import csp
+from contralens.models.encoders import embed_texts
 from contralens.models.scaling import class_scores
 from contralens.report.audit_page import audit_page, write_audit_page
+from contralens.world.encoder import load_encoder
 
 COLOURS = ["red", "blue", "lime", "yellow"]
 
@@ -282,6 +284,26 @@ def test_a_scorer_that_looks_at_all_activations_is_given_the_fakes_too(case: Pat
     told = standardised(torch.stack([scores[:, words.concept == c].amax(1) for c in range(4)], 1), len(rows))
     for n, row in rows.items():
         assert row["z"] == pytest.approx(float(told[r.exemplars.neurons.tolist().index(n)].max()), abs=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:the rendered world's encoder does not know")
+def test_wordings_that_the_encoder_refuses_are_left_out_and_told() -> None:
+    encoder = load_encoder()
+    given: dict[str, Any] = {
+        "templates": ["{}", "a photo of a {} object"],
+        "expected": [{"name": "striped", "synonyms": ["xyzzy", "banded"]}],
+        "spurious": [{"name": "red", "prompts": ["a red thing"]}],
+    }  # fmt: skip
+    words = embed_concepts(encoder, concept_list(given))
+    assert words.names == ["striped", "banded", "red", "a red thing"]
+    assert words.concept.tolist() == [0, 0, 1, 1]
+    assert torch.allclose(words.texts[:3], embed_texts(encoder, words.names[:3], given["templates"]), atol=1e-6)
+    assert torch.equal(words.texts[3:], encoder.texts(["a red thing"]))
+    assert words.single_concept.tolist() == [0, 0, 1, 0, 0, 1, 1]
+    assert "refuses 1 wordings: xyzzy" in words.notes[0]
+    assert "1 of 2 templates with nothing in them" in words.notes[1]
+    with pytest.raises(InputError, match="reads no wording of xyzzy"):
+        embed_concepts(encoder, concept_list({"expected": ["xyzzy"], "spurious": ["red"]}))
 
 
 def test_neurons_that_mean_nothing_are_unexplained_at_about_the_rate_asked_for(case: Path) -> None:

@@ -67,9 +67,9 @@ def embed_concepts(encoder: Encoder, concepts: ConceptList) -> Wordings:
     notes: list[str] = []
     words = [w for c in concepts for w in c.wordings]
     of = [i for i, c in enumerate(concepts) for _ in c.wordings]
-    texts, refused = read_texts(encoder, words, concepts.templates)
+    single, refused = _in_templates(encoder, words, concepts.templates)
     known = [i for i, w in enumerate(words) if w not in refused]
-    single = [embed_texts(encoder, [words[i] for i in known], [t]) for t in concepts.templates] if known else []
+    texts = single[0] if len(single) == 1 else normalize(torch.stack(single).mean(0), dim=1)
     prompts = [p for c in concepts for p in c.prompts]
     prompt_of = [i for i, c in enumerate(concepts) for _ in c.prompts]
     rows, unread = read_texts(encoder, prompts) if prompts else (texts[:0], {})
@@ -87,6 +87,18 @@ def embed_concepts(encoder: Encoder, concepts: ConceptList) -> Wordings:
         _empty(encoder, concepts.templates, notes), torch.cat([*single, rows]),
         torch.cat([concept[: len(known)].repeat(len(single)), concept[len(known) :]]), notes,
     )  # fmt: skip
+
+
+def _in_templates(
+    encoder: Encoder, words: list[str], templates: tuple[str, ...]
+) -> tuple[list[Tensor], dict[str, str]]:
+    """Rows of the words that the encoder reads, one matrix per template, and why it refuses each of the others."""
+    try:
+        return [embed_texts(encoder, words, [template]) for template in templates], {}
+    except InputError:
+        refused = read_texts(encoder, words, templates)[1]
+        known = [word for word in words if word not in refused]
+        return [embed_texts(encoder, known, [template]) for template in templates], refused
 
 
 def _empty(encoder: Encoder, templates: tuple[str, ...], notes: list[str]) -> Tensor | None:
