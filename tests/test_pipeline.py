@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from PIL import Image
 
 import contralens
 from contralens.checks import InputError
-from contralens.data.runs import Run
+from contralens.data.runs import Run, _json_lines
 
 
 def label(images: Any, net: Any, encoder: Any, **options: Any) -> Run:
@@ -160,3 +161,14 @@ def test_out_is_checked_before_the_work(
     label(discs, colour_net, colour_encoder, out=tmp_path / "run", k=3)  # an older run is replaced
     assert contralens.load(tmp_path / "run").manifest["k"] == 3
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".partial")] == []
+
+
+def test_labels_json_is_written_in_pieces_as_in_one(
+    discs: Path, colour_net: ColourNet, colour_encoder: ColourEncoder, tmp_path: Path
+) -> None:
+    run = label(discs, colour_net, colour_encoder, out=tmp_path / "run")
+    whole = json.dumps(run.labels.to_pylist(), indent=1, ensure_ascii=False) + "\n"
+    assert (tmp_path / "run" / "labels.json").read_text(encoding="utf-8") == whole
+    for at_once in (1, 5, len(run.labels)):
+        assert "".join(_json_lines(run.labels, at_once)) == whole
+    assert "".join(_json_lines(run.labels.slice(0, 0))) == "[]\n"

@@ -200,6 +200,8 @@ def label(
         lambda: mine(activations, embeddings, neurons=chosen, **mining),
     )  # fmt: skip
     progress("mining", len(chosen), len(chosen))
+    if isinstance(activations, RecomputedActivations):
+        activations.forget()
     exemplars = mined.exemplars
     if asking is not None:
         found = _proposed(

@@ -4,14 +4,16 @@ The first pass (`FirstPass`) takes the place of the target's table while images 
 keeps what mining asks of all images (means, extremes, firing rates, the K strongest, a histogram) and drops the rest.
 What it has is written down tile by tile, so a killed run goes on to the same bits. Later (`RecomputedActivations`) the
 network runs again for the images that mining asks about, in the very batches of the first pass, so that their rows are
-the same to the last bit.
+the same to the last bit. What mining looks up of them is written down as well, until it is done.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -25,7 +27,7 @@ from contralens.checks import ImageError, InputError
 from contralens.collecting.collect import Collected, ahead, collect, owned_images
 from contralens.data.files import digest
 from contralens.data.known import known_fingerprints
-from contralens.data.store import TILE, Snapshot, Store
+from contralens.data.store import TILE, Log, Snapshot, Store
 from contralens.math.histograms import RunningHistogram
 from contralens.math.sources import ActivationSource, DenseActivations, SparseActivations, pairwise
 from contralens.math.statistics import NeuronStatistics, RunningSurvey
@@ -36,6 +38,8 @@ from contralens.types import Extractor, Images, Progress, silent
 VERSION = "1"
 EVERY = 2.0
 """Seconds between two snapshots of the first pass, at least."""
+MOST = 16 * 2**20
+"""Values of the second pass that wait to be written down, bytes."""
 
 
 class FirstPass:
@@ -191,11 +195,13 @@ def collect_streamed(
             raise InputError(f"images of {images.name} come and go while they are read; run the command again")
     if not len(first.counted):
         raise InputError(f"all images of {images.name} are held out")
-    return collected, RecomputedActivations(images, target, first, batch_size, workers, progress)
+    return collected, RecomputedActivations(
+        images, target, first, batch_size, store.root / "walks" / digest(*identity), workers, progress
+    )
 
 
 class RecomputedActivations:
-    """Rows computed anew whenever they are asked for: an `ActivationSource`, `RowActivations` and `Surveyed`.
+    """Rows computed anew whenever they are asked for: an `ActivationSource`, `LoggedActivations` and `Surveyed`.
 
     Row i is the i-th image of `FirstPass.counted`.
     """
@@ -206,6 +212,7 @@ class RecomputedActivations:
         target: Extractor,
         first: FirstPass,
         batch_size: int,
+        walks: Path,
         workers: int | None = None,
         progress: Progress = silent,
     ) -> None:
@@ -227,6 +234,13 @@ class RecomputedActivations:
         self._batch, self._place, self._own = batch_of[owner], place_of[owner], owner == counted
         self.ran = 0
         """Images that the network has run on here."""
+        self._walks = walks
+        self._open: tuple[str, Log] | None = None
+        self._found: list[Tensor] = []
+        """Values that wait to be written down, of `_images_found` images."""
+        self._part: list[Tensor] = []
+        """And of those that have not all of theirs yet."""
+        self._images_found, self._written = 0, monotonic()
 
     def surveyed(self, k: int) -> tuple[NeuronStatistics, Tensor, Tensor] | None:
         if k > self.first.k:
@@ -262,6 +276,39 @@ class RecomputedActivations:
                         torch.stack([made[b][p] for b, p in zip(self._batch[some], self._place[some], strict=True)]),
                     )
 
+    def logged(self, key: str) -> Iterator[tuple[int, list[Tensor]]]:
+        """What a run before this one, killed perhaps, has found along the lists named by `key`."""
+        log = Log(self._walks / key)
+        self._open, self._found, self._part, self._images_found = (key, log), [], [], 0
+        values: list[Tensor] = []
+        complete = 0
+        for arrays in log:
+            values.append(torch.from_numpy(arrays["values"]))
+            if images := int(arrays["images"][0]):
+                complete = log.count
+                yield images, values
+                values = []
+        log.count = complete
+
+    def log(self, key: str, images: int, values: Tensor) -> None:
+        """Values found, and how many images are done with them; written down every few seconds, or if they are many."""
+        assert self._open is not None
+        assert self._open[0] == key
+        self._part.append(values)
+        if images:
+            self._found, self._part = self._found + self._part, []
+            self._images_found += images
+        many = sum(part.nbytes for part in (*self._found, *self._part)) > MOST
+        if many or (images and monotonic() - self._written > EVERY):
+            for done, values_of in ((self._images_found, self._found), (0, self._part)):
+                if values_of:
+                    self._open[1].append({"images": np.array([done]), "values": torch.cat(values_of).numpy()})
+            self._found, self._part, self._images_found, self._written = [], [], 0, monotonic()
+
+    def forget(self) -> None:
+        """Delete what was written down, once what it was for is done."""
+        shutil.rmtree(self._walks, ignore_errors=True)
+
     def _ready(self, item: tuple[Any, Any]) -> Any:
         image, future = item
         try:
@@ -274,7 +321,7 @@ class RecomputedActivations:
         """Rows that are computed together, and the batches that this takes; whole batches, and no more than a block."""
         batch = self._batch[rows]
         turn = np.maximum.accumulate(np.where(self._own[rows], batch, -1))  # a copy goes with what is around it
-        most, start = max(1, BLOCK_BYTES // (4 * self.shape[1])), 0
+        most, start = max(1, min(TILE, BLOCK_BYTES // (4 * self.shape[1]))), 0
         ends = np.append(np.flatnonzero(np.diff(turn)) + 1, len(rows))
         for end, following in zip(ends, [*ends[1:], np.inf], strict=False):
             if end > start and following - start > most:

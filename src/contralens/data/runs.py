@@ -153,13 +153,21 @@ class Run:
             if self.candidates is not None:
                 pq.write_table(self.candidates, folder / "candidates.parquet")
             (folder / "vectors.safetensors").write_bytes(save({name: self.vectors[name] for name in VECTORS}))
-            (folder / "labels.json").write_text(
-                json.dumps(self.labels.to_pylist(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-            )
+            with (folder / "labels.json").open("w", encoding="utf-8") as f:
+                f.writelines(_json_lines(self.labels))
             (folder / "manifest.json").write_text(
                 json.dumps(self.manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
             )
         return replace(self, path=path)
+
+
+def _json_lines(table: pa.Table, at_once: int = 4096) -> Iterator[str]:
+    """The rows of a table as one JSON list, in pieces: as objects of Python they take many times the table's memory."""
+    yield "["
+    for start in range(0, len(table), at_once):
+        rows = json.dumps(table.slice(start, at_once).to_pylist(), indent=1, ensure_ascii=False)
+        yield ("," if start else "") + rows[1:-2]
+    yield "\n]\n" if len(table) else "]\n"
 
 
 def gamma_of(scorer: str) -> float:

@@ -13,7 +13,7 @@ import os
 import tempfile
 import warnings
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -271,6 +271,26 @@ class Snapshot:
 
     def clear(self) -> None:
         self.path.unlink(missing_ok=True)
+
+
+class Log:
+    """Dicts of arrays written one after the other, each in a file of its own; read back up to one that is damaged."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.count = folder, 0
+        """`count`: how many have been read or written; the next one written takes the place of what comes after."""
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        while (arrays := self._next().get()) is not None:
+            self.count += 1
+            yield arrays
+
+    def append(self, arrays: Mapping[str, np.ndarray]) -> None:
+        self._next().put(arrays)
+        self.count += 1
+
+    def _next(self) -> Snapshot:
+        return Snapshot(self.folder / f"{self.count:06d}.safetensors")
 
 
 class Remembered:

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from contralens.checks import InputError
+from contralens.math.sources import columns, source
 from contralens.math.tensors import blocks, matrix
 from contralens.types import Exemplars
 
@@ -172,19 +173,26 @@ def falcon_contrasts(
 
     r[i] are the activations (I,N) without the columns of `group`, as unit rows; images count on which every feature of
     the group is below its mean and whose cosine to the mean of the positives' r is at least `least`; the nearest `most`
-    are kept.
+    are kept. Activations are read in blocks, twice; any `ActivationSource` will do.
     """
-    a = matrix(activations, "activations").nan_to_num(0.0, 0.0, 0.0)
+    a = source(activations)
     explained = torch.tensor(sorted(set(group)), dtype=torch.int64)
-    rest = torch.ones(a.shape[1], dtype=torch.bool)
-    rest[explained] = False
     out = torch.full((most,), -1, dtype=torch.int64)
     positives = positives[positives >= 0]
-    if not rest.any() or len(positives) == 0:
+    if len(explained) == a.shape[1] or len(positives) == 0:
         return out
-    r = normalize(a[:, rest], dim=1)
-    cosine = r @ normalize(r[positives].mean(0), dim=0)
-    cold = (a[:, explained] < a[:, explained].mean(0)).all(1)
+
+    def unit(rows: Tensor) -> Tensor:
+        return normalize(rows.nan_to_num(0.0, 0.0, 0.0).index_fill_(1, explained, 0.0), dim=1)
+
+    mean = torch.zeros(a.shape[1])
+    for start, rows in a.blocks():
+        here = positives[(positives >= start) & (positives < start + len(rows))] - start
+        mean = mean + unit(rows[here]).sum(0)
+    direction = normalize(mean, dim=0)
+    cosine = torch.cat([unit(rows) @ direction for _, rows in a.blocks()])
+    high = columns(a, explained).nan_to_num(0.0, 0.0, 0.0)
+    cold = (high < high.mean(0)).all(1)
     order = cosine.masked_fill(~cold | (cosine < least), -torch.inf).sort(descending=True, stable=True)
     chosen = order.indices[: int(order.values[:most].isfinite().sum())]
     out[: len(chosen)] = chosen

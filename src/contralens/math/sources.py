@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import warnings
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -37,6 +40,19 @@ class RowActivations(ActivationSource, Protocol):
 
     def visit(self, images: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """(which of `images` (b), their rows (b,N)) until all have come; `images` rise, and so do those of a step."""
+        ...
+
+
+@runtime_checkable
+class LoggedActivations(RowActivations, Protocol):
+    """Rows that cost so much that what was looked up along lists is written down, for a killed run to go on from."""
+
+    def logged(self, key: str) -> Iterator[tuple[int, list[Tensor]]]:
+        """What was written under this key, in order: (how many of the images, the values found on them)."""
+        ...
+
+    def log(self, key: str, images: int, values: Tensor) -> None:
+        """Values that were found, and how many images are done with them; to be written down soon."""
         ...
 
 
@@ -238,12 +254,12 @@ def along(activations: RowActivations, lists: Tensor, row: Tensor, neurons: Tens
     first_pair = pairs_of.cumsum(0) - pairs_of
     entry = lists.flatten().argsort(stable=True)  # places in the lists, those of an image together
     image = lists.flatten()[entry]
-    out: Tensor | None = None
     wanted = torch.unique_consecutive(image[image >= 0]).long()
-    for some, rows in activations.visit(wanted) if len(wanted) else ():
-        rows = rows.cpu()
-        if out is None:
-            out = rows.new_zeros(len(row), length)
+    out: Tensor | None = None
+
+    def fill(some: Tensor, values_of: Callable[[Tensor, Tensor], Tensor]) -> Iterator[Tensor]:
+        """Take in values_of(which of `some` images, neurons), in the order of the images, and pass them on."""
+        nonlocal out
         begin, end = torch.searchsorted(image, (some[[0, -1]] + torch.tensor([0, 1])).to(image.dtype)).tolist()
         each = 64 * max(1, len(row) // max(1, len(lists)))
         for part in blocks(end - begin, each):
@@ -253,8 +269,41 @@ def along(activations: RowActivations, lists: Tensor, row: Tensor, neurons: Tens
             count = pairs_of[which]
             within = torch.arange(int(count.sum())) - (count.cumsum(0) - count).repeat_interleave(count)
             pair = order[first_pair[which].repeat_interleave(count) + within]
-            out[pair, place.repeat_interleave(count)] = rows[at.repeat_interleave(count), neurons[pair]]
+            values = values_of(at.repeat_interleave(count), neurons[pair])
+            if out is None:
+                out = values.new_zeros(len(row), length)
+            out[pair, place.repeat_interleave(count)] = values
+            yield values
+
+    done, key = 0, ""
+    if isinstance(activations, LoggedActivations):
+        key = hashlib.sha256(b"".join(x.contiguous().numpy().tobytes() for x in (lists, row, neurons))).hexdigest()
+        for images, values in activations.logged(key):
+            deque(fill(wanted[done : done + images], partial(_next_of, deque(values))), maxlen=0)
+            done += images
+    for some, rows in activations.visit(wanted[done:]) if done < len(wanted) else ():
+        for found in fill(some, partial(_picked, rows.cpu())):
+            if isinstance(activations, LoggedActivations):
+                activations.log(key, 0, found)
+        if isinstance(activations, LoggedActivations):
+            activations.log(key, len(some), rows.new_empty(0))
     return torch.zeros(len(row), length) if out is None else out
+
+
+def _picked(rows: Tensor, images: Tensor, neurons: Tensor) -> Tensor:
+    return rows[images, neurons]
+
+
+def _next_of(values: deque[Tensor], images: Tensor, neurons: Tensor) -> Tensor:
+    """As many of the values as are asked for, in order."""
+    parts, left = [], len(images)
+    while left:
+        part = values.popleft()
+        if len(part) > left:
+            values.appendleft(part[left:])
+        parts.append(part[:left])
+        left -= len(parts[-1])
+    return torch.cat(parts)
 
 
 def pairwise(activations: RowActivations, images: Tensor, neurons: Tensor) -> Tensor:
