@@ -119,7 +119,7 @@ def test_same_images_throughout_cannot_be_split():
 
 
 def test_a_part_scores_like_a_neuron_of_its_own():
-    from contralens.math.scorers import SCORERS
+    from contralens.math.scorers import SCORERS, run_scorer
 
     g = torch.Generator().manual_seed(4)
     e = normalize(torch.randn(80, 12, generator=g), dim=1)
@@ -130,4 +130,4 @@ def test_a_part_scores_like_a_neuron_of_its_own():
     part = verdict.part(found, 1)
     assert ((part.positives >= 0) == (verdict.side == 1)).all()
     for score in SCORERS.values():
-        assert score(part, e, texts).isfinite().all()
+        assert run_scorer(score, part, e, texts, a).isfinite().all()
