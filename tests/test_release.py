@@ -109,7 +109,7 @@ def test_the_source_archive_holds_what_builds_and_tests_it(archives: tuple[Path,
     names = [name.partition("/")[2] for name in tarfile.open(archives[1]).getnames()]
     assert {name.partition("/")[0] for name in names} == {
         "src", "tests", "benchmarks", "scripts", "docs", "examples", "recipes", "explorer-ui", "mkdocs.yml", "Makefile",
-        "constraints.txt", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "LICENSE", "pyproject.toml",
+        "constraints.txt", "conftest.py", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "LICENSE", "pyproject.toml",
         "PKG-INFO", ".gitignore",
     }  # fmt: skip
     assert not [name for name in names if re.search(r"node_modules|__pycache__|\.pyc$|/\.venv|\.parquet$", name)]

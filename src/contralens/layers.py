@@ -59,6 +59,12 @@ def label_layers(
 
     Raises:
         InputError: as `contralens.label`.
+
+    >>> runs = label_layers(
+    ...     "world:1", "world-1/images", "world", "world", layers=["block2", "block3"], k=5, scorers="csp"
+    ... )
+    >>> {layer: len(run.rows("csp")) for layer, run in runs.items()}
+    {'block2': 64, 'block3': 64}
     """
     if options.get("sae") is not None or options.get("sae_pooling") is not None:
         raise InputError("a sparse autoencoder belongs to one layer: give that layer alone")

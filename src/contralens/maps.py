@@ -89,6 +89,10 @@ def add_maps(
 
     Raises:
         InputError: the images or the network cannot be had, or the network is another one.
+
+    >>> told = add_maps("run", pairs=2, layout=False)
+    >>> [line.partition(" in ")[2] for line in told]
+    ['run/maps.parquet', 'run/classes.parquet']
     """
     run = load(run) if not isinstance(run, Run) else run
     if run.path is None:

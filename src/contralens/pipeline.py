@@ -141,6 +141,10 @@ def label(
 
     Raises:
         InputError: something given is wrong; one line that says what, where and what to do.
+
+    >>> run = label("world:1", "world-1/images", "world", "world-1/vocabulary.txt", layer="block3", k=5, scorers="csp")
+    >>> len(run.rows("csp")), run.rows("csp")[0]["name"], run.labels.num_rows
+    (64, 'block3/0', 64)
     """
     specs = [scorers] if isinstance(scorers, str) else list(scorers)
     if not specs:

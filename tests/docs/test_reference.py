@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import typer.main
-from fenced import ROOT
+from fenced import PAGES, ROOT, blocks
 from plugged import registries
 
 import contralens
@@ -79,6 +79,15 @@ def test_what_the_reference_shows_says_what_it_is(path: str, found: Any) -> None
     else:
         missing = [n for n in inspect.signature(found).parameters if not re.search(rf"\b{n}\b", text)]
         assert len(missing) <= 3, f"{path} says nothing of {missing}"
+
+
+def test_every_public_function_has_an_example_that_runs() -> None:
+    """In its docstring, or as a call in a Python block that the tests of the pages run."""
+    run = "\n".join(b.code for page in PAGES for b in blocks(page) if b.language == "python" and b.not_run is None)
+    for name in contralens.__all__:
+        found = getattr(contralens, name)
+        if inspect.isfunction(found):
+            assert ">>>" in (found.__doc__ or "") or re.search(rf"\b{name}\(", run), f"{name} has no example"
 
 
 def test_every_error_is_in_the_reference() -> None:

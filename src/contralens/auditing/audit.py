@@ -99,6 +99,10 @@ def audit(
 
     Raises:
         InputError: the list, the images, the network or the labeled set cannot be used; in one line.
+
+    >>> found = audit("run", {"expected": ["striped"], "spurious": ["red"]}, fakes=50, sample=0)
+    >>> sum(found.counts.values()), found.mask.shape
+    (64, (64,))
     """
     run = load(run) if not isinstance(run, Run) else run
     listed = concept_list(concepts)

@@ -84,6 +84,14 @@ def label_file(run: Run, *, pairs: int | None = None, names: bool = True) -> Lab
         run: a finished run.
         pairs: exemplars of each neuron that are kept as evidence; all by default.
         names: False leaves out the names of images, so that only the hashes of their contents tell which they are.
+
+    Raises:
+        InputError: `pairs` is negative.
+
+    >>> from contralens.data.runs import load
+    >>> made = label_file(load("run"), pairs=2)
+    >>> len(made), made.content["primary"], len(made.content["neurons"][0]["evidence"])
+    (64, 'csp', 2)
     """
     if pairs is not None and pairs < 0:
         raise InputError(f"`pairs` must be 0 or more; got {pairs}")
@@ -212,6 +220,11 @@ def read_labels(path: str | Path) -> LabelFile:
 
     Raises:
         InputError: no such file, another format or version, or something in it that the schema does not allow.
+
+    >>> from contralens.data.runs import load
+    >>> path = label_file(load("run"), pairs=2).save("run.labels.json").path
+    >>> read_labels(path).rows("csp") == load("run").rows("csp")
+    True
     """
     path = Path(path)
     try:

@@ -135,6 +135,12 @@ def labeled_images(
 
     Raises:
         InputError: no classes to be found, two classes for one image, a table that names none of the images.
+
+    >>> from pathlib import Path
+    >>> _ = Path("table.csv").write_text("image,class,camera\\n00000.png,striped,A\\n00001.png,plain,B\\n")
+    >>> found = labeled_images("world-1/images", "table.csv")
+    >>> found.classes, found.targets.tolist(), found.groups["camera"].tolist()
+    (('plain', 'striped'), [1, 0], ['A', 'B'])
     """
     if isinstance(source, LabeledImages):
         return source

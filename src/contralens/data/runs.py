@@ -196,7 +196,15 @@ def check_free(path: Path) -> None:
 
 
 def load(path: str | Path) -> Run:
-    """Read a run folder written by `contralens label` or `Run.save`."""
+    """Read a run folder written by `contralens label` or `Run.save`.
+
+    Raises:
+        InputError: no such folder, another format, or a file of it is missing or damaged.
+
+    >>> run = load("run")
+    >>> run.manifest["target"]["layer"], run.scorers[-1], run.neuron("block3/5")["exemplars"][0]["rank"]
+    ('block3', 'csp', 0)
+    """
     path = Path(path)
     try:
         manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))

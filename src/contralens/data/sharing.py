@@ -47,6 +47,9 @@ def push(
 
     Raises:
         InputError: a folder with other files in it, no access to the Hub.
+
+    >>> push("run", "shared-run")
+    'shared-run'
     """
     run = run if isinstance(run, Run) else load(run)
     if isinstance(dest, str) and dest.startswith(HUB):
@@ -76,6 +79,10 @@ def pull(source: str | Path, out: str | Path | None = None) -> Run:
 
     Raises:
         InputError: nothing was pushed there, or a file is missing or not as it was.
+
+    >>> where = push("run", "shared-run")
+    >>> pull(where, "pulled").labels.equals(load("run").labels)
+    True
     """
     hub = isinstance(source, str) and source.startswith(HUB)
     name = _repo(str(source))[0].rpartition("/")[2] if hub else Path(source).resolve().name

@@ -127,6 +127,13 @@ def compare(
 
     Neurons are paired where both methods look at the same layer of the same network (checkpoints of it included): the
     interval is then over the neurons' differences. Otherwise it is over two unrelated sets of neurons.
+
+    Raises:
+        InputError: fewer than two to compare, an unknown scorer, or a metric that was not measured.
+
+    >>> found = compare(["run"], scorers=["semanticlens", "csp"])
+    >>> [method.name for method in found.methods]
+    ['semanticlens', 'csp']
     """
     opened = [run if isinstance(run, Run) else load(run) for run in runs]
     if not opened:

@@ -112,6 +112,10 @@ def evaluate(
 
     Raises:
         InputError: nothing was held out, the judge is missing or is the labeling encoder, images cannot be found.
+
+    >>> found = evaluate("run", metrics="simulation", judge="world", same_judge=True, scorers=["csp"])
+    >>> sorted({row["metric"] for row in found.summary.to_pylist()})[:2]
+    ['auprc', 'cosine']
     """
     run = run if isinstance(run, Run) else load(run)
     wanted = wanted_metrics(metrics)

@@ -63,6 +63,11 @@ def granularity(
 
     Raises:
         InputError: no WordNet, an encoder that is not the run's, image rows that the cache no longer holds.
+
+    >>> from contralens.data.runs import load
+    >>> found = granularity(load("run"))
+    >>> [(row["label"], row["broadest"]) for row in found if row["broadest"]][:2]
+    [('large objects', 'large objects'), ('orange', 'orange')]
     """
     words = wordnet if isinstance(wordnet, WordNet) else find_wordnet(wordnet)
     rows = {row["neuron"]: row for row in run.rows() if row["status"] == "ok" and row["label"]}

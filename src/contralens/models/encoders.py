@@ -71,6 +71,10 @@ def encoder(spec: str | Encoder, device: str = "cpu", *, decode: str = "exact", 
 
     Raises:
         InputError: unknown scheme or model, weights that cannot be had, a device that is not there.
+
+    >>> eyes = encoder("world")
+    >>> eyes.width, eyes.texts(["striped", "a red star"]).shape
+    (96, torch.Size([2, 96]))
     """
     if isinstance(spec, str):
         scheme, _, rest = spec.strip().partition(":")

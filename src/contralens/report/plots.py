@@ -59,6 +59,11 @@ def plot_pairs(run: Run, neuron: int | str, pairs: int = 8) -> Figure:
 
     Raises:
         InputError: no matplotlib (`pip install 'contralens[plots]'`), or the run has no such neuron.
+
+    >>> from contralens.data.runs import load
+    >>> figure = plot_pairs(load("run"), 5)
+    >>> len(figure.axes) > 0
+    True
     """
     require("matplotlib", "plots")
     from matplotlib.figure import Figure
