@@ -1,4 +1,4 @@
-"""Examples in docstrings run where the tour of docs/start.md has been: `world-1` are pictures, `run` is a run folder."""
+"""Examples in docstrings run where the tour of docs/start.md has been, with `world-1` (pictures) and `run`."""
 
 from __future__ import annotations
 
