@@ -106,26 +106,29 @@ def refit(rows: Tensor, classes: NDArray[np.int64], keep: Tensor) -> nn.Linear:
     return head
 
 
-def verdicts(case: Case, listed: ConceptList) -> tuple[dict[str, dict[str, Any]], dict[str, Tensor]]:
-    """What each scorer finds, by the audit's own rule, and its mask."""
-    words = embed_concepts(load_encoder(), listed)
-    names = [c.name for c in listed]
-    artefact, sides = names.index(case.plant.concept), [c.side for c in listed]
-    real = find_exemplars(case.a, case.e, k=K)
-    fakes = fake_exemplars(case.a, case.e, FAKES, case.seed, k=K)
-    spurious = torch.tensor([side == "spurious" for side in sides])
+def verdicts(
+    a: Tensor, e: Tensor, encoder: Any, listed: ConceptList, concept: str, true: NDArray[np.bool_], seed: int
+) -> tuple[dict[str, dict[str, Any]], dict[str, Tensor]]:
+    """What each scorer finds for activations (I,N) and embeddings (I,D) by the audit's own rule, and its mask (N)."""
+    words = embed_concepts(encoder, listed)
+    artefact = [c.name for c in listed].index(concept)
+    real = find_exemplars(a, e, k=K)
+    fakes = fake_exemplars(a, e, FAKES, seed, k=K)
+    spurious = torch.tensor([c.side == "spurious" for c in listed])
     out, masks = {}, {}
     for scorer in SCORERS:
-        told = align(scorer, real, fakes, case.e, words)
+        told = align(scorer, real, fakes, e, words)
         kept = told.explained(FDR)
         called = kept & (told.best == artefact)
         any_spurious = kept & spurious[told.best.clamp_min(0)]
         ranking = told.z[:, [artefact]].nan_to_num(-torch.inf)
         out[scorer] = {
             "called": called.tolist(), "explained": int(kept.sum()), "spurious": int(any_spurious.sum()),
-            "ap": float(auprc(torch.from_numpy(case.true)[:, None], ranking)),
+            "ap": float(auprc(torch.from_numpy(true)[:, None], ranking)),
         }  # fmt: skip
-        masks[scorer] = make_mask(64, real.neurons, any_spurious, told.side(~spurious), told.side(spurious), "hard")
+        masks[scorer] = make_mask(
+            a.shape[1], real.neurons, any_spurious, told.side(~spurious), told.side(spurious), "hard"
+        )
     return out, masks
 
 
@@ -156,7 +159,7 @@ def through_audit(case: Case, listed: ConceptList, expected: Sequence[bool], kee
 def measure(plant: Plant, seed: int, whole: bool) -> dict[str, Any]:
     case = Case(plant, seed)
     listed = concept_list(plant.concepts())
-    found, masks = verdicts(case, listed)
+    found, masks = verdicts(case.a, case.e, load_encoder(), listed, plant.concept, case.true, seed)
     truth = torch.from_numpy(~case.true).float()
     masks |= {"truth": truth}
     everything = torch.ones(64)
