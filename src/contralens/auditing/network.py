@@ -57,6 +57,7 @@ def in_the_network(
             )
         notes.append("no influence and no pruning: the neurons are no layer of a network that contralens runs")
         return INFLUENCE.empty_table(), PRUNING.empty_table(), nothing
+    target = target.with_dtype("float32")  # small effects are differences of large scores
     picture = reopened.pictures(range(len(reopened.probe)))
     batch = _some(target, picture, exemplars)
     try:
