@@ -30,6 +30,17 @@ def draw_discs(folder: Path, count: int = 42, size: int = 32) -> Path:
     return folder
 
 
+def draw_hard(folder: Path) -> Path:
+    """75 discs, six copies of some of them far from what they are copies of, and a file that is no picture."""
+    draw_discs(folder, count=75)
+    for i in (3, 40, 74):
+        found = next(folder.rglob(f"{i:03d}.png"))
+        (folder / f"copy{i}.png").write_bytes(found.read_bytes())
+        (folder / "white" / f"zcopy{i}.png").write_bytes(found.read_bytes())
+    (folder / "blue" / "broken.png").write_bytes(b"not a picture")
+    return folder
+
+
 def to_pixels(image: Image.Image) -> Tensor:
     """RGB image to (3,32,32) in [0,1]."""
     array = np.asarray(image.resize((32, 32)), np.float32) / 255

@@ -19,7 +19,7 @@ import numpy as np
 import paper
 import pytest
 import torch
-from coloured import draw_discs
+from coloured import draw_hard
 from PIL.Image import Image
 from torch import Tensor, nn
 
@@ -104,13 +104,7 @@ def job(images: Path, cache: Path, device: str) -> Job:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = draw_discs(tmp_path_factory.mktemp("paths"), count=75)
-    for i in (3, 40, 74):  # copies, in other tiles than what they are copies of
-        found = next(folder.rglob(f"{i:03d}.png"))
-        (folder / f"copy{i}.png").write_bytes(found.read_bytes())
-        (folder / "white" / f"zcopy{i}.png").write_bytes(found.read_bytes())
-    (folder / "blue" / "broken.png").write_bytes(b"not a picture")
-    return folder
+    return draw_hard(tmp_path_factory.mktemp("paths"))
 
 
 @pytest.fixture(scope="module")

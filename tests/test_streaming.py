@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from coloured import COLOURS, ColourEncoder, draw_discs, to_pixels
+from coloured import COLOURS, ColourEncoder, draw_hard, to_pixels
 from safetensors.numpy import load_file
 from torch import nn
 
@@ -52,13 +52,7 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    folder = draw_discs(tmp_path / "images", count=75)
-    for i in (3, 40, 74):  # copies, in other tiles than what they are copies of
-        name = next(folder.rglob(f"{i:03d}.png"))
-        (folder / f"copy{i}.png").write_bytes(name.read_bytes())
-        (folder / "white" / f"zcopy{i}.png").write_bytes(name.read_bytes())
-    (folder / "blue" / "broken.png").write_bytes(b"not a picture")
-    return folder
+    return draw_hard(tmp_path / "images")
 
 
 def label(images: Path, cache: Path, **options: Any) -> Run:
