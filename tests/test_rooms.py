@@ -18,7 +18,7 @@ ALLOWED = {
     "data": BASE | {"world"},
     "world": BASE | {"math", "data"},
     "collecting": BASE | {"math", "models", "data", "pipeline"},
-    "auditing": BASE | {"math", "models", "data", "reopen"},
+    "auditing": BASE | {"config", "math", "models", "data", "reopen"},
     "proposing": BASE | {"math", "models", "data", "evidence"},
 }
 NO_TORCH = {"types", "checks", "plugs", "config", "cli", "commands", "report", "explorer", "data"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,21 @@ def read_yaml(path: Path, what: str) -> Any:
         raise InputError(f"no {what} {path}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
         raise InputError(f"cannot read {path}: {' '.join(str(e).split())}") from e
+
+
+def known_keys(given: Any, keys: Sequence[str], where: Any) -> None:
+    """Refuse what is no mapping, or has another key than `keys`; `where` begins the error.
+
+    >>> known_keys({"tilte": "x"}, ("title",), "mine.yaml")
+    Traceback (most recent call last):
+        ...
+    contralens.checks.InputError: mine.yaml: unknown key 'tilte'; did you mean title? (known: title)
+    """
+    if not isinstance(given, Mapping):
+        raise InputError(f"{where} must hold `name: value` lines; got {type(given).__name__}")
+    for key in given:
+        if key not in keys:
+            raise InputError(f"{where}: unknown key {key!r}{nearest(str(key), keys)} (known: {', '.join(keys)})")
 
 
 def merge(config: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:

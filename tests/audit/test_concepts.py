@@ -85,7 +85,7 @@ def test_a_list_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="shipped lists are dermoscopy, photographs"):
         concept_list(tmp_path / "none.yaml")
     (tmp_path / "bad.yaml").write_text("expected: [")
-    with pytest.raises(InputError, match="is no YAML"):
+    with pytest.raises(InputError, match="cannot read"):
         concept_list(tmp_path / "bad.yaml")
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="cannot read"):

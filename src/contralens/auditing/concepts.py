@@ -8,9 +8,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from contralens.checks import InputError, nearest
+from contralens.config import known_keys, read_yaml
 from contralens.data.files import digest
 
 LISTS = files("contralens.auditing") / "lists"
@@ -99,30 +98,18 @@ def concept_list(spec: str | Path | Mapping[str, Any] | ConceptList) -> ConceptL
         return spec
     if isinstance(spec, Mapping):
         return _read(spec, "a dict")
-    if isinstance(spec, str) and spec in shipped():
-        text, where = (LISTS / f"{spec}.yaml").read_text(encoding="utf-8"), spec
-    elif isinstance(spec, (str, Path)):
-        text, where = _text(Path(spec).expanduser()), str(spec)
-    else:
+    if not isinstance(spec, (str, Path)):
         raise TypeError(f"`concepts` must be a name, a file, a dict or a ConceptList; got {type(spec).__name__}")
-    try:
-        return _read(yaml.safe_load(text), where)
-    except yaml.YAMLError as e:
-        raise InputError(f"concept list {where} is no YAML: {' '.join(str(e).split())}") from e
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        hint = nearest(str(path), shipped()) or f"; shipped lists are {', '.join(shipped())}, or give a YAML file"
-        raise InputError(f"no concept list {str(path)!r}{hint}") from None
-    except (OSError, UnicodeDecodeError) as e:
-        raise InputError(f"cannot read the concept list {path}: {' '.join(str(e).split())}") from e
+    name = str(spec)
+    path = Path(str(LISTS)) / f"{name}.yaml" if name in shipped() else Path(spec).expanduser()
+    if not path.exists():
+        hint = nearest(name, shipped()) or f"; shipped lists are {', '.join(shipped())}, or give a YAML file"
+        raise InputError(f"no concept list {name!r}{hint}")
+    return _read(read_yaml(path, "concept list"), name)
 
 
 def _read(given: Any, where: str) -> ConceptList:
-    _known(given, KEYS, f"concept list {where}")
+    known_keys(given, KEYS, f"concept list {where}")
     templates = _texts(given.get("templates", ["{}"]), f"concept list {where}: templates")
     for template in templates:
         if "{}" not in template:
@@ -155,7 +142,7 @@ def _read(given: Any, where: str) -> ConceptList:
 def _concept(row: Any, side: str, where: str) -> Concept:
     if isinstance(row, str):
         row = {"name": row}
-    _known(row, CONCEPT_KEYS, where)
+    known_keys(row, CONCEPT_KEYS, where)
     name = row.get("name")
     if not isinstance(name, str) or not name.strip():
         raise InputError(f"{where}: a concept has no name; got {dict(row)!r}")
@@ -177,11 +164,3 @@ def _texts(given: Any, where: str) -> tuple[str, ...]:
 
 def _tidy(text: str) -> str:
     return " ".join(text.split())
-
-
-def _known(given: Any, keys: Sequence[str], where: str) -> None:
-    if not isinstance(given, Mapping):
-        raise InputError(f"{where} must hold `name: value` lines; got {type(given).__name__}")
-    for key in given:
-        if key not in keys:
-            raise InputError(f"{where}: unknown key {key!r}{nearest(str(key), keys)} (known: {', '.join(keys)})")

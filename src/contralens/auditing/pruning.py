@@ -51,8 +51,8 @@ def pruned(target: Any, keep: Any, *, layer: str | None = None) -> Iterator[Any]
     >>> net = nn.Sequential(nn.Flatten(), nn.Linear(3, 2))
     >>> with pruned(net, [0.0, 1.0], layer="1"):
     ...     inside = net(torch.ones(1, 3))
-    >>> float(inside[0, 0]), bool((net(torch.ones(1, 3))[0, 0] != 0))
-    (0.0, True)
+    >>> bool(inside[0, 0] == 0), bool(net(torch.ones(1, 3))[0, 0] == 0)
+    (True, False)
     """
     values = mask_of(keep)
     if isinstance(target, HookedTarget):

@@ -18,12 +18,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from contralens.checks import InputError, nearest
-from contralens.config import read_yaml
+from contralens.config import known_keys, read_yaml
 from contralens.data.images import images as image_set
 from contralens.data.wordnet import find_wordnet
 from contralens.evaluation.measuring import wanted_metrics
@@ -43,16 +43,16 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     recipe = read_yaml(path, "recipe")
-    _known(recipe, KEYS, path)
-    _known(recipe.get("needs") or {}, NEEDS, f"{path}: needs")
+    known_keys(recipe, KEYS, path)
+    known_keys(recipe.get("needs") or {}, NEEDS, f"{path}: needs")
     if not recipe.get("runs"):
         raise InputError(f"{path} has no runs")
     for name, steps in recipe["runs"].items():
-        _known(steps, STEPS, f"{path}: {name}")
+        known_keys(steps, STEPS, f"{path}: {name}")
         if "label" not in steps:
             raise InputError(f"{path}: {name} has no label step")
     for row in recipe.get("published") or []:
-        _known(row, ("run", "scorer", "metric", "value", "source"), f"{path}: published")
+        known_keys(row, ("run", "scorer", "metric", "value", "source"), f"{path}: published")
         if row["run"] not in recipe["runs"]:
             raise InputError(f"{path}: published names the run {row['run']!r}{nearest(row['run'], recipe['runs'])}")
     return dict(recipe)
@@ -142,14 +142,6 @@ def follow(
         names = {key: row[key] for key in ("run", "scorer", "metric", "source")}
         rows.append({**names, "published": row["value"], **found, "inside": inside})
     return rows
-
-
-def _known(given: Any, keys: Sequence[str], where: Any) -> None:
-    if not isinstance(given, Mapping):
-        raise InputError(f"{where} must hold `name: value` lines; got {type(given).__name__}")
-    for key in given:
-        if key not in keys:
-            raise InputError(f"{where}: unknown key {key!r}{nearest(str(key), keys)} (known: {', '.join(keys)})")
 
 
 def _filled(value: Any) -> Any:
