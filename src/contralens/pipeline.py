@@ -126,7 +126,8 @@ def label(
         limit: use a sample of that many images, drawn with `seed`.
         top: concepts kept per neuron and scorer.
         out: run folder to write; without it the run is only returned.
-        device: where both networks run; by default "cpu", or where a module of yours is.
+        device: where both networks run; by default "cpu", or where a module of yours is. Mining and scoring run where
+            the target does if that is a GPU with room for them.
         decode: "fast" preprocesses on tensors, where that agrees with each network's own transform (docs/scale.md).
         precision: "bf16" computes in bfloat16 where a look at the first images says that it is safe.
         cache: folder of the cache; by default $CONTRALENS_CACHE or the user's cache folder.

@@ -34,7 +34,10 @@ Seed = Annotated[int | None, typer.Option(help="Seed of the sample (default 0)."
 BatchSize = Annotated[int | None, typer.Option(help="Images per forward pass (default 32).")]
 Workers = Annotated[int | None, typer.Option(help="Threads that decode images (default: one per core).")]
 Cache = Annotated[Path | None, typer.Option(help="Cache folder (default: $CONTRALENS_CACHE or ~/.cache/contralens).")]
-Device = Annotated[str | None, typer.Option(help="Where the networks run: cpu (default), cuda, cuda:1, mps.")]
+Device = Annotated[
+    str | None,
+    typer.Option(help="Where the networks run (on CUDA mining and scoring, too): cpu (default), cuda, cuda:1, mps."),
+]
 Checkpoint = Annotated[
     Path | None, typer.Option(help="Own weights for the architecture: .safetensors, or .pt/.pth without code.")
 ]
