@@ -240,7 +240,7 @@ def _walk(
 
         # Only what is known to allow it is asked by several threads.
         apart = rows is not None or isinstance(activations, DenseActivations | SparseActivations)
-        budget = BLOCK_BYTES // 16 if apart else BLOCK_BYTES
+        budget = room(row.device, BLOCK_BYTES // 16) if apart else BLOCK_BYTES
         spread(step, list(blocks(len(open_), each, budget)), row.device if apart else None)
         if last or not bool((found == UNSETTLED).any()):
             return found, activation
@@ -286,7 +286,7 @@ def _scan(
     below[column] = pairs.below
     best = torch.full((len(row),), -torch.inf, device=row.device)
     candidates: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-    for start, values in activations.blocks(neurons, budget=BLOCK_BYTES // 4):
+    for start, values in activations.blocks(neurons, budget=BLOCK_BYTES // (1 if row.is_cuda else 4)):
         values = values.to(row.device)
         part = slice(start, start + len(values))
         cold = (values < below) & (values > -torch.inf) & products.usable[part, None]
@@ -317,8 +317,8 @@ def _scan(
                 pair += here.start
                 candidates.append((pair, image + part.start, value, values[image, column[pair]]))
 
-        budget = CACHE if row.device.type == "cpu" else room(row.device)
-        spread(look, list(blocks(len(queries), len(e) * e.element_size(), budget=budget)), row.device)
+        together = room(row.device, CACHE)
+        spread(look, list(blocks(len(queries), len(e) * e.element_size(), budget=together)), row.device)
     pair, image, cosine, activation = (torch.cat(field) for field in zip(*candidates, strict=True))
     kept = cosine >= best[pair] - 2 * products.tolerance
     pair, image, activation = pair[kept], image[kept], activation[kept]

@@ -48,7 +48,11 @@ class Products:
                 lengths.append(float(rows.norm(dim=1).max()))
                 roundings.append(float((rows - rows.bfloat16().float()).norm(dim=1).max()))
 
-        spread(look, list(blocks(len(embeddings), 16 * embeddings.shape[1], budget=8 * CACHE)), embeddings.device)
+        spread(
+            look,
+            list(blocks(len(embeddings), 16 * embeddings.shape[1], budget=room(embeddings.device, 8 * CACHE))),
+            embeddings.device,
+        )
         longest, rounding = max(lengths), max(roundings)
         self.dtype, self.tolerance = torch.float32, TOLERANCE * max(1.0, longest**2)
         # Cauchy-Schwarz for the rounded inputs, half a unit in the last place for the rounded result.
@@ -82,7 +86,7 @@ class Products:
     def exact(self, left: Tensor, right: Tensor) -> Tensor:
         """float64 inner products of images with images (L),(L) -> (L)."""
         out = torch.empty(len(left), dtype=torch.float64, device=self.e.device)
-        each, together = (2**20, room(out.device)) if out.is_cuda else (2**12, 2**22)
+        each, together = 2**20 if out.is_cuda else 2**12, room(out.device, 2**22)
 
         def dot(part: slice) -> None:
             lefts, rights = left[part], right[part]
@@ -154,7 +158,7 @@ def nearest_images(products: Products, queries: Tensor, length: int = LENGTH) ->
     longest = total if total <= SMALL else length * 3 // 2
     images = torch.empty(len(queries), longest, dtype=torch.int32, device=device)
     cosines = torch.empty(len(queries), longest, device=device)
-    scratch = (CACHE if device.type == "cpu" else room(device)) // products.dtype.itemsize
+    scratch = room(device, CACHE) // products.dtype.itemsize
     floors = _floors(products, queries, length, scratch)
     other = torch.ones(total, dtype=torch.bool, device=device)
     other[queries] = False

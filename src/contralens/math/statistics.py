@@ -11,7 +11,7 @@ from torch import Tensor
 
 from contralens.checks import InputError
 from contralens.math.sources import ActivationSource, source
-from contralens.math.tensors import blocks, spread
+from contralens.math.tensors import shares, spread
 
 FIRES = 1e-6
 """An activation above this counts as firing (the paper's published code)."""
@@ -109,20 +109,20 @@ def survey(
             return (statistics, values, images) if neurons is None else (
                 statistics.of(neurons), values[neurons], images[neurons]
             )  # fmt: skip
-    width = activations.shape[1] if neurons is None else len(neurons)
-    step = max(64, -(-width // torch.get_num_threads()))
-    parts = list(blocks(width, 1, budget=step)) or [slice(0, 0)]
-    running = [RunningSurvey(k) for _ in parts]
+    running = {0: RunningSurvey(k)}
     for start, rows in activations.blocks(neurons, budget=8 * 2**20):
         some = None if usable is None else usable[start : start + len(rows)]
 
         def add(part: slice, start: int = start, rows: Tensor = rows, some: Tensor | None = some) -> None:
-            running[part.start // step].add(start, rows[:, part], some)
+            running[part.start].add(start, rows[:, part], some)
 
+        parts = shares(rows.shape[1], rows.device)
+        for part in parts:
+            running.setdefault(part.start, RunningSurvey(k))
         spread(add, parts, rows.device)
-    told = [r.statistics(activations.shape[0]) for r in running]
+    told = [r.statistics(activations.shape[0]) for r in running.values()]
     joined = (torch.cat([getattr(each, f.name) for each in told]) for f in fields(NeuronStatistics))
-    values, images = (torch.cat(found) for found in zip(*(r.top() for r in running), strict=True))
+    values, images = (torch.cat(found) for found in zip(*(r.top() for r in running.values()), strict=True))
     return NeuronStatistics(*joined), values, images
 
 

@@ -57,9 +57,19 @@ def spread(work: Callable[[slice], None], parts: Sequence[slice], device: torch.
             torch.set_num_threads(threads)  # new threads inherit the number set last
 
 
-def room(device: torch.device) -> int:
-    """Scratch memory that one step may take on a device: a GPU, with memory of its own, needs larger steps."""
-    return BLOCK_BYTES * (8 if device.type == "cuda" else 1)
+def room(device: torch.device, cpu: int = BLOCK_BYTES) -> int:
+    """Scratch memory that one step may take on a device: `cpu` bytes, or more on a GPU, which needs larger steps."""
+    return 8 * BLOCK_BYTES if device.type == "cuda" else cpu
+
+
+def shares(total: int, device: torch.device, least: int = 64) -> list[slice]:
+    """range(total) in one part a thread, of `least` items or more; in one on a GPU, which is many threads itself.
+
+    >>> shares(100, torch.device("cuda"))
+    [slice(0, 100, None)]
+    """
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    return list(blocks(total, 1, budget=max(least, -(-total // threads)))) or [slice(0, 0)]
 
 
 @contextmanager
