@@ -31,7 +31,7 @@ from contralens.auditing.concepts import ConceptList
 from contralens.auditing.pruning import make_mask
 from contralens.math.chance import fake_exemplars
 from contralens.math.exemplars import find_exemplars
-from contralens.math.intervals import mean_interval
+from contralens.math.intervals import clustered_interval, mean_interval
 from contralens.math.metrics import auprc
 from contralens.pipeline import label
 from contralens.world.artefacts import CLASSES, Plant, Shown, artefact_neurons, artefact_share
@@ -186,17 +186,13 @@ def measure(plant: Plant, seed: int, whole: bool) -> dict[str, Any]:
 
 def pooled(results: Sequence[dict[str, Any]], scorer: str, over: str) -> tuple[float, float, float]:
     """Precision ("called") or recall ("true") over the neurons of all networks; bootstrap over networks."""
-    true = [np.array(r["true"]) for r in results]
-    called = [np.array(r["verdicts"][scorer]["called"]) for r in results]
-    hits = np.array([(t & c).sum() for t, c in zip(true, called, strict=True)], float)
-    of = np.array([x.sum() for x in (called if over == "called" else true)], float)
-    if not of.sum():
-        return (float("nan"),) * 3
-    rng = np.random.default_rng(0)
-    drawn = rng.multinomial(len(of), np.full(len(of), 1 / len(of)), size=2000)
-    with np.errstate(invalid="ignore"):
-        low, high = np.nanquantile((drawn @ hits) / (drawn @ of), [0.025, 0.975])
-    return float(hits.sum() / of.sum()), float(low), float(high)
+    hits, networks = [], []
+    for number, r in enumerate(results):
+        both = {"true": np.array(r["true"]), "called": np.array(r["verdicts"][scorer]["called"])}
+        hits.append((both["true"] & both["called"])[both[over]])
+        networks += [number] * int(both[over].sum())
+    found = clustered_interval(np.concatenate(hits).astype(float), networks)
+    return found.mean, max(0.0, found.low), found.high
 
 
 def said(value: float, low: float, high: float) -> str:

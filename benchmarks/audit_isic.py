@@ -27,7 +27,7 @@ from contralens.auditing.aligning import embed_concepts, separation
 from contralens.auditing.concepts import ConceptList
 from contralens.math.intervals import mean_interval
 from contralens.models.encoders import encoder
-from contralens.world.artefacts import artefact_neurons
+from contralens.world.artefacts import artefact_neurons, share_explained
 
 KINDS = ("basal_cell_carcinoma", "melanoma", "nevus", "pigmented_benign_keratosis")
 TIED, STRENGTH, LEAK = 2, 0.5, 0.02
@@ -131,10 +131,7 @@ def measure(
     mark = torch.from_numpy(shown)[:, None]
     a, e = torch.where(mark, on, off), torch.where(mark, e_on, e_off)
     head = fit_head(a[train], torch.from_numpy(kinds)[train])
-    effect = (on[test] - off[test]).mean(0).double().numpy()
-    spread = torch.cat([on[test], off[test]]).double().var(0).numpy()
-    share = np.sign(effect) * effect**2 / np.maximum(4 * spread, 1e-12)
-    true = artefact_neurons(share)
+    true = artefact_neurons(share_explained(on[test].numpy(), off[test].numpy()))
 
     own, others = kinds[test] == TIED, kinds[test] != TIED
 

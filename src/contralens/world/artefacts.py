@@ -205,14 +205,23 @@ class Plant:
 
 
 def artefact_share(net: TargetNet, plant: Plant, images: int = 400, seed: int = 78) -> NDArray[np.float64]:
-    """Share of each neuron's variance that the artefact explains, (N), negative where it lowers the activation.
-
-    Measured by intervention on `images` untied scenes, each rendered with the artefact and without:
-    r^2 = (mean a[with] - mean a[without])^2 / (4 var a) over all of these pictures, with the difference's sign; 0 for
-    a neuron that does not vary.
-    """
+    """Share of each neuron's variance that the artefact explains, (N): `share_explained` on `images` untied scenes."""
     base = plant.untied(images, seed)
-    on, off = (target_activations(net, base.all(shown).pictures())[LAYER].astype(np.float64) for shown in (True, False))
+    on, off = (target_activations(net, base.all(shown).pictures())[LAYER] for shown in (True, False))
+    return share_explained(on, off)
+
+
+def share_explained(on: NDArray[np.floating[Any]], off: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Share of each neuron's variance explained by an intervention, (N), negative where it lowers the activation.
+
+    With activations (I,N) on the same I pictures with something in them (`on`) and without (`off`):
+    r^2 = (mean on - mean off)^2 / (4 var), var over both together, with the difference's sign; 0 for a neuron that does
+    not vary.
+
+    >>> share_explained(np.array([[1.0, 3.0], [1.0, 5.0]]), np.array([[0.0, 3.0], [0.0, 5.0]])).tolist()
+    [1.0, 0.0]
+    """
+    on, off = on.astype(np.float64), off.astype(np.float64)
     effect, spread = on.mean(0) - off.mean(0), np.concatenate([on, off]).var(0)
     return np.asarray(np.sign(effect) * effect**2 / np.maximum(4 * spread, 1e-12))
 
