@@ -209,3 +209,13 @@ def test_the_same_in_another_process_with_other_hash_seeds(tmp_path: Path) -> No
     }  # fmt: skip
     assert len(found) == 1
     assert len(found.pop().strip()) == 32
+
+
+def test_a_module_that_was_imported_inside_a_function_is_known_by_name() -> None:
+    def make(half: bool) -> Callable[[torch.Tensor], torch.Tensor]:
+        import torch.nn.functional as functional
+
+        return lambda x: functional.relu(x) / (2 if half else 1)
+
+    assert describe(make(True)) == describe(make(True)) != describe(make(False))
+    assert len(describe(make(True))) < 5000, "not the whole package"

@@ -109,6 +109,8 @@ class _Describer:
             return f"method {self.of(value.__func__)} of {bound}"
         if isinstance(value, types.FunctionType):
             return self._function(value)
+        if isinstance(value, types.ModuleType):  # imported inside the function around it
+            return f"module {value.__name__}"
         if isinstance(value, type):
             return self._class(value)
         return self._object(value)
