@@ -11,12 +11,13 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
+from loopback import served
 from PIL import Image
 
 
@@ -133,18 +134,9 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-@contextmanager
-def serving(answer: Callable[[Any, dict[str, Any], int], None]) -> Iterator[Server]:
+def serving(answer: Callable[[Any, dict[str, Any], int], None]) -> AbstractContextManager[Server]:
     """A server in a thread, on a free port of the loopback."""
-    server = Server(answer)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
+    return served(Server(answer))
 
 
 def looks(handler: Any, body: dict[str, Any], before: int) -> None:

@@ -11,11 +11,12 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from loopback import served
 
 TOKEN = "hf_loopback_token_4711"
 
@@ -154,14 +155,5 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-@contextmanager
-def hub() -> Iterator[Hub]:
-    server = Hub()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(5)
+def hub() -> AbstractContextManager[Hub]:
+    return served(Hub())
