@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= contralens-demo
 
-.PHONY: demo test docs world constraints sbom clean
+.PHONY: demo test docs bench world constraints sbom clean
 
 demo: $(VENV)/.core
 	$(BIN)/contralens demo --out $(OUT)
@@ -19,6 +19,10 @@ docs: $(VENV)/.docs
 	$(BIN)/python scripts/make_cli_docs.py
 	$(BIN)/python scripts/make_docs.py
 	@echo "open site/index.html"
+
+# All benchmarks at small sizes; `$(BIN)/python benchmarks/all.py --write` is the real thing.
+bench: $(VENV)/.test
+	$(BIN)/python benchmarks/all.py --quick
 
 constraints: $(VENV)/.test
 	$(BIN)/python scripts/make_constraints.py

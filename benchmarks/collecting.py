@@ -1,6 +1,7 @@
 """What collecting costs an image, and whether its faster ways change labels.
 
     python benchmarks/collecting.py [FOLDER] [--limit 600] [--agreement] [--json FILE]
+    python benchmarks/collecting.py --quick          # a few made-up pictures, ResNet-18
 
 FOLDER holds photographs (default: ../shared/data/imagenet-samples beside the checkout). Three questions, one thread:
 
@@ -17,11 +18,13 @@ import argparse
 import io
 import json
 import platform
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torchvision import models
@@ -61,14 +64,22 @@ def jpegs(folder: Path, size: tuple[int, int], count: int) -> list[bytes]:
     return out
 
 
-def decoding(folder: Path) -> list[dict[str, Any]]:
+def noise(folder: Path) -> Path:
+    """A folder of a few made-up pictures."""
+    random = np.random.default_rng(0)
+    for i in range(4):
+        Image.fromarray(random.integers(0, 256, (300, 400, 3), np.uint8)).save(folder / f"{i}.png")
+    return folder
+
+
+def decoding(folder: Path, share: float = 1.0) -> list[dict[str, Any]]:
     resnet = models.ResNet50_Weights.IMAGENET1K_V1.transforms()
     clip = transform_of_clip()
     quick = [fast(resnet), fast(clip)]
     assert None not in quick
     rows = []
     for size, count in (((224, 224), 60), ((500, 375), 60), ((1600, 1200), 12)):
-        blobs = jpegs(folder, size, count)
+        blobs = jpegs(folder, size, max(1, int(count * share)))
 
         def exact(blob: bytes) -> None:
             image = decode(blob)
@@ -96,15 +107,15 @@ def transform_of_clip() -> Any:
     return image_transform_v2(PreprocessCfg(size=(224, 224)), is_train=False)
 
 
-def forwards() -> dict[str, Any]:
-    some = targets("torchvision:resnet50", ["layer2", "layer3", "layer4"], weights="random")
-    batch = torch.randn(16, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+def forwards(network: str = "torchvision:resnet50", images: int = 16) -> dict[str, Any]:
+    some = targets(network, ["layer2", "layer3", "layer4"], weights="random")
+    batch = torch.randn(images, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     together = cpu(lambda b: rows_together(some, b), [batch]) / len(batch)
     apart = cpu(lambda b: [t(b) for t in some], [batch]) / len(batch)
     deepest = cpu(some[-1], [batch]) / len(batch)
     same = all(torch.equal(a, t(batch)) for a, t in zip(rows_together(some, batch), some, strict=True))
     row = {"together": together, "apart": apart, "deepest_alone": deepest, "same_bits": same}
-    print("three layers of ResNet-50, CPU ms an image:", row, flush=True)
+    print(f"three layers of {network}, CPU ms an image:", row, flush=True)
     return row
 
 
@@ -133,6 +144,7 @@ def main() -> None:
     beside = Path(__file__).resolve().parents[2] / "shared" / "data" / "imagenet-samples"
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("folder", nargs="?", type=Path, default=beside)
+    parser.add_argument("--quick", action="store_true", help="small sizes")
     parser.add_argument("--limit", type=int, default=600, help="photographs for --agreement")
     parser.add_argument("--agreement", action="store_true")
     parser.add_argument("--cache", type=Path, default=Path("/tmp/contralens-bench-collecting"))
@@ -141,7 +153,12 @@ def main() -> None:
     torch.set_num_threads(1)
     about = {"machine": platform.machine(), "python": platform.python_version(), "torch": torch.__version__,
              "simd": torch.backends.cpu.get_cpu_capability(), "folder": args.folder.name}  # fmt: skip
-    results: dict[str, Any] = {**about, "decoding": decoding(args.folder), "forwards": forwards()}
+    if args.quick:
+        with tempfile.TemporaryDirectory() as folder:
+            decoded, ran = decoding(noise(Path(folder)), 0.06), forwards("torchvision:resnet18", 2)
+    else:
+        decoded, ran = decoding(args.folder), forwards()
+    results: dict[str, Any] = {**about, "decoding": decoded, "forwards": ran}
     if args.agreement:
         results["agreement"] = agreement(args.folder, args.limit, args.cache)
     if args.json:

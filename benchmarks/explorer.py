@@ -212,7 +212,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     for name, value in (("neurons", 10_000), ("k", 30), ("images", 20_000), ("concepts", 5000), ("width", 512)):
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--quick", action="store_true", help="400 neurons x 6 exemplars, 400 images, 200 concepts")
     given = parser.parse_args()
+    if given.quick:
+        given.neurons, given.k, given.images, given.concepts, given.width = 400, 6, 400, 200, 64
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         made(run, given.neurons, given.k, given.images, given.concepts, given.width)

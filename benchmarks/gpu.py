@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mining import make
+from made import make
 from PIL import Image
 from torch.nn.functional import normalize
 from torch.utils.data import default_collate

@@ -1,50 +1,37 @@
 """Time, memory and correctness of mining, beside our own slow reference loop in the same process.
 
-    python benchmarks/mining.py --images 5000 50000 --neurons 200 2048
+    python benchmarks/mining.py                              # 5,000 to 50,000 images, 200 and 2,048 neurons
+    python benchmarks/mining.py --quick
+    python benchmarks/mining.py --neurolens PATH             # also the paper's published code, from a checkout of it
 
 Made-up data: embeddings (I,512) in clusters of about 250, activations ReLU(class signal + noise). The reference does
 for one neuron after the other what the formula says: one matrix-vector product a positive, and the column read again
-for each. It runs on a sample of the neurons and is scaled up to all of them (column "reference", so an estimate); the
-exemplars of the sample must agree index by index. Peak memory is the growth of the process's resident set while mining.
+for each. It runs on a sample of the neurons and is scaled up to all of them (column "reference", so an estimate), on
+one thread and on as many as mining, whichever is faster; the exemplars of the sample must agree index by index. Times
+are the least of `--repeats`. Peak memory is the growth of the process's resident set while mining.
+
+`--neurolens` imports the package of that name from the folder given (its requirements must be installed: `pip install
+PATH`), gives it the same activations and embeddings, and compares its positives and partners with ours; a difference
+is put down to equal activations, to cosines that are equal in float32, or to its means in float32, and anything else
+is an error.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import math
-import platform
-import resource
-import sys
-import threading
 import time
-from datetime import date
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.functional import normalize
+from common import Peak, arguments, growth, publish, table
+from made import make
+from published import compare
 
 from contralens.math.exemplars import DenseActivations, SparseActivations, find_exemplars
 from contralens.math.neighbours import Products, nearest_images
 from contralens.math.statistics import survey
-
-
-def make(images: int, neurons: int, strength: float, sparse: bool, seed: int = 0, width: int = 512):
-    """Activations (I,N) and unit embeddings (I,D)."""
-    g = torch.Generator().manual_seed(seed)
-    clusters = max(1, images // 250)
-    kind = torch.randint(clusters, (images,), generator=g)
-    centre = normalize(torch.randn(clusters, width, generator=g), dim=1)
-    embeddings = torch.empty(images, width)
-    activations = torch.empty(images, neurons)
-    signal = strength * torch.randn(clusters, neurons, generator=g)
-    bias = 3.5 * math.sqrt(1 + strength**2) if sparse else 0.0
-    for rows in torch.arange(images).split(2048):
-        noise = torch.randn(len(rows), width, generator=g) / math.sqrt(width)
-        embeddings[rows] = normalize(centre[kind[rows]] + noise, dim=1)
-        activations[rows] = torch.relu(signal[kind[rows]] + torch.randn(len(rows), neurons, generator=g) - bias)
-    return activations, embeddings
 
 
 def reference(a: torch.Tensor, e: torch.Tensor, k: int, neurons: list[int]):
@@ -65,126 +52,96 @@ def reference(a: torch.Tensor, e: torch.Tensor, k: int, neurons: list[int]):
     return torch.tensor(positives), torch.tensor(contrasts)
 
 
-class Peak:
-    """The growth of the resident set while inside, sampled every 5 ms."""
-
-    def __enter__(self) -> Peak:
-        self.start = self.most = resident()
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
-        self._wall, self._cpu = time.perf_counter(), time.process_time()
-        return self
-
-    def _watch(self) -> None:
-        while not self._done.wait(0.005):
-            self.most = max(self.most, resident())
-
-    def __exit__(self, *_: object) -> None:
-        self.wall, self.cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
-        self._done.set()
-        self._thread.join()
-
-    @property
-    def megabytes(self) -> float:
-        return (self.most - self.start) / 2**20
-
-
-def resident() -> int:
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+def least(work: Callable[[], Any], repeats: int) -> tuple[float, float, float, Any]:
+    """Wall and CPU seconds and MB, the least of some repeats (memory: the most), and the result."""
+    wall = cpu = float("inf")
+    most, out = 0.0, None
+    for _ in range(repeats):
+        with Peak() as peak:
+            out = work()
+        wall, cpu, most = min(wall, peak.wall), min(cpu, peak.cpu), max(most, peak.megabytes)
+    return wall, cpu, most, out
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, nargs="+", default=[5000, 16000, 50000])
-    parser.add_argument("--neurons", type=int, nargs="+", default=[200, 2048])
-    parser.add_argument("--k", type=int, default=100)
+    parser = arguments(__doc__)
+    parser.add_argument("--images", type=int, nargs="+")
+    parser.add_argument("--neurons", type=int, nargs="+")
+    parser.add_argument("--k", type=int)
     parser.add_argument("--strength", type=float, default=1.0, help="class signal against noise of 1")
-    parser.add_argument("--sample", type=int, default=1, help="neurons that the reference loop does")
+    parser.add_argument("--sample", type=int, default=2, help="neurons that the reference loop does")
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--no-reuse", action="store_true")
     parser.add_argument("--sparse", action="store_true", help="few neurons active an image, mined from CSR")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--parts", action="store_true", help="also time the survey and the neighbour lists alone")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/mining.json"))
+    parser.add_argument("--neurolens", type=Path, metavar="PATH", help="a checkout of the paper's published code")
+    parser.add_argument("--neurolens-neurons", type=int, default=4, help="whose partners it looks for")
     args = parser.parse_args()
+    args.images = args.images or ([1500, 3000] if args.quick else [5000, 16_000, 50_000])
+    args.neurons = args.neurons or ([20, 80] if args.quick else [200, 2048])
+    args.k = args.k or (20 if args.quick else 100)
+    if args.neurolens and (args.sparse or args.no_reuse):
+        parser.error("--neurolens compares dense activations, with reuse")
     torch.set_num_threads(args.threads)
     torch.ones(512, 512) @ torch.ones(512, 512)
-    rows = []
+    rows, notes, wrong = [], [], False
     for images in args.images:
         for neurons in args.neurons:
             a, e = make(images, neurons, args.strength, args.sparse)
-            given = SparseActivations.of(a) if args.sparse else DenseActivations(a)
-            parts = {}
-            if args.parts:
-                with Peak() as first:
-                    top = survey(given, args.k)[2]
-                with Peak() as second:
-                    products = Products(e)
-                    near = nearest_images(products, top[top >= 0].unique())
-                parts = {"survey_cpu": first.cpu, "neighbours_cpu": second.cpu}
-                print({**parts, "lists": len(near.floor), "dtype": str(products.dtype), "tol": products.tolerance})
-                del near, products
-            with Peak() as peak:
-                found = find_exemplars(given, e, k=args.k, reuse=not args.no_reuse)
-            sample = np.linspace(0, neurons - 1, args.sample, dtype=int).tolist()
-            begin, begin_cpu = time.perf_counter(), time.process_time()
-            positives, contrasts = reference(a, e, args.k, sample)
-            scale = neurons / len(sample)
-            slow, slow_cpu = (time.perf_counter() - begin) * scale, (time.process_time() - begin_cpu) * scale
-            row = {
-                "images": images,
-                "neurons": neurons,
-                "k": args.k,
-                "seconds": peak.wall,
-                "cpu_seconds": peak.cpu,
-                "peak_mb": peak.megabytes,
-                "reference_seconds": slow,
-                "reference_cpu_seconds": slow_cpu,
-                "speedup": slow / peak.wall,
-                "speedup_cpu": slow_cpu / peak.cpu,
-                "positives_equal": bool((found.positives[sample] == positives).all()),
-                "contrasts_equal": None if args.no_reuse else bool((found.contrasts[sample] == contrasts).all()),
-                **parts,
-            }
+            row = measure(a, e, args)
             rows.append(row)
-            if len(rows) == 1:
-                print(
-                    f"{'images':>7} {'neurons':>7} {'mining':>8} {'cpu':>7} {'peak':>8} {'reference':>10} {'times':>6} "
-                    f"{'(cpu)':>6}  same as reference"
-                )
-            print(
-                f"{images:7d} {neurons:7d} {peak.wall:7.2f}s {peak.cpu:6.2f}s {peak.megabytes:5.0f} MB {slow:9.1f}s "
-                f"{row['speedup']:5.0f}x {row['speedup_cpu']:5.0f}x  {row['positives_equal']} {row['contrasts_equal']}",
-                flush=True,
-            )
-            del a, e, given, found
-    growth(rows)
-    machine = {
-        "date": str(date.today()),
-        "machine": platform.processor() or platform.machine(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "threads": args.threads,
-        "strength": args.strength,
-        "sparse": args.sparse,
-        "reuse": not args.no_reuse,
-    }
-    args.out.write_text(json.dumps({**machine, "rows": rows}, indent=1) + "\n")
+            print({k: round(v, 2) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
+            wrong |= row["same"] is False
+            if args.neurolens:
+                told, agree = compare(args.neurolens, a, e, args.k, args.neurolens_neurons)
+                notes.append(f"{images:,} images, {neurons:,} neurons, the published code: {told}")
+                print(notes[-1], flush=True)
+                wrong |= not agree
+    heads = ["images", "neurons", "seconds", "CPU seconds", "reference, seconds", "on threads", "ratio",
+             "extra peak MB", "same indices"]  # fmt: skip
+    cells = [
+        [f"{r['images']:,}", f"{r['neurons']:,}", f"{r['seconds']:.2f}", f"{r['cpu_seconds']:.2f}",
+         f"{r['reference_seconds']:,.1f}", r["reference_threads"], f"{r['ratio']:.0f}x", f"{r['peak_mb']:.0f}",
+         {True: "yes", False: "NO", None: "not compared"}[r["same"]]]
+        for r in rows
+    ]  # fmt: skip
+    text = f"K={args.k}, D=512, class signal {args.strength:g}.\n\n{table(heads, cells)}"
+    grown = growth(rows, "cpu_seconds", ["images", "neurons"])
+    publish("mining", "\n".join([text, "", *(f"- {line}" for line in grown + notes)]), args, rows)
+    if wrong:
+        raise SystemExit("results differ; see above")
 
 
-def growth(rows: list[dict]) -> None:
-    """Exponents: cost ~ size^x, so 1.0 is linear."""
-    for what, other in (("images", "neurons"), ("neurons", "images")):
-        for fixed in sorted({row[other] for row in rows}):
-            line = sorted((row for row in rows if row[other] == fixed), key=lambda row: row[what])
-            if len(line) > 1:
-                first, last = line[0], line[-1]
-                ratio = last["cpu_seconds"] / first["cpu_seconds"]
-                power = math.log(ratio) / math.log(last[what] / first[what])
-                print(f"{other} {fixed}: {first[what]} -> {last[what]} {what}: cost x{ratio:.1f}, exponent {power:.2f}")
+def measure(a: torch.Tensor, e: torch.Tensor, args: Any) -> dict[str, Any]:
+    images, neurons = a.shape
+    given = SparseActivations.of(a) if args.sparse else DenseActivations(a)
+    row: dict[str, Any] = {"images": images, "neurons": neurons}
+    if args.parts:
+        _, row["survey_cpu"], _, top = least(lambda: survey(given, args.k)[2], args.repeats)
+        queries = top[top >= 0].unique()
+        _, row["neighbours_cpu"], _, near = least(lambda: nearest_images(Products(e), queries), args.repeats)
+        row["lists"] = len(near.floor)
+        del near
+    wall, cpu, most, found = least(lambda: find_exemplars(given, e, k=args.k, reuse=not args.no_reuse), args.repeats)
+    sample = np.linspace(0, neurons - 1, min(args.sample, neurons), dtype=int).tolist()
+    slow = {}
+    for threads in sorted({1, args.threads}):
+        torch.set_num_threads(threads)
+        slow[threads] = float("inf")
+        for n in sample:
+            begin = time.perf_counter()
+            reference(a, e, args.k, [n])
+            slow[threads] = min(slow[threads], (time.perf_counter() - begin) * neurons)
+    torch.set_num_threads(args.threads)
+    positives, contrasts = reference(a, e, args.k, sample)
+    same = torch.equal(found.positives[sample], positives)
+    if not args.no_reuse:
+        same &= torch.equal(found.contrasts[sample], contrasts)
+    fastest = min(slow, key=lambda threads: slow[threads])
+    return row | {
+        "seconds": wall, "cpu_seconds": cpu, "peak_mb": most, "reference_seconds": slow[fastest],
+        "reference_threads": fastest, "ratio": slow[fastest] / wall, "same": same,
+    }  # fmt: skip
 
 
 if __name__ == "__main__":
