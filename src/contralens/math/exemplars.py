@@ -57,7 +57,7 @@ __all__ = [
 ]
 
 UNSETTLED = -2
-AT_ONCE = 64 * 2**20
+AT_ONCE = 16 * 2**20
 """Activations along lists that are held at once where the source gives whole rows (`RowActivations`)."""
 
 
@@ -240,17 +240,22 @@ def _walk(
 
         # Only what is known to allow it is asked by several threads.
         apart = rows is not None or isinstance(activations, DenseActivations | SparseActivations)
-        budget = room(row.device, BLOCK_BYTES // 16) if apart else BLOCK_BYTES
+        budget = room(row.device, BLOCK_BYTES // 8) if apart else BLOCK_BYTES
         spread(step, list(blocks(len(open_), each, budget)), row.device if apart else None)
-        if last or not bool((found == UNSETTLED).any()):
+        rest = (found == UNSETTLED).nonzero()[:, 0]
+        if last or not len(rest):
             return found, activation
+        if rows is not None and 2 * _most_images(near, row=torch.unique(row[rest])) > activations.shape[0]:
+            return found, activation  # to look at all images reads hardly more rows
         depth *= 4
 
 
-def _most_images(near: Neighbours, depth: int | None = None) -> int:
-    """How many images the first `depth` places of the lists hold."""
+def _most_images(near: Neighbours, depth: int | None = None, row: Tensor | None = None) -> int:
+    """How many images the first `depth` places of the lists, or of some of them, hold."""
     held = torch.zeros(int(near.images.max()) + 2, dtype=torch.bool, device=near.images.device)
-    held[near.images[:, :depth].flatten() + 1] = True  # the first place is for -1, none
+    for block in blocks(len(near.images) if row is None else len(row), 8 * near.images.shape[1], budget=2**22):
+        some = near.images[block if row is None else row[block], :depth]
+        held[some.flatten() + 1] = True  # the first place is for -1, none
     return int(held[1:].sum())
 
 
@@ -286,7 +291,7 @@ def _scan(
     below[column] = pairs.below
     best = torch.full((len(row),), -torch.inf, device=row.device)
     candidates: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
-    for start, values in activations.blocks(neurons, budget=BLOCK_BYTES // (1 if row.is_cuda else 4)):
+    for start, values in activations.blocks(neurons, budget=2 * BLOCK_BYTES if row.is_cuda else BLOCK_BYTES // 2):
         values = values.to(row.device)
         part = slice(start, start + len(values))
         cold = (values < below) & (values > -torch.inf) & products.usable[part, None]

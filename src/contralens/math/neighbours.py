@@ -61,7 +61,7 @@ class Products:
         coarse = rounding * (2 * longest + rounding) + last_place + self.tolerance
         if len(embeddings) > SMALL and bfloat16_is_fast(embeddings.device) and self._trustworthy(coarse):
             self.dtype, self.tolerance = torch.bfloat16, coarse
-        whole = 2 * embeddings.numel() <= 4 * BLOCK_BYTES  # else rounded again, block by block
+        whole = 2 * embeddings.numel() <= 8 * BLOCK_BYTES  # else rounded again, block by block
         self._rounded = self._read(slice(None)) if whole and self.dtype != embeddings.dtype else None
 
     def rows(self, images: slice | Tensor) -> Tensor:
@@ -203,6 +203,7 @@ def nearest_images(products: Products, queries: Tensor, length: int = LENGTH) ->
         hits[part.start // step] = []
 
     spread(search, parts, device)
+    arranged = products.rows  # lets the copy go
     spread(fill, parts, device)
     return Neighbours(images, cosines, floors)
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from contralens.checks import InputError, nearest
 from contralens.math.lookalike import lookalike
 from contralens.math.ranking import Columns, Scorer, by_columns
-from contralens.math.tensors import all_bits, blocks, combine, matrix, room
+from contralens.math.tensors import all_bits, blocks, combine, matrix, room, spread
 from contralens.plugs import Plugs
 from contralens.types import Exemplars
 
@@ -162,8 +162,12 @@ def clip_dissect(
     def of(some: slice) -> Tensor:
         probability = seen.softmax(some)
         likelihood = probability.new_empty(len(positives), probability.shape[1])
-        for part in blocks(len(positives), 8 * probability.shape[1] * e.element_size(), budget=room(e.device) // 16):
+
+        def fill(part: slice) -> None:
             likelihood[part] = _log_likelihood(probability, seen.row[part], there[part], p)
+
+        each = 8 * probability.shape[1] * e.element_size()
+        spread(fill, list(blocks(len(positives), each, budget=room(e.device) // 16)), e.device)
         if average is not None:
             base: Any = sum(torch.log(1 + p_r * (average[some] - 1) + 1e-7) for p_r in p)
         else:
@@ -176,12 +180,14 @@ def clip_dissect(
 
 
 def _log_likelihood(probability: Tensor, row: Tensor, there: Tensor, p: list[float]) -> Tensor:
-    """sum_r log(1 + p_r (P[x_r,c] - 1) + 1e-7) of (U,C), (N,K) -> (N,C). One logarithm of five factors: none is below
-    1e-7, so their product cannot underflow."""
+    """sum_r log(1 + p_r (P[x_r,c] - 1) + 1e-7) of (U,C), (N,K) -> (N,C). One logarithm of as many factors as cannot
+    underflow: none is below 1 - p_r + 1e-7."""
+    least = min(0.5, max(1e-7, 1 - max(p, default=0.0) + 1e-7))
+    together = max(1, int(-87 / math.log(least)))
     total = probability.new_zeros(len(row), probability.shape[1])
-    for start in range(0, len(p), 5):
+    for start in range(0, len(p), together):
         product = torch.ones_like(total)
-        for rank in range(start, min(start + 5, len(p))):
+        for rank in range(start, min(start + together, len(p))):
             factor = probability.index_select(0, row[:, rank]).mul_(p[rank]).add_(1 - p[rank] + 1e-7)
             if not bool(there[:, rank].all()):
                 factor[~there[:, rank]] = 1.0

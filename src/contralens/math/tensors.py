@@ -12,7 +12,7 @@ from torch import Tensor
 
 from contralens.checks import InputError
 
-BLOCK_BYTES = 64 * 2**20
+BLOCK_BYTES = 32 * 2**20
 """Scratch memory that one step of blocked work may take."""
 
 
@@ -59,7 +59,7 @@ def spread(work: Callable[[slice], None], parts: Sequence[slice], device: torch.
 
 def room(device: torch.device, cpu: int = BLOCK_BYTES) -> int:
     """Scratch memory that one step may take on a device: `cpu` bytes, or more on a GPU, which needs larger steps."""
-    return 8 * BLOCK_BYTES if device.type == "cuda" else cpu
+    return 16 * BLOCK_BYTES if device.type == "cuda" else cpu
 
 
 def shares(total: int, device: torch.device, least: int = 64) -> list[slice]:
