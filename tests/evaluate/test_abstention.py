@@ -21,6 +21,8 @@ def told(tmp_path_factory):
     """Folder with a run at `run`, and what the command printed: a table, and JSON the second time."""
     root = tmp_path_factory.mktemp("abstention")
     write_world(root, 2, 250)
+    words = (root / "vocabulary.txt").read_text().splitlines()
+    (root / "vocabulary.txt").write_text("\n".join(words[:5]))  # what most neurons detect has no word
     command = [
         "label", "--target", "world:2", "--encoder", "world", "--images", str(root / "images"), "--cache",
         str(root / "cache"), "--vocabulary", str(root / "vocabulary.txt"), "--scorer", "semanticlens",

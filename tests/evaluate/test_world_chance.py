@@ -62,3 +62,4 @@ def test_false_discovery_rate_on_the_world(rows, fakes, spec):
     print(f"{spec}: false {mean:.3f} +- {error:.3f}, real kept {np.mean(kept):.2f} of {len(real)}")
     assert mean - 2.5 * error <= 0.05
     assert mean <= 0.1
+    assert np.mean(kept) >= (0.25 if spec == "lookalike" else 0.5)

@@ -12,7 +12,9 @@ from torch.nn.functional import normalize
 
 from contralens.checks import InputError
 from contralens.math.chance import (
+    _chance,
     chance,
+    chance_of,
     fake_activations,
     fake_exemplars,
     null_share,
@@ -100,7 +102,19 @@ def test_activations_of_fakes_are_those_that_they_were_mined_from(kind):
         Beside(every, torch.zeros(3, 1))
 
 
-@pytest.mark.parametrize("name", ["semanticlens", "csp", "clip_dissect", "centred", "lookalike"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "semanticlens",
+        "csp",
+        "csp:gamma=0.5",
+        "clip_dissect",
+        "clip_dissect_csp",
+        "centred",
+        "mean_difference",
+        "lookalike",
+    ],
+)
 def test_measured_false_discovery_rate_at_five_percent(name):
     """1,500 fakes stand among real neurons: of the labels kept at 5 %, the share of fakes is 5 % within reach."""
     a, e, texts, _ = layer()
@@ -145,3 +159,55 @@ def test_neurons_without_a_label_stay_out():
     assert found.null_share == 1.0
     with pytest.raises(InputError, match="too few"):
         chance(SCORERS["csp"], real, fake_exemplars(a, e, 5, k=10), e, texts)
+
+
+def slow_z(scores, n, others=True):
+    """z of every row's best concept, concept by concept and row by row."""
+    s = scores.double().numpy().copy()
+    s[~np.isfinite(s)] = np.nan
+    beyond = s.copy()
+    for row, own in enumerate(s):
+        for c in np.flatnonzero(~np.isnan(own)) if others else ():
+            rest = np.delete(own, c)
+            beyond[row, c] -= 0 if np.isnan(rest).all() else np.nanmean(rest)
+    first = beyond[n : n + max(10, round(0.3 * (len(s) - n)))]
+    out = np.full(len(s), np.nan)
+    for row in range(len(s)):
+        if not np.isnan(s[row]).all():
+            c = np.nanargmax(s[row])
+            out[row] = (beyond[row, c] - np.nanmean(first[:, c])) / np.nanstd(first[:, c])
+    return out
+
+
+@pytest.mark.parametrize("concepts", [1, 2, 7])
+@pytest.mark.parametrize("others", [True, False])
+def test_z_equals_a_slow_copy_also_where_scores_are_missing(concepts, others):
+    g = torch.Generator().manual_seed(concepts)
+    scores = torch.randn(90, concepts, generator=g) + 3 * torch.randn(90, 1, generator=g)
+    holes = torch.rand(90, concepts, generator=g) < 0.1
+    scores = scores.masked_fill(holes, torch.nan)
+    scores[7], scores[50, 0] = torch.nan, -torch.inf
+    found = chance_of(scores, 30, others=others)
+    expected = slow_z(scores, 30, others)
+    np.testing.assert_allclose(found.z, expected[:30], rtol=1e-9)
+    null = expected[48:]
+    np.testing.assert_allclose(found.fakes, null[np.isfinite(null)], rtol=1e-9)
+    assert found.q[7].isnan()
+    parts = iter([(slice(c, c + 1), scores[:, c : c + 1]) for c in range(concepts)])
+    alike = _chance(parts, 90, 30, None, "storey", others)
+    np.testing.assert_allclose(alike.z, found.z, rtol=1e-12)
+    labels = scores[:30].nan_to_num(-torch.inf).argmax(1)
+    np.testing.assert_allclose(chance_of(scores, 30, labels=labels, others=others).q, found.q)
+
+
+def test_leaning_to_all_texts_alike_is_nothing():
+    g = torch.Generator().manual_seed(0)
+    scores = torch.randn(1060, 9, generator=g)
+    scores[torch.arange(60), torch.randint(9, (60,), generator=g)] += 5
+    lean = 10 * torch.randn(1060, 1, generator=g)
+    found, leant = chance_of(scores, 60), chance_of(scores + lean, 60)
+    np.testing.assert_allclose(leant.z, found.z, rtol=1e-4)
+    assert leant.beats().sum() >= 50
+    assert chance_of(scores + lean, 60, others=False).beats().sum() < 10
+    alone = chance_of(scores[:, :1], 60), chance_of(scores[:, :1], 60, others=False)
+    assert torch.equal(alone[0].q, alone[1].q), "a concept without others is compared with none"

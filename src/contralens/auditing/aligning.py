@@ -170,7 +170,7 @@ def align(
     if name in ("csp", "semanticlens"):
         gamma = None if name == "semanticlens" else float(options.get("gamma", 1.0))
         raw = raw * concept_lengths(everyone, embeddings, gamma).double()[:, None]
-    told = chance_of(standardised(_largest(raw, words), n), n, labels=best)
+    told = chance_of(standardised(_largest(raw, words), n), n, labels=best, others=False)
     return Alignment(scores[:n], empty, z, best, told.p, told.q, told.null_share)
 
 

@@ -4,11 +4,13 @@ A fake neuron has a real neuron's activations in a random order over the images 
 is a random mixture of the real ones ("mixture"), which asks whether a neuron says more than a random direction. Their
 exemplars are found and scored like those of real neurons, together with them, since some scorers look at the whole set.
 
-The test. S[n,c] are scores; the first `CALIBRATION` fakes give each concept's mean m[c] and deviation s[c] under
-chance; a neuron's statistic is z[n] = (S[n,label] - m[label]) / s[label], so a concept that fits any heap of images is
-worth little. The other M fakes give p[n] = (1 + #{fakes with z >= z[n]}) / (M + 1), which is valid whatever the
-distribution. q[n] is the false-discovery rate at which n would just be kept (Storey 2002 with lambda = 1/2, or
-Benjamini & Hochberg 1995). No label can have p below 1 / (M + 1): few real neurons among many need more fakes.
+The test. S[n,c] are scores; R[n,c] = S[n,c] - mean over c' != c of S[n,c'] says how far a concept stands out among the
+others, since images that lean to all texts alike, or away from them, say nothing. The first `CALIBRATION` fakes give
+the mean m[c] and the deviation s[c] of R[.,c] under chance; a neuron's statistic is
+z[n] = (R[n,label] - m[label]) / s[label], so a concept that fits any heap of images is worth little. The other M fakes
+give p[n] = (1 + #{fakes with z >= z[n]}) / (M + 1), which is valid whatever the distribution. q[n] is the
+false-discovery rate at which n would just be kept (Storey 2002 with lambda = 1/2, or Benjamini & Hochberg 1995). No
+label can have p below 1 / (M + 1): few real neurons among many need more fakes.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ class Chance:
     """What chance would give, per neuron (N); NaN for a neuron without a label."""
 
     z: Tensor
-    """Score of the label in deviations of that concept's score under chance."""
+    """How far the label's score stands out among the concepts, in deviations of the same under chance."""
     p: Tensor
     """How often a fake neuron's label stands out as much."""
     q: Tensor
@@ -186,29 +188,37 @@ def chance(
 
 
 def chance_of(
-    scores: Any, real: int, *, labels: Any = None, method: Literal["storey", "bh"] = "storey"
+    scores: Any, real: int, *, labels: Any = None, method: Literal["storey", "bh"] = "storey", others: bool = True
 ) -> Chance:  # fmt: skip
     """False-discovery rates from scores (N+M,C) whose first `real` = N rows are the neurons and whose rest are fakes.
 
-    The other arguments are those of `chance`.
+    `others=False` tells chance by the scores themselves, without taking the mean of the other concepts' scores off. The
+    other arguments are those of `chance`.
     """
     s = matrix(scores, "scores")
-    return _chance(iter([(slice(0, s.shape[1]), s)]), len(s), real, labels, method)
+    return _chance(iter([(slice(0, s.shape[1]), s)]), len(s), real, labels, method, others)
 
 
 def _chance(
-    scores: Iterator[tuple[slice, Tensor]], total: int, n: int, labels: Any, method: Literal["storey", "bh"]
-) -> Chance:
-    """From scores (N+M,c) of some concepts after the other; kept are two numbers a concept and two a neuron."""
+    scores: Iterator[tuple[slice, Tensor]], total: int, n: int, labels: Any, method: Literal["storey", "bh"],
+    others: bool = True,
+) -> Chance:  # fmt: skip
+    """From scores (N+M,c) of some concepts after the other; kept are four numbers a neuron and the calibrating fakes'
+    scores."""
     if total - n < 20:
         raise InputError(f"{total - n} fake neurons are too few to tell chance; use at least 20, better 1,000")
     given = None if labels is None else torch.as_tensor(labels, dtype=torch.int64).cpu()
-    parts: list[tuple[Tensor, Tensor]] = []
+    first = _first(n, total)
+    parts: list[Tensor] = []
     own = torch.full((n,), torch.nan, dtype=torch.float64)
+    sums, counts = torch.zeros(total, dtype=torch.float64), torch.zeros(total, dtype=torch.float64)
     top: RunningTop | None = None
     for block, some in scores:
-        mean, deviation, calibration = _calibrated(some, n)
-        parts.append((mean, deviation))
+        parts.append(some[first].cpu().clone())  # not a view that keeps the block
+        if others:
+            told = some.isfinite()
+            sums += some.masked_fill(~told, 0).sum(1, dtype=torch.float64).cpu()
+            counts += told.sum(1).cpu()
         if top is None:
             top = RunningTop(some.T, 1)
         top.add(block.start, some.T)
@@ -216,37 +226,48 @@ def _chance(
             here = ((given >= block.start) & (given < block.stop)).nonzero()[:, 0]
             own[here] = some[here.to(some.device), (given[here] - block.start).to(some.device)].double().cpu()
     assert top is not None
-    mean, deviation = (torch.cat(field).cpu() for field in zip(*parts, strict=True))
-    value, best = (field[:, 0] for field in top.result())
+    value, best = (field[:, 0].cpu() for field in top.result())
     value = value.double().masked_fill(best < 0, torch.nan)
     if given is not None:
         best[:n], value[:n] = given, own
     best = best.clamp_min(0)
+    value = _beyond(value, sums, counts)
+    fields = [_spread(_beyond(part.double(), sums[first, None], counts[first, None])) for part in parts]
+    mean, deviation = (torch.cat(field) for field in zip(*fields, strict=True))
     z = (value - mean[best]) / deviation[best]
-    null = z[n + calibration :]
+    null = z[first.stop :]
     null = null[null.isfinite()]
     p = p_values(z[:n], null)
     share = null_share(p) if method == "storey" else 1.0
     return Chance(z[:n], p, q_values(p, share), null, share)
 
 
+def _beyond(scores: Tensor, sums: Tensor, counts: Tensor) -> Tensor:
+    """Scores less the mean of the neuron's other ones; all of a neuron's `counts` scores add up to `sums`."""
+    scores = scores.masked_fill(~scores.isfinite(), torch.nan)
+    return scores - ((sums - scores) / (counts - 1)).masked_fill(counts < 2, 0.0)
+
+
 def standardised(scores: Any, real: int) -> Tensor:
     """Scores (N+M,C), the first `real` = N of neurons, the rest of fakes, in deviations of each concept under chance.
 
     A concept whose text lies near every image then has no advantage. The same fakes calibrate as in `chance_of`, to
-    which the result can be given: its z are these, of the concept that stands out most.
+    which the result can be given: with `others=False` its z are these, of the concept that stands out most.
     """
     s = matrix(scores, "scores").double()
-    mean, deviation, _ = _calibrated(s, real)
+    mean, deviation = _spread(s[_first(real, len(s))])
     return (s - mean) / deviation
 
 
-def _calibrated(s: Tensor, real: int) -> tuple[Tensor, Tensor, int]:
-    """Mean and deviation (C) of the first fakes' scores, and how many these are."""
-    count = max(10, round(CALIBRATION * (len(s) - real)))
-    under_chance = s[real : real + count].double()
+def _first(real: int, total: int) -> slice:
+    """Rows of the fakes that calibrate the concepts."""
+    return slice(real, real + max(10, round(CALIBRATION * (total - real))))
+
+
+def _spread(under_chance: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each column."""
     mean = under_chance.nanmean(0)
-    return mean, (under_chance - mean).square().nanmean(0).sqrt().clamp_min(1e-12), count
+    return mean, (under_chance - mean).square().nanmean(0).sqrt().clamp_min(1e-12)
 
 
 def p_values(observed: Tensor, null: Tensor) -> Tensor:
