@@ -20,6 +20,7 @@ from contralens.math.exemplars import (
     DenseActivations,
     SparseActivations,
     find_exemplars,
+    mine,
     neuron_statistics,
     select_neurons,
 )
@@ -33,6 +34,7 @@ def tiny(monkeypatch, request):
     """Lists of a few neighbours and blocks of a few rows, so that 90 images already take every path."""
     monkeypatch.setattr(neighbours, "SMALL", 8)
     monkeypatch.setattr(exemplars, "LENGTH", 6)
+    monkeypatch.setattr(exemplars, "LISTS", 17)
     for module in (neighbours, exemplars):
         monkeypatch.setattr(module, "CACHE", 600)
     monkeypatch.setattr(neighbours, "bfloat16_is_fast", lambda device: request.param == "bfloat16")
@@ -146,6 +148,16 @@ def test_threads_change_nothing(reuse, monkeypatch):
         torch.set_num_threads(before)
     for one in found[1:]:
         same(one, found[0])
+
+
+def test_lists_a_part_at_a_time_change_nothing(monkeypatch):
+    a, e = clustered(1400, 40, clusters=4, width=24)
+    whole = [mine(way(a), e, k=20) for way in (DenseActivations, SparseActivations.of)]
+    monkeypatch.setattr(exemplars, "LISTS", 100)
+    for before, way in zip(whole, (DenseActivations, SparseActivations.of), strict=True):
+        after = mine(way(a), e, k=20)
+        same(after.exemplars, before.exemplars)
+        assert torch.equal(after.cold.nan_to_num(-1), before.cold.nan_to_num(-1))
 
 
 def test_spread_leaves_the_number_of_threads_alone_and_passes_errors_on():

@@ -57,6 +57,9 @@ __all__ = [
 ]
 
 UNSETTLED = -2
+LISTS = 2**16
+"""Lists of neighbours that are held at once, about 4 kB each; the product of two positives of different parts is
+computed twice."""
 AT_ONCE = 16 * 2**20
 """Activations along lists that are held at once where the source gives whole rows (`RowActivations`)."""
 
@@ -144,14 +147,17 @@ def _mine(
     )
     queries, row = torch.unique(pairs.positive, return_inverse=True)
     length, recall = LENGTH if reuse else 2 * LENGTH, dict[str, Any]()
-    if neighbours == "exact":
-        near = nearest_images(products, queries, length)
-    else:
-        near, recall = approximate(products, queries, length, neighbours)
     contrasts, cold = torch.full_like(positives, -1), torch.full_like(values, torch.nan)
 
-    def settle(these: slice, taken: Tensor | None = None) -> None:
-        found, value = _walk(products, a, near, row[these], pairs[these], exclude, taken)
+    def lists(part: slice) -> Neighbours:
+        if neighbours == "exact":
+            return nearest_images(products, queries[part], length)
+        near, told = approximate(products, queries[part], length, neighbours)
+        recall.update(told)
+        return near
+
+    def settle(these: slice, found: Tensor, value: Tensor, taken: Tensor | None = None) -> None:
+        """Those that found no partner in the lists look at all images."""
         rest = (found == UNSETTLED).nonzero()[:, 0]
         if len(rest):
             still = pairs[these][rest]
@@ -159,11 +165,18 @@ def _mine(
         contrasts[neuron[these], rank[these]], cold[neuron[these], rank[these]] = found.cpu(), value.cpu()
 
     if reuse:
-        settle(slice(None))
+        found, value = torch.full_like(row, UNSETTLED), pairs.below.new_full(row.shape, torch.nan)
+        # Some lists at a time bound the memory; but a source of whole rows would be asked for them each time.
+        apart = neighbours == "exact" and not isinstance(a, RowActivations)
+        for part in blocks(len(queries), 1, budget=LISTS if apart else max(1, len(queries))):
+            own = ((row >= part.start) & (row < part.stop)).nonzero()[:, 0]
+            found[own], value[own] = _walk(products, a, lists(part), row[own] - part.start, pairs[own], exclude)
+        settle(slice(None), found, value)
     else:
-        ends = torch.bincount(rank, minlength=1).cumsum(0).tolist()
+        near, ends = lists(slice(None)), torch.bincount(rank, minlength=1).cumsum(0).tolist()
         for r, (begin, end) in enumerate(zip([0, *ends], ends, strict=False)):
-            settle(slice(begin, end), contrasts[neuron[begin:end], :r].to(e.device))
+            these, taken = slice(begin, end), contrasts[neuron[begin:end], :r].to(e.device)
+            settle(these, *_walk(products, a, near, row[these], pairs[these], exclude, taken), taken)
 
     similarities = torch.full(positives.shape, torch.nan, dtype=e.dtype)
     paired = contrasts >= 0
@@ -192,7 +205,7 @@ def _walk(
     row: Tensor,
     pairs: _Pairs,
     exclude: float | None,
-    taken: Tensor | None,
+    taken: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The partner of each pair from its positive's list, `near[row]`, and the neuron's activation on it; (P) each.
 
