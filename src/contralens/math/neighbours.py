@@ -15,7 +15,7 @@ TOLERANCE = 4e-6
 """Error of a float32 inner product of unit vectors that is never exceeded in practice (D up to a few thousand)."""
 TIE = 1e-12
 """Cosines closer than this in float64 are the same number, computed in another order."""
-LENGTH = 192
+LENGTH = 224
 """Neighbours that a list holds on average; it holds at most half as many again."""
 GROUP = 8
 """Products searched as one: by their maximum first."""
