@@ -177,6 +177,7 @@ def test_the_readmes_example_works_from_the_wheel(core: Path, demo: Path) -> Non
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     code = next(block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "resnet50" in block)
     for ours, here in {  # no weights from a hub here: an untrained network, the world's encoder and pictures
+        "import contralens": "import contralens, torch; torch.manual_seed(0)",
         "resnet50(weights=weights)": "resnet50(weights=None)",
         "open_clip:ViT-B-32/datacomp_xl_s13b_b90k": "world",
         "path/to/images": "demo/world-1/images",
