@@ -49,6 +49,11 @@ from contralens.models.hooks import moved, run_layer
 from contralens.models.targets import HookedTarget, target
 from contralens.types import Exemplars
 
+Way = tuple[int, int | None, int | None]
+WAYS: tuple[Way, ...] = (
+    *((count, None, None) for count in (1, 2, 4, 8, 16)), (8, 1, 2), (12, 1, 1), (6, 2, 3)
+)  # fmt: skip
+"""Processes that share the GPU, threads of torch and of decoding in each; None leaves the default."""
 SCORED = ("semanticlens", "csp", "clip_dissect")
 
 
@@ -187,24 +192,29 @@ def collecting(folder: Path, device: torch.device, cache: Path, batch: int, quic
     return out
 
 
-def shards(
-    folder: Path, device: torch.device, cache: Path, batch: int, counts: tuple[int, ...]
-) -> list[dict[str, Any]]:
+def shards(folder: Path, device: torch.device, cache: Path, batch: int, ways: tuple[Way, ...]) -> list[dict[str, Any]]:
     out = []
-    for count in counts:
+    for count, threads, workers in ways:
         command = [
             sys.executable, "-m", "contralens", "collect", "--target", "torchvision:resnet50", "--weights", "random",
             "--preprocess", "resize=256,crop=224,mean=imagenet", "--layer", "layer4", "--encoder", "world",
-            "--images", str(folder), "--cache", str(cache / f"shards-{count}"), "--batch-size", str(batch),
-            "--device", str(device), "--json",
+            "--images", str(folder), "--cache", str(cache / f"shards-{count}-{threads}"), "--batch-size", str(batch),
+            "--device", str(device), "--json", *(["--workers", str(workers)] if workers else []),
         ]  # fmt: skip
+        surroundings = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
         running = [
-            subprocess.Popen([*command, "--shard", f"{i}/{count}"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            subprocess.Popen(
+                [*command, "--shard", f"{i}/{count}"],
+                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=surroundings,
+            )
             for i in range(count)
-        ]
+        ]  # fmt: skip
         told = [json.loads(process.communicate()[0]) for process in running]
         images, slowest = sum(one["images"] for one in told), max(one["seconds"] for one in told)
-        out.append({"processes": count, "images": images, "images_per_second": round(images / slowest, 1)})
+        rate = round(images / slowest, 1)
+        out.append({
+            "processes": count, "threads": threads, "workers": workers, "images": images, "images_per_second": rate
+        })  # fmt: skip
     return out
 
 
@@ -226,8 +236,12 @@ def tables(result: dict[str, Any]) -> str:
         f"{r['share_of_forward']:.0%} | {r['time_in_networks']:.0%} |"
         for r in result["collecting"]
     ]
-    lines += ["", "| processes (ResNet-50 and an encoder, float32) | images/s |", "|---|---|"]
-    lines += [f"| {r['processes']} | {r['images_per_second']:,.0f} |" for r in result["shards"]]
+    lines += ["", "| processes (ResNet-50 and an encoder, float32) | OMP_NUM_THREADS | --workers | images/s |"]
+    lines += ["|---|---|---|---|"]
+    lines += [
+        f"| {r['processes']} | {r['threads'] or ''} | {r['workers'] or ''} | {r['images_per_second']:,.0f} |"
+        for r in result["shards"]
+    ]
     return "\n".join(lines)
 
 
@@ -261,8 +275,7 @@ def main() -> None:
         done("rows", rows(pictures, 8 if quick else 256, device, Path(folder)))
         done("collecting", collecting(pictures, device, Path(folder), 4 if quick else args.batch, quick))
         many = pictures if quick else draw(Path(folder) / "many", 8192)
-        batch, counts = (4, (1,)) if quick else (args.batch, (1, 2, 4, 8, 16))
-        done("shards", shards(many, device, Path(folder), batch, counts))
+        done("shards", shards(many, device, Path(folder), 4 if quick else args.batch, WAYS[:1] if quick else WAYS))
     print(tables(result), flush=True)
 
 

@@ -181,21 +181,17 @@ def nearest_images(products: Products, queries: Tensor, length: int = LENGTH) ->
         def keep(at: int, query: Tensor, image: Tensor, value: Tensor) -> None:
             hits[at].append((query.short(), image.int(), value.to(products.dtype)))
 
-        for at, columns in enumerate(parts[here:], here):
-            cosine = product(columns)
-            query, column, value = over(cosine, maxima(cosine), floor)
-            real = column < columns.stop - columns.start
-            keep(here, query[real], queries[columns][column[real]], value[real])
-            if at > here:
-                query, row, value = over_columns(cosine, padded(floors[columns], torch.inf))
-                real = row < part.stop - part.start
-                keep(at, query[real], queries[part][row[real]], value[real])
-        for block in blocks(total - len(queries), 1, budget=width):
-            columns = slice(len(queries) + block.start, len(queries) + block.stop)
+        rest = blocks(total - len(queries), 1, budget=width)
+        others = [slice(len(queries) + block.start, len(queries) + block.stop) for block in rest]
+        for at, columns in enumerate([*parts[here:], *others], here):
             cosine = product(columns)
             query, column, value = over(cosine, maxima(cosine), floor)
             real = column < columns.stop - columns.start
             keep(here, query[real], order[columns][column[real]], value[real])
+            if here < at < len(parts):  # the same products for the other query
+                query, row, value = over_columns(cosine, padded(floors[columns], torch.inf))
+                real = row < part.stop - part.start
+                keep(at, query[real], order[part][row[real]], value[real])
 
     def fill(part: slice) -> None:
         found = (torch.cat(field) for field in zip(*hits[part.start // step], strict=True))
