@@ -1,7 +1,9 @@
-"""Examples in docstrings run where the tour of docs/start.md has been, with `world-1` (pictures) and `run`."""
+"""Examples in docstrings run where the tour of docs/start.md has been, with `world-1` (pictures) and `run`, or with the
+four images of docs/api.md."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,28 @@ def toured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
+@pytest.fixture(scope="session")
+def four_images() -> dict[str, Any]:
+    """What the first block of docs/api.md defines: exemplars, embeddings, texts and activations."""
+    page = Path(__file__).parent / "docs" / "api.md"
+    code = re.search(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+    assert code is not None
+    space: dict[str, Any] = {}
+    exec(code[1], space)
+    return {name: space[name] for name in ("texts", "embeddings", "activations", "exemplars")}
+
+
 @pytest.fixture(autouse=True)
 def _where_examples_run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     item: Any = request.node
-    if isinstance(item, DoctestItem) and any(word in item.dtest.docstring for word in ("world-1", '"run')):  # type: ignore[union-attr]
+    if not isinstance(item, DoctestItem):
+        return
+    code = "".join(example.source for example in item.dtest.examples)  # type: ignore[union-attr]
+    if re.search(r"\b(exemplars|embeddings|activations|texts)\b", code):
+        item.dtest.globs.update(request.getfixturevalue("four_images"))  # type: ignore[union-attr]
+    if "world-1" in code or '"run' in code:
         home = request.getfixturevalue("toured")
         monkeypatch.chdir(home)
         monkeypatch.setenv("CONTRALENS_CACHE", str(home / "cache"))
+    elif "Path(" in code:  # it may write
+        monkeypatch.chdir(request.getfixturevalue("tmp_path"))

@@ -9,11 +9,30 @@ from typing import Any
 
 
 class InputError(ValueError):
-    """Something that the user gave is wrong. The command line prints it as one line and exits with code 2."""
+    """Something that the user gave is wrong. The command line prints it as one line and exits with code 2.
+
+    >>> import contralens
+    >>> try:
+    ...     contralens.load("nowhere")
+    ... except InputError as e:
+    ...     print(e)
+    nowhere is not a whole run folder: manifest.json is missing
+    """
 
 
 class ImageError(InputError):
-    """An image that cannot be decoded. It is counted, listed and skipped; a run never dies of it."""
+    """An image that cannot be decoded. It is counted, listed and skipped; a run never dies of it.
+
+    >>> import contralens
+    >>> from pathlib import Path
+    >>> Path("broken").mkdir()
+    >>> _ = Path("broken/half.png").write_bytes(b"no picture")
+    >>> try:
+    ...     contralens.images("broken").load(0)
+    ... except ImageError as e:
+    ...     print("half.png" in str(e))
+    True
+    """
 
 
 def nearest(name: str, known: Iterable[str], most: int = 3) -> str:

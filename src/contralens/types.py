@@ -20,6 +20,13 @@ class Exemplars:
 
     A place without an image (fewer usable images than K, or nothing below the mean to pair with) holds index -1 and a
     NaN value; scorers skip it.
+
+    >>> exemplars.positives, exemplars.contrasts  # neurons (2) by exemplars (2); see `contralens.find_exemplars`
+    (tensor([[0, 2],
+            [3, 2]]), tensor([[1, 3],
+            [1, 0]]))
+    >>> len(exemplars), exemplars.first(1).activations.tolist(), exemplars.to("cpu").similarities[0, 0].item()
+    (2, [[3.0], [3.0]], 0.800000011920929)
     """
 
     neurons: Tensor
@@ -49,7 +56,13 @@ class Exemplars:
 
 @runtime_checkable
 class Images(Protocol):
-    """An ordered set of probe images. Nothing is decoded until `load`."""
+    """An ordered set of probe images. Nothing is decoded until `load`.
+
+    >>> import contralens
+    >>> found = contralens.images("world-1/images")
+    >>> isinstance(found, Images), len(found), found.ids[0], found.load(0).size, len(found.fingerprints()[0])
+    (True, 80, '00000.png', (96, 96), 32)
+    """
 
     name: str
     """What to call the set in a manifest, e.g. the folder."""
@@ -72,6 +85,13 @@ class Extractor(Protocol):
     """What turns images into rows of numbers; a `Target` and an `Encoder` are both one, so one decode serves both.
 
     One whose rows are mostly zeros may set `sparse = True`: its rows are then stored without them.
+
+    >>> import contralens
+    >>> image = contralens.images("world-1/images").load(0)
+    >>> for made in (contralens.target("world:1", layer="block3"), contralens.encoder("world")):
+    ...     print(made.name, made.width, tuple(made(made.preprocess(image)[None]).shape))
+    world:1 64 (1, 64)
+    world 96 (1, 96)
     """
 
     name: str
@@ -92,7 +112,13 @@ class Extractor(Protocol):
 
 @runtime_checkable
 class Target(Extractor, Protocol):
-    """The network under study: images to activations (B,N)."""
+    """The network under study: images to activations (B,N).
+
+    >>> import contralens
+    >>> made = contralens.target("world:1", layer="block3")
+    >>> isinstance(made, Target), made.layer, made.pooling, made.neurons[:2]
+    (True, 'block3', 'mean', ['block3/0', 'block3/1'])
+    """
 
     layer: str
     pooling: str
@@ -102,7 +128,13 @@ class Target(Extractor, Protocol):
 
 @runtime_checkable
 class Encoder(Extractor, Protocol):
-    """A model that embeds images and texts in one space: rows are L2-normalised."""
+    """A model that embeds images and texts in one space: rows are L2-normalised.
+
+    >>> import contralens
+    >>> made = contralens.encoder("world")
+    >>> isinstance(made, Encoder), tuple(made.texts(["striped", "a red star"]).shape)
+    (True, (2, 96))
+    """
 
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Texts to unit rows (len(texts),D), float32 on the CPU."""
@@ -110,7 +142,16 @@ class Encoder(Extractor, Protocol):
 
 
 class Progress(Protocol):
-    """Hears how far long work has come; called with done = total when a stage ends."""
+    """Hears how far long work has come; called with done = total when a stage ends.
+
+    >>> def dots(stage, done, total):
+    ...     print(f"{stage}: {done} of {total}")
+    >>> import contralens
+    >>> found = contralens.audit("run", {"expected": ["striped"], "spurious": ["red"]}, fakes=50, sample=0, save=False,
+    ...     progress=lambda stage, done, total: stage == "fake neurons" and dots(stage, done, total))
+    fake neurons: 0 of 50
+    fake neurons: 50 of 50
+    """
 
     def __call__(self, stage: str, done: int, total: int) -> None: ...
 

@@ -51,7 +51,21 @@ LABELS = pa.schema([
 
 @dataclass(frozen=True)
 class Run:
-    """Labels of a layer's neurons and all that is needed to judge them."""
+    """Labels of a layer's neurons and all that is needed to judge them.
+
+    >>> run = load("run")
+    >>> len(run), run.scorers[-1], sorted(run.rows("csp")[0])
+    (64, 'csp', ['concepts', 'fdr', 'label', 'name', 'neuron', 'p', 'score', 'scorer', 'scores', 'status'])
+    >>> pair = run.neuron("block3/5")["exemplars"][0]
+    >>> pair["positive_id"].endswith(".png"), pair["activation"] > pair["contrast_activation"]
+    (True, True)
+    >>> run.thumbnail(pair["positive"])[:2]  # a JPEG
+    b'\xff\xd8'
+    >>> run.sources("striped"), run.proposals(5)  # nothing was proposed
+    ([], [])
+    >>> run.save("copy").path.name
+    'copy'
+    """
 
     manifest: dict[str, Any]
     neurons: pa.Table
@@ -68,10 +82,15 @@ class Run:
 
     @property
     def scorers(self) -> list[str]:
+        """Scorers that the run was labeled by, the primary one last."""
         return list(self.manifest["scorers"])
 
     def rows(self, scorer: str | None = None) -> list[dict[str, Any]]:
-        """Neuron, name, status, label, score, concepts and scores of each neuron, by default of the primary scorer."""
+        """Neuron, name, status, label, score, concepts and scores of each neuron, by default of the primary scorer.
+
+        Raises:
+            InputError: the run has no such scorer.
+        """
         scorer = scorer or self.manifest["primary"]
         if scorer not in self.scorers:
             raise InputError(
@@ -80,7 +99,11 @@ class Run:
         return list(self.labels.filter(pc.field("scorer") == scorer).to_pylist())
 
     def neuron(self, neuron: int | str) -> dict[str, Any]:
-        """All about one neuron, by index or name: its row of `neurons`, "labels" by scorer, "exemplars" by rank."""
+        """All about one neuron, by index or name: its row of `neurons`, "labels" by scorer, "exemplars" by rank.
+
+        Raises:
+            InputError: the run has no such neuron.
+        """
         at = self._index.get(str(neuron))
         if at is None:
             some = [str(n) for n in self.neurons["name"].to_pylist()]
@@ -143,7 +166,11 @@ class Run:
         return {f: i for i, f in enumerate(self.thumbnails["fingerprint"].to_pylist())}
 
     def save(self, path: str | Path) -> Run:
-        """Write the run folder, whole or not at all; an older run there is replaced, anything else is refused."""
+        """Write the run folder, whole or not at all; an older run there is replaced.
+
+        Raises:
+            InputError: the folder holds something else, or cannot be written.
+        """
         path = Path(path)
         check_free(path)
         with whole_folder(path) as folder:

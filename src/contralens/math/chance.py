@@ -43,7 +43,12 @@ BLOCK = 256
 
 @dataclass(frozen=True, slots=True)
 class Chance:
-    """What chance would give, per neuron (N); NaN for a neuron without a label."""
+    """What chance would give, per neuron (N); NaN for a neuron without a label.
+
+    >>> told = chance("csp", exemplars, fake_exemplars(activations, embeddings, 50, k=2), embeddings, texts)
+    >>> told.beats(0.05), bool((told.p >= 1 / 36).all())  # four images prove nothing; 35 of 50 fakes are counted
+    (tensor([False, False]), True)
+    """
 
     z: Tensor
     """How far the label's score stands out among the concepts, in deviations of the same under chance."""
@@ -68,6 +73,13 @@ def fake_activations(
 
     "permuted": neuron n mod N in a random order over the images, so each keeps its distribution. "mixture": sums of all
     standardised neurons with normal weights. Memory: (I,count) and a block of columns, whatever N is.
+
+    Raises:
+        InputError: no neuron, a count below 1, another kind.
+
+    >>> fakes = fake_activations(activations, 6)
+    >>> tuple(fakes.shape), fakes[:, 0].sort().values  # neuron 0 in another order
+    ((4, 6), tensor([0., 0., 2., 3.]))
     """
     a = source(activations)
     chosen = torch.arange(a.shape[1]) if neurons is None else torch.as_tensor(neurons, dtype=torch.int64)
@@ -115,6 +127,12 @@ def fake_exemplars(
         kind: "permuted" real neurons, in a random order over the images, or a random "mixture" of them.
         neurons: the real neurons that fakes are made of; all by default.
         mining: k, reuse and exclude of `find_exemplars`.
+
+    Returns:
+        Exemplars of the fakes, (count,K).
+
+    >>> fake_exemplars(activations, embeddings, 3, k=2).neurons  # after the two real ones
+    tensor([2, 3, 4])
     """
     a = source(activations)
     parts = []
@@ -139,6 +157,9 @@ def with_fakes(
 
     The fakes stand in memory, (I,M), or where they need more than `budget` bytes in a temporary file. `activations`,
     `count`, `seed`, `kind` and `neurons` are those of `fake_exemplars`.
+
+    >>> with_fakes(activations, 3).shape
+    (4, 5)
     """
     a = source(activations)
     fakes: Tensor | None = None
@@ -181,6 +202,13 @@ def chance(
         labels: (N) index of each neuron's label, -1 for none; by default what the scorer says here. A scorer that looks
             at the whole set (CLIP-Dissect's prior) may say otherwise beside the fakes than it did alone.
         method: how rates follow from p: "storey" or "bh".
+
+    Raises:
+        InputError: fewer than 20 fakes.
+
+    >>> fakes = fake_exemplars(activations, embeddings, 50, k=2)
+    >>> chance("csp", exemplars, fakes, embeddings, texts).p.shape
+    torch.Size([2])
     """
     both = together(real, fakes)
     scores = score_blocks(score, both, embeddings, texts, activations)
@@ -194,6 +222,11 @@ def chance_of(
 
     `others=False` tells chance by the scores themselves, without taking the mean of the other concepts' scores off. The
     other arguments are those of `chance`.
+
+    >>> scores = torch.randn(510, 5, generator=torch.Generator().manual_seed(0))
+    >>> scores[0, 3] += 9  # a neuron that means concept 3
+    >>> chance_of(scores, 10).beats(0.05).nonzero()[:, 0]
+    tensor([0])
     """
     s = matrix(scores, "scores")
     return _chance(iter([(slice(0, s.shape[1]), s)]), len(s), real, labels, method, others)
@@ -253,6 +286,10 @@ def standardised(scores: Any, real: int) -> Tensor:
 
     A concept whose text lies near every image then has no advantage. The same fakes calibrate as in `chance_of`, to
     which the result can be given: with `others=False` its z are these, of the concept that stands out most.
+
+    >>> scores = torch.randn(120, 5, generator=torch.Generator().manual_seed(0)) + torch.arange(5) * 10
+    >>> standardised(scores, 20)[:20].argmax(1).unique()  # none is best everywhere
+    tensor([0, 1, 2, 3, 4])
     """
     s = matrix(scores, "scores").double()
     mean, deviation = _spread(s[_first(real, len(s))])
@@ -271,7 +308,11 @@ def _spread(under_chance: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def p_values(observed: Tensor, null: Tensor) -> Tensor:
-    """(1 + #{null >= observed}) / (M + 1), NaN where `observed` is."""
+    """(1 + #{null >= observed}) / (M + 1), NaN where `observed` is.
+
+    >>> p_values(torch.tensor([3.0, 0.0]), torch.tensor([1.0, 2.0, -1.0]))
+    tensor([0.2500, 0.7500], dtype=torch.float64)
+    """
     ordered = null.double().sort().values
     above = len(ordered) - torch.searchsorted(ordered, observed.double().contiguous(), side="left")
     return ((1 + above).double() / (len(ordered) + 1)).masked_fill(observed.isnan(), torch.nan)
@@ -312,7 +353,14 @@ def best_labels(scores: Tensor) -> Tensor:
 
 
 def together(*parts: Exemplars) -> Exemplars:
-    """Neurons of several exemplar sets in one; the shorter ones are filled up with -1 and NaN."""
+    """Neurons of several exemplar sets in one; the shorter ones are filled up with -1 and NaN.
+
+    >>> together(exemplars, exemplars.first(1)).positives
+    tensor([[ 0,  2],
+            [ 3,  2],
+            [ 0, -1],
+            [ 3, -1]])
+    """
     k = max(p.positives.shape[1] for p in parts)
     columns = []
     for part in zip(*(_fields(p) for p in parts), strict=True):

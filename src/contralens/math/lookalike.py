@@ -54,6 +54,12 @@ def lookalike(
             out for that neuron.
         power: how much the strongest images count, above 0.
         pairs: look-alikes of each image, at least 1.
+
+    Raises:
+        InputError: matrices that do not belong together, power or pairs out of range.
+
+    >>> lookalike(exemplars, embeddings, texts, activations=activations).argmax(1)
+    tensor([1, 2])
     """
     a, e, t = source(activations), matrix(embeddings, "embeddings").cpu(), matrix(texts, "texts").cpu()
     if a.shape[0] != len(e) or e.shape[1] != t.shape[1]:

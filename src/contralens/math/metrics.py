@@ -36,12 +36,20 @@ def auc(made: Any, control: Any) -> Tensor:
 
 
 def auc_of(truth: Any, scores: Any) -> Tensor:
-    """ROC-AUC of `scores` (I,N) for a yes-or-no `truth` (I,N); ties count one half, so constant scores are NaN."""
+    """ROC-AUC of `scores` (I,N) for a yes-or-no `truth` (I,N); ties count one half, so constant scores are NaN.
+
+    >>> auc_of([[True], [False], [True]], [[3.0], [0.0], [1.0]])
+    tensor([1.], dtype=torch.float64)
+    """
     return _by_column(_auc_of, _truth(truth), matrix(scores, "scores"))
 
 
 def mad(made: Any, control: Any) -> Tensor:
-    """(mean made - mean control) / standard deviation of control, (G,N),(M,N) -> (N): CoSy's MAD, population form."""
+    """(mean made - mean control) / standard deviation of control, (G,N),(M,N) -> (N): CoSy's MAD, population form.
+
+    >>> mad([[3.0], [5.0]], [[0.0], [2.0]])
+    tensor([3.], dtype=torch.float64)
+    """
     a1, a0 = _pair(made, control)
     mean, spread = _mean(a0), _spread(a0)
     return (_mean(a1) - mean) / spread.masked_fill(_constant(a0.T), torch.nan)
@@ -51,12 +59,19 @@ def dma(made: Any, strongest: Any) -> Tensor:
     """Mean activation on the label's images over the neuron's largest activation on real ones (N); CSP's code.
 
     NaN where the largest activation is not positive: the ratio then has no meaning.
+
+    >>> dma([[3.0], [5.0]], [8.0])
+    tensor([0.5000], dtype=torch.float64)
     """
     return _mean(matrix(made, "made")) / _positive(strongest)
 
 
 def max_ratio(made: Any, strongest: Any) -> Tensor:
-    """Largest activation on the label's images over the neuron's largest activation on real ones (N); CSP's code."""
+    """Largest activation on the label's images over the neuron's largest activation on real ones (N); CSP's code.
+
+    >>> max_ratio([[3.0], [6.0]], [8.0])
+    tensor([0.7500], dtype=torch.float64)
+    """
     a = matrix(made, "made").double()
     top = a.masked_fill(~a.isfinite(), -torch.inf)
     top = top.amax(0) if len(top) else torch.full((a.shape[1],), -torch.inf, dtype=torch.float64)
@@ -73,7 +88,11 @@ def pearson(activations: Any, predictions: Any) -> Tensor:
 
 
 def cosine(activations: Any, predictions: Any) -> Tensor:
-    """Cosine of two matrices (I,N), column by column, nothing subtracted."""
+    """Cosine of two matrices (I,N), column by column, nothing subtracted.
+
+    >>> cosine([[3.0], [0.0]], [[4.0], [3.0]])
+    tensor([0.8000], dtype=torch.float64)
+    """
     return _by_column(_cosine, *_pair(activations, predictions, rows=True))
 
 
@@ -81,18 +100,29 @@ def auprc(truth: Any, scores: Any) -> Tensor:
     """Average precision of `scores` (I,N) for a yes-or-no `truth` (I,N): sum over thresholds of precision x new recall.
 
     Equal scores are one threshold, as in scikit-learn.
+
+    >>> auprc([[True], [False], [True]], [[3.0], [2.0], [1.0]])
+    tensor([0.8333], dtype=torch.float64)
     """
     return _by_column(_auprc, _truth(truth), matrix(scores, "scores"))
 
 
 def f1(truth: Any, predicted: Any) -> Tensor:
-    """2 TP / (2 TP + FP + FN) of two yes-or-no matrices (I,N); NaN where either says the same of all images."""
+    """2 TP / (2 TP + FP + FN) of two yes-or-no matrices (I,N); NaN where either says the same of all images.
+
+    >>> f1([[True], [True], [False], [False]], [[True], [False], [False], [False]])
+    tensor([0.6667], dtype=torch.float64)
+    """
     both, t, p = _overlap(truth, predicted)
     return 2 * both / (t + p)
 
 
 def iou(truth: Any, predicted: Any) -> Tensor:
-    """TP / (TP + FP + FN) of two yes-or-no matrices (I,N); NaN where either says the same of all images."""
+    """TP / (TP + FP + FN) of two yes-or-no matrices (I,N); NaN where either says the same of all images.
+
+    >>> iou([[True], [True], [False], [False]], [[True], [False], [False], [False]])
+    tensor([0.5000], dtype=torch.float64)
+    """
     both, t, p = _overlap(truth, predicted)
     return both / (t + p - both)
 
@@ -111,17 +141,29 @@ def active(values: Any, share: float = SHARE) -> Tensor:
 
 
 def clarity(made: Any, natural: Any) -> Tensor:
-    """|2 AUC - 1| of images made for the label against natural ones (FADE, Puri et al. 2025); (G,N),(M,N) -> (N)."""
+    """|2 AUC - 1| of images made for the label against natural ones (FADE, Puri et al. 2025); (G,N),(M,N) -> (N).
+
+    >>> clarity([[3.0], [5.0]], [[0.0], [4.0]])
+    tensor([0.5000], dtype=torch.float64)
+    """
     return (2 * auc(made, natural) - 1).abs()
 
 
 def responsiveness(activations: Any, present: Any) -> Tensor:
-    """|2 AUC - 1| of natural images with the concept against those without (FADE); (I,N),(I,N) -> (N)."""
+    """|2 AUC - 1| of natural images with the concept against those without (FADE); (I,N),(I,N) -> (N).
+
+    >>> responsiveness([[3.0], [0.0], [1.0]], [[True], [False], [False]])
+    tensor([1.], dtype=torch.float64)
+    """
     return (2 * auc_of(present, activations) - 1).abs()
 
 
 def purity(activations: Any, present: Any) -> Tensor:
-    """Average precision of the activation for the concept's presence (FADE); (I,N),(I,N) -> (N)."""
+    """Average precision of the activation for the concept's presence (FADE); (I,N),(I,N) -> (N).
+
+    >>> purity([[3.0], [2.0], [1.0]], [[True], [False], [True]])
+    tensor([0.8333], dtype=torch.float64)
+    """
     return auprc(present, activations)
 
 
@@ -130,6 +172,9 @@ def gained_share(before: Any, after: Any) -> Tensor:
 
     `before` (N) with the neuron as it is, `after` (M,N) with it scaled in M ways; shares between 0 and 1. NaN where the
     share is 1 already.
+
+    >>> gained_share([0.5], [[0.6], [0.75]])  # scaled in two ways
+    tensor([0.5000], dtype=torch.float64)
     """
     b, a = torch.as_tensor(before).double(), matrix(after, "after").double()
     gain = (a - b) / (1 - b).masked_fill(b >= 1, torch.nan)

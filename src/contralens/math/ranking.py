@@ -20,7 +20,12 @@ Scorer = Callable[..., Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Scores (N,C) that are computed when they are asked for, all neurons and some concepts at a time."""
+    """Scores (N,C) that are computed when they are asked for, all neurons and some concepts at a time.
+
+    >>> scores = torch.rand(2, 3)
+    >>> [which for which, some in Columns((2, 3), scores, lambda some: scores[:, some]).blocks()]
+    [slice(0, 3, None)]
+    """
 
     shape: tuple[int, int]
     """(N,C)."""
@@ -41,7 +46,16 @@ class Columns:
 
 
 def by_columns(prepare: Callable[..., Columns]) -> Scorer:
-    """A scorer made of a function that takes the same arguments and gives `Columns` (`scorers.score_blocks`)."""
+    """A scorer made of a function that takes the same arguments and gives `Columns` (`scorers.score_blocks`).
+
+    >>> @by_columns
+    ... def strongest(exemplars, embeddings, texts):
+    ...     v = embeddings[exemplars.positives[:, 0]]
+    ...     return Columns((len(v), len(texts)), v, lambda some: v @ texts[some].T)
+    >>> strongest(exemplars, embeddings, texts)
+    tensor([[0.8000, 0.6000, 0.0000],
+            [0.8000, 0.0000, 0.6000]])
+    """
 
     @wraps(prepare)
     def scorer(exemplars: Exemplars, embeddings: Any, texts: Any, *args: Any, **options: Any) -> Tensor:
@@ -57,7 +71,12 @@ def by_columns(prepare: Callable[..., Columns]) -> Scorer:
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """The best concepts of each neuron, by falling score, ties by lower index; fields (N,T) on the CPU."""
+    """The best concepts of each neuron, by falling score, ties by lower index; fields (N,T) on the CPU.
+
+    >>> found = best(iter([(slice(0, 2), torch.tensor([[0.1, 0.3], [torch.nan, torch.nan]]))]))
+    >>> found.labels, found.scores[:, 0]
+    (tensor([ 1, -1]), tensor([0.3000,    nan]))
+    """
 
     concepts: Tensor
     """int64, -1 where there is none: a score that is NaN makes no label."""

@@ -58,7 +58,13 @@ METRICS: dict[str, Metric] = {
 
 @dataclass(frozen=True, slots=True)
 class Sanity:
-    """What a metric does when the concept is spoiled."""
+    """What a metric does when the concept is spoiled.
+
+    >>> a = torch.rand(200, 5, generator=torch.Generator().manual_seed(0))
+    >>> told = sanity(METRICS["auc"], a)
+    >>> told.passes, told.misses, told.neurons
+    (False, ['missing'], 5)
+    """
 
     missing: float
     """Share of neurons on which the score falls by at least `LEAST_DROP` when half of the labels are missing."""
@@ -82,7 +88,12 @@ class Sanity:
 
 
 def spoiled(present: Tensor, how: str, generator: torch.Generator) -> Tensor:
-    """A concept (I,N) with half of its images "missing", as many "extra" ones, or a "random" one of the same size."""
+    """A concept (I,N) with half of its images "missing", as many "extra" ones, or a "random" one of the same size.
+
+    >>> concept = torch.tensor([[True], [True], [False], [False], [False]])
+    >>> [int(spoiled(concept, how, torch.Generator().manual_seed(0)).sum()) for how in ("missing", "extra", "random")]
+    [1, 4, 2]
+    """
     noise = torch.rand(present.shape, generator=generator)
     size = present.sum(0)
     if how == "missing":
@@ -104,6 +115,10 @@ def sanity(metric: Metric, activations: Any, present: Any = None, *, repeats: in
             that the unspoiled label is right.
         repeats: random spoilings that are averaged.
         seed: of the spoilings.
+
+    >>> a = torch.rand(200, 5, generator=torch.Generator().manual_seed(0))
+    >>> sanity(lambda a, c: metrics.auprc(c, a), a).passes
+    True
     """
     return sanity_table(activations, {"": metric}, present, repeats=repeats, seed=seed)[""]
 
@@ -124,6 +139,10 @@ def sanity_table(
         present: (I,N) the concept of each neuron; by default the images on which it is active.
         repeats: random spoilings that are averaged.
         seed: of the spoilings.
+
+    >>> a = torch.rand(200, 5, generator=torch.Generator().manual_seed(0))
+    >>> {name: told.misses for name, told in sanity_table(a).items() if name in ("auc", "pearson")}
+    {'pearson': [], 'auc': ['missing']}
     """
     a = matrix(activations, "activations")
     c = metrics.active(a) if present is None else torch.as_tensor(present).bool()

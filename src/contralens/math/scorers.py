@@ -33,7 +33,11 @@ NOTHING = 1e-6
 
 
 def weights(exemplars: Exemplars) -> Tensor:
-    """Share of each exemplar in its neuron's concept vector (N,K): raw activations, negative ones counted 0, sum 1."""
+    """Share of each exemplar in its neuron's concept vector (N,K): raw activations, negative ones counted 0, sum 1.
+
+    >>> weights(exemplars)[0]  # activations 3 and 2
+    tensor([0.6000, 0.4000])
+    """
     w = exemplars.activations.nan_to_num(0.0).clamp_min(0.0)
     there = (exemplars.positives >= 0).to(w.dtype)
     w = torch.where(w.sum(1, keepdim=True) > 0, w, there)
@@ -45,6 +49,13 @@ def contrast_parts(exemplars: Exemplars, embeddings: Any) -> tuple[Tensor, Tenso
 
     first = sum_p w[p] e[p], second = sum_p w[p] s[p] e[q(p)], weights summing to 1; a positive without a contrast
     adds nothing to the second.
+
+    Raises:
+        InputError: the embeddings are no matrix.
+
+    >>> first, second = contrast_parts(exemplars, embeddings)
+    >>> (first - second)[0]  # of red, striped, round: what is left without the partners
+    tensor([ 0.0230,  0.5040, -0.0307])
     """
     e = matrix(embeddings, "embeddings")
     w = weights(exemplars).to(e.dtype)
@@ -58,6 +69,12 @@ def concept_vectors(exemplars: Exemplars, embeddings: Any, gamma: float | None =
     `gamma=None`: the plain mean of the positives (SemanticLens). Otherwise the activation-weighted mean of the
     residuals r[p] = e[p] - gamma s[p] e[q(p)] (CSP); a positive without a contrast keeps its whole embedding. NaN where
     nothing is left, as when every positive's contrast is a copy of it.
+
+    Raises:
+        InputError: gamma outside [0,1].
+
+    >>> concept_vectors(exemplars, embeddings).argmax(1), concept_vectors(exemplars, embeddings, gamma=1.0).argmax(1)
+    (tensor([0, 0]), tensor([1, 2]))
     """
     return _unit(_means(exemplars, embeddings, gamma))
 
@@ -67,6 +84,9 @@ def concept_lengths(exemplars: Exemplars, embeddings: Any, gamma: float | None =
 
     Random images have a short mean, and its direction, made a unit vector, a high cosine with many texts. Length times
     cosine is the mean projection of the exemplars on the text, which has no such fault.
+
+    >>> concept_lengths(exemplars, embeddings)
+    tensor([0.9633, 0.9818])
     """
     length: Tensor = _means(exemplars, embeddings, gamma).norm(dim=1)
     return length
@@ -91,7 +111,12 @@ def _unit(v: Tensor) -> Tensor:
 
 @by_columns
 def semanticlens(exemplars: Exemplars, embeddings: Any, texts: Any) -> Columns:
-    """cos(mean of the positives, text): Dreyer et al. 2025, Nature Machine Intelligence ("SemanticLens")."""
+    """cos(mean of the positives, text): Dreyer et al. 2025, Nature Machine Intelligence ("SemanticLens").
+
+    >>> semanticlens(exemplars, embeddings, texts)
+    tensor([[0.8305, 0.4983, 0.2491],
+            [0.8148, 0.1833, 0.5500]])
+    """
     e, t = _spaces(embeddings, texts)
     return _products(concept_vectors(exemplars, e), t)
 
@@ -102,6 +127,15 @@ def csp(exemplars: Exemplars, embeddings: Any, texts: Any, gamma: float = 1.0) -
 
     v = normalise(sum_p w[p] (e[p] - gamma s[p] e[q(p)]) / sum_p w[p]), score = <v, t>. `gamma` from 0 (positives only,
     activation-weighted) to 1 (all that a positive shares with its contrast is taken out).
+
+    Raises:
+        InputError: gamma outside [0,1], texts of another width than the embeddings.
+
+    >>> csp(exemplars, embeddings, texts)
+    tensor([[ 0.0456,  0.9971, -0.0608],
+            [ 0.0827, -0.1102,  0.9905]])
+    >>> csp(exemplars, embeddings, texts, gamma=0.0).argmax(1)  # nothing taken out
+    tensor([0, 0])
     """
     e, t = _spaces(embeddings, texts)
     return _products(concept_vectors(exemplars, e, gamma), t)
@@ -112,6 +146,9 @@ def centred(exemplars: Exemplars, embeddings: Any, texts: Any, gamma: float = 0.
     """What the neuron's images say more than the average image: <v, t> - mean_i <e[i], t>.
 
     v is the activation-weighted mean of the positives, or with `gamma` > 0 CSP's residuals ("centred csp").
+
+    >>> centred(exemplars, embeddings, texts).argmax(1)
+    tensor([1, 2])
     """
     e, t = _spaces(embeddings, texts)
     v, average = concept_vectors(exemplars, e, gamma), average_row(e)
@@ -120,7 +157,12 @@ def centred(exemplars: Exemplars, embeddings: Any, texts: Any, gamma: float = 0.
 
 @by_columns
 def mean_difference(exemplars: Exemplars, embeddings: Any, texts: Any) -> Columns:
-    """Ablation, not the paper's method: mean cosine to the positives minus mean cosine to the contrasts."""
+    """Ablation, not the paper's method: mean cosine to the positives minus mean cosine to the contrasts.
+
+    >>> mean_difference(exemplars, embeddings, texts)
+    tensor([[-0.1000,  0.4800, -0.0600],
+            [-0.1000, -0.1200,  0.5400]])
+    """
     e, t = _spaces(embeddings, texts)
 
     def mean(indices: Tensor) -> Tensor:
@@ -149,6 +191,12 @@ def clip_dissect(
     The official prior, logsumexp_n L[n,c] - log N, runs over the neurons scored together, so a score depends on which
     neurons are in the set. `prior="images"` does not: it is sum_r log(1 + p_r (mean_i P[i,c] - 1) + 1e-7), what a
     random image would give.
+
+    Raises:
+        InputError: another prior, texts of another width than the embeddings.
+
+    >>> clip_dissect(exemplars, embeddings, texts).argmax(1)
+    tensor([1, 2])
     """
     e, t = _spaces(embeddings, texts)
     if prior not in ("neurons", "images"):
@@ -205,6 +253,9 @@ def clip_dissect_csp(
     P = softmax_c(e t^T / temperature), weighted by activation instead of by rank, prior over the probe images:
     score = log(sum_p w[p] P[p,c] / sum_p w[p] + 1e-6) - weight log mean_i P[i,c]. It divides by the temperature where
     the official code multiplies, and ranks nearly like `centred`.
+
+    >>> clip_dissect_csp(exemplars, embeddings, texts).argmax(1)
+    tensor([1, 2])
     """
     e, t = _spaces(embeddings, texts)
     average = average_softmax(e, t, 1.0 / temperature)
@@ -293,6 +344,10 @@ def score_blocks(
 
     `scorer`, `exemplars`, `embeddings`, `texts` and `activations` are those of `run_scorer`. A scorer that cannot be
     asked for some concepts, such as one of the user's own, gives all of them at once.
+
+    >>> for which, scores in score_blocks("csp", exemplars, embeddings, texts):
+    ...     print(which, tuple(scores.shape))
+    slice(0, 3, None) (2, 3)
     """
     function, options = _ready(scorer, activations)
     prepare = getattr(function, "columns", None)

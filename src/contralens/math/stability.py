@@ -19,7 +19,12 @@ from contralens.math.tensors import matrix
 
 @dataclass(frozen=True, slots=True)
 class Stability:
-    """Labels of bootstrap samples under one scorer."""
+    """Labels of bootstrap samples under one scorer.
+
+    >>> found = Stability(torch.tensor([[1], [1], [2], [1]]))  # four samples of one neuron
+    >>> found.agreement([1]), found.sets(0.9)
+    (tensor([0.7500], dtype=torch.float64), [[(1, 0.75), (2, 0.25)]])
+    """
 
     labels: Tensor
     """(B,N) concept index of each sample's label, -1 where there was none."""
@@ -77,6 +82,13 @@ def bootstrap_labels(
         samples: draws.
         seed: of the draws.
         mining: k, reuse and exclude of `find_exemplars`.
+
+    Returns:
+        Scorer's name -> labels (samples,N).
+
+    >>> found = bootstrap_labels({"csp": "csp"}, activations, embeddings, texts, samples=20, k=2)
+    >>> found["csp"].labels.shape
+    torch.Size([20, 2])
     """
     a, e = source(activations), matrix(embeddings, "embeddings")
     generator = torch.Generator().manual_seed(seed)
