@@ -63,6 +63,16 @@ def embed_concepts(encoder: Encoder, concepts: ConceptList) -> Wordings:
 
     Raises:
         InputError: it refuses every wording of a concept.
+
+    Returns:
+        The wordings (W) as rows, and which concept each belongs to.
+
+    >>> from contralens.auditing.concepts import concept_list
+    >>> from contralens.models.encoders import encoder
+    >>> listed = concept_list({"expected": ["striped"], "spurious": [{"name": "red", "synonyms": ["crimson"]}]})
+    >>> words = embed_concepts(encoder("world"), listed)
+    >>> words.names, words.concept.tolist(), tuple(words.texts.shape)
+    (['striped', 'red', 'crimson'], [0, 1, 1], (3, 96))
     """
     notes: list[str] = []
     words = [w for c in concepts for w in c.wordings]
@@ -118,7 +128,15 @@ def _empty(encoder: Encoder, templates: tuple[str, ...], notes: list[str]) -> Te
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """What the neurons (N) say of the concepts (C); NaN for a neuron that the scorer cannot score."""
+    """What the neurons (N) say of the concepts (C); NaN for a neuron that the scorer cannot score.
+
+    >>> found = Alignment(
+    ...     scores=torch.tensor([[0.5, 0.1]]), empty=torch.tensor([0.2]), z=torch.tensor([[4.0, 1.0]]),
+    ...     best=torch.tensor([0]), p=torch.tensor([0.001]), fdr=torch.tensor([0.01]), null_share=0.1,
+    ... )
+    >>> found.explained(0.05), found.side(torch.tensor([False, True]))
+    (tensor([True]), tensor([1.]))
+    """
 
     scores: Tensor
     """(N,C)."""
@@ -157,6 +175,15 @@ def align(
         embeddings: (I,D), unit rows of the probe images.
         words: the concept list in the same space.
         activations: (I,N+M), of the fakes too (`contralens.math.chance.with_fakes`), for a scorer that looks at them.
+
+    Returns:
+        What each neuron says of each concept.
+
+    >>> from contralens.math.chance import fake_exemplars
+    >>> words = Wordings(texts[1:], torch.tensor([0, 1]), ["striped", "round"], None, texts[1:], torch.tensor([0, 1]))
+    >>> found = align("csp", exemplars, fake_exemplars(activations, embeddings, 50, k=2), embeddings, words)
+    >>> found.best, tuple(found.z.shape)
+    (tensor([0, 1]), (2, 2))
     """
     name, options = parse_scorer(scorer)
     everyone, n = together(exemplars, fakes), len(exemplars)
@@ -182,7 +209,12 @@ def _largest(raw: Tensor, words: Wordings) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Separation:
-    """Whether an encoder tells concepts (C) apart on some images."""
+    """Whether an encoder tells concepts (C) apart on some images.
+
+    >>> found = Separation(torch.tensor([0.9, 0.2]), torch.tensor([0.1, 0.3]), torch.tensor([1, 0]), images=100)
+    >>> found.confused, found.untold
+    ([1], [])
+    """
 
     within: Tensor
     """(C) mean correlation over images of two wordings of the concept; NaN where there is one wording only."""
@@ -210,6 +242,15 @@ def separation(embeddings: Tensor, words: Wordings, seed: int = 0) -> Separation
     mean over concepts (which moves no ranking of concepts). Correlations of the columns are averaged over pairs of
     wordings. An encoder that knows nothing of the concepts passes for about one concept in C. Passing is necessary, not
     enough: words may be told apart by what else the images hold.
+
+    Args:
+        embeddings: (I,D), unit rows.
+        words: the concept list in the same space.
+        seed: of the choice of images, where there are more than 5,000.
+
+    >>> words = Wordings(texts, torch.tensor([0, 1, 1]), ["red", "striped", "banded"], None, texts, torch.tensor([0, 1, 1]))
+    >>> separation(embeddings, words).untold  # "red" has no second wording
+    [0]
     """
     e = matrix(embeddings, "embeddings")
     e = e[e.isfinite().all(1)]

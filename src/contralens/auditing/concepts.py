@@ -20,7 +20,11 @@ CONCEPT_KEYS = ("name", "synonyms", "prompts")
 
 @dataclass(frozen=True, slots=True)
 class Concept:
-    """One concept of a list, in all the words for it."""
+    """One concept of a list, in all the words for it.
+
+    >>> Concept("ruler", "spurious", ("scale bar",)).wordings
+    ('ruler', 'scale bar')
+    """
 
     name: str
     """As verdicts call it."""
@@ -39,7 +43,12 @@ class Concept:
 
 @dataclass(frozen=True, slots=True)
 class ConceptList:
-    """Concepts that a classifier should look at, that it should not, and others that only compete with both."""
+    """Concepts that a classifier should look at, that it should not, and others that only compete with both.
+
+    >>> found = concept_list("dermoscopy")
+    >>> len(found), found.side("spurious")[0].name, len(found.fingerprint)
+    (28, 'ruler', 32)
+    """
 
     title: str
     about: str

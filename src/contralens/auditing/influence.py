@@ -36,7 +36,12 @@ MOST_CLASSES = 20
 
 @dataclass(frozen=True, slots=True)
 class Influence:
-    """Changes of class scores, all (N, followed classes) float64; NaN where not computed."""
+    """Changes of class scores, all (N, followed classes) float64; NaN where not computed.
+
+    >>> found = Influence([0], *(torch.tensor([[1.0], [2.0]]),) * 3, images=torch.tensor([16, 16]))
+    >>> found.agreement()["head, ablation"]["correlation"]
+    1.0
+    """
 
     classes: list[int]
     """The classes followed."""
@@ -93,6 +98,19 @@ def influence(
         images: per neuron.
         batch_size: images decoded and run at once.
         progress: called with stage, done and total.
+
+    Returns:
+        (N, followed classes) of each measure; NaN for neurons that were not chosen, and for the head where there is none.
+
+    >>> import contralens
+    >>> images = contralens.images("world-1/images")
+    >>> made = contralens.target("world:1", layer="block3")
+    >>> eyes = contralens.encoder("world")
+    >>> a, e = (torch.cat([x(x.preprocess(images.load(i))[None]) for i in range(20)]) for x in (made, eyes))
+    >>> mined = contralens.find_exemplars(a, e, k=3)
+    >>> found = influence(made, mined, images.load, weight=None, chosen=[5], images=3)
+    >>> tuple(found.ablation.shape), int(found.ablation.isfinite().any(1).sum())
+    ((64, 5), 1)
     """
     first = exemplars.first(min(images, exemplars.positives.shape[1]))
     work = [(image, row) for row in chosen for image in first.positives[row].tolist() if image >= 0]

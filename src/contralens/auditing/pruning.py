@@ -74,7 +74,14 @@ def pruned(target: Any, keep: Any, *, layer: str | None = None) -> Iterator[Any]
 
 
 def mask_of(keep: Any) -> Tensor:
-    """A mask (N) float32 from what `pruned` takes."""
+    """A mask (N) float32 from what `pruned` takes.
+
+    Raises:
+        InputError: no such file, no row of numbers, a number outside [0,1].
+
+    >>> mask_of([0, 1, 0.5])
+    tensor([0.0000, 1.0000, 0.5000])
+    """
     if isinstance(keep, Audit):
         keep = keep.mask
     elif isinstance(keep, (str, Path)):
@@ -91,7 +98,20 @@ def mask_of(keep: Any) -> Tensor:
 def make_mask(
     width: int, neurons: Tensor, spurious: Tensor, z_expected: Tensor, z_spurious: Tensor, mode: str
 ) -> Tensor:
-    """Masks (width) for neurons (N) of which `spurious` (N, bool) are marked; the others are left alone."""
+    """Masks (width) for neurons (N) of which `spurious` (N, bool) are marked; the others are left alone.
+
+    Args:
+        width: neurons of the layer.
+        neurons: (N) those that were judged.
+        spurious: (N, bool) which of them are spurious.
+        z_expected: (N) how far the best expected concept stands out.
+        z_spurious: (N) the same of the best spurious one.
+        mode: "hard", or "soft" for the ratio of the two, limited to [0,1].
+
+    >>> spurious, z = torch.tensor([True, True]), torch.tensor([1.0, 3.0])
+    >>> make_mask(4, torch.tensor([0, 2]), spurious, z, torch.tensor([4.0, 4.0]), "soft")
+    tensor([0.2500, 1.0000, 0.7500, 1.0000])
+    """
     keep = torch.ones(width)
     factor = torch.zeros(len(neurons))
     if mode == "soft":
@@ -115,13 +135,22 @@ def read_labeled(
 
     Raises:
         InputError: no labels, a label that is none of the network's classes, subgroups that name none of the images.
+
+    >>> _ = Path("few.csv").write_text("image,class\\n00000.png,striped\\n00001.png,plain\\n")
+    >>> read_labeled({"images": "world-1/images", "table": "few.csv"}, ["plain", "striped"], 2).targets
+    array([1, 0])
     """
     found = labeled_images(labeled).for_outputs(count, classes)
     return found if subgroups is None else found.with_groups(subgroups)
 
 
 def groups_of(labeled: LabeledImages) -> dict[str, NDArray[np.bool_]]:
-    """Group -> (I) which images are in it: "all", "class=NAME", "COLUMN=VALUE"."""
+    """Group -> (I) which images are in it: "all", "class=NAME", "COLUMN=VALUE".
+
+    >>> _ = Path("few.csv").write_text("image,class\\n00000.png,striped\\n00001.png,plain\\n")
+    >>> list(groups_of(labeled_images("world-1/images", "few.csv")))
+    ['all', 'class=plain', 'class=striped']
+    """
     groups = {"all": np.ones(len(labeled), bool)}
     present = np.unique(labeled.targets)
     if len(present) > 1:
@@ -158,6 +187,18 @@ def measure_pruning(
 
     Returns:
         The table (see `contralens.data.audits`), and notes on images left out.
+
+    Raises:
+        InputError: none of the images can be read.
+
+    >>> from contralens.models.targets import target
+    >>> _ = Path("few.csv").write_text("image,class\\n00000.png,striped\\n00001.png,plain\\n")
+    >>> classes = ["plain", "striped", "dotted", "checkered", "zigzag"]
+    >>> few = read_labeled({"images": "world-1/images", "table": "few.csv"}, classes, 5)
+    >>> keep = torch.ones(64).index_fill(0, torch.tensor([3, 5]), 0.0)
+    >>> table, notes = measure_pruning(target("world:1", layer="block3"), few, keep, torch.arange(64), "hard")
+    >>> table["group"].to_pylist()[:2], table["images"][0].as_py(), notes
+    (['all', 'balanced'], 2, [])
     """
     generator = torch.Generator().manual_seed(seed)
     masks = [torch.ones_like(keep), keep]

@@ -55,7 +55,15 @@ PRUNING = pa.schema([
 
 @dataclass(frozen=True)
 class Audit:
-    """Which neurons stand for expected and spurious concepts, what they do to the classes, and what pruning does."""
+    """Which neurons stand for expected and spurious concepts, what they do to the classes, and what pruning does.
+
+    >>> import contralens
+    >>> found = contralens.audit("run", {"expected": ["striped"], "spurious": ["red"]}, fakes=50, sample=0)
+    >>> sum(found.counts.values()), len(found.rows()), found.mask.shape, found.path.name
+    (64, 64, (64,), 'audit')
+    >>> all(row["concept"] == "red" for row in found.rows("spurious")), len(found.warnings) > 0
+    (True, True)
+    """
 
     manifest: dict[str, Any]
     """audit.json: concept list, scorer, encoder, thresholds, seed, labeled set, agreement, warnings."""
@@ -87,7 +95,13 @@ class Audit:
         return sorted(rows, key=lambda row: (-m if (m := margin(row)) == m else np.inf, row["neuron"]))
 
     def save(self, run: str | Path) -> Audit:
-        """Write it into a run folder, whole or not at all; an older audit there is replaced."""
+        """Write it into a run folder, whole or not at all; an older audit there is replaced.
+
+        >>> import contralens
+        >>> found = contralens.audit("run", {"expected": ["striped"], "spurious": ["red"]}, fakes=50, sample=0, save=False)
+        >>> found.save("run").path.as_posix()
+        'run/audit'
+        """
         run = Path(run)
         if not (run / "manifest.json").is_file():
             raise InputError(f"{run} is not a run folder; an audit is kept inside the run that it judges")
@@ -124,6 +138,11 @@ def load_audit(run: str | Path) -> Audit:
 
     Raises:
         InputError: there is none, or it cannot be read.
+
+    >>> import contralens
+    >>> made = contralens.audit("run", {"expected": ["striped"], "spurious": ["red"]}, fakes=50, sample=0)
+    >>> load_audit("run").counts == made.counts
+    True
     """
     folder = Path(run) / "audit"
     try:

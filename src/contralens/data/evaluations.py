@@ -47,7 +47,16 @@ VERDICTS = pa.schema([
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How faithful, specific, stable and above chance the labels of a run are."""
+    """How faithful, specific, stable and above chance the labels of a run are.
+
+    >>> import contralens
+    >>> found = contralens.evaluate("run", metrics="pearson", judge="world", same_judge=True, scorers=["csp"])
+    >>> found.scorers, found.metrics, found.path.name
+    (['csp'], ['pearson'], 'evaluation')
+    >>> row = found.summary.to_pylist()[0]
+    >>> row["low"] <= row["mean"] <= row["high"], row["neurons"] + row["undefined"] == len(found.value("pearson", "csp"))
+    (True, True)
+    """
 
     manifest: dict[str, Any]
     values: pa.Table
@@ -75,7 +84,13 @@ class Evaluation:
         return dict(zip(rows["neuron"].to_pylist(), rows["value"].to_pylist(), strict=True))
 
     def save(self, run: str | Path) -> Evaluation:
-        """Write it into a run folder, whole or not at all; an older evaluation there is replaced."""
+        """Write it into a run folder, whole or not at all; an older evaluation there is replaced.
+
+        >>> import contralens
+        >>> found = contralens.evaluate("run", metrics="pearson", judge="world", same_judge=True, save=False)
+        >>> found.save("run").path.as_posix()
+        'run/evaluation'
+        """
         run = Path(run)
         if not (run / "manifest.json").is_file():
             raise InputError(f"{run} is not a run folder; an evaluation is kept inside the run that it judges")

@@ -29,7 +29,18 @@ UNKNOWN = ""
 
 @dataclass(frozen=True)
 class LabeledImages:
-    """I images with a class each, and the subgroups that they belong to."""
+    """I images with a class each, and the subgroups that they belong to.
+
+    >>> from pathlib import Path
+    >>> _ = Path("table.csv").write_text("image,class,camera\\n00000.png,striped,A\\n00001.png,plain,B\\n")
+    >>> found = labeled_images("world-1/images", "table.csv")
+    >>> len(found), list(found.ids), found.take([1]).targets.tolist()
+    (2, ['00000.png', '00001.png'], [0])
+    >>> found.with_groups({"00000.png": {"light": "day"}}).groups["light"].tolist()
+    ['day', '']
+    >>> found.for_outputs(3, ["dotted", "plain", "striped"]).targets.tolist()
+    [2, 1]
+    """
 
     images: Images
     classes: tuple[str, ...]
