@@ -96,7 +96,11 @@ class Plugs(MutableMapping[str, T], Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Scheme:
-    """One way to name a model, "scheme:rest": what comes before the colon."""
+    """One way to name a model, "scheme:rest": what comes before the colon.
+
+    >>> Scheme("json:loads", "json:TEXT", "reads JSON").loader()("[1]")
+    [1]
+    """
 
     where: str
     """"module:function" of the loader; imported when it is first used."""

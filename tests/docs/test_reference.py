@@ -81,13 +81,19 @@ def test_what_the_reference_shows_says_what_it_is(path: str, found: Any) -> None
         assert len(missing) <= 3, f"{path} says nothing of {missing}"
 
 
-def test_every_public_function_has_an_example_that_runs() -> None:
-    """In its docstring, or as a call in a Python block that the tests of the pages run."""
-    run = "\n".join(b.code for page in PAGES for b in blocks(page) if b.language == "python" and b.not_run is None)
-    for name in contralens.__all__:
-        found = getattr(contralens, name)
-        if inspect.isfunction(found):
-            assert ">>>" in (found.__doc__ or "") or re.search(rf"\b{name}\(", run), f"{name} has no example"
+@pytest.mark.parametrize(("path", "found"), list(shown()), ids=lambda x: x if isinstance(x, str) else "")
+def test_what_the_reference_shows_has_an_example_that_runs(path: str, found: Any) -> None:
+    """Functions and classes in their docstrings; methods there, in their class's, or on a page whose code runs."""
+    if not callable(found):
+        return
+    own = re.findall(r"^ *(?:>>>|\.\.\.) (.*)$", found.__doc__ or "", re.M)
+    assert own, f"{path} has no example"
+    pages = [b.code for page in PAGES for b in blocks(page) if b.language == "python" and b.not_run is None]
+    examples = "\n".join(own + pages)
+    for name, member in vars(found).items() if inspect.isclass(found) else ():
+        if not name.startswith("_") and (inspect.isfunction(member) or isinstance(member, property)):
+            doc = getattr(member, "fget", member).__doc__ or ""
+            assert ">>> " in doc or re.search(rf"(?:\.|def ){name}\b", examples), f"{path}.{name} has no example"
 
 
 def test_every_error_is_in_the_reference() -> None:

@@ -248,7 +248,8 @@ def separation(embeddings: Tensor, words: Wordings, seed: int = 0) -> Separation
         words: the concept list in the same space.
         seed: of the choice of images, where there are more than 5,000.
 
-    >>> words = Wordings(texts, torch.tensor([0, 1, 1]), ["red", "striped", "banded"], None, texts, torch.tensor([0, 1, 1]))
+    >>> concept = torch.tensor([0, 1, 1])
+    >>> words = Wordings(texts, concept, ["red", "striped", "banded"], None, texts, concept)
     >>> separation(embeddings, words).untold  # "red" has no second wording
     [0]
     """

@@ -100,7 +100,7 @@ def influence(
         progress: called with stage, done and total.
 
     Returns:
-        (N, followed classes) of each measure; NaN for neurons that were not chosen, and for the head where there is none.
+        (N, followed classes) of each measure; NaN for neurons that were not chosen, and where there is no head.
 
     >>> import contralens
     >>> images = contralens.images("world-1/images")
@@ -110,7 +110,7 @@ def influence(
     >>> mined = contralens.find_exemplars(a, e, k=3)
     >>> found = influence(made, mined, images.load, weight=None, chosen=[5], images=3)
     >>> tuple(found.ablation.shape), int(found.ablation.isfinite().any(1).sum())
-    ((64, 5), 1)
+    ((64, 6), 1)
     """
     first = exemplars.first(min(images, exemplars.positives.shape[1]))
     work = [(image, row) for row in chosen for image in first.positives[row].tolist() if image >= 0]

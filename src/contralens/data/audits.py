@@ -98,7 +98,8 @@ class Audit:
         """Write it into a run folder, whole or not at all; an older audit there is replaced.
 
         >>> import contralens
-        >>> found = contralens.audit("run", {"expected": ["striped"], "spurious": ["red"]}, fakes=50, sample=0, save=False)
+        >>> listed = {"expected": ["striped"], "spurious": ["red"]}
+        >>> found = contralens.audit("run", listed, fakes=50, sample=0, save=False)
         >>> found.save("run").path.as_posix()
         'run/audit'
         """

@@ -134,7 +134,14 @@ def _fill(template: str, values: Mapping[str, str]) -> str:
 
 
 class ReplyError(ValueError):
-    """A reply that breaks the rules; the text says how, for the repair and for the record."""
+    """A reply that breaks the rules; the text says how, for the repair and for the record.
+
+    >>> try:
+    ...     parse_reply('{"concepts": []}', count=3, words=4)
+    ... except ReplyError as e:
+    ...     print(e)
+    it holds no concept
+    """
 
 
 def schema(count: int) -> dict[str, Any]:

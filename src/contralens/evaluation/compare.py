@@ -69,7 +69,15 @@ class Method:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What differs between methods."""
+    """What differs between methods.
+
+    >>> found = compare(["run"], scorers=["semanticlens", "csp"])
+    >>> told = found.to_dict()
+    >>> told["methods"], told["labels"]["semanticlens | csp"]["neurons"], found.changes.num_rows
+    (['semanticlens', 'csp'], 64, 64)
+    >>> found.save("comparison")[0].as_posix()
+    'comparison/comparison.json'
+    """
 
     methods: list[Method]
     differences: pa.Table

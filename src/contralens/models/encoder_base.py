@@ -36,6 +36,29 @@ class BaseEncoder:
 
     A subclass sets `fingerprint` and `width` and defines `preprocess`, `_image_rows` and `_text_rows` (on `device`,
     not yet normalised), and `_too_long`.
+
+    Raises:
+        InputError: from `adapted`, for another word; from `texts`, for one text in place of a list.
+
+    >>> class Bright(BaseEncoder):  # sees how bright a picture is, and how long a text
+    ...     fingerprint, width = digest("bright-1"), 2
+    ...     def preprocess(self, image):
+    ...         return torch.tensor([image.convert("L").resize((1, 1)).getpixel((0, 0)) / 255, 1.0])
+    ...     def _image_rows(self, batch):
+    ...         return batch
+    ...     def _text_rows(self, texts):
+    ...         return torch.tensor([[float(len(text)), 1.0] for text in texts])
+    ...     def _too_long(self, texts):
+    ...         return [text for text in texts if len(text) > 9]
+    >>> from PIL.Image import new
+    >>> eyes = Bright("bright")
+    >>> eyes.images([new("RGB", (1, 1), "black"), new("RGB", (2, 2), "white")])
+    tensor([[0.0000, 1.0000],
+            [0.7071, 0.7071]])
+    >>> tuple(eyes.texts(["sun", "a long story"]).shape), len(eyes.notes)
+    ((2, 2), 1)
+    >>> eyes.adapted(dtype="bf16").fingerprint == eyes.fingerprint
+    False
     """
 
     text_batch = 256

@@ -168,6 +168,12 @@ def embed_texts(
 
     Returns:
         (C,D) float32 on the CPU.
+
+    Raises:
+        InputError: no such set of templates, a template without {}, a text that the encoder refuses.
+
+    >>> tuple(embed_texts(encoder("world"), ["striped", "red"], ["a {} thing", "a {} heart"]).shape)
+    (2, 96)
     """
     chosen = templates_of(templates)
     if len(chosen) == 1:  # unit rows already

@@ -16,7 +16,11 @@ from contralens.models.checkpoints import load_checkpoint
 
 @dataclass(slots=True)
 class Loaded:
-    """A network as a loader hands it over."""
+    """A network as a loader hands it over.
+
+    >>> Loaded(nn.Linear(3, 2), classes=["cat", "dog"], default_layer=".", notes=["trained on ten pictures"]).classes
+    ['cat', 'dog']
+    """
 
     network: nn.Module
     preprocess: Callable[..., Any] | None = None
@@ -39,6 +43,11 @@ class Loader(Protocol):
 
     `weights` is None for the default, "random" for an untrained network (seed 0, nothing is downloaded), or a name of
     weights; `checkpoint` a file with the user's own, whereupon nothing is downloaded either.
+
+    >>> def load(rest, *, weights=None, checkpoint=None):  # "mine:8" calls it with "8"
+    ...     return Loaded(nn.Conv2d(3, int(rest), 3), default_layer=".")
+    >>> load("8").network.out_channels
+    8
     """
 
     def __call__(self, rest: str, *, weights: str | None = None, checkpoint: str | Path | None = None) -> Loaded: ...

@@ -29,7 +29,16 @@ BATCH = 4
 
 @runtime_checkable
 class Painter(Protocol):
-    """Prompts to images."""
+    """Prompts to images.
+
+    >>> from PIL.Image import new
+    >>> class Grey:
+    ...     name, fingerprint = "grey", "0" * 32
+    ...     def paint(self, prompt, seeds):
+    ...         return ["filtered" if seed < 0 else new("RGB", (64, 64), (seed, seed, seed)) for seed in seeds]
+    >>> isinstance(Grey(), Painter), Grey().paint("a zebra", [7])[0].size
+    (True, (64, 64))
+    """
 
     name: str
     fingerprint: str

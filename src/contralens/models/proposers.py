@@ -19,7 +19,12 @@ __all__ = ["PROPOSERS", "CaptionBank", "Proposer", "ProposerError", "Reply", "Re
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One question: what the user turn holds, and the rules for the answer."""
+    """One question: what the user turn holds, and the rules for the answer.
+
+    >>> asked = Request(parts=("Name what you see.", b"(a JPEG file)"), schema={"type": "object"}, key="q1")
+    >>> asked.repair("Stripes!", "it is not JSON").bad
+    ('Stripes!', 'it is not JSON')
+    """
 
     parts: tuple[str | bytes, ...]
     """Texts and pictures (JPEG files), in the order in which they are read."""
@@ -39,7 +44,11 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a model answered; not yet checked."""
+    """What a model answered; not yet checked.
+
+    >>> Reply('{"concepts": ["stripes"]}', input_tokens=900, output_tokens=12).text
+    '{"concepts": ["stripes"]}'
+    """
 
     text: str
     input_tokens: int | None = None
@@ -53,6 +62,10 @@ class ProposerError(Exception):
 
     `fatal`: every other question would fail too (wrong key, unknown model), so asking stops.
     `charged`: a server may have done, and charged for, the work all the same (a timeout, an answer that broke off).
+
+    >>> error = ProposerError("401: the key is wrong", fatal=True)
+    >>> str(error), error.fatal, error.charged
+    ('401: the key is wrong', True, False)
     """
 
     def __init__(self, message: str, fatal: bool = False, charged: bool = False) -> None:
@@ -62,7 +75,15 @@ class ProposerError(Exception):
 
 @runtime_checkable
 class Proposer(Protocol):
-    """What answers questions about pictures."""
+    """What answers questions about pictures.
+
+    >>> class Stripes:
+    ...     name, fingerprint, batch, workers = "stripes", "stripes-1", 4, 1
+    ...     def ask(self, requests):
+    ...         return [Reply('{"concepts": ["stripes"]}') for _ in requests]
+    >>> isinstance(Stripes(), Proposer)
+    True
+    """
 
     name: str
     """As the user wrote it; holds no secret."""

@@ -101,6 +101,15 @@ def propose(
 
     Raises:
         InputError: something given is wrong. A server that fails is not: that is recorded for the neuron.
+
+    >>> from contralens.models.proposers import Reply
+    >>> class Stripes:
+    ...     name, fingerprint, batch, workers = "stripes", "stripes-1", 4, 1
+    ...     def ask(self, requests):
+    ...         return [Reply('{"concepts": ["striped"]}') for _ in requests]
+    >>> found = propose("run", Stripes(), neurons=[5], images="world-1/images")
+    >>> found.of(5), found.path.name
+    (['striped'], 'run.candidates')
     """
     run = run if isinstance(run, Run) else load(run)
     if folder is None and run.path is None and not isinstance(proposer, CaptionBank):

@@ -46,6 +46,14 @@ def write_audit_page(
         out: the file.
         most: neurons of each verdict shown with pictures, those with the largest margin first; all are counted.
         pairs: exemplars of each, above their contrasts.
+
+    Raises:
+        InputError: the run has no audit, or no place to write to.
+
+    >>> import contralens
+    >>> found = contralens.audit("run", {"expected": ["striped"], "spurious": ["red"]}, fakes=50, sample=0)
+    >>> write_audit_page(contralens.load("run"), found).as_posix()
+    'run/audit.html'
     """
     if found is None:
         if run.path is None:
