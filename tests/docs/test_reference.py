@@ -57,6 +57,16 @@ def test_every_public_name_is_in_the_reference() -> None:
     assert [name for name in contralens.__all__ if name != "__version__" and f"contralens.{name}" not in paths] == []
 
 
+def test_whatever_public_functions_return_is_in_the_reference() -> None:
+    known = {found for _, found in shown() if inspect.isclass(found)}
+    for path, found in shown():
+        if inspect.isfunction(found):
+            words = re.findall(r"\w+", str(inspect.signature(found).return_annotation))
+            made = [inspect.unwrap(found).__globals__.get(word) for word in words]
+            own = {c for c in made if inspect.isclass(c) and c.__module__.startswith("contralens.")}
+            assert own <= known, f"{path} returns {own - known}"
+
+
 @pytest.mark.parametrize(("path", "found"), list(shown()), ids=lambda x: x if isinstance(x, str) else "")
 def test_what_the_reference_shows_says_what_it_is(path: str, found: Any) -> None:
     text = inspect.getdoc(found) or ""

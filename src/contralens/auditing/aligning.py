@@ -41,7 +41,13 @@ LOOK = 5000
 
 @dataclass(frozen=True, slots=True)
 class Wordings:
-    """A concept list in an encoder's space."""
+    """A concept list in an encoder's space.
+
+    >>> concept = torch.tensor([0, 1, 1])
+    >>> words = Wordings(texts, concept, ["red", "striped", "banded"], None, texts, concept)
+    >>> [name for name, concept in zip(words.names, words.concept.tolist()) if concept == 1]
+    ['striped', 'banded']
+    """
 
     texts: Tensor
     """(W,D) unit rows, one per wording or prompt."""

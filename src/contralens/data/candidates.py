@@ -33,7 +33,20 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Candidates:
-    """Concepts proposed for neurons, each with its provenance."""
+    """Concepts proposed for neurons, each with its provenance.
+
+    >>> given = {"neuron": 5, "name": "block3/5", "place": 0, "prompt": "contrastive", "model": "m", "text": "stripes"}
+    >>> found = Candidates(["stripes"], [{"concept": "stripes", **given}])
+    >>> len(found), found.of(5), found.sources("Stripes")[0]["model"], found.join(["red", "striped"])
+    (1, ['stripes'], 'm', ['red', 'striped', 'stripes'])
+    >>> found.allowed(["red"], neurons=[4, 5]).tolist()  # "red" for both, "stripes" for neuron 5
+    [[True, False], [True, True]]
+    >>> found.table().num_rows, sorted(found.to_json())
+    (1, ['concepts', 'errors', 'format', 'manifest', 'provenance'])
+    >>> from pathlib import Path
+    >>> load_candidates(found.save(Path("run.candidates")).path).concepts
+    ['stripes']
+    """
 
     concepts: list[str]
     """The distinct texts, near-synonyms merged, in order of first proposal."""

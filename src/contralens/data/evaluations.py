@@ -71,6 +71,7 @@ class Evaluation:
 
     @property
     def metrics(self) -> list[str]:
+        """Metrics that were measured."""
         return list(dict.fromkeys(self.summary["metric"].to_pylist()))
 
     def value(self, metric: str, scorer: str) -> dict[int, float]:

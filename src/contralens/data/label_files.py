@@ -34,7 +34,15 @@ _SETTINGS = ("k", "reuse", "exclude", "templates", "normalise_texts", "seed", "l
 
 @dataclass(frozen=True)
 class LabelFile:
-    """Labels read from a file, or about to be written to one."""
+    """Labels read from a file, or about to be written to one.
+
+    >>> from contralens.data.runs import load
+    >>> made = label_file(load("run"), pairs=2)
+    >>> len(made), made.scorers[-1], made.labels.num_rows == 64 * len(made.scorers)
+    (64, 'csp', True)
+    >>> made.rows("csp")[0] == next(iter(made)), made.save("run.labels.json").path.name
+    (True, 'run.labels.json')
+    """
 
     content: dict[str, Any]
     """As the schema describes it."""
@@ -42,6 +50,7 @@ class LabelFile:
 
     @property
     def scorers(self) -> list[str]:
+        """Scorers whose labels it holds."""
         return list(self.content["scorers"])
 
     @cached_property

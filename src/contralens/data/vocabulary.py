@@ -38,12 +38,21 @@ VOCABULARIES: Plugs[str] = Plugs("vocabularies", _ABOUT, origin)
 
 @dataclass(frozen=True, slots=True)
 class Lint:
-    """What was changed or looks odd in a vocabulary: a count and a few examples per kind."""
+    """What was changed or looks odd in a vocabulary: a count and a few examples per kind.
+
+    >>> lint = read_vocabulary(["polar_bear", "zebra"]).lint
+    >>> lint.lines()
+    ["1 with underscores, turned into spaces: 'polar_bear'"]
+    >>> lint.add("long", "a text of more than forty words")
+    >>> lint.counts["long"]
+    1
+    """
 
     counts: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, kind: str, example: str) -> None:
+        """Count one more of a kind."""
         self.counts[kind] = self.counts.get(kind, 0) + 1
         shown = self.examples.setdefault(kind, [])
         if example and len(shown) < 5:
@@ -71,7 +80,12 @@ KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """Concepts (C) in the order given, where they came from, and what the linting found."""
+    """Concepts (C) in the order given, where they came from, and what the linting found.
+
+    >>> found = read_vocabulary(["polar_bear", "zebra"])
+    >>> found.concepts, found.source, len(found.fingerprint)
+    (['polar bear', 'zebra'], 'a list', 32)
+    """
 
     concepts: list[str]
     source: str

@@ -41,7 +41,14 @@ CHANGES = pa.schema([
 
 @dataclass(frozen=True)
 class Method:
-    """One column of the comparison: the labels of one scorer of one run."""
+    """One column of the comparison: the labels of one scorer of one run.
+
+    >>> one, other = compare(["run"], scorers=["semanticlens", "csp"]).methods
+    >>> one.pairs_with(other), one.labels()[5][0]
+    (True, 'block3/5')
+    >>> one.values("pearson")  # nothing, before `contralens.evaluate`
+    {}
+    """
 
     name: str
     run: Run
@@ -64,6 +71,7 @@ class Method:
         return {row["neuron"]: (row["name"], row["label"]) for row in rows if row["scorer"] == self.scorer}
 
     def values(self, metric: str) -> dict[int, float]:
+        """Neuron -> value of a metric; nothing where the run was not evaluated."""
         return {} if self.evaluation is None else self.evaluation.value(metric, self.scorer)
 
 

@@ -19,7 +19,15 @@ from contralens.math.tensors import BLOCK_BYTES, blocks, matrix
 
 @runtime_checkable
 class ActivationSource(Protocol):
-    """Activations that may never exist as one matrix. Values are float32 or float64, always of one kind."""
+    """Activations that may never exist as one matrix. Values are float32 or float64, always of one kind.
+
+    >>> found = source(activations)
+    >>> for start, rows in found.blocks(neurons=torch.tensor([1])):
+    ...     print(start, rows[:, 0].tolist())
+    0 [0.0, 0.0, 2.0, 3.0]
+    >>> found.lookup(torch.tensor([0, 2]), torch.tensor([0, 1]))  # image 0 of neuron 0, image 2 of neuron 1
+    tensor([3., 2.])
+    """
 
     shape: tuple[int, int]
     """(I,N)."""
@@ -322,7 +330,12 @@ def pairwise(activations: RowActivations, images: Tensor, neurons: Tensor) -> Te
 
 
 def source(activations: Any) -> ActivationSource:
-    """Whatever holds activations as an `ActivationSource`."""
+    """Whatever holds activations as an `ActivationSource`.
+
+    >>> found = source(activations)
+    >>> found.shape, isinstance(found, ActivationSource)
+    ((4, 2), True)
+    """
     if isinstance(activations, Tensor) and activations.layout == torch.sparse_csr:
         return SparseActivations.of(activations)
     if isinstance(activations, ActivationSource) and not isinstance(activations, Tensor):

@@ -101,13 +101,18 @@ class Proposer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CaptionBank:
-    """No model at all: captions that the encoder ranks (FALCON for neurons); `contralens.propose` does the work."""
+    """No model at all: captions that the encoder ranks (FALCON for neurons); `contralens.propose` does the work.
+
+    >>> CaptionBank("metadata").name
+    'captions:metadata'
+    """
 
     source: str
     """A text or table file, a built-in vocabulary, or "metadata": the class names of the image set itself."""
 
     @property
     def name(self) -> str:
+        """As the user wrote it."""
         return f"captions:{self.source}"
 
 
@@ -154,6 +159,9 @@ def proposer(
 
     Raises:
         InputError: unknown scheme or option, a package or key that is missing.
+
+    >>> proposer("captions:captions.txt").name
+    'captions:captions.txt'
     """
     if not isinstance(spec, str):
         if isinstance(spec, Proposer | CaptionBank):

@@ -39,7 +39,17 @@ BLOCK_BYTES = 64 * 2**20
 
 @dataclass(eq=False)
 class SparseTarget:
-    """The latents of a sparse autoencoder over a layer as a `contralens.types.Target`; made by `sae`."""
+    """The latents of a sparse autoencoder over a layer as a `contralens.types.Target`; made by `sae`.
+
+    >>> from contralens.models.targets import target
+    >>> layer = target(nn.Conv2d(3, 4, 3), layer=".", preprocess="resize=16x16,mean=half")
+    >>> made = sae(layer, {"W_enc": torch.ones(4, 32), "b_enc": torch.zeros(32), "W_dec": torch.ones(32, 4)})
+    >>> made.base is layer, made.tap.layer, made.neurons[31], made.pooling, made.sparse
+    (True, '.', 'latent/31', 'max', True)
+    >>> output = torch.ones(1, 4, 14, 14)  # what the layer gives; every latent is 4 there
+    >>> made.scaled(output, latent=7, factor=0.0)[0, :, 0, 0]
+    tensor([-3., -3., -3., -3.])
+    """
 
     name: str
     fingerprint: str

@@ -41,7 +41,15 @@ DTYPES = {"float32": None, "bf16": torch.bfloat16}
 
 @dataclass(eq=False)
 class HookedTarget:
-    """One layer of a network as a `contralens.types.Target`; made by `target`."""
+    """One layer of a network as a `contralens.types.Target`; made by `target`.
+
+    >>> from PIL.Image import new
+    >>> made = target(nn.Conv2d(3, 8, 3), layer=".", preprocess="resize=16x16,mean=half")
+    >>> made.neurons[7], made.device.type, tuple(made(made.preprocess(new("RGB", (20, 20)))[None]).shape)
+    ('output/7', 'cpu', (1, 8))
+    >>> made.tap.layer, made.with_dtype("bf16").fingerprint == made.fingerprint
+    ('.', False)
+    """
 
     name: str
     fingerprint: str
@@ -276,7 +284,12 @@ def _known(layer: str | None, modules: Mapping[str, nn.Module], network: nn.Modu
 
 @dataclass(frozen=True, slots=True)
 class LayerInfo:
-    """One row of the list of layers."""
+    """One row of the list of layers.
+
+    >>> row = layers(nn.Sequential(nn.Conv2d(3, 8, 3)), preprocess="resize=16x16,mean=half")[0]
+    >>> row.name, row.type, row.shape, row.neurons, row.pooling, row.calls
+    ('0', 'Conv2d', (8, 14, 14), 8, 'mean', 1)
+    """
 
     name: str
     type: str
