@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from contralens import audit, concept_list, labeled_images, target
+from contralens import audit, concept_list, label, labeled_images, target
 from contralens.auditing.aligning import align, embed_concepts
 from contralens.auditing.concepts import ConceptList
 from contralens.auditing.pruning import make_mask
@@ -33,7 +33,6 @@ from contralens.math.chance import fake_exemplars
 from contralens.math.exemplars import find_exemplars
 from contralens.math.intervals import clustered_interval, mean_interval
 from contralens.math.metrics import auprc
-from contralens.pipeline import label
 from contralens.world.artefacts import CLASSES, Plant, Shown, artefact_neurons, artefact_share
 from contralens.world.encoder import load_encoder, preprocess
 from contralens.world.targets import LAYER

@@ -32,10 +32,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from contralens import label
 from contralens.data.pictures import GAP
 from contralens.math.intervals import mean_interval
 from contralens.models.encoders import embed_texts
-from contralens.pipeline import label
 from contralens.proposing.propose import propose
 from contralens.world.captions import captions, concept_text
 from contralens.world.demo import score_labels, write_world

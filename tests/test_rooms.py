@@ -17,9 +17,13 @@ ALLOWED = {
     "models": BASE | {"world"},
     "data": BASE | {"world"},
     "world": BASE | {"math", "data"},
-    "collecting": BASE | {"math", "models", "data", "pipeline"},
+    "collecting": BASE | {"math", "models", "data"},
+    "split": BASE,
+    "evidence": BASE | {"math", "models", "data", "collecting"},
+    "reopen": BASE | {"math", "models", "data", "collecting", "evidence", "split"},
     "auditing": BASE | {"config", "math", "models", "data", "reopen"},
     "proposing": BASE | {"math", "models", "data", "evidence"},
+    "labeling": BASE | {"math", "models", "data", "collecting", "proposing", "split"},
 }
 NO_TORCH = {"types", "checks", "plugs", "config", "cli", "commands", "report", "explorer", "data"}
 

@@ -23,9 +23,9 @@ _WHERE = {
     "find_exemplars": "math.exemplars",
     "granularity": "evaluation.granularity",
     "images": "data.images",
-    "label": "pipeline",
+    "label": "labeling.label",
     "label_file": "data.label_files",
-    "label_layers": "layers",
+    "label_layers": "labeling.layers",
     "labeled_images": "data.labeled",
     "load": "data.runs",
     "load_audit": "data.audits",
@@ -61,7 +61,8 @@ if TYPE_CHECKING:
     from contralens.evaluation.compare import compare as compare
     from contralens.evaluation.evaluate import evaluate as evaluate
     from contralens.evaluation.granularity import granularity as granularity
-    from contralens.layers import label_layers as label_layers
+    from contralens.labeling.label import label as label
+    from contralens.labeling.layers import label_layers as label_layers
     from contralens.maps import add_maps as add_maps
     from contralens.math.exemplars import find_exemplars as find_exemplars
     from contralens.math.exemplars import select_neurons as select_neurons
@@ -70,7 +71,6 @@ if TYPE_CHECKING:
     from contralens.models.saes import sae as sae
     from contralens.models.targets import target as target
     from contralens.models.targets import targets as targets
-    from contralens.pipeline import label as label
     from contralens.proposing.propose import propose as propose
     from contralens.types import Exemplars as Exemplars
 

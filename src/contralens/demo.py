@@ -12,8 +12,8 @@ import numpy as np
 
 from contralens.data.files import write_whole
 from contralens.data.runs import Run, check_free
+from contralens.labeling.label import label
 from contralens.maps import add_maps
-from contralens.pipeline import label
 from contralens.types import Progress, silent
 from contralens.world.demo import IMAGES, dominated, score_labels, wilson, write_world
 from contralens.world.planted import PlantedTarget

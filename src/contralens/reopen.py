@@ -150,7 +150,7 @@ class Reopened:
     @cached_property
     def target(self) -> Target:
         """The network of the run, rebuilt from its manifest and checked to be the same."""
-        from contralens.pipeline import load_model
+        from contralens.models.targets import load_model
 
         recorded = self.run.manifest["target"]
         given = self._given["target"] if self._given["target"] is not None else recorded.get("spec")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from colour_case import COLOURS, ColourEncoder, colour_target, paint_folder
 
-from contralens.pipeline import label
+from contralens import label
 
 
 @pytest.fixture(scope="session")

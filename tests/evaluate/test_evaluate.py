@@ -15,6 +15,7 @@ import sklearn.metrics
 import torch
 from colour_case import COLOURS, ColourEncoder, colour_network, colour_target, paint_folder
 
+from contralens import label
 from contralens.checks import InputError
 from contralens.data.evaluations import load_evaluation
 from contralens.evaluation.evaluate import evaluate
@@ -22,7 +23,6 @@ from contralens.evaluation.measuring import GROUPS
 from contralens.math.sources import columns
 from contralens.models.scaling import class_scores, scaled, shares
 from contralens.models.targets import target
-from contralens.pipeline import label
 from contralens.reopen import Reopened
 from contralens.split import drawn
 
@@ -150,7 +150,7 @@ def test_verdicts_on_a_scorer_that_looks_at_all_activations(run, case, settings)
 
 
 def test_a_run_of_noise_abstains(case, settings):
-    from contralens.pipeline import label
+    from contralens import label
 
     torch.manual_seed(0)
     noise = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 144, 30), torch.nn.Tanh())

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from contralens import label
 from contralens.auditing.audit import audit
 from contralens.checks import InputError
 from contralens.data.audits import load_audit
@@ -15,7 +16,6 @@ from contralens.evaluation.evaluate import evaluate
 from contralens.evaluation.measuring import wanted_metrics
 from contralens.evaluation.recipes import follow, lacking, read_recipe
 from contralens.math.scorers import parse_scorer
-from contralens.pipeline import label
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 LABEL = {*inspect.signature(label).parameters, "weights", "checkpoint", "preprocess", "sae", "holdout"}
@@ -74,7 +74,7 @@ def test_a_small_recipe_is_followed(case, tmp_path, monkeypatch):
 
     real = encoders.encoder
     named = {"colours": ColourEncoder(), "colours:1.0": ColourEncoder(), "other": ColourEncoder(1.5)}
-    for module in ("pipeline", "evaluation.evaluate"):
+    for module in ("labeling.label", "evaluation.evaluate"):
         monkeypatch.setattr(f"contralens.{module}.load_encoder", lambda spec, **_: named.get(spec) or real(spec))
     monkeypatch.setattr(encoders, "encoder", lambda spec, **_: named.get(spec) or real(spec))
     here = Path(__file__).parent

@@ -7,13 +7,13 @@ import torch
 from colour_case import COLOURS, ColourEncoder, colour_target, paint_folder
 from safetensors.torch import save_file
 
+from contralens import label
 from contralens.data.store import Table
 from contralens.evaluation import measuring
 from contralens.evaluation.evaluate import evaluate
 from contralens.math.chance import fake_activations
 from contralens.math.sources import SparseActivations
 from contralens.models.saes import sae
-from contralens.pipeline import label
 
 EVERYTHING = {
     "metrics": "simulation,cosy,fade,audit", "fdr": 0.05, "fakes": 60, "stability": 4, "meanings": True,

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
-    from contralens.pipeline import label
+    from contralens import label
     from contralens.world.captions import captions
     from contralens.world.demo import write_world
     from contralens.world.encoder import load_encoder

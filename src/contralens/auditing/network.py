@@ -17,8 +17,8 @@ from contralens.checks import InputError, nearest
 from contralens.data.audits import INFLUENCE, PRUNING
 from contralens.data.images import set_fingerprint
 from contralens.models.heads import linear_head, named_head
+from contralens.models.hooked import HookedTarget
 from contralens.models.scaling import class_scores
-from contralens.models.targets import HookedTarget
 from contralens.reopen import Reopened
 from contralens.types import Exemplars, Progress
 

@@ -24,9 +24,9 @@ from contralens.checks import ImageError, InputError, nearest
 from contralens.data.audits import PRUNING, Audit, read_mask
 from contralens.data.labeled import UNKNOWN, LabeledImages, labeled_images
 from contralens.math.intervals import paired_interval
+from contralens.models.hooked import HookedTarget
 from contralens.models.hooks import named
 from contralens.models.scaling import Variants, kept, neurons_last
-from contralens.models.targets import HookedTarget
 from contralens.types import Progress, silent
 
 RANDOM = 5

@@ -21,8 +21,7 @@ from contralens.data.images import images as image_set
 from contralens.data.known import known_fingerprints
 from contralens.data.store import TILE, Store, default_cache
 from contralens.models.encoders import encoder as load_encoder
-from contralens.models.targets import targets
-from contralens.pipeline import load_model
+from contralens.models.targets import load_model, targets
 from contralens.types import Extractor, Images, Progress, silent
 
 

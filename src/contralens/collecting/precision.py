@@ -31,7 +31,7 @@ from contralens.data.store import Store
 from contralens.data.vocabulary import read_vocabulary
 from contralens.models.encoder_base import BaseEncoder
 from contralens.models.encoders import embed_texts
-from contralens.models.targets import HookedTarget
+from contralens.models.hooked import HookedTarget
 from contralens.types import Extractor, Images
 
 PRECISIONS = ("float32", "bf16")
@@ -105,10 +105,7 @@ class _Look:
         others = [] if self.eyes is None or isinstance(extractor, BaseEncoder) else [self.eyes.fingerprint]
         first = known_fingerprints(self.images, self.store)[:CHECKED]
         kept = self.store.remember("precision", "1", extractor.fingerprint, half.fingerprint, *others, *first)
-        arrays = kept.get()
-        if arrays is None:
-            arrays = {"measured": np.array(self._measured(extractor, half), np.float64)}
-            kept.put(arrays)
+        arrays = kept.get_or_make(lambda: {"measured": np.array(self._measured(extractor, half), np.float64)})
         return half, dict(zip(("turn", "apart", "same"), arrays["measured"].tolist(), strict=True))
 
     def _measured(self, exact: Extractor, half: Extractor) -> tuple[float, float, float]:

@@ -144,11 +144,11 @@ def label_command(
     several = _layers(settings)
     with bar(quiet=as_json) as progress:
         if several:
-            from contralens.layers import label_layers
+            from contralens.labeling.layers import label_layers
 
             runs = list(label_layers(**settings, layers=several, progress=progress).values())
         else:
-            from contralens.pipeline import label
+            from contralens.labeling.label import label
 
             runs = [label(**settings, progress=progress)]
     pages = [write_report(run) if with_report else None for run in runs]

@@ -13,7 +13,7 @@ import os
 import tempfile
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -304,6 +304,13 @@ class Remembered:
 
     def put(self, arrays: Mapping[str, Any]) -> None:
         self._table.append(["result"], {name: np.asarray(array) for name, array in arrays.items()})
+
+    def get_or_make(self, make: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+        arrays = self.get()
+        if arrays is None:
+            self.put(made := make())
+            return made
+        return arrays
 
 
 def _set_aside(path: Path) -> None:

@@ -108,7 +108,7 @@ def follow(
     """
     from contralens.data.runs import load
     from contralens.evaluation.evaluate import evaluate
-    from contralens.pipeline import label
+    from contralens.labeling.label import label
 
     made = dict(recipe) if isinstance(recipe, Mapping) else read_recipe(recipe)
     if missing := lacking(made):

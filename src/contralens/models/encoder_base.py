@@ -20,13 +20,12 @@ from torch.utils.data import default_collate
 
 from contralens.checks import InputError, first_line
 from contralens.models.fast import DECODES, fast_or_own
-from contralens.models.hooks import moved, true_float32
+from contralens.models.hooks import DTYPES, moved, true_float32
 from contralens.models.identity import describe
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-DTYPES = {"float32": None, "bf16": torch.bfloat16}
 RULE = "encoder-1"
 """Part of every fingerprint: raise it when the code changes what an encoder returns."""
 

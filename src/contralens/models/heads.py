@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from contralens.checks import InputError, nearest
+from contralens.models.hooked import HookedTarget
 from contralens.models.scaling import CLOSE, class_scores
-from contralens.models.targets import HookedTarget
 from contralens.types import Target
 
 

@@ -14,6 +14,8 @@ from torch.utils.data import default_collate
 
 from contralens.checks import InputError, reason
 
+DTYPES = {"float32": None, "bf16": torch.bfloat16}
+"""Precisions, and what autocast takes for them."""
 PROBES = 2
 """Images in the probe batch: two, so that an output whose first size is not the batch is noticed."""
 

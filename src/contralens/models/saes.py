@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from contralens.checks import InputError, nearest, reason
 from contralens.models import hooks, identity
 from contralens.models import pooling as layer_pooling
+from contralens.models.hooked import HookedTarget
 from contralens.models.sae_files import read_sae
-from contralens.models.targets import HookedTarget
 from contralens.types import Target
 
 POOLINGS = {

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from contralens.checks import InputError
 from contralens.models import hooks
+from contralens.models.hooked import HookedTarget
 from contralens.models.pooling import POOLINGS, channels_last
 from contralens.models.saes import SparseTarget
-from contralens.models.targets import HookedTarget
 from contralens.types import Target
 
 CLOSE = 1e-3

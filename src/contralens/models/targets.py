@@ -6,9 +6,7 @@ are caught by a forward hook that lives for one call only; nothing is patched on
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +16,14 @@ from torch import Tensor, nn
 from contralens.checks import InputError, first_line, nearest
 from contralens.models import hooks, identity
 from contralens.models.fast import DECODES, fast_or_own
+from contralens.models.hooked import HookedTarget, fingerprint_of
+from contralens.models.layers import LayerInfo, layers
 from contralens.models.loaded import Loaded, Loader
 from contralens.models.loaders import TARGETS, load, preprocess_of
-from contralens.models.pooling import POOLINGS, Choice, choose, pool
+from contralens.models.pooling import POOLINGS, choose, pool
 from contralens.models.preprocessing import Preprocessing
+from contralens.models.saes import sae as with_sae
+from contralens.types import Target
 
 __all__ = [
     "POOLINGS",
@@ -35,86 +37,6 @@ __all__ = [
     "target",
     "targets",
 ]
-
-DTYPES = {"float32": None, "bf16": torch.bfloat16}
-
-
-@dataclass(eq=False)
-class HookedTarget:
-    """One layer of a network as a `contralens.types.Target`; made by `target`.
-
-    >>> from PIL.Image import new
-    >>> made = target(nn.Conv2d(3, 8, 3), layer=".", preprocess="resize=16x16,mean=half")
-    >>> made.neurons[7], made.device.type, tuple(made(made.preprocess(new("RGB", (20, 20)))[None]).shape)
-    ('output/7', 'cpu', (1, 8))
-    >>> made.tap.layer, made.with_dtype("bf16").fingerprint == made.fingerprint
-    ('.', False)
-    """
-
-    name: str
-    fingerprint: str
-    width: int
-    """N, the neurons."""
-    layer: str
-    pooling: str
-    neurons: Sequence[str]
-    """(N) names."""
-    preprocess: Callable[[Any], Any]
-    """One RGB image to a tensor (3,H,W), or to a dict of tensors by name of the network's argument."""
-    module: nn.Module
-    """The network itself."""
-    prefix_tokens: int
-    """Tokens before the patches, which token poolings over patches leave out."""
-    dtype: str
-    notes: list[str] = field(default_factory=list)
-    """What a reader of the run should know, e.g. where preprocessing was taken from."""
-    network: str = ""
-    """Digest of the network, a part of `fingerprint`."""
-    origin: dict[str, Any] = field(default_factory=dict)
-    """"spec" and "options" that `target` makes the same one from; "spec" is None where no text names the network."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network stands."""
-        return hooks.device_of(self.module)
-
-    def __call__(self, batch: Any) -> Tensor:
-        """A collated batch, (B,3,H,W) or a dict of such, to activations (B,N), float32 on the CPU, without gradient.
-
-        The forward stops as soon as the layer has run. The network is in eval mode meanwhile and as it was afterwards.
-
-        Raises:
-            InputError: the network did not run the layer, or gave another number of neurons than at the start.
-        """
-
-        return hooks.run_taps([self.tap], batch)[0]
-
-    @property
-    def tap(self) -> hooks.Tap:
-        """Where it listens; targets on one network run in one forward by theirs (`models.together`)."""
-        return hooks.Tap(self.module, self.layer, DTYPES[self.dtype], self._pooled, self._rows)
-
-    def with_dtype(self, dtype: str) -> HookedTarget:
-        """The same layer computed in another precision, as `target(..., dtype=...)` makes it."""
-        choice = Choice(self.pooling, self.prefix_tokens, self.width)
-        options = {key: value for key, value in self.origin.get("options", {}).items() if key != "dtype"}
-        return replace(
-            self,
-            dtype=dtype,
-            fingerprint=_fingerprint(self.network, self.layer, choice, dtype, self.preprocess, []),
-            origin={**self.origin, "options": {**options, **({} if dtype == "float32" else {"dtype": dtype})}},
-        )
-
-    def _pooled(self, output: Tensor) -> Tensor:
-        return pool(self.pooling, output, self.prefix_tokens).clone()  # a view would keep the whole output alive
-
-    def _rows(self, pooled: Tensor) -> Tensor:
-        if pooled.dim() != 2 or pooled.shape[1] != self.width:
-            raise InputError(
-                f"{self.name}: {self.layer} gave rows of shape {tuple(pooled.shape)}, but had {self.width} neurons "
-                "before"
-            )
-        return pooled.cpu()
 
 
 def target(
@@ -191,6 +113,15 @@ def targets(spec: str | nn.Module, layers: Sequence[str], **options: Any) -> lis
     return _made(spec, list(layers), **options)
 
 
+def load_model(model: Any, options: dict[str, Any], sae: Any = None, sae_pooling: str | None = None) -> Target:
+    """A ready `Target` as it is, anything else made into one; with a sparse autoencoder on top if one is given."""
+    if not isinstance(model, Target):
+        model = target(model, **options)
+    elif given := [name for name, value in options.items() if value is not None]:
+        raise InputError(f"the target is ready made; give {', '.join(given)} to `contralens.target` instead")
+    return model if sae is None else with_sae(model, sae, pooling=sae_pooling)
+
+
 def _made(
     spec: str | nn.Module,
     wanted: Sequence[str | None],
@@ -206,8 +137,8 @@ def _made(
     decode: str = "exact",
 ) -> list[HookedTarget]:
     """The network loaded, placed, hashed and probed once, and one target per layer of it."""
-    if dtype not in DTYPES:
-        raise InputError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
+    if dtype not in hooks.DTYPES:
+        raise InputError(f"dtype must be one of {', '.join(hooks.DTYPES)}; got {dtype!r}")
     if decode not in DECODES:
         raise InputError(f"decode must be one of {', '.join(DECODES)}; got {decode!r}")
     loaded, name = load(spec, weights, checkpoint)
@@ -219,7 +150,7 @@ def _made(
     names = [_known(layer if layer is not None else loaded.default_layer, modules, network, loaded, name)
              for layer in wanted]  # fmt: skip
     batch = hooks.probe_batch(function, name)
-    probe = hooks.probe(network, [*names, "."], batch, name, DTYPES[dtype], keep=True)
+    probe = hooks.probe(network, [*names, "."], batch, name, hooks.DTYPES[dtype], keep=True)
     described = identity.network_digest(network)
     given = {"pooling": pooling, "preprocess": preprocess, "weights": weights, "checkpoint": checkpoint,
              "prefix_tokens": prefix_tokens, "dtype": None if dtype == "float32" else dtype,
@@ -249,7 +180,7 @@ def _made(
         made.append(
             HookedTarget(
                 name=name,
-                fingerprint=_fingerprint(described, layer, choice, dtype, function, notes),
+                fingerprint=fingerprint_of(described, layer, choice, dtype, function, notes),
                 width=choice.width,
                 layer=layer,
                 pooling=choice.name,
@@ -280,80 +211,6 @@ def _known(layer: str | None, modules: Mapping[str, nn.Module], network: nn.Modu
             f"{name}: the weights of {layer} were not in the source ({untrained[0]}, ...): pick another layer"
         )
     return layer
-
-
-@dataclass(frozen=True, slots=True)
-class LayerInfo:
-    """One row of the list of layers.
-
-    >>> row = layers(nn.Sequential(nn.Conv2d(3, 8, 3)), preprocess="resize=16x16,mean=half")[0]
-    >>> row.name, row.type, row.shape, row.neurons, row.pooling, row.calls
-    ('0', 'Conv2d', (8, 14, 14), 8, 'mean', 1)
-    """
-
-    name: str
-    type: str
-    shape: tuple[int, ...] | None
-    """Output per image, without B; None where the layer gave no tensor."""
-    neurons: int | None
-    """N, or None where the layer cannot be used as it is."""
-    pooling: str | None
-    """The pooling that `target` would use."""
-    calls: int
-    """How often it runs in one forward; only a layer that runs once can be used."""
-    note: str = ""
-
-
-def layers(
-    spec: str | nn.Module | HookedTarget,
-    *,
-    preprocess: Callable[[Any], Any] | str | Mapping[str, Any] | None = None,
-    weights: str | None = None,
-    checkpoint: str | Path | None = None,
-    prefix_tokens: int | None = None,
-) -> list[LayerInfo]:
-    """All layers of a network with output shape, neurons and the pooling that would be used, from one forward.
-
-    For torchvision, timm and transformers the weights do not matter for this and are not fetched.
-
-    Raises:
-        InputError: as `target` does.
-
-    >>> [(x.name, x.shape, x.pooling) for x in layers(nn.Sequential(nn.Flatten()), preprocess="resize=4x4,mean=none")]
-    [('0', (48,), 'none'), ('.', (48,), 'none')]
-    """
-    if isinstance(spec, HookedTarget):
-        network, function, name = spec.module, spec.preprocess, spec.name
-    else:
-        if isinstance(spec, str) and weights is None and checkpoint is None:
-            weights = "random" if spec.partition(":")[0] in ("torchvision", "timm", "hf") else None
-        loaded, name = load(spec, weights, checkpoint)
-        network, function = loaded.network, preprocess_of(preprocess, loaded, name)
-    batch = hooks.probe_batch(function, name)
-    modules = hooks.named(network)
-    seen = hooks.probe(network, list(modules), batch, name)
-    square = hooks.is_square(batch)
-    rows = []
-    for key, module in modules.items():
-        found = seen[key]
-        if found.calls == 0 and isinstance(module, nn.ModuleList | nn.ModuleDict | nn.ParameterList):
-            continue
-        shape = None if found.output is None else tuple(found.output.shape[1:])
-        choice, note = None, ""
-        if found.calls != 1 or found.output is None:
-            note = _short_problem(found.calls)
-        else:
-            try:
-                hooks.check_batch(found.output, "it")
-                choice = choose(
-                    found.output.shape, module, network, prefix_tokens=prefix_tokens, square=square, layer="it"
-                )
-                note = "; ".join(choice.notes)
-            except InputError as e:
-                note = str(e)
-        pooling, width = (choice.name, choice.width) if choice else (None, None)
-        rows.append(LayerInfo(key, type(module).__name__, shape, width, pooling, found.calls, note))
-    return rows
 
 
 def _placed(network: nn.Module, device: str | torch.device | None, *, own: bool) -> nn.Module:
@@ -398,10 +255,6 @@ def _calls_problem(layer: str, calls: int, modules: Mapping[str, nn.Module]) -> 
     )
 
 
-def _short_problem(calls: int) -> str:
-    return {0: "not run by the forward", 1: "no floating-point tensor"}.get(calls, f"runs {calls} times: ambiguous")
-
-
 def _names(
     given: Sequence[str] | None, layer: str, rows: Tensor, whole: Tensor | None, loaded: Loaded, notes: list[str]
 ) -> list[str]:
@@ -418,19 +271,3 @@ def _names(
         return [str(name) for name in loaded.classes]
     prefix = "output" if layer == "." else layer
     return [f"{prefix}/{i}" for i in range(width)]
-
-
-def _fingerprint(
-    network: str, layer: str, choice: Choice, dtype: str, function: Callable[[Any], Any], notes: list[str]
-) -> str:
-    """Of a target; `network` is the network's own digest."""
-    parts = [
-        identity.CODE,
-        network,
-        repr(layer),
-        choice.name,
-        str(choice.prefix),
-        dtype,
-        identity.describe(function, notes),
-    ]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from contralens.models import hooks
+from contralens.models.hooked import HookedTarget
 from contralens.models.saes import SparseTarget
-from contralens.models.targets import DTYPES, HookedTarget
 from contralens.types import Target
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def maps(target: Target, images: Sequence[Image], wanted: Sequence[Sequence[int]
         return output[i, target.prefix_tokens :, n]
 
     batch = default_collate([target.preprocess(image) for image in images])
-    out = _square(hooks.run_layer(target.module, target.layer, batch, pick, DTYPES[target.dtype]).float().cpu())
+    out = _square(hooks.run_layer(target.module, target.layer, batch, pick, hooks.DTYPES[target.dtype]).float().cpu())
     if out is None:
         return None
     if target.pooling == "max_abs_patches":

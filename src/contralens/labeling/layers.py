@@ -14,9 +14,9 @@ from contralens.data.images import images as image_set
 from contralens.data.runs import Run, check_free
 from contralens.data.store import Store
 from contralens.data.vocabulary import read_vocabulary
+from contralens.labeling.label import label
 from contralens.models.encoders import encoder as load_encoder
 from contralens.models.targets import targets
-from contralens.pipeline import label
 from contralens.types import Progress, silent
 
 OF_TARGET = ("pooling", "device", "target_options")

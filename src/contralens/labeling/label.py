@@ -1,0 +1,333 @@
+"""The main job: images, a target and an encoder in; labels with their evidence out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from contralens import __version__
+from contralens.checks import InputError, require
+from contralens.collecting.collect import Collected, collect
+from contralens.collecting.precision import in_precision
+from contralens.collecting.streaming import RecomputedActivations, collect_streamed
+from contralens.data.files import digest
+from contralens.data.images import images as image_set
+from contralens.data.known import known_fingerprints
+from contralens.data.runs import FORMAT, VECTORS, Run, check_free
+from contralens.data.store import Store
+from contralens.data.vocabulary import read_vocabulary
+from contralens.labeling import cached
+from contralens.labeling.manifest import (
+    about_candidates,
+    about_chance,
+    about_encoder,
+    about_target,
+    about_vocabulary,
+    plain,
+    versions,
+)
+from contralens.labeling.proposed import candidates_for, candidates_or_proposer
+from contralens.labeling.tables import (
+    concept_table,
+    exemplar_table,
+    image_table,
+    label_table,
+    neuron_table,
+    thumbnail_table,
+)
+from contralens.math.approximate import parse_neighbours
+from contralens.math.audit import clarity
+from contralens.math.chance import FAKES, Chance, chance, fake_exemplars, with_fakes
+from contralens.math.exemplars import mine, neuron_statistics, select_neurons
+from contralens.math.placing import activations_on, rows_on
+from contralens.math.ranking import Best, best
+from contralens.math.scorers import SCORERS, contrast_parts, parse_scorer, score_blocks, wants_activations
+from contralens.math.sources import ActivationSource
+from contralens.math.statistics import STRENGTH
+from contralens.models.encoders import encoder as load_encoder
+from contralens.models.encoders import templates_of
+from contralens.models.targets import load_model
+from contralens.split import drawn
+from contralens.types import Encoder, Progress, silent
+
+DEFAULT_SCORERS = ("semanticlens", "clip_dissect", "csp:gamma=0", "csp")
+
+
+def label(
+    target: Any,
+    images: Any,
+    encoder: Any,
+    vocabulary: Any,
+    *,
+    layer: str | None = None,
+    pooling: str | None = None,
+    sae: Any = None,
+    sae_pooling: str | None = None,
+    scorers: str | Sequence[str] = DEFAULT_SCORERS,
+    k: int = 30,
+    reuse: bool = True,
+    exclude: float | None = None,
+    neighbours: str = "exact",
+    neurons: Literal["all", "paper"] | Sequence[int] = "all",
+    templates: str | Sequence[str] = "plain",
+    normalise_texts: bool = True,
+    proposer: Any = None,
+    proposing: dict[str, Any] | None = None,
+    candidates: Any = None,
+    own_only: bool = False,
+    holdout: float = 0.0,
+    fdr: float | None = None,
+    fakes: int = FAKES,
+    store_activations: bool = True,
+    limit: int | None = None,
+    top: int = 10,
+    out: str | Path | None = None,
+    cache: str | Path | None = None,
+    device: str | None = None,
+    batch_size: int = 32,
+    workers: int | None = None,
+    decode: str = "exact",
+    precision: str = "float32",
+    seed: int = 0,
+    progress: Progress = silent,
+    **target_options: Any,
+) -> Run:
+    """Label the neurons of one layer, and keep the evidence.
+
+    Args:
+        target: a spec such as "torchvision:resnet50", a `Target`, or an `nn.Module` (with `layer` and `preprocess`).
+        images: a folder, a list of files, a torch or Hugging Face dataset; the probe set.
+        layer: its name as in `named_modules()`; see `contralens.target`.
+        pooling: how an activation becomes one number; inferred by default, see `contralens.target`.
+        sae: a sparse autoencoder over that layer, whose latents are labeled instead; see `contralens.sae`.
+        sae_pooling: how latents of patches become one number; see `contralens.sae`.
+        encoder: a spec such as "open_clip:ViT-B-32/datacomp_xl_s13b_b90k", or an `Encoder`.
+        vocabulary: a file with one concept a line, a built-in name, or a list of texts.
+        scorers: names with options, e.g. "csp:gamma=0.5"; the last one is the primary.
+        k: exemplars per neuron.
+        reuse: whether one image may be the contrast of several positives of a neuron.
+        exclude: skip contrasts with a cosine above this (near-duplicates); off by default.
+        neighbours: how look-alikes are found, exactly or by FAISS; see `find_exemplars`.
+        neurons: all, the paper's choice of 200 (`select_neurons`), or indices.
+        templates: a built-in set's name, or texts with {} for the concept.
+        normalise_texts: False gives the published code's text embeddings, without the last normalisation.
+        proposer: a vision-language model or caption bank that is shown the exemplars and proposes concepts beyond the
+            vocabulary (see `contralens.propose`); its replies are kept in OUT.candidates.
+        proposing: arguments of `contralens.propose` for it, e.g. {"focus": "crop", "domain": "dermoscopy"}.
+        candidates: what `contralens propose` wrote, or a `Candidates`; joins the vocabulary.
+        own_only: a proposed concept is scored only for the neurons that it was proposed for.
+        holdout: share of the images that no exemplar comes from, drawn with `seed`, kept for `contralens evaluate`.
+        fdr: false-discovery rate up to which labels are kept, e.g. 0.05, told by `fakes` fake neurons that go the same
+            way (see `contralens.math.chance`). Above it a neuron has no label: its status is "chance".
+        fakes: how many fake neurons chance is measured on.
+        store_activations: False keeps no activation on disk: what is needed of all images is gathered while the network
+            runs, and it runs again on those whose activations decide a contrast. Same exemplars and labels, memory
+            O(N K), up to three times the network's time; a scorer that looks at all activations takes one time more.
+        limit: use a sample of that many images, drawn with `seed`.
+        top: concepts kept per neuron and scorer.
+        out: run folder to write; without it the run is only returned.
+        device: where both networks run; by default "cpu", or where a module of yours is. Mining and scoring run where
+            the target does if that is a GPU with room for them.
+        decode: "fast" preprocesses on tensors, where that agrees with each network's own transform (docs/scale.md).
+        precision: "bf16" computes in bfloat16 where a look at the first images says that it is safe.
+        cache: folder of the cache; by default $CONTRALENS_CACHE or the user's cache folder.
+        batch_size: images per forward pass.
+        workers: threads that decode images; by default one per core.
+        seed: of the sample and of the holdout.
+        progress: called with stage, done and total.
+        target_options: what else `contralens.target` takes: `preprocess`, `weights`, `checkpoint`, ...
+
+    Returns:
+        The `Run`: tables of labels, exemplars and neurons, and a manifest from which each label can be derived again.
+
+    Raises:
+        InputError: something given is wrong; one line that says what, where and what to do.
+
+    >>> run = label("world:1", "world-1/images", "world", "world-1/vocabulary.txt", layer="block3", k=5, scorers="csp")
+    >>> len(run.rows("csp")), run.rows("csp")[0]["name"], run.labels.num_rows
+    (64, 'block3/0', 64)
+    """
+    specs = [scorers] if isinstance(scorers, str) else list(scorers)
+    if not specs:
+        raise InputError(f"`scorers` is empty; choose from {', '.join(SCORERS)}")
+    for spec in specs:
+        parse_scorer(spec)
+    if k < 1 or top < 1 or batch_size < 1:
+        raise InputError(f"`k`, `top` and `batch_size` must be at least 1; got {k}, {top} and {batch_size}")
+    if fdr is not None and not 0.0 < fdr < 1.0:
+        raise InputError(f"`fdr` must lie between 0 and 1, e.g. 0.05; got {fdr}")
+    if parse_neighbours(neighbours)[0] != "exact":
+        require("faiss", "faiss")
+    if not (store_activations or reuse):
+        raise InputError(
+            "without reuse, contrasts are given out one rank after the other, and the network would run again for each "
+            "rank: store the activations, or allow reuse"
+        )
+    if out is not None:
+        check_free(Path(out))
+    found, asking = candidates_or_proposer(proposer, proposing, candidates, device)
+    store = Store(cache)
+    words = read_vocabulary(vocabulary)
+    probe = image_set(images, limit=limit, seed=seed)
+    if decode != "exact":
+        target_options["decode"] = decode
+    model = load_model(
+        target, {"layer": layer, "pooling": pooling, "device": device, **target_options}, sae, sae_pooling
+    )
+    eyes: Encoder = load_encoder(encoder, device=device or "cpu", decode=decode)
+    (model, eyes), checked = in_precision(precision, [model, eyes], probe, store)
+
+    collecting: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "progress": progress}
+    if store_activations:
+        collected, streamed = collect(probe, [model, eyes], store, **collecting), None
+    else:
+        strongest = max(k, STRENGTH if neurons == "paper" else 0)
+        held = drawn(known_fingerprints(probe, store), holdout, seed, "holdout") if holdout else None
+        collected, streamed = collect_streamed(probe, model, [eyes], store, k=strongest, held=held, **collecting)
+    held_out: list[str] = []
+    if holdout:
+        collected, held_out = _hold_out(collected, holdout, seed)
+    activations = collected.activations(0) if streamed is None else streamed
+    embeddings = rows_on(torch.from_numpy(collected.mapped(1)), getattr(model, "device", torch.device("cpu")))
+    activations = activations_on(activations, embeddings.device)
+    statistics = neuron_statistics(activations)
+    status = statistics.status()
+    chosen = _choose(neurons, activations, status)
+    identity = [digest(*collected.fingerprints), model.fingerprint, eyes.fingerprint]
+    mining: dict[str, Any] = {"k": k, "reuse": reuse, "exclude": exclude}
+    if neighbours != "exact":
+        mining["neighbours"] = neighbours
+    progress("mining", 0, len(chosen))
+    mined = cached.mined(
+        store, [*identity, repr((chosen.tolist(), *mining.values()))],
+        lambda: mine(activations, embeddings, neurons=chosen, **mining),
+    )  # fmt: skip
+    progress("mining", len(chosen), len(chosen))
+    if isinstance(activations, RecomputedActivations):
+        activations.forget()
+    exemplars = mined.exemplars
+    if asking is not None:
+        first = label(
+            model, probe, eyes, words.concepts, scorers=specs, neurons=neurons, holdout=holdout, templates=templates,
+            store_activations=store_activations, cache=cache, seed=seed, progress=progress,
+            **{"neighbours": neighbours, **mining},
+        )  # fmt: skip
+        asking = {
+            "images": probe, "encoder": eyes, "target": model, **asking, "cache": cache, "device": device or "cpu",
+            "progress": progress,
+        }  # fmt: skip
+        found = candidates_for(first, out, asking)
+    concepts = found.join(words.concepts) if found else words.concepts
+    texts = cached.texts(store, eyes, concepts, templates, normalise_texts, progress)
+    allowed = found.allowed(words.concepts, chosen.tolist()) if found and own_only else None
+    found_best: dict[str, Best] = {}
+    for done, spec in enumerate(specs):
+        progress("scoring", done, len(specs))
+        scores = score_blocks(spec, exemplars, embeddings, texts, activations)
+        found_best[spec] = best(scores if allowed is None else _of_own(scores, torch.from_numpy(allowed)), top)
+    progress("scoring", len(specs), len(specs))
+    chances: dict[str, Chance] = {}
+    if fdr is not None and len(chosen):
+        progress("fake neurons", 0, fakes)
+        made = cached.fakes(
+            store, [*identity, repr((chosen.tolist(), *mining.values(), fakes, seed))],
+            lambda: fake_exemplars(activations, embeddings, fakes, seed, neurons=chosen, **mining),
+        )  # fmt: skip
+        every = None
+        if any(map(wants_activations, specs)):
+            every = with_fakes(activations, fakes, seed, neurons=chosen)
+        progress("fake neurons", fakes, fakes)
+        chances = {
+            spec: chance(spec, exemplars, made, embeddings, texts, every, labels=found_best[spec].labels)
+            for spec in specs
+        }
+    manifest = {
+        "format": FORMAT,
+        "contralens": __version__,
+        "target": about_target(model, {"pooling": pooling, **target_options}, sae, sae_pooling),
+        "encoder": about_encoder(eyes),
+        "precision": checked,
+        "images": {
+            "name": probe.name,
+            "source": plain(getattr(images, "source", images)),
+            "given": len(probe),
+            "count": len(collected.usable),
+            "fingerprint": identity[0],
+            "skipped": collected.skipped,
+            "holdout": {"share": holdout, "fingerprints": held_out} if held_out else None,
+        },
+        "vocabulary": about_vocabulary(words),
+        "candidates": about_candidates(found, own_only),
+        "templates": list(templates_of(templates)),
+        "normalise_texts": normalise_texts,
+        "k": k,
+        "reuse": reuse,
+        "exclude": exclude,
+        "neighbours": mined.recall or {"neighbours": "exact"},
+        "neurons": {
+            "selection": neurons if isinstance(neurons, str) else "given",
+            "labeled": len(chosen),
+            "skipped": dict(sorted(Counter(s for s in status if s != "ok").items())),
+        },
+        "scorers": specs,
+        "primary": specs[-1],
+        "chance": about_chance(fdr, fakes, chances, proposed=bool(found)),
+        "seed": seed,
+        "limit": limit,
+        "versions": versions(),
+    }
+    vectors = (*contrast_parts(exemplars, embeddings), texts)
+    run = Run(
+        manifest,
+        neurons=neuron_table(model, statistics, status, chosen, activations, clarity(exemplars, embeddings)),
+        labels=label_table(model, status, chosen, found_best, concepts, chances, fdr),
+        exemplars=exemplar_table(mined),
+        images=image_table(probe, collected),
+        concepts=concept_table(words, concepts),
+        candidates=found.table() if found else None,
+        thumbnails=thumbnail_table(exemplars, collected),
+        vectors=dict(zip(VECTORS, (v.float().cpu().numpy() for v in vectors), strict=True)),
+    )
+    return run if out is None else run.save(out)
+
+
+def _hold_out(collected: Collected, share: float, seed: int) -> tuple[Collected, list[str]]:
+    """The probe part of what was collected, and the fingerprints of the part that is held out."""
+    if not 0.0 < share < 1.0:
+        raise InputError(f"`holdout` must be a share between 0 and 1; got {share}")
+    out = drawn(collected.fingerprints, share, seed, "holdout")
+    kept = [i for i, held in enumerate(out) if not held]
+    if not kept:
+        raise InputError(f"`holdout`={share} leaves no image to label with; there are {len(out)}")
+    probe = replace(
+        collected,
+        usable=[collected.usable[i] for i in kept],
+        fingerprints=[collected.fingerprints[i] for i in kept],
+    )
+    return probe, [f for f, held in zip(collected.fingerprints, out, strict=True) if held]
+
+
+def _of_own(scores: Iterator[tuple[slice, Tensor]], allowed: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """The scores of some concepts after the other, NaN where a neuron and a concept (N,C) have nothing to do."""
+    for block, some in scores:
+        yield block, some.masked_fill(~allowed[:, block].to(some.device), torch.nan)
+
+
+def _choose(neurons: Any, activations: ActivationSource, status: list[str]) -> Tensor:
+    """Indices of the neurons to label: those asked for that have something to tell."""
+    ok = torch.tensor([s == "ok" for s in status])
+    if isinstance(neurons, str):
+        if neurons not in ("all", "paper"):
+            raise InputError(f'`neurons` must be "all", "paper" or indices; got {neurons!r}')
+        wanted = torch.arange(len(ok)) if neurons == "all" else select_neurons(activations).sort().values
+    else:
+        wanted = torch.as_tensor(sorted(set(neurons)), dtype=torch.int64)
+        if len(wanted) and not (0 <= int(wanted.min()) and int(wanted.max()) < len(ok)):
+            raise InputError(f"`neurons` must lie in 0..{len(ok) - 1}; got {int(wanted.min())}..{int(wanted.max())}")
+    return wanted[ok[wanted]]

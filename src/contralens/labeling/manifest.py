@@ -1,0 +1,93 @@
+"""The manifest of a run: from what, how and with which software the labels were got."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from contralens.data.candidates import Candidates
+from contralens.data.vocabulary import Vocabulary
+from contralens.math.chance import Chance
+from contralens.types import Encoder, Target
+
+PROPOSED_UNFAIR = (
+    "proposed concepts were written after a look at the real neurons' images, and nobody looked at the fakes': the "
+    "false-discovery rates of neurons that got such a label are too low"
+)
+
+
+def about_target(model: Target, options: Mapping[str, Any], sae: Any, sae_pooling: str | None) -> dict[str, Any]:
+    """The layer, and how `contralens.target` makes it again: by its origin, else by the `options` given."""
+    origin = getattr(getattr(model, "base", model), "origin", None) or {"spec": None, "options": options}
+    return {
+        "name": model.name,
+        "layer": model.layer,
+        "pooling": model.pooling,
+        "fingerprint": model.fingerprint,
+        "neurons": model.width,
+        "notes": list(getattr(model, "notes", [])),
+        "spec": origin["spec"],
+        "options": plain(origin["options"]),
+        "sae": plain(sae),
+        "sae_pooling": sae_pooling,
+    }
+
+
+def about_encoder(encoder: Encoder) -> dict[str, Any]:
+    return {
+        "name": encoder.name,
+        "width": encoder.width,
+        "fingerprint": encoder.fingerprint,
+        "notes": list(getattr(encoder, "notes", [])),
+        "options": dict(getattr(encoder, "options", {})),
+    }
+
+
+def about_vocabulary(words: Vocabulary) -> dict[str, Any]:
+    return {
+        "source": words.source,
+        "concepts": len(words.concepts),
+        "fingerprint": words.fingerprint,
+        "report": words.lint.lines(),
+    }
+
+
+def about_candidates(found: Candidates | None, own_only: bool) -> dict[str, Any] | None:
+    return {**found.manifest, "own_only": own_only, "errors": found.errors} if found else None
+
+
+def about_chance(fdr: float | None, fakes: int, chances: Mapping[str, Chance], proposed: bool) -> dict[str, Any] | None:
+    """What the fakes told, by scorer; None where chance was not asked for."""
+    if fdr is None:
+        return None
+    return {
+        "fdr": fdr,
+        "fakes": fakes,
+        "kind": "permuted",
+        "null_share": {spec: told.null_share for spec, told in chances.items()},
+        "no label beats chance": {
+            spec: int((~told.beats(fdr) & told.q.isfinite()).sum()) for spec, told in chances.items()
+        },
+        "notes": [PROPOSED_UNFAIR] if proposed else [],
+    }
+
+
+def plain(value: Any) -> Any:
+    """What JSON can hold of settings, paths as text; None stands for what it cannot."""
+    if isinstance(value, dict):
+        return {key: plain(v) for key, v in value.items() if v is not None}
+    return str(value) if isinstance(value, Path) else value if isinstance(value, (str, int, float)) else None
+
+
+def versions() -> dict[str, str]:
+    """What the numbers were computed with."""
+    out = {"python": platform.python_version()}
+    for package in ("torch", "torchvision", "numpy", "pillow", "timm", "open_clip_torch", "transformers"):
+        try:
+            out[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return out

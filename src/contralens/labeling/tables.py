@@ -1,0 +1,147 @@
+"""The tables of a run, from what was collected, mined and scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from contralens.collecting.collect import Collected
+from contralens.collecting.streaming import RecomputedActivations
+from contralens.data.runs import LABELS
+from contralens.data.vocabulary import Vocabulary
+from contralens.math.chance import Chance
+from contralens.math.exemplars import Mined, NeuronStatistics
+from contralens.math.histograms import histograms
+from contralens.math.ranking import Best
+from contralens.math.sources import ActivationSource
+from contralens.types import Exemplars, Target
+
+
+def neuron_table(
+    model: Target,
+    statistics: NeuronStatistics,
+    status: list[str],
+    chosen: Tensor,
+    activations: ActivationSource,
+    clear: Tensor,
+) -> pa.Table:
+    clarities = np.full(len(status), np.nan)
+    clarities[chosen.numpy()] = clear.cpu().numpy()
+    selected = np.zeros(len(status), bool)
+    selected[chosen.numpy()] = True
+    if isinstance(activations, RecomputedActivations):
+        counts = activations.histograms()
+    else:
+        counts = histograms(activations, statistics.minimum, statistics.maximum)
+    return pa.table(
+        {
+            "neuron": pa.array(range(len(status)), pa.int32()),
+            "name": pa.array(list(model.neurons), pa.string()),
+            "status": pa.array(status, pa.string()),
+            "mean": statistics.mean.numpy(),
+            "minimum": statistics.minimum.double().numpy(),
+            "maximum": statistics.maximum.double().numpy(),
+            "firing_rate": statistics.firing.double().numpy() / activations.shape[0],
+            "clarity": pa.array(clarities, from_pandas=True),
+            "selected": selected,
+            "histogram": pa.array(counts.tolist(), pa.list_(pa.int64())),
+        }
+    )
+
+
+def label_table(
+    model: Target,
+    status: list[str],
+    chosen: Tensor,
+    best: Mapping[str, Best],
+    concepts: Sequence[str],
+    chances: Mapping[str, Chance],
+    fdr: float | None,
+) -> pa.Table:
+    """One row per neuron asked for and scorer: its best concepts.
+
+    A label whose false-discovery rate is above `fdr` is turned down: the status is "chance", label and score are null,
+    and `concepts` and `scores` still tell what was turned down.
+    """
+    place = torch.full((len(status),), -1)  # the last row, which is an empty one
+    place[chosen] = torch.arange(len(chosen))
+    wanted = [n for n, at in enumerate(place.tolist()) if at >= 0 or status[n] != "ok"]
+    concept_of = {spec: pad(b.concepts, (0, 0, 0, 1), value=-1) for spec, b in best.items()}
+    score_of = {spec: pad(b.scores, (0, 0, 0, 1), value=torch.nan) for spec, b in best.items()}
+    rates = {spec: pad(torch.stack([told.p, told.q], 1), (0, 0, 0, 1)) for spec, told in chances.items()}
+    parts = []
+    for start in range(0, len(wanted), 4096):
+        some, rows = wanted[start : start + 4096], []
+        at = place[some]
+        here = {spec: (concept_of[spec][at].tolist(), score_of[spec][at].tolist()) for spec in best}
+        told = {spec: rates[spec][at].tolist() for spec in rates}
+        for row, n in enumerate(some):
+            for spec, (ranked, values) in here.items():
+                kept = [(concepts[c], v) for c, v in zip(ranked[row], values[row], strict=True) if c >= 0]
+                p, q = told[spec][row] if kept and spec in told else (None, None)
+                word = "ok" if kept else "nan"
+                if q is not None and fdr is not None and not q <= fdr:
+                    word = "chance"
+                label, score = kept[0] if word == "ok" else (None, None)
+                rows.append({
+                    "neuron": n, "name": model.neurons[n], "scorer": spec,
+                    "status": word if status[n] == "ok" else status[n],
+                    "label": label, "score": score, "concepts": [c for c, _ in kept], "scores": [v for _, v in kept],
+                    "p": p, "fdr": q,
+                })  # fmt: skip
+        parts.append(pa.Table.from_pylist(rows, schema=LABELS))
+    return pa.concat_tables(parts or [LABELS.empty_table()]).combine_chunks()
+
+
+def exemplar_table(mined: Mined) -> pa.Table:
+    exemplars = mined.exemplars
+    n, k = exemplars.positives.shape
+    return pa.table(
+        {
+            "neuron": pa.array(exemplars.neurons.repeat_interleave(k).numpy(), pa.int32()),
+            "rank": pa.array(np.tile(np.arange(k, dtype=np.int32), n)),
+            "positive": exemplars.positives.reshape(-1).numpy(),
+            "activation": exemplars.activations.reshape(-1).numpy(),
+            "contrast": exemplars.contrasts.reshape(-1).numpy(),
+            "contrast_activation": mined.cold.reshape(-1).numpy(),
+            "similarity": exemplars.similarities.reshape(-1).numpy(),
+        }
+    )
+
+
+def image_table(probe: Any, collected: Collected) -> pa.Table:
+    labels = getattr(probe, "labels", None)
+    return pa.table(
+        {
+            "index": pa.array(range(len(collected.usable)), pa.int64()),
+            "id": pa.array([probe.ids[i] for i in collected.usable], pa.string()),
+            "fingerprint": pa.array(collected.fingerprints, pa.string()),
+            "label": pa.array([labels[i] if labels else None for i in collected.usable], pa.string()),
+        }
+    )
+
+
+def concept_table(words: Vocabulary, concepts: Sequence[str]) -> pa.Table:
+    """The vocabulary, and after it what was proposed."""
+    proposed = len(concepts) - len(words.concepts)
+    return pa.table(
+        {"concept": list(concepts), "source": [words.source] * len(words.concepts) + ["proposed"] * proposed}
+    )
+
+
+def thumbnail_table(exemplars: Exemplars, collected: Collected) -> pa.Table:
+    used = np.unique(np.concatenate([exemplars.positives.numpy(), exemplars.contrasts.numpy()]))
+    wanted = list(dict.fromkeys(collected.fingerprints[i] for i in used.tolist() if i >= 0))
+    pictures = collected.thumbnails.blobs(wanted)
+    return pa.table(
+        {
+            "fingerprint": pa.array(wanted, pa.string()),
+            "jpeg": pa.array([pictures[f] for f in wanted], pa.binary()),
+        }
+    )

@@ -1,0 +1,94 @@
+"""The layers of a network, and which of them can be a target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from contralens.checks import InputError
+from contralens.models import hooks
+from contralens.models.hooked import HookedTarget
+from contralens.models.loaders import load, preprocess_of
+from contralens.models.pooling import choose
+
+
+@dataclass(frozen=True, slots=True)
+class LayerInfo:
+    """One row of the list of layers.
+
+    >>> row = layers(nn.Sequential(nn.Conv2d(3, 8, 3)), preprocess="resize=16x16,mean=half")[0]
+    >>> row.name, row.type, row.shape, row.neurons, row.pooling, row.calls
+    ('0', 'Conv2d', (8, 14, 14), 8, 'mean', 1)
+    """
+
+    name: str
+    type: str
+    shape: tuple[int, ...] | None
+    """Output per image, without B; None where the layer gave no tensor."""
+    neurons: int | None
+    """N, or None where the layer cannot be used as it is."""
+    pooling: str | None
+    """The pooling that `target` would use."""
+    calls: int
+    """How often it runs in one forward; only a layer that runs once can be used."""
+    note: str = ""
+
+
+def layers(
+    spec: str | nn.Module | HookedTarget,
+    *,
+    preprocess: Callable[[Any], Any] | str | Mapping[str, Any] | None = None,
+    weights: str | None = None,
+    checkpoint: str | Path | None = None,
+    prefix_tokens: int | None = None,
+) -> list[LayerInfo]:
+    """All layers of a network with output shape, neurons and the pooling that would be used, from one forward.
+
+    For torchvision, timm and transformers the weights do not matter for this and are not fetched.
+
+    Raises:
+        InputError: as `target` does.
+
+    >>> [(x.name, x.shape, x.pooling) for x in layers(nn.Sequential(nn.Flatten()), preprocess="resize=4x4,mean=none")]
+    [('0', (48,), 'none'), ('.', (48,), 'none')]
+    """
+    if isinstance(spec, HookedTarget):
+        network, function, name = spec.module, spec.preprocess, spec.name
+    else:
+        if isinstance(spec, str) and weights is None and checkpoint is None:
+            weights = "random" if spec.partition(":")[0] in ("torchvision", "timm", "hf") else None
+        loaded, name = load(spec, weights, checkpoint)
+        network, function = loaded.network, preprocess_of(preprocess, loaded, name)
+    batch = hooks.probe_batch(function, name)
+    modules = hooks.named(network)
+    seen = hooks.probe(network, list(modules), batch, name)
+    square = hooks.is_square(batch)
+    rows = []
+    for key, module in modules.items():
+        found = seen[key]
+        if found.calls == 0 and isinstance(module, nn.ModuleList | nn.ModuleDict | nn.ParameterList):
+            continue
+        shape = None if found.output is None else tuple(found.output.shape[1:])
+        choice, note = None, ""
+        if found.calls != 1 or found.output is None:
+            note = _short_problem(found.calls)
+        else:
+            try:
+                hooks.check_batch(found.output, "it")
+                choice = choose(
+                    found.output.shape, module, network, prefix_tokens=prefix_tokens, square=square, layer="it"
+                )
+                note = "; ".join(choice.notes)
+            except InputError as e:
+                note = str(e)
+        pooling, width = (choice.name, choice.width) if choice else (None, None)
+        rows.append(LayerInfo(key, type(module).__name__, shape, width, pooling, found.calls, note))
+    return rows
+
+
+def _short_problem(calls: int) -> str:
+    return {0: "not run by the forward", 1: "no floating-point tensor"}.get(calls, f"runs {calls} times: ambiguous")
