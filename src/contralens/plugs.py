@@ -110,7 +110,11 @@ class Scheme:
     """One line for lists and docs."""
 
     def loader(self) -> Any:
-        """The function that loads what comes after the colon."""
+        """The function that loads what comes after the colon.
+
+        Raises:
+            InputError: it cannot be imported.
+        """
         module, _, function = self.where.partition(":")
         try:
             return getattr(importlib.import_module(module), function)

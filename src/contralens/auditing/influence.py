@@ -100,7 +100,7 @@ def influence(
         progress: called with stage, done and total.
 
     Returns:
-        (N, followed classes) of each measure; NaN for neurons that were not chosen, and where there is no head.
+        Three measures (N, followed classes), float64; NaN for neurons that were not chosen, and where there is no head.
 
     >>> import contralens
     >>> images = contralens.images("world-1/images")

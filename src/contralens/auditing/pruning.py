@@ -178,8 +178,8 @@ def measure_pruning(
     Args:
         target: the layer of the network.
         labeled: the images, with classes numbered as the network's outputs.
-        keep: the mask, one number per neuron of the layer.
-        neurons: those among which the control deals the factors out.
+        keep: (N) the mask, one number per neuron of the layer.
+        neurons: indices of those among which the control deals the factors out.
         mode: what the rows call the mask.
         seed: of the control and of the intervals.
         batch_size: images decoded and run at once.

@@ -86,7 +86,11 @@ class Audit:
         return list(self.manifest["warnings"])
 
     def rows(self, verdict: str | None = None) -> list[dict[str, Any]]:
-        """Rows of `neurons`, by default of all in order; of one verdict those with the largest `margin` first."""
+        """Rows of `neurons`, by default of all in order; of one verdict those with the largest `margin` first.
+
+        Raises:
+            InputError: no such verdict.
+        """
         if verdict is None:
             return list(self.neurons.to_pylist())
         if verdict not in VERDICTS:
@@ -96,6 +100,9 @@ class Audit:
 
     def save(self, run: str | Path) -> Audit:
         """Write it into a run folder, whole or not at all; an older audit there is replaced.
+
+        Raises:
+            InputError: the folder is no run.
 
         >>> import contralens
         >>> listed = {"expected": ["striped"], "spurious": ["red"]}

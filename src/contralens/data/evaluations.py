@@ -75,7 +75,11 @@ class Evaluation:
         return list(dict.fromkeys(self.summary["metric"].to_pylist()))
 
     def value(self, metric: str, scorer: str) -> dict[int, float]:
-        """Neuron -> value of one metric for the labels of one scorer, NaN where it cannot be told."""
+        """Neuron -> value of one metric for the labels of one scorer, NaN where it cannot be told.
+
+        Raises:
+            InputError: the metric was not measured.
+        """
         if metric not in self.metrics:
             raise InputError(
                 f"the evaluation has no metric {metric!r}{nearest(metric, self.metrics)} "
@@ -86,6 +90,9 @@ class Evaluation:
 
     def save(self, run: str | Path) -> Evaluation:
         """Write it into a run folder, whole or not at all; an older evaluation there is replaced.
+
+        Raises:
+            InputError: the folder is no run.
 
         >>> import contralens
         >>> found = contralens.evaluate("run", metrics="pearson", judge="world", same_judge=True, save=False)

@@ -64,7 +64,11 @@ class LabelFile:
         return pa.Table.from_pylist(rows, schema=LABELS)
 
     def rows(self, scorer: str | None = None) -> list[dict[str, Any]]:
-        """The rows of one scorer, by default the primary."""
+        """The rows of one scorer, by default the primary.
+
+        Raises:
+            InputError: the file has no labels of it.
+        """
         scorer = scorer or self.content["primary"]
         if scorer not in self.scorers:
             raise InputError(

@@ -308,7 +308,9 @@ def _spread(under_chance: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def p_values(observed: Tensor, null: Tensor) -> Tensor:
-    """(1 + #{null >= observed}) / (M + 1), NaN where `observed` is.
+    """(1 + #{null >= observed}) / (M + 1), (N) float64, of statistics (N) beside those of fakes (M).
+
+    NaN where `observed` is.
 
     >>> p_values(torch.tensor([3.0, 0.0]), torch.tensor([1.0, 2.0, -1.0]))
     tensor([0.2500, 0.7500], dtype=torch.float64)
@@ -319,7 +321,7 @@ def p_values(observed: Tensor, null: Tensor) -> Tensor:
 
 
 def null_share(p: Tensor, threshold: float = 0.5) -> float:
-    """Storey's estimate of the share of true nulls: (1 + #{p > threshold}) / (n (1 - threshold)), at most 1.
+    """Storey's (2002) share of true nulls among p (N): (1 + #{p > threshold}) / (n (1 - threshold)), at most 1.
 
     >>> null_share(torch.tensor([0.01, 0.02, 0.01, 0.7]))
     1.0
@@ -329,7 +331,9 @@ def null_share(p: Tensor, threshold: float = 0.5) -> float:
 
 
 def q_values(p: Tensor, share: float = 1.0) -> Tensor:
-    """Benjamini-Hochberg rates times the share of nulls: min over p' >= p of share n p' / rank(p'), NaN kept.
+    """Benjamini & Hochberg's (1995) rates (N) of p (N) times the share of nulls.
+
+    min over p' >= p of share n p' / rank(p'); NaN stays.
 
     >>> q_values(torch.tensor([0.01, 0.04, 0.03, 0.5]))
     tensor([0.0400, 0.0533, 0.0533, 0.5000], dtype=torch.float64)

@@ -132,6 +132,9 @@ def active(values: Any, share: float = SHARE) -> Tensor:
 
     The smallest value never counts: a neuron that is 0 on most images is active only where it is not.
 
+    Raises:
+        InputError: a share outside ]0,1[.
+
     >>> active([[0.0], [0.0], [3.0], [5.0]], share=0.75).flatten().tolist()
     [False, False, True, True]
     """

@@ -287,6 +287,9 @@ SCORERS: Plugs[Scorer] = Plugs(
 def parse_scorer(spec: str) -> tuple[str, dict[str, Any]]:
     """A name with options as on the command line, e.g. "csp:gamma=0.5,..." -> (name, options).
 
+    Raises:
+        InputError: an unknown scorer or option, or a value out of range.
+
     >>> parse_scorer("csp:gamma=0.5")
     ('csp', {'gamma': 0.5})
     """

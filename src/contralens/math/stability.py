@@ -39,6 +39,9 @@ class Stability:
 
         Coverage is over the bootstrap samples: it says how much the label hangs on which images were looked at, not how
         probable a label is to be true. Ties go to the lower concept index; no label is (-1, share).
+
+        Raises:
+            InputError: coverage outside ]0,1].
         """
         if not 0.0 < coverage <= 1.0:
             raise InputError(f"`coverage` must lie between 0 and 1; got {coverage}")

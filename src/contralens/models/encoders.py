@@ -130,6 +130,9 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
 def templates_of(templates: str | Sequence[str]) -> tuple[str, ...]:
     """The templates that a name, one template or a list of templates stands for.
 
+    Raises:
+        InputError: no such set, a template without {}.
+
     >>> templates_of("plain")
     ('{}',)
     >>> templates_of("a drawing of a {}")

@@ -100,6 +100,9 @@ def targets(spec: str | nn.Module, layers: Sequence[str], **options: Any) -> lis
 
     `options` are those of `target`. Each target is the same as the one that `target` makes of its layer.
 
+    Raises:
+        InputError: as `target` does; a layer that is named twice.
+
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
     >>> [t.neurons[0] for t in targets(net, ["0", "1"], preprocess="resize=16x16,mean=half")]
     ['0/0', '1/0']
