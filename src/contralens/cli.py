@@ -32,7 +32,8 @@ from contralens.commands.world import demo_command, world_command
 
 app = typer.Typer(
     name="contralens",
-    help="What the neurons of a vision network respond to, told with contrastive examples.",
+    help="What the neurons of a vision network respond to, told with contrastive examples.\n\n"
+    "A first look: contralens demo --world 1 --images 300",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,

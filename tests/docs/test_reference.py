@@ -141,6 +141,7 @@ def test_every_option_says_what_it_does() -> None:
     inner = [c for command in group.commands.values() for c in getattr(command, "commands", {}).items()]
     for name, command in [*group.commands.items(), *inner]:
         assert command.help, name
+        assert not command.get_short_help_str(61).endswith("..."), f"contralens {name}: its first sentence is cut short"
         for parameter in command.params:
             assert parameter.help, f"contralens {name}: {parameter.name} has no help"
     known = {

@@ -34,7 +34,7 @@ def audit_command(
         typer.Option(help="The linear layer from neurons to classes (default: found by trying; none: without)."),
     ] = None,
     scorer: Annotated[str, typer.Option(help="What scores the concepts, e.g. csp:gamma=0.5.")] = "csp",
-    fdr: Annotated[float, typer.Option(help="False-discovery rate of the verdicts.")] = 0.05,
+    fdr: Annotated[float, typer.Option(help="False-discovery rate of the verdicts, above 0 and below 1.")] = 0.05,
     mode: Annotated[str, typer.Option(help="hard switches spurious neurons off, soft turns them down.")] = "hard",
     follow: Annotated[
         list[str] | None, typer.Option(help="Class whose score is followed, repeatable (default: all, at most 20).")
@@ -47,15 +47,18 @@ def audit_command(
         int, typer.Option(help="Unexplained neurons that are switched off too, beside all explained ones; -1 for all.")
     ] = 32,
     source: Annotated[str | None, typer.Option(help="Where the run's images are now, if they moved.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="Cache folder.")] = None,
-    device: Annotated[str, typer.Option(help="Where the networks run.")] = "cpu",
+    cache: Annotated[Path | None, typer.Option(help="Cache folder (default: as in `label`).")] = None,
+    device: Annotated[str, typer.Option(help="Where the networks run: cpu, cuda, cuda:1, mps.")] = "cpu",
     batch_size: Annotated[int, typer.Option(help="Images per forward pass.")] = 32,
     seed: Annotated[int, typer.Option(help="Seed of all that is drawn.")] = 0,
     most: Annotated[int, typer.Option(help="Neurons of each verdict shown.")] = 15,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write audit.html into the run.")] = True,
     as_json: Json = False,
 ) -> None:
-    """Find neurons that stand for expected and for spurious concepts, what they do to the classes, and prune them."""
+    """Find neurons that stand for spurious concepts.
+
+    And for expected ones; what they do to the classes, a mask that prunes the spurious ones, and what accuracy is then.
+    """
     from contralens.auditing.audit import audit
     from contralens.commands.evaluate import read_classes
     from contralens.data.runs import load

@@ -29,7 +29,7 @@ def world_command(
     seed: Annotated[list[int] | None, typer.Option(help="Seed of a probe set, repeatable (default: 5 and 6).")] = None,
     images: Annotated[int, typer.Option(help="Pictures per probe set.")] = 2000,
     k: Annotated[int, typer.Option("--k", "-k", help="Exemplars per neuron.")] = 30,
-    fakes: Annotated[int, typer.Option(help="Fake neurons that chance is told by.")] = 1000,
+    fakes: Annotated[int, typer.Option(help="Fake neurons that chance is measured on.")] = 1000,
     fdr: Annotated[float, typer.Option(help="False-discovery rate above which a label counts as no answer.")] = 0.05,
     out: Annotated[
         Path | None, typer.Option(help="Folder for world.json, world.parquet (a row per neuron) and world.png.")
@@ -40,7 +40,9 @@ def world_command(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Judge every scorer against known truth in rendered worlds, while an incidental concept is tied to the true one.
+    """Judge every scorer against known truth.
+
+    In rendered worlds, while an incidental concept is tied to the true one.
 
     About three minutes on two cores.
     """

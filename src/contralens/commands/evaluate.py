@@ -19,10 +19,12 @@ def evaluate_command(
     metrics: Annotated[
         str | None,
         typer.Option(
-            help="Metrics or groups, with commas: simulation, cosy, fade, audit (default: all four), faithfulness."
+            help="Metrics or groups, with commas: simulation, cosy, fade, audit (default), faithfulness, granularity."
         ),
     ] = None,
-    judge: Annotated[str | None, typer.Option(help="The encoder that judges; not the one that labeled.")] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="The encoder that judges, named as in `label`; not the one that labeled.")
+    ] = None,
     same_judge: Annotated[
         bool, typer.Option("--same-judge", help="Let the labeling encoder judge its own labels; the result says so.")
     ] = False,
@@ -56,13 +58,16 @@ def evaluate_command(
     stability: Annotated[int, typer.Option(help="Bootstrap samples of the probe images, e.g. 50; 0 for none.")] = 0,
     coverage: Annotated[float, typer.Option(help="Share of the samples that a label set holds.")] = 0.9,
     meanings: Annotated[bool, typer.Option("--meanings", help="Look for neurons with two meanings.")] = False,
-    cache: Annotated[Path | None, typer.Option(help="Cache folder.")] = None,
-    device: Annotated[str, typer.Option(help="Where the networks run.")] = "cpu",
-    batch_size: Annotated[int, typer.Option(help="Images per batch.")] = 32,
+    cache: Annotated[Path | None, typer.Option(help="Cache folder (default: as in `label`).")] = None,
+    device: Annotated[str, typer.Option(help="Where the networks run: cpu, cuda, cuda:1, mps.")] = "cpu",
+    batch_size: Annotated[int, typer.Option(help="Images per forward pass.")] = 32,
     seed: Annotated[int, typer.Option(help="Seed of all that is drawn.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Measure how faithful, specific, stable and above chance a run's labels are, and keep it in the run."""
+    """Measure how good a run's labels are, on held-out images.
+
+    How faithful, specific, stable and above chance; kept in the run's folder.
+    """
     from contralens.evaluation.evaluate import DEFAULT, evaluate
     from contralens.report.progress import bar
 
@@ -100,14 +105,17 @@ def read_classes(file: Path) -> list[str]:
 def compare_command(
     runs: Annotated[list[Path], typer.Argument(help="Run folders; of a single one, its scorers are compared.")],
     scorer: Annotated[
-        list[str] | None, typer.Option(help="Compare this scorer, repeatable (default: the primary).")
+        list[str] | None, typer.Option(help="Compare this scorer, repeatable (default: the primary; of one run all).")
     ] = None,
     metrics: Annotated[str | None, typer.Option(help="Metrics, with commas (default: all that every run has).")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for parquet tables, comparison.json and plots.")] = None,
     most: Annotated[int, typer.Option(help="Changed labels shown.")] = 20,
     as_json: Json = False,
 ) -> None:
-    """Compare runs, or the scorers of one run: differences with intervals, win/tie/loss, changed labels."""
+    """Compare runs, or the scorers of one run.
+
+    Differences with intervals, win/tie/loss, and which labels changed.
+    """
     from contralens.evaluation.compare import compare
 
     found = compare(runs, scorer or None, [m.strip() for m in metrics.split(",")] if metrics else None)
@@ -124,11 +132,11 @@ def recipe_command(
     recipe: Annotated[Path, typer.Argument(help="A YAML file such as recipes/resnet50-layer4.yaml.")],
     out: Annotated[Path, typer.Option(help="Folder for the run folders.")] = Path("contralens-recipe"),
     check: Annotated[bool, typer.Option("--check", help="Only say what is lacking here.")] = False,
-    cache: Annotated[Path | None, typer.Option(help="Cache folder.")] = None,
-    device: Annotated[str, typer.Option(help="Where the networks run.")] = "cpu",
+    cache: Annotated[Path | None, typer.Option(help="Cache folder (default: as in `label`).")] = None,
+    device: Annotated[str, typer.Option(help="Where the networks run: cpu, cuda, cuda:1, mps.")] = "cpu",
     as_json: Json = False,
 ) -> None:
-    """Follow a recipe, a published experiment, and set its numbers beside the published ones."""
+    """Repeat a published experiment, its numbers beside ours."""
     from contralens.evaluation.recipes import follow, lacking, read_recipe
     from contralens.report.progress import bar
 

@@ -28,7 +28,10 @@ def explore_command(
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
     read_only: Annotated[bool, typer.Option("--read-only", help="Load no encoder, write no notes.")] = False,
 ) -> None:
-    """Open runs as pages in a browser: every neuron with its evidence, search, comparison, notes."""
+    """Look at runs in the browser.
+
+    Every neuron with its evidence, search, comparison, notes. Ctrl-C stops the server.
+    """
     _modest()
     _needs()
     from contralens.explorer.app import create_app
@@ -53,7 +56,10 @@ def export_command(
     out: Annotated[Path, typer.Option(help="Folder of the site: new, empty or an older export.")],
     notes: Annotated[bool, typer.Option("--notes", help="Publish notes, tags and corrected labels too.")] = False,
 ) -> None:
-    """Write runs as a static site for any web host; it also opens from the folder."""
+    """Write the explorer's pages as a static site.
+
+    For any web host; it also opens from the folder.
+    """
     _modest()
     _needs()
     from contralens.explorer.export import export
@@ -69,11 +75,14 @@ def maps_command(
     pairs: Annotated[int, typer.Option(help="Pairs per neuron, from the first, that get maps.")] = 10,
     source: Annotated[str | None, typer.Option(help="Where the run's images are now, if they moved.")] = None,
     classes: Annotated[Path | None, typer.Option(help="File with the network's class names, one a line.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="Cache folder.")] = None,
-    device: Annotated[str, typer.Option(help="Where the network runs.")] = "cpu",
+    cache: Annotated[Path | None, typer.Option(help="Cache folder (default: as in `label`).")] = None,
+    device: Annotated[str, typer.Option(help="Where the network runs: cpu, cuda, cuda:1, mps.")] = "cpu",
     batch_size: Annotated[int, typer.Option(help="Images per forward pass.")] = 32,
 ) -> None:
-    """Add to a run where each neuron is active in its exemplars, and which classes it feeds; `explore` shows both."""
+    """Add activation maps and fed classes to a run.
+
+    Where each neuron is active in its exemplars, which classes it feeds, and a layout of all; `explore` shows them.
+    """
     from contralens.commands.evaluate import read_classes
     from contralens.maps import add_maps
     from contralens.report.progress import bar

@@ -21,11 +21,14 @@ def granularity_command(
         Path | None, typer.Option(help="Folder with WordNet's files (default: from contralens[wordnet] or the system).")
     ] = None,
     most: Annotated[int, typer.Option(help="Neurons shown with their chain; --json holds all.")] = 10,
-    device: Annotated[str, typer.Option(help="Where the encoder runs: cpu, cuda, mps.")] = "cpu",
+    device: Annotated[str, typer.Option(help="Where the encoder runs: cpu, cuda, cuda:1, mps.")] = "cpu",
     cache: Annotated[Path | None, typer.Option(help="Cache folder (default: as in `label`).")] = None,
     as_json: Json = False,
 ) -> None:
-    """Follow each label to broader concepts (WordNet's hypernyms), and tell where the evidence stops holding."""
+    """Follow each label to broader concepts in WordNet.
+
+    Tells where the evidence stops holding on the way from "zebra" to "animal".
+    """
     from contralens.data.runs import load
     from contralens.evaluation.granularity import granularity
 

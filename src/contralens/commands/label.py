@@ -51,7 +51,7 @@ def label_command(
     scorer: Annotated[
         list[str] | None,
         typer.Option(
-            help="Scorer, repeatable; the last is the primary. Default: semanticlens, clip_dissect, csp:gamma=0, csp."
+            help="Scorer, repeatable; the last is the primary (default: semanticlens, clip_dissect, csp:gamma=0, csp)."
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder to write (default: contralens-run).")] = None,
@@ -98,7 +98,7 @@ def label_command(
         float | None,
         typer.Option(help="False-discovery rate, e.g. 0.05: a neuron whose label does not beat chance gets none."),
     ] = None,
-    fakes: Annotated[int | None, typer.Option(help="Fake neurons that chance is told by (default 1000).")] = None,
+    fakes: Annotated[int | None, typer.Option(help="Fake neurons that chance is measured on (default 1000).")] = None,
     store_activations: Annotated[
         bool | None,
         typer.Option(
@@ -123,7 +123,12 @@ def label_command(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Label the neurons of a layer and write a run folder with the evidence and an HTML report."""
+    """Label the neurons of a layer.
+
+    Writes a run folder with labels, evidence and an HTML report. It needs --target, --layer, --encoder, --images and
+    --vocabulary, here or in --config. To try it: contralens world 1 --out w; contralens label --target world:1 --layer
+    block3 --encoder world --images w/images --vocabulary world
+    """
     flags = {PLURAL.get(name, name): value for name, value in locals().items() if name not in ("config", "as_json")}
     settings = _settings(config, flags, needed=("target", "encoder", "images", "vocabulary"))
     settings.setdefault("out", "contralens-run")
@@ -199,7 +204,10 @@ def collect_command(
     precision: Precision = None,
     as_json: Json = False,
 ) -> None:
-    """Only fill the cache with activations and embeddings; `label` with the same settings then finds them there."""
+    """Only fill the cache, for `label` to find all there.
+
+    Activations and embeddings are computed once; `label` with the same settings then finds them.
+    """
     flags = {n: v for n, v in locals().items() if n not in ("config", "shard", "engine", "as_json")}
     flags["cache"] = str(cache) if cache else None
     settings = _settings(config, flags, needed=("target", "encoder", "images"))

@@ -15,7 +15,7 @@ def show_command(
     neuron: Annotated[str, typer.Argument(help="A neuron's index or name.")],
     as_json: Json = False,
 ) -> None:
-    """Show one neuron: its labels by every scorer, its exemplars and their contrasts."""
+    """Show one neuron: labels, exemplars, contrasts."""
     from contralens.data.runs import load
 
     opened = load(run)
@@ -33,7 +33,7 @@ def report_command(
     out: Annotated[Path | None, typer.Option(help="File to write (default: report.html in the run).")] = None,
     most: Annotated[int, typer.Option(help="Neurons shown with pictures.")] = 200,
 ) -> None:
-    """Write the HTML report of a run: one file with everything in it."""
+    """Write the HTML report of a run, one file."""
     from contralens.data.runs import load
     from contralens.report.html import write_report
 
@@ -48,7 +48,10 @@ def layers_command(
     device: Device = None,
     as_json: Json = False,
 ) -> None:
-    """List a network's layers: output shape, neurons, and the pooling that would be used."""
+    """List a network's layers and how many neurons each has.
+
+    With the output's shape and the pooling that would be used.
+    """
     from contralens.models.targets import layers as list_layers
 
     options: dict[str, Any] = {"checkpoint": checkpoint, "weights": weights, "preprocess": preprocess, "device": device}
@@ -69,7 +72,10 @@ def vocab_command(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the built-in vocabularies, or check one: what was merged, dropped or is too long."""
+    """List the built-in vocabularies, or check one.
+
+    Checked is what was merged, dropped or is too long.
+    """
     from contralens.data.vocabulary import VOCABULARIES, read_vocabulary
 
     if name is None:
@@ -92,7 +98,10 @@ def encoders_command(as_json: Json = False) -> None:
 
 
 def proposers_command(as_json: Json = False) -> None:
-    """List who can propose candidate labels: vision-language models and caption banks."""
+    """List who can propose candidate labels.
+
+    Vision-language models here or on servers, and caption banks.
+    """
     from contralens.models.proposers import PROPOSERS
 
     _pairs({scheme.form: scheme.about for scheme in PROPOSERS.values()}, as_json)

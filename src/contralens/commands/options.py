@@ -22,11 +22,17 @@ Encoder = Annotated[str | None, typer.Option(help="The image-text encoder: open_
 Images = Annotated[
     str | None, typer.Option(help="The probe images: a folder, @LIST.txt or hf-dataset:NAME:SPLIT[:COLUMN].")
 ]
-Config = Annotated[Path | None, typer.Option(help="YAML file with any of these settings; flags go before it.")]
-Pooling = Annotated[str | None, typer.Option(help="How an activation becomes one number (default: inferred).")]
+Config = Annotated[
+    Path | None,
+    typer.Option(help="YAML file with any of these settings by their long names; what is given here goes before it."),
+]
+Pooling = Annotated[
+    str | None,
+    typer.Option(help="How a map or tokens become one number: mean, max, cls, mean_patches, ... (default: inferred)."),
+]
 Sae = Annotated[
     str | None,
-    typer.Option(help="A sparse autoencoder over that layer, FILE or FOLDER[:kind=...,k=...]: docs/saes.md."),
+    typer.Option(help="A sparse autoencoder over that layer, FILE or FOLDER[:kind=topk,k=32,...]."),
 ]
 SaePooling = Annotated[str | None, typer.Option(help="How latents of patches become one: max (default), mean, cls.")]
 Limit = Annotated[int | None, typer.Option(help="Use a seeded sample of that many images.")]

@@ -73,14 +73,18 @@ def propose_command(
         str | None, typer.Option(help='captions: neurons explained together, e.g. "3,8;5,6" (FALCON\'s groups).')
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of replies and candidates (default RUN.candidates).")] = None,
-    device: Annotated[str, typer.Option(help="Where models run: cpu, cuda, mps.")] = "cpu",
+    device: Annotated[str, typer.Option(help="Where models run: cpu, cuda, cuda:1, mps.")] = "cpu",
     cache: Annotated[Path | None, typer.Option(help="Cache folder (default: as in `label`).")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and one question, write its pictures, ask nothing.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Ask a vision-language model, or a caption bank, for candidate labels of a run's neurons."""
+    """Ask a vision-language model for candidate labels.
+
+    It sees the exemplars of each neuron of a run above their contrasts; a caption bank can answer, too. Then:
+    contralens label ... --candidates RUN.candidates
+    """
     from contralens.data.runs import load
     from contralens.proposing.propose import propose
     from contralens.report.progress import bar

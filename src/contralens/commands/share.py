@@ -21,7 +21,10 @@ def export_labels_command(
     pairs: Annotated[int | None, typer.Option(help="Pairs of evidence of each neuron (default: all).")] = None,
     no_names: NoNames = False,
 ) -> None:
-    """Write a run's labels as one JSON file: scores, evidence by image name and hash, provenance, what was measured."""
+    """Write a run's labels as one JSON file.
+
+    With scores, evidence by image name and hash, provenance, and what was measured.
+    """
     from contralens.data.label_files import label_file
     from contralens.data.runs import load
 
@@ -61,8 +64,10 @@ def push_command(
     no_names: NoNames = False,
     public: Annotated[bool, typer.Option("--public", help="Make a new repository public (default: private).")] = False,
 ) -> None:
-    """Copy a run to a folder or the Hugging Face Hub for others. Images are not pushed, nor their thumbnails unless
-    asked for; names of images are, unless --no-names."""
+    """Copy a run to a folder or the Hugging Face Hub.
+
+    Images are not pushed, nor their thumbnails unless asked for; names of images are, unless --no-names.
+    """
     from contralens.data.sharing import push
 
     where = push(run, dest, thumbnails=with_thumbnails, names=not no_names, public=public)
@@ -72,9 +77,12 @@ def push_command(
 
 def pull_command(
     source: Annotated[str, typer.Argument(help="A folder that `push` wrote, or hf:OWNER/NAME[@REVISION].")],
-    out: Annotated[Path | None, typer.Option(help="Run folder to write (default: called as the source).")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder to write (default: named like the source).")] = None,
 ) -> None:
-    """Get a run that was pushed, checked file by file; every other command then reads it."""
+    """Get a run that was pushed.
+
+    It is checked file by file; every other command then reads it.
+    """
     from contralens.data.sharing import pull
 
     run = pull(source, out)

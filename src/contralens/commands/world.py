@@ -17,7 +17,10 @@ def world_command(
     images: Annotated[int, typer.Option(help="How many pictures.")] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the scenes; 5 are those of the demo.")] = 5,
 ) -> None:
-    """Render pictures of a world whose truth is known, to try contralens without photographs."""
+    """Render pictures to try contralens with.
+
+    Of a world whose truth is known; `label --target world:1 --encoder world` labels a network trained on such.
+    """
     from contralens.world.demo import write_world
 
     if images < 1:
@@ -35,7 +38,10 @@ def demo_command(
     cache: Cache = None,
     as_json: Json = False,
 ) -> None:
-    """Label networks whose truth is known, in three rendered worlds, and count the labels that are right."""
+    """Count right labels where the truth is known.
+
+    Labels networks in three rendered worlds; nothing is downloaded. About a minute for all of it.
+    """
     from contralens.demo import demo, summary
     from contralens.report.html import write_report
     from contralens.report.progress import bar
