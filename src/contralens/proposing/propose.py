@@ -23,6 +23,7 @@ from contralens.models.proposers import CaptionBank, Proposer
 from contralens.models.proposers import proposer as load_proposer
 from contralens.proposing.budget import Purse
 from contralens.proposing.merge import gather
+from contralens.proposing.questions import Questions
 from contralens.proposing.session import Session
 from contralens.types import Progress, silent
 
@@ -153,9 +154,11 @@ def propose(
     pictures = RunImages(run, images)
     shape = Layout(layout, cell if cell is not None else 224 if pictures.kind == "full" else 128, columns)
     rows = cached_rows(run, Store(cache), "encoder") if alike < 1 else None
-    session = Session(run, asked, question, pictures, shape, Replies(home), Purse(price, budget), max_tokens, progress)
-    session.look = _focus(run, focus, target, images)
-    session.select(chosen, show, near_copies(pictures.fingerprints, rows, alike))
+    questions = Questions(
+        run, question, pictures, shape, Replies(home), asked.fingerprint, max_tokens, _focus(run, focus, target, images)
+    )
+    questions.select(chosen, show, near_copies(pictures.fingerprints, rows, alike))
+    session = Session(questions, asked, Purse(price, budget), progress)
     if pictures.kind == "thumbnails":
         session.notes.append("shown are the run's thumbnails (128 px); give the images for full size")
     if rows is None and alike < 1:
@@ -176,13 +179,13 @@ def propose(
         "plan": asdict(plan),
     }
     if dry_run:
-        return Candidates([], [], [], {**manifest, "dry_run": session.example(home / "dry-run", known)})
+        return Candidates([], [], [], {**manifest, "dry_run": questions.example(home / "dry-run", known)})
     eyes = encoder_of(run, encoder, device) if merge is not None else None
     try:
         session.ask()
     finally:
-        answers, errors, usage = session.results(known)
-    manifest["usage"] = usage
+        answers, errors = questions.results(known, asked.name)
+        manifest["usage"] = session.usage()
     return gather(answers, errors, manifest, eyes, merge).save(home)
 
 
