@@ -1,4 +1,4 @@
-import { Twin, Words } from "../parts/Bits";
+import { Title, Words } from "../parts/Bits";
 import { Table } from "../parts/Figures";
 import { Tree } from "../parts/Tree";
 import { VERDICTS } from "../logic/audit";
@@ -17,10 +17,7 @@ export function About() {
   const why = source.live ? list.encoder : "this is an export";
   return (
     <div className="about">
-      <div className="title-line">
-        <h1>{info.title}</h1>
-        <Twin path="api/runs" />
-      </div>
+      <Title twin="api/runs">{info.title}</Title>
       <p className="lead">
         {index.neuron.length} neurons, labels by {index.scorers.map((s) => s.scorer).join(", ")}. Shown by contralens {list.version}.
       </p>

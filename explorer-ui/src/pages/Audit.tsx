@@ -1,5 +1,5 @@
 import { useEffect, useMemo } from "react";
-import { Problem, Twin, useNeuronLink, Waiting, Words } from "../parts/Bits";
+import { Problem, Title, useNeuronLink, Waiting, Words } from "../parts/Bits";
 import { InfluenceDots, InfluenceKey, ScoreDots, told } from "../parts/Dots";
 import { FigureList } from "../parts/Figures";
 import { Picture } from "../parts/Picture";
@@ -85,10 +85,7 @@ function Found({ audit }: { audit: Audit }) {
   const set = (change: (value: string) => void) => (e: { target: { value: string } }) => change(e.target.value);
   return (
     <div className="audit">
-      <div className="title-line">
-        <h1>Audit</h1>
-        <Twin path={`api/runs/${encodeURIComponent(info.key)}/audit`} />
-      </div>
+      <Title twin={`api/runs/${encodeURIComponent(info.key)}/audit`}>Audit</Title>
       <Rule audit={audit} />
       {audit.warnings.length > 0 && (
         <section className="problem" aria-labelledby="warnings-title">

@@ -1,5 +1,5 @@
 import { byNeuron, notesCsv, notesMarkdown } from "../logic/formats";
-import { Problem, Twin, useNeuronLink, Waiting } from "../parts/Bits";
+import { Problem, Title, useNeuronLink, Waiting } from "../parts/Bits";
 import { save } from "../parts/Copy";
 import { NoteList } from "../parts/NoteList";
 import { useWorld } from "../state";
@@ -12,10 +12,7 @@ export function NotesPage() {
   const name = `${info.key}.notes`;
   return (
     <div className="notes-page">
-      <div className="title-line">
-        <h1>Notes</h1>
-        <Twin path={`api/runs/${encodeURIComponent(info.key)}/notes`} />
-      </div>
+      <Title twin={`api/runs/${encodeURIComponent(info.key)}/notes`}>Notes</Title>
       <p className="lead">
         Notes, tags and corrected labels are appended to <code>{notes.file}</code> beside the run, never inside it.
         {!notes.writable && " They can't be changed here."}

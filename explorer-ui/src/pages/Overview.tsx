@@ -1,5 +1,5 @@
 import { useDeferredValue, useEffect, useMemo } from "react";
-import { Twin } from "../parts/Bits";
+import { ScorerChoice, Twin } from "../parts/Bits";
 import { Grid } from "../parts/Grid";
 import { RangeHistogram } from "../parts/Histogram";
 import { inside, parseLasso } from "../logic/lasso";
@@ -70,16 +70,7 @@ export function Overview() {
           value={q}
           onChange={(e) => setQ(e.target.value)}
         />
-        {index.scorers.length > 1 && (
-          <label>
-            Labels by{" "}
-            <select value={scorer} onChange={(e) => setScorer(e.target.value)}>
-              {index.scorers.map((s) => (
-                <option key={s.scorer}>{s.scorer}</option>
-              ))}
-            </select>
-          </label>
-        )}
+        <ScorerChoice scorer={scorer} onChoose={setScorer} />
         <label>
           Sort{" "}
           <select value={sort} onChange={(e) => setParams({ sort: e.target.value === "neuron" ? "" : e.target.value, dir: "" })}>

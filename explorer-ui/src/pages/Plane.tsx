@@ -1,6 +1,6 @@
 import { type PointerEvent, useEffect, useMemo, useRef, useState } from "react";
 import { Grid } from "../parts/Grid";
-import { Problem, Twin, Waiting } from "../parts/Bits";
+import { Problem, ScorerChoice, Title, Waiting } from "../parts/Bits";
 import { Picture } from "../parts/Picture";
 import { formatLasso, inside, parseLasso, type Point, thinned } from "../logic/lasso";
 import { fitting, type Spot } from "../logic/names";
@@ -33,10 +33,7 @@ export function Plane() {
   const { method, methods, gamma, explained } = plane.data;
   return (
     <div className="plane">
-      <div className="title-line">
-        <h1>Map of concept vectors</h1>
-        <Twin path={`api/runs/${encodeURIComponent(info.key)}/map`} />
-      </div>
+      <Title twin={`api/runs/${encodeURIComponent(info.key)}/map`}>Map of concept vectors</Title>
       <p className="lead">
         {about(method, gamma, explained)}. Draw a line around points to see their neurons below.
       </p>
@@ -63,16 +60,7 @@ export function Plane() {
             ))}
           </select>
         </label>
-        {index.scorers.length > 1 && (
-          <label>
-            Labels by{" "}
-            <select value={scorer} onChange={(e) => setScorer(e.target.value)}>
-              {index.scorers.map((s) => (
-                <option key={s.scorer}>{s.scorer}</option>
-              ))}
-            </select>
-          </label>
-        )}
+        <ScorerChoice scorer={scorer} onChoose={setScorer} />
         {polygon.length > 0 && (
           <>
             <button type="button" onClick={() => setLasso("")}>
@@ -169,8 +157,13 @@ function Scatter({ points, values, polygon, scorer, name, onLasso }: ScatterProp
     element.height = height * dpr;
     const draw = element.getContext("2d");
     if (!draw) return;
-    const style = getComputedStyle(document.documentElement);
-    const ramp = [0, 1, 2, 3, 4].map((i) => style.getPropertyValue(`--ramp-${i}`).trim());
+    const style = getComputedStyle(element);
+    const colour = (name: string) => {
+      element.style.color = `var(${name})`; // what light-dark() gives is known of an element's colours only
+      return style.color;
+    };
+    const ramp = [0, 1, 2, 3, 4].map((i) => colour(`--ramp-${i}`));
+    const [grey, paper, ink] = [colour("--line"), colour("--card"), colour("--ink")];
     draw.scale(dpr, dpr);
     draw.clearRect(0, 0, width, height);
     const radius = Math.max(1.8, Math.min(6, 90 / Math.sqrt(points.length + 1))) * Math.sqrt(view.zoom);
@@ -181,7 +174,7 @@ function Scatter({ points, values, polygon, scorer, name, onLasso }: ScatterProp
       const value = values[p.row] ?? null;
       const place = value === null ? 0 : Math.round(4 * Math.max(0, Math.min(1, (value - limits[0]) / (limits[1] - limits[0] || 1))));
       draw.globalAlpha = dim && !inside([p.x, p.y], polygon) ? 0.18 : 0.88;
-      draw.fillStyle = value === null ? style.getPropertyValue("--line") : ramp[place]!;
+      draw.fillStyle = value === null ? grey : ramp[place]!;
       draw.beginPath();
       draw.arc(x, y, radius, 0, 7);
       draw.fill();
@@ -193,8 +186,8 @@ function Scatter({ points, values, polygon, scorer, name, onLasso }: ScatterProp
     draw.textBaseline = "middle";
     draw.lineWidth = 3.5;
     draw.lineJoin = "round";
-    draw.strokeStyle = style.getPropertyValue("--card");
-    draw.fillStyle = style.getPropertyValue("--ink");
+    draw.strokeStyle = paper;
+    draw.fillStyle = ink;
     const spots = points
       .filter((p) => !dim || inside([p.x, p.y], polygon))
       .flatMap((p): (Spot & { score: number })[] => {
@@ -209,7 +202,7 @@ function Scatter({ points, values, polygon, scorer, name, onLasso }: ScatterProp
     }
     const shape = line.length ? line : polygon.map(([x, y]) => toScreen(x, y));
     if (shape.length > 1) {
-      draw.strokeStyle = style.getPropertyValue("--ink");
+      draw.strokeStyle = ink;
       draw.setLineDash([5, 4]);
       draw.lineWidth = 1.4;
       draw.beginPath();

@@ -1,7 +1,7 @@
 import type { ReactNode } from "react";
 import { format } from "../logic/route";
 import { source } from "../source";
-import { useRoute } from "../state";
+import { useRoute, useWorld } from "../state";
 
 export function Problem({ children, title = "This cannot be shown" }: { children: ReactNode; title?: string }) {
   return (
@@ -30,6 +30,32 @@ export function Words({ children }: { children: string }) {
 export function Twin({ path }: { path: string }) {
   const href = source.twin(path);
   return href && <a className="button" href={href} title="what this page shows, as JSON">JSON</a>;
+}
+
+/** A page's title, and beside it the same as JSON. */
+export function Title({ children, twin }: { children: ReactNode; twin: string }) {
+  return (
+    <div className="title-line">
+      <h1>{children}</h1>
+      <Twin path={twin} />
+    </div>
+  );
+}
+
+/** Whose labels are shown, where a run has several scorers. */
+export function ScorerChoice({ scorer, onChoose }: { scorer: string; onChoose: (scorer: string) => void }) {
+  const { index } = useWorld();
+  if (index.scorers.length < 2) return null;
+  return (
+    <label>
+      Labels by{" "}
+      <select value={scorer} onChange={(e) => onChoose(e.target.value)}>
+        {index.scorers.map((s) => (
+          <option key={s.scorer}>{s.scorer}</option>
+        ))}
+      </select>
+    </label>
+  );
 }
 
 export const STATUS: Record<string, string> = {

@@ -51,7 +51,7 @@ export function CopyMenu({ detail }: { detail: Detail }) {
   return (
     <span className="copy">
       <details ref={menu} className="menu">
-        <summary>Copy</summary>
+        <summary className="button">Copy</summary>
         <div>
           <button type="button" onClick={() => void copy("JSON", JSON.stringify(detail, null, 1), "json", "application/json")}>
             JSON
