@@ -396,6 +396,8 @@ def test_table_sorts_filters_and_fits_a_phone(run: Run, tmp_path: Path) -> None:
         view.fill("#find", "layer4/10")
         view.click("#rows a")
         assert view.evaluate("document.querySelector('.neuron:target h3').textContent") == "layer4/10"
+        time.sleep(1.5)  # cards above are measured when they come near
+        assert 0 <= view.evaluate("document.querySelector('.neuron:target').getBoundingClientRect().y") < 100
         for _ in range(300):
             if view.evaluate("(([a, b]) => a === b)(document.documentElement.dataset.pictures.split('/'))"):
                 break
