@@ -198,6 +198,30 @@ def said(value: float, low: float, high: float) -> str:
     return "–" if np.isnan(value) else f"{value:.2f} ({low:.2f}–{high:.2f})"
 
 
+def measured(results: Sequence[dict[str, Any]], scorer: str) -> str:
+    """Precision, recall and average precision of one scorer as cells of a table."""
+    ap = mean_interval([r["verdicts"][scorer]["ap"] for r in results])
+    cells = (pooled(results, scorer, "called"), pooled(results, scorer, "true"), (ap.mean, ap.low, ap.high))
+    return " | ".join(said(*cell) for cell in cells)
+
+
+def accuracies(results: Sequence[dict[str, Any]], counts: bool = False) -> list[str]:
+    """A table: what was pruned, perhaps how many neurons that are, and the accuracy in each group."""
+    groups = list(results[0]["accuracy"]["nothing"])
+    head = ["pruned", *(["neurons"] if counts else []), *groups]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for name in results[0]["accuracy"]:
+        intervals = [mean_interval([r["accuracy"][name][group] for r in results]) for group in groups]
+        count = [f"{pruned(results, name):.1f}"] if counts else []
+        lines.append("| " + " | ".join([name, *count, *(said(i.mean, i.low, i.high) for i in intervals)]) + " |")
+    return lines
+
+
+def pruned(results: Sequence[dict[str, Any]], name: str) -> float:
+    """Mean number of neurons switched off in a row of the table of accuracies."""
+    return float(np.mean([r["pruned"].get(name.split(",")[0].replace("random", "csp"), 0) for r in results]))
+
+
 def tables(results: Sequence[dict[str, Any]]) -> str:
     lines = []
     for plant in PLANTS:
@@ -213,18 +237,8 @@ def tables(results: Sequence[dict[str, Any]]) -> str:
         ]  # fmt: skip
         for scorer in own[0]["verdicts"]:
             called = sum(sum(r["verdicts"][scorer]["called"]) for r in own)
-            ap = mean_interval([r["verdicts"][scorer]["ap"] for r in own])
-            cells = (pooled(own, scorer, "called"), pooled(own, scorer, "true"), (ap.mean, ap.low, ap.high))
-            lines.append(f"| `{scorer}` | {called} | " + " | ".join(said(*cell) for cell in cells) + " |")
-        groups = list(own[0]["accuracy"]["nothing"])
-        lines += ["", "| pruned | neurons | " + " | ".join(groups) + " |", "|---" * (len(groups) + 2) + "|"]
-        for name in own[0]["accuracy"]:
-            count = [r["pruned"].get(name.split(",")[0].replace("random", "csp"), 0) for r in own]
-            cells = []
-            for group in groups:
-                i = mean_interval([r["accuracy"][name][group] for r in own])
-                cells.append(said(i.mean, i.low, i.high))
-            lines.append(f"| {name} | {np.mean(count):.1f} | " + " | ".join(cells) + " |")
+            lines.append(f"| `{scorer}` | {called} | {measured(own, scorer)} |")
+        lines += ["", *accuracies(own, counts=True)]
     return "\n".join(lines)
 
 

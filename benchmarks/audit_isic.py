@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from audit import DRAWS, FDR, SCORERS, pooled, said, verdicts
+from audit import DRAWS, FDR, SCORERS, accuracies, measured, verdicts
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from contralens import concept_list, target
 from contralens.auditing.aligning import embed_concepts, separation
 from contralens.auditing.concepts import ConceptList
-from contralens.math.intervals import mean_interval
 from contralens.models.encoders import encoder
 from contralens.world.artefacts import artefact_neurons, share_explained
 
@@ -177,14 +176,8 @@ def tables(results: list[dict[str, Any]]) -> str:
             told = [r["lists"][title] for r in own]
             for scorer in SCORERS:
                 called = np.mean([sum(t["verdicts"][scorer]["called"]) for t in told])
-                ap = mean_interval([t["verdicts"][scorer]["ap"] for t in told])
-                cells = (pooled(told, scorer, "called"), pooled(told, scorer, "true"), (ap.mean, ap.low, ap.high))
-                lines.append(f"| {title} | `{scorer}` | {called:.0f} | " + " | ".join(said(*c) for c in cells) + " |")
-        names = list(own[0]["accuracy"]["nothing"])
-        lines += ["", "| pruned | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-        for pruned in own[0]["accuracy"]:
-            intervals = [mean_interval([r["accuracy"][pruned][name] for r in own]) for name in names]
-            lines.append(f"| {pruned} | " + " | ".join(said(i.mean, i.low, i.high) for i in intervals) + " |")
+                lines.append(f"| {title} | `{scorer}` | {called:.0f} | {measured(told, scorer)} |")
+        lines += ["", *accuracies(own)]
     return "\n".join(lines)
 
 

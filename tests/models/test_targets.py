@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from by_hook import by_hook
 from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -45,17 +46,6 @@ class Tokens(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.inner(x.mean((2, 3))).reshape(len(x), self.length, self.width)
-
-
-def by_hook(network: nn.Module, layer: str, x: torch.Tensor) -> torch.Tensor:
-    """What a layer gives in a whole forward, by a hook written for the test alone."""
-    kept = []
-    handle = network.get_submodule(layer).register_forward_hook(lambda m, i, o: kept.append(o.clone()))
-    with torch.no_grad():
-        network(x)
-    handle.remove()
-    assert len(kept) == 1
-    return kept[0]
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from by_hook import by_hook
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -38,17 +39,6 @@ def batch_of(t: HookedTarget, picture: Image.Image) -> Tensor:
     made = t.preprocess(picture)
     one = made["pixel_values"] if isinstance(made, dict) else made
     return torch.stack([one, one.flip(-1), one + 0.5])
-
-
-def by_hook(network: nn.Module, layer: str, x: Tensor) -> Tensor:
-    """What a layer gives in a whole forward, by a hook written for the test alone."""
-    kept = []
-    handle = network.get_submodule(layer).register_forward_hook(lambda m, i, o: kept.append(o.clone()))
-    with torch.no_grad():
-        network(x)
-    handle.remove()
-    assert len(kept) == 1
-    return kept[0]
 
 
 def seeded(build: object, *args: object, **kwargs: object) -> nn.Module:

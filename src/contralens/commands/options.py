@@ -91,6 +91,6 @@ def prices(text: str) -> tuple[float, float]:
 
 def print_json(value: Any) -> None:
     """Print a value as JSON, NaN and infinities as null."""
-    from contralens.data.evaluations import plain
+    from contralens.data.folders import plain
 
     typer.echo(json.dumps(plain(value), indent=2, ensure_ascii=False, default=str))

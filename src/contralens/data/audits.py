@@ -15,7 +15,6 @@ RUN/audit/ holds audit.json (how the numbers were got) and
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,14 +23,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from contralens.checks import InputError, first_line
-from contralens.data.evaluations import plain
-from contralens.data.files import whole_folder
+from contralens.checks import InputError
+from contralens.data.folders import part_of_run, read_manifest, read_tables, reading, write_json, write_tables
 
 FORMAT = 1
 VERDICTS = ("expected", "spurious", "unexplained")
@@ -110,21 +107,16 @@ class Audit:
         >>> found.save("run").path.as_posix()
         'run/audit'
         """
-        run = Path(run)
-        if not (run / "manifest.json").is_file():
-            raise InputError(f"{run} is not a run folder; an audit is kept inside the run that it judges")
         told = self.manifest
         about = {
             "format": f"contralens mask {FORMAT}", "mode": told["mode"], "target": told["target"]["name"],
             "layer": told["target"]["layer"], "fingerprint": told["target"]["fingerprint"],
             "concepts": told["concepts"]["title"],
         }  # fmt: skip
-        with whole_folder(run / "audit") as folder:
-            for name in TABLES:
-                pq.write_table(getattr(self, name), folder / f"{name}.parquet")
+        with part_of_run(run := Path(run), "audit") as folder:
+            write_tables(folder, {name: getattr(self, name) for name in TABLES})
             (folder / "mask.safetensors").write_bytes(save({"keep": self.mask}, {k: str(v) for k, v in about.items()}))
-            text = json.dumps(plain(told), indent=2, ensure_ascii=False) + "\n"
-            (folder / "audit.json").write_text(text, encoding="utf-8")
+            write_json(folder / "audit.json", told)
         return replace(self, path=run / "audit")
 
 
@@ -153,16 +145,9 @@ def load_audit(run: str | Path) -> Audit:
     True
     """
     folder = Path(run) / "audit"
-    try:
-        manifest = json.loads((folder / "audit.json").read_text(encoding="utf-8"))
-        if manifest.get("format") != FORMAT:
-            raise InputError(f"{folder} has format {manifest.get('format')!r}; this contralens reads {FORMAT}")
-        tables = {name: pq.read_table(folder / f"{name}.parquet") for name in TABLES}
+    with reading(folder, f"{run} holds no audit; make one with: contralens audit {run} --concepts LIST"):
+        manifest, tables = read_manifest(folder / "audit.json", FORMAT), read_tables(folder, TABLES)
         mask = read_mask(folder / "mask.safetensors")
-    except FileNotFoundError as e:
-        raise InputError(f"{run} holds no audit; make one with: contralens audit {run} --concepts LIST") from e
-    except (json.JSONDecodeError, UnicodeDecodeError, pa.ArrowInvalid, OSError) as e:
-        raise InputError(f"{folder} cannot be read: {first_line(e)}") from e
     return Audit(manifest, **tables, mask=mask, path=folder)
 
 

@@ -11,7 +11,6 @@ RUN/evaluation/ holds manifest.json (how the numbers were got) and three parquet
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,11 +19,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from contralens.checks import InputError, first_line, nearest
-from contralens.data.files import whole_folder
+from contralens.checks import InputError, nearest
+from contralens.data.folders import part_of_run, read_manifest, read_tables, reading, write_json, write_tables
 
 FORMAT = 1
 TABLES = ("values", "summary", "verdicts")
@@ -99,29 +97,17 @@ class Evaluation:
         >>> found.save("run").path.as_posix()
         'run/evaluation'
         """
-        run = Path(run)
-        if not (run / "manifest.json").is_file():
-            raise InputError(f"{run} is not a run folder; an evaluation is kept inside the run that it judges")
-        with whole_folder(run / "evaluation") as folder:
-            for name in TABLES:
-                pq.write_table(getattr(self, name), folder / f"{name}.parquet")
-            text = json.dumps(plain(self.manifest), indent=2, ensure_ascii=False) + "\n"
-            (folder / "manifest.json").write_text(text, encoding="utf-8")
+        with part_of_run(run := Path(run), "evaluation") as folder:
+            write_tables(folder, {name: getattr(self, name) for name in TABLES})
+            write_json(folder / "manifest.json", self.manifest)
         return replace(self, path=run / "evaluation")
 
 
 def load_evaluation(run: str | Path) -> Evaluation:
     """The evaluation inside a run folder."""
     folder = Path(run) / "evaluation"
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        if manifest.get("format") != FORMAT:
-            raise InputError(f"{folder} has format {manifest.get('format')!r}; this contralens reads {FORMAT}")
-        tables: Mapping[str, pa.Table] = {name: pq.read_table(folder / f"{name}.parquet") for name in TABLES}
-    except FileNotFoundError as e:
-        raise InputError(f"{run} holds no evaluation; make one with: contralens evaluate {run}") from e
-    except (json.JSONDecodeError, UnicodeDecodeError, pa.ArrowInvalid, OSError) as e:
-        raise InputError(f"{folder} cannot be read: {first_line(e)}") from e
+    with reading(folder, f"{run} holds no evaluation; make one with: contralens evaluate {run}"):
+        manifest, tables = read_manifest(folder / "manifest.json", FORMAT), read_tables(folder, TABLES)
     return Evaluation(manifest, **tables, path=folder)
 
 
@@ -138,16 +124,3 @@ def values_table(
         for metric, value in metrics.items()
     ]
     return pa.concat_tables([t.cast(VALUES) for t in tables]) if tables else VALUES.empty_table()
-
-
-def plain(value: Any) -> Any:
-    """NaN and infinities as None, since JSON has no word for them.
-
-    >>> plain({"mean": float("nan"), "all": [1.0]})
-    {'mean': None, 'all': [1.0]}
-    """
-    if isinstance(value, dict):
-        return {key: plain(v) for key, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value

@@ -20,8 +20,9 @@ import pyarrow.compute as pc
 
 from contralens.checks import InputError, first_line, nearest, require
 from contralens.data.anonymous import anonymous, relative
-from contralens.data.evaluations import Evaluation, load_evaluation, plain
+from contralens.data.evaluations import Evaluation, load_evaluation
 from contralens.data.files import write_whole
+from contralens.data.folders import plain
 from contralens.data.runs import LABELS, Run
 
 NAME, VERSION = "contralens-labels", 1

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -32,11 +32,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save
 
-from contralens.checks import InputError, first_line, nearest
+from contralens.checks import InputError, nearest
 from contralens.data.files import check_writable, whole_folder
+from contralens.data.folders import read_manifest, read_tables, reading
 
 FORMAT = 1
 TABLES = ("neurons", "labels", "exemplars", "images", "concepts", "thumbnails")
@@ -233,17 +234,10 @@ def load(path: str | Path) -> Run:
     ('block3', 'csp', 0)
     """
     path = Path(path)
-    try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-        if manifest.get("format") != FORMAT:
-            raise InputError(f"{path} has run format {manifest.get('format')!r}; this contralens reads {FORMAT}")
-        tables: Mapping[str, pa.Table] = {name: pq.read_table(path / f"{name}.parquet") for name in TABLES}
+    with reading(path):
+        manifest, tables = read_manifest(path / "manifest.json", FORMAT), read_tables(path, TABLES)
         proposed = path / "candidates.parquet"
         candidates = pq.read_table(proposed) if proposed.exists() else None
         with safe_open(path / "vectors.safetensors", "np") as f:
             vectors = {name: f.get_tensor(name) for name in VECTORS}
-    except FileNotFoundError as e:
-        raise InputError(f"{path} is not a whole run folder: {Path(e.filename or path).name} is missing") from e
-    except (json.JSONDecodeError, UnicodeDecodeError, pa.ArrowInvalid, SafetensorError, OSError) as e:
-        raise InputError(f"{path} cannot be read as a run: {first_line(e)}") from e
     return Run(manifest, **tables, vectors=vectors, candidates=candidates, path=path)

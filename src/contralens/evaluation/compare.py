@@ -5,7 +5,6 @@ Needs no torch: it reads finished runs and their evaluations.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,8 +18,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from contralens.checks import InputError
-from contralens.data.evaluations import Evaluation, load_evaluation, plain
+from contralens.data.evaluations import Evaluation, load_evaluation
 from contralens.data.files import write_whole
+from contralens.data.folders import json_text
 from contralens.data.runs import Run, check_free, load
 from contralens.math.intervals import difference_interval, mean_interval
 
@@ -119,8 +119,7 @@ class Comparison:
             out = pa.BufferOutputStream()
             pq.write_table(getattr(self, name), out)
             write_whole(folder / f"{name}.parquet", out.getvalue().to_pybytes())
-        text = json.dumps(plain(self.to_dict()), indent=2, ensure_ascii=False) + "\n"
-        write_whole(folder / "comparison.json", text.encode())
+        write_whole(folder / "comparison.json", json_text(self.to_dict()).encode())
         from contralens.report.plots import plot_values
 
         metrics = list(dict.fromkeys(self.differences["metric"].to_pylist()))

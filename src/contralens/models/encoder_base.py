@@ -76,6 +76,11 @@ class BaseEncoder:
         self.options: dict[str, str] = {}
         """What `adapted` changed, for the manifest."""
 
+    def _holds(self, model: Any) -> None:
+        """Keep the model, ready to be run, and learn its width from a text."""
+        self._model = model.eval().requires_grad_(False).to(self.device)
+        self.width = int(self._text_rows([""]).shape[1])
+
     def adapted(self, decode: str | None = None, dtype: str | None = None) -> Self:
         """The same encoder with another preprocessing ("fast", see `models.fast`) or precision ("bf16") for images.
 

@@ -62,8 +62,7 @@ class HfEncoder(BaseEncoder):
             RULE, "hf", network_digest(model), describe(image_processor), self._extra, tokenizer_digest(tokenizer),
             self.context_length,
         )  # fmt: skip
-        self._model = model.eval().requires_grad_(False).to(self.device)
-        self.width = int(self._text_rows([""]).shape[1])
+        self._holds(model)
 
     def preprocess(self, image: Image) -> dict[str, Tensor]:
         """The model's own image processor: RGB image to a dict with "pixel_values" (and for NaFlex mask and shape)."""

@@ -56,8 +56,7 @@ class OpenClipEncoder(BaseEncoder):
             RULE, "open_clip", network_digest(model), settings, tokenizer_digest(tokenizer),
             self.context_length, getattr(getattr(tokenizer, "clean_fn", None), "__name__", ""),
         )  # fmt: skip
-        self._model = model.eval().requires_grad_(False).to(self.device)
-        self.width = int(self._text_rows([""]).shape[1])
+        self._holds(model)
 
     def preprocess(self, image: Image) -> Tensor:
         """The evaluation transform of the weights: RGB image to (3,H,W)."""

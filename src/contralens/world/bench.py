@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from contralens.checks import InputError
-from contralens.data.evaluations import plain
+from contralens.data.folders import plain
 from contralens.math.chance import FAKES, best_labels, chance_of, fake_activations, together
 from contralens.math.exemplars import find_exemplars
 from contralens.math.intervals import clustered_interval

@@ -1,0 +1,77 @@
+"""What a run, an evaluation and an audit have in common on the disk: a folder of parquet tables with a manifest."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors import SafetensorError
+
+from contralens.checks import InputError, first_line
+from contralens.data.files import whole_folder
+
+
+@contextlib.contextmanager
+def part_of_run(run: Path, name: str) -> Iterator[Path]:
+    """A folder to be filled that takes the place of RUN/NAME, whole or not at all."""
+    if not (run / "manifest.json").is_file():
+        raise InputError(f"{run} is not a run folder; an {name} is kept inside the run that it judges")
+    with whole_folder(run / name) as folder:
+        yield folder
+
+
+def write_tables(folder: Path, tables: Mapping[str, pa.Table]) -> None:
+    for name, table in tables.items():
+        pq.write_table(table, folder / f"{name}.parquet")
+
+
+def write_json(file: Path, value: Any) -> None:
+    file.write_text(json_text(value), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def reading(folder: Path, absent: str | None = None) -> Iterator[None]:
+    """Turn what is missing (`absent` says it) or damaged into one line."""
+    try:
+        yield
+    except FileNotFoundError as e:
+        missing = f"{folder} is not a whole run folder: {Path(e.filename or folder).name} is missing"
+        raise InputError(absent or missing) from e
+    except (json.JSONDecodeError, UnicodeDecodeError, pa.ArrowInvalid, SafetensorError, OSError) as e:
+        raise InputError(f"{folder} cannot be read: {first_line(e)}") from e
+
+
+def read_manifest(file: Path, known: int) -> dict[str, Any]:
+    """A manifest, after a look at whether its format is the `known` one."""
+    manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    if manifest.get("format") != known:
+        raise InputError(f"{file.parent} has format {manifest.get('format')!r}; this contralens reads {known}")
+    return manifest
+
+
+def read_tables(folder: Path, names: Sequence[str]) -> dict[str, pa.Table]:
+    return {name: pq.read_table(folder / f"{name}.parquet") for name in names}
+
+
+def plain(value: Any) -> Any:
+    """NaN and infinities as None, since JSON has no word for them.
+
+    >>> plain({"mean": float("nan"), "all": [1.0]})
+    {'mean': None, 'all': [1.0]}
+    """
+    if isinstance(value, dict):
+        return {key: plain(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def json_text(value: Any) -> str:
+    """JSON for people to read, too, NaN and infinities as null."""
+    return json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n"
