@@ -174,6 +174,28 @@ def test_links_of_pages_outside_the_site() -> None:
             assert (page.parent / link).exists(), f"{name}: {link}"
 
 
+def test_figures_that_pages_quote_are_those_of_the_benchmarks() -> None:
+    results = (ROOT / "benchmarks/RESULTS.md").read_text(encoding="utf-8")
+
+    def figure(row: str, column: int) -> float:
+        line = next(line for line in results.splitlines() if line.startswith(row))
+        return round(float(line.split("|")[column].strip(" x").replace(",", "")), 1)
+
+    def quoted(page: str, words: str) -> list[float]:
+        text = " ".join((ROOT / "docs" / page).read_text(encoding="utf-8").split())
+        found = re.search(words.replace("#", r"([\d.]+)"), text)
+        assert found, f"docs/{page} no longer says: {words}"
+        return [float(x) for x in found.groups()]
+
+    faster = quoted(
+        "comparison.md", "# times faster for 5,000 images and 200 neurons, # times for 50,000 images and 2,048"
+    )
+    assert faster == [figure("| 5,000 | 200 |", 7), figure("| 50,000 | 2,048 |", 7)]
+    seconds = quoted("methods/lookalike.md", "took # s of two cores .* CLIP-Dissect took # s and .* CSP # s")
+    rows = [figure(f"| {name} | 50,000 | 2,048 |", 5) for name in ("lookalike", "clip_dissect", "csp")]
+    assert seconds == [round(rows[0]), round(rows[1]), rows[2]]
+
+
 def test_addresses_are_https() -> None:
     for path in [*ROOT.glob("docs/**/*.md"), ROOT / "README.md"]:
         plain = re.findall(r"\]\((http://[^)]*)\)", path.read_text(encoding="utf-8"))
