@@ -134,14 +134,3 @@ def summary(judged: Sequence[Judged]) -> list[dict[str, Any]]:
                 }
             )
     return rows
-
-
-def against(judged: Sequence[Judged], scorer: str, other: str, only_dominated: bool = False) -> tuple[int, int]:
-    """Neurons that `scorer` gets right and `other` wrong, and the reverse."""
-    mine, theirs = ([j for j in judged if j.scorer == s] for s in (scorer, other))
-    wins = losses = 0
-    for a, b in zip(mine, theirs, strict=True):
-        which = a.dominated if only_dominated else np.ones(len(a.right), bool)
-        wins += int((a.right & ~b.right & which).sum())
-        losses += int((~a.right & b.right & which).sum())
-    return wins, losses

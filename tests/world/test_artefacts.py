@@ -62,9 +62,9 @@ def test_written_pictures_are_a_labeled_set(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("artefact", ARTEFACTS)
-def test_the_encoder_reads_the_concept_list_and_sees_the_artefact(artefact: str, tmp_path: Path) -> None:
+def test_the_encoder_reads_the_concept_list_and_sees_the_artefact(artefact: str) -> None:
     plant = Plant(artefact)
-    listed = concept_list(plant.write_concepts(tmp_path / "list.yaml"))
+    listed = concept_list(plant.concepts())
     assert plant.concept in [c.name for c in listed.side("spurious")]
     encoder = load_encoder()
     words = embed_concepts(encoder, listed)

@@ -232,8 +232,6 @@ class RecomputedActivations:
                 self._batches.append(batch)
         owner = first.owner[counted]
         self._batch, self._place, self._own = batch_of[owner], place_of[owner], owner == counted
-        self.ran = 0
-        """Images that the network has run on here."""
         self._walks = walks
         self._open: tuple[str, Log] | None = None
         self._found: list[Tensor] = []
@@ -265,7 +263,6 @@ class RecomputedActivations:
                     pixels = [self._ready(next(loaded)) for _ in self._batches[batch]]
                     made[batch] = rows_together([self._target], default_collate(pixels))[0]
                     done += len(pixels)
-                    self.ran += len(pixels)
                     self._progress("computing activations again", done, total)
                 at = torch.from_numpy(some)
                 if len(needed) == 1:

@@ -8,11 +8,22 @@ from typing import Annotated, Any
 import typer
 
 from contralens.checks import InputError
-from contralens.commands.options import Json, print_json
+from contralens.commands.options import (
+    Cache,
+    Classes,
+    Fakes,
+    Json,
+    RunBatchSize,
+    RunDevice,
+    RunFolder,
+    RunSeed,
+    Source,
+    print_json,
+)
 
 
 def audit_command(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: RunFolder,
     concepts: Annotated[
         str, typer.Option(help="Expected and spurious concepts: dermoscopy, photographs, or a YAML file.")
     ],
@@ -39,18 +50,18 @@ def audit_command(
     follow: Annotated[
         list[str] | None, typer.Option(help="Class whose score is followed, repeatable (default: all, at most 20).")
     ] = None,
-    classes: Annotated[Path | None, typer.Option(help="File with the network's class names, one a line.")] = None,
+    classes: Classes = None,
     encoder: Annotated[str | None, typer.Option(help="Another encoder than the run's, e.g. a medical one.")] = None,
-    fakes: Annotated[int, typer.Option(help="Fake neurons that chance is measured on.")] = 1000,
+    fakes: Fakes = 1000,
     images: Annotated[int, typer.Option(help="Images per neuron that influence is measured over.")] = 16,
     sample: Annotated[
         int, typer.Option(help="Unexplained neurons that are switched off too, beside all explained ones; -1 for all.")
     ] = 32,
-    source: Annotated[str | None, typer.Option(help="Where the run's images are now, if they moved.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="Cache folder (default: as in `label`).")] = None,
-    device: Annotated[str, typer.Option(help="Where the networks run: cpu, cuda, cuda:1, mps.")] = "cpu",
-    batch_size: Annotated[int, typer.Option(help="Images per forward pass.")] = 32,
-    seed: Annotated[int, typer.Option(help="Seed of all that is drawn.")] = 0,
+    source: Source = None,
+    cache: Cache = None,
+    device: RunDevice = "cpu",
+    batch_size: RunBatchSize = 32,
+    seed: RunSeed = 0,
     most: Annotated[int, typer.Option(help="Neurons of each verdict shown.")] = 15,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write audit.html into the run.")] = True,
     as_json: Json = False,

@@ -9,13 +9,24 @@ from typing import Annotated, Any
 import typer
 
 from contralens.checks import InputError
-from contralens.commands.options import Json, print_json
+from contralens.commands.options import (
+    Cache,
+    Classes,
+    Fakes,
+    Json,
+    RunBatchSize,
+    RunDevice,
+    RunFolder,
+    RunSeed,
+    Source,
+    print_json,
+)
 
 MOVES = ("same", "down", "sideways", "up", "unknown")
 
 
 def evaluate_command(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: RunFolder,
     metrics: Annotated[
         str | None,
         typer.Option(
@@ -41,8 +52,8 @@ def evaluate_command(
     heldout: Annotated[
         str | None, typer.Option(help="Other images to evaluate on (default: those that label --holdout set aside).")
     ] = None,
-    source: Annotated[str | None, typer.Option(help="Where the run's images are now, if they moved.")] = None,
-    classes: Annotated[Path | None, typer.Option(help="File with the network's class names, one a line.")] = None,
+    source: Source = None,
+    classes: Classes = None,
     scorer: Annotated[list[str] | None, typer.Option(help="Judge this scorer only, repeatable.")] = None,
     concepts: Annotated[int, typer.Option(help="Best concepts that make up a label.")] = 1,
     gamma: Annotated[
@@ -51,17 +62,17 @@ def evaluate_command(
     fdr: Annotated[
         float | None, typer.Option(help="False-discovery rate: say which labels beat chance, e.g. 0.05.")
     ] = None,
-    fakes: Annotated[int, typer.Option(help="Fake neurons that chance is measured on.")] = 1000,
+    fakes: Fakes = 1000,
     mixtures: Annotated[
         bool, typer.Option("--mixtures", help="Fake neurons are random mixtures of real ones, not shuffled ones.")
     ] = False,
     stability: Annotated[int, typer.Option(help="Bootstrap samples of the probe images, e.g. 50; 0 for none.")] = 0,
     coverage: Annotated[float, typer.Option(help="Share of the samples that a label set holds.")] = 0.9,
     meanings: Annotated[bool, typer.Option("--meanings", help="Look for neurons with two meanings.")] = False,
-    cache: Annotated[Path | None, typer.Option(help="Cache folder (default: as in `label`).")] = None,
-    device: Annotated[str, typer.Option(help="Where the networks run: cpu, cuda, cuda:1, mps.")] = "cpu",
-    batch_size: Annotated[int, typer.Option(help="Images per forward pass.")] = 32,
-    seed: Annotated[int, typer.Option(help="Seed of all that is drawn.")] = 0,
+    cache: Cache = None,
+    device: RunDevice = "cpu",
+    batch_size: RunBatchSize = 32,
+    seed: RunSeed = 0,
     as_json: Json = False,
 ) -> None:
     """Measure how good a run's labels are, on held-out images.
@@ -132,8 +143,8 @@ def recipe_command(
     recipe: Annotated[Path, typer.Argument(help="A YAML file such as recipes/resnet50-layer4.yaml.")],
     out: Annotated[Path, typer.Option(help="Folder for the run folders.")] = Path("contralens-recipe"),
     check: Annotated[bool, typer.Option("--check", help="Only say what is lacking here.")] = False,
-    cache: Annotated[Path | None, typer.Option(help="Cache folder (default: as in `label`).")] = None,
-    device: Annotated[str, typer.Option(help="Where the networks run: cpu, cuda, cuda:1, mps.")] = "cpu",
+    cache: Cache = None,
+    device: RunDevice = "cpu",
     as_json: Json = False,
 ) -> None:
     """Repeat a published experiment, its numbers beside ours."""

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from contralens.checks import InputError, require
+from contralens.commands.options import Cache, Classes, RunBatchSize, RunFolder, Source
 
 PORT = 8787
 
@@ -71,13 +72,13 @@ def export_command(
 
 
 def maps_command(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: RunFolder,
     pairs: Annotated[int, typer.Option(help="Pairs per neuron, from the first, that get maps.")] = 10,
-    source: Annotated[str | None, typer.Option(help="Where the run's images are now, if they moved.")] = None,
-    classes: Annotated[Path | None, typer.Option(help="File with the network's class names, one a line.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="Cache folder (default: as in `label`).")] = None,
+    source: Source = None,
+    classes: Classes = None,
+    cache: Cache = None,
     device: Annotated[str, typer.Option(help="Where the network runs: cpu, cuda, cuda:1, mps.")] = "cpu",
-    batch_size: Annotated[int, typer.Option(help="Images per forward pass.")] = 32,
+    batch_size: RunBatchSize = 32,
 ) -> None:
     """Add activation maps and fed classes to a run.
 

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from contralens.commands.options import Json, indices, print_json
+from contralens.commands.options import Cache, Json, Neurons, RunFolder, indices, print_json
 
 
 def granularity_command(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
-    neurons: Annotated[str | None, typer.Option(help="Indices such as 0,5,10-20 (default: all labeled).")] = None,
+    run: RunFolder,
+    neurons: Neurons = None,
     scorer: Annotated[str, typer.Option(help="What scores the concepts along the chain.")] = "csp",
     sense: Annotated[
         int | None, typer.Option(help="Meaning of the label's noun, 0 the most frequent (default: by its gloss).")
@@ -22,7 +22,7 @@ def granularity_command(
     ] = None,
     most: Annotated[int, typer.Option(help="Neurons shown with their chain; --json holds all.")] = 10,
     device: Annotated[str, typer.Option(help="Where the encoder runs: cpu, cuda, cuda:1, mps.")] = "cpu",
-    cache: Annotated[Path | None, typer.Option(help="Cache folder (default: as in `label`).")] = None,
+    cache: Cache = None,
     as_json: Json = False,
 ) -> None:
     """Follow each label to broader concepts in WordNet.

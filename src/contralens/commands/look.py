@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from contralens.commands.options import Checkpoint, Device, Json, Preprocess, Weights, print_json
+from contralens.commands.options import Checkpoint, Device, Json, Preprocess, RunFolder, Weights, print_json
 
 
 def show_command(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: RunFolder,
     neuron: Annotated[str, typer.Argument(help="A neuron's index or name.")],
     as_json: Json = False,
 ) -> None:
@@ -29,7 +29,7 @@ def show_command(
 
 
 def report_command(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: RunFolder,
     out: Annotated[Path | None, typer.Option(help="File to write (default: report.html in the run).")] = None,
     most: Annotated[int, typer.Option(help="Neurons shown with pictures.")] = 200,
 ) -> None:

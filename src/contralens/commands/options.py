@@ -59,6 +59,16 @@ Precision = Annotated[
     str | None, typer.Option(help='"float32" (default), or "bf16" where the first images say that it is safe.')
 ]
 
+# Of commands that take a finished run.
+RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
+Neurons = Annotated[str | None, typer.Option(help="Indices such as 0,5,10-20 (default: all labeled).")]
+Source = Annotated[str | None, typer.Option(help="Where the run's images are now, if they moved.")]
+Classes = Annotated[Path | None, typer.Option(help="File with the network's class names, one a line.")]
+Fakes = Annotated[int, typer.Option(help="Fake neurons that chance is measured on.")]
+RunDevice = Annotated[str, typer.Option(help="Where the networks run: cpu, cuda, cuda:1, mps.")]
+RunBatchSize = Annotated[int, typer.Option(help="Images per forward pass.")]
+RunSeed = Annotated[int, typer.Option(help="Seed of all that is drawn.")]
+
 
 def indices(text: str, also: str = "") -> list[int]:
     """Numbers and ranges separated by commas; `also` names what else could have been given.

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 import typer
 
 from contralens.checks import InputError, counted, nearest
-from contralens.commands.options import Json, indices, prices, print_json
+from contralens.commands.options import Cache, Json, Neurons, RunFolder, indices, prices, print_json
 
 if TYPE_CHECKING:
     from contralens.data.runs import Run
 
 
 def propose_command(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: RunFolder,
     proposer: Annotated[
         str,
         typer.Option(
@@ -30,7 +30,7 @@ def propose_command(
     images: Annotated[
         str | None, typer.Option(help="Where the probe images are now (default: where they were, else thumbnails).")
     ] = None,
-    neurons: Annotated[str | None, typer.Option(help="Indices such as 0,5,10-20 (default: all labeled).")] = None,
+    neurons: Neurons = None,
     show: Annotated[int | None, typer.Option(help="Images of each group (default 9).")] = None,
     layout: Annotated[
         str | None, typer.Option(help='"grids" (default), or "separate" images for models that take several.')
@@ -74,7 +74,7 @@ def propose_command(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of replies and candidates (default RUN.candidates).")] = None,
     device: Annotated[str, typer.Option(help="Where models run: cpu, cuda, cuda:1, mps.")] = "cpu",
-    cache: Annotated[Path | None, typer.Option(help="Cache folder (default: as in `label`).")] = None,
+    cache: Cache = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and one question, write its pictures, ask nothing.")
     ] = False,

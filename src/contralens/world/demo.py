@@ -13,11 +13,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from contralens.checks import InputError
 from contralens.math.intervals import wilson as wilson
 from contralens.world.captions import concepts, names
 from contralens.world.render import SIZE, render
-from contralens.world.scenes import FACTORS, NUISANCES, Scenes
+from contralens.world.scenes import FACTORS, Scenes
 from contralens.world.targets import STRENGTH, World, world
 from contralens.world.truth import Truth
 
@@ -61,16 +60,6 @@ def write_world(folder: Path, index: int | str, n: int = IMAGES, seed: int = SEE
     (folder / "world.json").write_text(json.dumps(about, indent=1) + "\n")
     (folder / "vocabulary.txt").write_text("\n".join(vocabulary()) + "\n")
     return scenes, pictures
-
-
-def read_scenes(folder: Path) -> Scenes:
-    """The scenes of a folder that `write_world` made, exactly as they were rendered."""
-    path = folder / "scenes.parquet"
-    if not path.exists():
-        raise InputError(f"{folder} holds no scenes.parquet: it is not a folder of the rendered world")
-    table = pq.read_table(path).to_pydict()
-    levels = np.stack([[n.index(x) for x in table[f]] for f, n in FACTORS.items()], axis=1)
-    return Scenes(levels, np.array(table["nuisances"], np.float32).reshape(-1, NUISANCES))
 
 
 def score_labels(labels: Sequence[str | None], truth: Sequence[Truth]) -> NDArray[np.bool_]:
