@@ -105,7 +105,9 @@ def main() -> None:
         print(f"contralens: {' '.join(str(e).split())}", file=sys.stderr)
         sys.exit(2)
     except _UsageError as e:
-        print(f"contralens: {' '.join(e.format_message().split())}", file=sys.stderr)
+        context = getattr(e, "ctx", None)
+        help_of = f" ({context.command_path} --help says what it takes)" if context is not None else ""
+        print(f"contralens: {' '.join(e.format_message().split()).rstrip('.')}{help_of}", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         print("contralens: interrupted; the same command goes on where this one stopped", file=sys.stderr)

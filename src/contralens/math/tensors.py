@@ -17,7 +17,14 @@ BLOCK_BYTES = 32 * 2**20
 
 
 def matrix(value: Any, name: str) -> Tensor:
-    """A torch tensor or numpy array as a 2-D float32 or float64 tensor (half precision is widened)."""
+    """A torch tensor or numpy array as a 2-D float32 or float64 tensor (half precision is widened).
+
+    Raises:
+        InputError: it has another number of dimensions.
+
+    >>> matrix([[1, 2]], "embeddings")
+    tensor([[1., 2.]])
+    """
     out = value if isinstance(value, Tensor) else torch.as_tensor(value)
     if out.ndim != 2:
         raise InputError(f"`{name}` must be a matrix; got shape {tuple(out.shape)}")
@@ -93,6 +100,10 @@ def combine(rows: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
     """Weighted sums of rows: out[n] = sum_k weights[n,k] * rows[indices[n,k]], (I,D),(N,K),(N,K) -> (N,D).
 
     Index -1 adds nothing; a neuron with no index at all gets NaN. The device of `rows` does the work.
+
+    >>> combine(embeddings, exemplars.positives, exemplars.activations / 5)  # each neuron's weighted mean
+    tensor([[0.8000, 0.5040, 0.1920],
+            [0.8000, 0.1440, 0.5520]])
     """
     indices = indices.to(rows.device)
     there = indices >= 0
