@@ -43,7 +43,8 @@ from contralens.data.images import images as image_set
 from contralens.data.store import Store
 from contralens.math.exemplars import DenseActivations, find_exemplars
 from contralens.math.ranking import best
-from contralens.math.scorers import SCORERS, score_blocks
+from contralens.math.scorers import SCORERS
+from contralens.math.scoring import score_blocks
 from contralens.models.encoder_base import BaseEncoder
 from contralens.models.hooks import moved, run_layer
 from contralens.models.targets import HookedTarget, target

@@ -32,7 +32,7 @@ from contralens.math.chance import best_labels
 from contralens.math.exemplars import find_exemplars, neuron_statistics
 from contralens.math.intervals import clustered_interval, mean_interval
 from contralens.math.metrics import active, auprc, pearson
-from contralens.math.scorers import run_scorer
+from contralens.math.scoring import run_scorer
 from contralens.models.encoders import embed_texts
 from contralens.models.offline_encoder import OfflineEncoder, Sentences, offline_target_module
 from contralens.world.captions import concepts

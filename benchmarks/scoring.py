@@ -16,7 +16,7 @@ from common import Peak, arguments, growth, publish, table
 from torch.nn.functional import normalize
 
 from contralens.math.ranking import best
-from contralens.math.scorers import score_blocks, wants_activations
+from contralens.math.scoring import score_blocks, wants_activations
 from contralens.types import Exemplars
 
 CALLS = ["semanticlens", "csp", "centred", "mean_difference", "clip_dissect", "clip_dissect:prior=images",

@@ -11,7 +11,8 @@ from plugged import install, registries
 from contralens.checks import InputError
 from contralens.data.vocabulary import VOCABULARIES, read_vocabulary
 from contralens.evaluation.measuring import METRICS, wanted_metrics
-from contralens.math.scorers import SCORERS, csp, parse_scorer
+from contralens.math.scorers import SCORERS, csp
+from contralens.math.scoring import parse_scorer
 from contralens.models.encoders import ENCODERS, encoder
 from contralens.models.loaders import TARGETS
 from contralens.models.painters import painter

@@ -15,7 +15,7 @@ from contralens.data.audits import load_audit
 from contralens.evaluation.evaluate import evaluate
 from contralens.evaluation.measuring import wanted_metrics
 from contralens.evaluation.recipes import follow, lacking, read_recipe
-from contralens.math.scorers import parse_scorer
+from contralens.math.scoring import parse_scorer
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 LABEL = {*inspect.signature(label).parameters, "weights", "checkpoint", "preprocess", "sae", "holdout"}

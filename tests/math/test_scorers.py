@@ -16,15 +16,8 @@ from torch.nn.functional import normalize
 from contralens.checks import InputError
 from contralens.math.exemplars import find_exemplars
 from contralens.math.ranking import best
-from contralens.math.scorers import (
-    SCORERS,
-    concept_vectors,
-    parse_scorer,
-    run_scorer,
-    score_blocks,
-    wants_activations,
-    weights,
-)
+from contralens.math.scorers import SCORERS, concept_vectors, weights
+from contralens.math.scoring import parse_scorer, run_scorer, score_blocks, wants_activations
 
 CALLS = [
     ("semanticlens", {}),

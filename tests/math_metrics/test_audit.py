@@ -119,7 +119,8 @@ def test_same_images_throughout_cannot_be_split():
 
 
 def test_a_part_scores_like_a_neuron_of_its_own():
-    from contralens.math.scorers import SCORERS, run_scorer
+    from contralens.math.scorers import SCORERS
+    from contralens.math.scoring import run_scorer
 
     g = torch.Generator().manual_seed(4)
     e = normalize(torch.randn(80, 12, generator=g), dim=1)

@@ -8,7 +8,7 @@ from test_chance import layer
 
 from contralens.checks import InputError
 from contralens.math.exemplars import find_exemplars
-from contralens.math.scorers import run_scorer
+from contralens.math.scoring import run_scorer
 from contralens.math.stability import Stability, bootstrap_labels
 
 

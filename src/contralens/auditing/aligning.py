@@ -30,7 +30,8 @@ from torch.nn.functional import normalize
 from contralens.auditing.concepts import ConceptList
 from contralens.checks import InputError
 from contralens.math.chance import chance_of, standardised, together
-from contralens.math.scorers import concept_lengths, parse_scorer, run_scorer
+from contralens.math.scorers import concept_lengths
+from contralens.math.scoring import parse_scorer, run_scorer
 from contralens.math.tensors import matrix
 from contralens.models.encoders import embed_texts, read_texts
 from contralens.types import Encoder, Exemplars

@@ -22,7 +22,7 @@ from contralens.data.runs import Run, load
 from contralens.math.audit import clarity, polysemanticity, redundancy
 from contralens.math.chance import FAKES, fake_exemplars, with_fakes
 from contralens.math.exemplars import find_exemplars
-from contralens.math.scorers import parse_scorer, wants_activations
+from contralens.math.scoring import parse_scorer, wants_activations
 from contralens.reopen import Reopened
 from contralens.types import Exemplars, Progress, silent
 

@@ -16,7 +16,7 @@ from contralens.data.store import Store
 from contralens.data.wordnet import WordNet, find_wordnet
 from contralens.evidence import cached_rows, encoder_of, exemplars_of
 from contralens.math.concepts import separates
-from contralens.math.scorers import run_scorer, wants_activations
+from contralens.math.scoring import run_scorer, wants_activations
 from contralens.math.sources import ActivationSource
 from contralens.models.encoders import read_texts
 

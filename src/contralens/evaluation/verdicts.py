@@ -16,7 +16,7 @@ from contralens.data.evaluations import VERDICTS
 from contralens.math.audit import Meanings, meanings
 from contralens.math.chance import FAKES, Chance, chance, fake_exemplars, with_fakes
 from contralens.math.ranking import best
-from contralens.math.scorers import score_blocks, wants_activations
+from contralens.math.scoring import score_blocks, wants_activations
 from contralens.math.stability import Stability, bootstrap_labels
 from contralens.reopen import Reopened
 from contralens.types import Exemplars, Progress, silent

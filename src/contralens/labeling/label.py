@@ -47,7 +47,8 @@ from contralens.math.chance import FAKES, Chance, chance, fake_exemplars, with_f
 from contralens.math.exemplars import mine, neuron_statistics, select_neurons
 from contralens.math.placing import activations_on, rows_on
 from contralens.math.ranking import Best, best
-from contralens.math.scorers import SCORERS, contrast_parts, parse_scorer, score_blocks, wants_activations
+from contralens.math.scorers import SCORERS, contrast_parts
+from contralens.math.scoring import parse_scorer, score_blocks, wants_activations
 from contralens.math.sources import ActivationSource
 from contralens.math.statistics import STRENGTH
 from contralens.models.encoders import encoder as load_encoder

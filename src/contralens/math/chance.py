@@ -27,7 +27,7 @@ from torch import Tensor
 from contralens.checks import InputError
 from contralens.math.exemplars import find_exemplars
 from contralens.math.ranking import Scorer
-from contralens.math.scorers import score_blocks
+from contralens.math.scoring import score_blocks
 from contralens.math.sources import ActivationSource, Beside, columns, source
 from contralens.math.statistics import RunningTop
 from contralens.math.tensors import blocks, matrix

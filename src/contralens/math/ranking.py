@@ -46,7 +46,7 @@ class Columns:
 
 
 def by_columns(prepare: Callable[..., Columns]) -> Scorer:
-    """A scorer made of a function that takes the same arguments and gives `Columns` (`scorers.score_blocks`).
+    """A scorer made of a function that takes the same arguments and gives `Columns` (`scoring.score_blocks`).
 
     >>> @by_columns
     ... def strongest(exemplars, embeddings, texts):

@@ -2,8 +2,8 @@
 
 A scorer is a plain function. Rows of `texts` are used as given, never re-normalised. A neuron without any exemplar
 scores NaN everywhere and is never labeled. One that takes `activations` by keyword is given those of all images (I,N),
-of which `exemplars.neurons` are the columns to score (`run_scorer`); the others see the exemplars alone. The
-embeddings' device does the work. The scorers here can be asked for some concepts at a time (`score_blocks`).
+of which `exemplars.neurons` are the columns to score (`scoring.run_scorer`); the others see the exemplars alone. The
+embeddings' device does the work. The scorers here can be asked for some concepts at a time (`scoring.score_blocks`).
 
 Where activations weigh exemplars, the rule for signed activations is: negative ones count 0, and a neuron whose
 exemplars all count 0 has them weighed equally.
@@ -11,7 +11,6 @@ exemplars all count 0 has them weighed equally.
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -19,15 +18,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from contralens.checks import InputError, nearest
+from contralens.checks import InputError
 from contralens.math.lookalike import lookalike
 from contralens.math.ranking import Columns, Scorer, by_columns
 from contralens.math.tensors import all_bits, blocks, combine, matrix, room, spread
 from contralens.plugs import Plugs
 from contralens.types import Exemplars
 
-ACTIVATIONS = "activations"
-"""Name of the keyword by which a scorer asks for the activations of all images."""
 NOTHING = 1e-6
 """A mean of unit vectors no longer than this is rounding errors."""
 
@@ -282,110 +279,6 @@ SCORERS: Plugs[Scorer] = Plugs(
     },
 )
 """Scorers by name; a package adds one with an entry point in the group "contralens.scorers"."""
-
-
-def parse_scorer(spec: str) -> tuple[str, dict[str, Any]]:
-    """A name with options as on the command line, e.g. "csp:gamma=0.5,..." -> (name, options).
-
-    Raises:
-        InputError: an unknown scorer or option, or a value out of range.
-
-    >>> parse_scorer("csp:gamma=0.5")
-    ('csp', {'gamma': 0.5})
-    """
-    name, _, rest = spec.partition(":")
-    if name not in SCORERS:
-        raise InputError(f"unknown scorer {name!r}{nearest(name, SCORERS)} (known: {', '.join(SCORERS)})")
-    known = {key: default for key, default in _arguments(name).items() if key != ACTIVATIONS}
-    options: dict[str, Any] = {}
-    for part in filter(None, rest.split(",")):
-        key, eq, value = part.partition("=")
-        if not eq or key not in known:
-            takes = f"it takes {', '.join(known)}" if known else "it takes none"
-            raise InputError(f"scorer {name!r} has no option {key!r}{nearest(key, known)}; {takes}")
-        options[key] = _value(value, known[key], f"scorer {spec!r}: {key}")
-    if not 0.0 <= options.get("gamma", 0.0) <= 1.0:
-        raise InputError(f"scorer {spec!r}: gamma must lie between 0 and 1")
-    return name, options
-
-
-def wants_activations(scorer: str | Scorer) -> bool:
-    """Whether a scorer looks at the activations of all images, not at the exemplars alone.
-
-    >>> wants_activations("lookalike:power=2"), wants_activations("csp")
-    (True, False)
-    """
-    function = SCORERS[parse_scorer(scorer)[0]] if isinstance(scorer, str) else scorer
-    return ACTIVATIONS in inspect.signature(function).parameters
-
-
-def run_scorer(
-    scorer: str | Scorer, exemplars: Exemplars, embeddings: Any, texts: Any, activations: Any = None
-) -> Tensor:
-    """Scores (N,C) by a scorer, which is given the activations if it looks at them.
-
-    Args:
-        scorer: a name with options, e.g. "csp:gamma=0.5", or a function.
-        exemplars: of N neurons.
-        embeddings: (I,D), unit rows.
-        texts: (C,D).
-        activations: (I,M) of the same images, in memory or any `ActivationSource`; `exemplars.neurons` are columns.
-
-    >>> e = torch.eye(3)
-    >>> found = Exemplars(*(torch.tensor(v) for v in ([0], [[2]], [[1.0]], [[-1]], [[torch.nan]])))
-    >>> run_scorer("csp:gamma=0.5", found, e, e)
-    tensor([[0., 0., 1.]])
-    """
-    function, options = _ready(scorer, activations)
-    return function(exemplars, embeddings, texts, **options)
-
-
-def score_blocks(
-    scorer: str | Scorer, exemplars: Exemplars, embeddings: Any, texts: Any, activations: Any = None
-) -> Iterator[tuple[slice, Tensor]]:
-    """`run_scorer` some concepts after the other: (which, scores (N,c)) in order, so that (N,C) never stands in memory.
-
-    `scorer`, `exemplars`, `embeddings`, `texts` and `activations` are those of `run_scorer`. A scorer that cannot be
-    asked for some concepts, such as one of the user's own, gives all of them at once.
-
-    >>> for which, scores in score_blocks("csp", exemplars, embeddings, texts):
-    ...     print(which, tuple(scores.shape))
-    slice(0, 3, None) (2, 3)
-    """
-    function, options = _ready(scorer, activations)
-    prepare = getattr(function, "columns", None)
-    if prepare is None:
-        scores = function(exemplars, embeddings, texts, **options)
-        return iter([(slice(0, scores.shape[1]), scores)])
-    columns: Columns = prepare(exemplars, embeddings, texts, **options)
-    return columns.blocks()
-
-
-def _ready(scorer: str | Scorer, activations: Any) -> tuple[Scorer, dict[str, Any]]:
-    """A scorer's function and the options to call it with."""
-    name, options = parse_scorer(scorer) if isinstance(scorer, str) else ("", {})
-    function = SCORERS[name] if isinstance(scorer, str) else scorer
-    if wants_activations(function):
-        if activations is None:
-            raise InputError(f"the scorer {name or 'given'} looks at the activations of all images, and got none")
-        options[ACTIVATIONS] = activations
-    return function, options
-
-
-def _arguments(name: str) -> dict[str, Any]:
-    """What a scorer takes beside exemplars, embeddings and texts, with the defaults."""
-    return {key: p.default for key, p in list(inspect.signature(SCORERS[name]).parameters.items())[3:]}
-
-
-def _value(text: str, default: Any, what: str) -> Any:
-    """An option as a number of the default's kind; as text where the default is none and no number is given."""
-    try:
-        return int(text) if isinstance(default, int) else float(text)
-    except ValueError:
-        if isinstance(default, int | float):
-            kind = "a whole number" if isinstance(default, int) else "a number"
-            raise InputError(f"{what} must be {kind}; got {text!r}") from None
-        return text
 
 
 def _spaces(embeddings: Any, texts: Any) -> tuple[Tensor, Tensor]:

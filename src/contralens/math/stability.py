@@ -12,7 +12,7 @@ from torch import Tensor
 from contralens.checks import InputError
 from contralens.math.exemplars import find_exemplars
 from contralens.math.ranking import Scorer, best
-from contralens.math.scorers import score_blocks
+from contralens.math.scoring import score_blocks
 from contralens.math.sources import Resampled, source
 from contralens.math.tensors import matrix
 

@@ -31,7 +31,8 @@ from contralens.data.folders import plain
 from contralens.math.chance import FAKES, best_labels, chance_of, fake_activations, together
 from contralens.math.exemplars import find_exemplars
 from contralens.math.intervals import clustered_interval
-from contralens.math.scorers import SCORERS, parse_scorer, run_scorer
+from contralens.math.scorers import SCORERS
+from contralens.math.scoring import parse_scorer, run_scorer
 from contralens.types import Progress, silent
 from contralens.world.cases import BENCH_WORLDS, DIALS, KINDS, SEEDS, Case, Kind, bench_world, cases, spoken
 from contralens.world.demo import IMAGES
