@@ -21,12 +21,13 @@ and exit code 2; Ctrl-C is exit code 130, and the same command goes on where it 
 
 | variable | what |
 |---|---|
-| `CONTRALENS_CACHE` | cache folder, instead of `~/.cache/contralens` |
+| `CONTRALENS_CACHE` | cache folder, instead of `contralens` in `$XDG_CACHE_HOME` or `~/.cache` |
 | `OPENAI_API_KEY`, `OPENAI_BASE_URL` | key and address for `--proposer openai:MODEL` |
 | `CONTRALENS_API_KEY` | key for `--proposer openai:MODEL@URL` |
 | `HF_HUB_OFFLINE` | 1: models are taken from the local cache of the hub only |
 | `OMP_WAIT_POLICY` | `PASSIVE` unless you set it: torch's threads leave the cores to others while they wait |
-| `WNSEARCHDIR` | folder with WordNet's files |
+| `HF_TOKEN` | for `push` and `pull`, unless `hf auth login` was |
+| `WNSEARCHDIR`, `NLTK_DATA` | folders with WordNet's files |
 
 Any setting of `label` and `collect` can stand in a YAML file for `--config`, under its long name with `_` for `-` (and
 `scorers`, `templates` in the plural, as lists); flags go before the file.

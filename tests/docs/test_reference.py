@@ -129,6 +129,11 @@ def test_every_plug_is_in_the_docs() -> None:
     assert all(f"`contralens.{kind.split()[0]}`" in groups for kind in registries())
 
 
+def test_every_recipe_is_in_the_docs() -> None:
+    text = (ROOT / "docs/howto/recipe.md").read_text(encoding="utf-8")
+    assert [p.name for p in sorted((ROOT / "recipes").glob("*.yaml")) if f"`{p.name}`" not in text] == []
+
+
 def test_every_metric_is_in_the_docs() -> None:
     from contralens.evaluation.measuring import GROUPS
 
