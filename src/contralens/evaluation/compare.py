@@ -46,7 +46,7 @@ class Method:
     >>> one, other = compare(["run"], scorers=["semanticlens", "csp"]).methods
     >>> one.pairs_with(other), one.labels()[5][0]
     (True, 'block3/5')
-    >>> one.values("pearson")  # nothing, before `contralens.evaluate`
+    >>> Method("csp", one.run, "csp", evaluation=None).values("pearson")  # nothing, before `contralens.evaluate`
     {}
     """
 
