@@ -17,7 +17,9 @@ def test_the_site_builds_without_warnings_and_dead_links() -> None:
     done = subprocess.run([sys.executable, ROOT / "scripts/make_docs.py"], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     site = ROOT / "site"
-    assert "find_exemplars" in (site / "api.html").read_text(encoding="utf-8")
+    reference = (site / "api.html").read_text(encoding="utf-8")
+    assert "find_exemplars" in reference
+    assert "score = &lt;v, t&gt;" in reference, "< in a docstring is no HTML"
     for page in site.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         assert "fonts.googleapis" not in text, page
