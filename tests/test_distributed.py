@@ -58,7 +58,7 @@ def test_shards_together_are_the_whole_and_any_n_goes_on(tmp_path: Path, monkeyp
 def test_shards_hash_each_image_once_between_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collecting, "TILE", 8)
     monkeypatch.setattr(distributed, "TILE", 8)
-    monkeypatch.setattr(known, "PART", 8)
+    monkeypatch.setattr(known, "KEPT_TOGETHER", 8)
     images = draw_discs(tmp_path / "discs", count=60)
     hashed: list[str] = []
     true_hash = sets.content_hash
@@ -67,7 +67,7 @@ def test_shards_hash_each_image_once_between_them(tmp_path: Path, monkeypatch: p
 
     collect_shard(work, 1, 3)
     assert len(hashed) == 60, "files that have just been written are not taken for settled"
-    monkeypatch.setattr(known, "SETTLED", 0.0)
+    monkeypatch.setattr(known, "SETTLED_SECONDS", 0.0)
     probe = contralens.images(images)
     store = Store(tmp_path / "cache")
     for at in (0, 8):  # another shard has come this far
@@ -94,7 +94,7 @@ def test_shards_hash_each_image_once_between_them(tmp_path: Path, monkeypatch: p
 
 
 def test_what_cannot_be_read_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(known, "SETTLED", 0.0)
+    monkeypatch.setattr(known, "SETTLED_SECONDS", 0.0)
     images = draw_discs(tmp_path / "discs", count=7)
     (images / "gone.png").symlink_to(tmp_path / "nowhere.png")
     before = known.known_fingerprints(contralens.images(images), Store(tmp_path / "cache"))

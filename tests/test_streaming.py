@@ -162,8 +162,8 @@ sys.path.insert(0, sys.argv[1])
 import test_streaming
 from contralens.collecting import collect, streaming
 collect.TILE = streaming.TILE = 16
-streaming.EVERY = 0.0
-streaming.MOST = 64
+streaming.SNAPSHOT_SECONDS = 0.0
+streaming.WAITING_BYTES = 64
 forward = test_streaming.Net.forward
 def slow(self, x):
     time.sleep(0.15)

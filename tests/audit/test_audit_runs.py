@@ -24,7 +24,7 @@ from strip_case import CLASSES, CONCEPTS, SPURIOUS, Blind, HueEncoder, StripNet,
 from torch import nn
 
 import contralens
-from contralens.auditing.aligning import LOOK, align, embed_concepts, separation
+from contralens.auditing.aligning import MOST_IMAGES, align, embed_concepts, separation
 from contralens.auditing.concepts import concept_list
 from contralens.checks import InputError
 from contralens.data.audits import INFLUENCE, NEURONS, PRUNING, Audit, load_audit
@@ -255,7 +255,7 @@ def test_whether_the_encoder_tells_concepts_apart_is_measured(case: Path, settin
         assert float(got.within[c]) == pytest.approx(within, abs=1e-5)
         assert float(got.across[c]) == pytest.approx(max(others), abs=1e-5)
     assert got.confused == []
-    assert len(e) < LOOK
+    assert len(e) < MOST_IMAGES
 
     blind = contralens.audit(case / "run", CONCEPTS, **{**settings, "encoder": Blind()})
     assert blind.manifest["separation"]["confused"] >= 2

@@ -34,7 +34,7 @@ def evaluations(case, tmp_path_factory):
     labels = paint_folder(root / "labels", 64, 3, nested=True)
     found, read = {}, Table.rows
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measuring, "MEMORY", 40_000)  # several blocks of neurons
+        patch.setattr(measuring, "BLOCK_BYTES", 40_000)  # several blocks of neurons
         for kind, network in (("dense", colour_target), ("sparse", made_sparse)):
             run = label(
                 network(), case / "probe", ColourEncoder(), list(COLOURS), k=10, cache=root,

@@ -18,7 +18,7 @@ from torchvision.transforms import functional as pil
 import contralens
 from contralens.checks import InputError
 from contralens.data.decode import decode
-from contralens.models.fast import MEAN, MOST, Steps, difference, fast, pixels, sample_pictures
+from contralens.models.fast import LARGEST_DIFFERENCE, MEAN_DIFFERENCE, Steps, difference, fast, pixels, sample_pictures
 from contralens.models.loaders import HFPreprocess
 from contralens.models.preprocessing import preprocessing
 
@@ -94,7 +94,7 @@ def test_a_wrong_reading_is_caught_by_the_test_pictures() -> None:
         {"name": "pixel_values"},
     ):
         most, _ = difference(dataclasses.replace(steps, **wrong), own)
-        assert most > MOST, wrong
+        assert most > LARGEST_DIFFERENCE, wrong
 
 
 def test_pixels_that_need_no_resize_have_the_bits_of_torchvision() -> None:
@@ -136,7 +136,7 @@ def test_every_kind_of_picture_is_decoded_as_in_the_exact_path(tmp_path: Path) -
     for file in files(tmp_path):
         most, mean = difference(steps, own, [decode(file)])
         assert most <= 3.5, file.name
-        assert mean <= MEAN, file.name
+        assert mean <= MEAN_DIFFERENCE, file.name
     assert decode(tmp_path / "turned.jpg").size == (375, 500)
 
 

@@ -36,7 +36,7 @@ from contralens.math.tensors import matrix
 from contralens.models.encoders import embed_texts, read_texts
 from contralens.types import Encoder, Exemplars
 
-LOOK = 5000
+MOST_IMAGES = 5000
 """Images on which `separation` looks at most."""
 
 
@@ -262,8 +262,8 @@ def separation(embeddings: Tensor, words: Wordings, seed: int = 0) -> Separation
     """
     e = matrix(embeddings, "embeddings")
     e = e[e.isfinite().all(1)]
-    if len(e) > LOOK:
-        e = e[torch.randperm(len(e), generator=torch.Generator().manual_seed(seed))[:LOOK].sort().values]
+    if len(e) > MOST_IMAGES:
+        e = e[torch.randperm(len(e), generator=torch.Generator().manual_seed(seed))[:MOST_IMAGES].sort().values]
     s = (e @ words.single.to(e.dtype).T).double()
     member = torch.nn.functional.one_hot(words.single_concept).double()
     size = member.sum(0)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from contralens.auditing.influence import Influence, influence
-from contralens.auditing.pruning import RANDOM, measure_pruning, read_labeled
+from contralens.auditing.pruning import RANDOM_PRUNINGS, measure_pruning, read_labeled
 from contralens.checks import InputError, nearest
 from contralens.data.audits import INFLUENCE, PRUNING
 from contralens.data.images import set_fingerprint
@@ -107,7 +107,7 @@ def in_the_network(
             notes.append(f"{shared} of the labeled images are among those that the verdicts were found on")
         about["labeled"] = {
             "name": given.images.name, "fingerprint": set_fingerprint(given.images), "images": len(given),
-            "probe_images": shared, "interval": "95 %, paired bootstrap over images", "random_draws": RANDOM,
+            "probe_images": shared, "interval": "95 %, paired bootstrap over images", "random_draws": RANDOM_PRUNINGS,
         }  # fmt: skip
     return _influence_table(exemplars, moved, shown), pruning, about
 

@@ -29,7 +29,7 @@ from contralens.models.hooks import named
 from contralens.models.scaling import Variants, kept, neurons_last
 from contralens.types import Progress, silent
 
-RANDOM = 5
+RANDOM_PRUNINGS = 5
 """Random prunings that the control is a mean over."""
 
 
@@ -173,7 +173,7 @@ def measure_pruning(
 ) -> tuple[pa.Table, list[str]]:
     """Accuracy before and after, by group, and of the control: the same factors given to random neurons.
 
-    The control's `after` is the mean over `RANDOM` draws. "balanced" is the mean of the classes' accuracies.
+    The control's `after` is the mean over `RANDOM_PRUNINGS` draws. "balanced" is the mean of the classes' accuracies.
 
     Args:
         target: the layer of the network.
@@ -202,7 +202,7 @@ def measure_pruning(
     """
     generator = torch.Generator().manual_seed(seed)
     masks = [torch.ones_like(keep), keep]
-    for _ in range(RANDOM):
+    for _ in range(RANDOM_PRUNINGS):
         other = keep.clone()
         other[neurons] = keep[neurons[torch.randperm(len(neurons), generator=generator)]]
         masks.append(other)

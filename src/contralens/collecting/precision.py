@@ -2,12 +2,12 @@
 
 bfloat16 halves the memory traffic of a forward and is several times faster on hardware that multiplies it (Intel AMX,
 NVIDIA since Ampere), and slower on other CPUs. Its rows differ from those of float32, have fingerprints of their own,
-and are used for a network only if on the first `CHECKED` images
+and are used for a network only if on the first `CHECKED_IMAGES` images
 
 - no row of the encoder turns by more than `TURN` (1 - cosine),
 - no row of the target differs by more than `APART` (relative L2 difference), and
-- at least `SAME` of the neurons get the same best of `WORDS` concepts from both, by the mean embedding of these images
-  weighted with the neuron's activation (CSP with gamma = 0 over the first images).
+- at least `SAME` of the neurons get the same best of `CHECKED_CONCEPTS` concepts from both, by the mean embedding of
+  these images weighted with the neuron's activation (CSP with gamma = 0 over the first images).
 
 What was found is kept in the store, so that every worker and every resumed run decides alike, and told in the manifest.
 """
@@ -35,9 +35,9 @@ from contralens.models.hooked import HookedTarget
 from contralens.types import Extractor, Images
 
 PRECISIONS = ("float32", "bf16")
-CHECKED = 64
+CHECKED_IMAGES = 64
 """Images looked at."""
-WORDS = 200
+CHECKED_CONCEPTS = 200
 """Concepts, spread evenly over the built-in vocabulary "imagenet"."""
 TURN, APART, SAME = 2e-3, 5e-2, 0.95
 BATCH = 32
@@ -71,7 +71,12 @@ def half_if_safe(extractors: Sequence[Extractor], images: Images, store: Store) 
             told[name] = {"used": "float32", "why": "bf16 is known of targets and built-in encoders only"}
     return Checked(
         used,
-        {"asked": "bf16", "images": CHECKED, "allowed": {"turn": TURN, "apart": APART, "same": SAME}, "networks": told},
+        {
+            "asked": "bf16",
+            "images": CHECKED_IMAGES,
+            "allowed": {"turn": TURN, "apart": APART, "same": SAME},
+            "networks": told,
+        },
     )
 
 
@@ -103,7 +108,7 @@ class _Look:
         else:
             return None, {}
         others = [] if self.eyes is None or isinstance(extractor, BaseEncoder) else [self.eyes.fingerprint]
-        first = known_fingerprints(self.images, self.store)[:CHECKED]
+        first = known_fingerprints(self.images, self.store)[:CHECKED_IMAGES]
         kept = self.store.remember("precision", "1", extractor.fingerprint, half.fingerprint, *others, *first)
         arrays = kept.get_or_make(lambda: {"measured": np.array(self._measured(extractor, half), np.float64)})
         return half, dict(zip(("turn", "apart", "same"), arrays["measured"].tolist(), strict=True))
@@ -115,7 +120,7 @@ class _Look:
         same = 1.0
         if self.eyes is not None:
             concepts = read_vocabulary("imagenet").concepts
-            texts = embed_texts(self.eyes, concepts[:: max(1, len(concepts) // WORDS)])
+            texts = embed_texts(self.eyes, concepts[:: max(1, len(concepts) // CHECKED_CONCEPTS)])
             seen = self.rows(self.eyes), self.rows(self.eyes.adapted(dtype="bf16"))
             same = same_best((one, other), seen, texts)
         return 0.0, apart(one, other), same
@@ -131,11 +136,11 @@ class _Look:
     @cached_property
     def _pictures(self) -> list[Any]:
         made = []
-        for i in range(min(CHECKED, len(self.images))):
+        for i in range(min(CHECKED_IMAGES, len(self.images))):
             with suppress(ImageError):
                 made.append(self.images.load(i))
         if not made:
-            raise InputError(f"precision bf16 cannot be checked: none of the first {CHECKED} images can be used")
+            raise InputError(f"precision bf16 cannot be checked: none of the first {CHECKED_IMAGES} images can be used")
         return made
 
 

@@ -36,9 +36,9 @@ from contralens.models.together import rows_together
 from contralens.types import Extractor, Images, Progress, silent
 
 VERSION = "1"
-EVERY = 2.0
+SNAPSHOT_SECONDS = 2.0
 """Seconds between two snapshots of the first pass, at least."""
-MOST = 16 * 2**20
+WAITING_BYTES = 16 * 2**20
 """Values of the second pass that wait to be written down, bytes."""
 
 
@@ -53,7 +53,7 @@ class FirstPass:
     """
 
     def __init__(self, fingerprints: Sequence[str], held: Sequence[bool], k: int, snapshot: Snapshot) -> None:
-        self.k, self.held, self._snapshot, self._written = k, np.asarray(held, bool), snapshot, -EVERY
+        self.k, self.held, self._snapshot, self._written = k, np.asarray(held, bool), snapshot, -SNAPSHOT_SECONDS
         self.owned = owned_images(fingerprints)
         self.place = {fingerprints[i]: i for own in self.owned for i in own}
         self.owner = np.array([self.place[f] for f in fingerprints], np.int64)
@@ -99,7 +99,7 @@ class FirstPass:
             self.histogram.add(rows if bool((copies == 1).all()) else rows.repeat_interleave(copies, 0))
         self.given[places] = True
         self._done[tile] = True
-        if monotonic() - self._written > EVERY:
+        if monotonic() - self._written > SNAPSHOT_SECONDS:
             self.save()
 
     def save(self) -> None:
@@ -295,8 +295,8 @@ class RecomputedActivations:
         if images:
             self._found, self._part = self._found + self._part, []
             self._images_found += images
-        many = sum(part.nbytes for part in (*self._found, *self._part)) > MOST
-        if many or (images and monotonic() - self._written > EVERY):
+        many = sum(part.nbytes for part in (*self._found, *self._part)) > WAITING_BYTES
+        if many or (images and monotonic() - self._written > SNAPSHOT_SECONDS):
             for done, values_of in ((self._images_found, self._found), (0, self._part)):
                 if values_of:
                     self._open[1].append({"images": np.array([done]), "values": torch.cat(values_of).numpy()})

@@ -1,7 +1,7 @@
 """Content fingerprints that are worked out once for a folder, however many processes and runs need them.
 
 A file is taken for unchanged while its path, size, inode and times of change (mtime and ctime, in nanoseconds) are the
-same; ctime changes with whatever happens to a file and no program can set it. What changed within `SETTLED` seconds of
+same; ctime changes with whatever happens to a file and no program can set it. What changed within `SETTLED_SECONDS` of
 the look is not remembered, since a clock may be too coarse to tell two changes apart (git's "racy" files).
 """
 
@@ -15,9 +15,9 @@ from contralens.data.sets import ImageSet
 from contralens.data.store import Store
 from contralens.types import Images
 
-PART = 4096
+KEPT_TOGETHER = 4096
 """Images whose fingerprints are kept together."""
-SETTLED = 2.0
+SETTLED_SECONDS = 2.0
 """Seconds that a file must have been left alone."""
 
 
@@ -29,18 +29,18 @@ def known_fingerprints(images: Images, store: Store, first: int = 0) -> list[str
     """
     if not isinstance(images, ImageSet) or images.hashed or not images.stamped:
         return list(images.fingerprints())
-    starts = list(range(0, len(images), PART))
-    at = first // PART % max(1, len(starts))
+    starts = list(range(0, len(images), KEPT_TOGETHER))
+    at = first // KEPT_TOGETHER % max(1, len(starts))
     found: dict[int, list[str]] = {}
     for start in [*starts[at:], *starts[:at]]:
-        indices = range(start, min(start + PART, len(images)))
+        indices = range(start, min(start + KEPT_TOGETHER, len(images)))
         stamps, newest = images.stamps(indices)
         kept = store.remember("fingerprints", "1", *stamps)
         arrays = kept.get()
         if arrays is not None:
             found[start] = [row.tobytes().hex() for row in arrays["fingerprints"]]
             continue
-        settled = newest < time.time() - SETTLED
+        settled = newest < time.time() - SETTLED_SECONDS
         hashes = images.hash_some(indices)
         if settled and None not in hashes:
             raw = bytes.fromhex("".join(h for h in hashes if h is not None))

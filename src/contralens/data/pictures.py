@@ -14,7 +14,7 @@ from PIL import Image, ImageChops, ImageFilter
 
 from contralens.checks import InputError
 
-RULE = "pictures-1"
+PICTURES_VERSION = "pictures-1"
 """Part of every key of a reply: raise it when the code changes how pictures are made."""
 LEAST_CELL = 112
 """Smaller cells lose the detail that labels are about (the paper's code gives an image about 42 px)."""

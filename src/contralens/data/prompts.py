@@ -50,7 +50,7 @@ REPAIR = (
 )
 """What a model is told, once, after an answer that breaks the rules."""
 
-LONGEST = 80
+MOST_CHARACTERS = 80
 """Characters of a concept."""
 
 
@@ -151,7 +151,7 @@ def schema(count: int) -> dict[str, Any]:
         "properties": {
             "concepts": {
                 "type": "array",
-                "items": {"type": "string", "minLength": 1, "maxLength": LONGEST},
+                "items": {"type": "string", "minLength": 1, "maxLength": MOST_CHARACTERS},
                 "minItems": 1,
                 "maxItems": count,
             }
@@ -193,7 +193,7 @@ def parse_reply(text: str, count: int, words: int) -> list[str]:
         raise ReplyError('"concepts" is not a list of texts')
     if len(concepts) > count:
         raise ReplyError(f"it holds {len(concepts)} concepts")
-    usable = [c for c in map(clean, concepts) if c and len(c) <= LONGEST and len(c.split()) <= words]
+    usable = [c for c in map(clean, concepts) if c and len(c) <= MOST_CHARACTERS and len(c.split()) <= words]
     if not usable:
         raise ReplyError("it holds no concept" if not concepts else f"no concept in it has 1 to {words} words")
     return list(dict.fromkeys(usable))

@@ -26,7 +26,7 @@ from contralens.data.files import TEMPORARY, digest, explained, sweep, write_who
 
 TILE = 512
 """Images in a tile: what a killed run has to do again at most."""
-IN_MEMORY = 256 * 2**20
+MOST_IN_MEMORY = 256 * 2**20
 """Rows of more bytes are mapped from a file rather than read into memory, where they are asked for that way."""
 
 
@@ -119,9 +119,9 @@ class Table:
         return out if out is not None else np.empty((0, 0), np.float32)
 
     def mapped(self, fingerprints: Sequence[str]) -> np.ndarray:
-        """`rows`, from `IN_MEMORY` bytes on as a memory map of a nameless file that vanishes with the array."""
+        """`rows`, from `MOST_IN_MEMORY` bytes on as a memory map of a nameless file that vanishes with the array."""
         one = self.rows(fingerprints[:1])
-        if one.nbytes * len(fingerprints) <= IN_MEMORY:
+        if one.nbytes * len(fingerprints) <= MOST_IN_MEMORY:
             return self.rows(fingerprints)
         with explained(self.folder), tempfile.TemporaryFile(prefix=TEMPORARY, dir=self.folder) as f:
             for start in range(0, len(fingerprints), 8 * TILE):

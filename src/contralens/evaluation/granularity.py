@@ -20,9 +20,9 @@ from contralens.math.scoring import run_scorer, wants_activations
 from contralens.math.sources import ActivationSource
 from contralens.models.encoders import read_texts
 
-SENSES = 6
+MOST_SENSES = 6
 """Meanings of a noun that are compared; rarer ones are left out."""
-LEVEL = 0.05
+SIGNIFICANCE = 0.05
 """p-value up to which a concept counts as told apart from the partners."""
 
 
@@ -97,7 +97,7 @@ def granularity(
 
     meant = dict.fromkeys(chosen, sense or 0)
     if sense is None:
-        glosses = {n: words.glosses(rows[n]["label"])[:SENSES] for n in chosen}
+        glosses = {n: words.glosses(rows[n]["label"])[:MOST_SENSES] for n in chosen}
         every = list(dict.fromkeys(g for own in glosses.values() if len(own) > 1 for g in own))
         if every:
             scores, _, column = scored(every)
@@ -119,7 +119,7 @@ def granularity(
             if text in column:
                 values["score"], won, chance = (float(part[at, column[text]]) for part in (scores, share, p))
                 if chance == chance:  # a neuron without a single pair tells nothing
-                    values |= {"pairs": won, "p": chance, "holds": chance <= LEVEL}
+                    values |= {"pairs": won, "p": chance, "holds": chance <= SIGNIFICANCE}
             chain.append({"concept": text, "gloss": gloss, **values})
         out.append(_entry(rows[n], chain))
     return out

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from contralens.checks import InputError
 from contralens.data.wordnet import WordNet, find_wordnet
-from contralens.evaluation.measuring import COPIES, MEMORY, Session
+from contralens.evaluation.measuring import BLOCK_BYTES, MATRICES_HELD, Session
 from contralens.math.intervals import mean_interval
 from contralens.math.metrics import pearson
 from contralens.math.tensors import blocks
@@ -80,7 +80,7 @@ def _curve(session: Session, words: WordNet, labels: dict[int, str]) -> list[dic
     chains = {n: [text for text, _ in words.chain(label)][: STEPS + 1] for n, label in labels.items()}
     found: dict[int, list[float]] = {step: [] for step in range(STEPS + 1)}
     neurons = [n for n, chain in chains.items() if chain]
-    for block in blocks(len(neurons), len(session.reopened.test) * COPIES * 8, MEMORY):
+    for block in blocks(len(neurons), len(session.reopened.test) * MATRICES_HELD * 8, BLOCK_BYTES):
         a = session.activations(neurons[block])
         for step, values in found.items():
             there = [(at, chains[n][step]) for at, n in enumerate(neurons[block]) if len(chains[n]) > step]

@@ -74,9 +74,9 @@ SANITY_SIZE = (2000, 100)
 """Images and neurons at most on which a metric's sanity is tested."""
 SIGMOID_NEURONS = 1000
 """Labels at most that the judge's sigmoid is fitted on."""
-MEMORY = 2**29
+BLOCK_BYTES = 2**29
 """Bytes that measuring a block of neurons may take."""
-COPIES = 12
+MATRICES_HELD = 12
 """Matrices (I,n) of eight bytes an entry that measuring holds at once."""
 Part = Literal["test", "validation"]
 
@@ -182,8 +182,8 @@ class Session:
         labeled = {scorer: self.rows(scorer) for scorer in scorers}
         every = sorted({row["neuron"] for rows in labeled.values() for row in rows})
         parts: dict[str, list[dict[str, NDArray[np.float64]]]] = {scorer: [] for scorer in scorers}
-        each = len(self.reopened.test) * (COPIES + self.concepts) * 8
-        for block in blocks(len(every), each, MEMORY):
+        each = len(self.reopened.test) * (MATRICES_HELD + self.concepts) * 8
+        for block in blocks(len(every), each, BLOCK_BYTES):
             progress("measuring", block.start, len(every))
             a = self.activations(every[block])
             at = {n: i for i, n in enumerate(every[block])}

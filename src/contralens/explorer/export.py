@@ -25,7 +25,7 @@ from contralens.types import Progress, silent
 
 MARK = "contralens-export.json"
 """What tells an older export, which may be replaced, from a folder of the user's."""
-PART = 16
+NEURONS_PER_FILE = 16
 """Neurons in one data file."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
@@ -95,7 +95,7 @@ def _run(folder: Path, run: OpenRun, with_notes: bool, progress: Progress) -> sh
     _data(folder, f"{run.key}/notes", notes)
     parts: dict[int, list[int]] = {}
     for neuron in run.neurons:
-        parts.setdefault(neuron // PART, []).append(neuron)
+        parts.setdefault(neuron // NEURONS_PER_FILE, []).append(neuron)
     done = 0
     for part, neurons in parts.items():
         details = [pages.detail(run, n) for n in neurons]

@@ -26,7 +26,7 @@ except ImportError:  # Windows: one explorer at a time writes notes
 KINDS = ("note", "tag", "label")
 LONGEST = {"note": 4000, "tag": 60, "label": 200}
 LARGEST = 64 << 20
-PLAIN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+NO_LINK_NO_WAIT = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 """Neither through a link nor waiting for a pipe."""
 
 
@@ -98,7 +98,7 @@ class Notebook:
 
     def _bytes(self) -> bytes:
         try:
-            handle = os.open(self.path, os.O_RDONLY | PLAIN)
+            handle = os.open(self.path, os.O_RDONLY | NO_LINK_NO_WAIT)
         except FileNotFoundError:
             return b""
         with os.fdopen(handle, "rb") as file:
@@ -108,7 +108,7 @@ class Notebook:
         if not self.writable:
             raise InputError("this explorer is read-only; start it without --read-only to take notes")
         line = json.dumps(entry, ensure_ascii=False).encode() + b"\n"
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | PLAIN
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | NO_LINK_NO_WAIT
         with self._lock:
             try:
                 handle = os.open(self.path, flags, 0o600)

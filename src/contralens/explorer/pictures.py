@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from contralens.checks import InputError, first_line
 
-WARM = 1 << 30
+UNPACKED_BYTES = 1 << 30
 """Bytes of thumbnails up to which all are unpacked as soon as a run is open."""
 
 
@@ -71,7 +71,10 @@ class Pictures:
 
     def warm(self) -> None:
         """Unpack all groups, one after the other, unless they are very many: so that a far jump waits for none."""
-        if sum(self._file.metadata.row_group(g).total_byte_size for g in range(self._file.num_row_groups)) > WARM:
+        if (
+            sum(self._file.metadata.row_group(g).total_byte_size for g in range(self._file.num_row_groups))
+            > UNPACKED_BYTES
+        ):
             return
         for group, row in enumerate(self._starts[:-1]):
             with contextlib.suppress(InputError), self._lock:

@@ -14,7 +14,7 @@ from contralens.explorer.notes import Notebook
 from contralens.explorer.runs import OpenRun, keys
 from contralens.explorer.values import NotThere
 
-PATIENCE = 0.5
+LOOK_SECONDS = 0.5
 """Seconds between two looks at whether a run changed."""
 
 
@@ -40,7 +40,7 @@ class Shelf:
         with self._locks[key]:
             now = time.monotonic()
             run = self._open.get(key)
-            if run is not None and now - self._looked.get(key, 0.0) < PATIENCE:
+            if run is not None and now - self._looked.get(key, 0.0) < LOOK_SECONDS:
                 return run
             if run is None or not run.fresh():
                 self._open.pop(key, None)

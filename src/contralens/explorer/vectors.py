@@ -18,7 +18,7 @@ Floats = NDArray[np.float32]
 NAMES = ("positive_mean", "contrast_mean", "texts")
 TYPES = {"F32": "<f4", "F16": "<f2"}
 BLOCK = 2048
-MANY = 12_000_000
+HALF_PRECISION_FROM = 12_000_000
 """Numbers above which unit rows are kept in half precision."""
 GRID = np.linspace(0.0, 1.0, 101)
 
@@ -43,7 +43,7 @@ class Vectors:
                 f"{path} does not fit its run: shapes {self.first.shape}, {self.second.shape} and {self.texts.shape} "
                 f"for {len(neurons)} neurons and {len(concepts)} concepts"
             )
-        few = len(concepts) * width <= MANY // 2
+        few = len(concepts) * width <= HALF_PRECISION_FROM // 2
         self._words = self.texts[:] if few else None
         self._units: dict[float, NDArray[Any]] = {}
         self._lock = threading.Lock()
@@ -53,7 +53,7 @@ class Vectors:
         gamma = round(gamma, 3)
         with self._lock:
             if gamma not in self._units:
-                many = self.first.shape[0] * self.first.shape[1] > MANY
+                many = self.first.shape[0] * self.first.shape[1] > HALF_PRECISION_FROM
                 out = np.empty(self.first.shape, np.float16 if many else np.float32)
                 for start in range(0, len(out), BLOCK):
                     part = slice(start, start + BLOCK)

@@ -50,7 +50,7 @@ from contralens.math.ranking import Best, best
 from contralens.math.scorers import SCORERS, contrast_parts
 from contralens.math.scoring import parse_scorer, score_blocks, wants_activations
 from contralens.math.sources import ActivationSource
-from contralens.math.statistics import STRENGTH
+from contralens.math.statistics import STRONGEST
 from contralens.models.encoders import encoder as load_encoder
 from contralens.models.encoders import templates_of
 from contralens.models.targets import load_model
@@ -188,7 +188,7 @@ def label(
     if store_activations:
         collected, streamed = collect(probe, [model, eyes], store, **collecting), None
     else:
-        strongest = max(k, STRENGTH if neurons == "paper" else 0)
+        strongest = max(k, STRONGEST if neurons == "paper" else 0)
         held = drawn(known_fingerprints(probe, store), holdout, seed, "holdout") if holdout else None
         collected, streamed = collect_streamed(probe, model, [eyes], store, k=strongest, held=held, **collecting)
     held_out: list[str] = []

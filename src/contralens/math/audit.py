@@ -16,7 +16,7 @@ from contralens.math.scorers import concept_vectors
 from contralens.math.tensors import blocks, combine, matrix
 from contralens.types import Exemplars
 
-ROUNDS = 30
+MOST_ROUNDS = 30
 """Most rounds of 2-means."""
 
 
@@ -125,7 +125,7 @@ def two_means(products: Tensor, there: Tensor) -> Tensor:
 
 def _lloyd(p: Tensor, square: Tensor, there: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
     within = torch.full((len(p),), torch.inf, dtype=p.dtype)
-    for _ in range(ROUNDS):
+    for _ in range(MOST_ROUNDS):
         member = torch.stack([~side & there, side & there], dim=2).to(p.dtype)
         size = member.sum(1).clamp_min(1.0)
         to_centre = (p @ member) / size[:, None]

@@ -37,7 +37,7 @@ CALIBRATION = 0.3
 """Share of the fakes that calibrate the concepts."""
 FAKES = 1000
 """Fakes by default."""
-BLOCK = 256
+FAKES_AT_ONCE = 256
 """Fakes made and mined at once."""
 
 
@@ -181,8 +181,8 @@ def _fakes(
     a: ActivationSource, count: int, seed: int, kind: Literal["permuted", "mixture"], neurons: Any
 ) -> Iterator[tuple[int, Tensor]]:
     """(number of the first, activations (I,b)) of fake neurons, a block at a time."""
-    for start in range(0, count, BLOCK):
-        size = min(BLOCK, count - start)
+    for start in range(0, count, FAKES_AT_ONCE):
+        size = min(FAKES_AT_ONCE, count - start)
         yield start, fake_activations(a, size, seed + 1_000_003 * start, kind, _from(neurons, a.shape[1], start))
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from contralens.math.sources import source
 
-FINE = 256
+FINE_BINS = 256
 """Bins of a `RunningHistogram`."""
 
 
@@ -44,8 +44,9 @@ def histograms(activations: Any, lowest: Tensor, highest: Tensor, bins: int = 32
 class RunningHistogram:
     """Histograms of rows whose range is not known before, which can be put aside (`state`) and taken up again.
 
-    Each neuron has `FINE` bins between multiples of a power of two, which doubles whenever the range outgrows them: two
-    bins then become one. So the fine counts depend on what was added only, not on the order. Memory O(N FINE).
+    Each neuron has `FINE_BINS` bins between multiples of a power of two, which doubles whenever the range outgrows
+    them: two bins then become one. So the fine counts depend on what was added only, not on the order. Memory
+    O(N FINE_BINS).
     """
 
     def __init__(self, state: Mapping[str, Tensor] | None = None) -> None:
@@ -64,11 +65,11 @@ class RunningHistogram:
                 "high": torch.full((width,), -torch.inf, dtype=torch.float64),
                 "exponent": torch.full((width,), -200, dtype=torch.int64),
                 "first": torch.zeros(width, dtype=torch.int64),
-                "counts": torch.zeros(width, FINE, dtype=torch.int32),
+                "counts": torch.zeros(width, FINE_BINS, dtype=torch.int32),
             }
         self._widen(torch.minimum(self._state["low"], low), torch.maximum(self._state["high"], high))
         place = _bin(values.nan_to_num(0.0, 0.0, 0.0), self._state["exponent"]) - self._state["first"]
-        place = (place.clamp_(0, FINE - 1) + torch.arange(rows.shape[1]) * FINE)[finite]
+        place = (place.clamp_(0, FINE_BINS - 1) + torch.arange(rows.shape[1]) * FINE_BINS)[finite]
         self._state["counts"].view(-1).scatter_add_(0, place, torch.ones_like(place, dtype=torch.int32))
 
     def _widen(self, low: Tensor, high: Tensor) -> None:
@@ -79,13 +80,13 @@ class RunningHistogram:
         # no finer than 2^-40 of the largest value, so that the number of a bin stays exact
         largest = torch.maximum(lowest.abs(), highest.abs())
         after = torch.maximum(before, torch.where(largest > 0, torch.frexp(largest)[1].long() - 40, -200))
-        while bool((over := _bin(highest, after) - _bin(lowest, after) >= FINE).any()):
+        while bool((over := _bin(highest, after) - _bin(lowest, after) >= FINE_BINS).any()):
             after = after + over
         first = _bin(lowest, after)
         moved = ((after != before) | (first != begin)).nonzero()[:, 0]
-        number = (begin[moved, None] + torch.arange(FINE)) >> (after - before)[moved, None].clamp_max(62)
+        number = (begin[moved, None] + torch.arange(FINE_BINS)) >> (after - before)[moved, None].clamp_max(62)
         old = self._state["counts"][known[moved]]
-        place = (number - first[moved, None]).clamp_(0, FINE - 1)  # clamped ones hold nothing
+        place = (number - first[moved, None]).clamp_(0, FINE_BINS - 1)  # clamped ones hold nothing
         self._state["counts"][known[moved]] = torch.zeros_like(old).scatter_add_(1, place, old)
         self._state["exponent"][known], self._state["first"][known] = after, first
         self._state["low"], self._state["high"] = low, high
@@ -105,11 +106,11 @@ class RunningHistogram:
         low, high = self._state["low"], self._state["high"]
         known = high > low
         low, high = torch.where(known, low, 0.0), torch.where(known, high, 1.0)
-        edges = (self._state["first"][:, None] + torch.arange(FINE + 1)).double()
+        edges = (self._state["first"][:, None] + torch.arange(FINE_BINS + 1)).double()
         edges = torch.ldexp(edges, self._state["exponent"][:, None]).clamp(low[:, None], high[:, None])
         up_to = torch.nn.functional.pad(self._state["counts"].double().cumsum(1), (1, 0))
         wanted = low[:, None] + (high - low)[:, None] * torch.linspace(0, 1, bins + 1, dtype=torch.float64)
-        at = (torch.searchsorted(edges, wanted, right=True) - 1).clamp(0, FINE - 1)
+        at = (torch.searchsorted(edges, wanted, right=True) - 1).clamp(0, FINE_BINS - 1)
         left, right = edges.gather(1, at), edges.gather(1, at + 1)
         share = torch.where(right > left, (wanted - left) / (right - left), 1.0).clamp(0, 1)
         total = up_to[:, -1:]

@@ -16,7 +16,7 @@ from torch import Tensor
 from contralens.checks import InputError
 from contralens.math.tensors import blocks, matrix
 
-SHARE = 0.05
+ACTIVE_SHARE = 0.05
 """Share of the images on which a neuron counts as active where a metric needs a yes or no."""
 
 
@@ -127,7 +127,7 @@ def iou(truth: Any, predicted: Any) -> Tensor:
     return both / (t + p - both)
 
 
-def active(values: Any, share: float = SHARE) -> Tensor:
+def active(values: Any, share: float = ACTIVE_SHARE) -> Tensor:
     """Where each column is among its ceil(share I) largest values, ties at the border included; (I,N) bool.
 
     The smallest value never counts: a neuron that is 0 on most images is active only where it is not.

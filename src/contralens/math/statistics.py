@@ -15,7 +15,7 @@ from contralens.math.tensors import shares, spread
 
 FIRES = 1e-6
 """An activation above this counts as firing (the paper's published code)."""
-STRENGTH = 100
+STRONGEST = 100
 """Largest activations whose mean ranks neurons in `select_neurons`."""
 ROUNDING = 1e-12
 """Below the mean means below it by more than this share of the largest |activation|: sums in another order agree."""
@@ -72,7 +72,7 @@ def select_neurons(
     most: int = 200,
     least_firing: int = 100,
     most_firing_rate: float | None = None,
-    top: int = STRENGTH,
+    top: int = STRONGEST,
 ) -> Tensor:
     """The paper's choice of neurons: indices (M) by falling mean of their `top` largest activations (I,N).
 

@@ -26,7 +26,7 @@ from contralens.models.identity import describe
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-RULE = "encoder-1"
+ENCODER_VERSION = "encoder-1"
 """Part of every fingerprint: raise it when the code changes what an encoder returns."""
 
 

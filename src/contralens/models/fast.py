@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 DECODES = ("exact", "fast")
 """`exact` is each network's own transform; `fast` is `Steps` wherever that agrees with it."""
-MOST, MEAN = 8.0, 0.25
+LARGEST_DIFFERENCE, MEAN_DIFFERENCE = 8.0, 0.25
 """What a replacement may differ by on the test pictures, which are noisy: one value and their mean, levels of 255."""
 _MODES = {"bilinear": "bilinear", "bicubic": "bicubic", 2: "bilinear", 3: "bicubic"}
 
@@ -96,7 +96,7 @@ def fast(preprocess: Callable[[Any], Any]) -> Steps | None:
     """
     try:
         steps = _read(preprocess)
-        return steps if steps is not None and difference(steps, preprocess)[0] <= MOST else None
+        return steps if steps is not None and difference(steps, preprocess)[0] <= LARGEST_DIFFERENCE else None
     except (AttributeError, TypeError, ValueError, KeyError, IndexError, RuntimeError):
         return None  # not as it is known
 
@@ -127,7 +127,7 @@ def difference(steps: Steps, preprocess: Callable[[Any], Any], images: Any = Non
         if a.shape != b.shape:
             return float("inf"), float("inf")
         levels = (a - b).abs() * torch.tensor(steps.std)[:, None, None] * 255
-        if float(levels.mean()) > MEAN and images is None:
+        if float(levels.mean()) > MEAN_DIFFERENCE and images is None:
             return float("inf"), float("inf")
         most, total, count = max(most, float(levels.max())), total + float(levels.mean()), count + 1
     return most, total / max(1, count)

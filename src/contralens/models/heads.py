@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from contralens.checks import InputError, nearest
 from contralens.models.hooked import HookedTarget
-from contralens.models.scaling import CLOSE, class_scores
+from contralens.models.scaling import TOLERANCE, class_scores
 from contralens.types import Target
 
 
@@ -60,4 +60,4 @@ def _makes(linear: nn.Linear, rows: Tensor, scores: Tensor) -> bool:
     with torch.no_grad():
         own = linear(rows.to(linear.weight.device, linear.weight.dtype)).float().cpu()
     spread = float(scores.std())
-    return spread > 0 and float((own - scores).abs().max()) <= CLOSE * spread
+    return spread > 0 and float((own - scores).abs().max()) <= TOLERANCE * spread

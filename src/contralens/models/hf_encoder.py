@@ -21,7 +21,7 @@ from torch import Tensor
 
 from contralens.checks import InputError, first_line, require
 from contralens.models.encoder_base import (
-    RULE,
+    ENCODER_VERSION,
     BaseEncoder,
     digest,
     patient_only_if_reachable,
@@ -59,8 +59,8 @@ class HfEncoder(BaseEncoder):
             self._extra["patch_size"] = int(config.vision_config.patch_size)
         self.context_length = _context_length(config, tokenizer)
         self.fingerprint = digest(
-            RULE, "hf", network_digest(model), describe(image_processor), self._extra, tokenizer_digest(tokenizer),
-            self.context_length,
+            ENCODER_VERSION, "hf", network_digest(model), describe(image_processor), self._extra,
+            tokenizer_digest(tokenizer), self.context_length,
         )  # fmt: skip
         self._holds(model)
 

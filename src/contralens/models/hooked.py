@@ -99,7 +99,7 @@ def fingerprint_of(
 ) -> str:
     """Of a target; `network` is the network's own digest."""
     parts = [
-        identity.CODE,
+        identity.TARGET_VERSION,
         network,
         repr(layer),
         choice.name,

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-CODE = "contralens target 1"
+TARGET_VERSION = "contralens target 1"
 """Raise the number when the computing code changes its results: cached activations are then computed anew."""
 
 _CONSTANTS = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, PurePath, enum.Enum)

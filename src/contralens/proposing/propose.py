@@ -27,7 +27,7 @@ from contralens.proposing.questions import Questions
 from contralens.proposing.session import Session
 from contralens.types import Progress, silent
 
-MERGE = 0.97
+MERGE_COSINE = 0.97
 """Cosine of two texts from which they count as one concept. CLIP-like text embeddings lie close together: lower values
 soon merge what differs in one telling word."""
 
@@ -50,7 +50,7 @@ def propose(
     words: int = 4,
     domain: str = "",
     max_tokens: int = 256,
-    merge: float | None = MERGE,
+    merge: float | None = MERGE_COSINE,
     encoder: Any = None,
     price: tuple[float, float] | None = None,
     budget: float | None = None,

@@ -8,7 +8,7 @@ from typing import Any
 
 from contralens.data.candidates import Replies
 from contralens.data.files import digest
-from contralens.data.pictures import RULE, Layout
+from contralens.data.pictures import PICTURES_VERSION, Layout
 from contralens.data.prompts import Prompt, ReplyError, Shown, choose, parse_reply, schema
 from contralens.data.runs import Run
 from contralens.evidence import RunImages
@@ -70,7 +70,7 @@ class Questions:
         contents = [[self.pictures.fingerprints[i] for i in side] for side in (shown.positives, shown.contrasts)]
         where = f"{self.look.name} {neuron}" if self.look is not None else ""  # type: ignore[attr-defined]
         return digest(
-            RULE,
+            PICTURES_VERSION,
             self.proposer,
             self.prompt.text,
             repr((self.prompt.count, self.prompt.words, self.layout, self.max_tokens, self.pictures.kind)),

@@ -23,12 +23,12 @@ from contralens.data.runs import Run
 from contralens.report.cards import Pictures, card, contrast_pair, order
 from contralens.report.header import REASONS, about_cards, footer, header, overview
 
-BUDGET = 20_000_000
+PICTURE_BYTES = 20_000_000
 """Bytes of JPEG that a report embeds at most; in base64 they take a third more."""
 
 
 def write_report(
-    run: Run, out: str | Path | None = None, *, most: int = 200, pairs: int = 10, budget: int = BUDGET
+    run: Run, out: str | Path | None = None, *, most: int = 200, pairs: int = 10, budget: int = PICTURE_BYTES
 ) -> Path:
     """Write the report of `run` and return where it lies: `out`, or report.html in the run's folder.
 
@@ -46,7 +46,7 @@ def write_report(
     return path
 
 
-def page(run: Run, most: int = 200, pairs: int = 10, budget: int = BUDGET) -> str:
+def page(run: Run, most: int = 200, pairs: int = 10, budget: int = PICTURE_BYTES) -> str:
     """The report as text."""
     m = run.manifest
     shown, pairs = _choose(run, most, pairs, budget)

@@ -27,13 +27,13 @@ from contralens.world.scenes import FACTORS, Scenes, column, level, sample_scene
 from contralens.world.targets import LAYER, TargetNet
 from contralens.world.truth import target_activations
 
-TRUE = "shape"
+CLASS_FACTOR = "shape"
 """The factor whose levels are the classes."""
-CLASSES = FACTORS[TRUE]
-LEAST = 0.25
+CLASSES = FACTORS[CLASS_FACTOR]
+LEAST_SHARE = 0.25
 """Share of a neuron's variance from which on it is an artefact neuron."""
 _BESIDES = ("background", "lighting", "position")
-_OF_IT = (TRUE, "pattern", "colour")
+_OF_IT = (CLASS_FACTOR, "pattern", "colour")
 
 Draw = Callable[[Scenes], NDArray[np.uint8]]
 
@@ -85,7 +85,7 @@ class Shown:
     @property
     def classes(self) -> NDArray[np.int64]:
         """(I): number of the class."""
-        return self.scenes.of(TRUE)
+        return self.scenes.of(CLASS_FACTOR)
 
     @property
     def tied(self) -> NDArray[np.bool_]:
@@ -152,7 +152,7 @@ class Plant:
         if self.artefact not in ARTEFACTS:
             raise InputError(f"unknown artefact {self.artefact!r}: one of {', '.join(ARTEFACTS)}"
                              f"{nearest(self.artefact, ARTEFACTS)}")  # fmt: skip
-        level(TRUE, self.tied)
+        level(CLASS_FACTOR, self.tied)
         if not (0 <= self.strength <= 1 and 0 <= self.leak <= 1):
             raise InputError(f"`strength` and `leak` must lie between 0 and 1; got {self.strength} and {self.leak}")
 
@@ -164,7 +164,7 @@ class Plant:
         factor, name = ARTEFACTS[self.artefact].level
         free = np.flatnonzero(levels[:, column(factor)] != level(factor, name))[:n]
         scenes = Scenes(levels[free], drawn.nuisances[free])
-        own = scenes.of(TRUE) == CLASSES.index(self.tied)
+        own = scenes.of(CLASS_FACTOR) == CLASSES.index(self.tied)
         dial = np.where(own, self.strength, self.leak)
         return Shown(self, scenes, np.random.default_rng([seed, 1]).random(n) < dial)
 
@@ -221,5 +221,5 @@ def share_explained(on: NDArray[np.floating[Any]], off: NDArray[np.floating[Any]
 
 
 def artefact_neurons(share: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(N): those that the artefact raises and of whose variance it explains at least `LEAST`."""
-    return np.asarray(share >= LEAST)
+    """(N): those that the artefact raises and of whose variance it explains at least `LEAST_SHARE`."""
+    return np.asarray(share >= LEAST_SHARE)
