@@ -29,8 +29,8 @@ from contralens import audit, concept_list, label, labeled_images, target
 from contralens.auditing.aligning import align, embed_concepts
 from contralens.auditing.concepts import ConceptList
 from contralens.auditing.pruning import make_mask
-from contralens.math.chance import fake_exemplars
 from contralens.math.exemplars import find_exemplars
+from contralens.math.fakes import fake_exemplars
 from contralens.math.intervals import clustered_interval, mean_interval
 from contralens.math.metrics import auprc
 from contralens.world.artefacts import CLASSES, Plant, Shown, artefact_neurons, artefact_share

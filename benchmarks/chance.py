@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
-from contralens.math.chance import chance, fake_exemplars, together, with_fakes
+from contralens.math.chance import chance
 from contralens.math.exemplars import find_exemplars, neuron_statistics
+from contralens.math.fakes import fake_exemplars, together, with_fakes
 from contralens.types import Exemplars
 from contralens.world.bench import BENCHED
 from contralens.world.demo import vocabulary

@@ -29,7 +29,8 @@ from contralens.auditing.concepts import concept_list
 from contralens.checks import InputError
 from contralens.data.audits import INFLUENCE, NEURONS, PRUNING, Audit, load_audit
 from contralens.data.runs import Run, load
-from contralens.math.chance import chance_of, fake_exemplars, standardised, together, with_fakes
+from contralens.math.chance import chance_of, standardised
+from contralens.math.fakes import fake_exemplars, together, with_fakes
 from contralens.math.intervals import paired_interval
 from contralens.math.lookalike import lookalike
 from contralens.math.scorers import csp

@@ -11,7 +11,7 @@ from contralens import label
 from contralens.data.store import Table
 from contralens.evaluation import measuring
 from contralens.evaluation.evaluate import evaluate
-from contralens.math.chance import fake_activations
+from contralens.math.fakes import fake_activations
 from contralens.math.sources import SparseActivations
 from contralens.models.saes import sae
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from contralens.math.chance import chance, fake_exemplars, together, with_fakes
+from contralens.math.chance import chance
 from contralens.math.exemplars import find_exemplars
+from contralens.math.fakes import fake_exemplars, together, with_fakes
 from contralens.world.bench import BENCHED
 from contralens.world.demo import vocabulary
 from contralens.world.encoder import load_encoder

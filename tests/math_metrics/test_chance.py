@@ -11,19 +11,9 @@ from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
 from contralens.checks import InputError
-from contralens.math.chance import (
-    _chance,
-    chance,
-    chance_of,
-    fake_activations,
-    fake_exemplars,
-    null_share,
-    p_values,
-    q_values,
-    together,
-    with_fakes,
-)
+from contralens.math.chance import _chance, chance, chance_of, null_share, p_values, q_values
 from contralens.math.exemplars import find_exemplars
+from contralens.math.fakes import fake_activations, fake_exemplars, together, with_fakes
 from contralens.math.scorers import SCORERS
 from contralens.math.sources import Beside, SparseActivations, columns
 

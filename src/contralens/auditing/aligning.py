@@ -29,7 +29,8 @@ from torch.nn.functional import normalize
 
 from contralens.auditing.concepts import ConceptList
 from contralens.checks import InputError
-from contralens.math.chance import chance_of, standardised, together
+from contralens.math.chance import chance_of, standardised
+from contralens.math.fakes import together
 from contralens.math.scorers import concept_lengths
 from contralens.math.scoring import parse_scorer, run_scorer
 from contralens.math.tensors import matrix
@@ -178,15 +179,15 @@ def align(
     Args:
         scorer: a name in `SCORERS`, with options.
         exemplars: of the N real neurons.
-        fakes: of the fake ones (`contralens.math.chance.fake_exemplars`).
+        fakes: of the fake ones (`contralens.math.fakes.fake_exemplars`).
         embeddings: (I,D), unit rows of the probe images.
         words: the concept list in the same space.
-        activations: (I,N+M), of the fakes too (`contralens.math.chance.with_fakes`), for a scorer that looks at them.
+        activations: (I,N+M), of the fakes too (`contralens.math.fakes.with_fakes`), for a scorer that looks at them.
 
     Returns:
         What each neuron says of each concept.
 
-    >>> from contralens.math.chance import fake_exemplars
+    >>> from contralens.math.fakes import fake_exemplars
     >>> words = Wordings(texts[1:], torch.tensor([0, 1]), ["striped", "round"], None, texts[1:], torch.tensor([0, 1]))
     >>> found = align("csp", exemplars, fake_exemplars(activations, embeddings, 50, k=2), embeddings, words)
     >>> found.best, tuple(found.z.shape)

@@ -20,8 +20,8 @@ from contralens.checks import InputError, nearest
 from contralens.data.audits import FORMAT, NEURONS, VERDICTS, Audit
 from contralens.data.runs import Run, load
 from contralens.math.audit import clarity, polysemanticity, redundancy
-from contralens.math.chance import FAKES, fake_exemplars, with_fakes
 from contralens.math.exemplars import find_exemplars
+from contralens.math.fakes import FAKES, fake_exemplars, with_fakes
 from contralens.math.scoring import parse_scorer, wants_activations
 from contralens.reopen import Reopened
 from contralens.types import Exemplars, Progress, silent

@@ -43,8 +43,9 @@ from contralens.labeling.tables import (
 )
 from contralens.math.approximate import parse_neighbours
 from contralens.math.audit import clarity
-from contralens.math.chance import FAKES, Chance, chance, fake_exemplars, with_fakes
+from contralens.math.chance import Chance, chance
 from contralens.math.exemplars import mine, neuron_statistics, select_neurons
+from contralens.math.fakes import FAKES, fake_exemplars, with_fakes
 from contralens.math.placing import activations_on, rows_on
 from contralens.math.ranking import Best, best
 from contralens.math.scorers import SCORERS, contrast_parts

@@ -28,8 +28,9 @@ from torch import Tensor
 
 from contralens.checks import InputError
 from contralens.data.folders import plain
-from contralens.math.chance import FAKES, best_labels, chance_of, fake_activations, together
+from contralens.math.chance import best_labels, chance_of
 from contralens.math.exemplars import find_exemplars
+from contralens.math.fakes import FAKES, fake_activations, together
 from contralens.math.intervals import clustered_interval
 from contralens.math.scorers import SCORERS
 from contralens.math.scoring import parse_scorer, run_scorer
