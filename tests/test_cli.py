@@ -52,6 +52,33 @@ def test_a_real_process_ends_with_one_line_and_code_2() -> None:
     assert done.stderr == "contralens: nowhere is not a whole run folder: manifest.json is missing\n"
 
 
+@pytest.mark.parametrize("args", [[], ["bench"]])
+def test_a_bare_command_shows_its_help_in_lines(args: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-m", "contralens", *args], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Usage: ")
+    assert "\nCommands:\n" in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_what_the_disk_refuses_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "contralens", "vocab", "imagenet", "--json"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (2, "contralens: No space left on device\n")
+
+
+def test_a_terminal_of_another_encoding_shows_escapes(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_text("größe\n猫\n", encoding="utf-8")
+    command = [sys.executable, "-m", "contralens", "vocab", str(tmp_path / "words.txt")]
+    env = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(command, capture_output=True, env=env)
+    assert done.returncode == 0, done.stderr
+    assert "größe, \\u732b" in done.stdout.decode("latin-1")
+    told = json.loads(subprocess.run([*command, "--json"], capture_output=True, env=env, check=True).stdout)
+    assert told["concepts"] == ["größe", "猫"]
+
+
 @pytest.mark.parametrize(("own", "found"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
 def test_threads_that_wait_leave_the_cores_to_others(own: dict[str, str], found: str) -> None:
     """Set before torch is loaded, since it asks only then; decoding shares the cores with the networks."""
@@ -114,6 +141,9 @@ def bad(folder: Path, **changed: object) -> dict[str, object]:
         ({"out": "/dev/null"}, "is a file"),
         ({"neurons": "a"}, "indices such as"),
         ({"device": "cuda:7"}, "cuda:7"),
+        ({"exclude": -3}, "a cosine between 0 and 1"),
+        ({"exclude": 0}, "a cosine between 0 and 1"),
+        ({"out": os.fsdecode(b"r\xfcn")}, "no UTF-8 text"),
     ],
 )
 def test_label_says_what_is_wrong(run: Run, changed: dict[str, object], says: str, discs: Path) -> None:

@@ -73,7 +73,8 @@ def reason(error: BaseException) -> str:
     >>> reason(ValueError("3 channels expected"))
     'ValueError: 3 channels expected'
     """
-    return f"{type(error).__name__}: {first_line(error)}"
+    kind, said = type(error).__name__, first_line(error)
+    return said if said == kind else f"{kind}: {said}"
 
 
 def require(module: str, extra: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
@@ -99,6 +100,9 @@ def main() -> None:
     """Entry point: what the user got wrong is one line on stderr and exit code 2."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads leave the cores to others while they wait
     warnings.showwarning = _warn
+    for stream in (sys.stdout, sys.stderr):  # a terminal of another encoding shows what it lacks as an escape
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         result = app(standalone_mode=False)
     except InputError as e:
@@ -106,8 +110,17 @@ def main() -> None:
         sys.exit(2)
     except _UsageError as e:
         context = getattr(e, "ctx", None)
+        if type(e).__name__ == "NoArgsIsHelpError":
+            print(e.format_message(), file=sys.stderr)
+            sys.exit(2)
         help_of = f" ({context.command_path} --help says what it takes)" if context is not None else ""
         print(f"contralens: {' '.join(e.format_message().split()).rstrip('.')}{help_of}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as e:
+        if e.errno is None:  # not the machine's, but a library's
+            raise
+        where = "" if e.filename is None else f": {e.filename}"
+        print(f"contralens: {e.strerror or e}{where}", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         print("contralens: interrupted; the same command goes on where this one stopped", file=sys.stderr)

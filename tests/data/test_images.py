@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import pickle
+import sys
 import tempfile
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from PIL import Image
 from contralens import types
 from contralens.checks import ImageError, InputError
 from contralens.data.images import images, set_fingerprint
+from contralens.data.known import known_fingerprints
 from contralens.data.sets import unique
+from contralens.data.store import Store
 
 
 def write(path: Path, colour: object = "red", **options: object) -> Path:
@@ -507,3 +510,15 @@ def test_listing_and_hashing_many_files_is_quick(tmp_path):
     found = images(tmp_path)
     assert len(set(found.fingerprints())) == 5000
     assert time.perf_counter() - start < 10  # 0.3 s on two quiet cores
+
+
+@pytest.mark.skipif(os.name != "posix" or sys.platform == "darwin", reason="file names are text there")
+def test_a_file_name_that_is_no_text(tmp_path):
+    folder = tmp_path / os.fsdecode(b"gr\xfcn")
+    (folder / "a").mkdir(parents=True)
+    write(tmp_path / "red.png").rename(folder / "a" / os.fsdecode(b"r\xf6t.png"))
+    found = images(folder)
+    assert found.ids == ["a/r\\xf6t.png"]
+    assert (found.name, found.source) == (f"{tmp_path}/gr\\xfcn",) * 2
+    assert known_fingerprints(found, Store(tmp_path / "cache")) == found.fingerprints()
+    assert found.load(0).size == (6, 4)

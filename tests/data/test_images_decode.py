@@ -205,6 +205,7 @@ def whole(kind="JPEG"):
 BROKEN = {
     "empty.jpg": (b"", "empty file"),
     "text.jpg": (b"hello, world", "not an image of a known kind"),
+    "stub.jpg": (b"zz", "not an image of a known kind"),
     "html.png": (b"<html>404</html>", "not an image of a known kind"),
     "short.jpg": (whole()[:700], "truncated"),
     "short.png": (whole("PNG")[:2000], "truncated"),

@@ -187,3 +187,10 @@ def test_timm_checkpoint_with_another_head(x: torch.Tensor, tmp_path: Path) -> N
     batch = torch.randn(2, 3, 160, 160)
     with torch.no_grad():
         assert torch.allclose(t(batch), net(batch), atol=1e-5)
+
+
+def test_a_pickle_of_another_protocol_gives_no_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps({"a": print}, protocol=4))
+    with pytest.raises(InputError, match="holds something other than tensors"):
+        read_state(tmp_path / "a.pkl")
+    assert not list(recwarn)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -103,4 +105,5 @@ def print_json(value: Any) -> None:
     """Print a value as JSON, NaN and infinities as null."""
     from contralens.data.folders import plain
 
-    typer.echo(json.dumps(plain(value), indent=2, ensure_ascii=False, default=str))
+    escaped = codecs.lookup(getattr(sys.stdout, "encoding", None) or "utf-8").name != "utf-8"
+    typer.echo(json.dumps(plain(value), indent=2, ensure_ascii=escaped, default=str))

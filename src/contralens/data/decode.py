@@ -141,7 +141,10 @@ def _open(file: IO[bytes]) -> Image.Image:
         if kind not in Image.OPEN:
             continue
         factory, accept = Image.OPEN[kind]
-        verdict = accept(start) if accept else True
+        try:
+            verdict = accept(start) if accept else True
+        except (IndexError, struct.error):  # some read more bytes than a stub of a file has
+            continue
         if isinstance(verdict, str):
             problems.append(verdict)
         elif verdict:

@@ -26,9 +26,18 @@ def digest(*parts: str | bytes) -> str:
     """
     out = hashlib.sha256()
     for part in parts:
-        data = part.encode() if isinstance(part, str) else part
+        data = part.encode(errors="surrogateescape") if isinstance(part, str) else part
         out.update(len(data).to_bytes(8, "little") + data)
     return out.hexdigest()[:32]
+
+
+def readable(name: str) -> str:
+    r"""A file's name as text that every file can hold: bytes that are no UTF-8 are written as escapes.
+
+    >>> readable(os.fsdecode(b"gr\xf6n.jpg")), readable("grün.jpg")
+    ('gr\\xf6n.jpg', 'grün.jpg')
+    """
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 @contextlib.contextmanager

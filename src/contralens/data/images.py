@@ -12,6 +12,7 @@ from typing import Any
 from contralens import types
 from contralens.checks import InputError, nearest, require
 from contralens.data.decode import MAX_PIXELS, suffixes
+from contralens.data.files import readable
 from contralens.data.sets import DatasetImages, FileImages, HuggingFaceImages, ImageSet, OtherImages
 
 _LISTS = (".txt", ".lst", ".list")
@@ -47,7 +48,7 @@ def images(
     """
     found = _find(source, column, max_pixels)
     if isinstance(found, ImageSet) and isinstance(source, (str, os.PathLike)):
-        found.source = os.fspath(source)
+        found.source = readable(os.fspath(source))
     if not len(found):
         raise InputError(
             f"`images`: {found.name} holds no images; give a folder, a list or a data set with at least one"

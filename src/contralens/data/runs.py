@@ -36,7 +36,7 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from contralens.checks import InputError, nearest
-from contralens.data.files import check_writable, whole_folder
+from contralens.data.files import check_writable, readable, whole_folder
 from contralens.data.folders import read_manifest, read_tables, reading
 
 FORMAT = 1
@@ -216,6 +216,8 @@ def gamma_of(scorer: str) -> float:
 
 def check_free(path: Path) -> None:
     """Raise unless a run can be written to `path`: a folder that is new, empty or an older run, where we may write."""
+    if readable(str(path)) != str(path):
+        raise InputError(f"the run folder's name is no UTF-8 text: {readable(str(path))!r}; choose another one")
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file; choose a new folder for the run")
     if path.is_dir() and any(path.iterdir()) and not (path / "manifest.json").is_file():

@@ -16,6 +16,7 @@ from PIL import Image
 from contralens import types
 from contralens.checks import ImageError, InputError
 from contralens.data.decode import MAX_PIXELS, content_hash, decode, picture, reason
+from contralens.data.files import readable
 
 _THREADS = 8
 _PIECE = 64
@@ -36,9 +37,9 @@ class ImageSet:
         ignored: dict[str, int] | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
-        self.name = name
+        self.name = readable(name)
         self.ids: Sequence[str] = unique(ids)
-        self.labels = None if labels is None else list(labels)
+        self.labels = None if labels is None else [readable(label) for label in labels]
         self.ignored = ignored or {}
         self.max_pixels = max_pixels
         self.source: str | None = None
@@ -232,7 +233,7 @@ def unique(names: Iterable[str]) -> list[str]:
     seen: set[str] = set()
     out: list[str] = []
     for name in names:
-        clean = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        clean = readable(name)
         new, count = clean, 1
         while new in seen:
             count += 1

@@ -162,6 +162,8 @@ def label(
         parse_scorer(spec)
     if k < 1 or top < 1 or batch_size < 1:
         raise InputError(f"`k`, `top` and `batch_size` must be at least 1; got {k}, {top} and {batch_size}")
+    if exclude is not None and not 0.0 < exclude <= 1.0:
+        raise InputError(f"`exclude` is a cosine between 0 and 1, e.g. 0.95; got {exclude}")
     if fdr is not None and not 0.0 < fdr < 1.0:
         raise InputError(f"`fdr` must lie between 0 and 1, e.g. 0.05; got {fdr}")
     if parse_neighbours(neighbours)[0] != "exact":

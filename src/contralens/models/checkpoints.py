@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contralens.checks import InputError, first_line
+from contralens.checks import InputError, first_line, reason
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "model_state", "net", "weights")
 _PREFIXES = ("module.", "model.", "backbone.", "net.", "network.", "_orig_mod.")
@@ -40,7 +41,8 @@ def read_state(path: str | Path) -> tuple[dict[str, Tensor], list[str]]:
         except (SafetensorError, ValueError) as e:
             raise InputError(f"checkpoint {path} is no readable safetensors file: {first_line(e)}") from e
     try:
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of pickle protocols: what matters is raised
+            loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as e:
         named = re.search(r"GLOBAL ([\w.]+)", str(e))
         what = f"holds Python objects ({named[1]})" if named else "holds something other than tensors, or is damaged"
@@ -49,7 +51,9 @@ def read_state(path: str | Path) -> tuple[dict[str, Tensor], list[str]]:
             "torch.save(model.state_dict(), FILE), or as .safetensors"
         ) from e
     except (RuntimeError, EOFError, ValueError, LookupError, TypeError, AssertionError, AttributeError, OSError) as e:
-        raise InputError(f"checkpoint {path} is no file that torch.load can read: {first_line(e)}") from e
+        raise InputError(
+            f"checkpoint {path} is no file that torch.load can read ({reason(e)}); give one that torch.save or safetensors wrote"
+        ) from e
     return _unwrapped(loaded, path)
 
 

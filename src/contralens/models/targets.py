@@ -204,10 +204,10 @@ def _known(layer: str | None, modules: Mapping[str, nn.Module], network: nn.Modu
     """The layer's name, once it is sure that it can be asked for."""
     if layer is None:
         raise InputError(
-            f"{name} needs a layer, such as {', '.join(_suggested(network))}; all: contralens layers MODEL"
+            f"{name} needs a layer, such as {', '.join(_suggested(network))}; all: contralens layers TARGET"
         )
     if layer not in modules:
-        raise InputError(f"{name} has no layer {layer!r}{nearest(layer, modules)}; all: contralens layers MODEL")
+        raise InputError(f"{name} has no layer {layer!r}{nearest(layer, modules)}; all: contralens layers TARGET")
     untrained = [k for k in loaded.untrained if k.startswith(f"{layer}.")]
     if untrained:
         raise InputError(

@@ -196,7 +196,7 @@ class WorldEncoder:
             if len(unknown) == len(words(text)):
                 hint = nearest(unknown[0], VOCABULARY) if unknown else ""
                 raise InputError(
-                    f"the rendered world's encoder knows no word of {text!r}; its {len(VOCABULARY)} words are in "
+                    f"the rendered world's encoder knows no word of {text[:80]!r}; its {len(VOCABULARY)} words are in "
                     f"contralens.world.captions.VOCABULARY{hint}"
                 )
             strange.update(unknown)
