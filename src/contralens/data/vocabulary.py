@@ -154,8 +154,8 @@ def _cleaned(raw: Iterable[object], source: str) -> Vocabulary:
         raise InputError(f"vocabulary ({where}) is empty; it needs at least two concepts, one a line")
     if len(concepts) == 1:
         raise InputError(
-            f"vocabulary ({where}) holds only {concepts[0][:80]!r}; with one concept there is nothing to choose between: "
-            "it needs at least two"
+            f"vocabulary ({where}) holds only {concepts[0][:80]!r}; with one concept there is nothing to choose "
+            "between: it needs at least two"
         )
     return Vocabulary(concepts, source, lint)
 

@@ -52,7 +52,8 @@ def read_state(path: str | Path) -> tuple[dict[str, Tensor], list[str]]:
         ) from e
     except (RuntimeError, EOFError, ValueError, LookupError, TypeError, AssertionError, AttributeError, OSError) as e:
         raise InputError(
-            f"checkpoint {path} is no file that torch.load can read ({reason(e)}); give one that torch.save or safetensors wrote"
+            f"checkpoint {path} is no file that torch.load can read ({reason(e)}); give one that torch.save or "
+            "safetensors wrote"
         ) from e
     return _unwrapped(loaded, path)
 
