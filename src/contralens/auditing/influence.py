@@ -117,7 +117,7 @@ def influence(
     prepared = _Prepared(target, picture)
     sample = prepared.some([image for image, _ in work])
     if follow is None:
-        follow = _predicted(target, prepared, sorted({i for i, _ in work}), weight, batch_size) if sample else []
+        follow = _predicted(target, prepared, sorted({i for i, _ in work}), batch_size) if sample else []
     n, c = len(exemplars), len(follow)
     sums = {name: torch.zeros(n, c, dtype=torch.float64) for name in ("gradient", "ablation")}
     count = torch.zeros(n, dtype=torch.float64)
@@ -183,9 +183,7 @@ def _parts(work: list[tuple[int, int]], images: int, variants: int) -> Iterator[
         yield part
 
 
-def _predicted(
-    target: HookedTarget, prepared: _Prepared, images: list[int], weight: Tensor | None, batch_size: int
-) -> list[int]:
+def _predicted(target: HookedTarget, prepared: _Prepared, images: list[int], batch_size: int) -> list[int]:
     """All classes where there are few, else those predicted most often, by falling count and rising number."""
     counts: Tensor | None = None
     for start in range(0, len(images), batch_size):

@@ -180,7 +180,7 @@ def sae(
     if isinstance(sae, nn.Module):
         if options:
             raise InputError(f"{', '.join(options)}: these go with a file; a module says it itself")
-        encode, change, width, mark, title, notes = _own(sae, target, place)
+        encode, change, width, mark, title, notes = _own(sae, target)
     else:
         made = read_sae(sae, **options)
         if made.inputs != target.width:
@@ -255,7 +255,7 @@ def _added(output: Tensor, gain: Tensor, layer: HookedTarget, sae_pooling: str) 
 
 
 def _own(
-    module: nn.Module, target: Target, device: torch.device
+    module: nn.Module, target: Target
 ) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor, int, float], Tensor] | None, int, str, str, list[str]]:
     """A user's own module: its encoder, what scaling a latent adds, width N, fingerprint, name and notes."""
     title = type(module).__name__
