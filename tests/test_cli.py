@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -58,6 +60,22 @@ def test_a_bare_command_shows_its_help_in_lines(args: list[str]) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("Usage: ")
     assert "\nCommands:\n" in done.stderr
+
+
+def test_what_ctrl_c_ended_says_so_and_can_be_run_again(tmp_path: Path) -> None:
+    code = "import signal, contralens.cli as c; signal.signal(signal.SIGINT, signal.default_int_handler); c.main()"
+    command = [sys.executable, "-c", code, "world", "1", "--out", str(tmp_path / "world"), "--images"]
+    with subprocess.Popen([*command, "1500"], stderr=subprocess.PIPE, text=True) as process:
+        while not (tmp_path / "world/images/00000.png").exists():
+            assert process.poll() is None
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "contralens: interrupted; the same command goes on where this one stopped\n"
+    again = subprocess.run([*command, "30"], capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert len(list((tmp_path / "world/images").iterdir())) == 30
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")

@@ -96,6 +96,10 @@ _UsageError: Any = next(
 )  # click may be vendored
 
 
+INTERRUPTED = 130
+"""Exit code of what Ctrl-C ended, as the shells have it."""
+
+
 def main() -> None:
     """Entry point: what the user got wrong is one line on stderr and exit code 2."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads leave the cores to others while they wait
@@ -105,6 +109,8 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         result = app(standalone_mode=False)
+        if result == INTERRUPTED:  # typer's word for it
+            raise KeyboardInterrupt
     except InputError as e:
         print(f"contralens: {' '.join(str(e).split())}", file=sys.stderr)
         sys.exit(2)
@@ -124,5 +130,5 @@ def main() -> None:
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         print("contralens: interrupted; the same command goes on where this one stopped", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     sys.exit(result if isinstance(result, int) else 0)

@@ -112,7 +112,8 @@ def serve(app: Any, listener: socket.socket, browse: str | None = None) -> None:
     server = uvicorn.Server(config)
     if browse is not None:
         threading.Timer(0.5, webbrowser.open, (browse,)).start()
-    server.run(sockets=[listener])
+    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how it is meant to end
+        server.run(sockets=[listener])
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -40,10 +40,18 @@ def write_world(folder: Path, index: int | str, n: int = IMAGES, seed: int = SEE
     """Render a world's probe scenes into `folder`: PNG files under images/, scenes.parquet, world.json, vocabulary.txt.
 
     Returns the scenes and their pictures (I,96,96,3). Files are named by number, so sorted order is scene order.
+    Pictures of a world that was there before go first; world.json comes before the new ones, so that the folder of a
+    killed call is known as one that may be written again.
     """
     scenes = probe_scenes(index, n, seed)
     pictures = render(scenes)
     (folder / "images").mkdir(parents=True, exist_ok=True)
+    for old in (folder / "images").glob("*.png"):
+        if old.stem.isdigit():
+            old.unlink()
+    about = {"world": world(index).index, "true": world(index).true, "partners": world(index).partners,
+             "strength": STRENGTH, "images": n, "seed": seed, "size": SIZE}  # fmt: skip
+    (folder / "world.json").write_text(json.dumps(about, indent=1) + "\n")
 
     def write(i: int) -> None:
         Image.fromarray(pictures[i]).save(folder / "images" / f"{i:05d}.png", compress_level=1)
@@ -55,9 +63,6 @@ def write_world(folder: Path, index: int | str, n: int = IMAGES, seed: int = SEE
         table[factor] = [levels[i] for i in scenes.of(factor)]
     columns = {**table, "nuisances": list(scenes.nuisances)}
     pq.write_table(pa.table(columns), folder / "scenes.parquet")
-    about = {"world": world(index).index, "true": world(index).true, "partners": world(index).partners,
-             "strength": STRENGTH, "images": n, "seed": seed, "size": SIZE}  # fmt: skip
-    (folder / "world.json").write_text(json.dumps(about, indent=1) + "\n")
     (folder / "vocabulary.txt").write_text("\n".join(vocabulary()) + "\n")
     return scenes, pictures
 
