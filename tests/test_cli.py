@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -209,6 +210,26 @@ def test_config_files_and_flags(tmp_path: Path) -> None:
     (tmp_path / "worse.yaml").write_text("a: [1,\n")
     with pytest.raises(InputError, match="cannot read"):
         read_config(tmp_path / "worse.yaml")
+
+
+def test_values_of_a_config_file_are_what_they_must_be(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("layer: 1\nfdr: 5e-2\nk: '7'\nholdout: 0.2\nseed:\nreuse: no\nneurons: [1, 2]\n")
+    found = read_config(file)
+    assert found == {"layer": "1", "fdr": 0.05, "k": 7, "holdout": 0.2, "reuse": False, "neurons": [1, 2]}
+    file.write_text("layer: [1, features]\n")
+    assert read_config(file) == {"layer": ["1", "features"]}
+    for line, says in (
+        ("k: many", "k must be a whole number; got 'many'"),
+        ("k: 2.5", "k must be a whole number; got 2.5"),
+        ("limit: true", "limit must be a whole number"),
+        ("holdout: [1]", "holdout must be a number"),
+        ("reuse: maybe", "reuse must be true or false; got 'maybe'"),
+        ("device: 0", "device must be a text; got 0"),
+    ):
+        file.write_text(line)
+        with pytest.raises(InputError, match=re.escape(says)):
+            read_config(file)
 
 
 def test_every_setting_is_a_flag_of_label(run: Run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -217,6 +218,11 @@ def test_the_command(discs: Path, tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=env)
     assert done.returncode == 0, done.stderr
     assert "activation maps in" in done.stdout
+    assert "no longer" not in done.stdout
+    first = next(row["positive_id"] for row in contralens.load(tmp_path / "run").neuron(0)["exemplars"])
+    (pictures / first).unlink()
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=env)
+    assert re.match(rf"1 of \d+ pictures are no longer in {re.escape(str(pictures))}: they have no maps\n", done.stdout)
     assert {r["class"] for r in pq.read_table(tmp_path / "run/classes.parquet").to_pylist()} <= {
         "ant",
         "bee",

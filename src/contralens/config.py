@@ -52,6 +52,24 @@ SETTINGS = (
 """What a run can be told; a file may hold all of it, whichever command reads it."""
 PATHS = ("images", "vocabulary", "out", "cache", "checkpoint", "candidates")
 """Settings that may name a file; a relative one that lies beside the YAML file is taken from there."""
+COUNTS = ("k", "fakes", "limit", "top", "seed", "batch_size", "workers")
+SHARES = ("exclude", "holdout", "fdr")
+SWITCHES = ("reuse", "own_only", "store_activations", "report")
+TEXTS = (
+    "target",
+    "out",
+    "pooling",
+    "sae_pooling",
+    "neighbours",
+    "proposer",
+    "candidates",
+    "device",
+    "cache",
+    "checkpoint",
+    "weights",
+    "decode",
+    "precision",
+)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -63,11 +81,31 @@ def read_config(path: Path) -> dict[str, Any]:
     for key in settings:
         if key not in SETTINGS:
             raise InputError(f"{path}: unknown setting {key!r}{nearest(key, SETTINGS)} (known: {', '.join(SETTINGS)})")
+    settings = {key: _as_kind(path, key, value) for key, value in settings.items() if value is not None}
     for key in PATHS:
         value = settings.get(key)
         if isinstance(value, str) and not Path(value).is_absolute() and (path.parent / value).exists():
             settings[key] = str(path.parent / value)
     return settings
+
+
+def _as_kind(path: Path, key: str, value: Any) -> Any:
+    """A setting as what it must be; YAML reads 1e-3 as a text, and the layer "1" of a sequence as a number."""
+    if key == "layer":
+        return [str(name) for name in value] if isinstance(value, list) else str(value)
+    for keys, kind, said in ((COUNTS, int, "a whole number"), (SHARES, float, "a number")):
+        if key in keys:
+            try:
+                if not isinstance(value, bool) and kind(value) == float(value):
+                    return kind(value)
+            except (TypeError, ValueError):
+                pass
+            raise InputError(f"{path}: {key} must be {said}; got {value!r}")
+    if key in SWITCHES and not isinstance(value, bool):
+        raise InputError(f"{path}: {key} must be true or false; got {value!r}")
+    if key in TEXTS and not isinstance(value, str):
+        raise InputError(f"{path}: {key} must be a text; got {value!r}")
+    return value
 
 
 def read_yaml(path: Path, what: str) -> Any:

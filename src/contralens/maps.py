@@ -85,7 +85,8 @@ def add_maps(
         progress: called with stage, done and total.
 
     Returns:
-        One line for each of the files asked for: what it holds, or why there is none.
+        One line for each of the files asked for: what it holds, or why there is none; before them, how many of the
+        run's pictures are gone, if any are.
 
     Raises:
         InputError: the images or the network cannot be had, or the network is another one.
@@ -103,6 +104,9 @@ def add_maps(
     wanted = _wanted(run, pairs)
     pictures = reopened.pictures(wanted)
     told = []
+    there = set(reopened.images.fingerprints())
+    if gone := sum(reopened.probe[image] not in there for image in wanted):
+        told.append(f"{gone} of {len(wanted)} pictures are no longer in {reopened.images.name}: they have no maps")
     found = _maps(reopened, wanted, pictures, batch_size, progress)
     if found is None:
         told.append(f"no activation maps: {reopened.target.layer} gives no places (pooling {reopened.target.pooling})")

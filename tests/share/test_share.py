@@ -323,6 +323,7 @@ def test_the_commands(run: Run, tmp_path: Path, command: Any, monkeypatch: pytes
         (["push", run.path, "hf:ada/zebra@v1"], "main branch"),
         (["import-labels", "nowhere.json"], "no label file"),
         (["export-labels", run.path, "--pairs", -1], "0 or more"),
+        (["export-labels", run.path, "--out", run.path], "a folder is in the way there"),
     ):
         code, out, err = command(*args)
         assert (code, out) == (2, ""), args

@@ -54,6 +54,7 @@ def explained(path: Path) -> Iterator[None]:
             errno.EROFS: "the file system is read-only; choose another folder",
             errno.ENOTDIR: "part of the path is a file, not a folder",
             errno.ENOENT: "no folder can be made there; choose another one",
+            errno.EISDIR: "a folder is in the way there; choose another name",
             errno.EEXIST: "something else is in the way there",
         }.get(e.errno or 0)
         if what is None:

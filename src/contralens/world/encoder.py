@@ -171,6 +171,7 @@ class WorldEncoder:
     def __init__(self, path: Path = WEIGHTS / "encoder.safetensors") -> None:
         self.model = load_into(DualEncoder(), path)
         self.fingerprint = file_fingerprint(path, "world encoder 1")
+        self._told: set[str] = set()
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """An RGB image of any size to (3,96,96)."""
@@ -187,7 +188,7 @@ class WorldEncoder:
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Texts to unit rows (len(texts),96).
 
-        A word outside the closed vocabulary is read as unknown, with one warning that lists them; a text of which no
+        A word outside the closed vocabulary is read as unknown, with one warning for new ones; a text of which no
         word is known is refused with an `InputError` that names the nearest known words.
         """
         strange: set[str] = set()
@@ -200,9 +201,11 @@ class WorldEncoder:
                     f"contralens.world.captions.VOCABULARY{hint}"
                 )
             strange.update(unknown)
-        if strange:
-            some = ", ".join(sorted(strange)[:5])
-            warnings.warn(f"the rendered world's encoder does not know {len(strange)} words ({some})", stacklevel=2)
+        if strange - self._told:
+            some = ", ".join(sorted(strange - self._told)[:5])
+            number = len(strange - self._told)
+            warnings.warn(f"the rendered world's encoder does not know {number} words ({some})", stacklevel=2)
+            self._told |= strange
         assert isinstance(self.model, DualEncoder)
         parts = [self.model.text(part) for part in torch.split(word_ids(texts), 1024) if len(part)]
         return torch.cat([torch.zeros(0, WIDTH), *parts])
