@@ -299,6 +299,34 @@ def test_a_run_of_the_main_job(discs: Path, tmp_path: Path) -> None:
     assert len(json.loads(found.data["pictures"])) == len({a["data-p"] for a in found.all("img")}) > 5
 
 
+def test_exemplars_that_say_little_are_told(discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from coloured import COLOURS, ColourEncoder, ColourNet, to_pixels
+
+    import contralens
+    from contralens.report.tables import neuron_table, summary
+
+    options: dict[str, Any] = {"layer": "relu", "preprocess": to_pixels}
+    few = contralens.label(ColourNet(), discs, ColourEncoder(), list(COLOURS), k=4, **options)
+    assert few.manifest["notes"] == []
+    run = contralens.label(ColourNet(), discs, ColourEncoder(), list(COLOURS), k=30, out=tmp_path / "run", **options)
+    share, cold = run.manifest["notes"]
+    assert share.startswith("the 30 exemplars of a neuron are 71% of the 42 images")
+    own = {row["neuron"] for row in run.exemplars.to_pylist() if row["contrast"] == row["positive"] >= 0}
+    assert own
+    labeled = run.manifest["neurons"]["labeled"]
+    assert cold.startswith(f"{len(own)} of {labeled} labeled neurons exceed their mean on fewer than 30 images")
+    page = write_report(run).read_text()
+    assert share in page
+    assert cold in page
+    assert page.count("itself: below the mean already") == sum(
+        row["contrast"] == row["positive"] >= 0 and row["rank"] < 10 for row in run.exemplars.to_pylist()
+    )
+    summary(run, None)
+    assert f"note: {share}" in capsys.readouterr().out
+    neuron_table(run, run.neuron(min(own)))
+    assert "itself: below the neuron's mean already" in capsys.readouterr().out
+
+
 # ---- attacks
 
 

@@ -11,7 +11,8 @@ from typing import Any
 from contralens.data.candidates import Candidates
 from contralens.data.vocabulary import Vocabulary
 from contralens.math.chance import Chance
-from contralens.types import Encoder, Target
+from contralens.math.statistics import NeuronStatistics
+from contralens.types import Encoder, Exemplars, Target
 
 PROPOSED_UNFAIR = (
     "proposed concepts were written after a look at the real neurons' images, and nobody looked at the fakes': the "
@@ -73,6 +74,25 @@ def about_chance(fdr: float | None, fakes: int, chances: Mapping[str, Chance], p
         },
         "notes": [PROPOSED_UNFAIR] if proposed else [],
     }
+
+
+def about_exemplars(exemplars: Exemplars, images: int, statistics: NeuronStatistics) -> list[str]:
+    """Why the exemplars may say little: too many of the images are among them, or they leave their neuron cold."""
+    neurons, k = exemplars.positives.shape
+    notes = []
+    if neurons and 4 * k > images:
+        notes.append(
+            f"the {k} exemplars of a neuron are {k / images:.0%} of the {images} images: labels then tell what the "
+            "images show rather than what a neuron responds to; give more images, or a smaller k"
+        )
+    cold = exemplars.activations < statistics.below()[exemplars.neurons, None]
+    if count := int((cold & (exemplars.positives >= 0)).any(1).sum()):
+        notes.append(
+            f"{count} of {neurons} labeled neurons exceed their mean on fewer than {k} images: the last of their "
+            "exemplars leave them cold and are their own contrast, from which csp learns nothing, and which "
+            "semanticlens and clip_dissect count like the others"
+        )
+    return notes
 
 
 def plain(value: Any) -> Any:

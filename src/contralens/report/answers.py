@@ -35,6 +35,12 @@ def rates(row: Mapping[str, Any]) -> str:
     return f"{refused}p {row['p']:.2g}, false-discovery rate {row['fdr']:.2g}"
 
 
+def notes(manifest: Mapping[str, Any]) -> list[str]:
+    """What the reader of a run's labels should know: of its exemplars, network, encoder and chance."""
+    parts = (manifest, manifest["target"], manifest["encoder"], manifest.get("chance") or {})
+    return [note for part in parts for note in part.get("notes", [])]
+
+
 def abstentions(run: Run) -> list[str]:
     """A line per scorer: on how many neurons no label beats chance."""
     told = run.manifest.get("chance")

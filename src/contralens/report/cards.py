@@ -158,6 +158,9 @@ def pair(run: Run, found: dict[str, Any], row: dict[str, Any], pictures: Picture
         if image < 0:
             sides.append(f'<div class="{side}"><div class="none">none below the mean</div></div>')
             continue
+        if side == "contrast" and image == row["positive"]:
+            sides.append('<div class="contrast"><div class="none">itself: below the mean already</div></div>')
+            continue
         name = row[f"{side}_id"]
         word = run.images["label"][image].as_py() or name.rpartition("/")[2]
         share = round(100 * max(0, min(1, (value - low) / span))) if span > 0 and math.isfinite(value) else 0

@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from contralens.data.runs import Run
-from contralens.report.answers import NO_LABEL, abstentions
+from contralens.report.answers import NO_LABEL, abstentions, notes
 from contralens.report.cards import number
 from contralens.report.origin import MARK, asked
 
@@ -62,7 +62,6 @@ def header(run: Run, rows: Sequence[Sequence[Any]]) -> str:
     if told := abstentions(run):
         facts.append(("Chance", "<br>".join(map(escape, told))))
     failed = (m.get("candidates") or {}).get("errors", [])
-    notes = [*target.get("notes", []), *encoder.get("notes", []), *(m.get("chance") or {}).get("notes", [])]
     return "".join(
         [
             '<header class="top"><p class="brand">contralens <span>neuron report</span></p>',
@@ -71,7 +70,7 @@ def header(run: Run, rows: Sequence[Sequence[Any]]) -> str:
             '</ul>\n<dl class="facts">',
             *(f"<div><dt>{name}</dt><dd>{text}</dd></div>" for name, text in facts),
             "</dl>\n",
-            "".join(f'<p class="note">{escape(note)}</p>' for note in notes),
+            "".join(f'<p class="note">{escape(note)}</p>' for note in notes(m)),
             _details("Skipped images", [f"{s['id']}: {s['reason'].removeprefix(s['id'] + ': ')}" for s in skipped]),
             _details("Neurons without a candidate", [f"{e['name']}: {e['error']}" for e in failed]),
             _details("Remarks on the vocabulary", _lines(vocabulary.get("report"))),

@@ -13,7 +13,7 @@ from contralens.checks import counted
 from contralens.data.candidates import folder_of
 from contralens.data.label_files import LabelFile
 from contralens.data.runs import Run
-from contralens.report.answers import abstentions, answer, rates
+from contralens.report.answers import abstentions, answer, notes, rates
 from contralens.report.origin import MARK, asked, is_proposed, origin
 
 
@@ -56,7 +56,7 @@ def summary(run: Run, page: Path | None) -> None:
         print(f"candidates: {came}; {MARK} marks labels that are not in the vocabulary")
         for error in m["candidates"].get("errors", [])[:5]:
             print(f"  {error['name']}: no candidate: {error['error']}")
-    for note in [*m["target"]["notes"], *m["encoder"]["notes"], *(m.get("chance") or {}).get("notes", [])]:
+    for note in notes(m):
         print(f"note: {note}")
     print(f"run folder: {run.path}")
     if page:
@@ -95,11 +95,13 @@ def neuron_table(run: Run, found: dict[str, Any]) -> None:
             str(row["rank"] + 1),
             escape(row["positive_id"] or "-"),
             f"{row['activation']:.4g}",
-            escape(row["contrast_id"] or "-"),
+            "itself" if row["contrast"] == row["positive"] else escape(row["contrast_id"] or "-"),
             f"{row['contrast_activation']:.4g}",
             f"{row['similarity']:.3f}",
         )
     console.print(pairs)
+    if any(row["contrast"] == row["positive"] for row in found["exemplars"]):
+        print("itself: below the neuron's mean already, so it is its own contrast, and csp learns nothing from it")
 
 
 def granularity_table(found: list[dict[str, Any]], most: int = 10) -> None:
