@@ -67,8 +67,15 @@ export function Pairs({ detail }: { detail: Detail }) {
   );
 }
 
+/** Whether an image is its own contrast: it leaves the neuron below its mean, as fewer images fire than there are exemplars. */
+function own(pair: Pair) {
+  return pair.contrast !== null && pair.contrast.image === pair.positive?.image;
+}
+
 function Half({ pair, side, most, map }: { pair: Pair; side: "positive" | "contrast"; most: number; map?: ActivationMap | undefined }) {
   const picture = pair[side];
+  if (side === "contrast" && own(pair))
+    return <span className="half contrast itself">itself: below the mean already</span>;
   const value = side === "positive" ? pair.activation : pair.contrast_activation;
   return (
     <span className={`half ${side}`}>
@@ -136,6 +143,7 @@ function PairDialog({ detail, at, most, maps, heat, onMove }: DialogProps) {
                   <Bar value={side === "positive" ? pair.activation : pair.contrast_activation} most={most} tone={side === "positive" ? "pos" : "con"} />
                   <span>activation {short(side === "positive" ? pair.activation : pair.contrast_activation)}</span>
                   <span className="mono">{pair[side]?.id ?? "none is below the mean"}</span>
+                  {side === "contrast" && own(pair) && <span className="soft">itself: below the mean already</span>}
                   {pair[side]?.label && <span className="soft">labelled {pair[side]?.label}</span>}
                 </figcaption>
               </figure>
