@@ -79,6 +79,14 @@ def test_what_ctrl_c_ended_says_so_and_can_be_run_again(tmp_path: Path) -> None:
     assert len(list((tmp_path / "world/images").iterdir())) == 30
 
 
+def test_a_pipe_is_as_wide_as_its_tables(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    command = ("layers", "torchvision:resnet18", "--weights", "random")
+    assert re.search("layer4.1.relu .*runs 2 times: ambiguous", run(*command).stdout)
+    monkeypatch.setenv("COLUMNS", "40")
+    assert max(map(len, run(*command).stdout.splitlines())) <= 40
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
 def test_what_the_disk_refuses_is_one_line() -> None:
     with open("/dev/full", "w") as full:

@@ -166,9 +166,10 @@ def recipe_command(
     if as_json:
         print_json({"out": str(out), "rows": rows, "audits": [str(page) for page in pages]})
         return
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from contralens.report.console import console
 
     table = Table("run", "scorer", "metric", "published", "here", "95 % interval", "source", box=None, pad_edge=False)
     for row in rows:
@@ -177,7 +178,7 @@ def recipe_command(
             _range(row), escape(row["source"]),
         )  # fmt: skip
     if rows:
-        Console().print(table)
+        console().print(table)
     for folder, page in zip(audited, pages, strict=True):
         from contralens.data.audits import load_audit
         from contralens.report.audit_tables import audit_tables
@@ -195,9 +196,10 @@ def _audit_pages(folders: list[Path]) -> list[Path]:
 
 
 def _print_evaluation(result: Any) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from contralens.report.console import console
 
     m = result.manifest
     table = Table(box=None, pad_edge=False)
@@ -212,7 +214,7 @@ def _print_evaluation(result: Any) -> None:
                     f"  {row['metric']}", _number(row["mean"]), _range(row), str(row["neurons"]),
                     str(row["undefined"]), _sane(row, m["sanity"]),
                 )  # fmt: skip
-    Console().print(table)
+    console().print(table)
     print(
         "\nsane: whether the metric falls both when half of a concept's images lack it (too specific) and when as many"
     )
@@ -254,11 +256,12 @@ def _print_evaluation(result: Any) -> None:
 
 
 def _print_comparison(found: Any, most: int) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
+    from contralens.report.console import console
+
+    out = console()
     table = Table(
         "metric", "one", "other", "means", "difference", "95 % interval", "win/tie/loss", box=None, pad_edge=False
     )
@@ -270,7 +273,7 @@ def _print_comparison(found: Any, most: int) -> None:
             _range(row), games,
         )  # fmt: skip
     if found.differences.num_rows:
-        console.print(table)
+        out.print(table)
     summary = found.to_dict()
     for pair, counts in summary["labels"].items():
         print(f"{pair}: {counts['changed']} of {counts['neurons']} neurons changed their label")
@@ -280,7 +283,7 @@ def _print_comparison(found: Any, most: int) -> None:
             *(escape(str(row[c])) for c in ("name", "one", "one_label", "other", "other_label"))
         )  # fmt: skip
     if summary["changes"] and most > 0:
-        console.print(changed)
+        out.print(changed)
         if len(summary["changes"]) > most:
             print(f"... and {len(summary['changes']) - most} more")
     for note in found.notes:

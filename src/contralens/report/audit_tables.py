@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from contralens.data.audits import Audit, margin
 from contralens.report.cards import number
+from contralens.report.console import console
 
 
 def audit_tables(found: Audit, most: int = 15) -> None:
     """Verdicts with the classes that their neurons move most, the effect of pruning, and how the numbers were got."""
     m = found.manifest
-    console = Console()
+    out = console()
     moved = movements(found)
     for verdict in ("spurious", "expected"):
         rows = found.rows(verdict)
@@ -28,7 +28,7 @@ def audit_tables(found: Audit, most: int = 15) -> None:
                     number(row["z"]), number(margin(row)), *(number(row[key]) for key in ("score", "empty", "fdr")),
                     escape(moved.get(row["neuron"], "-")),
                 )  # fmt: skip
-            console.print(table)
+            out.print(table)
             if len(rows) > most:
                 print(f"... and {len(rows) - most} more")
     print(f"unexplained: {found.counts['unexplained']} neurons")
@@ -50,7 +50,7 @@ def audit_tables(found: Audit, most: int = 15) -> None:
                 row["mode"], escape(row["group"]), str(row["images"]), *(number(row[k]) for k in ("before", "after")),
                 f"{row['difference']:+.3f}", f"{row['low']:+.3f} .. {row['high']:+.3f}",
             )  # fmt: skip
-        console.print(table)
+        out.print(table)
         print("random: the same factors given to random neurons of the layer, mean of several draws")
     for note in found.warnings:
         print(f"note: {note}")

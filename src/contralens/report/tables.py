@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -14,6 +13,7 @@ from contralens.data.candidates import folder_of
 from contralens.data.label_files import LabelFile
 from contralens.data.runs import Run
 from contralens.report.answers import abstentions, answer, notes, rates
+from contralens.report.console import console
 from contralens.report.origin import MARK, asked, is_proposed, origin
 
 
@@ -32,10 +32,10 @@ def labels_table(run: Run, most: int = 20) -> None:
         )
         last = [row[primary]["score"], *([row[primary].get("fdr")] if asked_chance else [])]
         table.add_row(escape(row[0]["name"]), *labels, *("-" if v is None else f"{v:.3f}" for v in last))
-    console = Console()
-    console.print(table)
+    out = console()
+    out.print(table)
     if len(shown) > most:
-        console.print(f"... and {len(shown) - most} more")
+        out.print(f"... and {len(shown) - most} more")
 
 
 def summary(run: Run, page: Path | None) -> None:
@@ -65,8 +65,8 @@ def summary(run: Run, page: Path | None) -> None:
 
 def neuron_table(run: Run, found: dict[str, Any]) -> None:
     """One neuron: labels by scorer, then exemplars beside their contrasts."""
-    console = Console()
-    console.print(
+    out = console()
+    out.print(
         f"{escape(found['name'])} (neuron {found['neuron']}): {found['status']}, mean {found['mean']:.4g},"
         f" maximum {found['maximum']:.4g}, fires on {found['firing_rate']:.1%} of the images"
     )
@@ -75,7 +75,7 @@ def neuron_table(run: Run, found: dict[str, Any]) -> None:
         others = ", ".join(f"{c} {s:.3f}" for c, s in list(zip(row["concepts"], row["scores"], strict=True))[1:5])
         score = "" if row["score"] is None else f"{row['score']:.3f}"
         labels.add_row(scorer, escape(answer(row)), score, escape(others))
-    console.print(labels)
+    out.print(labels)
     for scorer, row in found["labels"].items():
         if told := rates(row):
             print(f"{scorer}: {told}")
@@ -99,24 +99,24 @@ def neuron_table(run: Run, found: dict[str, Any]) -> None:
             f"{row['contrast_activation']:.4g}",
             f"{row['similarity']:.3f}",
         )
-    console.print(pairs)
+    out.print(pairs)
     if any(row["contrast"] == row["positive"] for row in found["exemplars"]):
         print("itself: below the neuron's mean already, so it is its own contrast, and csp learns nothing from it")
 
 
 def granularity_table(found: list[dict[str, Any]], most: int = 10) -> None:
     """Labels with their chain of broader concepts, and where the evidence stops."""
-    console = Console()
+    out = console()
     for entry in found[:most]:
         if not entry["chain"]:
-            console.print(f"{escape(entry['name'])}: {escape(entry['label'])}, which WordNet does not know\n")
+            out.print(f"{escape(entry['name'])}: {escape(entry['label'])}, which WordNet does not know\n")
             continue
         verdict = f"holds up to “{entry['broadest']}”" if entry["broadest"] else "the label itself does not hold"
         if entry["broadest"] and not entry["stops"]:
             verdict = f"nothing above it was seen to fail, up to “{entry['broadest']}”"
-        console.print(f"{escape(entry['name'])}: {escape(entry['label'])}; {escape(verdict)}", highlight=False)
+        out.print(f"{escape(entry['name'])}: {escape(entry['label'])}; {escape(verdict)}", highlight=False)
         table = Table("concept", "score", "pairs", "p", "", "what WordNet says", box=None, pad_edge=False)
-        room = console.width - max(len(step["concept"]) for step in entry["chain"]) - 38
+        room = out.width - max(len(step["concept"]) for step in entry["chain"]) - 38
         for step in entry["chain"]:
             told = (
                 "stops here"
@@ -128,10 +128,10 @@ def granularity_table(found: list[dict[str, Any]], most: int = 10) -> None:
                 for name, form in (("score", "{:.3f}"), ("pairs", "{:.0%}"), ("p", "{:.2g}"))
             ]
             table.add_row(escape(step["concept"]), *values, told or "-", escape(_cut(step["gloss"], room)))
-        console.print(table)
-        console.print()
+        out.print(table)
+        out.print()
     if len(found) > most:
-        console.print(f"... and {len(found) - most} more neurons (--most, --json)")
+        out.print(f"... and {len(found) - most} more neurons (--most, --json)")
     if any(step["score"] is None for entry in found[:most] for step in entry["chain"]):
         print("-: the encoder does not read this concept")
     known = [entry for entry in found if entry["chain"]]
@@ -155,7 +155,7 @@ def label_file_table(found: LabelFile, rows: list[dict[str, Any]], most: int = 2
     for row in rows[:most]:
         score = "" if row["score"] is None else f"{row['score']:.3f}"
         table.add_row(escape(row["name"]), escape(row["label"] or f"none ({row['status']})"), score)
-    Console().print(table)
+    console().print(table)
     if len(rows) > most:
         print(f"... and {len(rows) - most} more (--json)")
 
@@ -177,7 +177,7 @@ def layers_table(layers: Any) -> None:
             layer.pooling or "-",
             escape(layer.note or ""),
         )
-    Console().print(table)
+    console().print(table)
 
 
 def demo_table(rows: list[dict[str, Any]]) -> None:
@@ -194,10 +194,10 @@ def demo_table(rows: list[dict[str, Any]]) -> None:
         own = {row["neurons"]: row for row in rows if row["scorer"] == scorer}
         table.add_row(scorer, *(f"{_share(own[g])} ({_interval(own[g])})" for g in overall))
         worlds.add_row(scorer, *(_share(own[g]) for g in groups if g not in overall))
-    console = Console()
-    console.print(table)
-    console.print()
-    console.print(worlds)
+    out = console()
+    out.print(table)
+    out.print()
+    out.print(worlds)
 
 
 def _stacked(group: str, neurons: int) -> str:
