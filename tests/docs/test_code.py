@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
 import re
 import sys
 import warnings
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 import typer.main
 from fenced import PAGES, ROOT, SHELL, Block, blocks, commands, name_of
-from plugged import keep
+from plugged import keep, registries
 
 from contralens.cli import app, main
 
@@ -77,10 +78,15 @@ def test_extras_in_pip_commands_exist() -> None:
 def test_code_runs(
     page: Path, found: list[Block], tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All blocks of a page in order, in one folder and one Python session; a plain block of text is its output."""
+    """All blocks of a page in order, in one folder, one Python session and one shell; a plain block is output.
+
+    What a session adds to the dictionaries of plugs or to its environment, a command does not know.
+    """
     keep(monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CONTRALENS_CACHE", str(cache))
+    known = {kind: dict(plugs._known) for kind, plugs in registries().items()}
+    shell = dict(os.environ)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     space: dict[str, Any] = {"__name__": "__main__"}
     before = set(sys.modules)
@@ -97,8 +103,15 @@ def test_code_runs(
                 exec(compile(padded, str(ROOT / block.page), "exec"), space)
             elif block.language in SHELL:
                 for words in commands(block):
+                    if words[0] == "export":
+                        shell.update([words[1].split("=", 1)])
+                        continue
                     assert words[0] == "contralens", f"{block}: mark with <!-- not run: REASON -->: {' '.join(words)}"
-                    run(words, block, monkeypatch)
+                    with monkeypatch.context() as apart:
+                        for kind, plugs in registries().items():
+                            apart.setattr(plugs, "_known", dict(known[kind]))
+                        apart.setattr(os, "environ", dict(shell))
+                        run(words, block, apart)
     finally:
         for name in set(sys.modules) - before:
             file = getattr(sys.modules[name], "__file__", None)
