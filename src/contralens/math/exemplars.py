@@ -335,7 +335,7 @@ def _scan(
                 pair += here.start
                 candidates.append((pair, image + part.start, value, values[image, column[pair]]))
 
-        together = room(row.device, CACHE)
+        together = room(row.device, 8 * CACHE)  # wide products: few rows would be multiplied slowly
         spread(look, list(blocks(len(queries), len(e) * e.element_size(), budget=together)), row.device)
     pair, image, cosine, activation = (torch.cat(field) for field in zip(*candidates, strict=True))
     kept = cosine >= best[pair] - 2 * products.tolerance

@@ -15,7 +15,7 @@ TOLERANCE = 4e-6
 """Error of a float32 inner product of unit vectors that is never exceeded in practice (D up to a few thousand)."""
 TIE = 1e-12
 """Cosines closer than this in float64 are the same number, computed in another order."""
-LENGTH = 224
+LENGTH = 288
 """Neighbours that a list holds on average; it holds at most half as many again."""
 GROUP = 8
 """Products searched as one: by their maximum first."""
@@ -210,7 +210,7 @@ def _floors(products: Products, queries: Tensor, length: int, scratch: int) -> T
     floors = torch.full((len(queries),), -torch.inf, device=queries.device)
     if total <= SMALL:
         return floors
-    sample = torch.randperm(total, generator=torch.Generator().manual_seed(0))[: min(max(256, total // 16), 32768)]
+    sample = torch.randperm(total, generator=torch.Generator().manual_seed(0))[: min(max(256, total // 32), 32768)]
     rank, sampled = max(4, round(length * len(sample) / total)), products.rows(sample.to(queries.device))
 
     def look(part: slice) -> None:
