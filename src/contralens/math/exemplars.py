@@ -40,7 +40,7 @@ from contralens.math.neighbours import (
 )
 from contralens.math.sources import ActivationSource, DenseActivations, RowActivations, SparseActivations, along, source
 from contralens.math.statistics import FIRES, NeuronStatistics, neuron_statistics, select_neurons, survey
-from contralens.math.tensors import BLOCK_BYTES, all_bits, blocks, matrix, room, spread
+from contralens.math.tensors import BLOCK_BYTES, all_bits, blocks, matrix, return_memory, room, spread
 from contralens.types import Exemplars
 
 __all__ = [
@@ -139,6 +139,7 @@ def _mine(
     if len(chosen) and not (0 <= int(chosen.min()) and int(chosen.max()) < width):
         raise InputError(f"`neurons` must lie in 0..{width - 1}; got {int(chosen.min())}..{int(chosen.max())}")
 
+    return_memory()
     products = Products(e)
     statistics, values, positives = survey(a, min(k, images), None if neurons is None else chosen, products.usable)
     rank, neuron = (positives.T >= 0).nonzero(as_tuple=True)  # in rank order, as partners are given out
@@ -170,7 +171,10 @@ def _mine(
         apart = neighbours == "exact" and not isinstance(a, RowActivations)
         for part in blocks(len(queries), 1, budget=LISTS if apart else max(1, len(queries))):
             own = ((row >= part.start) & (row < part.stop)).nonzero()[:, 0]
-            found[own], value[own] = _walk(products, a, lists(part), row[own] - part.start, pairs[own], exclude)
+            near = lists(part)
+            found[own], value[own] = _walk(products, a, near, row[own] - part.start, pairs[own], exclude)
+            del near
+            return_memory()
         settle(slice(None), found, value)
     else:
         near, ends = lists(slice(None)), torch.bincount(rank, minlength=1).cumsum(0).tolist()
@@ -303,7 +307,14 @@ def _scan(
     below = torch.full((len(neurons),), -torch.inf, dtype=pairs.below.dtype, device=row.device)
     below[column] = pairs.below
     best = torch.full((len(row),), -torch.inf, device=row.device)
-    candidates: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    candidates: list[tuple[Tensor, ...]] = []
+
+    def still(some: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """The candidates (pair, image, cosine, activation) that can still be the best of their pair."""
+        fields = tuple(torch.cat(field) for field in zip(*some, strict=True))
+        kept = fields[2] >= best[fields[0]] - 2 * products.tolerance
+        return tuple(field[kept] for field in fields)
+
     for start, values in activations.blocks(neurons, budget=2 * BLOCK_BYTES if row.is_cuda else BLOCK_BYTES // 2):
         values = values.to(row.device)
         part = slice(start, start + len(values))
@@ -311,9 +322,15 @@ def _scan(
         e = products.block(part)
         penalty = torch.full((len(neurons), len(e)), -torch.inf, dtype=products.dtype, device=row.device)
         penalty[:, : len(values)].masked_fill_(cold.T, 0.0)
+        fresh: list[tuple[Tensor, ...]] = []
 
         def look(
-            query: slice, part: slice = part, e: Tensor = e, penalty: Tensor = penalty, values: Tensor = values
+            query: slice,
+            part: slice = part,
+            e: Tensor = e,
+            penalty: Tensor = penalty,
+            values: Tensor = values,
+            fresh: list[tuple[Tensor, ...]] = fresh,
         ) -> None:
             cosine = products.rows(queries[query]) @ e.T
             begin, end = torch.searchsorted(row, torch.tensor([query.start, query.stop], device=row.device)).tolist()
@@ -333,13 +350,12 @@ def _scan(
                     highest = maxima(masked.masked_fill_(masked > exclude + products.tolerance, -torch.inf))
                 pair, image, value = over(masked, highest, best[here] - 3 * products.tolerance)
                 pair += here.start
-                candidates.append((pair, image + part.start, value, values[image, column[pair]]))
+                fresh.append((pair, image + part.start, value, values[image, column[pair]]))
 
         together = room(row.device, 8 * CACHE)  # wide products: few rows would be multiplied slowly
         spread(look, list(blocks(len(queries), len(e) * e.element_size(), budget=together)), row.device)
-    pair, image, cosine, activation = (torch.cat(field) for field in zip(*candidates, strict=True))
-    kept = cosine >= best[pair] - 2 * products.tolerance
-    pair, image, activation = pair[kept], image[kept], activation[kept]
+        candidates.append(still(fresh))  # together, lest small pieces all over the memory keep it from being returned
+    pair, image, _, activation = still(candidates)
     partner = winners(products, pairs.positive, pair, image, exclude)
     found, values = torch.empty_like(row), activation.new_empty(row.shape)
     found[order], values[order] = partner, _of_winners(partner, pair, image, activation)

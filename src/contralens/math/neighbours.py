@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from contralens.math.tensors import BLOCK_BYTES, blocks, room, spread
+from contralens.math.tensors import BLOCK_BYTES, blocks, return_memory, room, spread
 
 TOLERANCE = 4e-6
 """Error of a float32 inner product of unit vectors that is never exceeded in practice (D up to a few thousand)."""
@@ -197,9 +197,11 @@ def nearest_images(products: Products, queries: Tensor, length: int = LENGTH) ->
         found = (torch.cat(field) for field in zip(*hits[part.start // step], strict=True))
         _fill(images[part], cosines[part], floors[part], *found)
         hits[part.start // step] = []
+        return_memory()
 
     spread(search, parts, device)
     arranged = products.rows  # lets the copy go
+    return_memory()
     spread(fill, parts, device)
     return Neighbours(images, cosines, floors)
 
