@@ -35,12 +35,15 @@ def explore_command(
     """
     _modest()
     _needs()
+    from contralens.data.folders import runs_in
     from contralens.explorer.app import create_app
     from contralens.explorer.guard import is_loopback
 
     for run in runs:
         if not run.is_dir():
             raise InputError(f"there is no run folder {run}; `contralens label` writes one")
+        if not (run / "manifest.json").exists() and (below := runs_in(run)):
+            raise InputError(f"{run} is no run folder{below}")
     token = None if is_loopback(host) else secrets.token_urlsafe(24)
     app = create_app(runs, read_only=read_only, host=host, token=token)
     listener = _listen(host, port)

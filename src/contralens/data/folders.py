@@ -41,10 +41,18 @@ def reading(folder: Path, absent: str | None = None) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as e:
-        missing = f"{folder} is not a whole run folder: {Path(e.filename or folder).name} is missing"
+        missing = f"{folder} is not a whole run folder: {Path(e.filename or folder).name} is missing{runs_in(folder)}"
         raise InputError(absent or missing) from e
     except (json.JSONDecodeError, UnicodeDecodeError, pa.ArrowInvalid, SafetensorError, OSError) as e:
         raise InputError(f"{folder} cannot be read: {first_line(e)}") from e
+
+
+def runs_in(folder: Path) -> str:
+    """A hint with the runs one or two levels below `folder`, ready to append to an error; empty if there are none."""
+    below = sorted(at.parent for depth in ("*", "*/*") for at in folder.glob(f"{depth}/manifest.json"))
+    runs = [str(run) for run in below if (run / "exemplars.parquet").is_file()]
+    more = f" and {len(runs) - 3} more" if len(runs) > 3 else ""
+    return f"; runs in it: {', '.join(runs[:3])}{more}" if runs else ""
 
 
 def read_manifest(file: Path, known: int) -> dict[str, Any]:
