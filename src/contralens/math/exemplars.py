@@ -174,7 +174,6 @@ def _mine(
             near = lists(part)
             found[own], value[own] = _walk(products, a, near, row[own] - part.start, pairs[own], exclude)
             del near
-            return_memory()
         settle(slice(None), found, value)
     else:
         near, ends = lists(slice(None)), torch.bincount(rank, minlength=1).cumsum(0).tolist()
@@ -229,6 +228,7 @@ def _walk(
             depth = max(8, min(depth, AT_ONCE // max(1, len(open_))))
             which_list, place = torch.unique(row[open_], return_inverse=True)
             rows = along(activations, near.images[which_list, :depth], place, pairs.neuron[open_])
+            return_memory()
         last = depth >= longest
         each = min(depth, longest) * (40 + (0 if taken is None else taken.shape[1]))
 
@@ -259,6 +259,7 @@ def _walk(
         apart = rows is not None or isinstance(activations, DenseActivations | SparseActivations)
         budget = room(row.device, BLOCK_BYTES // 8) if apart else BLOCK_BYTES
         spread(step, list(blocks(len(open_), each, budget)), row.device if apart else None)
+        return_memory()
         rest = (found == UNSETTLED).nonzero()[:, 0]
         if last or not len(rest):
             return found, activation
@@ -354,7 +355,9 @@ def _scan(
 
         together = room(row.device, 8 * CACHE)  # wide products: few rows would be multiplied slowly
         spread(look, list(blocks(len(queries), len(e) * e.element_size(), budget=together)), row.device)
-        candidates.append(still(fresh))  # together, lest small pieces all over the memory keep it from being returned
+        candidates.append(still(fresh))
+        fresh.clear()
+        return_memory()
     pair, image, _, activation = still(candidates)
     partner = winners(products, pairs.positive, pair, image, exclude)
     found, values = torch.empty_like(row), activation.new_empty(row.shape)
