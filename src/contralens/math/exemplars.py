@@ -58,8 +58,8 @@ __all__ = [
 
 UNSETTLED = -2
 LISTS = 2**16
-"""Lists of neighbours that are held at once, about 4 kB each; the product of two positives of different parts is
-computed twice."""
+"""Lists of neighbours that are held at once, about 6 kB each with what finds them; the product of two positives of
+different parts is computed twice."""
 AT_ONCE = 16 * 2**20
 """Activations along lists that are held at once where the source gives whole rows (`RowActivations`)."""
 
