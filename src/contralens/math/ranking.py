@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from contralens.math.statistics import RunningTop
-from contralens.math.tensors import all_bits, blocks, room
+from contralens.math.tensors import all_bits, blocks, return_memory, room
 from contralens.types import Exemplars
 
 Scorer = Callable[..., Tensor]
@@ -43,6 +43,7 @@ class Columns:
             with all_bits(self.like.device):
                 scores = self.of(block)
             yield block, scores
+            return_memory()
 
 
 def by_columns(prepare: Callable[..., Columns]) -> Scorer:
