@@ -1,4 +1,5 @@
 import ctypes
+import resource
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ GLIBC = sys.platform == "linux" and hasattr(ctypes.CDLL(None), "malloc_trim")
 
 
 def resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 @pytest.mark.skipif(not GLIBC, reason="only glibc keeps what lies between")

@@ -53,7 +53,6 @@ from contralens.math.scorers import SCORERS, contrast_parts
 from contralens.math.scoring import parse_scorer, score_blocks, wants_activations
 from contralens.math.sources import ActivationSource
 from contralens.math.statistics import STRONGEST
-from contralens.math.tensors import return_memory
 from contralens.models.encoders import encoder as load_encoder
 from contralens.models.encoders import templates_of
 from contralens.models.targets import load_model
@@ -237,7 +236,6 @@ def label(
         progress("scoring", done, len(specs))
         scores = score_blocks(spec, exemplars, embeddings, texts, activations)
         found_best[spec] = best(scores if allowed is None else _of_own(scores, torch.from_numpy(allowed)), top)
-        return_memory()
     progress("scoring", len(specs), len(specs))
     chances: dict[str, Chance] = {}
     if fdr is not None and len(chosen):

@@ -66,14 +66,16 @@ def spread(work: Callable[[slice], None], parts: Sequence[slice], device: torch.
             torch.set_num_threads(threads)  # new threads inherit the number set last
 
 
+_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+
+
 def return_memory() -> None:
     """Gives the system the memory that is free but lies between what is used; without effect where there is no glibc.
 
     Threads allocate apart from one another, so a step of big scratch and small results otherwise leaves much behind.
     """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:
-        trim(0)
+    if _TRIM is not None:
+        _TRIM(0)
 
 
 def room(device: torch.device, cpu: int = BLOCK_BYTES) -> int:
