@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from coloured import COLOURS, ColourEncoder, ColourNet, to_pixels
+from patience import HUNG
 
 import contralens
 from contralens.checks import InputError
@@ -71,7 +72,7 @@ def test_what_ctrl_c_ended_says_so_and_can_be_run_again(tmp_path: Path) -> None:
             assert process.poll() is None
             time.sleep(0.005)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=HUNG)
     assert process.returncode == 130
     assert err == "contralens: interrupted; the same command goes on where this one stopped\n"
     again = subprocess.run([*command, "30"], capture_output=True, text=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from coloured import ColourEncoder, ColourNet, draw_discs, to_pixels
+from patience import HUNG
 from PIL import Image
 from ray_driver import job
 from safetensors.numpy import load_file
@@ -152,7 +153,7 @@ def test_ray_survives_a_killed_worker_and_a_killed_driver(tmp_path: Path) -> Non
     driver = subprocess.Popen(command(2), env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
     everyone: list[int] = []
     try:
-        until = time.monotonic() + 120
+        until = time.monotonic() + HUNG
         while len(tiles()) < 2 and time.monotonic() < until:
             time.sleep(0.1)
         workers = descendants(driver.pid, "MapWorker")
@@ -172,7 +173,7 @@ def test_ray_survives_a_killed_worker_and_a_killed_driver(tmp_path: Path) -> Non
     finished = tiles()
     assert 6 <= len(finished) < 12, "the driver should die in the middle"
 
-    again = subprocess.run(command(1), env=environment, stdout=subprocess.PIPE, text=True, timeout=180, check=True)
+    again = subprocess.run(command(1), env=environment, stdout=subprocess.PIPE, text=True, timeout=HUNG, check=True)
     computed, total = map(int, again.stdout.split()[-2:])
     assert total == 6
     whole = min(sum(1 for p in finished if p.parent == folder) for folder in {p.parent for p in finished})

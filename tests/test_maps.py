@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from coloured import COLOURS, ColourEncoder, ColourNet, to_pixels
+from patience import HUNG
 from PIL import Image
 from torch import Tensor, nn
 
@@ -215,13 +216,13 @@ def test_the_command(discs: Path, tmp_path: Path) -> None:
     names.write_text("ant\nbee\ncow\ndog\n")
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     command = [sys.executable, "-m", "contralens", "maps", str(tmp_path / "run"), "--classes", str(names)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=env)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HUNG, env=env)
     assert done.returncode == 0, done.stderr
     assert "activation maps in" in done.stdout
     assert "no longer" not in done.stdout
     first = next(row["positive_id"] for row in contralens.load(tmp_path / "run").neuron(0)["exemplars"])
     (pictures / first).unlink()
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=env)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=HUNG, env=env)
     assert re.match(rf"1 of \d+ pictures are no longer in {re.escape(str(pictures))}: they have no maps\n", done.stdout)
     assert {r["class"] for r in pq.read_table(tmp_path / "run/classes.parquet").to_pylist()} <= {
         "ant",

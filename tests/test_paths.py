@@ -20,6 +20,7 @@ import paper
 import pytest
 import torch
 from coloured import draw_hard
+from patience import HUNG
 from PIL.Image import Image
 from torch import Tensor, nn
 
@@ -172,7 +173,7 @@ def by_ray(images: Path, rows: Any, device: str, folder: Path) -> Found:
     path = os.pathsep.join(map(str, (here, here / "math", here.parent / "src")))
     command = [sys.executable, __file__, str(images), str(folder), device]
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, env=environment, check=True, timeout=180)
+    subprocess.run(command, env=environment, check=True, timeout=HUNG)
     eyes = Eyes(device)
     found = labeled(images, device, folder, eyes=eyes)
     assert eyes.seen == 0, "the actors have collected all"

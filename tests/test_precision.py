@@ -25,6 +25,11 @@ from contralens.reopen import Reopened
 PREPROCESS = "resize=32x32,mean=half"
 
 
+@pytest.fixture(autouse=True)
+def _a_machine_fast_at_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "bfloat16_is_fast", lambda device: True)
+
+
 class Linear(BaseEncoder):
     """A built-in kind of encoder with small random weights; its texts are known by their letters."""
 
@@ -87,6 +92,15 @@ def test_an_unsafe_network_stays_in_float32(discs: Path, tmp_path: Path) -> None
     assert told["used"] == "float32"
     assert told["apart"] > precision.APART
     assert checked.extractors[0] is target
+
+
+def test_float32_stays_where_bfloat16_is_slow(discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "bfloat16_is_fast", lambda device: False)
+    target, eyes = contralens.target(InPlace(), "mixed", preprocess=PREPROCESS), Linear()
+    checked = half_if_safe([target, eyes], contralens.images(discs), Store(tmp_path))
+    assert checked.extractors == [target, eyes]
+    assert eyes.calls == 0, "nothing is measured that would not be used"
+    assert all("not faster than float32" in told["why"] for told in checked.report["networks"].values())
 
 
 def test_what_knows_one_precision_only_is_told(discs: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 from make_constraints import needed, required
+from patience import HUNG
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "contralens"
@@ -249,14 +250,14 @@ def test_the_explorer_of_the_wheel_answers(everything: Path, demo: Path) -> None
     pytest.importorskip("fastapi", reason="needs the extra explore")
     command = [everything, "-m", "contralens", "explore", "demo/world-1/planted", "--no-browser", "--port", "0"]
     for address in serving(list(map(str, command)), demo):
-        with urllib.request.urlopen(address, timeout=20) as answer:
+        with urllib.request.urlopen(address, timeout=HUNG) as answer:
             assert answer.status == 200
             page = answer.read().decode()
         assert "<title>" in page
         links = re.findall(r'(?:src|href)="([^"#]+)"', page)
         assert len(links) > 1
         for link in links:
-            with urllib.request.urlopen(urllib.parse.urljoin(address, link), timeout=20) as answer:
+            with urllib.request.urlopen(urllib.parse.urljoin(address, link), timeout=HUNG) as answer:
                 assert answer.status == 200, link
 
 
@@ -268,7 +269,7 @@ def serving(command: list[str], folder: Path) -> Iterator[str]:
     )  # fmt: skip
     try:
         assert server.stdout is not None
-        said, until = "", time.monotonic() + 60
+        said, until = "", time.monotonic() + HUNG
         while time.monotonic() < until and (line := server.stdout.readline()):
             said += line
             if found := re.search(r"http://\S+", line):

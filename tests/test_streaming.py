@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from coloured import COLOURS, ColourEncoder, draw_hard, to_pixels
+from patience import HUNG
 from safetensors.numpy import load_file
 from torch import nn
 
@@ -180,14 +181,14 @@ def test_a_killed_run_goes_on_to_the_same_bits(images: Path, tmp_path: Path) -> 
         return subprocess.Popen([sys.executable, "-c", DRIVER, *arguments], stdout=subprocess.PIPE, text=True)
 
     def seen(process: subprocess.Popen[str]) -> int:
-        out, _ = process.communicate(timeout=120)
+        out, _ = process.communicate(timeout=HUNG)
         assert process.returncode == 0
         return sum(map(int, out.split()))
 
     alone = seen(start("alone"))
     killed = start("killed")
     snapshots = tmp_path / "killed" / "surveys"
-    until = time.monotonic() + 60
+    until = time.monotonic() + HUNG
     while not list(snapshots.glob("*.safetensors")) and time.monotonic() < until:
         time.sleep(0.01)
     os.kill(killed.pid, signal.SIGKILL)
@@ -205,7 +206,7 @@ def test_a_run_killed_while_it_computes_again_goes_on_to_the_same_bits(images: P
         return subprocess.Popen([sys.executable, "-c", DRIVER, *arguments], stdout=subprocess.PIPE, text=True)
 
     alone, killed = start("alone"), start("killed")
-    until = time.monotonic() + 120
+    until = time.monotonic() + HUNG
 
     def written() -> int:
         logs = [p for p in (tmp_path / "killed" / "walks").rglob("*.safetensors") if not p.name.startswith(TEMPORARY)]
@@ -217,8 +218,8 @@ def test_a_run_killed_while_it_computes_again_goes_on_to_the_same_bits(images: P
     killed.communicate()
     assert 16 <= written() < 76, "it died in the second pass, some of which is written down"
     again = start("killed")
-    rest = sum(map(int, again.communicate(timeout=120)[0].split()))
-    whole = sum(map(int, alone.communicate(timeout=120)[0].split()))
+    rest = sum(map(int, again.communicate(timeout=HUNG)[0].split()))
+    whole = sum(map(int, alone.communicate(timeout=HUNG)[0].split()))
     assert again.returncode == alone.returncode == 0
     assert rest <= whole - 76 - 14, "neither the first pass nor what was written down of the second"
     one, other = contralens.load(tmp_path / "alone-run"), contralens.load(tmp_path / "killed-run")

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from patience import HUNG
 from safetensors.torch import load_file
 from strip_case import CLASSES, CONCEPTS, SPURIOUS, Blind, HueEncoder, StripNet, draw_folder, to_pixels
 from torch import nn
@@ -499,7 +500,7 @@ def test_the_command(case: Path, tmp_path: Path) -> None:
     ]  # fmt: skip
 
     def run(*more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*start, *more], capture_output=True, text=True, timeout=120, env=env)
+        return subprocess.run([*start, *more], capture_output=True, text=True, timeout=HUNG, env=env)
 
     done = run(*options)
     assert done.returncode == 0, done.stderr

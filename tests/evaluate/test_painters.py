@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from colour_case import colour_target, paint_folder
+from patience import HUNG
 from PIL import Image
 
 from contralens.checks import InputError
@@ -174,7 +175,7 @@ def test_resumes_after_a_kill_with_the_same_numbers(run, brush, model, tmp_path)
     def go(cache, how):
         command = [sys.executable, "-c", KILLED, here, str(model), str(run.path), str(tmp_path / cache), how]
         return subprocess.run(
-            command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}
+            command, capture_output=True, text=True, timeout=HUNG, env={**os.environ, "OMP_NUM_THREADS": "1"}
         )
 
     died = go("one", "die")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import HUNG
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 BROWSER = [
@@ -39,7 +40,7 @@ class Watched:
     def __init__(self, browser: Any, **options: Any) -> None:
         options.setdefault("viewport", {"width": 1280, "height": 860})
         self.context = browser.new_context(accept_downloads=True, **options)
-        self.context.set_default_timeout(15_000)
+        self.context.set_default_timeout(1000 * HUNG)
         self.page = self.context.new_page()
         self.problems: list[str] = []
         self.requests: list[str] = []
@@ -59,7 +60,7 @@ class Watched:
 
 def until(page: Any, expression: str) -> None:
     """Wait until it is true; not by Playwright's own polling, which the pages' content policy forbids."""
-    for _ in range(300):
+    for _ in range(30_000):
         if page.evaluate(expression):
             return
         page.wait_for_timeout(50)

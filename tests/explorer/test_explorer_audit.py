@@ -19,6 +19,7 @@ import pytest
 from audited_run import CONCEPTS, audited_run
 from explorer_browsing import BROWSER, Watched, accessible, axe_source
 from explorer_serving import HOSTILE, copied, serving
+from patience import HUNG
 from pydantic import TypeAdapter
 
 import contralens
@@ -45,7 +46,7 @@ def own(audited: Path, tmp_path: Path) -> Path:
 
 
 def get(url: str, **query: Any) -> Any:
-    answer = httpx.get(url, params=query or None, timeout=20)
+    answer = httpx.get(url, params=query or None, timeout=HUNG)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
@@ -53,7 +54,7 @@ def get(url: str, **query: Any) -> Any:
 def test_the_page_says_what_the_audit_wrote(audited: Path) -> None:
     wrote = contralens.load_audit(audited)
     with serving([audited]) as url:
-        answer = httpx.get(f"{url}/api/runs/run/audit", timeout=20)
+        answer = httpx.get(f"{url}/api/runs/run/audit", timeout=HUNG)
         told = TypeAdapter(shapes.Audit).validate_json(answer.content, strict=True)
         listed = get(f"{url}/api/runs")["runs"][0]
         one = told["neuron"][told["verdict"].index("spurious")]
@@ -214,7 +215,7 @@ def test_an_audit_made_while_the_run_is_shown_is_seen(audited: Path, tmp_path: P
         before = get(f"{url}/api/runs")["runs"][0]
         assert before["audit"] is None
         contralens.load_audit(audited).save(run)
-        for _ in range(40):
+        for _ in range(3600):
             now = get(f"{url}/api/runs")["runs"][0]
             if now["audit"]:
                 break

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from explorer_browsing import BROWSER, Watched, accessible, axe_source, until
 from explorer_serving import HOSTILE, copied, make_run, rich_run, serving
+from patience import HUNG
 from PIL import Image
 
 from contralens.data.runs import Run
@@ -100,7 +101,7 @@ def test_a_walk_through_everything(chromium: Any, home: Path, discs: Path) -> No
         page.goto(f"{url}/#/run/search")  # words, a picture, a label
         page.get_by_role("searchbox").fill("pure blue")
         page.keyboard.press("Enter")
-        expect(page.get_by_text("closest to “pure blue”")).to_be_visible(timeout=20_000)
+        expect(page.get_by_text("closest to “pure blue”")).to_be_visible(timeout=1000 * HUNG)
         expect(cards.first).to_be_visible()
         picture = home.parent / "query.png"
         Image.new("RGB", (40, 40), "red").save(picture)

@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from patience import HUNG
 
 import contralens
 
@@ -22,7 +23,7 @@ pytestmark = [
 
 
 def npm(*words: str) -> None:
-    done = subprocess.run(["npm", *words], cwd=UI, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(["npm", *words], cwd=UI, capture_output=True, text=True, timeout=HUNG)
     assert done.returncode == 0, f"{done.stdout[-4000:]}\n{done.stderr[-2000:]}"
 
 

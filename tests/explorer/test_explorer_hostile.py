@@ -23,6 +23,7 @@ import httpx
 import pyarrow.parquet as pq
 import pytest
 from explorer_serving import HOSTILE, CountedFinder, copied, serving
+from patience import HUNG
 from PIL import Image
 
 from contralens.data.runs import Run
@@ -34,7 +35,7 @@ SECRET = "the-secret-beside-the-run"
 def raw(url: str, head: str, body: bytes = b"") -> tuple[int, bytes]:
     """One request with its bytes exactly as given: no client tidies the path."""
     parts = urlsplit(url)
-    with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=10) as s:
+    with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=HUNG) as s:
         s.sendall(head.encode("latin-1") + body)
         data = b""
         while chunk := s.recv(65536):
@@ -208,7 +209,7 @@ def bomb(side: int) -> bytes:
 
 
 def search(address: str, data: Any, kind: str = "image/png") -> httpx.Response:
-    return httpx.post(f"{address}/api/runs/run/search", content=data, headers={"content-type": kind}, timeout=30)
+    return httpx.post(f"{address}/api/runs/run/search", content=data, headers={"content-type": kind}, timeout=HUNG)
 
 
 def jpeg() -> bytes:
@@ -268,7 +269,7 @@ def test_a_hundred_clients_at_once(address: str) -> None:
 
     def client(i: int) -> list[int]:
         barrier.wait(30)
-        with httpx.Client(base_url=address, timeout=60) as c:
+        with httpx.Client(base_url=address, timeout=HUNG) as c:
             return [c.get(paths[(i + j) % len(paths)]).status_code for j in range(3)]
 
     with ThreadPoolExecutor(100) as pool:
@@ -341,7 +342,7 @@ def test_links_out_of_the_run_are_not_followed(finished: Run, tmp_path: Path) ->
     pipe = copied(finished, tmp_path / "pipe")
     os.mkfifo(tmp_path / "pipe.notes.jsonl")
     with serving([run, other, noted, pipe]) as url:
-        told = {r["key"]: r["problem"] for r in httpx.get(f"{url}/api/runs", timeout=10).json()["runs"]}
+        told = {r["key"]: r["problem"] for r in httpx.get(f"{url}/api/runs", timeout=HUNG).json()["runs"]}
         assert "link out of the run" in told["run"]
         assert "link out of the run" in told["other"]
         assert "root:" not in json.dumps(told)
@@ -349,7 +350,7 @@ def test_links_out_of_the_run_are_not_followed(finished: Run, tmp_path: Path) ->
         assert (answer.status_code, "link" in answer.json()["error"]) == (422, True)
         assert target.read_text() == "precious\n"
         assert httpx.get(f"{url}/api/runs/noted/notes").json()["notes"] == []
-        assert httpx.get(f"{url}/api/runs/{pipe.name}/notes", timeout=5).status_code == 200
+        assert httpx.get(f"{url}/api/runs/{pipe.name}/notes", timeout=HUNG).status_code == 200
 
 
 def test_markup_arrives_as_text_only(hostile: Run) -> None:
@@ -376,7 +377,7 @@ def test_notes_are_appended_beside_the_run_and_never_inside(finished: Run, tmp_p
         def add(i: int) -> int:
             kind = ("note", "tag", "label")[i % 3]
             note = {"neuron": i % 5, "kind": kind, "text": "<b>x</b>" if kind == "tag" else f"{HOSTILE} {i}"}
-            return httpx.post(notes, json=note, timeout=30).status_code
+            return httpx.post(notes, json=note, timeout=HUNG).status_code
 
         with ThreadPoolExecutor(12) as pool:
             assert set(pool.map(add, range(60))) == {200}
@@ -417,7 +418,7 @@ def test_the_command_prints_its_address_and_answers(finished: Run) -> None:
             assert process.stdout
             found = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())
             assert found
-            assert httpx.get(f"{found[0]}api/runs", timeout=20).json()["runs"][0]["key"] == "run"
+            assert httpx.get(f"{found[0]}api/runs", timeout=HUNG).json()["runs"][0]["key"] == "run"
         finally:
             process.terminate()
 

@@ -13,6 +13,7 @@ import httpx
 import numpy as np
 import pytest
 from explorer_serving import CountedFinder, Eyes, copied, judged, make_run, serving
+from patience import HUNG
 from PIL import Image
 from pydantic import TypeAdapter
 
@@ -27,7 +28,7 @@ def address(finished: Run) -> Any:
 
 
 def get(url: str, **query: Any) -> Any:
-    answer = httpx.get(url, params=query or None, timeout=20)
+    answer = httpx.get(url, params=query or None, timeout=HUNG)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
@@ -37,7 +38,7 @@ def test_importing_and_starting_loads_no_torch(finished: Run) -> None:
         "import sys; from contralens.explorer.app import create_app; from contralens.explorer.export import export;"
         f"create_app([{str(finished.path)!r}]); sys.exit('torch' in sys.modules)"
     )
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=HUNG).returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -55,7 +56,7 @@ def test_importing_and_starting_loads_no_torch(finished: Run) -> None:
     ],
 )
 def test_json_is_shaped_as_documented(address: str, path: str, shape: Any) -> None:
-    TypeAdapter(shape).validate_json(httpx.get(address + path, timeout=20).content, strict=True)
+    TypeAdapter(shape).validate_json(httpx.get(address + path, timeout=HUNG).content, strict=True)
 
 
 def test_openapi_describes_every_address(address: str) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import HUNG
 from propose_run import PixelEncoder, build_run
 from propose_servers import completion, look_and_answer, looks, serving
 
@@ -99,9 +100,7 @@ def ask(run: Run, url: str, folder: Path, **options: Any) -> Candidates:
 @pytest.mark.slow
 def test_whatever_a_server_does_each_neuron_is_answered_or_listed(many: Run, tmp_path: Path) -> None:
     with serving(hostile) as server:
-        began = time.monotonic()
         found = ask(many, server.url, tmp_path, workers=9, timeout=1.5, retries=2)
-        took = time.monotonic() - began
         tricks = dict(server.tricks)  # type: ignore[attr-defined]
         asked = len(server.bodies)
     key_of = {p["neuron"]: p["reply"] for p in found.provenance}
@@ -113,7 +112,6 @@ def test_whatever_a_server_does_each_neuron_is_answered_or_listed(many: Run, tmp
     said = " | ".join(e["error"] for e in found.errors)
     for expected in ("503", "within 1.5 s", "longer than 4 MiB", "no chat completion", "cannot be used"):
         assert expected in said
-    assert took < 30
     assert sum(f.stat().st_size for f in tmp_path.rglob("*") if f.is_file()) < 5e6
     with serving(looks) as server:
         again = ask(load(many.path), server.url, tmp_path / "other", workers=4)
@@ -193,7 +191,7 @@ def test_killed_at_ten_random_moments_no_paid_reply_is_lost(tmp_path: Path) -> N
                 assert json.loads(path.read_text())["concepts"] == ["striped disc"]
         before = dict(asked)
         assert len(kept) < neurons  # the kills came while there was work
-        end = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+        end = subprocess.run(command, env=env, capture_output=True, text=True, timeout=HUNG)
         assert end.stdout.strip() == "done", end.stderr
     assert all(asked[key] == before[key] for key in kept)  # what is on the disk is never asked again
     assert len(asked) == neurons
@@ -227,7 +225,7 @@ def test_ctrl_c_keeps_what_was_under_way(tmp_path: Path) -> None:
         assert begun.wait(60)
         time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=HUNG)
         assert b"KeyboardInterrupt" in err
         assert 3 <= len(server.bodies) < 12
         assert len(list((folder / "replies").iterdir())) == len(server.bodies)

@@ -15,6 +15,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from patience import HUNG
 from PIL import Image
 from propose_run import PixelEncoder
 
@@ -121,7 +122,7 @@ def test_transformers_serve_over_real_http(small: Run, tmp_path: Path) -> None:
     )  # fmt: skip
     try:
         url = f"http://127.0.0.1:{port}"
-        until = time.monotonic() + 120
+        until = time.monotonic() + HUNG
         while True:
             try:
                 urllib.request.urlopen(f"{url}/health", timeout=2).read()
@@ -132,7 +133,7 @@ def test_transformers_serve_over_real_http(small: Run, tmp_path: Path) -> None:
                 time.sleep(0.3)
         found = propose(
             small, f"openai:{folder}@{url}/v1", folder=tmp_path / "c", show=2, layout="separate", cell=112, merge=None,
-            max_tokens=24, proposer_options={"workers": 1, "timeout": 60, "retries": 1},
+            max_tokens=24, proposer_options={"workers": 1, "timeout": HUNG, "retries": 1},
         )  # fmt: skip
     finally:
         os.killpg(server.pid, signal.SIGTERM)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from patience import HUNG
 from PIL import Image
 from propose_run import PixelEncoder, build_run
 from propose_servers import completion, looks, serving, slowly
@@ -16,7 +17,7 @@ from contralens.data.candidates import Candidates, load_candidates
 from contralens.data.runs import Run
 from contralens.proposing.propose import propose
 
-FAST = {"timeout": 10.0, "retries": 1}
+FAST = {"timeout": HUNG, "retries": 1}
 
 
 def ask(run: Run, url: str, folder: Path, **options: object) -> Candidates:

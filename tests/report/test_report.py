@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 from drawn import drawn_run
+from patience import HUNG
 
 from contralens.checks import InputError
 from contralens.data.runs import Run, load
@@ -366,10 +366,11 @@ def test_a_browser_shows_every_picture_and_complains_of_nothing(
     with playwright.sync_playwright() as p:
         window = p.chromium.launch(executable_path=chromium, args=FLAGS)
         view = window.new_page()
+        view.set_default_timeout(1000 * HUNG)
         complaints: list[str] = []
         view.on("console", lambda message: complaints.append(message.text))
         view.on("pageerror", lambda error: complaints.append(str(error)))
-        view.goto(path.as_uri(), timeout=120_000)
+        view.goto(path.as_uri(), timeout=1000 * HUNG)
         every = "[...document.images].every((img) => img.complete && img.naturalWidth > 0)"
         told = "(([loaded, total]) => loaded === total)(document.documentElement.dataset.pictures.split('/'))"
         # Not `wait_for_function`, which the page's own Content Security Policy forbids.
@@ -424,12 +425,11 @@ def test_table_sorts_filters_and_fits_a_phone(run: Run, tmp_path: Path) -> None:
         view.fill("#find", "layer4/10")
         view.click("#rows a")
         assert view.evaluate("document.querySelector('.neuron:target h3').textContent") == "layer4/10"
-        time.sleep(1.5)  # cards above are measured when they come near
-        assert 0 <= view.evaluate("document.querySelector('.neuron:target').getBoundingClientRect().y") < 100
-        for _ in range(300):
-            if view.evaluate("(([a, b]) => a === b)(document.documentElement.dataset.pictures.split('/'))"):
-                break
-            time.sleep(0.1)
+        # cards above are measured when they come near
+        view.wait_for_function(
+            "(y => 0 <= y && y < 100)(document.querySelector('.neuron:target').getBoundingClientRect().y)"
+        )
+        view.wait_for_function("(([a, b]) => a === b)(document.documentElement.dataset.pictures.split('/'))")
         assert view.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
         assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
         window.close()

@@ -19,6 +19,7 @@ from coloured import COLOURS, ColourEncoder, ColourNet, to_pixels
 from hub_server import TOKEN, hub
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from patience import HUNG
 
 import contralens
 from contralens.checks import InputError
@@ -343,7 +344,7 @@ def test_the_hub_with_its_real_client(run: Run, tmp_path: Path) -> None:
                 "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1",
             }  # fmt: skip
             command = [sys.executable, "-m", "contralens", *map(str, args)]
-            return subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+            return subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=HUNG)
 
         done = call("push", run.path, "hf:ada/zebra")
         assert done.returncode == 0, done.stderr

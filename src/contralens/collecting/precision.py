@@ -1,8 +1,8 @@
 """Half precision, used only where a look at the first images says that it is safe.
 
 bfloat16 halves the memory traffic of a forward and is several times faster on hardware that multiplies it (Intel AMX,
-NVIDIA since Ampere), and slower on other CPUs. Its rows differ from those of float32, have fingerprints of their own,
-and are used for a network only if on the first `CHECKED_IMAGES` images
+NVIDIA since Ampere), and slower on other CPUs, where float32 stays (`math.kernels`). Its rows differ from those of
+float32, have fingerprints of their own, and are used for a network only if on the first `CHECKED_IMAGES` images
 
 - no row of the encoder turns by more than `TURN` (1 - cosine),
 - no row of the target differs by more than `APART` (relative L2 difference), and
@@ -29,6 +29,7 @@ from contralens.checks import ImageError, InputError
 from contralens.data.known import known_fingerprints
 from contralens.data.store import Store
 from contralens.data.vocabulary import read_vocabulary
+from contralens.math.kernels import bfloat16_is_fast
 from contralens.models.encoder_base import BaseEncoder
 from contralens.models.encoders import embed_texts
 from contralens.models.hooked import HookedTarget
@@ -53,7 +54,7 @@ class Checked:
 
 
 def half_if_safe(extractors: Sequence[Extractor], images: Images, store: Store) -> Checked:
-    """Each extractor in bfloat16 where the first images say that it is safe, else as it is.
+    """Each extractor in bfloat16 where that is faster and the first images say that it is safe, else as it is.
 
     Sparse autoencoders and extractors of the user's own stay as they are, and the report says so.
     """
@@ -61,14 +62,17 @@ def half_if_safe(extractors: Sequence[Extractor], images: Images, store: Store) 
     used: list[Extractor] = []
     told: dict[str, dict[str, Any]] = {}
     for extractor in extractors:
-        half, found = look.half(extractor)
+        name = f"{extractor.name} {getattr(extractor, 'layer', '')}".strip()
+        half: Extractor | None = None
+        found: dict[str, float] = {}
+        why = f"bfloat16 is not faster than float32 on this machine's {_device(extractor).type}"
+        if bfloat16_is_fast(_device(extractor)):
+            half, found = look.half(extractor)
+            why = "bf16 is known of targets and built-in encoders only"
         safe = half is not None and found["turn"] <= TURN and found["apart"] <= APART and found["same"] >= SAME
         used.append(half if safe and half is not None else extractor)
-        name = f"{extractor.name} {getattr(extractor, 'layer', '')}".strip()
         told[name] = {"used": "bf16" if safe else "float32"}
-        told[name] |= {key: round(value, 6) for key, value in found.items()}
-        if half is None:
-            told[name] = {"used": "float32", "why": "bf16 is known of targets and built-in encoders only"}
+        told[name] |= {"why": why} if half is None else {key: round(value, 6) for key, value in found.items()}
     return Checked(
         used,
         {
@@ -78,6 +82,10 @@ def half_if_safe(extractors: Sequence[Extractor], images: Images, store: Store) 
             "networks": told,
         },
     )
+
+
+def _device(extractor: Extractor) -> torch.device:
+    return torch.device(getattr(extractor, "device", "cpu"))
 
 
 def in_precision(

@@ -58,7 +58,8 @@ Decode = Annotated[
     typer.Option(help='"exact" (default): each network\'s own transform; "fast": on tensors, where that agrees.'),
 ]
 Precision = Annotated[
-    str | None, typer.Option(help='"float32" (default), or "bf16" where the first images say that it is safe.')
+    str | None,
+    typer.Option(help='"float32" (default), or "bf16" where it is faster and the first images allow it.'),
 ]
 
 # Of commands that take a finished run.

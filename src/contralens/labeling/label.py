@@ -138,7 +138,7 @@ def label(
         device: where both networks run; by default "cpu", or where a module of yours is. Mining and scoring run where
             the target does if that is a GPU with room for them.
         decode: "fast" preprocesses on tensors, where that agrees with each network's own transform (docs/scale.md).
-        precision: "bf16" computes in bfloat16 where a look at the first images says that it is safe.
+        precision: "bf16" computes in bfloat16 where that is faster here and safe on the first images.
         cache: folder of the cache; by default $CONTRALENS_CACHE or the user's cache folder.
         batch_size: images per forward pass.
         workers: threads that decode images; by default one per core.

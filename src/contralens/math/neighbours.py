@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from contralens.math.kernels import bfloat16_is_fast
 from contralens.math.tensors import BLOCK_BYTES, blocks, return_memory, room, spread
 
 TOLERANCE = 4e-6
@@ -106,14 +107,6 @@ class Products:
         right = bool(((e[:64] @ e.T).double() - true).abs().max() <= tolerance)
         close = (true >= true.topk(8, dim=1).values[:, -1:] - 2 * tolerance).double().mean()
         return right and float(close) <= 0.02
-
-
-def bfloat16_is_fast(device: torch.device) -> bool:
-    """Whether matrix products run faster in bfloat16 than in float32 on this device."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    flags = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return device.type == "cpu" and any(bool(getattr(torch.cpu, flag, bool)()) for flag in flags)
 
 
 def winners(products: Products, queries: Tensor, which: Tensor, images: Tensor, exclude: float | None) -> Tensor:

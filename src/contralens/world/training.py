@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from contralens.math.kernels import bfloat16_is_fast
 from contralens.world.captions import captions, concepts
 from contralens.world.encoder import DualEncoder, held_out, to_tensor, word_ids
 from contralens.world.render import render
@@ -84,7 +85,7 @@ def train_encoder(
     ids: list[Tensor] = []
 
     def loss(rows: NDArray[np.int64]) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16_is_fast()):
             features = model.image.features(to_tensor(pictures[rows]))
             embedded, guesses = model.image.project(features), probe(features)
         said = [words[rows] for words in ids]
@@ -180,7 +181,7 @@ def _classify(
     net.to(memory_format=torch.channels_last)
 
     def loss(rows: NDArray[np.int64]) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16_is_fast()):
             logits = net(to_tensor(pictures[rows]))
         return F.cross_entropy(logits.float(), classes[rows])
 
