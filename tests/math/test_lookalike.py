@@ -12,7 +12,8 @@ from torch.nn.functional import normalize
 
 from contralens.checks import InputError
 from contralens.math.exemplars import find_exemplars
-from contralens.math.lookalike import RIDGES, lookalike
+from contralens.math.lookalike import ABOVE, POWERS, RIDGES, SPARSE, lookalike
+from contralens.math.scoring import parse_scorer, run_scorer
 
 
 def slow(a, e, t, power=1.5, m=5):
@@ -122,3 +123,61 @@ def test_nothing_to_tell_is_nan_and_bad_input_one_line():
         lookalike(x, e, t[:, :-1], activations=a)
     with pytest.raises(InputError, match="`pairs`"):
         lookalike(x, e, t, activations=a, pairs=0)
+
+
+def slow_power(a, e):
+    """The power that the module's words describe, by scikit-learn's ridge regression on every neuron and power."""
+    from sklearn.linear_model import Ridge
+
+    a, x = a.double().numpy(), (e - e.mean(0)).double().numpy()
+    covariance = x.T @ x / len(x)
+    mean = np.trace(covariance) / x.shape[1]
+    told = []
+    for p in POWERS:
+        each = []
+        for own in a.T:
+            b = np.maximum(0, own - own.mean()) ** p
+            b = (b - b.mean()) / b.std()
+            tries = [1.0]
+            for ridge in RIDGES:
+                penalty = ridge * mean
+                left = b - Ridge(alpha=penalty * len(x), fit_intercept=False).fit(x, b).predict(x)
+                freedom = np.trace(covariance @ np.linalg.inv(covariance + penalty * np.eye(x.shape[1])))
+                tries.append((left @ left / len(x)) / (1 - freedom / len(x)) ** 2)
+            each.append(min(max(1 - min(tries), 0.0), 0.999))
+        told.append(np.mean(each))
+    return ABOVE * POWERS[int(np.argmax(told))]
+
+
+def test_the_power_is_chosen_by_what_the_embeddings_explain():
+    """The louder a neuron is about images that it does not mean, the more only its strongest ones should count."""
+    random = torch.Generator().manual_seed(0)
+    t, own = concepts(16, 5), torch.arange(300) % 30
+    e = torch.randn(300, 16, generator=random) / 4
+    e[own < 5] = t[own[own < 5]] + 0.1 * e[own < 5]
+    e, noise = normalize(e, dim=1), torch.randn(300, 5, generator=random).abs()
+    powers = []
+    for loudness in (0.5, 1.0):
+        a = torch.nn.functional.one_hot(own, 30)[:, :5] * 3 + (e @ t.T).clamp_min(0) + loudness * noise
+        x = find_exemplars(a, e, k=5)
+        powers.append(slow_power(a, e))
+        torch.testing.assert_close(
+            run_scorer("lookalike:power=auto", x, e, t, a), lookalike(x, e, t, activations=a, power=powers[-1])
+        )
+    assert SPARSE < powers[0] < powers[1]
+
+
+def test_sparse_latents_have_a_power_of_their_own_and_words_are_read():
+    a, e = clustered(60, 4)
+    a = torch.where(a >= a.topk(6, dim=0).values[-1], a.abs() + 1, 0.0)
+    t, x = concepts(e.shape[1]), find_exemplars(a, e, k=4)
+    torch.testing.assert_close(
+        lookalike(x, e, t, activations=a, power="auto"), lookalike(x, e, t, activations=a, power=SPARSE)
+    )
+    assert parse_scorer("lookalike:power=auto") == ("lookalike", {"power": "auto"})
+    with pytest.raises(InputError, match="power must be a number"):
+        parse_scorer("lookalike:power=most")
+    with pytest.raises(InputError, match="gamma must be a number"):
+        parse_scorer("csp:gamma=auto")
+    with pytest.raises(InputError, match="`power` must be above 0"):
+        lookalike(x, e, t, activations=a, power="most")

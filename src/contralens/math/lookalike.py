@@ -19,7 +19,7 @@ drown in noise. Where no image differs from its look-alikes, the average image s
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -27,21 +27,32 @@ from torch import Tensor
 from contralens.checks import InputError
 from contralens.math.neighbours import Products, nearest_images
 from contralens.math.ranking import Columns, by_columns
-from contralens.math.sources import source
+from contralens.math.sources import ActivationSource, columns, source
 from contralens.math.statistics import survey
 from contralens.math.tensors import blocks, matrix
 from contralens.types import Exemplars
 
 RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Ridge penalties tried for g, in units of the mean eigenvalue of X'X / I."""
+POWERS = (0.5, 0.625, 0.75, 0.875, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
+"""Powers p that `power="auto"` tries."""
+ABOVE = 1.5
+"""The power taken is this times the p under which the embeddings explain the neurons best."""
+SPARSE = 0.75
+"""Power for sparse latents, of which most are 0 on most images."""
+FEW = 0.2
+"""Neurons are sparse latents if half of them fire on at most this share of the images."""
+LOOKED_AT = 512
+"""Most neurons that `power="auto"` looks at; fewer where their activations would take more than 64 MB."""
 NOTHING = 1e-9
 """Look-alikes that differ by no more than this share of what images differ by are copies."""
 
 
 @by_columns
 def lookalike(
-    exemplars: Exemplars, embeddings: Any, texts: Any, *, activations: Any, power: float = 1.5, pairs: int = 5
-) -> Columns:
+    exemplars: Exemplars, embeddings: Any, texts: Any, *, activations: Any, power: float | Literal["auto"] = 1.5,
+    pairs: int = 5,
+) -> Columns:  # fmt: skip
     """Graded contrast over look-alike pairs, from all activations: scores (N,C); see the module for the equation.
 
     Two passes over the activations, in blocks; memory is one block, (I,D) twice, (N,D) and the answer. On the CPU.
@@ -52,7 +63,7 @@ def lookalike(
         texts: (C,D).
         activations: (I,N) of the same images, in memory or any `ActivationSource`. NaN or infinite: the image is left
             out for that neuron.
-        power: how much the strongest images count, above 0.
+        power: how much the strongest images count, above 0; "auto" chooses it for the layer (`chosen_power`).
         pairs: look-alikes of each image, at least 1.
 
     Raises:
@@ -66,12 +77,15 @@ def lookalike(
         raise InputError(
             f"activations {a.shape}, embeddings {tuple(e.shape)} and texts {tuple(t.shape)} do not belong together"
         )
-    if power <= 0 or pairs < 1:
-        raise InputError(f"`power` must be above 0 and `pairs` at least 1; got {power} and {pairs}")
+    if (power != "auto" and not (isinstance(power, int | float) and power > 0)) or pairs < 1:
+        raise InputError(f'`power` must be above 0 or "auto", and `pairs` at least 1; got {power!r} and {pairs}')
     usable = e.isfinite().all(1)
     n = exemplars.neurons.cpu()
-    mean = survey(a, 0, n, usable)[0].mean
-    x = torch.where(usable[:, None], e - e[usable].mean(0), 0.0)
+    statistics = survey(a, 0, n, usable)[0]
+    mean, x = statistics.mean, torch.where(usable[:, None], e - e[usable].mean(0), 0.0)
+    if power == "auto":
+        firing = statistics.firing.double() / usable.sum()
+        power = SPARSE if float(firing.median()) <= FEW else chosen_power(a, n, mean, usable, x)
     y = _laplacian(e, x, pairs)
     near, far = _gram(x, y), _gram(x, x)
     total, look, every = _sums(a, n, mean, usable, x, y, power)
@@ -88,6 +102,23 @@ def lookalike(
     nothing = (exemplars.positives < 0).all(1) | ~(total > 0)
     v = (v @ axes.T).to(e.dtype).masked_fill(nothing[:, None], torch.nan)
     return Columns((len(n), len(t)), v, lambda some: v @ t[some].to(v.dtype).T)
+
+
+def chosen_power(a: ActivationSource, n: Tensor, mean: Tensor, usable: Tensor, x: Tensor) -> float:
+    """1.5 p*, with p* the p of `POWERS` under which the embeddings explain the neurons `n` best.
+
+    R2(p) is the mean over neurons of the generalised cross-validated R^2 of the ridge regression of
+    b_p = standardised max(0, a - mean)^p on the centred embeddings x (I,D). Chosen by what predicts, without any label.
+    """
+    most = max(1, min(LOOKED_AT, len(n), 2**24 // max(1, len(x))))
+    drawn = torch.randperm(len(n), generator=torch.Generator().manual_seed(0))[:most].sort().values
+    values, covariance, images = source(columns(a, n[drawn])), _gram(x, x) / usable.sum(), int(usable.sum())
+
+    def explained(p: float) -> float:
+        total, _, every = _sums(values, torch.arange(most), mean[drawn], usable, x, x[:, :0], p)
+        return float(_explained(every[total > 0], covariance, images).mean().nan_to_num(-1.0))
+
+    return ABOVE * max(POWERS, key=explained)
 
 
 def _laplacian(e: Tensor, x: Tensor, pairs: int) -> Tensor:

@@ -36,7 +36,9 @@ def parse_scorer(spec: str) -> tuple[str, dict[str, Any]]:
         if not eq or key not in known:
             takes = f"it takes {', '.join(known)}" if known else "it takes none"
             raise InputError(f"scorer {name!r} has no option {key!r}{nearest(key, known)}; {takes}")
-        options[key] = _value(value, known[key], f"scorer {spec!r}: {key}")
+        options[key] = value if value == "auto" and key in _automatic(name) else _value(
+            value, known[key], f"scorer {spec!r}: {key}"
+        )  # fmt: skip
     if not 0.0 <= options.get("gamma", 0.0) <= 1.0:
         raise InputError(f"scorer {spec!r}: gamma must lie between 0 and 1")
     return name, options
@@ -109,6 +111,11 @@ def _ready(scorer: str | Scorer, activations: Any) -> tuple[Scorer, dict[str, An
 def _arguments(name: str) -> dict[str, Any]:
     """What a scorer takes beside exemplars, embeddings and texts, with the defaults."""
     return {key: p.default for key, p in list(inspect.signature(SCORERS[name]).parameters.items())[3:]}
+
+
+def _automatic(name: str) -> set[str]:
+    """Options of a scorer that may be "auto", by their annotation."""
+    return {key for key, p in inspect.signature(SCORERS[name]).parameters.items() if "auto" in str(p.annotation)}
 
 
 def _value(text: str, default: Any, what: str) -> Any:
