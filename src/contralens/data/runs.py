@@ -4,7 +4,8 @@ A run folder holds manifest.json, labels.json (the labels again, for people), si
 
 - neurons: neuron, name, status, mean, minimum, maximum, firing_rate, clarity (mean cosine of two exemplars), selected,
   histogram (32 bins, minimum to maximum)
-- labels: neuron, name, scorer, status, label, score, concepts, scores, p, fdr; one row per neuron and scorer. p and fdr
+- labels: neuron, name, scorer, status, label, score, concepts, scores, p, fdr, confidence, reasons; one row per neuron
+  and scorer. confidence is how likely the label is right (0 to 1, null where it was not asked for). p and fdr
   say how the label stands against chance, null unless that was asked for; status "chance": no label beats chance, so
   the label is null
 - exemplars: neuron, rank, positive, activation, contrast, contrast_activation, similarity; images by row of `images`
@@ -46,6 +47,7 @@ LABELS = pa.schema([
     ("neuron", pa.int32()), ("name", pa.string()), ("scorer", pa.string()), ("status", pa.string()),
     ("label", pa.string()), ("score", pa.float64()), ("concepts", pa.list_(pa.string())),
     ("scores", pa.list_(pa.float64())), ("p", pa.float64()), ("fdr", pa.float64()),
+    ("confidence", pa.float64()), ("reasons", pa.list_(pa.string())),
 ])  # fmt: skip
 """Columns of the table of labels."""
 

@@ -26,6 +26,7 @@ from contralens.labeling import cached
 from contralens.labeling.manifest import (
     about_candidates,
     about_chance,
+    about_confidence,
     about_encoder,
     about_exemplars,
     about_target,
@@ -45,10 +46,11 @@ from contralens.labeling.tables import (
 from contralens.math.approximate import parse_neighbours
 from contralens.math.audit import clarity
 from contralens.math.chance import Chance, chance
+from contralens.math.confidence import AUTO, Weighed
 from contralens.math.exemplars import mine, neuron_statistics, select_neurons
 from contralens.math.fakes import FAKES, fake_exemplars, with_fakes
+from contralens.math.panel import PANEL, Ballot, ballot_of
 from contralens.math.placing import activations_on, rows_on
-from contralens.math.ranking import Best, best
 from contralens.math.scorers import SCORERS, contrast_parts
 from contralens.math.scoring import parse_scorer, score_blocks, wants_activations
 from contralens.math.sources import ActivationSource
@@ -87,6 +89,7 @@ def label(
     holdout: float = 0.0,
     fdr: float | None = None,
     fakes: int = FAKES,
+    confidence: bool = True,
     store_activations: bool = True,
     limit: int | None = None,
     top: int = 10,
@@ -112,7 +115,8 @@ def label(
         sae_pooling: how latents of patches become one number; see `contralens.sae`.
         encoder: a spec such as "open_clip:ViT-B-32/datacomp_xl_s13b_b90k", or an `Encoder`.
         vocabulary: a file with one concept a line, a built-in name, or a list of texts.
-        scorers: names with options, e.g. "csp:gamma=0.5"; the last one is the primary.
+        scorers: names with options, e.g. "csp:gamma=0.5"; the last one is the primary. "auto" takes, for each neuron,
+            the label with the highest confidence.
         k: exemplars per neuron.
         reuse: whether one image may be the contrast of several positives of a neuron.
         exclude: skip contrasts with a cosine above this (near-duplicates); off by default.
@@ -129,6 +133,8 @@ def label(
         fdr: false-discovery rate up to which labels are kept, e.g. 0.05, told by `fakes` fake neurons that go the same
             way (see `contralens.math.chance`). Above it a neuron has no label: its status is "chance".
         fakes: how many fake neurons chance is measured on.
+        confidence: say how likely each label is right, and why (see `contralens.label_confidence`); the scorers of the
+            panel are run besides those asked for. Not where activations are not stored.
         store_activations: False keeps no activation on disk: what is needed of all images is gathered while the network
             runs, and it runs again on those whose activations decide a contrast. Same exemplars and labels, memory
             O(N K), up to three times the network's time; a scorer that looks at all activations takes one time more.
@@ -160,7 +166,10 @@ def label(
     if not specs:
         raise InputError(f"`scorers` is empty; choose from {', '.join(SCORERS)}")
     for spec in specs:
-        parse_scorer(spec)
+        if spec != AUTO:
+            parse_scorer(spec)
+    if AUTO in specs and not (confidence and store_activations):
+        raise InputError('the scorer "auto" needs confidence, and that needs stored activations: leave both on')
     if k < 1 or top < 1 or batch_size < 1:
         raise InputError(f"`k`, `top` and `batch_size` must be at least 1; got {k}, {top} and {batch_size}")
     if exclude is not None and not 0.0 < exclude <= 1.0:
@@ -231,12 +240,22 @@ def label(
     concepts = found.join(words.concepts) if found else words.concepts
     texts = cached.texts(store, eyes, concepts, templates, normalise_texts, progress)
     allowed = found.allowed(words.concepts, chosen.tolist()) if found and own_only else None
-    found_best: dict[str, Best] = {}
-    for done, spec in enumerate(specs):
-        progress("scoring", done, len(specs))
+    judged = confidence and not isinstance(activations, RecomputedActivations)
+    ballots: dict[str, Ballot] = {}
+    asked = [spec for spec in specs if spec != AUTO]
+    every_scorer = list(dict.fromkeys([*asked, *(PANEL if judged else ())]))
+    for done, spec in enumerate(every_scorer):
+        progress("scoring", done, len(every_scorer))
         scores = score_blocks(spec, exemplars, embeddings, texts, activations)
-        found_best[spec] = best(scores if allowed is None else _of_own(scores, torch.from_numpy(allowed)), top)
-    progress("scoring", len(specs), len(specs))
+        ballots[spec] = ballot_of(scores if allowed is None else _of_own(scores, torch.from_numpy(allowed)), top)
+    progress("scoring", len(every_scorer), len(every_scorer))
+    found_best = {spec: ballots[spec].best(top) for spec in asked}
+    weighed = None
+    if judged:
+        panel = {spec: ballots[spec] for spec in PANEL}
+        weighed = Weighed.of(panel, [said.labels for said in found_best.values()], exemplars, activations, embeddings, texts)
+        if AUTO in specs:
+            found_best = {spec: weighed.ranked(top) if spec == AUTO else found_best[spec] for spec in specs}
     chances: dict[str, Chance] = {}
     if fdr is not None and len(chosen):
         progress("fake neurons", 0, fakes)
@@ -245,12 +264,12 @@ def label(
             lambda: fake_exemplars(activations, embeddings, fakes, seed, neurons=chosen, **mining),
         )  # fmt: skip
         every = None
-        if any(map(wants_activations, specs)):
+        if any(map(wants_activations, asked)):
             every = with_fakes(activations, fakes, seed, neurons=chosen)
         progress("fake neurons", fakes, fakes)
         chances = {
             spec: chance(spec, exemplars, made, embeddings, texts, every, labels=found_best[spec].labels)
-            for spec in specs
+            for spec in asked
         }
     manifest = {
         "format": FORMAT,
@@ -283,6 +302,7 @@ def label(
         },
         "scorers": specs,
         "primary": specs[-1],
+        "confidence": about_confidence(weighed, found_best),
         "chance": about_chance(fdr, fakes, chances, proposed=bool(found)),
         "seed": seed,
         "limit": limit,
@@ -292,7 +312,7 @@ def label(
     run = Run(
         manifest,
         neurons=neuron_table(model, statistics, status, chosen, activations, clarity(exemplars, embeddings)),
-        labels=label_table(model, status, chosen, found_best, concepts, chances, fdr),
+        labels=label_table(model, status, chosen, found_best, concepts, chances, fdr, weighed),
         exemplars=exemplar_table(mined),
         images=image_table(probe, collected),
         concepts=concept_table(words, concepts),

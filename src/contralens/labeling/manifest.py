@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import Any
 from contralens.data.candidates import Candidates
 from contralens.data.vocabulary import Vocabulary
 from contralens.math.chance import Chance
+from contralens.math.confidence import Weighed, model, word_of
+from contralens.math.panel import PANEL
+from contralens.math.ranking import Best
 from contralens.math.statistics import NeuronStatistics
 from contralens.types import Encoder, Exemplars, Target
 
@@ -73,6 +77,18 @@ def about_chance(fdr: float | None, fakes: int, chances: Mapping[str, Chance], p
             spec: int((~told.beats(fdr) & told.q.isfinite()).sum()) for spec, told in chances.items()
         },
         "notes": [PROPOSED_UNFAIR] if proposed else [],
+    }
+
+
+def about_confidence(weighed: Weighed | None, best: Mapping[str, Best]) -> dict[str, Any] | None:
+    """How many labels of each scorer are supported, and by what that was told; None where it was not asked for."""
+    if weighed is None:
+        return None
+    words = {spec: [word_of(p) for p in weighed.of_label(found.labels)[1].tolist()] for spec, found in best.items()}
+    return {
+        "panel": list(PANEL),
+        "learnt from": model().learnt_from,
+        "labels": {spec: dict(sorted(Counter(said).items())) for spec, said in words.items()},
     }
 
 

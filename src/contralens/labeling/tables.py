@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from contralens.collecting.streaming import RecomputedActivations
 from contralens.data.runs import LABELS
 from contralens.data.vocabulary import Vocabulary
 from contralens.math.chance import Chance
+from contralens.math.confidence import Weighed
 from contralens.math.exemplars import Mined, NeuronStatistics
 from contralens.math.histograms import histograms
 from contralens.math.ranking import Best
@@ -63,8 +64,9 @@ def label_table(
     concepts: Sequence[str],
     chances: Mapping[str, Chance],
     fdr: float | None,
+    weighed: Weighed | None = None,
 ) -> pa.Table:
-    """One row per neuron asked for and scorer: its best concepts.
+    """One row per neuron asked for and scorer: its best concepts, and how likely the best one is right.
 
     A label whose false-discovery rate is above `fdr` is turned down: the status is "chance", label and score are null,
     and `concepts` and `scores` still tell what was turned down.
@@ -74,6 +76,7 @@ def label_table(
     wanted = [n for n, at in enumerate(place.tolist()) if at >= 0 or status[n] != "ok"]
     concept_of = {spec: pad(b.concepts, (0, 0, 0, 1), value=-1) for spec, b in best.items()}
     score_of = {spec: pad(b.scores, (0, 0, 0, 1), value=torch.nan) for spec, b in best.items()}
+    trust = {spec: _trust(weighed, b) for spec, b in best.items()}
     rates = {spec: pad(torch.stack([told.p, told.q], 1), (0, 0, 0, 1)) for spec, told in chances.items()}
     parts = []
     for start in range(0, len(wanted), 4096):
@@ -89,14 +92,24 @@ def label_table(
                 if q is not None and fdr is not None and not q <= fdr:
                     word = "chance"
                 label, score = kept[0] if word == "ok" else (None, None)
+                sure, why = trust[spec](at[row]) if kept else (None, None)
                 rows.append({
                     "neuron": n, "name": model.neurons[n], "scorer": spec,
                     "status": word if status[n] == "ok" else status[n],
                     "label": label, "score": score, "concepts": [c for c, _ in kept], "scores": [v for _, v in kept],
-                    "p": p, "fdr": q,
+                    "p": p, "fdr": q, "confidence": sure, "reasons": why,
                 })  # fmt: skip
         parts.append(pa.Table.from_pylist(rows, schema=LABELS))
     return pa.concat_tables(parts or [LABELS.empty_table()]).combine_chunks()
+
+
+def _trust(weighed: Weighed | None, best: Best) -> Callable[[Tensor], tuple[float | None, list[str] | None]]:
+    """A labeled neuron's row to the confidence of its label and the reasons; nothing where none was asked for."""
+    if weighed is None:
+        return lambda row: (None, None)
+    place, confidence = weighed.of_label(best.labels)
+    reasons, sure = weighed.reasons(place), [None if p != p else p for p in confidence.tolist()]
+    return lambda row: (sure[int(row)], reasons[int(row)] if sure[int(row)] is not None else None)
 
 
 def exemplar_table(mined: Mined) -> pa.Table:

@@ -1,0 +1,319 @@
+"""How likely a label is right, told from signs that do not know the truth; `auto` takes the likeliest label.
+
+The model. Candidates c of a neuron are the labels that the scorers of the panel give it (`math.panel`), each with its
+signals x[c] (`math.signals`). At most one of them is right, so
+
+    P(c) = exp f(x[c]) / (1 + sum over candidates c' of exp f(x[c'])),      f(x) = b + sum over signals s of g_s(x_s),
+
+a conditional logit with "none of them" as one more answer. Each g_s is piecewise linear with knots at the quartiles of
+its signal, and flat outside the range that was learnt from, so that nothing strange counts for more than anything seen.
+Coefficients, knots and what they were learnt from lie in `confidence.json` beside this file (`benchmarks/confidence.py`
+makes them). Neurons whose truth is known here may shift and scale f (two numbers, shrunk towards 0 and 1).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from contralens.checks import InputError
+from contralens.math.exemplars import find_exemplars, neuron_statistics
+from contralens.math.panel import PANEL, Ballot, ballot
+from contralens.math.ranking import Best
+from contralens.math.signals import signals
+from contralens.math.sources import source
+from contralens.math.tensors import matrix
+from contralens.types import Exemplars
+
+AUTO = "auto"
+"""In place of a scorer: for each neuron the label with the highest confidence over the scorers of the panel."""
+SUPPORTED, UNCERTAIN = 0.9, 0.5
+"""Confidence from which a label is called supported, and uncertain."""
+SHRINKAGE = 10.0
+"""How many neurons' worth of doubt a shift of the level by 1 has to overcome."""
+Truth = Mapping[int, int | Iterable[int]]
+"""Neuron (a column of the activations) to the concept, or concepts, that are right for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelConfidence:
+    """A label for each neuron and how likely it is right."""
+
+    labels: Tensor
+    """(N) int64, index into the texts, -1 for none."""
+    scorers: list[str]
+    """(N) a scorer that chose the label, "" for none."""
+    confidence: Tensor
+    """(N) float64, 0 to 1, NaN for a neuron without a label."""
+    reasons: list[list[str]]
+    """(N) in plain words, what speaks for the label and what against it."""
+
+    @property
+    def words(self) -> list[str]:
+        """(N) "supported" (from 0.9), "uncertain" (from 0.5), "unsupported", or "no exemplars"."""
+        return [word_of(value) for value in self.confidence.tolist()]
+
+
+def word_of(confidence: float | None) -> str:
+    """What a confidence is called.
+
+    >>> word_of(0.95), word_of(0.6), word_of(0.1), word_of(None)
+    ('supported', 'uncertain', 'unsupported', 'no exemplars')
+    """
+    if confidence is None or confidence != confidence:
+        return "no exemplars"
+    return "supported" if confidence >= SUPPORTED else "uncertain" if confidence >= UNCERTAIN else "unsupported"
+
+
+def label_confidence(
+    activations: Any, embeddings: Any, texts: Any, scorer: str = AUTO, k: int = 30, truth: Truth | None = None,
+    seed: int = 0,
+) -> LabelConfidence:  # fmt: skip
+    """Label each neuron and say how likely the label is right.
+
+    Args:
+        activations: (I,N), in memory or any `ActivationSource`.
+        embeddings: (I,D), unit rows of the same images.
+        texts: (C,D), unit rows.
+        scorer: whose label is judged; "auto" takes the label with the highest confidence over the panel's scorers.
+        k: exemplars per neuron.
+        truth: known labels of some neurons, neuron -> concept (or several that are right), which set the level here.
+        seed: nothing is drawn at random today; kept so that results stay repeatable if that changes.
+
+    Raises:
+        InputError: an unknown scorer, matrices that do not belong together, a truth beyond the neurons or texts.
+
+    >>> found = label_confidence(activations, embeddings, texts, k=2)
+    >>> found.labels.tolist(), bool((found.confidence < 0.9).all())  # four images prove nothing
+    ([1, 2], True)
+    """
+    a, e, t = source(activations), matrix(embeddings, "embeddings").cpu(), matrix(texts, "texts").cpu()
+    if a.shape[0] != len(e) or e.shape[1] != t.shape[1]:
+        raise InputError(
+            f"activations {a.shape}, embeddings {tuple(e.shape)} and texts {tuple(t.shape)} do not belong together"
+        )
+    known = _known(truth, a.shape[1], len(t))
+    exemplars = find_exemplars(a, e, k=k)
+    status = neuron_statistics(a).status()
+    panel = {name: ballot(name, exemplars, e, t, a) for name in PANEL}
+    judged = panel if scorer == AUTO else {scorer: panel.get(scorer) or ballot(scorer, exemplars, e, t, a)}
+    weighed = Weighed.of(panel, [said.labels for said in judged.values()], exemplars, a, e, t)
+    dead = torch.tensor([word != "ok" for word in status])
+    return weighed.without(dead).calibrated(known).chosen(list(judged), status)
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """Candidate labels of each neuron with their signals and their log odds against "none of them"."""
+
+    candidates: Tensor
+    """(N,Q) concept indices, -1 for none; those of `judged` first, then the panel's; each concept once a neuron."""
+    asked: list[Tensor]
+    """What each judged scorer chose (N)."""
+    signals: dict[str, Tensor]
+    """(N,Q) each."""
+    logits: Tensor
+    """(N,Q) f, -inf where there is no candidate."""
+
+    @classmethod
+    def of(
+        cls, panel: Mapping[str, Ballot], asked: Sequence[Tensor], exemplars: Exemplars, activations: Any,
+        embeddings: Tensor, texts: Tensor,
+    ) -> Weighed:  # fmt: skip
+        """The labels asked about (some (N)) and the panel's, weighed by the model that is shipped."""
+        candidates = torch.stack([*asked, *(said.labels for said in panel.values())], 1)
+        again = candidates[:, :, None] == candidates[:, None, :]
+        candidates = candidates.masked_fill(again.tril(-1).any(2), -1)
+        found = signals(panel, candidates, exemplars, source(activations), embeddings, texts)
+        return cls(candidates, list(asked), found, model().logits(found).masked_fill(candidates < 0, -torch.inf))
+
+    def without(self, neurons: Tensor) -> Weighed:
+        """No label for these neurons (N, bool)."""
+        off = [said.masked_fill(neurons, -1) for said in self.asked]
+        gone = neurons[:, None]
+        return Weighed(self.candidates.masked_fill(gone, -1), off, self.signals, self.logits.masked_fill(gone, -torch.inf))
+
+    def calibrated(self, known: Mapping[int, set[int]]) -> Weighed:
+        """Log odds moved and stretched to fit neurons whose right concepts are known, as far as there are many."""
+        rows = torch.tensor([n for n in known if bool((self.candidates[n] >= 0).any())], dtype=torch.int64)
+        if not len(rows):
+            return self
+        right = torch.tensor([[c in known[n] for c in self.candidates[n].tolist()] for n in rows.tolist()])
+        level, slope = _moved(self.logits[rows].double(), right)
+        return Weighed(self.candidates, self.asked, self.signals, level + slope * self.logits)
+
+    @property
+    def probabilities(self) -> Tensor:
+        """(N,Q) float64: that the candidate is right; 0 where there is none."""
+        return _probabilities(self.logits.double())
+
+    def of_label(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """(place among the candidates (N), confidence (N), NaN without a label) of each neuron's label."""
+        hit = (self.candidates == labels[:, None]) & (labels >= 0)[:, None]
+        place = hit.int().argmax(1)
+        return place, self.probabilities.gather(1, place[:, None])[:, 0].masked_fill(~hit.any(1), torch.nan)
+
+    def ranked(self, count: int) -> Best:
+        """The likeliest candidates of each neuron, with their probabilities for scores."""
+        values, place = self.probabilities.sort(dim=1, descending=True, stable=True)
+        concepts = self.candidates.gather(1, place)
+        there = concepts >= 0
+        return Best(concepts[:, :count], values.masked_fill(~there, torch.nan)[:, :count])
+
+    def reasons(self, place: Tensor) -> list[list[str]]:
+        """Why the candidate at `place` (N) is as likely as it is; nothing for a neuron without candidates."""
+        told = {name: value.gather(1, place[:, None])[:, 0].tolist() for name, value in self.signals.items()}
+        rows = [dict(zip(told, row, strict=True)) for row in zip(*told.values(), strict=True)]
+        there = (self.candidates.gather(1, place[:, None])[:, 0] >= 0).tolist()
+        return [in_words(row) if ok else [] for row, ok in zip(rows, there, strict=True)]
+
+    def chosen(self, scorers: Sequence[str], status: Sequence[str]) -> LabelConfidence:
+        """The likeliest of what the judged scorers chose."""
+        asked = torch.stack(self.asked, 1)
+        each = torch.stack([self.of_label(said)[1] for said in self.asked], 1)
+        which = each.nan_to_num(-1.0).argmax(1)
+        labels = asked.gather(1, which[:, None])[:, 0]
+        place, confidence = self.of_label(labels)
+        names = [scorers[i] if label >= 0 else "" for i, label in zip(which.tolist(), labels.tolist(), strict=True)]
+        why = [
+            reasons if label >= 0 else [NO_LABEL.get(word, NO_LABEL["ok"])]
+            for reasons, label, word in zip(self.reasons(place), labels.tolist(), status, strict=True)
+        ]
+        return LabelConfidence(labels, names, confidence, why)
+
+
+NO_LABEL = {
+    "ok": "no scorer gives it a label", "dead": "it never fires on these images",
+    "constant": "it has the same activation on all images", "nan": "none of its activations is a finite number",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Model:
+    """Piecewise linear weights of the signals."""
+
+    names: list[str]
+    """(S) signals."""
+    knots: Tensor
+    """(S,5): lowest and highest value that counts, and the quartiles between, in rising order."""
+    weights: Tensor
+    """(S,4): of the signal and of what exceeds each quartile."""
+    centre: Tensor
+    """(S) value that stands in for an undefined one."""
+    level: float
+    learnt_from: str = ""
+    """In one sentence."""
+
+    def logits(self, found: Mapping[str, Tensor]) -> Tensor:
+        """f of the signals' values, all of one shape; `self.basis` times the weights."""
+        x = torch.stack([found[name] for name in self.names], -1)
+        return torch.einsum("...sj,sj->...", self.basis(x), self.weights) + self.level
+
+    def basis(self, x: Tensor) -> Tensor:
+        """Signals (...,S) to (...,S,4)."""
+        x = torch.where(x.isnan(), self.centre, x).clamp(self.knots[:, 0], self.knots[:, 4])
+        above = [(x - self.knots[:, j]).clamp_min(0.0) for j in (1, 2, 3)]
+        return torch.stack([x - self.centre, *above], -1)
+
+    def to_json(self) -> dict[str, Any]:
+        """Numbers with six digits, by signal."""
+        rows = zip(self.names, self.knots.tolist(), self.weights.tolist(), self.centre.tolist(), strict=True)
+
+        def short(values: list[float]) -> list[float]:
+            return [float(f"{v:.6g}") for v in values]
+
+        each = {n: {"knots": short(k), "weights": short(w), "centre": short([c])[0]} for n, k, w, c in rows}
+        return {"learnt from": self.learnt_from, "level": float(f"{self.level:.6g}"), "signals": each}
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> Model:
+        """What `to_json` wrote."""
+        each = told["signals"]
+        fields = (torch.tensor([s[key] for s in each.values()]) for key in ("knots", "weights", "centre"))
+        return cls(list(each), *fields, level=float(told["level"]), learnt_from=str(told["learnt from"]))
+
+
+@cache
+def model() -> Model:
+    """The model that is shipped."""
+    return Model.from_json(json.loads((files("contralens.math") / "confidence.json").read_text(encoding="utf-8")))
+
+
+def _probabilities(logits: Tensor) -> Tensor:
+    """softmax over candidates (N,Q) and "none of them", which has log odds 0."""
+    return torch.cat([logits, logits.new_zeros(len(logits), 1)], 1).softmax(1)[:, :-1]
+
+
+def log_likelihood(logits: Tensor, right: Tensor) -> Tensor:
+    """log P (N) that a right candidate is right, or none where none is; logits and right (N,Q)."""
+    logits = torch.cat([logits, logits.new_zeros(len(logits), 1)], 1)
+    right = torch.cat([right, ~right.any(1, keepdim=True)], 1)
+    return logits.masked_fill(~right, -torch.inf).logsumexp(1) - logits.logsumexp(1)
+
+
+def _moved(logits: Tensor, right: Tensor) -> tuple[float, float]:
+    """Level and slope that fit best, shrunk towards 0 and 1."""
+    moved = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([moved], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        there = logits > -torch.inf
+        fitted = torch.where(there, moved[0] + (1 + moved[1]) * logits.masked_fill(~there, 0.0), -torch.inf)
+        value = -log_likelihood(fitted, right).sum() + SHRINKAGE / 2 * moved.square().sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    with torch.enable_grad():
+        optimiser.step(loss)  # type: ignore[no-untyped-call]
+    level, slope = moved.detach().tolist()
+    return level, max(0.1, 1 + slope)
+
+
+def _known(truth: Truth | None, neurons: int, concepts: int) -> dict[int, set[int]]:
+    """A truth as sets, after a look at its indices."""
+    known = {int(n): {int(c)} if isinstance(c, int) else {int(x) for x in c} for n, c in (truth or {}).items()}
+    for n, some in known.items():
+        if not 0 <= n < neurons or any(not 0 <= c < concepts for c in some):
+            raise InputError(
+                f"`truth` says that neuron {n} is {sorted(some)}; there are {neurons} neurons and {concepts} concepts"
+            )
+    return known
+
+
+def in_words(row: Mapping[str, float]) -> list[str]:
+    """What the signals of one label say, as sentences' parts; those for it first.
+
+    >>> in_words({"votes": 0.8, "nearest (strongest)": 0.6, "other neurons": 2.5})
+    ['4 of 5 scorers agree', '3 of its 5 strongest images are nearest to it', 'but 11 other neurons have the same label']
+    """
+    good, bad = [], []
+
+    def value(name: str, default: float) -> float:
+        found = row.get(name, default)
+        return default if found != found else found
+
+    votes, of = round(value("votes", 0.0) * len(PANEL)), len(PANEL)
+    (good if 2 * votes > of else bad).append(f"{votes} of {of} scorers agree")
+    near = round(value("nearest (strongest)", 0.0) * 5)
+    (good if near >= 2 else bad).append(f"{near or 'none'} of its 5 strongest images {'is' if near == 1 else 'are'} nearest to it")
+    others = round(float(torch.expm1(torch.tensor(value("other neurons", 0.0)))))
+    if others >= 2:
+        bad.append(f"{others} other neurons have the same label")
+    back = value("its images among the exemplars", -1.0)
+    if back >= 0.4:
+        good.append("the images closest to the label activate it")
+    elif 0 <= back < 0.1:
+        bad.append("none of the images closest to the label is among its strongest")
+    if value("rank in both halves", 0.0) > 0.5:
+        bad.append("two halves of its images say different things")
+    if value("contrasts' cosine", 1.0) < 0.4:
+        bad.append("its contrasts are far")
+    return good + [f"but {text}" if good and not i else text for i, text in enumerate(bad)]
