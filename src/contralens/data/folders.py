@@ -55,11 +55,11 @@ def runs_in(folder: Path) -> str:
     return f"; runs in it: {', '.join(runs[:3])}{more}" if runs else ""
 
 
-def read_manifest(file: Path, known: int) -> dict[str, Any]:
-    """A manifest, after a look at whether its format is the `known` one."""
+def read_manifest(file: Path, known: Sequence[int]) -> dict[str, Any]:
+    """A manifest, after a look at whether its format is one of the `known` ones, the newest last."""
     manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    if manifest.get("format") != known:
-        raise InputError(f"{file.parent} has format {manifest.get('format')!r}; this contralens reads {known}")
+    if manifest.get("format") not in known:
+        raise InputError(f"{file.parent} has format {manifest.get('format')!r}; this contralens reads {known[-1]}")
     return manifest
 
 

@@ -38,8 +38,11 @@ from safetensors.numpy import save
 from contralens.checks import InputError, nearest
 from contralens.data.files import check_writable, readable, whole_folder
 from contralens.data.folders import read_manifest, read_tables, reading
+from contralens.data.sealing import seal
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, FORMAT)
+"""Formats that can be read; format 1 has no digests."""
 TABLES = ("neurons", "labels", "exemplars", "images", "concepts", "thumbnails")
 VECTORS = ("positive_mean", "contrast_mean", "texts")
 LABELS = pa.schema([
@@ -183,10 +186,8 @@ class Run:
             (folder / "vectors.safetensors").write_bytes(save({name: self.vectors[name] for name in VECTORS}))
             with (folder / "labels.json").open("w", encoding="utf-8") as f:
                 f.writelines(_json_lines(self.labels))
-            (folder / "manifest.json").write_text(
-                json.dumps(self.manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-            )
-        return replace(self, path=path)
+            manifest = seal(folder, "manifest.json", {**self.manifest, "format": FORMAT})
+        return replace(self, manifest=manifest, path=path)
 
 
 def _json_lines(table: pa.Table, at_once: int = 4096) -> Iterator[str]:
@@ -237,7 +238,7 @@ def load(path: str | Path) -> Run:
     """
     path = Path(path)
     with reading(path):
-        manifest, tables = read_manifest(path / "manifest.json", FORMAT), read_tables(path, TABLES)
+        manifest, tables = read_manifest(path / "manifest.json", READABLE), read_tables(path, TABLES)
         proposed = path / "candidates.parquet"
         candidates = pq.read_table(proposed) if proposed.exists() else None
         with safe_open(path / "vectors.safetensors", "np") as f:

@@ -7,7 +7,6 @@ of vision-language models, the report. Needs no torch.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -23,8 +22,11 @@ from contralens.data.anonymous import anonymous, relative
 from contralens.data.files import check_writable, whole_folder
 from contralens.data.label_files import label_file, read_labels
 from contralens.data.runs import Run, check_free, load
+from contralens.data.sealing import file_digest, seal
 
-NAME, VERSION = "contralens-share", 1
+NAME, VERSION = "contralens-share", 2
+READABLE = (1, VERSION)
+"""Versions that can be pulled; version 1 did not list README.md."""
 HUB = "hf:"
 LOG_IN = "; log in with `hf auth login`, or set HF_TOKEN"
 _KINDS = {".json", ".parquet", ".safetensors"}
@@ -115,14 +117,11 @@ def _write(run: Run, folder: Path, thumbnails: bool, names: bool, dest: str) -> 
     sent = _public(run, thumbnails, names).save(folder / "run")
     if told.content["evaluation"] is not None and run.path is not None:
         shutil.copytree(run.path / "evaluation", folder / "run" / "evaluation", ignore=shutil.ignore_patterns(".*"))
-        about = folder / "run" / "evaluation" / "manifest.json"
-        text = json.dumps(anonymous(json.loads(about.read_text(encoding="utf-8"))), indent=2, ensure_ascii=False)
-        about.write_text(text + "\n", encoding="utf-8")
+        about = json.loads((folder / "run" / "evaluation" / "manifest.json").read_text(encoding="utf-8"))
+        seal(folder / "run" / "evaluation", "manifest.json", anonymous(about))
     (folder / "README.md").write_text(_card(sent, thumbnails, dest), encoding="utf-8")
-    found = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "README.md")
-    sums = {path.relative_to(folder).as_posix(): _digest(path) for path in found}
-    content = {"format": NAME, "version": VERSION, "thumbnails": thumbnails, "names": names, "files": sums}
-    (folder / "share.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    content = {"format": NAME, "version": VERSION, "thumbnails": thumbnails, "names": names}
+    seal(folder, "share.json", content)
 
 
 def _public(run: Run, thumbnails: bool, names: bool) -> Run:
@@ -207,26 +206,21 @@ def _checked(folder: Path, source: str) -> list[PurePosixPath]:
         raise InputError(f"{source}: share.json cannot be read: {first_line(e)}") from e
     if not isinstance(content, dict) or content.get("format") != NAME or not isinstance(content.get("files"), dict):
         raise InputError(f"{source}: share.json is not one of contralens")
-    if content.get("version") != VERSION:
+    if content.get("version") not in READABLE:
         raise InputError(f"{source} has version {content.get('version')!r}; this contralens reads {VERSION}")
-    files = [PurePosixPath(name) for name in content["files"]]
+    files = [PurePosixPath(name) for name in content["files"] if name != "README.md"]
     for file in files:
         inside = file.parts == ("labels.json",) or (file.parts[:1] == ("run",) and 2 <= len(file.parts) <= 3)
         if not inside or ".." in file.parts or file.suffix not in _KINDS or "\\" in str(file):
             raise InputError(f"{source}: share.json lists {str(file)!r}, which no run holds")
         path = folder / file
-        if not path.is_file() or _digest(path) != content["files"][str(file)]:
+        if not path.is_file() or file_digest(path) != content["files"][str(file)]:
             raise InputError(
                 f"{source}: {file} is {'not as it was pushed' if path.is_file() else 'missing'}; pull again"
             )
     if PurePosixPath("labels.json") not in files:
         raise InputError(f"{source}: share.json lists no labels.json")
     return files
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 # --- the Hub ---

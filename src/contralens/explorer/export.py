@@ -17,6 +17,7 @@ from contralens import __version__
 from contralens.checks import InputError
 from contralens.data.anonymous import anonymous
 from contralens.data.files import check_writable, whole_folder
+from contralens.data.sealing import seal
 from contralens.explorer import audited, overview, pages, shapes
 from contralens.explorer.notes import Notebook
 from contralens.explorer.runs import OpenRun, keys
@@ -66,7 +67,7 @@ def export(
         infos = anonymous(infos)
         listed: shapes.RunList = {"version": __version__, "runs": infos, "writable": False, "encoder": WHY}
         _data(folder, "runs", listed)
-        (folder / MARK).write_text(json.dumps({"contralens": __version__, "runs": [r["key"] for r in infos]}) + "\n")
+        seal(folder, MARK, {"contralens": __version__, "runs": [r["key"] for r in infos]})
     return out
 
 
