@@ -67,6 +67,10 @@ RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
 Neurons = Annotated[str | None, typer.Option(help="Indices such as 0,5,10-20 (default: all labeled).")]
 Source = Annotated[str | None, typer.Option(help="Where the run's images are now, if they moved.")]
 Classes = Annotated[Path | None, typer.Option(help="File with the network's class names, one a line.")]
+Replace = Annotated[
+    bool | None,
+    typer.Option("--replace", help="Replace an older run even if it was edited or holds an evaluation, audit or maps."),
+]
 Fakes = Annotated[int, typer.Option(help="Fake neurons that chance is measured on.")]
 RunDevice = Annotated[str, typer.Option(help="Where the networks run: cpu, cuda, cuda:1, mps.")]
 RunBatchSize = Annotated[int, typer.Option(help="Images per forward pass.")]

@@ -29,6 +29,7 @@ from safetensors.numpy import save
 
 from contralens.checks import InputError
 from contralens.data.folders import part_of_run, plain, read_manifest, read_tables, reading, write_tables
+from contralens.data.owned import AUDIT
 from contralens.data.sealing import seal
 
 FORMAT = 2
@@ -116,7 +117,7 @@ class Audit:
             "layer": told["target"]["layer"], "fingerprint": told["target"]["fingerprint"],
             "concepts": told["concepts"]["title"],
         }  # fmt: skip
-        with part_of_run(run := Path(run), "audit") as folder:
+        with part_of_run(run := Path(run), AUDIT) as folder:
             write_tables(folder, {name: getattr(self, name) for name in TABLES})
             (folder / "mask.safetensors").write_bytes(save({"keep": self.mask}, {k: str(v) for k, v in about.items()}))
             manifest = seal(folder, "audit.json", plain({**told, "format": FORMAT}))

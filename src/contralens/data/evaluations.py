@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from contralens.checks import InputError, nearest
 from contralens.data.folders import part_of_run, plain, read_manifest, read_tables, reading, write_tables
+from contralens.data.owned import EVALUATION
 from contralens.data.sealing import seal
 
 FORMAT = 2
@@ -100,7 +101,7 @@ class Evaluation:
         >>> found.save("run").path.as_posix()
         'run/evaluation'
         """
-        with part_of_run(run := Path(run), "evaluation") as folder:
+        with part_of_run(run := Path(run), EVALUATION) as folder:
             write_tables(folder, {name: getattr(self, name) for name in TABLES})
             manifest = seal(folder, "manifest.json", plain({**self.manifest, "format": FORMAT}))
         return replace(self, manifest=manifest, path=run / "evaluation")

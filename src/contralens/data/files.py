@@ -62,8 +62,8 @@ def explained(path: Path) -> Iterator[None]:
         raise InputError(f"cannot write {path}: {what}") from e
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file atomically: temporary file, fsync, rename, fsync of the folder."""
+def write_whole(path: Path, data: bytes, sync: bool = True) -> None:
+    """Write a file atomically: temporary file, fsync, rename, fsync of the folder; without the fsyncs if not `sync`."""
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
@@ -72,40 +72,15 @@ def write_whole(path: Path, data: bytes) -> None:
                 os.chmod(temporary, 0o644)  # mkstemp's files are private
                 f.write(data)
                 f.flush()
-                os.fsync(f.fileno())
+                if sync:
+                    os.fsync(f.fileno())
             os.replace(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
-        sync_folder(path.parent)
-
-
-@contextlib.contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path` that takes its place, all files synced, when the block ends without an error."""
-    with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}{path.name}-", dir=path.parent))
-        try:
-            temporary.chmod(0o755)
-            yield temporary
-            for file in sorted(temporary.rglob("*")):
-                if file.is_file():
-                    with file.open("rb") as f:
-                        os.fsync(f.fileno())
-            sync_folder(temporary)
-            if path.exists():
-                old = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}old-", dir=path.parent))
-                os.replace(path, old / path.name)
-                os.replace(temporary, path)
-                shutil.rmtree(old, ignore_errors=True)
-            else:
-                os.replace(temporary, path)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        sync_folder(path.parent)
+        if sync:
+            sync_folder(path.parent)
 
 
 def check_writable(path: Path) -> None:

@@ -17,6 +17,8 @@ from contralens.data.files import TEMPORARY
 
 FILES, DIGEST = "files", "digest"
 """Keys that a seal adds to a manifest."""
+PENDING = "pending"
+"""Files that are just being written, with the digests that they will have; only in manifests of what is added."""
 
 
 def file_digest(path: Path) -> str:
@@ -51,11 +53,20 @@ def files_in(folder: Path, *, hidden: bool = True) -> list[str]:
     return sorted(found)
 
 
-def sealed(content: Mapping[str, Any], files: Mapping[str, str]) -> dict[str, Any]:
+def sealed(
+    content: Mapping[str, Any], files: Mapping[str, str], pending: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """A manifest with its seal: `content` as JSON gives it back, the files' digests, and its own."""
-    own = {key: value for key, value in content.items() if key not in (FILES, DIGEST)}
+    own = {key: value for key, value in content.items() if key not in (FILES, PENDING, DIGEST)}
     whole: dict[str, Any] = {**json.loads(json.dumps(own)), FILES: dict(sorted(files.items()))}
+    if pending:
+        whole[PENDING] = dict(sorted(pending.items()))
     return {**whole, DIGEST: manifest_digest(whole)}
+
+
+def manifest_text(manifest: Mapping[str, Any]) -> str:
+    """A manifest as it stands in its file."""
+    return json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
 
 
 def seal(folder: Path, name: str, content: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,5 +84,5 @@ def seal(folder: Path, name: str, content: Mapping[str, Any]) -> dict[str, Any]:
     True
     """
     made = sealed(content, {file: file_digest(folder / file) for file in files_in(folder) if file != name})
-    (folder / name).write_text(json.dumps(made, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / name).write_text(manifest_text(made), encoding="utf-8")
     return made
