@@ -113,7 +113,8 @@ def leftover(name: str) -> bool:
 def look(folder: Path, kind: Kind) -> Held:
     """Compare a folder with its manifests, file by file; links are never followed.
 
-    >>> held = look(Path("run"), RUN)
+    >>> import contralens
+    >>> held = look(contralens.load("run").save("looked-at").path, RUN)
     >>> "labels.parquet" in held.own, held.foreign, held.changed, held.parts
     (True, [], [], [])
     """

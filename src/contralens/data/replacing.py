@@ -22,7 +22,7 @@ from contralens.checks import InputError
 from contralens.data.exchange import exchange
 from contralens.data.files import TEMPORARY, check_writable, explained, readable, sync_folder
 from contralens.data.locking import Busy, lock_beside, locked
-from contralens.data.owned import Held, Kind, look
+from contralens.data.owned import RUN, Held, Kind, look
 from contralens.data.sealing import DIGEST, file_digest, manifest_digest
 
 _reservations: dict[tuple[int, int, Path], Reservation] = {}
@@ -71,8 +71,8 @@ class Reservation:
             return None
         if held.changed:
             return (
-                f"{place} holds {held.changed[0]}, which is not as contralens wrote it: move it away, choose another "
-                "folder, or lose the change with --replace (replace=True)"
+                f"{place} holds {held.changed[0]}, which is not as contralens wrote it: move it away, or choose "
+                f"another folder{', or lose the change with --replace (replace=True)' if self.kind is RUN else ''}"
             )
         lost = [part for part in held.parts if part not in self.remade]
         again = self.request is not None and (held.manifest or {}).get("request") == self.request

@@ -91,7 +91,8 @@ def pull(source: str | Path, out: str | Path | None = None, *, replace: bool = F
     if not hub and out.resolve() == Path(source).resolve():
         raise InputError(f"{out} is what would be pulled from; say with --out where the run shall go")
     with ExitStack() as held:
-        place = held.enter_context(reserved(out, RUN, inputs=() if hub else [Path(source)], replace=replace))
+        read, remade = () if hub else [Path(source)], ("evaluation",) if _came_along(out) else ()
+        place = held.enter_context(reserved(out, RUN, inputs=read, replace=replace, remade=remade))
         folder = held.enter_context(_fetched(str(source)) if hub else nullcontext(Path(source)))
         listed = _checked(folder, str(source))
         with place.filled() as made:
@@ -103,6 +104,15 @@ def pull(source: str | Path, out: str | Path | None = None, *, replace: bool = F
             if not load(made).labels.equals(read_labels(folder / "labels.json").labels):
                 raise InputError(f"{source}: the label file and the run do not hold the same labels")
     return load(out)
+
+
+def _came_along(run: Path) -> bool:
+    """Whether the evaluation in a run came with it when it was pulled."""
+    try:
+        about = json.loads((run / "evaluation" / "manifest.json").read_text(encoding="utf-8"))
+        return about.get("shared") is True
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
 
 
 # --- what is sent ---
@@ -118,7 +128,7 @@ def _write(run: Run, folder: Path, thumbnails: bool, names: bool, dest: str) -> 
         for name in look(run.path / "evaluation", EVALUATION).own:
             shutil.copyfile(run.path / "evaluation" / name, folder / "run" / "evaluation" / name)
         about = json.loads((folder / "run" / "evaluation" / "manifest.json").read_text(encoding="utf-8"))
-        seal(folder / "run" / "evaluation", "manifest.json", anonymous(about))
+        seal(folder / "run" / "evaluation", "manifest.json", {**anonymous(about), "shared": True})
     (folder / "README.md").write_text(_card(sent, thumbnails, dest), encoding="utf-8")
     content = {"format": NAME, "version": VERSION, "thumbnails": thumbnails, "names": names}
     seal(folder, "share.json", content)

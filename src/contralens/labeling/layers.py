@@ -18,7 +18,7 @@ from contralens.data.runs import Run
 from contralens.data.store import Store
 from contralens.data.vocabulary import read_vocabulary
 from contralens.labeling.label import label
-from contralens.labeling.reserving import inputs_of, request_of
+from contralens.labeling.reserving import asked_of, inputs_of, request_of
 from contralens.models.encoders import encoder as load_encoder
 from contralens.models.targets import targets
 from contralens.types import Progress, silent
@@ -81,8 +81,10 @@ def label_layers(
     with ExitStack() as places:
         for layer in layers if out is not None else ():
             folder = Path(out or ".") / folder_of_layer(layer)
-            asked = request_of({**given, "layer": layer})
-            places.enter_context(reserved(folder, RUN, inputs=inputs_of(given), replace=replace, request=asked))
+            asked = asked_of(label, **given, layer=layer)
+            places.enter_context(
+                reserved(folder, RUN, inputs=inputs_of(asked), replace=replace, request=request_of(asked))
+            )
         return _labeled(
             target, images, encoder, vocabulary, layers=layers, limit=limit, out=out, cache=cache, device=device,
             batch_size=batch_size, workers=workers, decode=decode, precision=precision, seed=seed, progress=progress,

@@ -27,26 +27,23 @@ def reserving(make: Callable[P, Run]) -> Callable[P, Run]:
 
     @functools.wraps(make)
     def inner(*args: P.args, **kwargs: P.kwargs) -> Run:
-        given = flat(signature(make).bind(*args, **kwargs).arguments)
+        given = asked_of(make, *args, **kwargs)
         out = given.get("out")
         if out is None:
             return make(*args, **kwargs)
-        asked, over = request_of(given), bool(given.get("replace", False))
-        with reserved(out, RUN, inputs=inputs_of(given), replace=over, request=asked) as place:
+        asked = request_of(given)
+        with reserved(out, RUN, inputs=inputs_of(given), replace=bool(given["replace"]), request=asked) as place:
             run = make(*args, **kwargs)
             return replace(run, manifest={**run.manifest, "request": place.request or asked}).save(out)
 
     return inner
 
 
-def flat(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of a call with those of its ** among them.
-
-    >>> flat({"k": 5, "target_options": {"weights": "random"}})
-    {'k': 5, 'weights': 'random'}
-    """
-    out = dict(arguments)
-    return {**out, **out.pop("target_options", {}), **out.pop("options", {})}
+def asked_of(make: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """The arguments of a call with all defaults, those of its ** among them."""
+    bound = signature(make).bind(*args, **kwargs)
+    bound.apply_defaults()
+    return {**bound.arguments, **bound.arguments.get("target_options", {}), "target_options": None}
 
 
 def request_of(arguments: Mapping[str, Any]) -> str:
