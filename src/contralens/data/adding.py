@@ -15,7 +15,7 @@ from typing import Any
 
 from contralens.checks import InputError
 from contralens.data.files import explained, sweep, write_whole
-from contralens.data.locking import Busy, lock_beside, locked
+from contralens.data.locking import lock_beside, locked
 from contralens.data.owned import ADDED, RUN, look
 from contralens.data.sealing import DIGEST, FILES, PENDING, file_digest, manifest_digest, manifest_text, sealed
 
@@ -50,14 +50,11 @@ def add_to_run(run: Path, files: Mapping[str, bytes]) -> None:
     >>> Path("run/report.html").read_text()
     '<p>empty</p>'
     """
-    with explained(run):
-        try:
-            with locked(lock_beside(run.resolve() / ADDED), PATIENCE):
-                sweep(run)
-                check_addable(run, files)
-                write_listed(run, ADDED, {"format": 1}, files, keep=True)
-        except Busy:
-            raise InputError(f"another process is adding files to {run}; try again when it has ended") from None
+    busy = f"another process is adding files to {run}; try again when it has ended"
+    with explained(run), locked(lock_beside(run.resolve() / ADDED), busy, PATIENCE):
+        sweep(run)
+        check_addable(run, files)
+        write_listed(run, ADDED, {"format": 1}, files, keep=True)
 
 
 def listed(folder: Path, name: str) -> dict[str, set[str]]:

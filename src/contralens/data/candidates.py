@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from contralens.checks import InputError
 from contralens.data.files import explained, sweep, write_whole
-from contralens.data.locking import Busy, lock_beside, locked
+from contralens.data.locking import lock_beside, locked
 from contralens.data.replacing import apart
 from contralens.data.sealing import DIGEST, manifest_digest
 
@@ -177,14 +177,11 @@ def claimed(folder: Path, inputs: Iterable[Path] = ()) -> Iterator[None]:
                 f"{folder / name} is not as `contralens propose` wrote it, and would be changed: move it away, or "
                 "choose another folder"
             )
-    with explained(folder):
-        real.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
-        try:
-            with explained(folder):
-                held.enter_context(locked(lock_beside(real)))
-        except Busy:
-            raise InputError(f"another process is writing {folder}: wait until it has ended") from None
+        with explained(folder):
+            real.parent.mkdir(parents=True, exist_ok=True)
+            busy = f"another process is writing {folder}: wait until it has ended, or choose another folder"
+            held.enter_context(locked(lock_beside(real), busy))
         yield
 
 

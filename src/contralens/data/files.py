@@ -83,13 +83,6 @@ def write_whole(path: Path, data: bytes, sync: bool = True) -> None:
             sync_folder(path.parent)
 
 
-def check_writable(path: Path) -> None:
-    """Find out before the work, not after it, whether a folder `path` can be made."""
-    with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        os.rmdir(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
-
-
 def sync_folder(path: Path) -> None:
     """Make renames in a folder last through a power cut."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -8,14 +8,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from contralens.checks import InputError
 from contralens.data.files import TEMPORARY
 
 LOCK = f"{TEMPORARY}lock-"
 """Prefix of the names of lock files."""
-
-
-class Busy(Exception):
-    """Another process, or another thread, holds the lock."""
 
 
 def lock_beside(path: Path, part: str = "") -> Path:
@@ -31,15 +28,16 @@ def lock_beside(path: Path, part: str = "") -> Path:
 
 
 @contextlib.contextmanager
-def locked(file: Path, wait: float = 0.0) -> Iterator[None]:
+def locked(file: Path, busy: str, wait: float = 0.0) -> Iterator[None]:
     """Hold the lock `file`, which is made and removed here; a file that a killed process left does not block.
 
     Args:
         file: the lock file; its folder must exist.
+        busy: what to say if another process, or another thread, holds it.
         wait: seconds to wait for another holder; below 0, as long as it takes.
 
     Raises:
-        Busy: another one holds it.
+        InputError: another one holds it.
     """
     from filelock import BaseFileLock, FileLock, Timeout
 
@@ -50,7 +48,7 @@ def locked(file: Path, wait: float = 0.0) -> Iterator[None]:
                 assert lock is not None
                 lock.acquire(timeout=wait)
             except Timeout:
-                raise Busy from None
+                raise InputError(busy) from None
             except NotImplementedError:  # a file system without locks
                 lock = None
             # The file is removed before its lock is released. Whoever opened it before that holds a lock that nobody

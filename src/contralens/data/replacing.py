@@ -20,8 +20,8 @@ from pathlib import Path
 
 from contralens.checks import InputError
 from contralens.data.exchange import exchange
-from contralens.data.files import TEMPORARY, check_writable, explained, readable, sync_folder
-from contralens.data.locking import Busy, lock_beside, locked
+from contralens.data.files import TEMPORARY, explained, readable, sync_folder
+from contralens.data.locking import lock_beside, locked
 from contralens.data.owned import RUN, Held, Kind, look
 from contralens.data.sealing import DIGEST, file_digest, manifest_digest
 
@@ -161,11 +161,12 @@ def reserved(
         yield outer
         return
     apart(given, real, inputs)
-    check_writable(real)
     run = _of_run(real) if kind.part else None
     found = Reservation(real, given, kind, replace, frozenset(remade), request, run)
     with _alone(given, real, kind):
         settle(real, kind)
+        with explained(given):
+            os.rmdir(tempfile.mkdtemp(prefix=f"{TEMPORARY}{real.name}-", dir=real.parent))
         found.check()
         _reservations[key] = found
         try:
@@ -178,7 +179,7 @@ def restored(path: Path, kind: Kind) -> None:
     """Give an older folder its name back, if a killed process left it only under a hidden one."""
     if os.path.lexists(path) or not path.parent.is_dir() or not _left(path.resolve()):
         return
-    with contextlib.suppress(Busy, OSError), locked(lock_beside(path.resolve())):
+    with contextlib.suppress(InputError, OSError), locked(lock_beside(path.resolve()), ""):
         settle(path.resolve(), kind)
 
 
@@ -225,6 +226,8 @@ def _discard(old: Path, place: Reservation) -> None:
         os.rename(old, kept)
         warnings.warn(f"the older {name} holds files that came meanwhile; it is kept as {kept}", stacklevel=2)
         return
+    with contextlib.suppress(OSError):  # first, so that what a kill leaves of it is not taken for the user's
+        (old / place.kind.manifest).unlink()
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -263,14 +266,11 @@ def apart(given: Path, real: Path, inputs: Iterable[Path]) -> None:
 @contextlib.contextmanager
 def _alone(given: Path, real: Path, kind: Kind) -> Iterator[None]:
     file = lock_beside(real.parent, real.name) if kind.part and os.access(real.parent.parent, os.W_OK) else None
+    busy = f"another process is writing {given}: wait until it has ended, or choose another folder"
     with contextlib.ExitStack() as held:
-        try:
-            with explained(given):
-                held.enter_context(locked(file or lock_beside(real)))
-        except Busy:
-            raise InputError(
-                f"another process is writing {given}: wait until it has ended, or choose another folder"
-            ) from None
+        with explained(given):
+            real.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(file or lock_beside(real), busy))
         yield
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from contralens.checks import InputError
-from contralens.data.locking import Busy, lock_beside, locked
+from contralens.data.locking import lock_beside, locked
 from contralens.explorer import shapes
 
 KINDS = ("note", "tag", "label")
@@ -110,7 +110,7 @@ class Notebook:
         with self._lock:
             try:
                 with (
-                    locked(lock_beside(self.path), PATIENCE),
+                    locked(lock_beside(self.path), f"another explorer is writing to {self.path}; try again", PATIENCE),
                     os.fdopen(os.open(self.path, flags, 0o600), "r+b", buffering=0) as file,
                 ):
                     end = file.seek(0, os.SEEK_END)
@@ -122,8 +122,6 @@ class Notebook:
                             line = b"\n" + line
                     file.write(line)
                     os.fsync(file.fileno())
-            except Busy:
-                raise InputError(f"another explorer is writing to {self.path}; try again") from None
             except OSError as e:
                 raise InputError(_why(self.path, e)) from e
 
