@@ -167,7 +167,7 @@ def test_the_killed_command_leaves_the_older_run_or_the_new_one(
     killed(lambda: label(4), 10**9)
     last = 4
     for step in (steps // 4, steps // 2, steps - 90, steps - 60, steps - 40, steps - 20, steps - 5):
-        killed(lambda: label(9 - last), step)
+        killed(lambda k=9 - last: label(k), step)  # type: ignore[misc]
         held = look(tmp_path / "run", RUN)
         assert (held.foreign, held.changed) == ([], [])
         last = contralens.load(tmp_path / "run").manifest["k"]

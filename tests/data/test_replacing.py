@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from patience import HUNG
 
 import contralens
 from contralens.checks import InputError
+from contralens.cli import main
 from contralens.data import replacing
 from contralens.data.adding import add_to_run
+from contralens.data.candidates import Candidates, claimed
 from contralens.data.evaluations import SUMMARY, VALUES, VERDICTS, Evaluation
 from contralens.data.owned import RUN, look
 from contralens.data.replacing import reserved
@@ -308,3 +311,48 @@ def test_a_world_keeps_files_that_it_did_not_render(tmp_path: Path) -> None:
     assert there["thesis.tex"] == b"mine"
     (tmp_path / "w" / "vocabulary.txt").write_text("my words")
     refused(lambda: write_world(tmp_path / "w", 1, 3), tmp_path / "w", "vocabulary.txt is not as contralens wrote it")
+
+
+def test_proposing_changes_no_file_that_is_not_its_own(tmp_path: Path) -> None:
+    run = small_run().save(tmp_path / "run").path
+    assert run is not None
+    home = tmp_path / "run.candidates"
+    ask = lambda folder: contralens.propose(run, "captions:none.txt", folder=folder)  # noqa: E731
+    refused(lambda: ask(run), tmp_path, "is what would be read")
+    refused(lambda: ask(run / "candidates"), tmp_path, "lies in .*run, which would be read")
+    Candidates(["red"], [], [], {}).save(home)
+    edited = json.loads((home / "candidates.json").read_text())
+    (home / "candidates.json").write_text(json.dumps({**edited, "concepts": ["red", "my own"]}))
+    refused(lambda: ask(home), tmp_path, "candidates.json is not as `contralens propose` wrote it")
+    with claimed(tmp_path / "other"):
+        told = []
+        other = threading.Thread(target=lambda: told.append(said(lambda: ask(tmp_path / "other"))))
+        other.start()
+        other.join(HUNG)
+    assert "another process is writing" in told[0]
+
+
+def said(job: Callable[[], object]) -> str:
+    try:
+        job()
+    except InputError as e:
+        return str(e)
+    return ""
+
+
+def test_the_command_line_asks_for_replace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    shared = push(small_run(), tmp_path / "shared")
+    run = small_run(1).save(tmp_path / "run").path
+    assert run is not None
+    evaluated(run)
+
+    def command(*words: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["contralens", *words])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        return int(stopped.value.code or 0)
+
+    assert command("pull", shared, "--out", str(run)) == 2
+    assert "holds evaluation" in capsys.readouterr().err
+    assert command("pull", shared, "--out", str(run), "--replace") == 0
+    assert not (run / "evaluation").exists()

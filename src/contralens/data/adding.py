@@ -52,7 +52,6 @@ def add_to_run(run: Path, files: Mapping[str, bytes]) -> None:
     """
     busy = f"another process is adding files to {run}; try again when it has ended"
     with explained(run), locked(lock_beside(run.resolve() / ADDED), busy, PATIENCE):
-        sweep(run)
         check_addable(run, files)
         write_listed(run, ADDED, {"format": 1}, files, keep=True)
 
@@ -79,7 +78,7 @@ def write_listed(
     """Write files into `folder` and list them in `folder`/`name`; files listed before go, unless `keep`.
 
     Args:
-        folder: may hold other files, which stay.
+        folder: may hold other files, which stay. No other process may write into it meanwhile.
         name: the list, a JSON file with `content` in it.
         files: what to write, by path in the folder.
         older: files that a version without digests wrote, which count as listed.
@@ -100,7 +99,7 @@ def write_listed(
     own = {file: digest for file, digest in there.items() if file in known or digest in before[file]}
     with explained(folder):
         for place in {(folder / file).parent for file in [name, *files]}:
-            sweep(place)
+            sweep(place, 0.0)
         write_whole(folder / name, manifest_text(sealed(content, own, new)).encode())
         for file in () if keep else sorted(own.keys() - new.keys()):
             (folder / file).unlink()

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -16,6 +17,8 @@ from contralens.checks import InputError
 
 TEMPORARY = ".partial-"
 """Prefix of names that are still being written; a reader ignores them."""
+_OURS = re.compile(rf"{re.escape(TEMPORARY)}[a-z0-9_]{{8}}")
+"""Names of files that are still being written; others with that prefix may be the user's."""
 
 
 def digest(*parts: str | bytes) -> str:
@@ -95,6 +98,8 @@ def sync_folder(path: Path) -> None:
 def sweep(folder: Path, older_than: float = 600.0) -> None:
     """Remove what killed runs left half-written in `folder`, once it is older than `older_than` seconds."""
     for left in folder.glob(f"{TEMPORARY}*"):
+        if not _OURS.fullmatch(left.name):
+            continue
         with contextlib.suppress(OSError):
             if time.time() - left.stat().st_mtime > older_than:
                 shutil.rmtree(left) if left.is_dir() else left.unlink()

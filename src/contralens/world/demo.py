@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ from PIL import Image
 
 from contralens.checks import InputError
 from contralens.data.adding import check_listed, write_listed
-from contralens.data.files import TEMPORARY
+from contralens.data.files import TEMPORARY, explained
+from contralens.data.locking import lock_beside, locked
 from contralens.data.sealing import DIGEST
 from contralens.math.intervals import wilson as wilson
 from contralens.world.captions import concepts, names
@@ -57,7 +59,18 @@ def write_world(folder: Path, index: int | str, n: int = IMAGES, seed: int = SEE
     older = _older(folder)
     names = [f"images/{i:05d}.png" for i in range(n)]
     written = [*names, "scenes.parquet", "vocabulary.txt"]
-    check_listed(folder, "world.json", written, older=older)
+    busy = f"another process is writing {folder}: wait until it has ended, or choose another folder"
+    with explained(folder), ExitStack() as held:
+        folder.resolve().parent.mkdir(parents=True, exist_ok=True)
+        held.enter_context(locked(lock_beside(folder.resolve()), busy))
+        check_listed(folder, "world.json", written, older=older)
+        pictures, files = _rendered(scenes, names)
+        write_listed(folder, "world.json", about, files, older=older, sync=False)
+    return scenes, pictures
+
+
+def _rendered(scenes: Scenes, names: list[str]) -> tuple[NDArray[np.uint8], dict[str, bytes]]:
+    """Pictures of scenes, and all files of their world by path."""
     pictures = render(scenes)
     with ThreadPoolExecutor(2) as pool:
         files = dict(zip(names, pool.map(_png, pictures, chunksize=64), strict=True))
@@ -68,8 +81,7 @@ def write_world(folder: Path, index: int | str, n: int = IMAGES, seed: int = SEE
     pq.write_table(pa.table({**table, "nuisances": list(scenes.nuisances)}), columns)
     files["scenes.parquet"] = columns.getvalue().to_pybytes()
     files["vocabulary.txt"] = ("\n".join(vocabulary()) + "\n").encode()
-    write_listed(folder, "world.json", about, files, older=older, sync=False)
-    return scenes, pictures
+    return pictures, files
 
 
 def _png(picture: NDArray[np.uint8]) -> bytes:
