@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from contralens.data.files import write_whole
+from contralens.data.adding import check_listed, write_listed
 from contralens.data.owned import RUN
 from contralens.data.replacing import reserved
 from contralens.data.runs import Run
@@ -65,6 +65,8 @@ def demo(
     that of `contralens.label`.
     """
     out = Path(out)
+    older = _older(out / "demo.json")
+    check_listed(out, "demo.json", (), older=older)
     runs: list[Run] = []
     judged: list[Judged] = []
     for w in worlds:
@@ -80,8 +82,17 @@ def demo(
         "right = the label names a level that the neuron truly responds to; intervals: Wilson, 95 %",
         "results": summary(judged),
     }
-    write_whole(out / "demo.json", (json.dumps(results, indent=1) + "\n").encode())
+    write_listed(out, "demo.json", results, {}, older=older)
     return runs, judged
+
+
+def _older(file: Path) -> list[str]:
+    """The file, if it holds figures that a version without digests wrote."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return [file.name] if content.keys() == {"how", "results"} else []
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return []
 
 
 def _labeled(

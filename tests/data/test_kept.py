@@ -115,6 +115,7 @@ def test_each_of_them_writes(sources: Path, tmp_path: Path, name: str) -> None:
     assert bytes_in(tmp_path).keys() > before.keys()
 
 
+@pytest.mark.slow
 @settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(situations())
 def test_no_file_of_the_users_is_gone(sources: Path, case: Any) -> None:

@@ -28,6 +28,7 @@ from contralens.data.owned import RUN, look
 from contralens.data.replacing import reserved
 from contralens.data.runs import load
 from contralens.data.sharing import pull, push
+from contralens.demo import demo
 from contralens.world.demo import write_world
 
 FORK = multiprocessing.get_context("fork")
@@ -356,3 +357,14 @@ def test_the_command_line_asks_for_replace(tmp_path: Path, monkeypatch: pytest.M
     assert "holds evaluation" in capsys.readouterr().err
     assert command("pull", shared, "--out", str(run), "--replace") == 0
     assert not (run / "evaluation").exists()
+
+
+def test_results_are_not_written_over_somebody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_world(tmp_path / "w", 1, 2)
+    (tmp_path / "demo.json").write_text("{}")
+    refused(lambda: demo(tmp_path, worlds=[1], images=40), tmp_path, "demo.json is not as contralens wrote it")
+    monkeypatch.setattr(sys, "argv", ["contralens", "bench", "world", "--out", str(tmp_path / "w")])
+    before = bytes_in(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert bytes_in(tmp_path) == before

@@ -95,7 +95,7 @@ def write_listed(
     before, known = listed(folder, name), set(older)
     check_listed(folder, name, files, older=known)
     new = {file: hashlib.sha256(data).hexdigest() for file, data in files.items()}
-    there = {file: file_digest(folder / file) for file in {*before, *known} if _is_file(folder / file)}
+    there = {file: file_digest(folder / file) for file in {*before, *known} - {name} if _is_file(folder / file)}
     own = {file: digest for file, digest in there.items() if file in known or digest in before[file]}
     with explained(folder):
         for place in {(folder / file).parent for file in [name, *files]}:
@@ -109,8 +109,16 @@ def write_listed(
 
 
 def check_listed(folder: Path, name: str, files: Iterable[str], *, older: Iterable[str] = ()) -> None:
-    """Raise if one of the files is in `folder` and not as the list `name` says, nor one of the `older` ones."""
+    """Raise if one of the files is in `folder` and not as the list `name` says, nor one of the `older` ones.
+
+    A list that is there has to be one, too, unless there are `older` files, of a version without it.
+    """
     before, known = listed(folder, name), set(older)
+    if os.path.lexists(folder / name) and not known and not _is_list(folder / name):
+        raise InputError(
+            f"{folder / name} is not as contralens wrote it, and would be written over: move it away, or choose "
+            "another folder"
+        )
     for file in files:
         path = folder / file
         if not os.path.lexists(path) or (file in known and _is_file(path)):
@@ -120,6 +128,14 @@ def check_listed(folder: Path, name: str, files: Iterable[str], *, older: Iterab
                 f"{path} is not as contralens wrote it, and would be written over: move it away, or choose another "
                 "folder"
             )
+
+
+def _is_list(file: Path) -> bool:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return _is_file(file) and bool(content[DIGEST] == manifest_digest(content))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return False
 
 
 def _is_file(path: Path) -> bool:
