@@ -83,7 +83,7 @@ def test_an_input_is_never_written_over(discs: Path, tmp_path: Path) -> None:
     for picture in discs.glob("red/*.png"):
         (run / "photos" / picture.name).write_bytes(picture.read_bytes())
     refused(lambda: label(run / "photos", run), run, "contains .*photos, which would be read")
-    refused(lambda: label(run / "photos", run / "photos"), run, "is what would be read")
+    refused(lambda: label(run / "photos", run / "photos"), run, "holds files but no run, the first is 000.png")
     refused(lambda: label(run / "photos", run / "photos" / "run"), run, "lies in .*photos, which would be read")
     weights = run / "weights.safetensors"
     weights.write_bytes(b"")
@@ -318,8 +318,10 @@ def test_proposing_changes_no_file_that_is_not_its_own(tmp_path: Path) -> None:
     run = small_run().save(tmp_path / "run").path
     assert run is not None
     home = tmp_path / "run.candidates"
+    compared = contralens.compare([run], ["semanticlens", "csp"])
     ask = lambda folder: contralens.propose(run, "captions:none.txt", folder=folder)  # noqa: E731
     refused(lambda: ask(run), tmp_path, "is what would be read")
+    refused(lambda: compared.save(run), tmp_path, "holds files but no comparison")
     refused(lambda: ask(run / "candidates"), tmp_path, "lies in .*run, which would be read")
     Candidates(["red"], [], [], {}).save(home)
     edited = json.loads((home / "candidates.json").read_text())

@@ -129,6 +129,8 @@ def look(folder: Path, kind: Kind) -> Held:
             held.left.add(name)
         elif empty or (name not in known and not (older and older.fullmatch(name))):
             held.foreign.append(name + ("/" if empty else ""))
+            if not known:  # nothing of it is ours: the first file says enough, however many there are
+                break
         else:
             held.own.add(name)
             if (folder / name).is_symlink() or not _as_written(folder / name, known.get(name)):

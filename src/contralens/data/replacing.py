@@ -55,20 +55,9 @@ class Reservation:
         return held
 
     def _refusal(self, held: Held, final: bool) -> str | None:
-        what, place = self.kind.what, self.given
-        if held.foreign:
-            first = readable(held.foreign[0])
-            if held.manifest is None:
-                return (
-                    f"{place} holds files but no {what}, the first is {first}; choose a new folder, so that nothing of "
-                    "yours is overwritten"
-                )
-            return (
-                f"{place} holds {first}, which contralens did not write: move it away, or choose another folder; "
-                "nothing was touched"
-            )
-        if self.replace:
-            return None
+        place = self.given
+        if held.foreign or self.replace:
+            return found_in(place, self.kind, held)
         if held.changed:
             return (
                 f"{place} holds {held.changed[0]}, which is not as contralens wrote it: move it away, or choose "
@@ -160,6 +149,8 @@ def reserved(
     if outer := _reservations.get(key):
         yield outer
         return
+    if real.is_dir() and (there := look(real, kind)).manifest is None and (why := found_in(given, kind, there)):
+        raise InputError(why)
     apart(given, real, inputs)
     run = _of_run(real) if kind.part else None
     found = Reservation(real, given, kind, replace, frozenset(remade), request, run)
@@ -173,6 +164,22 @@ def reserved(
             yield found
         finally:
             del _reservations[key]
+
+
+def found_in(place: Path, kind: Kind, held: Held) -> str | None:
+    """What to say about the first file that is not ours; None if there is none."""
+    if not held.foreign:
+        return None
+    first = readable(held.foreign[0])
+    if held.manifest is None:
+        return (
+            f"{place} holds files but no {kind.what}, the first is {first}; choose a new folder, so that nothing of "
+            "yours is overwritten"
+        )
+    return (
+        f"{place} holds {first}, which contralens did not write: move it away, or choose another folder; "
+        "nothing was touched"
+    )
 
 
 def restored(path: Path, kind: Kind) -> None:
