@@ -153,8 +153,9 @@ def _made(
     names = [_known(layer if layer is not None else loaded.default_layer, modules, network, loaded, name)
              for layer in wanted]  # fmt: skip
     batch = hooks.probe_batch(function, name)
+    before = identity.attributes(network)
     probe = hooks.probe(network, [*names, "."], batch, name, hooks.DTYPES[dtype], keep=True)
-    described = identity.network_digest(network)
+    described = identity.network_digest(network, before)
     given = {"pooling": pooling, "preprocess": preprocess, "weights": weights, "checkpoint": checkpoint,
              "prefix_tokens": prefix_tokens, "dtype": None if dtype == "float32" else dtype,
              "decode": None if decode == "exact" else decode}  # fmt: skip
