@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import math
+import operator
 from collections.abc import Iterable
 from typing import Any
 
@@ -33,6 +35,83 @@ class ImageError(InputError):
     ...     print("half.png" in str(e))
     True
     """
+
+
+def shown(value: Any, most: int = 80) -> str:
+    """A value as an error may show it: never long, whatever it is.
+
+    >>> shown("5"), shown([0] * 100), shown(10**5000)
+    ("'5'", '[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0...', 'a huge number')
+    """
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return "a huge number"
+    return text if len(text) <= most else text[: most - 1] + "..."
+
+
+def whole(name: str, value: Any, least: int = 1, most: int = 2**31 - 1) -> int:
+    """A whole number from `least` to `most`, of Python's or numpy's kinds; `name` is how the user calls it.
+
+    >>> whole("k", 5)
+    5
+    >>> whole("k", 2.5)
+    Traceback (most recent call last):
+        ...
+    contralens.checks.InputError: `k` must be a whole number; got 2.5
+    >>> whole("seed", -1, least=0)
+    Traceback (most recent call last):
+        ...
+    contralens.checks.InputError: `seed` must be at least 0; got -1
+    """
+    try:
+        if type(value).__name__ in ("bool", "bool_"):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise InputError(f"`{name}` must be a whole number; got {shown(value)}") from None
+    if number < least:
+        raise InputError(f"`{name}` must be at least {least}; got {shown(number)}")
+    if number > most:
+        raise InputError(f"`{name}` must be at most {most:,}; got {shown(number)}")
+    return number
+
+
+def share(name: str, value: Any, *, zero: bool = False, one: bool = False) -> float:
+    """A number between 0 and 1, which may be 0 or 1 only if that is said.
+
+    >>> share("fdr", 0.05)
+    0.05
+    >>> share("holdout", 1)
+    Traceback (most recent call last):
+        ...
+    contralens.checks.InputError: `holdout` must lie between 0 and 1; got 1
+    """
+    number = real(name, value)
+    if not (0 < number < 1 or (zero and number == 0) or (one and number == 1)):
+        said = {(True, False): "at least 0 and below 1", (False, True): "above 0 and at most 1"}
+        raise InputError(f"`{name}` must {'be ' + said[zero, one] if zero != one else 'lie between 0 and 1'}; "
+                         f"got {shown(value)}")  # fmt: skip
+    return number
+
+
+def real(name: str, value: Any) -> float:
+    """A finite number, of Python's or numpy's kinds.
+
+    >>> real("price", "free")
+    Traceback (most recent call last):
+        ...
+    contralens.checks.InputError: `price` must be a number; got 'free'
+    """
+    try:
+        if isinstance(value, str | bytes) or type(value).__name__ in ("bool", "bool_"):
+            raise TypeError
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"`{name}` must be a number; got {shown(value)}") from None
+    if not math.isfinite(number):
+        raise InputError(f"`{name}` must be a finite number; got {shown(value)}")
+    return number
 
 
 def nearest(name: str, known: Iterable[str], most: int = 3) -> str:

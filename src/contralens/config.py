@@ -47,6 +47,7 @@ SETTINGS = (
     "preprocess",
     "decode",
     "precision",
+    "allow_nondeterministic",
     "report",
 )
 """What a run can be told; a file may hold all of it, whichever command reads it."""
@@ -54,7 +55,7 @@ PATHS = ("images", "vocabulary", "out", "cache", "checkpoint", "candidates")
 """Settings that may name a file; a relative one that lies beside the YAML file is taken from there."""
 COUNTS = ("k", "fakes", "limit", "top", "seed", "batch_size", "workers")
 SHARES = ("exclude", "holdout", "fdr")
-SWITCHES = ("reuse", "own_only", "store_activations", "report")
+SWITCHES = ("reuse", "own_only", "store_activations", "allow_nondeterministic", "report")
 TEXTS = (
     "target",
     "out",

@@ -61,6 +61,13 @@ Precision = Annotated[
     str | None,
     typer.Option(help='"float32" (default), or "bf16" where it is faster and the first images allow it.'),
 ]
+AllowNondeterministic = Annotated[
+    bool | None,
+    typer.Option(
+        "--allow-nondeterministic",
+        help="Take a network whose activations are not a function of the image; the run says so.",
+    ),
+]
 
 # Of commands that take a finished run.
 RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]

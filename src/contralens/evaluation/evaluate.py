@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from contralens import __version__
 from contralens.checks import InputError, nearest
+from contralens.collecting.probing import proved
 from contralens.data.evaluations import FORMAT, SUMMARY, VALUES, Evaluation, values_table
 from contralens.data.runs import Run, load
 from contralens.data.wordnet import find_wordnet
@@ -131,11 +132,11 @@ def evaluate(
     style = _preset(preset, painter, count, prompt, control)
     retrieves = bool(set(wanted) & {*GROUPS["cosy"], "clarity"}) and images is None and not style.painter
     needed = needs_judge(wanted) or retrieves
-    referee = _judge(run, judge, same_judge, device) if needed else None
+    referee = _judge(reopened, judge, same_judge, device) if needed else None
     details: dict[str, Any] = {}
     testable = list(chosen)
     if gamma is not None:
-        run, scorer, details["gamma"] = tuned(reopened, _judge(run, judge, same_judge, device), gamma)
+        run, scorer, details["gamma"] = tuned(reopened, _judge(reopened, judge, same_judge, device), gamma)
         reopened.run = run
         chosen += [scorer] if scorer not in chosen else []
         testable += [scorer] if scorer not in testable and gamma == "layer" else []
@@ -239,14 +240,17 @@ def _preset(preset: str | None, painter: Any, count: int | None, prompt: str | N
     )
 
 
-def _judge(run: Run, judge: Any, same_judge: bool, device: str) -> Encoder:
-    recorded = run.manifest["encoder"]
+def _judge(reopened: Reopened, judge: Any, same_judge: bool, device: str) -> Encoder:
+    recorded = reopened.run.manifest["encoder"]
     if judge is None and not same_judge:
         raise InputError(
             f"a judge is missing: give an encoder other than {recorded['name']} with --judge, or let the labeling "
             "encoder judge its own labels with --same-judge (the result then says so)"
         )
-    referee = load_encoder(judge if judge is not None else recorded["name"], device=device)
+    referee: Encoder = load_encoder(judge if judge is not None else recorded["name"], device=device)
+    allow = bool(reopened.run.manifest.get("allow_nondeterministic"))
+    (referee,), notes = proved([referee], None, reopened.store, allow_nondeterministic=allow)
+    reopened.notes += notes
     if referee.fingerprint == recorded["fingerprint"] and not same_judge:
         raise InputError(
             f"the judge {referee.name} is the labeling encoder and would judge its own labels: give another one with "

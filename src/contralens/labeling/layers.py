@@ -10,10 +10,12 @@ from typing import Any
 from contralens.checks import InputError
 from contralens.collecting.collect import collect
 from contralens.collecting.precision import in_precision
+from contralens.collecting.probing import proved
 from contralens.data.images import images as image_set
 from contralens.data.runs import Run, check_free
 from contralens.data.store import Store
 from contralens.data.vocabulary import read_vocabulary
+from contralens.labeling.arguments import check_numbers, known_options
 from contralens.labeling.label import label
 from contralens.models.encoders import encoder as load_encoder
 from contralens.models.targets import targets
@@ -39,6 +41,7 @@ def label_layers(
     workers: int | None = None,
     decode: str = "exact",
     precision: str = "float32",
+    allow_nondeterministic: bool = False,
     seed: int = 0,
     progress: Progress = silent,
     **options: Any,
@@ -71,14 +74,19 @@ def label_layers(
     for layer in layers if out is not None else ():
         check_free(Path(out or ".") / folder_of_layer(layer))
     read_vocabulary(vocabulary)  # what is wrong with it is told before the work
+    check_numbers(batch_size=batch_size, workers=workers, limit=limit, seed=seed)
     of_label = {key: options.pop(key) for key in OF_LABEL if key in options}
     options.pop("sae", None), options.pop("sae_pooling", None)
+    known_options(options)
+    if allow_nondeterministic:
+        options["allow_nondeterministic"] = of_label["allow_nondeterministic"] = True
     probe = image_set(images, limit=limit, seed=seed)
     store = Store(cache)
     models = targets(target, layers, device=device, decode=decode, **options)
     eyes = load_encoder(encoder, device=device or "cpu", decode=decode)
     stored = models if of_label.get("store_activations", True) else []  # else each layer is gone through on its own
-    extractors, _ = in_precision(precision, [*stored, eyes], probe, store)
+    fitting, _ = proved([*stored, eyes], probe, store, allow_nondeterministic=allow_nondeterministic)
+    extractors, _ = in_precision(precision, fitting, probe, store)
     collect(probe, extractors, store, batch_size=batch_size, workers=workers, progress=progress)
     return {
         model.layer: label(

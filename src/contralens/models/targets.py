@@ -7,6 +7,7 @@ are caught by a forward hook that lives for one call only; nothing is patched on
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from contralens.checks import InputError, first_line, nearest
-from contralens.models import hooks, identity
+from contralens.models import hooks, identity, repeating
 from contralens.models.fast import DECODES, fast_or_own
 from contralens.models.hooked import HookedTarget, fingerprint_of
 from contralens.models.layers import LayerInfo, layers
@@ -52,6 +53,7 @@ def target(
     prefix_tokens: int | None = None,
     dtype: str = "float32",
     decode: str = "exact",
+    allow_nondeterministic: bool = False,
 ) -> HookedTarget:
     """A layer of a network, ready to turn images into activations (B,N).
 
@@ -69,9 +71,12 @@ def target(
         prefix_tokens: class and register tokens before the patches, where that cannot be found out.
         dtype: "float32", or "bf16" for autocast.
         decode: "exact" preprocesses as the weights ask for; "fast" on tensors, where that agrees (`models.fast`).
+        allow_nondeterministic: take a network whose activations are not a function of the image (random masking,
+            dropout that is always on, statistics of the batch); `.notes` then says so.
 
     Raises:
-        InputError: anything that the user named is unknown, cannot be had or does not fit; in one line.
+        InputError: anything that the user named is unknown, cannot be had or does not fit, or activations are not a
+            function of the image; in one line.
 
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
     >>> t = target(net, layer="1", preprocess="resize=16x16,mean=half")
@@ -92,6 +97,7 @@ def target(
         prefix_tokens=prefix_tokens,
         dtype=dtype,
         decode=decode,
+        allow_nondeterministic=allow_nondeterministic,
     )[0]
 
 
@@ -120,7 +126,7 @@ def load_model(model: Any, options: dict[str, Any], sae: Any = None, sae_pooling
     """A ready `Target` as it is, anything else made into one; with a sparse autoencoder on top if one is given."""
     if not isinstance(model, Target):
         model = target(model, **options)
-    elif given := [name for name, value in options.items() if value is not None]:
+    elif given := [n for n, value in options.items() if value is not None and n != "allow_nondeterministic"]:
         raise InputError(f"the target is ready made; give {', '.join(given)} to `contralens.target` instead")
     return model if sae is None else with_sae(model, sae, pooling=sae_pooling)
 
@@ -138,6 +144,7 @@ def _made(
     prefix_tokens: int | None = None,
     dtype: str = "float32",
     decode: str = "exact",
+    allow_nondeterministic: bool = False,
 ) -> list[HookedTarget]:
     """The network loaded, placed, hashed and probed once, and one target per layer of it."""
     if dtype not in hooks.DTYPES:
@@ -158,7 +165,8 @@ def _made(
     described = identity.network_digest(network, before)
     given = {"pooling": pooling, "preprocess": preprocess, "weights": weights, "checkpoint": checkpoint,
              "prefix_tokens": prefix_tokens, "dtype": None if dtype == "float32" else dtype,
-             "decode": None if decode == "exact" else decode}  # fmt: skip
+             "decode": None if decode == "exact" else decode,
+             "allow_nondeterministic": allow_nondeterministic or None}  # fmt: skip
     origin = {
         "spec": spec if isinstance(spec, str) else None,
         "options": {key: value for key, value in given.items() if value is not None},
@@ -198,7 +206,24 @@ def _made(
                 origin=origin,
             )
         )
+    _check_repeatable(made, allow_nondeterministic)
     return made
+
+
+def _check_repeatable(made: Sequence[HookedTarget], allowed: bool) -> None:
+    """Refuse targets on one network whose rows are not a function of the image, or note that."""
+    taps = [replace(one.tap, autocast=None) for one in made]
+    first = made[0]
+    why = repeating.why_not_repeatable(
+        repeating.noise(hooks.PROBES), first.preprocess, lambda batch: hooks.run_taps(taps, batch), first.module
+    )
+    if why is None:
+        return
+    if not allowed:
+        raise InputError(repeating.not_a_function(first.name, why))
+    for one in made:
+        one.repeatable = False
+        one.notes.append(repeating.not_a_function(one.name, why, allowed=True))
 
 
 def _known(layer: str | None, modules: Mapping[str, nn.Module], network: nn.Module, loaded: Loaded, name: str) -> str:

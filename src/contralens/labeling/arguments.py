@@ -1,0 +1,69 @@
+"""The arguments of `label`, checked before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sized
+from inspect import Parameter, signature
+from typing import Any
+
+from contralens.checks import InputError, nearest, share, shown, whole
+from contralens.models.targets import target
+
+MOST_NEURONS = 2**22
+"""Indices at most that neurons are chosen by."""
+MOST_FAKES = 1_000_000
+"""Fake neurons at most: each needs its exemplars in memory."""
+WHOLE = {"k": 1, "top": 1, "batch_size": 1, "fakes": 1, "seed": -(2**63), "workers": 1, "limit": 1}
+"""Whole numbers among the arguments, and the least that each may be."""
+TARGET_OPTIONS = frozenset(
+    name for name, p in signature(target).parameters.items() if p.kind is Parameter.KEYWORD_ONLY
+)  # fmt: skip
+
+
+def check_numbers(**given: Any) -> None:
+    """Refuse what is no number of the right kind; None stands for what was not given.
+
+    Raises:
+        InputError: one line that names the argument.
+
+    >>> check_numbers(k=30, workers=None, exclude=0.95)
+    """
+    for name, value in given.items():
+        if value is None:
+            continue
+        if name == "fakes":
+            whole(name, value, WHOLE[name], MOST_FAKES)
+        elif name in WHOLE:
+            whole(name, value, WHOLE[name], 2**63 - 1 if name == "seed" else 2**31 - 1)
+        else:
+            share(name, value, zero=name == "holdout", one=name == "exclude")
+
+
+def wanted_neurons(given: Any) -> Any:
+    """ "all", "paper", or distinct indices in rising order.
+
+    >>> wanted_neurons([5, 0, 5])
+    [0, 5]
+    """
+    if isinstance(given, str):
+        if given not in ("all", "paper"):
+            raise InputError(f'`neurons` must be "all", "paper" or indices; got {shown(given)}')
+        return given
+    if not isinstance(given, Iterable):
+        raise InputError(f'`neurons` must be "all", "paper" or indices; got {shown(given)}')
+    if isinstance(given, Sized) and len(given) > MOST_NEURONS:
+        raise InputError(f"`neurons` names {len(given):,} neurons; at most {MOST_NEURONS:,} can be chosen by index")
+    chosen = sorted({whole("neurons", one, 0) for one in given})
+    if not chosen:
+        raise InputError('`neurons` is empty; give "all", "paper" or indices such as [0, 5]')
+    return chosen
+
+
+def known_options(given: Mapping[str, Any]) -> None:
+    """Refuse keywords of `label` that neither it nor `contralens.target` takes."""
+    from contralens.labeling.label import label
+
+    for name in given:
+        if name not in TARGET_OPTIONS:
+            known = {*TARGET_OPTIONS, *signature(label).parameters} - {"target_options"}
+            raise InputError(f"`label` takes no `{name}`{nearest(name, known)} (known: {', '.join(sorted(known))})")
