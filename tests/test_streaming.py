@@ -21,7 +21,7 @@ from torch import nn
 import contralens
 from contralens.checks import InputError
 from contralens.collecting import collect as collecting
-from contralens.collecting import streaming
+from contralens.collecting import probing, streaming
 from contralens.data.files import TEMPORARY
 from contralens.data.runs import Run
 from contralens.data.store import Store
