@@ -6,7 +6,9 @@ import difflib
 import importlib
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 
@@ -20,6 +22,10 @@ class InputError(ValueError):
     ...     print(e)
     nowhere is not a whole run folder: manifest.json is missing
     """
+
+
+class KindError(InputError, TypeError):
+    """An argument of a kind that cannot be used, such as a number in place of a path."""
 
 
 class ImageError(InputError):
@@ -114,6 +120,30 @@ def real(name: str, value: Any) -> float:
     return number
 
 
+def text(name: str, value: Any) -> str:
+    """A text.
+
+    >>> text("layer", 5)
+    Traceback (most recent call last):
+        ...
+    contralens.checks.InputError: `layer` must be a text; got 5
+    """
+    if not isinstance(value, str):
+        raise InputError(f"`{name}` must be a text; got {shown(value)}")
+    return value
+
+
+def path(name: str, value: Any) -> Path:
+    """A path, as a text or a `Path`.
+
+    >>> path("out", "run").name
+    'run'
+    """
+    if not isinstance(value, str | Path) or "\0" in str(value):
+        raise InputError(f"`{name}` must be a path; got {shown(value)}")
+    return Path(value)
+
+
 def nearest(name: str, known: Iterable[str], most: int = 3) -> str:
     """A hint with the known names closest to `name`, ready to append to an error.
 
@@ -122,7 +152,7 @@ def nearest(name: str, known: Iterable[str], most: int = 3) -> str:
     >>> nearest("zzz", ["resnet50"])
     ''
     """
-    found = difflib.get_close_matches(name, list(known), n=most, cutoff=0.5)
+    found = difflib.get_close_matches(str(name), list(known), n=most, cutoff=0.5)
     return f"; did you mean {' or '.join(found)}?" if found else ""
 
 
@@ -144,6 +174,24 @@ def first_line(error: BaseException, most: int = 200) -> str:
     lines = str(error).strip().splitlines()
     line = lines[0].strip() if lines else type(error).__name__
     return line if len(line) <= most else line[: most - 3] + "..."
+
+
+@contextmanager
+def blaming(what: str) -> Iterator[None]:
+    """Turn whatever code of the user's raises inside, also a wish to exit, into one line that begins with `what`.
+
+    >>> with blaming("the network failed"):
+    ...     raise SystemExit(3)
+    Traceback (most recent call last):
+        ...
+    contralens.checks.InputError: the network failed (SystemExit: 3)
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (Exception, SystemExit) as e:
+        raise InputError(f"{what} ({reason(e)})") from e
 
 
 def reason(error: BaseException) -> str:

@@ -169,9 +169,7 @@ class Reopened:
         if allow and options:
             options["allow_nondeterministic"] = True
         made: Target = load_model(given, options, **sae)
-        (made,), _ = proved(
-            [made], None, self.store, allow_nondeterministic=allow, expected=recorded["fingerprint"]
-        )
+        (made,), _ = proved([made], None, self.store, allow_nondeterministic=allow, expected=recorded["fingerprint"])
         if made.fingerprint != recorded["fingerprint"]:
             raise InputError(
                 f"the target {made.name} is not the one of the run ({recorded['name']}): weights, layer, pooling or "

@@ -182,7 +182,9 @@ def test_an_encoder_of_ones_own_is_looked_at(discs: Path, tmp_path: Path) -> Non
 
     with pytest.raises(InputError, match="colours: the same images gave other rows"):
         run()
-    assert any("colours" in note and "run to run" in note for note in run(allow_nondeterministic=True).manifest["notes"])
+    assert any(
+        "colours" in note and "run to run" in note for note in run(allow_nondeterministic=True).manifest["notes"]
+    )
 
 
 def test_the_command_line_has_the_switch(discs: Path, tmp_path: Path) -> None:

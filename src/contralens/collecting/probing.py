@@ -27,7 +27,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import default_collate
 
-from contralens.checks import ImageError, InputError
+from contralens.checks import ImageError, InputError, blaming
 from contralens.data.files import digest
 from contralens.data.sets import ImageSet, OtherImages
 from contralens.data.store import Store, Table
@@ -88,7 +88,9 @@ def _check_repeatable(below: Extractor) -> None:
     """Look at an extractor of which the store knows nothing; rows that equal those of another process need no look."""
     if isinstance(below, HookedTarget):  # looked at when it was made
         return
-    if why := why_not_repeatable(noise(2), below.preprocess, lambda batch: [below(batch)]):
+    with blaming(f"{below.name} failed on two images of noise"):
+        why = why_not_repeatable(noise(2), below.preprocess, lambda batch: [below(batch)])
+    if why:
         raise _NotRepeatable(why)
 
 
@@ -189,19 +191,19 @@ def _rows(extractor: Extractor, images: Sequence[tuple[str, Any]]) -> dict[str, 
     """Rows of named images, computed together where they preprocess to one shape; without those that it cannot take."""
     groups: dict[str, list[tuple[str, Any]]] = {}
     for name, image in images:
-        with suppress(Exception):
+        with suppress(Exception, SystemExit):
             made = extractor.preprocess(image)
             groups.setdefault(_shape(made), []).append((name, made))
     rows: dict[str, NDArray[Any]] = {}
     for group in groups.values():
-        with suppress(Exception), torch.no_grad():
+        with suppress(Exception, SystemExit), torch.no_grad():
             found = extractor(default_collate([made for _, made in group])).float().cpu().numpy()
             rows |= dict(zip((name for name, _ in group), found, strict=True))
     return rows
 
 
 def _texts(encoder: Encoder) -> dict[str, NDArray[Any]]:
-    with suppress(Exception):
+    with suppress(Exception, SystemExit):
         return {digest(VERSION, *TEXTS): encoder.texts(TEXTS).float().cpu().numpy().reshape(-1)}
     return {}
 

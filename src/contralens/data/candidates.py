@@ -26,6 +26,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from contralens.checks import InputError
+from contralens.checks import path as given_path
 from contralens.data.files import explained, sweep, write_whole
 
 FORMAT = 1
@@ -125,7 +126,7 @@ class Candidates:
 
 def load_candidates(path: str | Path) -> Candidates:
     """Read a folder written by `contralens propose`, or its candidates.json."""
-    path = Path(path)
+    path = given_path("candidates", path)
     file = path / "candidates.json" if path.is_dir() else path
     try:
         content = json.loads(file.read_text(encoding="utf-8"))

@@ -10,7 +10,8 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from contralens import __version__
-from contralens.checks import InputError, nearest
+from contralens.checks import InputError, nearest, real, shown, whole
+from contralens.checks import share as between
 from contralens.collecting.probing import proved
 from contralens.data.evaluations import FORMAT, SUMMARY, VALUES, Evaluation, values_table
 from contralens.data.runs import Run, load
@@ -22,6 +23,7 @@ from contralens.evaluation.measuring import GROUPS, RETRIEVED, Session, needs_ju
 from contralens.evaluation.tune import tuned
 from contralens.evaluation.verdicts import Probed, abstained, verdict_table
 from contralens.math import audit
+from contralens.math.fakes import MOST_FAKES
 from contralens.math.intervals import mean_interval
 from contralens.models.encoders import encoder as load_encoder
 from contralens.models.painters import PRESETS, Preset
@@ -118,6 +120,10 @@ def evaluate(
     >>> sorted({row["metric"] for row in found.summary.to_pylist()})[:2]
     ['auprc', 'cosine']
     """
+    _check(
+        {"concepts": concepts, "fakes": fakes, "batch_size": batch_size, "count": count, "control": control,
+         "workers": workers}, stability, seed, fdr, coverage, share, combine, gamma, fake_kind, sigmoid,
+    )  # fmt: skip
     run = run if isinstance(run, Run) else load(run)
     wanted = wanted_metrics(metrics)
     if "depth" in wanted:
@@ -173,6 +179,7 @@ def evaluate(
     if set(wanted) & set(GROUPS["audit"]):
         tables.append(_audit(reopened, wanted))
     values = pa.concat_tables(tables) if tables else VALUES.empty_table()
+    _check_measured(wanted, values, any(session.rows(scorer) for scorer in chosen))
     sane = session.sanity() if check_metrics and on_heldout(wanted) else {}
 
     asked: dict[str, Any] = {}
@@ -229,6 +236,40 @@ def summarise(values: pa.Table, sane: dict[str, bool | None] | None = None) -> p
         row = {"scorer": scorer, "metric": metric, "mean": i.mean, "low": i.low, "high": i.high}
         rows.append({**row, "neurons": i.count, "undefined": len(found) - i.count, "sane": (sane or {}).get(metric)})
     return pa.Table.from_pylist(rows, schema=SUMMARY)
+
+
+def _check(
+    counts: dict[str, Any], stability: Any, seed: Any, fdr: Any, coverage: Any, share: Any, combine: Any, gamma: Any,
+    fake_kind: Any, sigmoid: Any,
+) -> None:  # fmt: skip
+    """Refuse arguments of the wrong kind before anything is opened; None stands for what was not given."""
+    for name, value in counts.items():
+        if value is not None or name in ("concepts", "fakes", "batch_size"):
+            whole(name, value, 1, MOST_FAKES if name == "fakes" else 2**31 - 1)
+    whole("stability", stability, 0, 1_000_000)
+    whole("seed", seed, -(2**63), 2**63 - 1)
+    if fdr is not None:
+        between("fdr", fdr)
+    between("coverage", coverage, one=True)
+    between("share", share)
+    for name, given, known in (("combine", combine, ("mean", "max")), ("gamma", gamma, (None, "layer", "neuron")),
+                               ("fake_kind", fake_kind, ("permuted", "mixture"))):  # fmt: skip
+        if given not in known:
+            raise InputError(f"`{name}` must be one of {', '.join(map(str, known))}; got {shown(given)}")
+    if sigmoid is not None:
+        if not isinstance(sigmoid, Sequence) or len(sigmoid) != 2:
+            raise InputError(f"`sigmoid` must be two numbers, alpha and beta; got {shown(sigmoid)}")
+        for one in sigmoid:
+            real("sigmoid", one)
+
+
+def _check_measured(wanted: Sequence[str], values: pa.Table, labeled: bool) -> None:
+    """No metric that was asked for is left out without a word."""
+    if labeled and (left := [name for name in wanted if name not in set(values["metric"].to_pylist())]):
+        raise InputError(
+            f"nothing measures {', '.join(left)}, though a group lists it; add a function of activations and predictions "
+            "to contralens.evaluation.measuring.METRICS"
+        )
 
 
 def _preset(preset: str | None, painter: Any, count: int | None, prompt: str | None, control: int | None) -> Preset:

@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from inspect import Parameter, signature
 from typing import Any
 
-from contralens.checks import InputError, nearest, share, shown, whole
+from contralens.checks import InputError, nearest, path, share, shown, text, whole
+from contralens.math.fakes import MOST_FAKES
+from contralens.math.scorers import SCORERS
+from contralens.math.scoring import parse_scorer
 from contralens.models.targets import target
 
 MOST_NEURONS = 2**22
 """Indices at most that neurons are chosen by."""
-MOST_FAKES = 1_000_000
-"""Fake neurons at most: each needs its exemplars in memory."""
 WHOLE = {"k": 1, "top": 1, "batch_size": 1, "fakes": 1, "seed": -(2**63), "workers": 1, "limit": 1}
 """Whole numbers among the arguments, and the least that each may be."""
+TEXTS = {"layer", "pooling", "sae_pooling", "neighbours"}
+PATHS = {"out", "cache"}
+MAY_BE_NONE = {"workers", "limit", "exclude", "fdr", "layer", "pooling", "sae_pooling", "out", "cache"}
 TARGET_OPTIONS = frozenset(
     name for name, p in signature(target).parameters.items() if p.kind is Parameter.KEYWORD_ONLY
 )  # fmt: skip
 
 
-def check_numbers(**given: Any) -> None:
-    """Refuse what is no number of the right kind; None stands for what was not given.
+def check_arguments(**given: Any) -> None:
+    """Refuse what is not of the right kind; None stands for what was not given, where that may be.
 
     Raises:
         InputError: one line that names the argument.
 
-    >>> check_numbers(k=30, workers=None, exclude=0.95)
+    >>> check_arguments(k=30, workers=None, exclude=0.95, layer="block3")
     """
     for name, value in given.items():
-        if value is None:
+        if value is None and name in MAY_BE_NONE:
             continue
-        if name == "fakes":
+        if name in TEXTS:
+            text(name, value)
+        elif name in PATHS:
+            path(name, value)
+        elif name == "fakes":
             whole(name, value, WHOLE[name], MOST_FAKES)
         elif name in WHOLE:
             whole(name, value, WHOLE[name], 2**63 - 1 if name == "seed" else 2**31 - 1)
@@ -57,6 +65,20 @@ def wanted_neurons(given: Any) -> Any:
     if not chosen:
         raise InputError('`neurons` is empty; give "all", "paper" or indices such as [0, 5]')
     return chosen
+
+
+def wanted_scorers(given: Any) -> list[str]:
+    """Names of scorers with their options, each checked.
+
+    >>> wanted_scorers("csp:gamma=0.5")
+    ['csp:gamma=0.5']
+    """
+    specs = [given] if isinstance(given, str) else list(given) if isinstance(given, Sequence) else []
+    if not specs:
+        raise InputError(f"`scorers` must name some of {', '.join(SCORERS)}; got {shown(given)}")
+    for spec in specs:
+        parse_scorer(text("scorers", spec))
+    return specs
 
 
 def known_options(given: Mapping[str, Any]) -> None:

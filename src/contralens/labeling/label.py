@@ -24,7 +24,7 @@ from contralens.data.runs import FORMAT, VECTORS, Run, check_free
 from contralens.data.store import Store
 from contralens.data.vocabulary import read_vocabulary
 from contralens.labeling import cached
-from contralens.labeling.arguments import check_numbers, known_options, wanted_neurons
+from contralens.labeling.arguments import check_arguments, known_options, wanted_neurons, wanted_scorers
 from contralens.labeling.manifest import (
     about_candidates,
     about_chance,
@@ -51,8 +51,8 @@ from contralens.math.exemplars import mine, neuron_statistics, select_neurons
 from contralens.math.fakes import FAKES, fake_exemplars, with_fakes
 from contralens.math.placing import activations_on, rows_on
 from contralens.math.ranking import Best, best
-from contralens.math.scorers import SCORERS, contrast_parts
-from contralens.math.scoring import parse_scorer, score_blocks, wants_activations
+from contralens.math.scorers import contrast_parts
+from contralens.math.scoring import score_blocks, wants_activations
 from contralens.math.sources import ActivationSource
 from contralens.math.statistics import STRONGEST
 from contralens.models.encoders import encoder as load_encoder
@@ -161,14 +161,11 @@ def label(
     >>> len(run.rows("csp")), run.rows("csp")[0]["name"], run.labels.num_rows
     (64, 'block3/0', 64)
     """
-    specs = [scorers] if isinstance(scorers, str) else list(scorers)
-    if not specs:
-        raise InputError(f"`scorers` is empty; choose from {', '.join(SCORERS)}")
-    for spec in specs:
-        parse_scorer(spec)
-    check_numbers(
+    specs = wanted_scorers(scorers)
+    check_arguments(
         k=k, top=top, batch_size=batch_size, workers=workers, fakes=fakes, limit=limit, seed=seed, exclude=exclude,
-        fdr=fdr, holdout=holdout,
+        fdr=fdr, holdout=holdout, layer=layer, pooling=pooling, sae_pooling=sae_pooling, neighbours=neighbours, out=out,
+        cache=cache,
     )  # fmt: skip
     neurons = wanted_neurons(neurons)
     known_options(target_options)

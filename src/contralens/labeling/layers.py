@@ -15,7 +15,7 @@ from contralens.data.images import images as image_set
 from contralens.data.runs import Run, check_free
 from contralens.data.store import Store
 from contralens.data.vocabulary import read_vocabulary
-from contralens.labeling.arguments import check_numbers, known_options
+from contralens.labeling.arguments import check_arguments, known_options
 from contralens.labeling.label import label
 from contralens.models.encoders import encoder as load_encoder
 from contralens.models.targets import targets
@@ -74,7 +74,7 @@ def label_layers(
     for layer in layers if out is not None else ():
         check_free(Path(out or ".") / folder_of_layer(layer))
     read_vocabulary(vocabulary)  # what is wrong with it is told before the work
-    check_numbers(batch_size=batch_size, workers=workers, limit=limit, seed=seed)
+    check_arguments(batch_size=batch_size, workers=workers, limit=limit, seed=seed, cache=cache, out=out)
     of_label = {key: options.pop(key) for key in OF_LABEL if key in options}
     options.pop("sae", None), options.pop("sae_pooling", None)
     known_options(options)

@@ -125,7 +125,9 @@ class _Describer:
             if _is_filled(cell)
         }
         if is_library(function):
-            return f"function {qualified(function)} {self.of(closure)}" if closure else f"function {qualified(function)}"
+            return (
+                f"function {qualified(function)} {self.of(closure)}" if closure else f"function {qualified(function)}"
+            )
         names = _names(code)
         modules = [f"{k}={self._module(v, names)}" for k, v in closure.items() if isinstance(v, types.ModuleType)]
         parts = [self._code(code), self.of(function.__defaults__), self.of(function.__kwdefaults__), self.of(closure)]

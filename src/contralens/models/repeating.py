@@ -6,8 +6,8 @@ an image's activation depend on chance or on its neighbours. It is told apart fr
 - The same images twice, in the same batch, give the same bits on a CPU and differ in the last bits at most on a GPU.
   What moves a row by more than `TWICE` of the rows' length is no rounding.
 - Alone and together, kernels of another batch size round differently. A row must move by more than `TOGETHER` of its
-  length (`COARSE` where anything was computed in 16 bits or less) and more than `SPREAD` of what tells the images apart,
-  which also lets pass a choice that rounding tips over (a route, a merged token) at a few places of an image.
+  length (`COARSE` where anything was computed in 16 bits or less) and by more than `SPREAD` of what tells the images
+  apart, which also lets pass a choice that rounding tips over (a route, a merged token) at a few places of an image.
 """
 
 from __future__ import annotations
@@ -135,4 +135,5 @@ def _floats(rows: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _length(rows: Tensor) -> Tensor:
-    return rows.norm(dim=1)
+    length: Tensor = rows.norm(dim=1)
+    return length

@@ -6,7 +6,7 @@ are caught by a forward hook that lives for one call only; nothing is patched on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contralens.checks import InputError, first_line, nearest
+from contralens.checks import InputError, blaming, first_line, nearest, path, shown, text, whole
 from contralens.models import hooks, identity, repeating
 from contralens.models.fast import DECODES, fast_or_own
 from contralens.models.hooked import HookedTarget, fingerprint_of
@@ -147,7 +147,13 @@ def _made(
     allow_nondeterministic: bool = False,
 ) -> list[HookedTarget]:
     """The network loaded, placed, hashed and probed once, and one target per layer of it."""
-    if dtype not in hooks.DTYPES:
+    if weights is not None:
+        text("weights", weights)
+    if checkpoint is not None:
+        path("checkpoint", checkpoint)
+    if prefix_tokens is not None:
+        whole("prefix_tokens", prefix_tokens, 0)
+    if not isinstance(dtype, str) or dtype not in hooks.DTYPES:
         raise InputError(f"dtype must be one of {', '.join(hooks.DTYPES)}; got {dtype!r}")
     if decode not in DECODES:
         raise InputError(f"decode must be one of {', '.join(DECODES)}; got {decode!r}")
@@ -155,6 +161,8 @@ def _made(
     function = preprocess_of(preprocess, loaded, name)
     if decode == "fast":
         function = fast_or_own(function, loaded.notes)
+    if any(t.is_meta for t in (*loaded.network.parameters(), *loaded.network.buffers())):
+        raise InputError(f"{name}: weights are on the meta device, so they have no values: load them first")
     network = _placed(loaded.network, device, own=not isinstance(spec, nn.Module))
     modules = hooks.named(network)
     names = [_known(layer if layer is not None else loaded.default_layer, modules, network, loaded, name)
@@ -214,9 +222,10 @@ def _check_repeatable(made: Sequence[HookedTarget], allowed: bool) -> None:
     """Refuse targets on one network whose rows are not a function of the image, or note that."""
     taps = [replace(one.tap, autocast=None) for one in made]
     first = made[0]
-    why = repeating.why_not_repeatable(
-        repeating.noise(hooks.PROBES), first.preprocess, lambda batch: hooks.run_taps(taps, batch), first.module
-    )
+    with blaming(f"{first.name}: the network failed after a first batch"):
+        why = repeating.why_not_repeatable(
+            repeating.noise(hooks.PROBES), first.preprocess, lambda batch: hooks.run_taps(taps, batch), first.module
+        )
     if why is None:
         return
     if not allowed:
@@ -290,8 +299,9 @@ def _names(
     """Neuron names: as given; the classes where the layer gives the network's own output; else "layer/index"."""
     width = int(rows.shape[1])
     if given is not None:
-        if isinstance(given, str) or len(given) != width:
-            raise InputError(f"`neurons` must be {width} names, one per neuron of {layer}; got {len(given)}")
+        if isinstance(given, str) or not isinstance(given, Sequence) or len(given) != width:
+            got = len(given) if isinstance(given, Sized) and not isinstance(given, str) else shown(given)
+            raise InputError(f"`neurons` must be {width} names, one per neuron of {layer}; got {got}")
         return [str(name) for name in given]
     is_output = whole is not None and whole.shape == rows.shape and torch.equal(whole.float(), rows)
     if is_output and loaded.classes is not None and len(loaded.classes) == width and "random" not in loaded.suffix:
