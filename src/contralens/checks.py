@@ -6,7 +6,7 @@ import difflib
 import importlib
 import math
 import operator
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -83,12 +83,36 @@ def whole(name: str, value: Any, least: int = 1, most: int = 2**31 - 1) -> int:
     return number
 
 
-def share(name: str, value: Any, *, zero: bool = False, one: bool = False) -> float:
+MOST_INDICES = 2**22
+"""Neurons at most that are chosen one by one."""
+
+
+def distinct(name: str, given: Any) -> list[int]:
+    """Indices of neurons, each once, in the order given.
+
+    >>> distinct("neurons", [5, 0, 5])
+    [5, 0]
+    >>> distinct("neurons", [0.5])
+    Traceback (most recent call last):
+        ...
+    contralens.checks.InputError: `neurons` must be a whole number; got 0.5
+    """
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise InputError(f"`{name}` must be indices such as [0, 5]; got {shown(given)}")
+    if isinstance(given, Sized) and len(given) > MOST_INDICES:
+        raise InputError(f"`{name}` names {len(given):,} neurons; at most {MOST_INDICES:,} can be chosen by index")
+    chosen = list(dict.fromkeys(whole(name, one, 0) for one in given))
+    if not chosen:
+        raise InputError(f"`{name}` is empty; give indices such as [0, 5]")
+    return chosen
+
+
+def as_share(name: str, value: Any, *, zero: bool = False, one: bool = False) -> float:
     """A number between 0 and 1, which may be 0 or 1 only if that is said.
 
-    >>> share("fdr", 0.05)
+    >>> as_share("fdr", 0.05)
     0.05
-    >>> share("holdout", 1)
+    >>> as_share("holdout", 1)
     Traceback (most recent call last):
         ...
     contralens.checks.InputError: `holdout` must lie between 0 and 1; got 1
@@ -120,10 +144,10 @@ def real(name: str, value: Any) -> float:
     return number
 
 
-def text(name: str, value: Any) -> str:
+def as_text(name: str, value: Any) -> str:
     """A text.
 
-    >>> text("layer", 5)
+    >>> as_text("layer", 5)
     Traceback (most recent call last):
         ...
     contralens.checks.InputError: `layer` must be a text; got 5
@@ -133,10 +157,23 @@ def text(name: str, value: Any) -> str:
     return value
 
 
-def path(name: str, value: Any) -> Path:
+def as_texts(name: str, value: Any) -> list[str]:
+    """Texts in a list, or one.
+
+    >>> as_texts("scorers", "csp"), as_texts("scorers", ("csp", "semanticlens"))
+    (['csp'], ['csp', 'semanticlens'])
+    """
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, Iterable) or isinstance(value, bytes):
+        raise InputError(f"`{name}` must be a list of texts; got {shown(value)}")
+    return [as_text(name, one) for one in value]
+
+
+def as_path(name: str, value: Any) -> Path:
     """A path, as a text or a `Path`.
 
-    >>> path("out", "run").name
+    >>> as_path("out", "run").name
     'run'
     """
     if not isinstance(value, str | Path) or "\0" in str(value):

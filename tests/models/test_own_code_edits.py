@@ -69,7 +69,8 @@ EDITS: dict[str, tuple[str, dict[str, str]]] = {
          "deeper.py": "def gain(x): return x * VALUE\n"}),
     "a module of a package beside it": (
         "from pkg import ops\nclass Mine(Net):\n    def forward(self, x): return ops.gain(self.conv(x))\n"
-        "def build(): return Mine(), to_tensor\n", {"pkg/__init__.py": "", "pkg/ops.py": "def gain(x): return x * VALUE\n"}),
+        "def build(): return Mine(), to_tensor\n",
+        {"pkg/__init__.py": "", "pkg/ops.py": "def gain(x): return x * VALUE\n"}),
     "a module imported inside a function": (
         "import helper\ndef pre(image):\n    import helper as h\n    return h.gain(to_tensor(image))\n"
         "def build(): return Net(), pre\n", {"helper.py": "def gain(x): return x * VALUE\n"}),

@@ -16,8 +16,7 @@ from contralens.auditing.aligning import Alignment, Separation, align, embed_con
 from contralens.auditing.concepts import SIDES, ConceptList, concept_list
 from contralens.auditing.network import in_the_network
 from contralens.auditing.pruning import MODES, Mode, make_mask
-from contralens.checks import InputError, nearest, whole
-from contralens.checks import share as between
+from contralens.checks import InputError, as_share, as_text, as_texts, nearest, whole
 from contralens.data.audits import FORMAT, NEURONS, VERDICTS, Audit
 from contralens.data.runs import Run, load
 from contralens.math.audit import clarity, polysemanticity, redundancy
@@ -107,7 +106,12 @@ def audit(
     """
     run = load(run) if not isinstance(run, Run) else run
     listed = concept_list(concepts)
-    parse_scorer(scorer)
+    parse_scorer(as_text("scorer", scorer))
+    for name, given in (("classes", classes), ("follow", follow)):
+        if given is not None:
+            as_texts(name, given)
+    if head is not None:
+        as_text("head", head)
     _check(fdr, mode, images, batch_size, sample, fakes, seed)
     reopened = Reopened(
         run, source=source, target=target, cache=cache, device=device, batch_size=batch_size, progress=progress
@@ -163,7 +167,7 @@ def audit(
 
 
 def _check(fdr: float, mode: str, images: int, batch_size: int, sample: int | None, fakes: int, seed: int) -> None:
-    between("fdr", fdr)
+    as_share("fdr", fdr)
     if not isinstance(mode, str) or mode not in MODES:
         raise InputError(f"`mode` must be hard or soft; got {mode!r}{nearest(str(mode), MODES)}")
     whole("images", images)

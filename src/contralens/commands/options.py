@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from contralens.checks import InputError, shown
+from contralens.checks import MOST_INDICES, InputError, shown
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
 Target = Annotated[
@@ -78,10 +78,6 @@ Fakes = Annotated[int, typer.Option(help="Fake neurons that chance is measured o
 RunDevice = Annotated[str, typer.Option(help="Where the networks run: cpu, cuda, cuda:1, mps.")]
 RunBatchSize = Annotated[int, typer.Option(help="Images per forward pass.")]
 RunSeed = Annotated[int, typer.Option(help="Seed of all that is drawn.")]
-
-
-MOST_INDICES = 2**22
-"""Neurons at most that are chosen one by one."""
 
 
 def indices(text: str, also: str = "") -> list[int]:

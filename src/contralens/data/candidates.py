@@ -25,8 +25,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from contralens.checks import InputError
-from contralens.checks import path as given_path
+from contralens.checks import InputError, as_path
 from contralens.data.files import explained, sweep, write_whole
 
 FORMAT = 1
@@ -126,7 +125,7 @@ class Candidates:
 
 def load_candidates(path: str | Path) -> Candidates:
     """Read a folder written by `contralens propose`, or its candidates.json."""
-    path = given_path("candidates", path)
+    path = as_path("candidates", path)
     file = path / "candidates.json" if path.is_dir() else path
     try:
         content = json.loads(file.read_text(encoding="utf-8"))

@@ -35,7 +35,7 @@ import pyarrow.parquet as pq
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from contralens.checks import InputError, nearest
+from contralens.checks import InputError, as_path, nearest
 from contralens.data.files import check_writable, readable, whole_folder
 from contralens.data.folders import read_manifest, read_tables, reading
 
@@ -235,7 +235,7 @@ def load(path: str | Path) -> Run:
     >>> run.manifest["target"]["layer"], run.scorers[-1], run.neuron("block3/5")["exemplars"][0]["rank"]
     ('block3', 'csp', 0)
     """
-    path = Path(path)
+    path = as_path("run", path)
     with reading(path):
         manifest, tables = read_manifest(path / "manifest.json", FORMAT), read_tables(path, TABLES)
         proposed = path / "candidates.parquet"

@@ -10,8 +10,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from contralens import __version__
-from contralens.checks import InputError, nearest, real, shown, whole
-from contralens.checks import share as between
+from contralens.checks import InputError, as_share, as_text, as_texts, nearest, real, shown, whole
 from contralens.collecting.probing import proved
 from contralens.data.evaluations import FORMAT, SUMMARY, VALUES, Evaluation, values_table
 from contralens.data.runs import Run, load
@@ -128,7 +127,9 @@ def evaluate(
     wanted = wanted_metrics(metrics)
     if "depth" in wanted:
         find_wordnet()  # that it is lacking is told before the work
-    chosen = list(scorers) if scorers is not None else run.scorers
+    chosen = as_texts("scorers", scorers) if scorers is not None else run.scorers
+    if not chosen:
+        raise InputError(f"`scorers` is empty; the run has {', '.join(run.scorers)}")
     for scorer in chosen:
         run.rows(scorer)
     reopened = Reopened(
@@ -249,9 +250,9 @@ def _check(
     whole("stability", stability, 0, 1_000_000)
     whole("seed", seed, -(2**63), 2**63 - 1)
     if fdr is not None:
-        between("fdr", fdr)
-    between("coverage", coverage, one=True)
-    between("share", share)
+        as_share("fdr", fdr)
+    as_share("coverage", coverage, one=True)
+    as_share("share", share)
     for name, given, known in (("combine", combine, ("mean", "max")), ("gamma", gamma, (None, "layer", "neuron")),
                                ("fake_kind", fake_kind, ("permuted", "mixture"))):  # fmt: skip
         if given not in known:
@@ -267,13 +268,13 @@ def _check_measured(wanted: Sequence[str], values: pa.Table, labeled: bool) -> N
     """No metric that was asked for is left out without a word."""
     if labeled and (left := [name for name in wanted if name not in set(values["metric"].to_pylist())]):
         raise InputError(
-            f"nothing measures {', '.join(left)}, though a group lists it; add a function of activations and predictions "
-            "to contralens.evaluation.measuring.METRICS"
+            f"nothing measures {', '.join(left)}, though a group lists it; add a function of activations and "
+            "predictions to contralens.evaluation.measuring.METRICS"
         )
 
 
 def _preset(preset: str | None, painter: Any, count: int | None, prompt: str | None, control: int | None) -> Preset:
-    if preset is not None and preset not in PRESETS:
+    if preset is not None and as_text("preset", preset) not in PRESETS:
         raise InputError(f"unknown preset {preset!r}{nearest(preset, PRESETS)}; known: {', '.join(PRESETS)}")
     base = PRESETS[preset] if preset else Preset("", RETRIEVED, "{label}", None, "")
     return Preset(

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence
 from inspect import Parameter, signature
 from typing import Any
 
-from contralens.checks import InputError, nearest, path, share, shown, text, whole
+from contralens.checks import InputError, as_path, as_share, as_text, distinct, nearest, shown, whole
 from contralens.math.fakes import MOST_FAKES
 from contralens.math.scorers import SCORERS
 from contralens.math.scoring import parse_scorer
 from contralens.models.targets import target
 
-MOST_NEURONS = 2**22
-"""Indices at most that neurons are chosen by."""
 WHOLE = {"k": 1, "top": 1, "batch_size": 1, "fakes": 1, "seed": -(2**63), "workers": 1, "limit": 1}
 """Whole numbers among the arguments, and the least that each may be."""
 TEXTS = {"layer", "pooling", "sae_pooling", "neighbours"}
@@ -36,15 +34,15 @@ def check_arguments(**given: Any) -> None:
         if value is None and name in MAY_BE_NONE:
             continue
         if name in TEXTS:
-            text(name, value)
+            as_text(name, value)
         elif name in PATHS:
-            path(name, value)
+            as_path(name, value)
         elif name == "fakes":
             whole(name, value, WHOLE[name], MOST_FAKES)
         elif name in WHOLE:
             whole(name, value, WHOLE[name], 2**63 - 1 if name == "seed" else 2**31 - 1)
         else:
-            share(name, value, zero=name == "holdout", one=name == "exclude")
+            as_share(name, value, zero=name == "holdout", one=name == "exclude")
 
 
 def wanted_neurons(given: Any) -> Any:
@@ -57,14 +55,7 @@ def wanted_neurons(given: Any) -> Any:
         if given not in ("all", "paper"):
             raise InputError(f'`neurons` must be "all", "paper" or indices; got {shown(given)}')
         return given
-    if not isinstance(given, Iterable):
-        raise InputError(f'`neurons` must be "all", "paper" or indices; got {shown(given)}')
-    if isinstance(given, Sized) and len(given) > MOST_NEURONS:
-        raise InputError(f"`neurons` names {len(given):,} neurons; at most {MOST_NEURONS:,} can be chosen by index")
-    chosen = sorted({whole("neurons", one, 0) for one in given})
-    if not chosen:
-        raise InputError('`neurons` is empty; give "all", "paper" or indices such as [0, 5]')
-    return chosen
+    return sorted(distinct("neurons", given))
 
 
 def wanted_scorers(given: Any) -> list[str]:
@@ -77,7 +68,7 @@ def wanted_scorers(given: Any) -> list[str]:
     if not specs:
         raise InputError(f"`scorers` must name some of {', '.join(SCORERS)}; got {shown(given)}")
     for spec in specs:
-        parse_scorer(text("scorers", spec))
+        parse_scorer(as_text("scorers", spec))
     return specs
 
 

@@ -142,8 +142,8 @@ def label(
             the target does if that is a GPU with room for them.
         decode: "fast" preprocesses on tensors, where that agrees with each network's own transform (docs/scale.md).
         precision: "bf16" computes in bfloat16 where that is faster here and safe on the first images.
-        allow_nondeterministic: take networks whose rows are not a function of the image (random masking, dropout that is
-            always on, statistics of the batch); the manifest's notes say so. They are refused otherwise.
+        allow_nondeterministic: take networks whose rows are not a function of the image (random masking, dropout that
+            is always on, statistics of the batch); the manifest's notes say so. They are refused otherwise.
         cache: folder of the cache; by default $CONTRALENS_CACHE or the user's cache folder.
         batch_size: images per forward pass.
         workers: threads that decode images; by default one per core.

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contralens.checks import InputError, nearest, require, text, whole
+from contralens.checks import InputError, as_text, nearest, require, whole
 from contralens.math.neighbours import Neighbours, Products
 from contralens.math.tensors import blocks
 
@@ -35,7 +35,7 @@ def parse_neighbours(spec: str) -> tuple[str, dict[str, int]]:
     >>> parse_neighbours("faiss:hnsw,search=512")
     ('hnsw', {'links': 32, 'build': 80, 'search': 512})
     """
-    if text("neighbours", spec) == "exact":
+    if as_text("neighbours", spec) == "exact":
         return "exact", {}
     engine, _, rest = spec.partition(":")
     kind, *given = rest.split(",")

@@ -36,6 +36,7 @@ _SETTINGS_OF_PYTHON = {
     "operator", "re", "string", "types", "_operator",
 }  # fmt: skip
 """Modules of the standard library whose objects hold settings; others hold files, locks, threads, loggers."""
+_NO_SETTINGS = sys.stdlib_module_names - _SETTINGS_OF_PYTHON
 _SAYS_NOTHING = {"__module__", "__qualname__", "__doc__", "__firstlineno__", "__annotations__", "__dict__",
                  "__weakref__", "__static_attributes__", "__annotate__", "__annotate_func__", "__annotations_cache__",
                  "_abc_impl", "__abstractmethods__", "__parameters__", "__orig_bases__"}  # fmt: skip
@@ -180,9 +181,8 @@ class _Describer:
         cls = self.of(type(value))
         if isinstance(value, _DRAWN):
             return cls
-        if is_library(type(value)) and _of_standard_library(type(value)) and not isinstance(value, nn.Module):
-            if type(value).__module__.partition(".")[0] not in _SETTINGS_OF_PYTHON:
-                return cls
+        if type(value).__module__.partition(".")[0] in _NO_SETTINGS and is_library(type(value)):
+            return cls
         if hasattr(value, "to_dict") and any(c.__module__.startswith("transformers.") for c in type(value).__mro__):
             settings = {k: v for k, v in value.to_dict().items() if k not in NOT_COMPUTED_WITH}
             return f"{cls}{self.of(settings)}"
@@ -259,10 +259,6 @@ def _library_folders(search: tuple[str, ...]) -> tuple[str, ...]:
     installed = [folder for folder in search if any(Path(folder).glob("*.dist-info"))]
     standard = [paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib")]
     return tuple({os.path.abspath(folder) + os.sep for folder in [*standard, *installed]})
-
-
-def _of_standard_library(cls: type) -> bool:
-    return cls.__module__.partition(".")[0] in sys.stdlib_module_names
 
 
 def _imported_inside(name: str) -> types.ModuleType | None:

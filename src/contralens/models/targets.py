@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contralens.checks import InputError, blaming, first_line, nearest, path, shown, text, whole
+from contralens.checks import InputError, as_path, as_text, blaming, first_line, nearest, shown, whole
 from contralens.models import hooks, identity, repeating
 from contralens.models.fast import DECODES, fast_or_own
 from contralens.models.hooked import HookedTarget, fingerprint_of
@@ -148,9 +148,9 @@ def _made(
 ) -> list[HookedTarget]:
     """The network loaded, placed, hashed and probed once, and one target per layer of it."""
     if weights is not None:
-        text("weights", weights)
+        as_text("weights", weights)
     if checkpoint is not None:
-        path("checkpoint", checkpoint)
+        as_path("checkpoint", checkpoint)
     if prefix_tokens is not None:
         whole("prefix_tokens", prefix_tokens, 0)
     if not isinstance(dtype, str) or dtype not in hooks.DTYPES:
