@@ -181,7 +181,7 @@ def as_path(name: str, value: Any) -> Path:
     return Path(value)
 
 
-def nearest(name: str, known: Iterable[str], most: int = 3) -> str:
+def nearest(name: Any, known: Iterable[str], most: int = 3) -> str:
     """A hint with the known names closest to `name`, ready to append to an error.
 
     >>> nearest("resnet5", ["resnet50", "vit"])

@@ -58,17 +58,21 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
             raise InputError(f"{path}: {name} has no label step")
         for step, given in steps.items():
             known_keys(given or {}, _arguments()[step], f"{path}: {name}: {step}")
-        if lacks := [key for key in NEEDED if key not in steps["label"]]:
-            raise InputError(f"{path}: {name}: label lacks {', '.join(lacks)}")
     if not isinstance(recipe.get("published") or [], list):
         raise InputError(f"{path}: published must be a list of rows")
     for row in recipe.get("published") or []:
         known_keys(row, PUBLISHED, f"{path}: published")
+        if row.get("run") not in recipe["runs"]:
+            raise InputError(
+                f"{path}: published names the run {row.get('run')!r}{nearest(row.get('run'), recipe['runs'])}"
+            )
+    for name, steps in recipe["runs"].items():
+        if lacks := [key for key in NEEDED if key not in (steps["label"] or {})]:
+            raise InputError(f"{path}: {name}: label lacks {', '.join(lacks)}")
+    for row in recipe.get("published") or []:
         if lacks := [key for key in PUBLISHED if key not in row]:
             raise InputError(f"{path}: a row of published lacks {', '.join(lacks)}")
         real(f"value of {row['metric']}", row["value"])
-        if row["run"] not in recipe["runs"]:
-            raise InputError(f"{path}: published names the run {row['run']!r}{nearest(row['run'], recipe['runs'])}")
     return dict(recipe)
 
 

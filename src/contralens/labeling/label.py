@@ -237,6 +237,7 @@ def label(
         }  # fmt: skip
         found = candidates_for(first, out, asking)
     concepts = found.join(words.concepts) if found else words.concepts
+    top = min(top, len(concepts))
     texts = cached.texts(store, eyes, concepts, templates, normalise_texts, progress)
     allowed = found.allowed(words.concepts, chosen.tolist()) if found and own_only else None
     found_best: dict[str, Best] = {}

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
+from contralens.checks import whole
 from contralens.math.intervals import wilson as wilson
 from contralens.world.captions import concepts, names
 from contralens.world.render import SIZE, render
@@ -36,6 +37,10 @@ def vocabulary() -> list[str]:
     return [c.text for c in concepts()]
 
 
+MOST_IMAGES = 1_000_000
+"""Pictures of a world at most: all stand in memory at once."""
+
+
 def write_world(folder: Path, index: int | str, n: int = IMAGES, seed: int = SEED) -> tuple[Scenes, NDArray[np.uint8]]:
     """Render a world's probe scenes into `folder`: PNG files under images/, scenes.parquet, world.json, vocabulary.txt.
 
@@ -43,6 +48,7 @@ def write_world(folder: Path, index: int | str, n: int = IMAGES, seed: int = SEE
     Pictures of a world that was there before go first; world.json comes before the new ones, so that the folder of a
     killed call is known as one that may be written again.
     """
+    whole("images", n, 1, MOST_IMAGES)
     scenes = probe_scenes(index, n, seed)
     pictures = render(scenes)
     (folder / "images").mkdir(parents=True, exist_ok=True)
