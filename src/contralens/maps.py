@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from torch.utils.data import default_collate
 
-from contralens.checks import InputError
+from contralens.checks import InputError, as_texts, whole
 from contralens.data.adding import add_to_run, check_addable
 from contralens.data.runs import Run, gamma_of, load
 from contralens.models.heads import linear_head
@@ -99,8 +99,10 @@ def add_maps(
     run = load(run) if not isinstance(run, Run) else run
     if run.path is None:
         raise InputError("the run was never written to a folder; give `out` to `label` first")
-    if pairs < 1 or batch_size < 1:
-        raise InputError(f"`pairs` and `batch_size` must be at least 1; got {pairs} and {batch_size}")
+    whole("pairs", pairs)
+    whole("batch_size", batch_size)
+    if classes is not None:
+        as_texts("classes", classes)
     check_addable(run.path, FILES if layout else FILES[:2])
     reopened = Reopened(run, source=source, target=target, cache=cache, device=device)
     wanted = _wanted(run, pairs)

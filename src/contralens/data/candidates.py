@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from contralens.checks import InputError
+from contralens.checks import InputError, as_path
 from contralens.data.files import explained, sweep, write_whole
 from contralens.data.locking import lock_beside, locked
 from contralens.data.replacing import apart
@@ -131,7 +131,7 @@ class Candidates:
 
 def load_candidates(path: str | Path) -> Candidates:
     """Read a folder written by `contralens propose`, or its candidates.json."""
-    path = Path(path)
+    path = as_path("candidates", path)
     file = path / "candidates.json" if path.is_dir() else path
     try:
         content = json.loads(file.read_text(encoding="utf-8"))

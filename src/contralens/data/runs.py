@@ -36,7 +36,7 @@ import pyarrow.parquet as pq
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from contralens.checks import InputError, nearest
+from contralens.checks import InputError, as_path, nearest
 from contralens.data.folders import read_manifest, read_tables, reading
 from contralens.data.owned import RUN
 from contralens.data.replacing import reserved, restored
@@ -230,7 +230,7 @@ def load(path: str | Path) -> Run:
     >>> run.manifest["target"]["layer"], run.scorers[-1], run.neuron("block3/5")["exemplars"][0]["rank"]
     ('block3', 'csp', 0)
     """
-    path = Path(path)
+    path = as_path("run", path)
     restored(path, RUN)
     with reading(path):
         manifest, tables = read_manifest(path / "manifest.json", READABLE), read_tables(path, TABLES)

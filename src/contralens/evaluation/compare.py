@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from contralens.checks import InputError
+from contralens.checks import InputError, as_texts, shown
 from contralens.data.evaluations import Evaluation, load_evaluation
 from contralens.data.folders import plain
 from contralens.data.owned import COMPARISON
@@ -154,6 +154,10 @@ def compare(
     >>> [method.name for method in found.methods]
     ['semanticlens', 'csp']
     """
+    if isinstance(runs, str | Path) or not isinstance(runs, Sequence):
+        raise InputError(f"`runs` must be a list of runs or their folders; got {shown(runs)}")
+    scorers = None if scorers is None else as_texts("scorers", scorers)
+    metrics = None if metrics is None else as_texts("metrics", metrics)
     opened = [run if isinstance(run, Run) else load(run) for run in runs]
     if not opened:
         raise InputError("`runs` is empty; give at least one run")
@@ -164,6 +168,8 @@ def compare(
         )
     if any(m.evaluation is None for m in methods):
         without = ", ".join(dict.fromkeys(str(m.run.path) for m in methods if m.evaluation is None))
+        if metrics is not None:
+            raise InputError(f"no evaluation in {without}, so no metric to compare; contralens evaluate makes one")
         notes.append(f"no evaluation in {without}: only labels are compared; contralens evaluate makes one")
     rows: list[dict[str, Any]] = []
     changes: list[dict[str, Any]] = []

@@ -18,11 +18,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from contralens.checks import InputError, nearest
+from contralens.checks import InputError, nearest, real, whole
 from contralens.config import known_keys, read_yaml
 from contralens.data.evaluations import Evaluation
 from contralens.data.images import images as image_set
@@ -34,6 +36,8 @@ from contralens.types import Progress, silent
 
 KEYS = ("title", "about", "needs", "runs", "published")
 STEPS = ("label", "candidates", "evaluate", "audit")
+PUBLISHED = ("run", "scorer", "metric", "value", "source")
+NEEDED = ("target", "images", "encoder", "vocabulary")
 NEEDS = ("packages", "environment", "images")
 _VARIABLE = re.compile(r"\$(\w+)")
 
@@ -48,17 +52,57 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     recipe = read_yaml(path, "recipe")
     known_keys(recipe, KEYS, path)
     known_keys(recipe.get("needs") or {}, NEEDS, f"{path}: needs")
-    if not recipe.get("runs"):
-        raise InputError(f"{path} has no runs")
+    _check_needs(recipe.get("needs") or {}, path)
+    if not recipe.get("runs") or not isinstance(recipe["runs"], Mapping):
+        raise InputError(f"{path} has no runs by name")
     for name, steps in recipe["runs"].items():
         known_keys(steps, STEPS, f"{path}: {name}")
         if "label" not in steps:
             raise InputError(f"{path}: {name} has no label step")
+        for step, given in steps.items():
+            known_keys(given or {}, _arguments()[step], f"{path}: {name}: {step}")
+    if not isinstance(recipe.get("published") or [], list):
+        raise InputError(f"{path}: published must be a list of rows")
     for row in recipe.get("published") or []:
-        known_keys(row, ("run", "scorer", "metric", "value", "source"), f"{path}: published")
-        if row["run"] not in recipe["runs"]:
-            raise InputError(f"{path}: published names the run {row['run']!r}{nearest(row['run'], recipe['runs'])}")
+        known_keys(row, PUBLISHED, f"{path}: published")
+        if row.get("run") not in recipe["runs"]:
+            raise InputError(
+                f"{path}: published names the run {row.get('run')!r}{nearest(row.get('run'), recipe['runs'])}"
+            )
+    for name, steps in recipe["runs"].items():
+        if lacks := [key for key in NEEDED if key not in (steps["label"] or {})]:
+            raise InputError(f"{path}: {name}: label lacks {', '.join(lacks)}")
+    for row in recipe.get("published") or []:
+        if lacks := [key for key in PUBLISHED if key not in row]:
+            raise InputError(f"{path}: a row of published lacks {', '.join(lacks)}")
+        real(f"value of {row['metric']}", row["value"])
     return dict(recipe)
+
+
+@cache
+def _arguments() -> dict[str, tuple[str, ...]]:
+    """What each step of a run may hold: the arguments of its function, without those that `follow` gives."""
+    from contralens.auditing.audit import audit
+    from contralens.evaluation.evaluate import evaluate
+    from contralens.labeling.arguments import TARGET_OPTIONS
+    from contralens.labeling.label import label
+    from contralens.proposing.propose import propose
+
+    steps: dict[str, Callable[..., Any]] = {"label": label, "candidates": propose, "evaluate": evaluate, "audit": audit}
+    given = {"run", "out", "device", "cache", "progress", "on_plan", "target_options"}
+    known = {step: tuple(name for name in signature(made).parameters if name not in given)
+             for step, made in steps.items()}  # fmt: skip
+    return {**known, "label": (*known["label"], *sorted(TARGET_OPTIONS - {*known["label"], *given}))}
+
+
+def _check_needs(needs: Mapping[str, Any], path: Path) -> None:
+    packages, told, images = (needs.get(name) or {} for name in NEEDS)
+    if not all(isinstance(package, str) for package in packages) or isinstance(packages, str):
+        raise InputError(f"{path}: needs: packages must be a list of names")
+    if not isinstance(told, Mapping) or not isinstance(images, Mapping):
+        raise InputError(f"{path}: needs: environment and images must hold `name: value` lines")
+    for name, least in images.items():
+        whole(f"needs: images: {name}", least)
 
 
 def lacking(recipe: Mapping[str, Any]) -> list[str]:

@@ -15,6 +15,7 @@ from contralens import __version__
 from contralens.checks import InputError, require
 from contralens.collecting.collect import Collected, collect
 from contralens.collecting.precision import in_precision
+from contralens.collecting.probing import proved
 from contralens.collecting.streaming import RecomputedActivations, collect_streamed
 from contralens.data.files import digest
 from contralens.data.images import images as image_set
@@ -23,6 +24,7 @@ from contralens.data.runs import FORMAT, VECTORS, Run
 from contralens.data.store import Store
 from contralens.data.vocabulary import read_vocabulary
 from contralens.labeling import cached
+from contralens.labeling.arguments import check_arguments, known_options, wanted_neurons, wanted_scorers
 from contralens.labeling.manifest import (
     about_candidates,
     about_chance,
@@ -50,8 +52,8 @@ from contralens.math.exemplars import mine, neuron_statistics, select_neurons
 from contralens.math.fakes import FAKES, fake_exemplars, with_fakes
 from contralens.math.placing import activations_on, rows_on
 from contralens.math.ranking import Best, best
-from contralens.math.scorers import SCORERS, contrast_parts
-from contralens.math.scoring import parse_scorer, score_blocks, wants_activations
+from contralens.math.scorers import contrast_parts
+from contralens.math.scoring import score_blocks, wants_activations
 from contralens.math.sources import ActivationSource
 from contralens.math.statistics import STRONGEST
 from contralens.models.encoders import encoder as load_encoder
@@ -100,6 +102,7 @@ def label(
     workers: int | None = None,
     decode: str = "exact",
     precision: str = "float32",
+    allow_nondeterministic: bool = False,
     seed: int = 0,
     progress: Progress = silent,
     **target_options: Any,
@@ -144,6 +147,8 @@ def label(
             the target does if that is a GPU with room for them.
         decode: "fast" preprocesses on tensors, where that agrees with each network's own transform (docs/scale.md).
         precision: "bf16" computes in bfloat16 where that is faster here and safe on the first images.
+        allow_nondeterministic: take networks whose rows are not a function of the image (random masking, dropout that
+            is always on, statistics of the batch); the manifest's notes say so. They are refused otherwise.
         cache: folder of the cache; by default $CONTRALENS_CACHE or the user's cache folder.
         batch_size: images per forward pass.
         workers: threads that decode images; by default one per core.
@@ -161,23 +166,22 @@ def label(
     >>> len(run.rows("csp")), run.rows("csp")[0]["name"], run.labels.num_rows
     (64, 'block3/0', 64)
     """
-    specs = [scorers] if isinstance(scorers, str) else list(scorers)
-    if not specs:
-        raise InputError(f"`scorers` is empty; choose from {', '.join(SCORERS)}")
-    for spec in specs:
-        parse_scorer(spec)
-    if k < 1 or top < 1 or batch_size < 1:
-        raise InputError(f"`k`, `top` and `batch_size` must be at least 1; got {k}, {top} and {batch_size}")
-    if exclude is not None and not 0.0 < exclude <= 1.0:
-        raise InputError(f"`exclude` is a cosine between 0 and 1, e.g. 0.95; got {exclude}")
-    if fdr is not None and not 0.0 < fdr < 1.0:
-        raise InputError(f"`fdr` must lie between 0 and 1, e.g. 0.05; got {fdr}")
+    specs = wanted_scorers(scorers)
+    check_arguments(
+        k=k, top=top, batch_size=batch_size, workers=workers, fakes=fakes, limit=limit, seed=seed, exclude=exclude,
+        fdr=fdr, holdout=holdout, layer=layer, pooling=pooling, sae_pooling=sae_pooling, neighbours=neighbours, out=out,
+        cache=cache,
+    )  # fmt: skip
+    neurons = wanted_neurons(neurons)
+    known_options(target_options)
     if parse_neighbours(neighbours)[0] != "exact":
         require("faiss", "faiss")
-    if not (store_activations or reuse):
+    if not (store_activations or (reuse and not allow_nondeterministic)):
         raise InputError(
             "without reuse, contrasts are given out one rank after the other, and the network would run again for each "
             "rank: store the activations, or allow reuse"
+            if not reuse
+            else "a network whose rows differ from run to run cannot be run again for a contrast: store the activations"
         )
     found, asking = candidates_or_proposer(proposer, proposing, candidates, device)
     store = Store(cache)
@@ -185,10 +189,13 @@ def label(
     probe = image_set(images, limit=limit, seed=seed)
     if decode != "exact":
         target_options["decode"] = decode
+    if allow_nondeterministic:
+        target_options["allow_nondeterministic"] = True
     model = load_model(
         target, {"layer": layer, "pooling": pooling, "device": device, **target_options}, sae, sae_pooling
     )
     eyes: Encoder = load_encoder(encoder, device=device or "cpu", decode=decode)
+    (model, eyes), unsteady = proved([model, eyes], probe, store, allow_nondeterministic=allow_nondeterministic)
     (model, eyes), checked = in_precision(precision, [model, eyes], probe, store)
 
     collecting: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "progress": progress}
@@ -224,6 +231,7 @@ def label(
         first = label(
             model, probe, eyes, words.concepts, scorers=specs, neurons=neurons, holdout=holdout, templates=templates,
             store_activations=store_activations, cache=cache, seed=seed, progress=progress,
+            allow_nondeterministic=allow_nondeterministic,
             **{"neighbours": neighbours, **mining},
         )  # fmt: skip
         asking = {
@@ -232,6 +240,7 @@ def label(
         }  # fmt: skip
         found = candidates_for(first, out, asking)
     concepts = found.join(words.concepts) if found else words.concepts
+    top = min(top, len(concepts))
     texts = cached.texts(store, eyes, concepts, templates, normalise_texts, progress)
     allowed = found.allowed(words.concepts, chosen.tolist()) if found and own_only else None
     found_best: dict[str, Best] = {}
@@ -275,7 +284,8 @@ def label(
         "templates": list(templates_of(templates)),
         "normalise_texts": normalise_texts,
         "k": k,
-        "notes": about_exemplars(exemplars, len(collected.usable), statistics),
+        "notes": [*about_exemplars(exemplars, len(collected.usable), statistics), *unsteady],
+        "allow_nondeterministic": allow_nondeterministic,
         "reuse": reuse,
         "exclude": exclude,
         "neighbours": mined.recall or {"neighbours": "exact"},
@@ -307,8 +317,6 @@ def label(
 
 def _hold_out(collected: Collected, share: float, seed: int) -> tuple[Collected, list[str]]:
     """The probe part of what was collected, and the fingerprints of the part that is held out."""
-    if not 0.0 < share < 1.0:
-        raise InputError(f"`holdout` must be a share between 0 and 1; got {share}")
     out = drawn(collected.fingerprints, share, seed, "holdout")
     kept = [i for i, held in enumerate(out) if not held]
     if not kept:
@@ -331,11 +339,9 @@ def _choose(neurons: Any, activations: ActivationSource, status: list[str]) -> T
     """Indices of the neurons to label: those asked for that have something to tell."""
     ok = torch.tensor([s == "ok" for s in status])
     if isinstance(neurons, str):
-        if neurons not in ("all", "paper"):
-            raise InputError(f'`neurons` must be "all", "paper" or indices; got {neurons!r}')
         wanted = torch.arange(len(ok)) if neurons == "all" else select_neurons(activations).sort().values
     else:
-        wanted = torch.as_tensor(sorted(set(neurons)), dtype=torch.int64)
+        wanted = torch.as_tensor(neurons, dtype=torch.int64)
         if len(wanted) and not (0 <= int(wanted.min()) and int(wanted.max()) < len(ok)):
             raise InputError(f"`neurons` must lie in 0..{len(ok) - 1}; got {int(wanted.min())}..{int(wanted.max())}")
     return wanted[ok[wanted]]

@@ -11,12 +11,14 @@ from typing import Any
 from contralens.checks import InputError
 from contralens.collecting.collect import collect
 from contralens.collecting.precision import in_precision
+from contralens.collecting.probing import proved
 from contralens.data.images import images as image_set
 from contralens.data.owned import RUN
 from contralens.data.replacing import reserved
 from contralens.data.runs import Run
 from contralens.data.store import Store
 from contralens.data.vocabulary import read_vocabulary
+from contralens.labeling.arguments import check_arguments, known_options
 from contralens.labeling.label import label
 from contralens.labeling.reserving import asked_of, inputs_of, request_of
 from contralens.models.encoders import encoder as load_encoder
@@ -44,6 +46,7 @@ def label_layers(
     workers: int | None = None,
     decode: str = "exact",
     precision: str = "float32",
+    allow_nondeterministic: bool = False,
     seed: int = 0,
     progress: Progress = silent,
     **options: Any,
@@ -99,14 +102,19 @@ def _labeled(
 ) -> dict[str, Run]:  # fmt: skip
     """What `label_layers` says, the run folders being reserved."""
     read_vocabulary(vocabulary)  # what is wrong with it is told before the work
+    check_arguments(batch_size=batch_size, workers=workers, limit=limit, seed=seed, cache=cache, out=out)
     of_label = {key: options.pop(key) for key in OF_LABEL if key in options}
     options.pop("sae", None), options.pop("sae_pooling", None)
+    known_options(options)
+    if allow_nondeterministic:
+        options["allow_nondeterministic"] = of_label["allow_nondeterministic"] = True
     probe = image_set(images, limit=limit, seed=seed)
     store = Store(cache)
     models = targets(target, layers, device=device, decode=decode, **options)
     eyes = load_encoder(encoder, device=device or "cpu", decode=decode)
     stored = models if of_label.get("store_activations", True) else []  # else each layer is gone through on its own
-    extractors, _ = in_precision(precision, [*stored, eyes], probe, store)
+    fitting, _ = proved([*stored, eyes], probe, store, allow_nondeterministic=allow_nondeterministic)
+    extractors, _ = in_precision(precision, fitting, probe, store)
     collect(probe, extractors, store, batch_size=batch_size, workers=workers, progress=progress)
     return {
         model.layer: label(

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from contralens.checks import InputError
+from contralens.checks import InputError, whole
 from contralens.data.adding import check_listed, write_listed
 from contralens.data.files import TEMPORARY, explained
 from contralens.data.locking import lock_beside, locked
@@ -44,6 +44,10 @@ def vocabulary() -> list[str]:
     return [c.text for c in concepts()]
 
 
+MOST_IMAGES = 1_000_000
+"""Pictures of a world at most: all stand in memory at once."""
+
+
 def write_world(folder: Path, index: int | str, n: int = IMAGES, seed: int = SEED) -> tuple[Scenes, NDArray[np.uint8]]:
     """Render a world's probe scenes into `folder`: PNG files under images/, scenes.parquet, world.json, vocabulary.txt.
 
@@ -53,6 +57,7 @@ def write_world(folder: Path, index: int | str, n: int = IMAGES, seed: int = SEE
     Raises:
         InputError: a file that was not rendered here is in the way, or the folder holds others and no world.
     """
+    whole("images", n, 1, MOST_IMAGES)
     scenes = probe_scenes(index, n, seed)
     about = {"world": world(index).index, "true": world(index).true, "partners": world(index).partners,
              "strength": STRENGTH, "images": n, "seed": seed, "size": SIZE}  # fmt: skip
