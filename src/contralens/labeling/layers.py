@@ -79,7 +79,8 @@ def label_layers(
         raise InputError("a sparse autoencoder belongs to one layer: give that layer alone")
     given = {
         "target": target, "images": images, "encoder": encoder, "vocabulary": vocabulary, "limit": limit,
-        "decode": decode, "precision": precision, "seed": seed, **options,
+        "decode": decode, "precision": precision, "seed": seed, "allow_nondeterministic": allow_nondeterministic,
+        **options,
     }  # fmt: skip
     with ExitStack() as places:
         for layer in layers if out is not None else ():
@@ -90,15 +91,15 @@ def label_layers(
             )
         return _labeled(
             target, images, encoder, vocabulary, layers=layers, limit=limit, out=out, cache=cache, device=device,
-            batch_size=batch_size, workers=workers, decode=decode, precision=precision, seed=seed, progress=progress,
-            **options,
+            batch_size=batch_size, workers=workers, decode=decode, precision=precision,
+            allow_nondeterministic=allow_nondeterministic, seed=seed, progress=progress, **options,
         )  # fmt: skip
 
 
 def _labeled(
     target: Any, images: Any, encoder: Any, vocabulary: Any, *, layers: Sequence[str], limit: int | None,
     out: str | Path | None, cache: str | Path | None, device: str | None, batch_size: int, workers: int | None,
-    decode: str, precision: str, seed: int, progress: Progress, **options: Any,
+    decode: str, precision: str, allow_nondeterministic: bool, seed: int, progress: Progress, **options: Any,
 ) -> dict[str, Run]:  # fmt: skip
     """What `label_layers` says, the run folders being reserved."""
     read_vocabulary(vocabulary)  # what is wrong with it is told before the work
