@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterable
+import math
+import operator
+from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 
@@ -18,6 +22,10 @@ class InputError(ValueError):
     ...     print(e)
     nowhere is not a whole run folder: manifest.json is missing
     """
+
+
+class KindError(InputError, TypeError):
+    """An argument of a kind that cannot be used, such as a number in place of a path."""
 
 
 class ImageError(InputError):
@@ -35,7 +43,145 @@ class ImageError(InputError):
     """
 
 
-def nearest(name: str, known: Iterable[str], most: int = 3) -> str:
+def shown(value: Any, most: int = 80) -> str:
+    """A value as an error may show it: never long, whatever it is.
+
+    >>> shown("5"), shown([0] * 100), shown(10**5000)
+    ("'5'", '[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0...', 'a huge number')
+    """
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return "a huge number"
+    return text if len(text) <= most else text[: most - 1] + "..."
+
+
+def whole(name: str, value: Any, least: int = 1, most: int = 2**31 - 1) -> int:
+    """A whole number from `least` to `most`, of Python's or numpy's kinds; `name` is how the user calls it.
+
+    >>> whole("k", 5)
+    5
+    >>> whole("k", 2.5)
+    Traceback (most recent call last):
+        ...
+    contralens.checks.InputError: `k` must be a whole number; got 2.5
+    >>> whole("seed", -1, least=0)
+    Traceback (most recent call last):
+        ...
+    contralens.checks.InputError: `seed` must be at least 0; got -1
+    """
+    try:
+        if type(value).__name__ in ("bool", "bool_"):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise InputError(f"`{name}` must be a whole number; got {shown(value)}") from None
+    if number < least:
+        raise InputError(f"`{name}` must be at least {least}; got {shown(number)}")
+    if number > most:
+        raise InputError(f"`{name}` must be at most {most:,}; got {shown(number)}")
+    return number
+
+
+MOST_INDICES = 2**22
+"""Neurons at most that are chosen one by one."""
+
+
+def distinct(name: str, given: Any) -> list[int]:
+    """Indices of neurons, each once, in the order given.
+
+    >>> distinct("neurons", [5, 0, 5])
+    [5, 0]
+    >>> distinct("neurons", [0.5])
+    Traceback (most recent call last):
+        ...
+    contralens.checks.InputError: `neurons` must be a whole number; got 0.5
+    """
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise InputError(f"`{name}` must be indices such as [0, 5]; got {shown(given)}")
+    if isinstance(given, Sized) and len(given) > MOST_INDICES:
+        raise InputError(f"`{name}` names {len(given):,} neurons; at most {MOST_INDICES:,} can be chosen by index")
+    chosen = list(dict.fromkeys(whole(name, one, 0) for one in given))
+    if not chosen:
+        raise InputError(f"`{name}` is empty; give indices such as [0, 5]")
+    return chosen
+
+
+def as_share(name: str, value: Any, *, zero: bool = False, one: bool = False) -> float:
+    """A number between 0 and 1, which may be 0 or 1 only if that is said.
+
+    >>> as_share("fdr", 0.05)
+    0.05
+    >>> as_share("holdout", 1)
+    Traceback (most recent call last):
+        ...
+    contralens.checks.InputError: `holdout` must lie between 0 and 1; got 1
+    """
+    number = real(name, value)
+    if not (0 < number < 1 or (zero and number == 0) or (one and number == 1)):
+        said = {(True, False): "at least 0 and below 1", (False, True): "above 0 and at most 1"}
+        raise InputError(f"`{name}` must {'be ' + said[zero, one] if zero != one else 'lie between 0 and 1'}; "
+                         f"got {shown(value)}")  # fmt: skip
+    return number
+
+
+def real(name: str, value: Any) -> float:
+    """A finite number, of Python's or numpy's kinds.
+
+    >>> real("price", "free")
+    Traceback (most recent call last):
+        ...
+    contralens.checks.InputError: `price` must be a number; got 'free'
+    """
+    try:
+        if isinstance(value, str | bytes) or type(value).__name__ in ("bool", "bool_"):
+            raise TypeError
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"`{name}` must be a number; got {shown(value)}") from None
+    if not math.isfinite(number):
+        raise InputError(f"`{name}` must be a finite number; got {shown(value)}")
+    return number
+
+
+def as_text(name: str, value: Any) -> str:
+    """A text.
+
+    >>> as_text("layer", 5)
+    Traceback (most recent call last):
+        ...
+    contralens.checks.InputError: `layer` must be a text; got 5
+    """
+    if not isinstance(value, str):
+        raise InputError(f"`{name}` must be a text; got {shown(value)}")
+    return value
+
+
+def as_texts(name: str, value: Any) -> list[str]:
+    """Texts in a list, or one.
+
+    >>> as_texts("scorers", "csp"), as_texts("scorers", ("csp", "semanticlens"))
+    (['csp'], ['csp', 'semanticlens'])
+    """
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, Iterable) or isinstance(value, bytes):
+        raise InputError(f"`{name}` must be a list of texts; got {shown(value)}")
+    return [as_text(name, one) for one in value]
+
+
+def as_path(name: str, value: Any) -> Path:
+    """A path, as a text or a `Path`.
+
+    >>> as_path("out", "run").name
+    'run'
+    """
+    if not isinstance(value, str | Path) or "\0" in str(value):
+        raise InputError(f"`{name}` must be a path; got {shown(value)}")
+    return Path(value)
+
+
+def nearest(name: Any, known: Iterable[str], most: int = 3) -> str:
     """A hint with the known names closest to `name`, ready to append to an error.
 
     >>> nearest("resnet5", ["resnet50", "vit"])
@@ -43,7 +189,7 @@ def nearest(name: str, known: Iterable[str], most: int = 3) -> str:
     >>> nearest("zzz", ["resnet50"])
     ''
     """
-    found = difflib.get_close_matches(name, list(known), n=most, cutoff=0.5)
+    found = difflib.get_close_matches(str(name), list(known), n=most, cutoff=0.5)
     return f"; did you mean {' or '.join(found)}?" if found else ""
 
 
@@ -65,6 +211,24 @@ def first_line(error: BaseException, most: int = 200) -> str:
     lines = str(error).strip().splitlines()
     line = lines[0].strip() if lines else type(error).__name__
     return line if len(line) <= most else line[: most - 3] + "..."
+
+
+@contextmanager
+def blaming(what: str) -> Iterator[None]:
+    """Turn whatever code of the user's raises inside, also a wish to exit, into one line that begins with `what`.
+
+    >>> with blaming("the network failed"):
+    ...     raise SystemExit(3)
+    Traceback (most recent call last):
+        ...
+    contralens.checks.InputError: the network failed (SystemExit: 3)
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (Exception, SystemExit) as e:
+        raise InputError(f"{what} ({reason(e)})") from e
 
 
 def reason(error: BaseException) -> str:

@@ -128,6 +128,9 @@ def main() -> None:
         where = "" if e.filename is None else f": {e.filename}"
         print(f"contralens: {e.strerror or e}{where}", file=sys.stderr)
         sys.exit(2)
+    except SystemExit as e:  # no command of ours exits in this way
+        print(f"contralens: code that the command runs ended the program (SystemExit: {e.code})", file=sys.stderr)
+        sys.exit(1)
     except (KeyboardInterrupt, typer.Abort):
         print("contralens: interrupted; the same command goes on where this one stopped", file=sys.stderr)
         sys.exit(INTERRUPTED)

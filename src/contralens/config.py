@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from contralens.checks import InputError, nearest
+from contralens.checks import InputError, nearest, shown
 
 SETTINGS = (
     "target",
@@ -47,6 +47,7 @@ SETTINGS = (
     "preprocess",
     "decode",
     "precision",
+    "allow_nondeterministic",
     "report",
 )
 """What a run can be told; a file may hold all of it, whichever command reads it."""
@@ -54,7 +55,7 @@ PATHS = ("images", "vocabulary", "out", "cache", "checkpoint", "candidates")
 """Settings that may name a file; a relative one that lies beside the YAML file is taken from there."""
 COUNTS = ("k", "fakes", "limit", "top", "seed", "batch_size", "workers")
 SHARES = ("exclude", "holdout", "fdr")
-SWITCHES = ("reuse", "own_only", "store_activations", "report")
+SWITCHES = ("reuse", "own_only", "store_activations", "allow_nondeterministic", "report")
 TEXTS = (
     "target",
     "out",
@@ -91,6 +92,8 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def _as_kind(path: Path, key: str, value: Any) -> Any:
     """A setting as what it must be; YAML reads 1e-3 as a text, and the layer "1" of a sequence as a number."""
+    if key in ("images", "encoder", "vocabulary", "scorers", "templates") and not _is_texts(value):
+        raise InputError(f"{path}: {key} must be a text or a list of texts; got {shown(value)}")
     if key == "layer":
         return [str(name) for name in value] if isinstance(value, list) else str(value)
     for keys, kind, said in ((COUNTS, int, "a whole number"), (SHARES, float, "a number")):
@@ -98,14 +101,18 @@ def _as_kind(path: Path, key: str, value: Any) -> Any:
             try:
                 if not isinstance(value, bool) and kind(value) == float(value):
                     return kind(value)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 pass
-            raise InputError(f"{path}: {key} must be {said}; got {value!r}")
+            raise InputError(f"{path}: {key} must be {said}; got {shown(value)}")
     if key in SWITCHES and not isinstance(value, bool):
         raise InputError(f"{path}: {key} must be true or false; got {value!r}")
     if key in TEXTS and not isinstance(value, str):
-        raise InputError(f"{path}: {key} must be a text; got {value!r}")
+        raise InputError(f"{path}: {key} must be a text; got {shown(value)}")
     return value
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(one, str) for one in value))
 
 
 def read_yaml(path: Path, what: str) -> Any:
@@ -114,7 +121,9 @@ def read_yaml(path: Path, what: str) -> Any:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"no {what} {path}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
+    except RecursionError as e:
+        raise InputError(f"cannot read {path}: it is nested too deeply") from e
+    except (OSError, ValueError, OverflowError, yaml.YAMLError) as e:
         raise InputError(f"cannot read {path}: {' '.join(str(e).split())}") from e
 
 

@@ -54,13 +54,21 @@ def cached_rows(run: Run, store: Store, kind: str) -> NDArray[np.float32] | None
     return np.asarray(table.rows(fingerprints), np.float32)
 
 
-def encoder_of(run: Run, encoder: Any = None, device: str = "cpu") -> Encoder:
+def encoder_of(run: Run, encoder: Any = None, device: str = "cpu", store: Store | None = None) -> Encoder:
     """The run's encoder, loaded by its name or given; refused if it is another one."""
     from contralens.models.encoders import encoder as load_encoder
 
     recorded = run.manifest["encoder"]
     given = encoder if encoder is not None else recorded["name"]
-    made: Encoder = load_encoder(given, device=device, **(recorded.get("options") or {}))
+    options = recorded.get("options") or {}
+    made: Encoder = load_encoder(given, device=device, **options)
+    if made.fingerprint != recorded["fingerprint"] and store is not None:
+        from contralens.collecting.probing import proved
+
+        allow = bool(run.manifest.get("allow_nondeterministic"))
+        plain = load_encoder(given, device=device)
+        fitting, _ = proved([plain], None, store, allow_nondeterministic=allow, expected=recorded["fingerprint"])
+        made = load_encoder(fitting[0], device=device, **options)
     if made.fingerprint != run.manifest["encoder"]["fingerprint"]:
         raise InputError(
             f"the run was made with another encoder than {made.name}: its fingerprint is "

@@ -26,7 +26,7 @@ def imported(point: EntryPoint) -> Any:
     """
     try:
         return point.load()
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         lines = str(e).strip().splitlines() or [type(e).__name__]
         raise InputError(f"the plug-in {point.value} of {point.group} cannot be imported: {lines[0][:200]}") from e
 
@@ -118,7 +118,7 @@ class Scheme:
         module, _, function = self.where.partition(":")
         try:
             return getattr(importlib.import_module(module), function)
-        except (ImportError, AttributeError) as e:
+        except (ImportError, AttributeError, SystemExit) as e:
             raise InputError(f"the plug-in {self.where} cannot be imported: {e}") from e
 
 

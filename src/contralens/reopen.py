@@ -16,6 +16,7 @@ from contralens import types
 from contralens.checks import ImageError, InputError
 from contralens.collecting.activations import stored_activations
 from contralens.collecting.collect import collect
+from contralens.collecting.probing import proved
 from contralens.data.images import images as image_set
 from contralens.data.runs import Run
 from contralens.data.sets import ImageSet, OtherImages
@@ -164,7 +165,11 @@ class Reopened:
         if isinstance(given, (str, torch.nn.Module)):
             options = {**(recorded.get("options") or {}), "layer": recorded["layer"], "device": self.device}
             sae = {"sae": recorded.get("sae"), "sae_pooling": recorded.get("sae_pooling")}
-        made = load_model(given, options, **sae)
+        allow = bool(self.run.manifest.get("allow_nondeterministic"))
+        if allow and options:
+            options["allow_nondeterministic"] = True
+        made: Target = load_model(given, options, **sae)
+        (made,), _ = proved([made], None, self.store, allow_nondeterministic=allow, expected=recorded["fingerprint"])
         if made.fingerprint != recorded["fingerprint"]:
             raise InputError(
                 f"the target {made.name} is not the one of the run ({recorded['name']}): weights, layer, pooling or "
@@ -193,7 +198,7 @@ class Reopened:
     @cached_property
     def encoder(self) -> Encoder:
         """The labeling encoder."""
-        return encoder_of(self.run, self._given["encoder"], self.device)
+        return encoder_of(self.run, self._given["encoder"], self.device, self.store)
 
     def activations(self, fingerprints: Sequence[str]) -> ActivationSource:
         """Rows (len(fingerprints),N) of the network, never as one matrix; NaN for an image that it could not take."""
@@ -218,7 +223,12 @@ class Reopened:
         table = self.store.table("rows", fingerprint)
         lacking = {f for f in wanted if f not in table}
         if lacking:
-            one: Extractor = extractor()
+            allow = bool(self.run.manifest.get("allow_nondeterministic"))
+            (one,), _ = proved([extractor()], None, self.store, allow_nondeterministic=allow, expected=fingerprint)
+            if one.fingerprint != fingerprint:
+                raise InputError(
+                    f"{one.name} computes other rows now than the cache holds under its fingerprint; label again"
+                )
             for images in (["heldout_images"] if self._heldout is not None else []) + ["images"]:
                 lacking -= self._collected(getattr(self, images), lacking, one) if lacking else set()
             if lacking:
@@ -251,7 +261,9 @@ class Reopened:
     @property
     def mining(self) -> dict[str, Any]:
         """Arguments of `find_exemplars` as in the run."""
-        return {name: self.run.manifest[name] for name in ("k", "reuse", "exclude")}
+        found = {name: self.run.manifest[name] for name in ("k", "reuse", "exclude")}
+        neighbours = (self.run.manifest.get("neighbours") or {}).get("neighbours", "exact")
+        return found if neighbours == "exact" else {**found, "neighbours": neighbours}
 
     @cached_property
     def concepts(self) -> list[str]:

@@ -14,7 +14,7 @@ from torch import nn
 from torchvision import transforms as T
 from torchvision.models import ResNet18_Weights, ResNet50_Weights
 
-from contralens.models import identity
+from contralens.models import describing
 from contralens.models.identity import describe, network_digest
 from contralens.models.preprocessing import preprocessing
 from contralens.models.targets import target
@@ -167,13 +167,13 @@ def test_an_installed_package_is_known_by_name_wherever_it_lies(
     own.calls = 1
     assert describe(own.f) != before
     (tmp_path / "borrowed-1.0.dist-info").mkdir()
-    identity._library_folders.cache_clear()
+    describing._library_folders.cache_clear()
     import borrowed  # type: ignore[import-not-found]
 
     before = describe(borrowed.f)
     borrowed.calls = 1
     assert describe(borrowed.f) == before == "function borrowed.f"
-    identity._library_folders.cache_clear()
+    describing._library_folders.cache_clear()
 
 
 def test_cycles_and_unpicklable_things_end() -> None:

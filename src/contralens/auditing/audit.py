@@ -16,12 +16,14 @@ from contralens.auditing.aligning import Alignment, Separation, align, embed_con
 from contralens.auditing.concepts import SIDES, ConceptList, concept_list
 from contralens.auditing.network import in_the_network
 from contralens.auditing.pruning import MODES, Mode, make_mask
-from contralens.checks import InputError, nearest
+from contralens.checks import InputError, as_share, as_text, as_texts, nearest, whole
 from contralens.data.audits import FORMAT, NEURONS, VERDICTS, Audit
+from contralens.data.folders import keeping_part
+from contralens.data.owned import AUDIT
 from contralens.data.runs import Run, load
 from contralens.math.audit import clarity, polysemanticity, redundancy
 from contralens.math.exemplars import find_exemplars
-from contralens.math.fakes import FAKES, fake_exemplars, with_fakes
+from contralens.math.fakes import FAKES, MOST_FAKES, fake_exemplars, with_fakes
 from contralens.math.scoring import parse_scorer, wants_activations
 from contralens.reopen import Reopened
 from contralens.types import Exemplars, Progress, silent
@@ -32,6 +34,7 @@ SAMPLE = 32
 """Unexplained neurons whose influence is measured inside the network, drawn at random."""
 
 
+@keeping_part(AUDIT)
 def audit(
     run: Run | str | Path,
     concepts: str | Path | Mapping[str, Any] | ConceptList,
@@ -106,8 +109,13 @@ def audit(
     """
     run = load(run) if not isinstance(run, Run) else run
     listed = concept_list(concepts)
-    parse_scorer(scorer)
-    _check(fdr, mode, images, batch_size, sample)
+    parse_scorer(as_text("scorer", scorer))
+    for name, given in (("classes", classes), ("follow", follow)):
+        if given is not None:
+            as_texts(name, given)
+    if head is not None:
+        as_text("head", head)
+    _check(fdr, mode, images, batch_size, sample, fakes, seed)
     reopened = Reopened(
         run, source=source, target=target, cache=cache, device=device, batch_size=batch_size, progress=progress
     )
@@ -161,15 +169,16 @@ def audit(
     return found.save(run.path) if save and run.path is not None else found
 
 
-def _check(fdr: float, mode: str, images: int, batch_size: int, sample: int | None) -> None:
-    if not 0 < fdr < 1:
-        raise InputError(f"`fdr` must lie between 0 and 1; got {fdr}")
-    if mode not in MODES:
+def _check(fdr: float, mode: str, images: int, batch_size: int, sample: int | None, fakes: int, seed: int) -> None:
+    as_share("fdr", fdr)
+    if not isinstance(mode, str) or mode not in MODES:
         raise InputError(f"`mode` must be hard or soft; got {mode!r}{nearest(str(mode), MODES)}")
-    if images < 1 or batch_size < 1 or (sample is not None and sample < 0):
-        raise InputError(
-            f"`images` and `batch_size` must be at least 1, `sample` at least 0; got {images}, {batch_size}, {sample}"
-        )
+    whole("images", images)
+    whole("batch_size", batch_size)
+    whole("fakes", fakes, 1, MOST_FAKES)
+    whole("seed", seed, -(2**63), 2**63 - 1)
+    if sample is not None:
+        whole("sample", sample, 0)
 
 
 def _space(reopened: Reopened, encoder: Any, device: str) -> tuple[Any, Exemplars, Tensor]:

@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from contralens.checks import InputError, nearest
+from contralens.checks import InputError, KindError, nearest
 from contralens.config import known_keys, read_yaml
 from contralens.data.files import digest
 
@@ -108,7 +108,7 @@ def concept_list(spec: str | Path | Mapping[str, Any] | ConceptList) -> ConceptL
     if isinstance(spec, Mapping):
         return _read(spec, "a dict")
     if not isinstance(spec, (str, Path)):
-        raise TypeError(f"`concepts` must be a name, a file, a dict or a ConceptList; got {type(spec).__name__}")
+        raise KindError(f"`concepts` must be a name, a file, a dict or a ConceptList; got {type(spec).__name__}")
     name = str(spec)
     path = Path(str(LISTS)) / f"{name}.yaml" if name in shipped() else Path(spec).expanduser()
     if not path.exists():

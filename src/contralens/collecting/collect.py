@@ -233,7 +233,9 @@ def _collect_tile(
                 g.preprocess(shared if isinstance(g.preprocess, Steps) else image) if w else None
                 for g, w in zip(groups, wanted, strict=True)
             ]
-        except (ValueError, RuntimeError, ArithmeticError) as e:
+        except (Exception, SystemExit) as e:
+            if isinstance(e, MemoryError):
+                raise
             raise ImageError(f"preprocessing failed: {first_line(e)}") from e
         return pixels, _thumbnail(image) if fingerprints[i] in lacking[-1] else None
 

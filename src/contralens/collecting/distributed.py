@@ -14,9 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from contralens.checks import InputError, require
+from contralens.checks import InputError, require, whole
 from contralens.collecting.collect import Speed, collect_tiles, lacking_tiles, owned_images
 from contralens.collecting.precision import in_precision
+from contralens.collecting.probing import proved
 from contralens.data.images import images as image_set
 from contralens.data.known import known_fingerprints
 from contralens.data.store import TILE, Store, default_cache
@@ -47,19 +48,30 @@ class Job:
     workers: int | None = None
     decode: str = "exact"
     precision: str = "float32"
+    allow_nondeterministic: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "workers", "limit"):
+            if getattr(self, name) is not None:
+                whole(name, getattr(self, name))
+        whole("seed", self.seed, -(2**63), 2**63 - 1)
 
     def images_and_extractors(self) -> tuple[Images, list[Extractor]]:
         """The image set, and the target (one for each layer) and the encoders, loaded here."""
         probe = image_set(self.images, limit=self.limit, seed=self.seed)
         specs = self.encoder if isinstance(self.encoder, (list, tuple)) else [self.encoder]
         encoders = [load_encoder(spec, device=self.device or "cpu", decode=self.decode) for spec in specs]
-        extractors, _ = in_precision(self.precision, [*self._models(), *encoders], probe, self.store())
+        allow = self.allow_nondeterministic
+        fitting, _ = proved([*self._models(), *encoders], probe, self.store(), allow_nondeterministic=allow)
+        extractors, _ = in_precision(self.precision, fitting, probe, self.store())
         return probe, extractors
 
     def _models(self) -> list[Extractor]:
         options = {"device": self.device, **self.target_options}
         if self.decode != "exact":
             options["decode"] = self.decode
+        if self.allow_nondeterministic:
+            options["allow_nondeterministic"] = True
         layers = self.layer
         if layers is not None and not isinstance(layers, str) and len(layers) == 1:
             layers = layers[0]

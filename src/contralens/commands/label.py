@@ -9,6 +9,7 @@ import typer
 
 from contralens.checks import InputError
 from contralens.commands.options import (
+    AllowNondeterministic,
     BatchSize,
     Cache,
     Checkpoint,
@@ -23,6 +24,7 @@ from contralens.commands.options import (
     Pooling,
     Precision,
     Preprocess,
+    Replace,
     Sae,
     SaePooling,
     Seed,
@@ -55,6 +57,7 @@ def label_command(
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder to write (default: contralens-run).")] = None,
+    replace: Replace = None,
     config: Config = None,
     pooling: Pooling = None,
     sae: Sae = None,
@@ -118,6 +121,7 @@ def label_command(
     preprocess: Preprocess = None,
     decode: Decode = None,
     precision: Precision = None,
+    allow_nondeterministic: AllowNondeterministic = None,
     report: Annotated[
         bool | None, typer.Option("--report/--no-report", help="Write report.html into the run (default).")
     ] = None,
@@ -202,6 +206,7 @@ def collect_command(
     preprocess: Preprocess = None,
     decode: Decode = None,
     precision: Precision = None,
+    allow_nondeterministic: AllowNondeterministic = None,
     as_json: Json = False,
 ) -> None:
     """Only fill the cache, for `label` to find all there.

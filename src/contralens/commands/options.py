@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from contralens.checks import InputError
+from contralens.checks import MOST_INDICES, InputError, shown
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
 Target = Annotated[
@@ -61,12 +61,23 @@ Precision = Annotated[
     str | None,
     typer.Option(help='"float32" (default), or "bf16" where it is faster and the first images allow it.'),
 ]
+AllowNondeterministic = Annotated[
+    bool | None,
+    typer.Option(
+        "--allow-nondeterministic",
+        help="Take a network whose activations are not a function of the image; the run says so.",
+    ),
+]
 
 # Of commands that take a finished run.
 RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
 Neurons = Annotated[str | None, typer.Option(help="Indices such as 0,5,10-20 (default: all labeled).")]
 Source = Annotated[str | None, typer.Option(help="Where the run's images are now, if they moved.")]
 Classes = Annotated[Path | None, typer.Option(help="File with the network's class names, one a line.")]
+Replace = Annotated[
+    bool | None,
+    typer.Option("--replace", help="Replace an older run even if it was edited or holds an evaluation, audit or maps."),
+]
 Fakes = Annotated[int, typer.Option(help="Fake neurons that chance is measured on.")]
 RunDevice = Annotated[str, typer.Option(help="Where the networks run: cpu, cuda, cuda:1, mps.")]
 RunBatchSize = Annotated[int, typer.Option(help="Images per forward pass.")]
@@ -79,14 +90,22 @@ def indices(text: str, also: str = "") -> list[int]:
     >>> indices("1,4-6")
     [1, 4, 5, 6]
     """
-    out: list[int] = []
-    try:
-        for part in text.split(","):
-            low, dash, high = part.strip().partition("-")
-            out += range(int(low), int(high) + 1) if dash else [int(low)]
-    except ValueError:
-        raise InputError(f"--neurons must be {also}indices such as 0,5,10-20; got {text!r}") from None
-    return out
+    spans: list[range] = []
+    for part in text.split(","):
+        low, dash, high = (piece.strip() for piece in part.partition("-"))
+        first, last = _index(low), _index(high if dash else low)
+        if first is None or last is None:
+            raise InputError(f"--neurons must be {also}indices such as 0,5,10-20; got {shown(text)}")
+        if last < first:
+            raise InputError(f"--neurons: {shown(part.strip())} goes down; write {last}-{first}")
+        spans.append(range(first, last + 1))
+    if (count := sum(span[-1] - span[0] + 1 for span in spans)) > MOST_INDICES:
+        raise InputError(f"--neurons names {count:,} neurons; at most {MOST_INDICES:,} can be chosen by index")
+    return [index for span in spans for index in span]
+
+
+def _index(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 12 else None
 
 
 def prices(text: str) -> tuple[float, float]:

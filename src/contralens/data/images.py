@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from contralens import types
-from contralens.checks import InputError, nearest, require
+from contralens.checks import InputError, KindError, nearest, require
 from contralens.data.decode import MAX_PIXELS, suffixes
 from contralens.data.files import readable
 from contralens.data.sets import DatasetImages, FileImages, HuggingFaceImages, ImageSet, OtherImages
@@ -92,7 +92,7 @@ def _find(source: Any, column: str | None, max_pixels: int) -> types.Images:
         raise InputError(f"`images`: choose one split of the data set: {', '.join(map(str, source.keys()))}")
     if hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, (dict, bytes)):
         return _dataset(source, max_pixels)
-    raise TypeError(
+    raise KindError(
         f"`images` must be a folder, a list of files, a map-style data set or an Images; got {type(source).__name__}"
     )
 

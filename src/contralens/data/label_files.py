@@ -271,7 +271,12 @@ def read_labels(path: str | Path) -> LabelFile:
                 raise InputError(f"{path}: the evidence of neuron {neuron['neuron']} names an image that is not listed")
     if content["primary"] not in content["scorers"]:
         raise InputError(f"{path}: its primary scorer {content['primary']!r} is not among its scorers")
-    return LabelFile(content, path)
+    read = LabelFile(content, path)
+    try:
+        _ = read.labels
+    except (OverflowError, pa.ArrowException) as e:
+        raise InputError(f"{path} holds a number that no run can have: {first_line(e)}") from e
+    return read
 
 
 @cache

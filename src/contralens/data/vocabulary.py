@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from contralens.checks import InputError, nearest
+from contralens.checks import InputError, KindError, nearest, shown
 from contralens.plugs import Plugs, origin
 
 __all__ = ["VOCABULARIES", "Lint", "Vocabulary", "read_vocabulary"]
@@ -126,8 +126,10 @@ def read_vocabulary(spec: str | Path | Sequence[str], column: int | str = 0) -> 
         raw, source = list(_LOADERS[spec]()), f"{kind}{spec}: {VOCABULARIES[spec]}"
     elif isinstance(spec, (str, Path)):
         raw, source = _read_file(spec, column), str(spec)
-    else:
+    elif isinstance(spec, Iterable):
         raw, source = list(spec), "a list"
+    else:
+        raise KindError(f"a vocabulary is a name, a file or a list of texts; got {shown(spec)}")
     return _cleaned(raw, source)
 
 
@@ -189,7 +191,10 @@ def _read_file(spec: str | Path, column: int | str) -> list[str]:
         raise InputError(f"vocabulary {path} cannot be read: {e.strerror}") from e
     if path.suffix.lower() not in (".csv", ".tsv"):
         return text.splitlines()
-    rows = list(csv.reader(io.StringIO(text), delimiter="," if path.suffix.lower() == ".csv" else "\t"))
+    try:
+        rows = list(csv.reader(io.StringIO(text), delimiter="," if path.suffix.lower() == ".csv" else "\t"))
+    except csv.Error as e:
+        raise InputError(f"vocabulary {path} cannot be read as a table: {e}") from e
     start = 0
     if isinstance(column, str):
         header = rows[0] if rows else []

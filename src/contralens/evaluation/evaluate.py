@@ -10,8 +10,11 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from contralens import __version__
-from contralens.checks import InputError, nearest
+from contralens.checks import InputError, as_share, as_text, as_texts, nearest, real, shown, whole
+from contralens.collecting.probing import proved
 from contralens.data.evaluations import FORMAT, SUMMARY, VALUES, Evaluation, values_table
+from contralens.data.folders import keeping_part
+from contralens.data.owned import EVALUATION
 from contralens.data.runs import Run, load
 from contralens.data.wordnet import find_wordnet
 from contralens.evaluation.cosy import from_folder, paint
@@ -21,6 +24,8 @@ from contralens.evaluation.measuring import GROUPS, RETRIEVED, Session, needs_ju
 from contralens.evaluation.tune import tuned
 from contralens.evaluation.verdicts import Probed, abstained, verdict_table
 from contralens.math import audit
+from contralens.math.confidence import AUTO
+from contralens.math.fakes import MOST_FAKES
 from contralens.math.intervals import mean_interval
 from contralens.models.encoders import encoder as load_encoder
 from contralens.models.painters import PRESETS, Preset
@@ -31,6 +36,7 @@ from contralens.types import Encoder, Progress, silent
 DEFAULT = ("simulation", "cosy", "fade", "audit")
 
 
+@keeping_part(EVALUATION)
 def evaluate(
     run: Run | str | Path,
     *,
@@ -117,11 +123,17 @@ def evaluate(
     >>> sorted({row["metric"] for row in found.summary.to_pylist()})[:2]
     ['auprc', 'cosine']
     """
+    _check(
+        {"concepts": concepts, "fakes": fakes, "batch_size": batch_size, "count": count, "control": control,
+         "workers": workers}, stability, seed, fdr, coverage, share, combine, gamma, fake_kind, sigmoid,
+    )  # fmt: skip
     run = run if isinstance(run, Run) else load(run)
     wanted = wanted_metrics(metrics)
     if "depth" in wanted:
         find_wordnet()  # that it is lacking is told before the work
-    chosen = list(scorers) if scorers is not None else run.scorers
+    chosen = as_texts("scorers", scorers) if scorers is not None else run.scorers
+    if not chosen:
+        raise InputError(f"`scorers` is empty; the run has {', '.join(run.scorers)}")
     for scorer in chosen:
         run.rows(scorer)
     reopened = Reopened(
@@ -131,11 +143,11 @@ def evaluate(
     style = _preset(preset, painter, count, prompt, control)
     retrieves = bool(set(wanted) & {*GROUPS["cosy"], "clarity"}) and images is None and not style.painter
     needed = needs_judge(wanted) or retrieves
-    referee = _judge(run, judge, same_judge, device) if needed else None
+    referee = _judge(reopened, judge, same_judge, device) if needed else None
     details: dict[str, Any] = {}
-    testable = list(chosen)
+    testable = [scorer for scorer in chosen if scorer != AUTO]
     if gamma is not None:
-        run, scorer, details["gamma"] = tuned(reopened, _judge(run, judge, same_judge, device), gamma)
+        run, scorer, details["gamma"] = tuned(reopened, _judge(reopened, judge, same_judge, device), gamma)
         reopened.run = run
         chosen += [scorer] if scorer not in chosen else []
         testable += [scorer] if scorer not in testable and gamma == "layer" else []
@@ -172,6 +184,7 @@ def evaluate(
     if set(wanted) & set(GROUPS["audit"]):
         tables.append(_audit(reopened, wanted))
     values = pa.concat_tables(tables) if tables else VALUES.empty_table()
+    _check_measured(wanted, values, any(session.rows(scorer) for scorer in chosen))
     sane = session.sanity() if check_metrics and on_heldout(wanted) else {}
 
     asked: dict[str, Any] = {}
@@ -230,8 +243,42 @@ def summarise(values: pa.Table, sane: dict[str, bool | None] | None = None) -> p
     return pa.Table.from_pylist(rows, schema=SUMMARY)
 
 
+def _check(
+    counts: dict[str, Any], stability: Any, seed: Any, fdr: Any, coverage: Any, share: Any, combine: Any, gamma: Any,
+    fake_kind: Any, sigmoid: Any,
+) -> None:  # fmt: skip
+    """Refuse arguments of the wrong kind before anything is opened; None stands for what was not given."""
+    for name, value in counts.items():
+        if value is not None or name in ("concepts", "fakes", "batch_size"):
+            whole(name, value, 1, MOST_FAKES if name == "fakes" else 2**31 - 1)
+    whole("stability", stability, 0, 1_000_000)
+    whole("seed", seed, -(2**63), 2**63 - 1)
+    if fdr is not None:
+        as_share("fdr", fdr)
+    as_share("coverage", coverage, one=True)
+    as_share("share", share)
+    for name, given, known in (("combine", combine, ("mean", "max")), ("gamma", gamma, (None, "layer", "neuron")),
+                               ("fake_kind", fake_kind, ("permuted", "mixture"))):  # fmt: skip
+        if given not in known:
+            raise InputError(f"`{name}` must be one of {', '.join(map(str, known))}; got {shown(given)}")
+    if sigmoid is not None:
+        if not isinstance(sigmoid, Sequence) or len(sigmoid) != 2:
+            raise InputError(f"`sigmoid` must be two numbers, alpha and beta; got {shown(sigmoid)}")
+        for one in sigmoid:
+            real("sigmoid", one)
+
+
+def _check_measured(wanted: Sequence[str], values: pa.Table, labeled: bool) -> None:
+    """No metric that was asked for is left out without a word."""
+    if labeled and (left := [name for name in wanted if name not in set(values["metric"].to_pylist())]):
+        raise InputError(
+            f"nothing measures {', '.join(left)}, though a group lists it; add a function of activations and "
+            "predictions to contralens.evaluation.measuring.METRICS"
+        )
+
+
 def _preset(preset: str | None, painter: Any, count: int | None, prompt: str | None, control: int | None) -> Preset:
-    if preset is not None and preset not in PRESETS:
+    if preset is not None and as_text("preset", preset) not in PRESETS:
         raise InputError(f"unknown preset {preset!r}{nearest(preset, PRESETS)}; known: {', '.join(PRESETS)}")
     base = PRESETS[preset] if preset else Preset("", RETRIEVED, "{label}", None, "")
     return Preset(
@@ -239,14 +286,17 @@ def _preset(preset: str | None, painter: Any, count: int | None, prompt: str | N
     )
 
 
-def _judge(run: Run, judge: Any, same_judge: bool, device: str) -> Encoder:
-    recorded = run.manifest["encoder"]
+def _judge(reopened: Reopened, judge: Any, same_judge: bool, device: str) -> Encoder:
+    recorded = reopened.run.manifest["encoder"]
     if judge is None and not same_judge:
         raise InputError(
             f"a judge is missing: give an encoder other than {recorded['name']} with --judge, or let the labeling "
             "encoder judge its own labels with --same-judge (the result then says so)"
         )
-    referee = load_encoder(judge if judge is not None else recorded["name"], device=device)
+    referee: Encoder = load_encoder(judge if judge is not None else recorded["name"], device=device)
+    allow = bool(reopened.run.manifest.get("allow_nondeterministic"))
+    (referee,), notes = proved([referee], None, reopened.store, allow_nondeterministic=allow)
+    reopened.notes += notes
     if referee.fingerprint == recorded["fingerprint"] and not same_judge:
         raise InputError(
             f"the judge {referee.name} is the labeling encoder and would judge its own labels: give another one with "

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contralens.checks import InputError
+from contralens.checks import InputError, as_path, as_text, distinct, whole
 from contralens.collecting.activations import stored_activations
 from contralens.data.runs import Run
 from contralens.data.store import Store
 from contralens.data.wordnet import WordNet, find_wordnet
 from contralens.evidence import cached_rows, encoder_of, exemplars_of
 from contralens.math.concepts import separates
-from contralens.math.scoring import run_scorer, wants_activations
+from contralens.math.scoring import parse_scorer, run_scorer, wants_activations
 from contralens.math.sources import ActivationSource
 from contralens.models.encoders import read_texts
 
@@ -69,13 +69,16 @@ def granularity(
     >>> [(row["label"], row["broadest"]) for row in found if row["broadest"]][:2]
     [('large objects', 'large objects'), ('orange', 'orange')]
     """
+    parse_scorer(as_text("scorer", scorer))
+    if sense is not None:
+        whole("sense", sense, 0)
+    if wordnet is not None and not isinstance(wordnet, WordNet):
+        as_path("wordnet", wordnet)
     words = wordnet if isinstance(wordnet, WordNet) else find_wordnet(wordnet)
     rows = {row["neuron"]: row for row in run.rows() if row["status"] == "ok" and row["label"]}
-    chosen = list(rows) if neurons is None else list(dict.fromkeys(neurons))
+    chosen = list(rows) if neurons is None else distinct("neurons", neurons)
     if unlabeled := [n for n in chosen if n not in rows]:
         raise InputError(f"neuron {unlabeled[0]} has no label in this run; {len(rows)} neurons have one")
-    if sense is not None and sense < 0:
-        raise InputError(f"`sense` numbers a meaning, 0 the most frequent; got {sense}")
     store = Store(cache)
     kept = cached_rows(run, store, "encoder")
     if kept is None:
@@ -83,7 +86,7 @@ def granularity(
             "the cache no longer holds the image embeddings of this run; label again, with the same images"
         )
     embeddings = torch.from_numpy(kept)
-    eyes = encoder_of(run, encoder, device)
+    eyes = encoder_of(run, encoder, device, store)
     activations = _activations(run, store) if wants_activations(scorer) else None
     exemplars = exemplars_of(run, chosen)
 

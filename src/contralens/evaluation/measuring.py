@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from contralens.checks import InputError, nearest
+from contralens.checks import InputError, as_texts, nearest
 from contralens.evaluation.cosy import Made
 from contralens.math import metrics
 from contralens.math.metrics import active
@@ -83,7 +83,7 @@ Part = Literal["test", "validation"]
 
 def wanted_metrics(metrics: str | Sequence[str]) -> list[str]:
     """The metrics that names of metrics and groups stand for, in order."""
-    given = [part.strip() for part in metrics.split(",")] if isinstance(metrics, str) else list(metrics)
+    given = [part.strip() for part in metrics.split(",")] if isinstance(metrics, str) else as_texts("metrics", metrics)
     known = [name for group in GROUPS.values() for name in group] + list(METRICS)
     out: list[str] = []
     for name in given:

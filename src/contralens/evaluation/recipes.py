@@ -18,19 +18,26 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from contralens.checks import InputError, nearest
+from contralens.checks import InputError, nearest, real, whole
 from contralens.config import known_keys, read_yaml
+from contralens.data.evaluations import Evaluation
 from contralens.data.images import images as image_set
+from contralens.data.owned import RUN
+from contralens.data.replacing import reserved
 from contralens.data.wordnet import find_wordnet
 from contralens.evaluation.measuring import wanted_metrics
 from contralens.types import Progress, silent
 
 KEYS = ("title", "about", "needs", "runs", "published")
 STEPS = ("label", "candidates", "evaluate", "audit")
+PUBLISHED = ("run", "scorer", "metric", "value", "source")
+NEEDED = ("target", "images", "encoder", "vocabulary")
 NEEDS = ("packages", "environment", "images")
 _VARIABLE = re.compile(r"\$(\w+)")
 
@@ -45,17 +52,57 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     recipe = read_yaml(path, "recipe")
     known_keys(recipe, KEYS, path)
     known_keys(recipe.get("needs") or {}, NEEDS, f"{path}: needs")
-    if not recipe.get("runs"):
-        raise InputError(f"{path} has no runs")
+    _check_needs(recipe.get("needs") or {}, path)
+    if not recipe.get("runs") or not isinstance(recipe["runs"], Mapping):
+        raise InputError(f"{path} has no runs by name")
     for name, steps in recipe["runs"].items():
         known_keys(steps, STEPS, f"{path}: {name}")
         if "label" not in steps:
             raise InputError(f"{path}: {name} has no label step")
+        for step, given in steps.items():
+            known_keys(given or {}, _arguments()[step], f"{path}: {name}: {step}")
+    if not isinstance(recipe.get("published") or [], list):
+        raise InputError(f"{path}: published must be a list of rows")
     for row in recipe.get("published") or []:
-        known_keys(row, ("run", "scorer", "metric", "value", "source"), f"{path}: published")
-        if row["run"] not in recipe["runs"]:
-            raise InputError(f"{path}: published names the run {row['run']!r}{nearest(row['run'], recipe['runs'])}")
+        known_keys(row, PUBLISHED, f"{path}: published")
+        if row.get("run") not in recipe["runs"]:
+            raise InputError(
+                f"{path}: published names the run {row.get('run')!r}{nearest(row.get('run'), recipe['runs'])}"
+            )
+    for name, steps in recipe["runs"].items():
+        if lacks := [key for key in NEEDED if key not in (steps["label"] or {})]:
+            raise InputError(f"{path}: {name}: label lacks {', '.join(lacks)}")
+    for row in recipe.get("published") or []:
+        if lacks := [key for key in PUBLISHED if key not in row]:
+            raise InputError(f"{path}: a row of published lacks {', '.join(lacks)}")
+        real(f"value of {row['metric']}", row["value"])
     return dict(recipe)
+
+
+@cache
+def _arguments() -> dict[str, tuple[str, ...]]:
+    """What each step of a run may hold: the arguments of its function, without those that `follow` gives."""
+    from contralens.auditing.audit import audit
+    from contralens.evaluation.evaluate import evaluate
+    from contralens.labeling.arguments import TARGET_OPTIONS
+    from contralens.labeling.label import label
+    from contralens.proposing.propose import propose
+
+    steps: dict[str, Callable[..., Any]] = {"label": label, "candidates": propose, "evaluate": evaluate, "audit": audit}
+    given = {"run", "out", "device", "cache", "progress", "on_plan", "target_options"}
+    known = {step: tuple(name for name in signature(made).parameters if name not in given)
+             for step, made in steps.items()}  # fmt: skip
+    return {**known, "label": (*known["label"], *sorted(TARGET_OPTIONS - {*known["label"], *given}))}
+
+
+def _check_needs(needs: Mapping[str, Any], path: Path) -> None:
+    packages, told, images = (needs.get(name) or {} for name in NEEDS)
+    if not all(isinstance(package, str) for package in packages) or isinstance(packages, str):
+        raise InputError(f"{path}: needs: packages must be a list of names")
+    if not isinstance(told, Mapping) or not isinstance(images, Mapping):
+        raise InputError(f"{path}: needs: environment and images must hold `name: value` lines")
+    for name, least in images.items():
+        whole(f"needs: images: {name}", least)
 
 
 def lacking(recipe: Mapping[str, Any]) -> list[str]:
@@ -93,11 +140,12 @@ def follow(
     recipe: str | Path | Mapping[str, Any],
     out: str | Path,
     *,
+    replace: bool = False,
     device: str = "cpu",
     cache: str | Path | None = None,
     progress: Progress = silent,
 ) -> list[dict[str, Any]]:
-    """Do what a recipe says; run folders are written into `out`, one per run.
+    """Do what a recipe says; run folders are written into `out`, one per run. `replace` is that of `contralens.label`.
 
     Returns:
         A row per published number: run, scorer, metric, published, source, mean, low, high, neurons, inside (whether
@@ -106,9 +154,7 @@ def follow(
     Raises:
         InputError: something is lacking; all of it is listed.
     """
-    from contralens.data.runs import load
-    from contralens.evaluation.evaluate import evaluate
-    from contralens.labeling.label import label
+    from contralens.labeling.reserving import inputs_of
 
     made = dict(recipe) if isinstance(recipe, Mapping) else read_recipe(recipe)
     if missing := lacking(made):
@@ -117,22 +163,12 @@ def follow(
     summaries: dict[str, dict[tuple[str, str], dict[str, Any]]] = {}
     for name, steps in made["runs"].items():
         folder = Path(out) / name
+        remade = {"audit"} & steps.keys() | ({"evaluation"} if "evaluate" in steps or "audit" not in steps else set())
         settings = _filled(steps["label"])
-        run = label(**settings, **common, out=folder)
-        if steps.get("candidates"):
-            from contralens.proposing.propose import propose
-
-            settings["candidates"] = propose(run, **_filled(steps["candidates"]), **common)
-            run = label(**settings, **common, out=folder)
-        if steps.get("audit"):
-            from contralens.auditing.audit import audit
-
-            audit(load(folder), **_filled(steps["audit"]), **common)
-        if "evaluate" not in steps and "audit" in steps:
-            summaries[name] = {}
-            continue
-        result = evaluate(load(folder), **_filled(steps.get("evaluate") or {}), **common)
-        summaries[name] = {(row["scorer"], row["metric"]): row for row in result.summary.to_pylist()}
+        with reserved(folder, RUN, inputs=inputs_of(settings), replace=replace, remade=remade):
+            result = _followed(steps, settings, folder, common)
+        rows_of = [] if result is None else result.summary.to_pylist()
+        summaries[name] = {(row["scorer"], row["metric"]): row for row in rows_of}
     rows = []
     for row in made.get("published") or []:
         got = summaries[row["run"]].get((row["scorer"], row["metric"]), {})
@@ -142,6 +178,29 @@ def follow(
         names = {key: row[key] for key in ("run", "scorer", "metric", "source")}
         rows.append({**names, "published": row["value"], **found, "inside": inside})
     return rows
+
+
+def _followed(
+    steps: Mapping[str, Any], settings: dict[str, Any], folder: Path, common: dict[str, Any]
+) -> Evaluation | None:
+    """The steps of one run, the last of which is its evaluation, if it has one."""
+    from contralens.data.runs import load
+    from contralens.evaluation.evaluate import evaluate
+    from contralens.labeling.label import label
+
+    run = label(**settings, **common, out=folder)
+    if steps.get("candidates"):
+        from contralens.proposing.propose import propose
+
+        settings["candidates"] = propose(run, **_filled(steps["candidates"]), **common)
+        label(**settings, **common, out=folder)
+    if steps.get("audit"):
+        from contralens.auditing.audit import audit
+
+        audit(load(folder), **_filled(steps["audit"]), **common)
+    if "evaluate" not in steps and "audit" in steps:
+        return None
+    return evaluate(load(folder), **_filled(steps.get("evaluate") or {}), **common)
 
 
 def _filled(value: Any) -> Any:

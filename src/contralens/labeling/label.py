@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,14 +15,16 @@ from contralens import __version__
 from contralens.checks import InputError, require
 from contralens.collecting.collect import Collected, collect
 from contralens.collecting.precision import in_precision
+from contralens.collecting.probing import proved
 from contralens.collecting.streaming import RecomputedActivations, collect_streamed
 from contralens.data.files import digest
 from contralens.data.images import images as image_set
 from contralens.data.known import known_fingerprints
-from contralens.data.runs import FORMAT, VECTORS, Run, check_free
+from contralens.data.runs import FORMAT, VECTORS, Run
 from contralens.data.store import Store
 from contralens.data.vocabulary import read_vocabulary
 from contralens.labeling import cached
+from contralens.labeling.arguments import check_arguments, known_options, wanted_neurons, wanted_scorers
 from contralens.labeling.manifest import (
     about_candidates,
     about_chance,
@@ -35,6 +37,7 @@ from contralens.labeling.manifest import (
     versions,
 )
 from contralens.labeling.proposed import candidates_for, candidates_or_proposer
+from contralens.labeling.reserving import reserving
 from contralens.labeling.tables import (
     concept_table,
     exemplar_table,
@@ -51,8 +54,8 @@ from contralens.math.exemplars import mine, neuron_statistics, select_neurons
 from contralens.math.fakes import FAKES, fake_exemplars, with_fakes
 from contralens.math.panel import PANEL, Ballot, ballot_of
 from contralens.math.placing import activations_on, rows_on
-from contralens.math.scorers import SCORERS, contrast_parts
-from contralens.math.scoring import parse_scorer, score_blocks, wants_activations
+from contralens.math.scorers import contrast_parts
+from contralens.math.scoring import score_blocks, wants_activations
 from contralens.math.sources import ActivationSource
 from contralens.math.statistics import STRONGEST
 from contralens.models.encoders import encoder as load_encoder
@@ -64,6 +67,7 @@ from contralens.types import Encoder, Progress, silent
 DEFAULT_SCORERS = ("semanticlens", "clip_dissect", "csp:gamma=0", "csp")
 
 
+@reserving
 def label(
     target: Any,
     images: Any,
@@ -94,12 +98,14 @@ def label(
     limit: int | None = None,
     top: int = 10,
     out: str | Path | None = None,
+    replace: bool = False,
     cache: str | Path | None = None,
     device: str | None = None,
     batch_size: int = 32,
     workers: int | None = None,
     decode: str = "exact",
     precision: str = "float32",
+    allow_nondeterministic: bool = False,
     seed: int = 0,
     progress: Progress = silent,
     **target_options: Any,
@@ -140,11 +146,15 @@ def label(
             O(N K), up to three times the network's time; a scorer that looks at all activations takes one time more.
         limit: use a sample of that many images, drawn with `seed`.
         top: concepts kept per neuron and scorer.
-        out: run folder to write; without it the run is only returned.
+        out: run folder to write; without it the run is only returned. What is there already is looked at before the
+            work: only an older run, with nothing else in it, is replaced.
+        replace: also replace an older run that was changed since, or that holds an evaluation, an audit or maps.
         device: where both networks run; by default "cpu", or where a module of yours is. Mining and scoring run where
             the target does if that is a GPU with room for them.
         decode: "fast" preprocesses on tensors, where that agrees with each network's own transform (docs/scale.md).
         precision: "bf16" computes in bfloat16 where that is faster here and safe on the first images.
+        allow_nondeterministic: take networks whose rows are not a function of the image (random masking, dropout that
+            is always on, statistics of the batch); the manifest's notes say so. They are refused otherwise.
         cache: folder of the cache; by default $CONTRALENS_CACHE or the user's cache folder.
         batch_size: images per forward pass.
         workers: threads that decode images; by default one per core.
@@ -162,39 +172,38 @@ def label(
     >>> len(run.rows("csp")), run.rows("csp")[0]["name"], run.labels.num_rows
     (64, 'block3/0', 64)
     """
-    specs = [scorers] if isinstance(scorers, str) else list(scorers)
-    if not specs:
-        raise InputError(f"`scorers` is empty; choose from {', '.join(SCORERS)}")
-    for spec in specs:
-        if spec != AUTO:
-            parse_scorer(spec)
+    specs = wanted_scorers(scorers)
     if AUTO in specs and not (confidence and store_activations):
         raise InputError('the scorer "auto" needs confidence, and that needs stored activations: leave both on')
-    if k < 1 or top < 1 or batch_size < 1:
-        raise InputError(f"`k`, `top` and `batch_size` must be at least 1; got {k}, {top} and {batch_size}")
-    if exclude is not None and not 0.0 < exclude <= 1.0:
-        raise InputError(f"`exclude` is a cosine between 0 and 1, e.g. 0.95; got {exclude}")
-    if fdr is not None and not 0.0 < fdr < 1.0:
-        raise InputError(f"`fdr` must lie between 0 and 1, e.g. 0.05; got {fdr}")
+    check_arguments(
+        k=k, top=top, batch_size=batch_size, workers=workers, fakes=fakes, limit=limit, seed=seed, exclude=exclude,
+        fdr=fdr, holdout=holdout, layer=layer, pooling=pooling, sae_pooling=sae_pooling, neighbours=neighbours, out=out,
+        cache=cache,
+    )  # fmt: skip
+    neurons = wanted_neurons(neurons)
+    known_options(target_options)
     if parse_neighbours(neighbours)[0] != "exact":
         require("faiss", "faiss")
-    if not (store_activations or reuse):
+    if not (store_activations or (reuse and not allow_nondeterministic)):
         raise InputError(
             "without reuse, contrasts are given out one rank after the other, and the network would run again for each "
             "rank: store the activations, or allow reuse"
+            if not reuse
+            else "a network whose rows differ from run to run cannot be run again for a contrast: store the activations"
         )
-    if out is not None:
-        check_free(Path(out))
     found, asking = candidates_or_proposer(proposer, proposing, candidates, device)
     store = Store(cache)
     words = read_vocabulary(vocabulary)
     probe = image_set(images, limit=limit, seed=seed)
     if decode != "exact":
         target_options["decode"] = decode
+    if allow_nondeterministic:
+        target_options["allow_nondeterministic"] = True
     model = load_model(
         target, {"layer": layer, "pooling": pooling, "device": device, **target_options}, sae, sae_pooling
     )
     eyes: Encoder = load_encoder(encoder, device=device or "cpu", decode=decode)
+    (model, eyes), unsteady = proved([model, eyes], probe, store, allow_nondeterministic=allow_nondeterministic)
     (model, eyes), checked = in_precision(precision, [model, eyes], probe, store)
 
     collecting: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "progress": progress}
@@ -230,6 +239,7 @@ def label(
         first = label(
             model, probe, eyes, words.concepts, scorers=specs, neurons=neurons, holdout=holdout, templates=templates,
             store_activations=store_activations, cache=cache, seed=seed, progress=progress,
+            allow_nondeterministic=allow_nondeterministic,
             **{"neighbours": neighbours, **mining},
         )  # fmt: skip
         asking = {
@@ -238,6 +248,7 @@ def label(
         }  # fmt: skip
         found = candidates_for(first, out, asking)
     concepts = found.join(words.concepts) if found else words.concepts
+    top = min(top, len(concepts))
     texts = cached.texts(store, eyes, concepts, templates, normalise_texts, progress)
     allowed = found.allowed(words.concepts, chosen.tolist()) if found and own_only else None
     judged = confidence and not isinstance(activations, RecomputedActivations)
@@ -253,7 +264,8 @@ def label(
     weighed = None
     if judged:
         panel = {spec: ballots[spec] for spec in PANEL}
-        weighed = Weighed.of(panel, [said.labels for said in found_best.values()], exemplars, activations, embeddings, texts)
+        labels = [said.labels for said in found_best.values()]
+        weighed = Weighed.of(panel, labels, exemplars, activations, embeddings, texts)
         if AUTO in specs:
             found_best = {spec: weighed.ranked(top) if spec == AUTO else found_best[spec] for spec in specs}
     chances: dict[str, Chance] = {}
@@ -291,7 +303,8 @@ def label(
         "templates": list(templates_of(templates)),
         "normalise_texts": normalise_texts,
         "k": k,
-        "notes": about_exemplars(exemplars, len(collected.usable), statistics),
+        "notes": [*about_exemplars(exemplars, len(collected.usable), statistics), *unsteady],
+        "allow_nondeterministic": allow_nondeterministic,
         "reuse": reuse,
         "exclude": exclude,
         "neighbours": mined.recall or {"neighbours": "exact"},
@@ -309,7 +322,7 @@ def label(
         "versions": versions(),
     }
     vectors = (*contrast_parts(exemplars, embeddings), texts)
-    run = Run(
+    return Run(  # `reserving` writes it to `out`
         manifest,
         neurons=neuron_table(model, statistics, status, chosen, activations, clarity(exemplars, embeddings)),
         labels=label_table(model, status, chosen, found_best, concepts, chances, fdr, weighed),
@@ -320,18 +333,15 @@ def label(
         thumbnails=thumbnail_table(exemplars, collected),
         vectors=dict(zip(VECTORS, (v.float().cpu().numpy() for v in vectors), strict=True)),
     )
-    return run if out is None else run.save(out)
 
 
 def _hold_out(collected: Collected, share: float, seed: int) -> tuple[Collected, list[str]]:
     """The probe part of what was collected, and the fingerprints of the part that is held out."""
-    if not 0.0 < share < 1.0:
-        raise InputError(f"`holdout` must be a share between 0 and 1; got {share}")
     out = drawn(collected.fingerprints, share, seed, "holdout")
     kept = [i for i, held in enumerate(out) if not held]
     if not kept:
         raise InputError(f"`holdout`={share} leaves no image to label with; there are {len(out)}")
-    probe = replace(
+    probe = dataclasses.replace(
         collected,
         usable=[collected.usable[i] for i in kept],
         fingerprints=[collected.fingerprints[i] for i in kept],
@@ -349,11 +359,9 @@ def _choose(neurons: Any, activations: ActivationSource, status: list[str]) -> T
     """Indices of the neurons to label: those asked for that have something to tell."""
     ok = torch.tensor([s == "ok" for s in status])
     if isinstance(neurons, str):
-        if neurons not in ("all", "paper"):
-            raise InputError(f'`neurons` must be "all", "paper" or indices; got {neurons!r}')
         wanted = torch.arange(len(ok)) if neurons == "all" else select_neurons(activations).sort().values
     else:
-        wanted = torch.as_tensor(sorted(set(neurons)), dtype=torch.int64)
+        wanted = torch.as_tensor(neurons, dtype=torch.int64)
         if len(wanted) and not (0 <= int(wanted.min()) and int(wanted.max()) < len(ok)):
             raise InputError(f"`neurons` must lie in 0..{len(ok) - 1}; got {int(wanted.min())}..{int(wanted.max())}")
     return wanted[ok[wanted]]

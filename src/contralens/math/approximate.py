@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contralens.checks import InputError, nearest, require
+from contralens.checks import InputError, as_text, nearest, require, whole
 from contralens.math.neighbours import Neighbours, Products
 from contralens.math.tensors import blocks
 
@@ -23,6 +23,8 @@ INDEXES = {
     "ivf": {"lists": 0, "probes": 0},
 }
 """Kinds of index and their options; 0 means by the number of images or of neighbours."""
+BOUNDS = {"links": (2, 1024), "build": (1, 100_000), "search": (0, 2**30), "lists": (0, 2**24), "probes": (0, 2**24)}
+"""Least and most of each option."""
 SAMPLE = 256
 """Positives whose lists are compared with exact ones."""
 
@@ -33,7 +35,7 @@ def parse_neighbours(spec: str) -> tuple[str, dict[str, int]]:
     >>> parse_neighbours("faiss:hnsw,search=512")
     ('hnsw', {'links': 32, 'build': 80, 'search': 512})
     """
-    if spec == "exact":
+    if as_text("neighbours", spec) == "exact":
         return "exact", {}
     engine, _, rest = spec.partition(":")
     kind, *given = rest.split(",")
@@ -43,9 +45,9 @@ def parse_neighbours(spec: str) -> tuple[str, dict[str, int]]:
     options = dict(INDEXES[kind])
     for part in given:
         key, _, value = part.partition("=")
-        if key not in options or not value.isdigit():
+        if key not in options or not (value.isascii() and value.isdigit()):
             raise InputError(f"neighbours {spec!r}: {part!r} is none of {', '.join(f'{o}=NUMBER' for o in options)}")
-        options[key] = int(value)
+        options[key] = whole(f"{key} of {engine}:{kind}", int(value[:20]), *BOUNDS[key])
     return kind, options
 
 
@@ -64,7 +66,9 @@ def approximate(products: Products, queries: Tensor, length: int, spec: str) -> 
         index.hnsw.efConstruction = options["build"]
         index.hnsw.efSearch = options["search"] or 2 * length
     else:
-        lists = options["lists"] or max(1, round(4 * total**0.5))
+        lists = options["lists"] or max(1, min(total, round(4 * total**0.5)))
+        if lists > total:
+            raise InputError(f"neighbours {spec!r}: {lists:,} lists need as many images; there are {total:,}")
         index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, lists, faiss.METRIC_INNER_PRODUCT)
         index.nprobe = options["probes"] or max(1, lists // 16)
         some = torch.randperm(total, generator=torch.Generator().manual_seed(0))[: 64 * lists].sort().values

@@ -138,7 +138,8 @@ class Weighed:
         """No label for these neurons (N, bool)."""
         off = [said.masked_fill(neurons, -1) for said in self.asked]
         gone = neurons[:, None]
-        return Weighed(self.candidates.masked_fill(gone, -1), off, self.signals, self.logits.masked_fill(gone, -torch.inf))
+        left, logits = self.candidates.masked_fill(gone, -1), self.logits.masked_fill(gone, -torch.inf)
+        return Weighed(left, off, self.signals, logits)
 
     def calibrated(self, known: Mapping[int, set[int]]) -> Weighed:
         """Log odds moved and stretched to fit neurons whose right concepts are known, as far as there are many."""
@@ -236,8 +237,10 @@ class Model:
     def from_json(cls, told: Mapping[str, Any]) -> Model:
         """What `to_json` wrote."""
         each = told["signals"]
-        fields = (torch.tensor([s[key] for s in each.values()]) for key in ("knots", "weights", "centre"))
-        return cls(list(each), *fields, level=float(told["level"]), learnt_from=str(told["learnt from"]))
+        knots, weights, centre = (
+            torch.tensor([s[key] for s in each.values()]) for key in ("knots", "weights", "centre")
+        )
+        return cls(list(each), knots, weights, centre, float(told["level"]), str(told["learnt from"]))
 
 
 @cache
@@ -292,9 +295,10 @@ def in_words(row: Mapping[str, float]) -> list[str]:
     """What the signals of one label say, as sentences' parts; those for it first.
 
     >>> in_words({"votes": 0.8, "nearest (strongest)": 0.6, "other neurons": 2.5})
-    ['4 of 5 scorers agree', '3 of its 5 strongest images are nearest to it', 'but 11 other neurons have the same label']
+    ['4 of 5 scorers agree', '3 of its 5 strongest images are nearest to it', 'but 11 other neurons have it, too']
     """
-    good, bad = [], []
+    good: list[str] = []
+    bad: list[str] = []
 
     def value(name: str, default: float) -> float:
         found = row.get(name, default)
@@ -303,10 +307,11 @@ def in_words(row: Mapping[str, float]) -> list[str]:
     votes, of = round(value("votes", 0.0) * len(PANEL)), len(PANEL)
     (good if 2 * votes > of else bad).append(f"{votes} of {of} scorers agree")
     near = round(value("nearest (strongest)", 0.0) * 5)
-    (good if near >= 2 else bad).append(f"{near or 'none'} of its 5 strongest images {'is' if near == 1 else 'are'} nearest to it")
+    verb = "is" if near == 1 else "are"
+    (good if near >= 2 else bad).append(f"{near or 'none'} of its 5 strongest images {verb} nearest to it")
     others = round(float(torch.expm1(torch.tensor(value("other neurons", 0.0)))))
     if others >= 2:
-        bad.append(f"{others} other neurons have the same label")
+        bad.append(f"{others} other neurons have it, too")
     back = value("its images among the exemplars", -1.0)
     if back >= 0.4:
         good.append("the images closest to the label activate it")

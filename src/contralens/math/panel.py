@@ -74,9 +74,7 @@ class Ballot:
         }  # fmt: skip
 
 
-def ballot(
-    scorer: str | Scorer, exemplars: Exemplars, embeddings: Any, texts: Any, activations: Any = None
-) -> Ballot:
+def ballot(scorer: str | Scorer, exemplars: Exemplars, embeddings: Any, texts: Any, activations: Any = None) -> Ballot:
     """What a scorer says, from its scores of some concepts after the other: (N,C) never stands in memory.
 
     The arguments are those of `run_scorer`.
@@ -89,7 +87,7 @@ def ballot(
 
 
 def ballot_of(scores: Iterator[tuple[slice, Tensor]], kept: int = KEPT) -> Ballot:
-    """As `ballot`, from (which concepts, scores (N,c)) in the order of the concepts, and at least `kept` of them kept."""
+    """As `ballot`, from (which concepts, scores (N,c)) in the order of the concepts; at least `kept` are kept."""
     top: RunningTop | None = None
     rows: list[Tensor] = []
     columns: list[Tensor] = []

@@ -1,13 +1,12 @@
 """Signs that a label is right: numbers about (neuron, concept) that the pipeline has anyway, or has for little.
 
-None of them knows the truth; `contralens.math.confidence` learns from neurons whose truth is known how they go together.
+None of them knows the truth. How they go together, `contralens.math.confidence` learns from neurons with known truth.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,7 +43,7 @@ def signals(
     usable = e.isfinite().all(1)
     e = torch.where(usable[:, None], e, 0.0)
     seen = _Seen.of(activations, exemplars.neurons.cpu(), e, usable)
-    unique, which = candidates.clamp_min(0).unique(return_inverse=True)
+    unique, which = torch.unique(candidates.clamp_min(0), return_inverse=True)
     found = _votes(ballots, candidates, len(t))
     found |= _exemplars_say(exemplars, which, unique, candidates, seen, e, t)
     found |= _images_say(exemplars, which, unique, activations, seen, e, t, usable)
@@ -100,8 +99,9 @@ def _votes(ballots: Mapping[str, Ballot], candidates: Tensor, concepts: int) -> 
         for key, value in said.stands(candidates).items()
     }
     votes = torch.stack([said.labels[:, None] == candidates for said in ballots.values()], 0).float()
-    counts = torch.stack([torch.bincount(said.labels[said.labels >= 0], minlength=concepts) for said in ballots.values()])
-    others = (counts.sum(0)[candidates.clamp_min(0)] - votes.sum(0)) / len(ballots)
+    labels = torch.cat([said.labels for said in ballots.values()])
+    every = torch.bincount(labels[labels >= 0], minlength=concepts)
+    others = (every[candidates.clamp_min(0)] - votes.sum(0)) / len(ballots)
     ranks = torch.stack([value for key, value in found.items() if key.startswith("rank")])
     return found | {
         "votes": votes.mean(0),
@@ -114,8 +114,9 @@ def _exemplars_say(
     exemplars: Exemplars, which: Tensor, unique: Tensor, candidates: Tensor, seen: _Seen, e: Tensor, t: Tensor
 ) -> dict[str, Tensor]:
     """How the exemplars and their contrasts look beside the candidate's text, and which texts they are nearest to."""
-    there = exemplars.positives.cpu() >= 0
-    images, place = exemplars.positives.cpu().clamp_min(0).unique(return_inverse=True)
+    at = exemplars.positives.cpu()
+    there = at >= 0
+    images, place = torch.unique(at.clamp_min(0), return_inverse=True)
     nearest = torch.empty(len(images), min(STRONGEST, len(t)), dtype=torch.int64)
     best = torch.empty(len(images))
     for part in blocks(len(images), 4 * len(t)):
@@ -163,14 +164,24 @@ def _images_say(
         images[part] = cosines.topk(count, dim=0).indices.T
     asked = images[which]  # (N,Q,count)
     neurons = exemplars.neurons.cpu()[:, None, None].expand(asked.shape)
-    value = activations.lookup(asked.reshape(-1), neurons.reshape(-1)).cpu().float().view(asked.shape).nan_to_num(-torch.inf)
+    value = (
+        activations.lookup(asked.reshape(-1), neurons.reshape(-1))
+        .cpu()
+        .float()
+        .view(asked.shape)
+        .nan_to_num(-torch.inf)
+    )
     values = exemplars.activations.cpu().nan_to_num(torch.inf)
     k, total = (exemplars.positives.cpu() >= 0).sum(1), float(usable.sum())
     above = (values[:, None, None, :] > value[..., None]).sum(3).clamp_max(k[:, None, None])
     below = torch.searchsorted(seen.sample, value.flatten(1).contiguous()).view(value.shape) / seen.sample.shape[1]
-    rank = torch.where(above < k[:, None, None], above.float(), torch.maximum((1 - below) * total, k[:, None, None].float()))
+    rank = torch.where(
+        above < k[:, None, None], above.float(), torch.maximum((1 - below) * total, k[:, None, None].float())
+    )
     rank = torch.log1p(rank) / torch.log1p(torch.tensor(total))
-    strongest = _mean(exemplars.activations.cpu(), (exemplars.positives.cpu() >= 0) & (torch.arange(values.shape[1]) < STRONGEST))
+    strongest = _mean(
+        exemplars.activations.cpu(), (exemplars.positives.cpu() >= 0) & (torch.arange(values.shape[1]) < STRONGEST)
+    )
     scale = (strongest - seen.mean).clamp_min(1e-12)[:, None, None]
     back = ((value.nan_to_num(neginf=0.0) - seen.mean[:, None, None]) / scale).clamp(-2.0, 2.0)
     return {

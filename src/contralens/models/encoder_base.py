@@ -213,6 +213,6 @@ def usable_device(device: str | torch.device) -> torch.device:
     try:
         found = torch.device(device)
         torch.empty(0, device=found)
-    except (RuntimeError, AssertionError, NotImplementedError) as e:
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as e:
         raise InputError(f"device {str(device)!r} cannot be used here: {first_line(e)}") from e
     return found

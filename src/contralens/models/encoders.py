@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from contralens.checks import InputError, nearest
+from contralens.checks import InputError, nearest, shown
 from contralens.models.encoder_base import BaseEncoder, digest, usable_device
 from contralens.plugs import Plugs, Scheme, scheme_of
 from contralens.types import Encoder
@@ -147,6 +147,8 @@ def templates_of(templates: str | Sequence[str]) -> tuple[str, ...]:
                 f"known are {', '.join(TEMPLATES)}, or write a template with {{}} where the concept goes"
             )
         return (templates,)
+    if not isinstance(templates, Sequence):
+        raise InputError(f"`templates` must be a text or a list of texts; got {shown(templates)}")
     if not templates:
         raise InputError("`templates` must name at least one template; '{}' alone uses each concept as it is")
     for template in templates:

@@ -47,6 +47,8 @@ class HookedTarget:
     """What a reader of the run should know, e.g. where preprocessing was taken from."""
     network: str = ""
     """Digest of the network, a part of `fingerprint`."""
+    repeatable: bool = True
+    """Whether its rows are a function of the image; False only where the user allows that."""
     origin: dict[str, Any] = field(default_factory=dict)
     """"spec" and "options" that `target` makes the same one from; "spec" is None where no text names the network."""
 

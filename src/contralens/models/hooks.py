@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from contralens.checks import InputError, reason
+from contralens.checks import InputError, blaming, reason
 
 DTYPES = {"float32": None, "bf16": torch.bfloat16}
 """Precisions, and what autocast takes for them."""
@@ -101,13 +101,28 @@ def run_layers(
     modules = named(network)
     with still(network, autocast), ExitStack() as stack:
         for at, (layer, use) in enumerate(wanted):
-            stack.callback(modules[layer].register_forward_hook(hook_of(at, use)).remove)
+            stack.callback(_listen(modules[layer], hook_of(at, use), layer))
         with suppress(_Enough):
             forward(network, batch)
     for at, (layer, _) in enumerate(wanted):
         if at not in found:
             raise InputError(f"the network did not run its layer {layer}, or it gave no floating-point tensor")
     return [found[at] for at in range(len(wanted))]
+
+
+def _listen(module: nn.Module, hook: Callable[[nn.Module, Any, Any], None], what: str) -> Callable[[], None]:
+    """Register a hook; what takes it away again.
+
+    Raises:
+        InputError: the module takes none, as what torch.jit has compiled.
+    """
+    try:
+        return module.register_forward_hook(hook).remove
+    except RuntimeError as e:
+        raise InputError(
+            f"{what} is compiled by torch.jit ({type(module).__name__}), where activations cannot be caught: give the "
+            "nn.Module that it was made from"
+        ) from e
 
 
 def run_layer(
@@ -154,10 +169,10 @@ def probe(
 
     with still(network, autocast), ExitStack() as stack:
         for name, record in seen.items():
-            stack.callback(modules[name].register_forward_hook(hook_of(record)).remove)
+            stack.callback(_listen(modules[name], hook_of(record), f"{what}: {name}"))
         try:
             forward(network, batch)
-        except Exception as e:
+        except (Exception, SystemExit) as e:
             raise InputError(
                 f"{what}: the network failed on two preprocessed images of shape {_shape(batch)} "
                 f"({reason(e)}); does the preprocessing belong to it?"
@@ -177,7 +192,7 @@ def probe_batch(preprocess: Callable[[Any], Any], what: str) -> Any:
     wanted = "it gets one RGB PIL image and must return a float tensor (3,H,W), or a dict of tensors"
     try:
         made = [preprocess(Image.fromarray(pixels)) for pixels in noise]
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         raise InputError(f"{what}: preprocess failed ({reason(e)}); {wanted}") from e
     for one in made:
         values = list(one.values()) if isinstance(one, Mapping) else [one]
@@ -185,7 +200,8 @@ def probe_batch(preprocess: Callable[[Any], Any], what: str) -> Any:
             raise InputError(f"{what}: preprocess returned {type(one).__name__}; {wanted}")
         if not isinstance(one, Mapping) and (one.dim() != 3 or not one.is_floating_point()):
             raise InputError(f"{what}: preprocess returned {one.dtype} of shape {tuple(one.shape)}; {wanted}")
-    return default_collate(made)
+    with blaming(f"{what}: two preprocessed images make no batch"):
+        return default_collate(made)
 
 
 def is_square(batch: Any) -> bool:
@@ -195,7 +211,14 @@ def is_square(batch: Any) -> bool:
 
 
 def check_batch(output: Tensor, what: str) -> None:
-    """Refuse a probe's output whose first size is not the batch, e.g. (L,B,N) tokens or windows of images."""
+    """Refuse a probe's output whose first size is not the batch, e.g. (L,B,N) tokens or windows of images, one without
+    neurons, and one that is no dense tensor."""
+    if output.layout != torch.strided:
+        raise InputError(
+            f"{what} gives a sparse tensor ({output.layout}), which is not pooled here: pick another layer"
+        )
+    if output.numel() == 0:
+        raise InputError(f"{what} gives shape {tuple(output.shape)}, which holds no neuron: pick another layer")
     if output.dim() < 2 or output.shape[0] != PROBES:
         raise InputError(
             f"{what} gives shape {tuple(output.shape)} for {PROBES} images, so its first size is not the batch: "

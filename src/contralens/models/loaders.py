@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contralens.checks import InputError, nearest, reason, require
+from contralens.checks import InputError, KindError, nearest, reason, require
 from contralens.models.loaded import Loaded, Loader, fill, seeded
 from contralens.models.own_code import load_module
 from contralens.models.preprocessing import preprocessing
@@ -234,7 +234,7 @@ def load(spec: str | nn.Module, weights: str | None, checkpoint: str | Path | No
         notes = [] if inner is spec else ["the network inside torch.compile, as hooks do not run in compiled code"]
         return Loaded(inner, notes=notes), type(inner).__name__
     if not isinstance(spec, str):
-        raise TypeError(f"a target is a text such as 'torchvision:resnet50' or an nn.Module; got {type(spec).__name__}")
+        raise KindError(f"a target is a text such as 'torchvision:resnet50' or an nn.Module; got {type(spec).__name__}")
     scheme, colon, rest = spec.partition(":")
     if not colon or not rest:
         raise InputError(

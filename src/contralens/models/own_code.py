@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from contralens.checks import InputError, nearest, reason
+from contralens.checks import InputError, blaming, nearest
 from contralens.models.loaded import Loaded, fill, seeded
 
 
@@ -31,11 +31,8 @@ def load_module(rest: str, *, weights: str | None = None, checkpoint: str | Path
     made: list[Any] = []
 
     def build(number: int | None) -> nn.Module:
-        with seeded():
-            try:
-                result = found if isinstance(found, nn.Module) or not callable(found) else found()
-            except Exception as e:
-                raise InputError(f"module:{rest}: calling {attribute}() failed ({reason(e)})") from e
+        with seeded(), blaming(f"module:{rest}: calling {attribute}() failed"):
+            result = found if isinstance(found, nn.Module) or not callable(found) else found()
         network, *others = result if isinstance(result, tuple) else (result,)
         if not isinstance(network, nn.Module) or len(others) > 1 or any(not callable(o) for o in others):
             raise InputError(
@@ -55,7 +52,7 @@ def load_module(rest: str, *, weights: str | None = None, checkpoint: str | Path
 
 
 def _imported(where: str, rest: str) -> Any:
-    try:
+    with blaming(f"module:{rest}: importing {where} failed"):
         if where.endswith(".py") or os.sep in where:
             path = Path(where).expanduser().resolve()
             if not path.is_file():
@@ -78,10 +75,6 @@ def _imported(where: str, rest: str) -> Any:
             return importlib.import_module(where)
         finally:
             sys.path.remove(here)
-    except InputError:
-        raise
-    except Exception as e:
-        raise InputError(f"module:{rest}: importing {where} failed ({reason(e)})") from e
 
 
 def _attribute(module: Any, attribute: str, rest: str) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contralens.checks import InputError, nearest
+from contralens.checks import InputError, blaming, first_line, nearest, real, shown, whole
 from contralens.models.autoencoders import KINDS, NORMS, Autoencoder
 from contralens.models.checkpoints import read_state
 from contralens.models.sae_formats import Found, find
@@ -69,7 +69,9 @@ def read_sae(
         name, (state, config, notes) = str(file), _read(file)
     numeric = (Tensor, np.ndarray, int, float)
     tensors = {str(key): torch.as_tensor(value) for key, value in state.items() if isinstance(value, numeric)}
-    return _assemble(find(tensors, config, name), options, name, notes)
+    found = find(tensors, config, name)
+    with blaming(f"{name}: its tensors and settings make no sparse autoencoder"):
+        return _assemble(found, options, name, notes)
 
 
 def parse_sae(spec: str) -> tuple[str, dict[str, Any]]:
@@ -180,12 +182,13 @@ def _assemble(found: Found, given: Mapping[str, Any], name: str, notes: list[str
         )
     inputs, width = (int(n) for n in found.encoder.shape)
     k = given["k"] if given["k"] is not None else found.k
+    k = None if k is None else whole("k", k, -(2**62), 2**62)
     if kind == "topk" and (k is None or not 1 <= k <= width):
         raise InputError(
             f"{name} ({found.what}): TopK needs k from 1 to {width}; got {k}"
             + ("" if k is not None else ": add it, as in :kind=topk,k=32")
         )
-    threshold = found.threshold if given["threshold"] is None else torch.tensor(float(given["threshold"]))
+    threshold = found.threshold if given["threshold"] is None else torch.tensor(real("threshold", given["threshold"]))
     if kind in ("batchtopk", "jumprelu") and threshold is None:
         raise InputError(f"{name} ({found.what}): {kind} needs a threshold, which is not in it: add threshold=NUMBER")
     scale = given["scale"] if given["scale"] is not None else found.scale
@@ -194,6 +197,8 @@ def _assemble(found: Found, given: Mapping[str, Any], name: str, notes: list[str
             f"{name}: {found.what} scaled its activations and does not say by how much: add scale=NUMBER (1 if it "
             "was folded into the weights)"
         )
+    if real("scale", scale) == 0:
+        raise InputError(f"{name}: `scale` is what activations are multiplied by, so it cannot be 0")
     subtract = found.subtract if given["b_dec"] is None else given["b_dec"]
     if subtract and found.b_dec is None:
         raise InputError(f"{name} ({found.what}) has no decoder bias to subtract from activations")
@@ -205,6 +210,8 @@ def _assemble(found: Found, given: Mapping[str, Any], name: str, notes: list[str
     center = given["center"]
     if isinstance(center, str | Path):
         center = _only_tensor(Path(center).expanduser())
+    if center is not None and not isinstance(center, Tensor):
+        raise InputError(f"`center` must be a tensor (D) or a file with one; got {shown(center)}")
     made = Autoencoder(
         kind=kind,
         encoder=found.encoder.float().contiguous(),
@@ -244,6 +251,8 @@ def _only_tensor(path: Path) -> Tensor:
             alone = torch.load(path, map_location="cpu", weights_only=True)
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError):
             alone = None
+        except Exception as e:  # the unpickler raises whatever the bytes lead it to
+            raise InputError(f"{path} is no file that torch.load can read ({first_line(e)})") from e
         if isinstance(alone, Tensor):
             return alone
     state, _ = read_state(path)

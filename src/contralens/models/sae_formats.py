@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from contralens.checks import InputError
+from contralens.checks import InputError, blaming, shown
 
 Config = Mapping[str, Any]
 
@@ -183,7 +183,7 @@ def dictionary_learning(state: dict[str, Tensor], config: Config, name: str) -> 
         kind=kind,
         decoder=state["decoder.weight"].T if "decoder.weight" in state else state.get("W_dec"),
         could_be=("topk", "batchtopk"),
-        k=int(state["k"]) if "k" in state else trainer.get("k"),
+        k=_whole(state["k"]) if "k" in state else trainer.get("k"),
         threshold=state.get("threshold"),
     )
 
@@ -219,7 +219,7 @@ def plain(state: dict[str, Tensor], config: Config, name: str) -> Found | None:
         if decoder is not None and encoder.shape[0] != encoder.shape[1] == decoder.shape[-1]
         else decoder,
         could_be=("topk", "batchtopk"),
-        k=None if k is None else int(k),
+        k=None if k is None else _whole(k),
         threshold=threshold,
         notes=notes,
     )
@@ -241,7 +241,8 @@ def find(state: dict[str, Tensor], config: Config, name: str) -> Found:
         if state and all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): value for key, value in state.items()}
     for form in FORMATS.values():
-        found = form(state, config, name)
+        with blaming(f"{name}: its tensors and settings make no sparse autoencoder"):
+            found = form(state, config, name)
         if found is not None:
             if found.encoder.dim() != 2:
                 raise InputError(f"{name}: the encoder must be a matrix; got shape {tuple(found.encoder.shape)}")
@@ -251,6 +252,13 @@ def find(state: dict[str, Tensor], config: Config, name: str) -> Found:
         f"{name} is no sparse autoencoder in a known form ({', '.join(FORMATS)}); it holds {some}: name the tensors "
         "W_enc (D,N), b_enc, b_dec, or pass the model itself"
     )
+
+
+def _whole(number: Tensor) -> int:
+    """A whole number kept as a tensor of one entry."""
+    if number.numel() != 1 or number.is_complex() or float(number) != round(float(number)):
+        raise InputError(f"k must be one whole number; got {shown(number.tolist())}")
+    return int(number)
 
 
 def _need(state: Mapping[str, Tensor], key: str, name: str) -> Tensor:

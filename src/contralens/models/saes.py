@@ -31,6 +31,8 @@ POOLINGS = {
     "pooled": "the pooled activation, one row per image, is encoded",
 }
 """What the autoencoder sees of an image."""
+SAE_OPTIONS = ("kind", "k", "threshold", "b_dec", "center", "scale")
+"""What a file may leave open; see `read_sae`."""
 SAE_VERSION = "contralens sae 1"
 """Raise the number when the computing code changes its results: cached activations are then computed anew."""
 BLOCK_BYTES = 64 * 2**20
@@ -175,6 +177,9 @@ def sae(
     >>> t.width, t.pooling, t.neurons[7], t(torch.zeros(5, 3, 16, 16)).shape
     (32, 'max', 'latent/7', torch.Size([5, 32]))
     """
+    for name in options:
+        if name not in SAE_OPTIONS:
+            raise InputError(f"`sae` takes no `{name}`{nearest(name, SAE_OPTIONS)} (known: {', '.join(SAE_OPTIONS)})")
     chosen = _choose(target, pooling)
     place = torch.device(device) if device is not None else getattr(target, "device", torch.device("cpu"))
     if isinstance(sae, nn.Module):

@@ -6,15 +6,16 @@ are caught by a forward hook that lives for one call only; nothing is patched on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from contralens.checks import InputError, first_line, nearest
-from contralens.models import hooks, identity
+from contralens.checks import InputError, as_path, as_text, blaming, first_line, nearest, shown, whole
+from contralens.models import hooks, identity, repeating
 from contralens.models.fast import DECODES, fast_or_own
 from contralens.models.hooked import HookedTarget, fingerprint_of
 from contralens.models.layers import LayerInfo, layers
@@ -52,6 +53,7 @@ def target(
     prefix_tokens: int | None = None,
     dtype: str = "float32",
     decode: str = "exact",
+    allow_nondeterministic: bool = False,
 ) -> HookedTarget:
     """A layer of a network, ready to turn images into activations (B,N).
 
@@ -69,9 +71,12 @@ def target(
         prefix_tokens: class and register tokens before the patches, where that cannot be found out.
         dtype: "float32", or "bf16" for autocast.
         decode: "exact" preprocesses as the weights ask for; "fast" on tensors, where that agrees (`models.fast`).
+        allow_nondeterministic: take a network whose activations are not a function of the image (random masking,
+            dropout that is always on, statistics of the batch); `.notes` then says so.
 
     Raises:
-        InputError: anything that the user named is unknown, cannot be had or does not fit; in one line.
+        InputError: anything that the user named is unknown, cannot be had or does not fit, or activations are not a
+            function of the image; in one line.
 
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
     >>> t = target(net, layer="1", preprocess="resize=16x16,mean=half")
@@ -92,6 +97,7 @@ def target(
         prefix_tokens=prefix_tokens,
         dtype=dtype,
         decode=decode,
+        allow_nondeterministic=allow_nondeterministic,
     )[0]
 
 
@@ -120,7 +126,7 @@ def load_model(model: Any, options: dict[str, Any], sae: Any = None, sae_pooling
     """A ready `Target` as it is, anything else made into one; with a sparse autoencoder on top if one is given."""
     if not isinstance(model, Target):
         model = target(model, **options)
-    elif given := [name for name, value in options.items() if value is not None]:
+    elif given := [n for n, value in options.items() if value is not None and n != "allow_nondeterministic"]:
         raise InputError(f"the target is ready made; give {', '.join(given)} to `contralens.target` instead")
     return model if sae is None else with_sae(model, sae, pooling=sae_pooling)
 
@@ -138,9 +144,16 @@ def _made(
     prefix_tokens: int | None = None,
     dtype: str = "float32",
     decode: str = "exact",
+    allow_nondeterministic: bool = False,
 ) -> list[HookedTarget]:
     """The network loaded, placed, hashed and probed once, and one target per layer of it."""
-    if dtype not in hooks.DTYPES:
+    if weights is not None:
+        as_text("weights", weights)
+    if checkpoint is not None:
+        as_path("checkpoint", checkpoint)
+    if prefix_tokens is not None:
+        whole("prefix_tokens", prefix_tokens, 0)
+    if not isinstance(dtype, str) or dtype not in hooks.DTYPES:
         raise InputError(f"dtype must be one of {', '.join(hooks.DTYPES)}; got {dtype!r}")
     if decode not in DECODES:
         raise InputError(f"decode must be one of {', '.join(DECODES)}; got {decode!r}")
@@ -148,16 +161,20 @@ def _made(
     function = preprocess_of(preprocess, loaded, name)
     if decode == "fast":
         function = fast_or_own(function, loaded.notes)
+    if any(t.is_meta for t in (*loaded.network.parameters(), *loaded.network.buffers())):
+        raise InputError(f"{name}: weights are on the meta device, so they have no values: load them first")
     network = _placed(loaded.network, device, own=not isinstance(spec, nn.Module))
     modules = hooks.named(network)
     names = [_known(layer if layer is not None else loaded.default_layer, modules, network, loaded, name)
              for layer in wanted]  # fmt: skip
     batch = hooks.probe_batch(function, name)
+    before = identity.attributes(network)
     probe = hooks.probe(network, [*names, "."], batch, name, hooks.DTYPES[dtype], keep=True)
-    described = identity.network_digest(network)
+    described = identity.network_digest(network, before)
     given = {"pooling": pooling, "preprocess": preprocess, "weights": weights, "checkpoint": checkpoint,
              "prefix_tokens": prefix_tokens, "dtype": None if dtype == "float32" else dtype,
-             "decode": None if decode == "exact" else decode}  # fmt: skip
+             "decode": None if decode == "exact" else decode,
+             "allow_nondeterministic": allow_nondeterministic or None}  # fmt: skip
     origin = {
         "spec": spec if isinstance(spec, str) else None,
         "options": {key: value for key, value in given.items() if value is not None},
@@ -197,7 +214,25 @@ def _made(
                 origin=origin,
             )
         )
+    _check_repeatable(made, allow_nondeterministic)
     return made
+
+
+def _check_repeatable(made: Sequence[HookedTarget], allowed: bool) -> None:
+    """Refuse targets on one network whose rows are not a function of the image, or note that."""
+    taps = [replace(one.tap, autocast=None) for one in made]
+    first = made[0]
+    with blaming(f"{first.name}: the network failed after a first batch"):
+        why = repeating.why_not_repeatable(
+            repeating.noise(hooks.PROBES), first.preprocess, lambda batch: hooks.run_taps(taps, batch), first.module
+        )
+    if why is None:
+        return
+    if not allowed:
+        raise InputError(repeating.not_a_function(first.name, why))
+    for one in made:
+        one.repeatable = False
+        one.notes.append(repeating.not_a_function(one.name, why, allowed=True))
 
 
 def _known(layer: str | None, modules: Mapping[str, nn.Module], network: nn.Module, loaded: Loaded, name: str) -> str:
@@ -264,8 +299,9 @@ def _names(
     """Neuron names: as given; the classes where the layer gives the network's own output; else "layer/index"."""
     width = int(rows.shape[1])
     if given is not None:
-        if isinstance(given, str) or len(given) != width:
-            raise InputError(f"`neurons` must be {width} names, one per neuron of {layer}; got {len(given)}")
+        if isinstance(given, str) or not isinstance(given, Sequence) or len(given) != width:
+            got = len(given) if isinstance(given, Sized) and not isinstance(given, str) else shown(given)
+            raise InputError(f"`neurons` must be {width} names, one per neuron of {layer}; got {got}")
         return [str(name) for name in given]
     is_output = whole is not None and whole.shape == rows.shape and torch.equal(whole.float(), rows)
     if is_output and loaded.classes is not None and len(loaded.classes) == width and "random" not in loaded.suffix:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
+from contralens.checks import InputError, blaming, counted
 from contralens.models.hooks import Tap, run_taps
 from contralens.types import Extractor
 
@@ -29,4 +30,14 @@ def rows_together(extractors: Sequence[Extractor], batch: Any) -> list[Tensor]:
     They are to the last bit those that each extractor gives alone: the forward up to a layer is the same.
     """
     taps = [tap for tap in map(tap_of, extractors) if tap is not None]
-    return [extractors[0](batch)] if len(taps) < 2 else run_taps(taps, batch)
+    first = next(iter(batch.values())) if isinstance(batch, Mapping) else batch
+    with blaming(f"{extractors[0].name} failed on a batch of {counted(len(first), 'image')}"):
+        rows = [extractors[0](batch)] if len(taps) < 2 else run_taps(taps, batch)
+    for extractor, one in zip(extractors, rows, strict=True):
+        if not isinstance(one, Tensor) or one.shape != (len(first), extractor.width):
+            got = f"shape {tuple(one.shape)}" if isinstance(one, Tensor) else type(one).__name__
+            raise InputError(
+                f"{extractor.name} must give rows of shape {(len(first), extractor.width)} for a batch of "
+                f"{counted(len(first), 'image')}; got {got}"
+            )
+    return rows

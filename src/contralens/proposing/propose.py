@@ -6,14 +6,16 @@ under way (as many as there are workers), and the same command goes on where it 
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from inspect import signature
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec
 
-from contralens.checks import InputError
-from contralens.data.candidates import Candidates, Replies, folder_of
+from contralens.checks import InputError, as_path, as_share, as_text, distinct, real, shown, whole
+from contralens.data.candidates import Candidates, Replies, claimed, folder_of
 from contralens.data.pictures import Layout
 from contralens.data.prompts import near_copies, read_prompt
 from contralens.data.runs import Run, load
@@ -27,11 +29,29 @@ from contralens.proposing.questions import Questions
 from contralens.proposing.session import Session
 from contralens.types import Progress, silent
 
+P = ParamSpec("P")
 MERGE_COSINE = 0.97
 """Cosine of two texts from which they count as one concept. CLIP-like text embeddings lie close together: lower values
 soon merge what differs in one telling word."""
 
 
+def claiming(make: Callable[P, Candidates]) -> Callable[P, Candidates]:
+    """The folder of candidates is looked at, and locked, before anything is asked."""
+
+    @functools.wraps(make)
+    def inner(*args: P.args, **kwargs: P.kwargs) -> Candidates:
+        given: dict[str, Any] = signature(make).bind(*args, **kwargs).arguments
+        path = getattr(given["run"], "path", given["run"])
+        if given.get("folder") is None and path is None:
+            return make(*args, **kwargs)
+        home = Path(given["folder"]) if given.get("folder") is not None else folder_of(Path(path))
+        with claimed(home, [Path(path)] if path is not None and Path(path).is_dir() else []):
+            return make(*args, **kwargs)
+
+    return inner
+
+
+@claiming
 def propose(
     run: Run | str | Path,
     proposer: str | Proposer | CaptionBank,
@@ -112,17 +132,22 @@ def propose(
     >>> found.of(5), found.path.name
     (['striped'], 'run.candidates')
     """
+    _check(show=show, cell=cell, columns=columns, count=count, words=words, max_tokens=max_tokens)
+    as_path("prompt", prompt)
+    as_text("domain", domain)
+    as_share("alike", alike, one=True)
+    if merge is not None:
+        as_share("merge", merge, one=True)
+    if price is not None and (not isinstance(price, Sequence) or isinstance(price, str) or len(price) != 2):
+        raise InputError(f"`price` must be two numbers, tokens in and out per million; got {shown(price)}")
+    for name, one in (*(("price", p) for p in price or ()), ("budget", 0 if budget is None else budget)):
+        real(name, one)
+    neurons = None if neurons is None else distinct("neurons", neurons)
     run = run if isinstance(run, Run) else load(run)
     if folder is None and run.path is None and not isinstance(proposer, CaptionBank):
         raise InputError("`folder` is needed for a run that is not on the disk: replies are kept there")
     home = Path(folder) if folder is not None else folder_of(run.path) if run.path else None
     asked = load_proposer(proposer, **{"device": device, **(proposer_options or {})})
-    if show < 1 or not 0 < alike <= 1 or max_tokens < 1:
-        raise InputError(
-            f"`show` and `max_tokens` must be at least 1, `alike` in (0, 1]; got {show}, {max_tokens}, {alike}"
-        )
-    if merge is not None and not 0 < merge <= 1:
-        raise InputError(f"`merge` must lie in (0, 1], or be None for no merging; got {merge}")
     if budget is not None and price is None:
         raise InputError("a budget needs a price: tokens in and out, per million, e.g. --price 2.5/10")
     if price is not None and (min(price) < 0 or (budget is not None and budget < 0)):
@@ -211,3 +236,11 @@ def _focus(run: Run, focus: str | None, target: Any, images: Any) -> Callable[[A
 
     look.name = f"{focus} {target.fingerprint}"  # type: ignore[attr-defined]
     return look
+
+
+def _check(**counts: int | None) -> None:
+    """Refuse what is no whole number within its limits; None stands for what was not given."""
+    limits = {"columns": (0, 1000), "cell": (1, 4096), "show": (1, 10_000), "count": (1, 1000), "words": (1, 1000)}
+    for name, value in counts.items():
+        if value is not None:
+            whole(name, value, *limits.get(name, (1,)))

@@ -8,6 +8,8 @@ from typing import Any
 from contralens.data.runs import Run
 
 NO_LABEL = "no label beats chance"
+SUPPORTED, UNCERTAIN = 0.9, 0.5
+"""Confidence from which a label is called so; those of `contralens.math.confidence`."""
 
 
 def answer(row: Mapping[str, Any]) -> str:
@@ -33,6 +35,36 @@ def rates(row: Mapping[str, Any]) -> str:
         return ""
     refused = f"turned down: {row['concepts'][0]}; " if row["status"] == "chance" else ""
     return f"{refused}p {row['p']:.2g}, false-discovery rate {row['fdr']:.2g}"
+
+
+def trust(row: Mapping[str, Any]) -> str:
+    """How likely the label is right, with the word for it; empty where that was not asked for.
+
+    >>> trust({"confidence": 0.934}), trust({"confidence": 0.2}), trust({"label": None})
+    ('0.93 supported', '0.20 unsupported', '')
+    """
+    sure = row.get("confidence")
+    if sure is None:
+        return ""
+    return f"{sure:.2f} {'supported' if sure >= SUPPORTED else 'uncertain' if sure >= UNCERTAIN else 'unsupported'}"
+
+
+def because(row: Mapping[str, Any]) -> str:
+    """Why the label is as likely right as it is, in one sentence.
+
+    >>> because({"reasons": ["4 of 5 scorers agree", "but its contrasts are far"]})
+    '4 of 5 scorers agree, but its contrasts are far'
+    """
+    return ", ".join(row.get("reasons") or [])
+
+
+def supported(run: Run) -> str:
+    """A line that counts the primary scorer's labels by how likely they are right; empty where that was not asked for."""
+    told = (run.manifest.get("confidence") or {}).get("labels", {}).get(run.manifest["primary"])
+    if not told:
+        return ""
+    counts = ", ".join(f"{told.get(word, 0)} {word}" for word in ("supported", "uncertain", "unsupported"))
+    return f"labels of {run.manifest['primary']}: {counts} (confidence from {SUPPORTED}, from {UNCERTAIN}, below)"
 
 
 def notes(manifest: Mapping[str, Any]) -> list[str]:

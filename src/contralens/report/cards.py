@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from contralens.data.runs import Run
-from contralens.report.answers import answer, rates
+from contralens.report.answers import answer, because, rates, trust
 from contralens.report.origin import MARK, is_proposed, origin
 
 CONCEPTS = 5
@@ -59,6 +59,7 @@ def card(run: Run, neuron: int, pairs: int, pictures: Pictures, without: str | N
         [
             f'<section class="neuron" id="n{neuron}">\n<div class="head"><div><h3>{escape(found["name"])}</h3>',
             f'<p class="title">{escape(answer(primary))} {score}</p>',
+            f'<p class="trust">{_trust(primary)}</p>' if trust(primary) else "",
             f'<p class="numbers">{_numbers(found)}</p></div>{_histogram(found)}</div>\n',
             _proposals(run, neuron, best),
             _change(labels[without], labels[contrasted]) if without and contrasted else "",
@@ -69,6 +70,11 @@ def card(run: Run, neuron: int, pairs: int, pictures: Pictures, without: str | N
             '</div>\n<p class="back"><a href="#overview">↑ all neurons</a></p></section>',
         ]
     )
+
+
+def _trust(row: dict[str, Any]) -> str:
+    """How likely the label is right, and why."""
+    return f"Confidence <b>{escape(trust(row))}</b>: {escape(because(row))}"
 
 
 def _proposals(run: Run, neuron: int, label: str | None) -> str:

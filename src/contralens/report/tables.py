@@ -12,7 +12,7 @@ from contralens.checks import counted
 from contralens.data.candidates import folder_of
 from contralens.data.label_files import LabelFile
 from contralens.data.runs import Run
-from contralens.report.answers import abstentions, answer, notes, rates
+from contralens.report.answers import abstentions, answer, because, notes, rates, supported, trust
 from contralens.report.console import console
 from contralens.report.origin import MARK, asked, is_proposed, origin
 
@@ -20,7 +20,8 @@ from contralens.report.origin import MARK, asked, is_proposed, origin
 def labels_table(run: Run, most: int = 20) -> None:
     """The first neurons with the label of each scorer and the primary score."""
     asked_chance = bool(run.manifest.get("chance"))
-    more = ["fdr"] if asked_chance else []
+    asked_trust = bool(run.manifest.get("confidence"))
+    more = ["fdr"] * asked_chance + ["confidence"] * asked_trust
     table = Table("neuron", *run.scorers, "score", *more, box=None, pad_edge=False)
     columns = [run.rows(scorer) for scorer in run.scorers]
     shown = [row for row in zip(*columns, strict=True) if any(r["status"] in ("ok", "chance") for r in row)]
@@ -31,7 +32,8 @@ def labels_table(run: Run, most: int = 20) -> None:
             for r in row
         )
         last = [row[primary]["score"], *([row[primary].get("fdr")] if asked_chance else [])]
-        table.add_row(escape(row[0]["name"]), *labels, *("-" if v is None else f"{v:.3f}" for v in last))
+        sure = [trust(row[primary]) or "-"] * asked_trust
+        table.add_row(escape(row[0]["name"]), *labels, *("-" if v is None else f"{v:.3f}" for v in last), *sure)
     out = console()
     out.print(table)
     if len(shown) > most:
@@ -50,7 +52,7 @@ def summary(run: Run, page: Path | None) -> None:
         + (f" ({skipped} skipped, listed in manifest.json)" if skipped else "")
         + f", {m['vocabulary']['concepts']} concepts, encoder {m['encoder']['name']}"
     )
-    for line in abstentions(run):
+    for line in filter(None, [supported(run), *abstentions(run)]):
         print(line)
     if came := asked(run):
         print(f"candidates: {came}; {MARK} marks labels that are not in the vocabulary")
@@ -70,14 +72,14 @@ def neuron_table(run: Run, found: dict[str, Any]) -> None:
         f"{escape(found['name'])} (neuron {found['neuron']}): {found['status']}, mean {found['mean']:.4g},"
         f" maximum {found['maximum']:.4g}, fires on {found['firing_rate']:.1%} of the images"
     )
-    labels = Table("scorer", "label", "score", "then", box=None, pad_edge=False)
+    labels = Table("scorer", "label", "score", "confidence", "then", box=None, pad_edge=False)
     for scorer, row in found["labels"].items():
         others = ", ".join(f"{c} {s:.3f}" for c, s in list(zip(row["concepts"], row["scores"], strict=True))[1:5])
         score = "" if row["score"] is None else f"{row['score']:.3f}"
-        labels.add_row(scorer, escape(answer(row)), score, escape(others))
+        labels.add_row(scorer, escape(answer(row)), score, trust(row) or "-", escape(others))
     out.print(labels)
     for scorer, row in found["labels"].items():
-        if told := rates(row):
+        if told := "; ".join(filter(None, [because(row), rates(row)])):
             print(f"{scorer}: {told}")
     for concept in dict.fromkeys(row["label"] for row in found["labels"].values()):
         if came := origin(run, found["neuron"], concept):

@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from contralens.checks import InputError
+from contralens.checks import InputError, as_share, whole
 from contralens.data.folders import plain
 from contralens.math.chance import best_labels, chance_of
 from contralens.math.exemplars import find_exemplars
@@ -145,6 +145,10 @@ def world_bench(
     [24, 24]
     """
     judged = {spec: _from_exemplars(spec) for spec in scorers} | dict(methods or {})
+    whole("images", images, 1, 1_000_000)
+    whole("k", k)
+    whole("fakes", fakes, 1, 1_000_000)
+    as_share("fdr", fdr)
     if not judged:
         raise InputError(f"`scorers` is empty; choose from {', '.join(SCORERS)}")
     named, texts = spoken()

@@ -1,0 +1,367 @@
+"""Is the confidence of a label true? Fit the model on development neurons, and test it on neurons it has not seen.
+
+    python benchmarks/confidence.py fit     # writes src/contralens/math/confidence.json from development data
+    python benchmarks/confidence.py test    # the shipped model on untouched neurons, images and target
+    python benchmarks/confidence.py worlds  # fitted without one rendered world, tested on that world
+
+Development: output neurons of EfficientNet-Lite1 and Lite2 for even classes on half of the photographs (A), encoders
+`offline:lite0`, lite1 and lite2 (never the target itself), vocabularies with and without the true names, 60 to 500
+neurons, K of 10 and 30; planted and trained neurons of the rendered worlds 1 to 3 at five ties; null neurons (permuted,
+mixed) beside each. Test: target EfficientNet-Lite0, odd classes, the other half (B), other names removed, a network with
+random weights. Needs the photographs in ../shared/data beside the checkout and the extra `offline`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from contralens.checks import ImageError
+from contralens.data.images import images as image_set
+from contralens.data.wordnet import find_wordnet
+from contralens.math import confidence
+from contralens.math.confidence import Model, Weighed, log_likelihood
+from contralens.math.exemplars import find_exemplars
+from contralens.math.fakes import fake_activations
+from contralens.math.intervals import mean_interval
+from contralens.math.panel import PANEL, ballot
+from contralens.math.signals import signals
+from contralens.math.sources import source
+from contralens.models.encoders import embed_texts
+from contralens.models.offline_encoder import OfflineEncoder, offline_target_module
+
+OUT = Path(confidence.__file__).with_name("confidence.json")
+NULLS = 0.15
+"""Null neurons of each kind beside the real ones, as a share of them."""
+PENALTY = 20.0
+"""Of the squared standardised weights; chosen on development data among 3, 10, 20, 30, 60 and 100."""
+DEVELOPMENT = (("lite2", "lite0"), ("lite1", "lite0"), ("lite2", "lite1"), ("lite1", "lite2"))
+TEST = (("lite0", "lite2"), ("lite0", "lite1"))
+LEARNT_FROM = (
+    "output neurons of EfficientNet-Lite1 and Lite2 on photographs, planted and trained neurons of three rendered "
+    "worlds, and null neurons (benchmarks/confidence.py)"
+)
+
+
+@dataclass
+class Case:
+    """Neurons whose truth is known, with the panel's labels."""
+
+    name: str
+    signals: dict[str, Tensor]
+    labels: Tensor
+    """(N,S) by scorer of the panel."""
+    right: Tensor
+    """(N,S) bool."""
+    real: Tensor
+    """(N) no null neuron, and its truth is known."""
+    named: Tensor
+    """(N) the vocabulary has a right word."""
+
+    @property
+    def candidates(self) -> Tensor:
+        """(N,S), each concept once."""
+        again = self.labels[:, :, None] == self.labels[:, None, :]
+        return self.labels.masked_fill(again.tril(-1).any(2), -1)
+
+    def confidence(self, model: Model) -> Tensor:
+        """(N,S) of each scorer's label."""
+        logits = model.logits(self.signals).masked_fill(self.candidates < 0, -torch.inf)
+        weighed = Weighed(self.candidates, [], {}, logits)
+        return torch.stack([weighed.of_label(self.labels[:, s])[1] for s in range(len(PANEL))], 1).float()
+
+
+def case(name: str, a: Tensor, e: Tensor, t: Tensor, truth: Sequence[set[int]], known: Tensor, k: int = 30) -> Case:
+    """Label neurons (I,N) whose right concepts are `truth`, with null neurons made of them beside them."""
+    n, nulls = a.shape[1], max(4, round(NULLS * a.shape[1]))
+    a = torch.cat([a, *(fake_activations(a, nulls, seed=1, kind=kind) for kind in ("permuted", "mixture"))], 1)
+    exemplars = find_exemplars(a, e, k=k)
+    panel = {spec: ballot(spec, exemplars, e, t, a) for spec in PANEL}
+    labels = torch.stack([said.labels for said in panel.values()], 1)
+    found = signals(panel, labels, exemplars, source(a), e, t)
+    every = [*truth, *[set()] * (2 * nulls)]
+    right = torch.tensor([[c in own for c in row] for own, row in zip(every, labels.tolist(), strict=True)])
+    named = torch.tensor([bool(own) for own in every])
+    real = torch.cat([known, torch.zeros(2 * nulls, dtype=torch.bool)])
+    usable = (labels >= 0).all(1)
+    real_or_null = usable & (real | (torch.arange(len(real)) >= n))
+    return Case(
+        name,
+        {key: v[real_or_null] for key, v in found.items()},
+        *(v[real_or_null] for v in (labels, right, real, named)),
+    )
+
+
+class Photographs:
+    """Output neurons of classifiers on photographs: the class's name, or a synonym, is right."""
+
+    def __init__(self, folder: Path, cache: Path) -> None:
+        cache.mkdir(parents=True, exist_ok=True)
+        self.rows = kept(cache / "logits.pt", lambda: logits(folder))
+        self.titles = list(offline_target_module("lite0")[2])
+        nouns = (folder / "vocabulary-imagenet21k-nouns.txt").read_text().replace("_", " ").splitlines()
+        taken = {title.casefold() for title in self.titles}
+        self.words = self.titles + [n for n in dict.fromkeys(map(str.strip, nouns)) if n and n.casefold() not in taken]
+        self.eyes = {which: OfflineEncoder(which) for which in ("lite0", "lite1", "lite2")}
+        self.texts = kept(cache / "texts.pt", lambda: embed_texts(self.eyes["lite0"], self.words))  # one sentence model
+        place: dict[str, set[int]] = {}
+        for i, word in enumerate(self.words):
+            place.setdefault(word.casefold(), set()).add(i)
+        wordnet = find_wordnet()
+        wnids = [s[:9] for s in (folder / "imagenet-classes.tsv").read_text().splitlines() if s[0] == "n"]
+        self.right = []
+        for i, (title, wnid) in enumerate(zip(self.titles, wnids, strict=True)):
+            synonyms = {title.casefold(), *(w.casefold() for w in wordnet._synset(int(wnid[1:])).words)}
+            self.right.append({i}.union(*(place.get(word, set()) for word in synonyms)))
+        order = torch.randperm(len(self.rows["ids"]), generator=torch.Generator().manual_seed(7))
+        half = len(order) // 2
+        self.halves = {"A": order[:half].sort().values, "B": order[half:].sort().values}
+
+    def case(
+        self, name: str, target: str, encoder: str, images: Tensor, classes: Tensor, words: Tensor, k: int = 30
+    ) -> Case:
+        """The neurons `classes` on `images`, among `words`."""
+        e = normalize(self.eyes[encoder].mix(self.rows[encoder][images]), dim=1)
+        at = {word: i for i, word in enumerate(words.tolist())}
+        truth = [{at[w] for w in self.right[c] if w in at} for c in classes.tolist()]
+        a = self.rows[target][images][:, classes]
+        known = torch.ones(len(classes), dtype=torch.bool)
+        return case(f"{target}, encoder {encoder}, {name}", a, e, self.texts[words], truth, known, k)
+
+    def without(self, words: Tensor, count: int, seed: int) -> Tensor:
+        """The words less `count` class names."""
+        out = torch.randperm(1000, generator=torch.Generator().manual_seed(seed))[:count]
+        return words[~torch.isin(words, out)]
+
+    def development(self) -> Iterator[Case]:
+        names, nouns, even = torch.arange(1000), torch.arange(len(self.words)), torch.arange(0, 1000, 2)
+        images = self.halves["A"]
+        for j, pair in enumerate(DEVELOPMENT):
+            yield self.case("1,000 names", *pair, images, even, names)
+            yield self.case("300 names removed", *pair, images, even, self.without(names, 300, 1 + j))
+            yield self.case("nouns", *pair, images, even, nouns)
+            yield self.case("a quarter of the images", *pair, images[j::4], even, names)
+            yield self.case("K=10", *pair, images[::2], even, self.without(names, 150, 10 + j), 10)
+            yield self.case("nouns, 300 names removed", *pair, images, even, self.without(nouns, 300, 20 + j))
+            some = even[40 * j : 40 * j + 60]
+            yield self.case("60 neurons", *pair, images, some, self.without(names, 200, 30 + j))
+            yield self.case("200 names", *pair, images, even[j::4], names[:400:2])
+
+    def test(self) -> Iterator[Case]:
+        names, nouns, odd = torch.arange(1000), torch.arange(len(self.words)), torch.arange(1, 1000, 2)
+        images = self.halves["B"]
+        for pair in TEST:
+            yield self.case("1,000 names", *pair, images, odd, names)
+            yield self.case("300 names removed", *pair, images, odd, self.without(names, 300, 99))
+            yield self.case("nouns", *pair, images, odd, nouns)
+            yield self.case("nouns, 300 names removed", *pair, images, odd, self.without(nouns, 300, 98))
+            yield self.case("600 images", *pair, images[::4], odd, names)
+            yield self.case("K=10", *pair, images, odd, names, 10)
+            yield self.case("K=100", *pair, images, odd, names, 100)
+        e = normalize(self.eyes["lite2"].mix(self.rows["lite2"][self.rows["some"]]), dim=1)
+        for name, a in self.rows["random weights"].items():
+            nothing: list[set[int]] = [set() for _ in range(a.shape[1])]
+            known = torch.zeros(a.shape[1], dtype=torch.bool)
+            yield case(f"random weights, {name}", a, e, self.texts[names], nothing, ~known)
+
+
+@torch.inference_mode()
+def logits(folder: Path) -> dict[str, Any]:
+    """Class scores of three networks on all photographs but the skin lesions; two networks with random weights on every
+    fourth."""
+    import timm
+
+    found = image_set(folder)
+    nets = {which: offline_target_module(which)[:2] for which in ("lite0", "lite1", "lite2")}
+    torch.manual_seed(0)
+    transform = nets["lite0"][1]
+    random = {name: timm.create_model(name, pretrained=False).eval() for name in ("resnet18", "tf_efficientnet_lite0")}
+    ids: list[str] = []
+    rows: dict[str, list[Tensor]] = {name: [] for name in (*nets, *random)}
+    wanted = [i for i, name in enumerate(found.ids) if not name.startswith("isic/")]
+    pictures: list[Any] = []
+    for i in wanted:
+        try:
+            pictures.append((found.ids[i], found.load(i)))
+        except ImageError:
+            continue
+        if len(pictures) == 32 or i == wanted[-1]:
+            ids += [name for name, _ in pictures]
+            for which, (net, own) in nets.items():
+                rows[which].append(net(torch.stack([own(p) for _, p in pictures])))
+            few = torch.stack([transform(p) for _, p in pictures[::4]])
+            for name, net in random.items():
+                rows[name].append(net.forward_features(few).mean((2, 3)))
+            pictures = []
+            print(f"\r{len(ids)}/{len(wanted)} photographs", end="", flush=True)
+    print()
+    joined = {name: torch.cat(parts) for name, parts in rows.items()}
+    some = torch.cat([torch.arange(start, min(start + 32, len(ids)), 4) for start in range(0, len(ids), 32)])
+    return {"ids": ids, **{w: joined[w] for w in nets}, "some": some, "random weights": {n: joined[n] for n in random}}
+
+
+def worlds(seed: int = 50_000) -> Iterator[tuple[int, str, Case]]:
+    """Planted and trained neurons of every rendered world and tie."""
+    from contralens.world.captions import concepts
+    from contralens.world.demo import score_labels
+    from contralens.world.encoder import load_encoder
+    from contralens.world.planted import planted_activations
+    from contralens.world.render import render
+    from contralens.world.targets import WORLDS, load_target, world
+    from contralens.world.training import rows_of
+    from contralens.world.truth import known, load_truth, target_activations
+
+    words, eyes = [c.text for c in concepts()], load_encoder()
+    t = eyes.texts(words)
+    for index in WORLDS:
+        for dial in (0.0, 0.3, 0.5, 0.8, 0.95):
+            scenes = world(index).scenes(1200, seed + index + int(dial * 100), dial)
+            pictures = render(scenes)
+            e = rows_of(eyes.model.image, pictures)  # type: ignore[arg-type]
+            hidden = np.concatenate(list(target_activations(load_target(index), pictures).values()), 1)
+            planted, _, rules = planted_activations(scenes, index)
+            measured = load_truth(index, "block3") + load_truth(index, "head")
+            for kind, a, truth in (("planted", planted, rules), ("trained", hidden, measured)):
+                told = np.stack([score_labels([word] * len(truth), truth) for word in words], 1)
+                sets = [set(np.flatnonzero(row).tolist()) for row in told]
+                real = torch.from_numpy(np.asarray(known(truth)))
+                yield index, kind, case(f"world {index}, {kind}, tie {dial:g}", torch.from_numpy(a), e, t, sets, real)
+
+
+def kept(file: Path, make: Any) -> Any:
+    """What `make` gives, from `file` if it is there."""
+    if not file.is_file():
+        torch.save(make(), file)
+    return torch.load(file, weights_only=True)
+
+
+def fit(cases: Sequence[Case]) -> Model:
+    """The conditional logit of `contralens.math.confidence`, every case weighing the same."""
+    names = list(cases[0].signals)
+    x = torch.cat([torch.stack([c.signals[name] for name in names], -1) for c in cases])
+    candidates, right = (torch.cat([getattr(c, key) for c in cases]) for key in ("candidates", "right"))
+    weight = torch.cat([torch.full((len(c.labels),), 1 / len(c.labels)) for c in cases])
+    weight *= len(weight) / weight.sum()
+    there = candidates >= 0
+    levels = torch.tensor([0.005, 0.25, 0.5, 0.75, 0.995])
+    knots = torch.stack([v[~v.isnan()][: 2**24].quantile(levels) for v in x[there].T])
+    model = Model(names, knots, torch.zeros(len(names), 4), knots[:, 2].clone(), 0.0)
+    basis = model.basis(x)
+    spread = basis[there].std(0)
+    scale = torch.where(spread > 1e-6, 1 / spread.clamp_min(1e-6), 0.0)
+    basis = (basis * scale).flatten(2)
+    weights, level = torch.zeros(basis.shape[-1], requires_grad=True), torch.zeros(1, requires_grad=True)
+    optimiser = torch.optim.LBFGS([weights, level], max_iter=150, history_size=20, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        found = (basis @ weights + level).masked_fill(~there, -torch.inf)
+        value = -(weight * log_likelihood(found, right & there)).sum() + PENALTY / 2 * weights.square().sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimiser.step(loss)  # type: ignore[no-untyped-call]
+    solved = weights.detach().view(len(names), 4) * scale
+    return replace(model, weights=solved, level=float(level.detach()), learnt_from=LEARNT_FROM)
+
+
+def calibration_error(p: np.ndarray, right: np.ndarray, bins: int = 10) -> float:
+    """Mean distance of confidence and share right, over bins of equal width."""
+    which = np.minimum((p * bins).astype(int), bins - 1)
+    return float(sum(abs(p[which == b].sum() - right[which == b].sum()) for b in range(bins)) / len(p))
+
+
+def told(
+    cases: Sequence[Case], model: Model | None, scorer: int | None, models: Sequence[Model] = ()
+) -> dict[str, Any]:
+    """Figures of a scorer's labels, or of the likeliest ones (None), over cases together."""
+    from sklearn.metrics import roc_auc_score
+
+    parts = []
+    for c, own in zip(cases, models or [model] * len(cases), strict=True):
+        assert own is not None
+        p = c.confidence(own)
+        pick = p.argmax(1, keepdim=True) if scorer is None else torch.full((len(p), 1), scorer)
+        parts.append((p.gather(1, pick)[:, 0], c.right.gather(1, pick)[:, 0], c.real, c.named))
+    p, right, real, named = (torch.cat(v).numpy() for v in zip(*parts, strict=True))
+    high = p >= confidence.SUPPORTED
+    missing, nulls = real & ~named, ~real
+    return {
+        "neurons": int(real.sum()), "right": float(right[real].mean()) if real.any() else None,
+        "area": float(roc_auc_score(right[real], p[real])) if 0 < right[real].sum() < real.sum() else None,
+        "error": calibration_error(p[real], right[real]) if real.any() else None,
+        "supported": float(high[real].mean()) if real.any() else None,
+        "right if supported": float(right[real & high].mean()) if (real & high).any() else None,
+        "supported, word missing": float(high[missing].mean()) if missing.any() else None,
+        "supported, null": float(high[nulls].mean()) if nulls.any() else None,
+    }  # fmt: skip
+
+
+def gain(cases: Sequence[Case], model: Model) -> dict[str, Any]:
+    """`auto` against the best single scorer of the panel, paired over neurons."""
+    auto, each = [], []
+    for c in cases:
+        pick = c.confidence(model).argmax(1, keepdim=True)
+        auto.append(c.right.gather(1, pick)[c.real, 0].double().numpy())
+        each.append(c.right[c.real].double().numpy())
+    one, every = np.concatenate(auto), np.concatenate(each)
+    best = int(every.mean(0).argmax())
+    own = mean_interval(one - every[:, best])
+    return {"best": PANEL[best], "difference": own.mean, "low": own.low, "high": own.high}
+
+
+def line(name: str, who: str, found: dict[str, Any]) -> str:
+    return f"| {name} | {who} | " + " | ".join("-" if v is None else f"{v:.3g}" for v in found.values()) + " |"
+
+
+def main() -> None:
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("what", choices=["fit", "test", "worlds"])
+    parser.add_argument("--folder", type=Path, default=beside)
+    parser.add_argument("--cache", type=Path, default=Path("/tmp/contralens-confidence"))
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+
+    def say(name: str, cases: Sequence[Case], model: Model | None, models: Sequence[Model] = ()) -> None:
+        for who, scorer in (*((spec, i) for i, spec in enumerate(PANEL)), ("auto", None)):
+            found = told(cases, model, scorer, models)
+            rows.append({"case": name, "scorer": who, **found})
+            print(line(name, who, found), flush=True)
+
+    print("| case | scorer | neurons | right | area | error | >= .9 | right there | word missing | null |")
+    if args.what == "worlds":
+        every, photographs = list(worlds()), list(Photographs(args.folder, args.cache).development())
+        left = {w: fit([*photographs, *(c for i, _, c in every if i != w)]) for w in {i for i, _, _ in every}}
+        for kind in ("planted", "trained"):
+            own = [(i, c) for i, k, c in every if k == kind]
+            say(f"worlds, {kind}, each left out", [c for _, c in own], None, [left[i] for i, _ in own])
+            for w in left:
+                say(f"world {w} left out, {kind}", [c for i, c in own if i == w], left[w])
+    else:
+        photographs = Photographs(args.folder, args.cache)
+        if args.what == "fit":
+            model = fit([*photographs.development(), *(c for _, _, c in worlds())])
+            OUT.write_text(json.dumps(model.to_json(), indent=1) + "\n", encoding="utf-8")
+            print(f"{len(model.names)} signals in {OUT}")
+            return
+        for c in photographs.test():
+            say(c.name, [c], confidence.model())
+            if c.right[c.real].any():
+                print("  auto against the best single scorer:", gain([c], confidence.model()), flush=True)
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
