@@ -56,13 +56,15 @@ class Job:
                 whole(name, getattr(self, name))
         whole("seed", self.seed, -(2**63), 2**63 - 1)
 
-    def images_and_extractors(self) -> tuple[Images, list[Extractor]]:
-        """The image set, and the target (one for each layer) and the encoders, loaded here."""
+    def images_and_extractors(self, first: int = 0) -> tuple[Images, list[Extractor]]:
+        """The image set, hashed from image `first` on, and the target (one for each layer) and the encoders."""
         probe = image_set(self.images, limit=self.limit, seed=self.seed)
         specs = self.encoder if isinstance(self.encoder, (list, tuple)) else [self.encoder]
         encoders = [load_encoder(spec, device=self.device or "cpu", decode=self.decode) for spec in specs]
         allow = self.allow_nondeterministic
-        fitting, _ = proved([*self._models(), *encoders], probe, self.store(), allow_nondeterministic=allow)
+        fitting, _ = proved(
+            [*self._models(), *encoders], probe, self.store(), allow_nondeterministic=allow, first=first
+        )
         extractors, _ = in_precision(self.precision, fitting, probe, self.store())
         return probe, extractors
 
@@ -100,7 +102,7 @@ def collect_shard(job: Job, shard: int, shards: int, progress: Progress = silent
     """Collect the tiles t with t % shards == shard, for SLURM, torchrun or any job system."""
     if not 0 <= shard < shards:
         raise InputError(f"a shard i/n needs 0 <= i < n; got {shard}/{shards}")
-    probe, extractors = job.images_and_extractors()
+    probe, extractors = job.images_and_extractors(shard * TILE)
     store, speed = job.store(), Speed()
     total = len(owned_images(known_fingerprints(probe, store, shard * TILE)))
     tiles = range(shard, total, shards)

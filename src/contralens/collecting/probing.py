@@ -29,6 +29,7 @@ from torch.utils.data import default_collate
 
 from contralens.checks import ImageError, InputError, blaming
 from contralens.data.files import digest
+from contralens.data.known import known_fingerprints
 from contralens.data.sets import ImageSet, OtherImages
 from contralens.data.store import Store, Table
 from contralens.models.hooked import HookedTarget
@@ -53,6 +54,7 @@ def proved(
     *,
     allow_nondeterministic: bool = False,
     expected: str | None = None,
+    first: int = 0,
 ) -> tuple[list[Any], list[str]]:
     """The extractors with fingerprints under which the cache holds their own rows, and notes for the manifest.
 
@@ -60,13 +62,14 @@ def proved(
         images: the set that is about to be collected, if it can be opened.
         allow_nondeterministic: leave those be whose rows are not a function of the image; a note says so.
         expected: a fingerprint that a run was recorded with, perhaps on a machine with another cache.
+        first: the image from which on the set is hashed, where that has not been done (`known_fingerprints`).
 
     Raises:
         InputError: the rows of an extractor are not a function of the image.
     """
     out: list[Extractor] = []
     notes: list[str] = []
-    some = _some(images)
+    some = _some(images, store, first)
     for extractor in extractors:
         below = _below(extractor)
         try:
@@ -173,9 +176,10 @@ def _keep(
 ) -> None:
     here, anywhere = _tables(below, fingerprint, store)
     for table, rows in ((here, fixed), (anywhere, fixed), (anywhere, seen)):
-        for name in rows:
-            if name not in table:
-                table.append([name], {"rows": rows[name][None]})
+        new = [name for name in rows if name not in table]
+        for width in sorted({len(rows[name]) for name in new}):  # texts fill one row, images another
+            own = [name for name in new if len(rows[name]) == width]
+            table.append(own, {"rows": np.stack([rows[name] for name in own])})
 
 
 def _tables(below: Extractor, fingerprint: str, store: Store) -> tuple[Table, Table]:
@@ -212,16 +216,17 @@ def _shape(made: Any) -> str:
     return str({k: tuple(v.shape) for k, v in made.items()} if isinstance(made, dict) else tuple(made.shape))
 
 
-def _some(images: Images | None) -> list[tuple[str, Any]]:
+def _some(images: Images | None, store: Store, first: int) -> list[tuple[str, Any]]:
     """A few images of a set with the fingerprints of their contents."""
     if images is None or not len(images):
         return []
+    fingerprints = known_fingerprints(images, store, first)
     places = sorted({i * len(images) // OF_THE_SET for i in range(OF_THE_SET)})
     part = (images if isinstance(images, ImageSet) else OtherImages(images)).take(places)
     found: dict[str, Any] = {}
-    for i, fingerprint in enumerate(part.fingerprints()):
+    for i, place in enumerate(places):
         with suppress(ImageError):
-            found[fingerprint] = part.load(i)
+            found[fingerprints[place]] = part.load(i)
     return list(found.items())
 
 

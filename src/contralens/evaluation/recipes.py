@@ -65,10 +65,8 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
         raise InputError(f"{path}: published must be a list of rows")
     for row in recipe.get("published") or []:
         known_keys(row, PUBLISHED, f"{path}: published")
-        if row.get("run") not in recipe["runs"]:
-            raise InputError(
-                f"{path}: published names the run {row.get('run')!r}{nearest(row.get('run'), recipe['runs'])}"
-            )
+        if (run := row.get("run")) not in recipe["runs"]:
+            raise InputError(f"{path}: published names the run {run!r}{nearest(run, recipe['runs'])}")
     for name, steps in recipe["runs"].items():
         if lacks := [key for key in NEEDED if key not in (steps["label"] or {})]:
             raise InputError(f"{path}: {name}: label lacks {', '.join(lacks)}")

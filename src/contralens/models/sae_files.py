@@ -182,6 +182,8 @@ def _assemble(found: Found, given: Mapping[str, Any], name: str, notes: list[str
         )
     inputs, width = (int(n) for n in found.encoder.shape)
     k = given["k"] if given["k"] is not None else found.k
+    if isinstance(k, float) and given["k"] is None and k.is_integer():  # as some trainers write it
+        k = int(k)
     k = None if k is None else whole("k", k, -(2**62), 2**62)
     if kind == "topk" and (k is None or not 1 <= k <= width):
         raise InputError(
