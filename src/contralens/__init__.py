@@ -24,6 +24,7 @@ _WHERE = {
     "granularity": "evaluation.granularity",
     "images": "data.images",
     "label": "labeling.label",
+    "label_confidence": "math.confidence",
     "label_file": "data.label_files",
     "label_layers": "labeling.layers",
     "labeled_images": "data.labeled",
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from contralens.labeling.label import label as label
     from contralens.labeling.layers import label_layers as label_layers
     from contralens.maps import add_maps as add_maps
+    from contralens.math.confidence import label_confidence as label_confidence
     from contralens.math.exemplars import find_exemplars as find_exemplars
     from contralens.math.exemplars import select_neurons as select_neurons
     from contralens.math.scorers import SCORERS as SCORERS

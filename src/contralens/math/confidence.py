@@ -6,7 +6,7 @@ signals x[c] (`math.signals`). At most one of them is right, so
     P(c) = exp f(x[c]) / (1 + sum over candidates c' of exp f(x[c'])),      f(x) = b + sum over signals s of g_s(x_s),
 
 a conditional logit with "none of them" as one more answer. Each g_s is piecewise linear with knots at the quartiles of
-its signal, and flat outside the range that was learnt from, so that nothing strange counts for more than anything seen.
+its signal, and flat outside the range that was learnt from, so that nothing strange counts for more than anything seen. What I images tell is taken for I / (I + 30) of that.
 Coefficients, knots and what they were learnt from lie in `confidence.json` beside this file (`benchmarks/confidence.py`
 makes them). Neurons whose truth is known here may shift and scale f (two numbers, shrunk towards 0 and 1).
 """
@@ -36,6 +36,8 @@ AUTO = "auto"
 """In place of a scorer: for each neuron the label with the highest confidence over the scorers of the panel."""
 SUPPORTED, UNCERTAIN = 0.9, 0.5
 """Confidence from which a label is called supported, and uncertain."""
+FEW_IMAGES = 30
+"""A label that was right on I images counts as if it had been wrong on this many more: a handful proves nothing."""
 SHRINKAGE = 10.0
 """How many neurons' worth of doubt a shift of the level by 1 has to overcome."""
 Truth = Mapping[int, int | Iterable[int]]
@@ -121,6 +123,8 @@ class Weighed:
     """(N,Q) each."""
     logits: Tensor
     """(N,Q) f, -inf where there is no candidate."""
+    images: int
+    """How many images there were to tell from."""
 
     @classmethod
     def of(
@@ -132,14 +136,15 @@ class Weighed:
         again = candidates[:, :, None] == candidates[:, None, :]
         candidates = candidates.masked_fill(again.tril(-1).any(2), -1)
         found = signals(panel, candidates, exemplars, source(activations), embeddings, texts)
-        return cls(candidates, list(asked), found, model().logits(found).masked_fill(candidates < 0, -torch.inf))
+        logits = model().logits(found).masked_fill(candidates < 0, -torch.inf)
+        return cls(candidates, list(asked), found, logits, len(embeddings))
 
     def without(self, neurons: Tensor) -> Weighed:
         """No label for these neurons (N, bool)."""
         off = [said.masked_fill(neurons, -1) for said in self.asked]
         gone = neurons[:, None]
         left, logits = self.candidates.masked_fill(gone, -1), self.logits.masked_fill(gone, -torch.inf)
-        return Weighed(left, off, self.signals, logits)
+        return Weighed(left, off, self.signals, logits, self.images)
 
     def calibrated(self, known: Mapping[int, set[int]]) -> Weighed:
         """Log odds moved and stretched to fit neurons whose right concepts are known, as far as there are many."""
@@ -148,12 +153,12 @@ class Weighed:
             return self
         right = torch.tensor([[c in known[n] for c in self.candidates[n].tolist()] for n in rows.tolist()])
         level, slope = _moved(self.logits[rows].double(), right)
-        return Weighed(self.candidates, self.asked, self.signals, level + slope * self.logits)
+        return Weighed(self.candidates, self.asked, self.signals, level + slope * self.logits, self.images)
 
     @property
     def probabilities(self) -> Tensor:
-        """(N,Q) float64: that the candidate is right; 0 where there is none."""
-        return _probabilities(self.logits.double())
+        """(N,Q) float64: that the candidate is right; 0 where there is none. I images allow at most I / (I + 30)."""
+        return _probabilities(self.logits.double()) * self.images / (self.images + FEW_IMAGES)
 
     def of_label(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """(place among the candidates (N), confidence (N), NaN without a label) of each neuron's label."""

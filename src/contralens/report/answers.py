@@ -59,7 +59,7 @@ def because(row: Mapping[str, Any]) -> str:
 
 
 def supported(run: Run) -> str:
-    """A line that counts the primary scorer's labels by how likely they are right; empty where that was not asked for."""
+    """A line that counts the primary scorer's labels by confidence; empty where that was not asked for."""
     told = (run.manifest.get("confidence") or {}).get("labels", {}).get(run.manifest["primary"])
     if not told:
         return ""

@@ -1,0 +1,201 @@
+"""Confidence: what the ballots keep, what the signals say, and that confidence is about truth."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from clusters import clustered
+from torch.nn.functional import normalize
+
+import contralens
+from contralens.checks import InputError
+from contralens.math.confidence import Model, _probabilities, label_confidence, log_likelihood, model
+from contralens.math.exemplars import find_exemplars
+from contralens.math.fakes import fake_activations
+from contralens.math.panel import KEPT, PANEL, ballot, ballot_of
+from contralens.math.scoring import run_scorer
+from contralens.math.signals import signals
+from contralens.math.sources import source
+
+CONCEPTS, IMAGES = 40, 800
+
+
+def made(seed: int = 0, missing: int = 0):
+    """Neurons that each follow one concept, images that show one or two, texts near what images show."""
+    g = torch.Generator().manual_seed(seed)
+    t = normalize(torch.randn(CONCEPTS, 32, generator=g), dim=1)
+    shown = torch.randint(CONCEPTS, (IMAGES,), generator=g)
+    e = normalize(t[shown] + 0.8 * normalize(torch.randn(IMAGES, 32, generator=g), dim=1), dim=1)
+    truth = torch.arange(CONCEPTS)
+    gain = torch.rand(CONCEPTS, generator=g) * 4
+    a = (shown[:, None] == truth) * gain + torch.randn(IMAGES, CONCEPTS, generator=g).abs()
+    return a, e, t[: CONCEPTS - missing], truth
+
+
+def test_a_ballot_is_what_the_scores_say() -> None:
+    a, e, t, _ = made()
+    x = find_exemplars(a, e, k=10)
+    for spec in PANEL:
+        scores = run_scorer(spec, x, e, t, a)
+        said = ballot(spec, x, e, t, a)
+        assert said.labels.tolist() == scores.argmax(1).tolist()
+        assert torch.equal(said.best(5).scores, scores.topk(5).values)
+        torch.testing.assert_close(said.mean, scores.mean(1), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(said.deviation, scores.std(1, correction=0), atol=1e-5, rtol=1e-3)
+        torch.testing.assert_close(said.concept_mean, scores.mean(0), atol=1e-5, rtol=1e-4)
+        stands = said.stands(said.labels[:, None])
+        top = scores.topk(2).values
+        torch.testing.assert_close(
+            stands["margin"][:, 0], (top[:, 0] - top[:, 1]) / said.deviation, atol=1e-3, rtol=1e-3
+        )
+        assert not stands["rank"].any()
+
+
+def test_what_is_not_kept_stands_at_the_end() -> None:
+    scores = torch.rand(5, 200, generator=torch.Generator().manual_seed(0))
+    said = ballot_of(iter([(slice(0, 120), scores[:, :120]), (slice(120, 200), scores[:, 120:])]))
+    order = scores.argsort(1, descending=True)
+    last, below = said.stands(order[:, KEPT - 1 : KEPT]), said.stands(order[:, 150:151])
+    assert all(torch.equal(last[name][:, 0], below[name][:, 0]) for name in ("rank", "among concepts", "margin"))
+    wider = ballot_of(iter([(slice(0, 200), scores)]), 100)
+    assert wider.best(100).concepts.tolist() == order[:, :100].tolist()
+    assert torch.equal(wider.stands(order[:, 150:151])["rank"], below["rank"])
+
+
+def test_signals_agree_with_a_slow_copy() -> None:
+    a, e, t, _ = made()
+    a, x = a[:, :6], find_exemplars(a[:, :6], e, k=10)
+    panel = {spec: ballot(spec, x, e, t, a) for spec in PANEL}
+    candidates = torch.stack([said.labels for said in panel.values()], 1)
+    found = signals(panel, candidates, x, source(a), e, t)
+    cosine = e @ t.T
+    for n in range(6):
+        for q, c in enumerate(candidates[n].tolist()):
+            near = [c in cosine[i].topk(5).indices.tolist() for i in x.positives[n, :5].tolist()]
+            assert found["near (strongest)"][n, q] == pytest.approx(sum(near) / 5)
+            together = torch.stack([a[:, n], cosine[:, c]])
+            assert found["correlation"][n, q] == pytest.approx(float(torch.corrcoef(together)[0, 1]), abs=1e-3)
+            votes = sum(int(said.labels[n]) == c for said in panel.values()) / len(PANEL)
+            assert found["votes"][n, q] == pytest.approx(votes)
+            back = [i in x.positives[n].tolist() for i in cosine[:, c].topk(5).indices.tolist()]
+            assert found["its images among the exemplars"][n, q] == pytest.approx(sum(back) / 5)
+            own = (cosine[x.positives[n], c].mean() - cosine[:, c].mean()) / cosine[:, c].std(correction=0)
+            assert found["above the average image"][n, q] == pytest.approx(float(own), abs=1e-3)
+    peak = (x.activations[:, 0] - x.activations[:, -1]) / a.std(0, correction=0)
+    torch.testing.assert_close(found["peak"][:, 0], peak, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("scorer", ["auto", "csp", "csp:gamma=0.5"])
+def test_confidence_tells_right_labels_from_wrong_ones(scorer: str) -> None:
+    from sklearn.metrics import roc_auc_score
+
+    a, e, t, truth = made(missing=8)
+    found = label_confidence(a, e, t, scorer)
+    right = found.labels == truth
+    assert 0.3 < right.float().mean() < 0.95
+    assert roc_auc_score(right.numpy(), found.confidence.numpy()) > 0.85
+    assert right[found.confidence >= 0.9].float().mean() > 0.9
+    assert all(why and all(isinstance(text, str) for text in why) for why in found.reasons)
+    assert all((name in PANEL) if scorer == "auto" else name == scorer for name in found.scorers)
+
+
+@pytest.mark.parametrize("kind", ["permuted", "mixture"])
+def test_neurons_that_mean_nothing_are_not_supported(kind) -> None:
+    a, e, t, _ = made()
+    nothing = fake_activations(a, 200, kind=kind)
+    assert (label_confidence(nothing, e, t).confidence >= 0.9).float().mean() <= 0.01
+
+
+def test_auto_takes_the_likeliest_of_the_panels_labels() -> None:
+    a, e, t, _ = made()
+    auto = label_confidence(a, e, t)
+    for scorer in PANEL:
+        one = label_confidence(a, e, t, scorer)
+        assert bool((auto.confidence >= one.confidence - 1e-9).all())
+        same = auto.labels == one.labels
+        torch.testing.assert_close(auto.confidence[same], one.confidence[same])
+
+
+def test_known_truth_moves_the_level() -> None:
+    a, e, t, truth = made()
+    before = label_confidence(a, e, t)
+    wrong = label_confidence(a, e, t, truth={n: (int(truth[n]) + 1) % CONCEPTS for n in range(30)})
+    assert wrong.confidence[30:].mean() < before.confidence[30:].mean() - 0.1
+    right = label_confidence(a, e, t, truth={n: [int(before.labels[n])] for n in range(30)})
+    assert right.confidence[30:].mean() > before.confidence[30:].mean()
+    assert label_confidence(a, e, t, truth={}).confidence.tolist() == before.confidence.tolist()
+    with pytest.raises(InputError, match="`truth` says that neuron 99"):
+        label_confidence(a, e, t, truth={99: 0})
+
+
+def test_dead_constant_and_broken_neurons_have_no_label_and_say_why() -> None:
+    a, e = clustered(60, 6)
+    a[:, 0], a[:, 1], a[:, 2] = 0.0, 1.0, torch.nan
+    a[3, 3], e[5] = torch.inf, torch.nan
+    t = normalize(torch.randn(9, e.shape[1], generator=torch.Generator().manual_seed(0)), dim=1)
+    found = label_confidence(a, e, t, k=5)
+    assert found.labels[:3].tolist() == [-1, -1, -1]
+    assert found.words[:3] == ["no exemplars"] * 3
+    assert found.confidence[:3].isnan().all()
+    assert [why[0] for why in found.reasons[:3]] == [
+        "it never fires on these images", "it has the same activation on all images",
+        "none of its activations is a finite number",
+    ]  # fmt: skip
+    assert bool((found.labels[3:] >= 0).all())
+    assert bool(((found.confidence[3:] >= 0) & (found.confidence[3:] <= 1)).all())
+
+
+def test_few_of_everything_and_bad_input() -> None:
+    a, e, t, _ = made()
+    for some in ((a[:3, :1], e[:3], t[:1]), (a[:40, :2], e[:40], t[:2]), (a[:5], e[:5], t)):
+        found = label_confidence(*some, k=3)
+        assert len(found.labels) == some[0].shape[1]
+    with pytest.raises(InputError, match="do not belong together"):
+        label_confidence(a, e[:-1], t)
+    with pytest.raises(InputError, match="unknown scorer 'no'"):
+        label_confidence(a, e, t, "no")
+
+
+def test_the_model_reads_what_it_wrote_and_counts_nothing_beyond_its_range() -> None:
+    shipped = model()
+    again = Model.from_json(json.loads(json.dumps(shipped.to_json())))
+    far = {name: torch.full((2, 3), 1e9) for name in shipped.names}
+    edge = {name: shipped.knots[i, 4].expand(2, 3) for i, name in enumerate(shipped.names)}
+    unknown = {name: torch.full((2, 3), torch.nan) for name in shipped.names}
+    assert torch.equal(shipped.logits(far), again.logits(far))
+    torch.testing.assert_close(shipped.logits(far), shipped.logits(edge))
+    assert shipped.logits(unknown).isfinite().all()
+    logits = torch.tensor([[0.0, 1.0, -torch.inf]])
+    p = _probabilities(logits)[0]
+    assert p.sum() < 1
+    right = torch.tensor([[False, True, False]])
+    assert float(log_likelihood(logits, right).exp()) == pytest.approx(float(p[1]))
+    assert float(log_likelihood(logits, right & False).exp()) == pytest.approx(float(1 - p.sum()))
+
+
+def test_a_run_says_how_likely_its_labels_are_right(discs, tmp_path) -> None:
+    from coloured import COLOURS, ColourEncoder
+    from test_layers import InPlace
+
+    options = {"layer": "mixed", "preprocess": "resize=32x32,mean=half", "k": 5, "cache": tmp_path / "cache"}
+    run = contralens.label(InPlace(), discs, ColourEncoder(), list(COLOURS), scorers=["csp", "auto"], **options)
+    rows, auto = run.rows("csp"), run.rows("auto")
+    labeled = [row for row in rows if row["label"] is not None]
+    assert labeled
+    assert all(0 <= row["confidence"] <= 1 and row["reasons"] for row in labeled)
+    for one, other in zip(rows, auto, strict=True):
+        if one["label"] is not None:
+            assert other["confidence"] >= one["confidence"]
+            assert other["score"] == other["confidence"]
+    counts = run.manifest["confidence"]["labels"]["csp"]
+    assert sum(counts.values()) == len(labeled)
+    without = contralens.label(
+        InPlace(), discs, ColourEncoder(), list(COLOURS), scorers="csp", confidence=False, **options
+    )
+    assert without.manifest["confidence"] is None
+    assert all(row["confidence"] is None for row in without.rows())
+    assert [row["label"] for row in without.rows()] == [row["label"] for row in rows]
+    with pytest.raises(InputError, match='"auto" needs confidence'):
+        contralens.label(InPlace(), discs, ColourEncoder(), list(COLOURS), scorers="auto", confidence=False, **options)
