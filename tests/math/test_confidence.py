@@ -152,6 +152,8 @@ def test_few_of_everything_and_bad_input() -> None:
     for some in ((a[:3, :1], e[:3], t[:1]), (a[:40, :2], e[:40], t[:2]), (a[:5], e[:5], t)):
         found = label_confidence(*some, k=3)
         assert len(found.labels) == some[0].shape[1]
+        most = len(some[0]) / (len(some[0]) + 30)
+        assert bool((found.confidence < most + 1e-9).all()), "few images prove nothing"
     with pytest.raises(InputError, match="do not belong together"):
         label_confidence(a, e[:-1], t)
     with pytest.raises(InputError, match="unknown scorer 'no'"):
@@ -198,4 +200,4 @@ def test_a_run_says_how_likely_its_labels_are_right(discs, tmp_path) -> None:
     assert all(row["confidence"] is None for row in without.rows())
     assert [row["label"] for row in without.rows()] == [row["label"] for row in rows]
     with pytest.raises(InputError, match='"auto" needs confidence'):
-        contralens.label(InPlace(), discs, ColourEncoder(), list(COLOURS), scorers="auto", confidence=False, **options)
+        contralens.label(InPlace(), discs, ColourEncoder(), list(COLOURS), scorers="auto", **options)

@@ -1,12 +1,15 @@
 """How likely a label is right, told from signs that do not know the truth; `auto` takes the likeliest label.
 
 The model. Candidates c of a neuron are the labels that the scorers of the panel give it (`math.panel`), each with its
-signals x[c] (`math.signals`). At most one of them is right, so
+signals x[c] (`math.signals`). At most one of them is right, so on I images
 
-    P(c) = exp f(x[c]) / (1 + sum over candidates c' of exp f(x[c'])),      f(x) = b + sum over signals s of g_s(x_s),
+    P(c) = I / (I + 30) exp f(x[c]) / (1 + sum over candidates c' of exp f(x[c'])),
+    f(x) = b + sum over signals s of g_s(x_s),
 
-a conditional logit with "none of them" as one more answer. Each g_s is piecewise linear with knots at the quartiles of
-its signal, and flat outside the range that was learnt from, so that nothing strange counts for more than anything seen. What I images tell is taken for I / (I + 30) of that.
+a conditional logit with "none of them" as one more answer, and with less of it on few images. Each g_s is piecewise
+linear with knots at the quartiles of its signal, and flat outside the range that was learnt from, so that nothing
+strange counts for more than anything seen.
+
 Coefficients, knots and what they were learnt from lie in `confidence.json` beside this file (`benchmarks/confidence.py`
 makes them). Neurons whose truth is known here may shift and scale f (two numbers, shrunk towards 0 and 1).
 """
