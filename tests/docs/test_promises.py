@@ -1,0 +1,20 @@
+"""Every promise stands beside a test that exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_each_promise_names_tests_that_exist() -> None:
+    page = (ROOT / "docs/promises.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| ") and not line.startswith("| promise")]
+    assert len(rows) > 10
+    for row in rows:
+        named = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", row)
+        assert named, row
+        for file, test in named:
+            assert (ROOT / file).is_file(), file
+            assert not test or f"def {test}(" in (ROOT / file).read_text(encoding="utf-8"), test
