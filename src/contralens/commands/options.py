@@ -61,12 +61,18 @@ Precision = Annotated[
     str | None,
     typer.Option(help='"float32" (default), or "bf16" where it is faster and the first images allow it.'),
 ]
+TrustConfig = Annotated[
+    bool, typer.Option("--trust-code", help="Let the file name code to import, such as module:FILE.py:FUNCTION.")
+]
 
 # Of commands that take a finished run.
 RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
 Neurons = Annotated[str | None, typer.Option(help="Indices such as 0,5,10-20 (default: all labeled).")]
 Source = Annotated[str | None, typer.Option(help="Where the run's images are now, if they moved.")]
 Classes = Annotated[Path | None, typer.Option(help="File with the network's class names, one a line.")]
+TrustCode = Annotated[
+    bool, typer.Option("--trust-code", help="Let RUN name code to import and files to open, though not made here.")
+]
 Fakes = Annotated[int, typer.Option(help="Fake neurons that chance is measured on.")]
 RunDevice = Annotated[str, typer.Option(help="Where the networks run: cpu, cuda, cuda:1, mps.")]
 RunBatchSize = Annotated[int, typer.Option(help="Images per forward pass.")]

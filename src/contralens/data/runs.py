@@ -38,6 +38,7 @@ from safetensors.numpy import save
 from contralens.checks import InputError, nearest
 from contralens.data.files import check_writable, readable, whole_folder
 from contralens.data.folders import read_manifest, read_tables, reading
+from contralens.data.trust import made_here
 
 FORMAT = 1
 TABLES = ("neurons", "labels", "exemplars", "images", "concepts", "thumbnails")
@@ -80,6 +81,8 @@ class Run:
     candidates: pa.Table | None = None
     """Where proposed concepts came from (see `contralens.data.candidates`), if any were."""
     path: Path | None = field(default=None, compare=False)
+    trusted: bool = field(default=True, compare=False)
+    """Whether what the manifest names may be imported and opened: `label` made it here, or the user said so."""
 
     @property
     def scorers(self) -> list[str]:
@@ -225,8 +228,13 @@ def check_free(path: Path) -> None:
     check_writable(path)
 
 
-def load(path: str | Path) -> Run:
+def load(path: str | Path, *, trust_code: bool = False) -> Run:
     """Read a run folder written by `contralens label` or `Run.save`.
+
+    Args:
+        path: the folder.
+        trust_code: let the run name code to import and files to open, as a run that was made here may: where its
+            network has to be loaded again.
 
     Raises:
         InputError: no such folder, another format, or a file of it is missing or damaged.
@@ -242,4 +250,6 @@ def load(path: str | Path) -> Run:
         candidates = pq.read_table(proposed) if proposed.exists() else None
         with safe_open(path / "vectors.safetensors", "np") as f:
             vectors = {name: f.get_tensor(name) for name in VECTORS}
-    return Run(manifest, **tables, vectors=vectors, candidates=candidates, path=path)
+    return Run(
+        manifest, **tables, vectors=vectors, candidates=candidates, path=path, trusted=trust_code or made_here(manifest)
+    )

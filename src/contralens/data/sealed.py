@@ -34,7 +34,18 @@ _checked: set[tuple[str, int, int, int]] = set()
 
 
 class Damaged(ValueError):
-    """A file is not as it was written."""
+    """A file of the cache is not as it was written. It is told as a warning, and its rows are computed again.
+
+    >>> from contralens.data.store import Store
+    >>> Store("cache").remember("fingerprints", "x").put({"numbers": np.arange(3)})
+    >>> file = next(Path("cache").rglob("*.safetensors"))
+    >>> _ = file.write_bytes(file.read_bytes()[:-1])
+    >>> try:
+    ...     Sealed(file)
+    ... except Damaged as e:
+    ...     print(e)
+    its header names places outside the file
+    """
 
 
 class Unsealed(Damaged):

@@ -23,6 +23,7 @@ from contralens.data.anonymous import anonymous, relative
 from contralens.data.files import check_writable, whole_folder
 from contralens.data.label_files import label_file, read_labels
 from contralens.data.runs import Run, check_free, load
+from contralens.data.trust import SIGNATURE
 
 NAME, VERSION = "contralens-share", 1
 HUB = "hf:"
@@ -127,7 +128,7 @@ def _write(run: Run, folder: Path, thumbnails: bool, names: bool, dest: str) -> 
 
 def _public(run: Run, thumbnails: bool, names: bool) -> Run:
     """The run without what is not to be sent."""
-    manifest = anonymous(run.manifest)
+    manifest = {key: value for key, value in anonymous(run.manifest).items() if key != SIGNATURE}
     ids, labels = relative(run.images["id"].to_pylist()), run.images["label"].to_pylist()
     if not names:
         ids = [f"{fingerprint}-{i}" for i, fingerprint in enumerate(run.images["fingerprint"].to_pylist())]

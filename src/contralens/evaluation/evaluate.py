@@ -20,6 +20,7 @@ from contralens.evaluation.levels import levels
 from contralens.evaluation.measuring import GROUPS, RETRIEVED, Session, needs_judge, on_heldout, wanted_metrics
 from contralens.evaluation.tune import tuned
 from contralens.evaluation.verdicts import Probed, abstained, verdict_table
+from contralens.evidence import encoder_named
 from contralens.math import audit
 from contralens.math.intervals import mean_interval
 from contralens.models.encoders import encoder as load_encoder
@@ -246,7 +247,7 @@ def _judge(run: Run, judge: Any, same_judge: bool, device: str) -> Encoder:
             f"a judge is missing: give an encoder other than {recorded['name']} with --judge, or let the labeling "
             "encoder judge its own labels with --same-judge (the result then says so)"
         )
-    referee = load_encoder(judge if judge is not None else recorded["name"], device=device)
+    referee = load_encoder(judge if judge is not None else encoder_named(run), device=device)
     if referee.fingerprint == recorded["fingerprint"] and not same_judge:
         raise InputError(
             f"the judge {referee.name} is the labeling encoder and would judge its own labels: give another one with "

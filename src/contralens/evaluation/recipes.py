@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from contralens.checks import InputError, nearest
-from contralens.config import known_keys, read_yaml
+from contralens.config import check_code, known_keys, read_yaml
 from contralens.data.images import images as image_set
 from contralens.data.wordnet import find_wordnet
 from contralens.evaluation.measuring import wanted_metrics
@@ -35,11 +35,15 @@ NEEDS = ("packages", "environment", "images")
 _VARIABLE = re.compile(r"\$(\w+)")
 
 
-def read_recipe(path: str | Path) -> dict[str, Any]:
+def read_recipe(path: str | Path, *, trust_code: bool = False) -> dict[str, Any]:
     """A recipe from its file, with every key checked; variables are not yet filled in.
 
+    Args:
+        path: the file.
+        trust_code: let it name code to import, such as "module:FILE.py:FUNCTION"; a variable may do so without.
+
     Raises:
-        InputError: no such file, no YAML, an unknown key.
+        InputError: no such file, no YAML, an unknown key, code that it may not name.
     """
     path = Path(path)
     recipe = read_yaml(path, "recipe")
@@ -55,6 +59,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
         known_keys(row, ("run", "scorer", "metric", "value", "source"), f"{path}: published")
         if row["run"] not in recipe["runs"]:
             raise InputError(f"{path}: published names the run {row['run']!r}{nearest(row['run'], recipe['runs'])}")
+    check_code(recipe["runs"], path, trust_code)
     return dict(recipe)
 
 
@@ -96,6 +101,7 @@ def follow(
     device: str = "cpu",
     cache: str | Path | None = None,
     progress: Progress = silent,
+    trust_code: bool = False,
 ) -> list[dict[str, Any]]:
     """Do what a recipe says; run folders are written into `out`, one per run.
 
@@ -110,7 +116,7 @@ def follow(
     from contralens.evaluation.evaluate import evaluate
     from contralens.labeling.label import label
 
-    made = dict(recipe) if isinstance(recipe, Mapping) else read_recipe(recipe)
+    made = dict(recipe) if isinstance(recipe, Mapping) else read_recipe(recipe, trust_code=trust_code)
     if missing := lacking(made):
         raise InputError("this recipe cannot be followed here: " + "; ".join(missing))
     common: dict[str, Any] = {"device": device, "cache": cache, "progress": progress}

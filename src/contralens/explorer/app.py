@@ -72,6 +72,7 @@ def create_app(
     host: str = "127.0.0.1",
     token: str | None = None,
     finder: Finder | None = None,
+    trust_code: bool = False,
 ) -> Any:
     """The explorer of some run folders as an ASGI application.
 
@@ -81,8 +82,9 @@ def create_app(
         host: where the server is bound; decides which Host headers are answered.
         token: what a request must carry, in the URL at first, then as a cookie, or as a bearer token.
         finder: what loads encoders; by default `contralens.encoder`, when first asked for.
+        trust_code: let runs that were not made here name encoders that run code or open files.
     """
-    shelf = Shelf(runs, writable=not read_only)
+    shelf = Shelf(runs, writable=not read_only, trust_code=trust_code)
     search = finder or Finder(read_only)
 
     @contextlib.asynccontextmanager

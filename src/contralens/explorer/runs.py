@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from contralens.checks import InputError, first_line, nearest
 from contralens.data import audits
 from contralens.data.runs import FORMAT, gamma_of
+from contralens.data.trust import SIGNATURE, made_here
 from contralens.explorer.pictures import Pictures, inside
 from contralens.explorer.vectors import Vectors
 
@@ -87,10 +88,12 @@ WHY = {
 class OpenRun:
     """A run folder, read as it was when opened; `fresh` tells whether the folder still holds the same run."""
 
-    def __init__(self, key: str, path: Path) -> None:
+    def __init__(self, key: str, path: Path, trust_code: bool = False) -> None:
         self.key, self.path = key, path
         self.stamp = stamp(path)
         self.manifest = _manifest(path)
+        self.trusted = trust_code or made_here(self.manifest)
+        self.manifest.pop(SIGNATURE, None)  # it goes to no browser and no exported page
         self.pictures = Pictures(inside(path, "thumbnails.parquet"))
         self.db = duckdb.connect(
             ":memory:",
