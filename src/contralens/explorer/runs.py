@@ -9,7 +9,7 @@ import math
 import os
 import re
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,68 +21,12 @@ from contralens.checks import InputError, first_line, nearest
 from contralens.data import audits
 from contralens.data.runs import FORMAT, gamma_of
 from contralens.data.trust import SIGNATURE, made_here
+from contralens.explorer.columns import NEEDED, OF_AUDIT, OPTIONAL, QUIET, WHY, checked, schema_of
 from contralens.explorer.pictures import Pictures, inside
 from contralens.explorer.vectors import Vectors
 
 LARGEST = 64 << 20
 """Bytes of the largest JSON file that is read."""
-
-NEEDED = {
-    "neurons": ("neuron", "name", "status"),
-    "labels": ("neuron", "scorer", "status", "label", "score", "concepts", "scores"),
-    "exemplars": ("neuron", "rank", "positive", "activation", "contrast", "contrast_activation", "similarity"),
-    "images": ("index", "id"),
-}
-"""Tables without which there is nothing to show, and the columns that must be there."""
-
-OPTIONAL = {
-    "concepts": ("concepts.parquet", ("concept", "source"), "where each concept came from"),
-    "values": ("evaluation/values.parquet", ("neuron", "scorer", "metric", "value"), "evaluation figures"),
-    "summary": (
-        "evaluation/summary.parquet",
-        ("scorer", "metric", "mean", "low", "high"),
-        "the summary of an evaluation",
-    ),
-    "verdicts": ("evaluation/verdicts.parquet", ("neuron", "scorer", "fdr"), "whether labels beat chance"),
-    "candidates": ("candidates.parquet", ("neuron", "concept"), "candidate labels and who proposed them"),
-    "classes": ("classes.parquet", ("neuron", "class", "weight"), "the classes that a neuron feeds"),
-    "maps": (
-        "maps.parquet",
-        ("neuron", "image", "height", "width", "map", "box", "aspect"),
-        "activation maps over the images",
-    ),
-    "layout": ("layout.parquet", ("neuron", "x", "y"), "neurons laid out by UMAP"),
-    "audit": (
-        "audit/neurons.parquet",
-        ("neuron", "verdict", "side", "best", "score", "empty", "z", "expected", "spurious", "p", "fdr",
-         "clarity", "redundancy", "polysemanticity"),
-        "the audit",
-    ),
-    "influence": (
-        "audit/influence.parquet",
-        ("neuron", "class", "head", "gradient", "ablation"),
-        "what audited neurons do to the classes",
-    ),
-    "pruning": (
-        "audit/pruning.parquet",
-        ("group", "images", "before", "after", "difference", "low", "high", "mode"),
-        "the effect of pruning",
-    ),
-}  # fmt: skip
-"""Tables that a page shows when they are there, and says so when they are not."""
-
-TYPES = {"audit": audits.NEURONS, "influence": audits.INFLUENCE, "pruning": audits.PRUNING}
-"""Tables whose columns are brought to these types, or refused."""
-QUIET = ("concepts", "summary", "verdicts", "layout", "influence", "pruning")
-"""Nobody is told that a run lacks these: another table of the same maker is told of."""
-
-WHY = {
-    "audit": "not audited yet: `contralens audit RUN --concepts dermoscopy` does it, or with a list of your own",
-    "values": "not evaluated yet: `contralens evaluate` does it",
-    "candidates": "none were proposed: `contralens propose` does it",
-    "maps": "`contralens maps` adds them, where the layer has places",
-    "classes": "`contralens maps` adds them, where one linear layer leads from the neurons to the classes",
-}
 
 
 class OpenRun:
@@ -102,15 +46,15 @@ class OpenRun:
         self.missing: list[dict[str, str]] = []
         self._columns: dict[str, dict[str, str]] = {}
         self.tables: set[str] = set()
-        for name, columns in NEEDED.items():
-            self._load(name, columns)
-        for name, (file, columns, what) in OPTIONAL.items():
+        for name in NEEDED:
+            self._load(name)
+        for name, (file, _, what) in OPTIONAL.items():
             try:
                 if (path / file).exists():
-                    self._load(name, columns, file)
+                    self._load(name, file)
                 elif name == "candidates" and beside(path).is_file():
                     self._candidates()
-                elif name not in QUIET or (name in TYPES and "audit" in self.tables):
+                elif name not in QUIET or (name in OF_AUDIT and "audit" in self.tables):
                     self.missing.append({"what": what, "why": WHY.get(name, f"this run has no {file}")})
             except InputError as e:
                 self.missing.append({"what": what, "why": str(e)})
@@ -200,10 +144,7 @@ class OpenRun:
             table = pa.table({k: pa.array([p.get(k) for p in given], t) for k, t in kinds.items()})
         except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as e:
             raise InputError(f"{file} cannot be read: {first_line(e)}") from e
-        self.db.register("incoming", table)
-        self.db.execute("CREATE TABLE candidates AS SELECT * FROM incoming")
-        self.db.unregister("incoming")
-        self.tables.add("candidates")
+        self._put("candidates", table)
 
     def _audited(self) -> dict[str, Any] | None:
         """audit.json, where the audit can be told whole; else none of its tables is shown."""
@@ -228,29 +169,25 @@ class OpenRun:
                 return told
             except InputError as e:
                 self.missing.append({"what": OPTIONAL["audit"][2], "why": str(e)})
-        self.tables -= TYPES.keys()
+        self.tables -= set(OF_AUDIT)
         return None
 
-    def _load(self, name: str, columns: Iterable[str], path: str | None = None) -> None:
+    def _load(self, name: str, path: str | None = None) -> None:
         file = inside(self.path, path or f"{name}.parquet")
         try:
             with file.open("rb") as opened:
                 table = pq.ParquetFile(opened)
-                lacking = [c for c in columns if c not in table.schema_arrow.names]
-                if lacking:
-                    raise InputError(f"{file} cannot be read: it has no column {', '.join(lacking)}")
-                schema, batches = table.schema_arrow, table.iter_batches(8192)
-                if name in TYPES:
-                    schema = pa.schema([TYPES[name].field(c) for c in columns])
-                    batches = (b.cast(schema) for b in table.iter_batches(8192, columns=schema.names))
-                reader = pa.RecordBatchReader.from_batches(schema, batches)
-                self.db.register("incoming", reader)
-                self.db.execute(f'CREATE TABLE "{name}" AS SELECT * FROM incoming')
-                self.db.unregister("incoming")
-        except (pa.ArrowException, duckdb.Error, OSError) as e:
-            raise InputError(
-                f"{file} cannot be read, it may be truncated or still being written: {first_line(e)}"
-            ) from e
+                schema = schema_of(name, table.schema_arrow)
+                batches = (checked(batch, schema) for batch in table.iter_batches(8192, columns=schema.names))
+                self._put(name, pa.RecordBatchReader.from_batches(schema, batches))
+        except (InputError, pa.ArrowException, duckdb.Error, OSError) as e:
+            partial = "" if isinstance(e, InputError) else ", it may be truncated or still being written"
+            raise InputError(f"{file} cannot be read{partial}: {first_line(e)}") from e
+
+    def _put(self, name: str, rows: Any) -> None:
+        self.db.register("incoming", rows)
+        self.db.execute(f'CREATE TABLE "{name}" AS SELECT * FROM incoming')
+        self.db.unregister("incoming")
         self.tables.add(name)
 
 
