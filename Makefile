@@ -4,12 +4,15 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= contralens-demo
 
+# The front end's packages, where npm is there to install them; its tests are skipped otherwise.
+FRONT := $(if $(shell command -v npm),explorer-ui/node_modules/.package-lock.json)
+
 .PHONY: demo test docs bench world constraints sbom clean
 
 demo: $(VENV)/.core
 	$(BIN)/contralens demo --out $(OUT)
 
-test: $(VENV)/.test
+test: $(VENV)/.test $(FRONT)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -50,6 +53,10 @@ $(VENV)/.core: $(BIN)/python pyproject.toml
 $(VENV)/.test: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install -q -e '.[test]'
 	touch $@ $(VENV)/.core $(VENV)/.docs
+
+explorer-ui/node_modules/.package-lock.json: explorer-ui/package-lock.json
+	(cd explorer-ui && npm ci --no-audit --no-fund --loglevel=error) && touch $@ \
+		|| echo "npm could not install the front end's packages: its tests are skipped"
 
 $(VENV)/.docs: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install -q -e '.[docs]'

@@ -7,19 +7,27 @@ import multiprocessing
 import os
 import random
 import signal
+import sys
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from coloured import COLOURS, ColourEncoder, ColourNet, draw_discs, to_pixels
+from kept import bytes_in, killed, small_run, steps_of
 
 import contralens
 from contralens.checks import InputError
+from contralens.cli import main
 from contralens.collecting import collect as collecting
-from contralens.data import files
+from contralens.data import files, replacing
+from contralens.data.owned import EXPORT, RUN, SHARE, look
+from contralens.data.replacing import reserved
+from contralens.data.sharing import pull, push
 from contralens.data.store import Store, Table
+from contralens.explorer.export import export
 
 KILLS = 20
 
@@ -74,6 +82,96 @@ def test_killed_at_twenty_moments_a_run_resumes_to_the_same_bytes(tmp_path: Path
     assert len(tiles) > 2, "the kills should hit different states of the store"
     work(images, cache, tmp_path / "run")
     assert bytes_of(tmp_path / "run") == expected
+
+
+WRITTEN = ("label", "export", "push", "pull")
+EACH = 30
+"""Kills of each of them, a fifth of them where the system cannot exchange two folders at once."""
+
+
+@pytest.fixture(scope="module")
+def before_and_after(discs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Job by command and state (0 or 1), the kind of folder, and the bytes that the folder holds in each state."""
+    home = tmp_path_factory.mktemp("states")
+    runs = [small_run(state).save(home / f"run{state}").path for state in (0, 1)]
+    shared = [push(run or "", home / f"shared{state}") for state, run in enumerate(runs)]
+
+    def label(state: int, out: Path) -> None:
+        contralens.label(
+            ColourNet(), discs, ColourEncoder(), list(COLOURS), layer="relu", preprocess=to_pixels, k=4 + state,
+            out=out, cache=home / "cache",
+        )  # fmt: skip
+
+    jobs: dict[str, Any] = {
+        "label": (label, RUN),
+        "export": (lambda state, out: export([runs[state] or ""], out), EXPORT),
+        "push": (lambda state, out: push(runs[state] or "", out), SHARE),
+        "pull": (lambda state, out: pull(shared[state], out), RUN),
+    }
+    states = {}
+    for name, (job, _) in jobs.items():
+        for state in (0, 1):
+            job(state, home / "made" / name)
+            states[name, state] = bytes_in(home / "made" / name)
+    return {"jobs": jobs, "states": states}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_killed_at_any_moment_the_older_or_the_new_one_is_whole_in_its_place(
+    before_and_after: dict[str, Any], tmp_path: Path, name: str
+) -> None:
+    (job, kind), states = before_and_after["jobs"][name], before_and_after["states"]
+    out, seeded = tmp_path / "out", random.Random(WRITTEN.index(name))
+    job(0, out)
+    job(1, out)
+    steps = steps_of(lambda: job(0, out))
+    seen, died, there = set(), 0, 0
+    for attempt in range(4 * EACH):
+        gap = attempt % 5 == 4
+
+        def run(state: int = 1 - there, gap: bool = gap) -> None:
+            if gap:
+                replacing.exchange = lambda *_: False  # type: ignore[assignment]
+            job(state, out)
+
+        # Anywhere, and every other time among the last steps: there the folders change places.
+        died += killed(run, seeded.randint(1, steps) if attempt % 2 else steps - seeded.randint(0, 40))
+        if gap:  # what is left under a hidden name comes back with the next start
+            with reserved(out, kind):
+                pass
+        found = bytes_in(out)
+        there = next(state for state in (0, 1) if found == states[name, state])
+        seen.add(there)
+        if died == EACH:
+            break
+    assert died == EACH
+    assert seen == {0, 1}, "the kills should come before and after the exchange"
+    job(1 - there, out)
+    assert bytes_in(out) == states[name, 1 - there]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_the_killed_command_leaves_the_older_run_or_the_new_one(
+    discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def label(k: int) -> None:
+        words = f"--target world:1 --layer block3 --encoder world --vocabulary world --scorer csp --k {k} --json"
+        paths = ["--images", str(discs), "--out", str(tmp_path / "run"), "--cache", str(tmp_path / "cache")]
+        monkeypatch.setattr(sys, "argv", ["contralens", "label", *words.split(), *paths])
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+            main()
+
+    for k in (4, 5, 4):
+        killed(lambda k=k: label(k), 10**9)  # type: ignore[misc]
+    steps = steps_of(lambda: label(5))
+    killed(lambda: label(4), 10**9)
+    last = 4
+    for step in (steps // 4, steps // 2, steps - 90, steps - 60, steps - 40, steps - 20, steps - 5):
+        killed(lambda k=9 - last: label(k), step)  # type: ignore[misc]
+        held = look(tmp_path / "run", RUN)
+        assert (held.foreign, held.changed) == ([], [])
+        last = contralens.load(tmp_path / "run").manifest["k"]
+        assert last in (4, 5)
 
 
 def test_a_truncated_or_damaged_tile_is_never_read(tmp_path: Path) -> None:

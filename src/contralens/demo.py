@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from contralens.data.files import write_whole
-from contralens.data.runs import Run, check_free
+from contralens.data.adding import check_listed, write_listed
+from contralens.data.owned import RUN
+from contralens.data.replacing import reserved
+from contralens.data.runs import Run
 from contralens.labeling.label import label
 from contralens.maps import add_maps
 from contralens.types import Progress, silent
@@ -52,46 +55,67 @@ def demo(
     *,
     worlds: Sequence[int] = tuple(WORLDS),
     images: int = IMAGES,
+    replace: bool = False,
     cache: str | Path | None = None,
     progress: Progress = silent,
 ) -> tuple[list[Run], list[Judged]]:
     """Render the worlds, label their planted and trained neurons, and judge every label against the measured truth.
 
-    Writes out/world-W/{images,planted,trained}/ and out/demo.json; returns the runs and the judgements.
+    Writes out/world-W/{images,planted,trained}/ and out/demo.json; returns the runs and the judgements. `replace` is
+    that of `contralens.label`.
     """
     out = Path(out)
+    older = _older(out / "demo.json")
+    check_listed(out, "demo.json", (), older=older)
     runs: list[Run] = []
     judged: list[Judged] = []
     for w in worlds:
         folder = out / f"world-{w}"
-        for kind in KINDS:
-            check_free(folder / kind)
-        scenes, pictures = write_world(folder, w, images)
-        planted = PlantedTarget(w, scenes, pictures)
-        for kind, target, truth in zip(KINDS, (planted, f"world:{w}"), (planted.truth, load_truth(w)), strict=True):
-            run = label(
-                target,
-                folder / "images",
-                "world",
-                folder / "vocabulary.txt",
-                scorers=SCORERS,
-                out=folder / kind,
-                cache=cache,
-                progress=lambda stage, done, total, where=f"world {w} {kind}": progress(
-                    f"{where}: {stage}", done, total
-                ),
-            )
-            if kind == "trained":
-                add_maps(run, source=folder / "images", layout=False, cache=cache)
-            runs.append(run)
-            judged += _judge(run, truth, w, kind, scenes)
+        with ExitStack() as places:
+            for kind in KINDS:
+                places.enter_context(reserved(folder / kind, RUN, replace=replace, remade=("maps",)))
+            for kind, run, own in _labeled(w, folder, images, cache, progress):
+                runs.append(run)
+                judged += _judge(run, own[0], w, kind, own[1])
     results = {
         "how": f"{images} probe images a world, ties of strength {STRENGTH}, K=30, 38 concepts; "
         "right = the label names a level that the neuron truly responds to; intervals: Wilson, 95 %",
         "results": summary(judged),
     }
-    write_whole(out / "demo.json", (json.dumps(results, indent=1) + "\n").encode())
+    write_listed(out, "demo.json", results, {}, older=older)
     return runs, judged
+
+
+def _older(file: Path) -> list[str]:
+    """The file, if it holds figures that a version without digests wrote."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return [file.name] if content.keys() == {"how", "results"} else []
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return []
+
+
+def _labeled(
+    w: int, folder: Path, images: int, cache: str | Path | None, progress: Progress
+) -> Iterator[tuple[str, Run, tuple[Sequence[Truth], Any]]]:
+    """Kind, run, truth and scenes of a world's planted and trained neurons."""
+    scenes, pictures = write_world(folder, w, images)
+    planted = PlantedTarget(w, scenes, pictures)
+    for kind, target, truth in zip(KINDS, (planted, f"world:{w}"), (planted.truth, load_truth(w)), strict=True):
+        where = f"world {w} {kind}"
+        run = label(
+            target,
+            folder / "images",
+            "world",
+            folder / "vocabulary.txt",
+            scorers=SCORERS,
+            out=folder / kind,
+            cache=cache,
+            progress=lambda stage, done, total, where=where: progress(f"{where}: {stage}", done, total),
+        )
+        if kind == "trained":
+            add_maps(run, source=folder / "images", layout=False, cache=cache)
+        yield kind, run, (truth, scenes)
 
 
 def _judge(run: Run, truth: Sequence[Truth], world: int, kind: str, scenes: Any) -> list[Judged]:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from torch.utils.data import default_collate
 
 from contralens.checks import InputError
-from contralens.data.files import write_whole
+from contralens.data.adding import add_to_run, check_addable
 from contralens.data.runs import Run, gamma_of, load
 from contralens.models.heads import linear_head
 from contralens.models.where import maps, seen
@@ -38,6 +38,7 @@ from contralens.types import Progress, silent
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+FILES = ("maps.parquet", "classes.parquet", "layout.parquet")
 LARGEST = 32
 """Sides of a map at most; finer ones are averaged."""
 MOST_CLASSES = 6
@@ -100,6 +101,7 @@ def add_maps(
         raise InputError("the run was never written to a folder; give `out` to `label` first")
     if pairs < 1 or batch_size < 1:
         raise InputError(f"`pairs` and `batch_size` must be at least 1; got {pairs} and {batch_size}")
+    check_addable(run.path, FILES if layout else FILES[:2])
     reopened = Reopened(run, source=source, target=target, cache=cache, device=device)
     wanted = _wanted(run, pairs)
     pictures = reopened.pictures(wanted)
@@ -248,4 +250,4 @@ def _classes(reopened: Reopened, names: Sequence[str] | None, some: list[Image])
 def _write(path: Path, table: pa.Table) -> None:
     out = io.BytesIO()
     pq.write_table(table, out, row_group_size=8192)
-    write_whole(path, out.getvalue())
+    add_to_run(path.parent, {path.name: out.getvalue()})

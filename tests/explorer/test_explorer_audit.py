@@ -134,7 +134,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "a list": (write("audit.json", "[1, 2]"), "it holds no object"),
     "deep": (write("audit.json", '{"a":' * 100_000), "audit.json cannot be read"),
     "no text": (write("audit.json", b"\xff\xfe{}"), "audit.json cannot be read"),
-    "tomorrow's": (write("audit.json", '{"format": 2}'), "has format 2"),
+    "tomorrow's": (write("audit.json", '{"format": 3}'), "has format 3"),
     "a link": (link, "is a link out of the run folder"),
     "another verdict": (change("neurons", column("verdict", HOSTILE)), "no known verdict"),
     "no verdict": (change("neurons", column("verdict", None, pa.string())), "no known verdict"),

@@ -18,6 +18,8 @@ from contralens.auditing.network import in_the_network
 from contralens.auditing.pruning import MODES, Mode, make_mask
 from contralens.checks import InputError, nearest
 from contralens.data.audits import FORMAT, NEURONS, VERDICTS, Audit
+from contralens.data.folders import keeping_part
+from contralens.data.owned import AUDIT
 from contralens.data.runs import Run, load
 from contralens.math.audit import clarity, polysemanticity, redundancy
 from contralens.math.exemplars import find_exemplars
@@ -32,6 +34,7 @@ SAMPLE = 32
 """Unexplained neurons whose influence is measured inside the network, drawn at random."""
 
 
+@keeping_part(AUDIT)
 def audit(
     run: Run | str | Path,
     concepts: str | Path | Mapping[str, Any] | ConceptList,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from contralens.checks import InputError
 from contralens.commands.options import Fakes, Json, print_json
 
 app = typer.Typer(help="Benchmarks with known truth.", no_args_is_help=True, rich_markup_mode=None)
@@ -51,6 +52,8 @@ def world_command(
     from contralens.world.bench import BENCHED, world_bench
     from contralens.world.cases import BENCH_WORLDS, DIALS, SEEDS
 
+    if out is not None:
+        _check_out(out)
     with bar(quiet=as_json) as progress:
         bench = world_bench(
             scorer or BENCHED, worlds=world or tuple(BENCH_WORLDS), dials=dial or DIALS, seeds=seed or SEEDS,
@@ -75,6 +78,20 @@ def world_command(
             typer.echo("\n".join([*wrong, f"{shared - len(wrong)} of {shared} means lie in the intervals of {check}"]))
     if verdict and (wrong or not shared):
         raise typer.Exit(1)
+
+
+def _check_out(out: Path) -> None:
+    """Raise if a file would be written over that is no older result."""
+    import json
+
+    there = [name for name in ("world.json", "world.parquet", "world.png") if (out / name).exists()]
+    try:
+        ours = not there or "settings" in json.loads((out / "world.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError, RecursionError):
+        ours = False
+    if not ours:
+        first = out / there[0]
+        raise InputError(f"{first} is no result of this benchmark and would be written over; choose another --out")
 
 
 def _save(bench: Any, found: dict[str, Any], out: Path) -> list[Path]:

@@ -14,6 +14,7 @@ from contralens.commands.options import (
     Classes,
     Fakes,
     Json,
+    Replace,
     RunBatchSize,
     RunDevice,
     RunFolder,
@@ -147,6 +148,7 @@ def compare_command(
 def recipe_command(
     recipe: Annotated[Path, typer.Argument(help="A YAML file such as recipes/resnet50-layer4.yaml.")],
     out: Annotated[Path, typer.Option(help="Folder for the run folders.")] = Path("contralens-recipe"),
+    replace: Replace = None,
     check: Annotated[bool, typer.Option("--check", help="Only say what is lacking here.")] = False,
     cache: Cache = None,
     device: RunDevice = "cpu",
@@ -166,7 +168,7 @@ def recipe_command(
             typer.echo("\n".join(missing) or f"all that {recipe} needs is here (models are fetched when they are used)")
         raise typer.Exit(1 if missing else 0)
     with bar(quiet=as_json) as progress:
-        rows = follow(made, out, device=device, cache=cache, progress=progress)
+        rows = follow(made, out, replace=bool(replace), device=device, cache=cache, progress=progress)
     audited = [out / name for name, steps in made["runs"].items() if steps.get("audit")]
     pages = _audit_pages(audited)
     if as_json:

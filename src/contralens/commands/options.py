@@ -73,6 +73,10 @@ Classes = Annotated[Path | None, typer.Option(help="File with the network's clas
 TrustCode = Annotated[
     bool, typer.Option("--trust-code", help="Let RUN name code to import and files to open, though not made here.")
 ]
+Replace = Annotated[
+    bool | None,
+    typer.Option("--replace", help="Replace an older run even if it was edited or holds an evaluation, audit or maps."),
+]
 Fakes = Annotated[int, typer.Option(help="Fake neurons that chance is measured on.")]
 RunDevice = Annotated[str, typer.Option(help="Where the networks run: cpu, cuda, cuda:1, mps.")]
 RunBatchSize = Annotated[int, typer.Option(help="Images per forward pass.")]

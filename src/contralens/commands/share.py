@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from contralens.checks import counted
-from contralens.commands.options import RunFolder, print_json
+from contralens.commands.options import Replace, RunFolder, print_json
 
 NoNames = Annotated[
     bool, typer.Option("--no-names", help="Leave out the names of images; hashes of their contents stay.")
@@ -78,6 +78,7 @@ def push_command(
 def pull_command(
     source: Annotated[str, typer.Argument(help="A folder that `push` wrote, or hf:OWNER/NAME[@REVISION].")],
     out: Annotated[Path | None, typer.Option(help="Run folder to write (default: named like the source).")] = None,
+    replace: Replace = None,
 ) -> None:
     """Get a run that was pushed.
 
@@ -85,6 +86,6 @@ def pull_command(
     """
     from contralens.data.sharing import pull
 
-    run = pull(source, out)
+    run = pull(source, out, replace=bool(replace))
     pictures = "" if run.thumbnails.num_rows else "; it came without pictures"
     typer.echo(f"{counted(run.manifest['neurons']['labeled'], 'labeled neuron')} in {run.path}{pictures}")

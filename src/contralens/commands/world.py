@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from contralens.checks import InputError
-from contralens.commands.options import Cache, Json, print_json
+from contralens.commands.options import Cache, Json, Replace, print_json
 
 
 def world_command(
@@ -25,8 +25,6 @@ def world_command(
 
     if images < 1:
         raise InputError(f"--images must be at least 1; got {images}")
-    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "world.json").is_file()):
-        raise InputError(f"{out} holds files but no rendered world; choose a new folder")
     write_world(out, index, images, seed)
     typer.echo(f"{images} pictures in {out / 'images'}, {out / 'vocabulary.txt'}; target world:{index}, encoder world")
 
@@ -35,6 +33,7 @@ def demo_command(
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("contralens-demo"),
     world: Annotated[list[int] | None, typer.Option(help="World 1, 2 or 3, repeatable (default: all three).")] = None,
     images: Annotated[int, typer.Option(help="Probe images of each world; fewer are quicker and less sure.")] = 2000,
+    replace: Replace = None,
     cache: Cache = None,
     as_json: Json = False,
 ) -> None:
@@ -49,7 +48,9 @@ def demo_command(
     from contralens.world.targets import WORLDS
 
     with bar(quiet=as_json) as progress:
-        runs, judged = demo(out, worlds=world or tuple(WORLDS), images=images, cache=cache, progress=progress)
+        runs, judged = demo(
+            out, worlds=world or tuple(WORLDS), images=images, replace=bool(replace), cache=cache, progress=progress
+        )
     pages = [write_report(run) for run in runs]
     if as_json:
         print_json(

@@ -28,9 +28,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from contralens.checks import InputError
-from contralens.data.folders import part_of_run, read_manifest, read_tables, reading, write_json, write_tables
+from contralens.data.folders import part_of_run, plain, read_manifest, read_tables, reading, write_tables
+from contralens.data.owned import AUDIT
+from contralens.data.sealing import seal
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, FORMAT)
+"""Formats that can be read; format 1 has no digests."""
 VERDICTS = ("expected", "spurious", "unexplained")
 TABLES = ("neurons", "influence", "pruning")
 
@@ -109,15 +113,15 @@ class Audit:
         """
         told = self.manifest
         about = {
-            "format": f"contralens mask {FORMAT}", "mode": told["mode"], "target": told["target"]["name"],
+            "format": "contralens mask 1", "mode": told["mode"], "target": told["target"]["name"],
             "layer": told["target"]["layer"], "fingerprint": told["target"]["fingerprint"],
             "concepts": told["concepts"]["title"],
         }  # fmt: skip
-        with part_of_run(run := Path(run), "audit") as folder:
+        with part_of_run(run := Path(run), AUDIT) as folder:
             write_tables(folder, {name: getattr(self, name) for name in TABLES})
             (folder / "mask.safetensors").write_bytes(save({"keep": self.mask}, {k: str(v) for k, v in about.items()}))
-            write_json(folder / "audit.json", told)
-        return replace(self, path=run / "audit")
+            manifest = seal(folder, "audit.json", plain({**told, "format": FORMAT}))
+        return replace(self, manifest=manifest, path=run / "audit")
 
 
 def margin(row: Mapping[str, Any]) -> float:
@@ -146,7 +150,7 @@ def load_audit(run: str | Path) -> Audit:
     """
     folder = Path(run) / "audit"
     with reading(folder, f"{run} holds no audit; make one with: contralens audit {run} --concepts LIST"):
-        manifest, tables = read_manifest(folder / "audit.json", FORMAT), read_tables(folder, TABLES)
+        manifest, tables = read_manifest(folder / "audit.json", READABLE), read_tables(folder, TABLES)
         mask = read_mask(folder / "mask.safetensors")
     return Audit(manifest, **tables, mask=mask, path=folder)
 

@@ -16,7 +16,8 @@ import json
 import os
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ from numpy.typing import NDArray
 
 from contralens.checks import InputError
 from contralens.data.files import explained, sweep, write_whole
+from contralens.data.locking import lock_beside, locked
+from contralens.data.replacing import apart
+from contralens.data.sealing import DIGEST, manifest_digest
 
 FORMAT = 1
 
@@ -118,7 +122,9 @@ class Candidates:
     def save(self, folder: str | Path) -> Candidates:
         """Write candidates.json into `folder`, whole or not at all."""
         folder = Path(folder)
-        text = json.dumps(self.to_json(), indent=1, ensure_ascii=False) + "\n"
+        content = self.to_json()
+        made = {**content, DIGEST: manifest_digest(json.loads(json.dumps(content)))}
+        text = json.dumps(made, indent=1, ensure_ascii=False) + "\n"
         write_whole(folder / "candidates.json", text.encode())
         return Candidates(self.concepts, self.provenance, self.errors, self.manifest, folder)
 
@@ -152,6 +158,47 @@ def folder_of(run: Path) -> Path:
     """
     path = Path(os.path.abspath(run)) if run.name in ("", ".", "..") else run
     return path.with_name(f"{path.name}.candidates")
+
+
+@contextmanager
+def claimed(folder: Path, inputs: Iterable[Path] = ()) -> Iterator[None]:
+    """Hold the folder of candidates, after a look that nothing would be written over that is not ours.
+
+    Raises:
+        InputError: something would be; the folder is, contains or lies in one of `inputs`; another process has it.
+    """
+    real = folder.resolve()
+    if os.path.lexists(real) and not real.is_dir():
+        raise InputError(f"{folder} is a file; choose another folder for the candidates")
+    apart(folder, real, inputs)
+    for name, ours in (("candidates.json", _is_candidates), ("ledger.jsonl", _is_ledger)):
+        if os.path.lexists(real / name) and not ours(real / name):
+            raise InputError(
+                f"{folder / name} is not as `contralens propose` wrote it, and would be changed: move it away, or "
+                "choose another folder"
+            )
+    with ExitStack() as held:
+        with explained(folder):
+            real.parent.mkdir(parents=True, exist_ok=True)
+            busy = f"another process is writing {folder}: wait until it has ended, or choose another folder"
+            held.enter_context(locked(lock_beside(real), busy))
+        yield
+
+
+def _is_candidates(file: Path) -> bool:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        whole = {"format", "concepts", "provenance", "errors", "manifest"} <= content.keys()
+        return whole and (DIGEST not in content or content[DIGEST] == manifest_digest(content))
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
+
+
+def _is_ledger(file: Path) -> bool:
+    try:
+        return file.stat().st_size == 0 or file.read_bytes().startswith(b'{"key"')
+    except OSError:
+        return False
 
 
 class Replies:

@@ -22,9 +22,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from contralens.checks import InputError, nearest
-from contralens.data.folders import part_of_run, read_manifest, read_tables, reading, write_json, write_tables
+from contralens.data.folders import part_of_run, plain, read_manifest, read_tables, reading, write_tables
+from contralens.data.owned import EVALUATION
+from contralens.data.sealing import seal
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, FORMAT)
+"""Formats that can be read; format 1 has no digests."""
 TABLES = ("values", "summary", "verdicts")
 
 VALUES = pa.schema([
@@ -97,17 +101,17 @@ class Evaluation:
         >>> found.save("run").path.as_posix()
         'run/evaluation'
         """
-        with part_of_run(run := Path(run), "evaluation") as folder:
+        with part_of_run(run := Path(run), EVALUATION) as folder:
             write_tables(folder, {name: getattr(self, name) for name in TABLES})
-            write_json(folder / "manifest.json", self.manifest)
-        return replace(self, path=run / "evaluation")
+            manifest = seal(folder, "manifest.json", plain({**self.manifest, "format": FORMAT}))
+        return replace(self, manifest=manifest, path=run / "evaluation")
 
 
 def load_evaluation(run: str | Path) -> Evaluation:
     """The evaluation inside a run folder."""
     folder = Path(run) / "evaluation"
     with reading(folder, f"{run} holds no evaluation; make one with: contralens evaluate {run}"):
-        manifest, tables = read_manifest(folder / "manifest.json", FORMAT), read_tables(folder, TABLES)
+        manifest, tables = read_manifest(folder / "manifest.json", READABLE), read_tables(folder, TABLES)
     return Evaluation(manifest, **tables, path=folder)
 
 

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -16,6 +17,8 @@ from contralens.checks import InputError
 
 TEMPORARY = ".partial-"
 """Prefix of names that are still being written; a reader ignores them."""
+_OURS = re.compile(rf"{re.escape(TEMPORARY)}[a-z0-9_]{{8}}")
+"""Names of files that are still being written; others with that prefix may be the user's."""
 
 
 def digest(*parts: str | bytes) -> str:
@@ -62,8 +65,8 @@ def explained(path: Path) -> Iterator[None]:
         raise InputError(f"cannot write {path}: {what}") from e
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file atomically: temporary file, fsync, rename, fsync of the folder."""
+def write_whole(path: Path, data: bytes, sync: bool = True) -> None:
+    """Write a file atomically: temporary file, fsync, rename, fsync of the folder; without the fsyncs if not `sync`."""
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(prefix=TEMPORARY, dir=path.parent)
@@ -72,47 +75,15 @@ def write_whole(path: Path, data: bytes) -> None:
                 os.chmod(temporary, 0o644)  # mkstemp's files are private
                 f.write(data)
                 f.flush()
-                os.fsync(f.fileno())
+                if sync:
+                    os.fsync(f.fileno())
             os.replace(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
-        sync_folder(path.parent)
-
-
-@contextlib.contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path` that takes its place, all files synced, when the block ends without an error."""
-    with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}{path.name}-", dir=path.parent))
-        try:
-            temporary.chmod(0o755)
-            yield temporary
-            for file in sorted(temporary.rglob("*")):
-                if file.is_file():
-                    with file.open("rb") as f:
-                        os.fsync(f.fileno())
-            sync_folder(temporary)
-            if path.exists():
-                old = Path(tempfile.mkdtemp(prefix=f"{TEMPORARY}old-", dir=path.parent))
-                os.replace(path, old / path.name)
-                os.replace(temporary, path)
-                shutil.rmtree(old, ignore_errors=True)
-            else:
-                os.replace(temporary, path)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-        sync_folder(path.parent)
-
-
-def check_writable(path: Path) -> None:
-    """Find out before the work, not after it, whether a folder `path` can be made."""
-    with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        os.rmdir(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
+        if sync:
+            sync_folder(path.parent)
 
 
 def sync_folder(path: Path) -> None:
@@ -127,6 +98,8 @@ def sync_folder(path: Path) -> None:
 def sweep(folder: Path, older_than: float = 600.0) -> None:
     """Remove what killed runs left half-written in `folder`, once it is older than `older_than` seconds."""
     for left in folder.glob(f"{TEMPORARY}*"):
+        if not _OURS.fullmatch(left.name):
+            continue
         with contextlib.suppress(OSError):
             if time.time() - left.stat().st_mtime > older_than:
                 shutil.rmtree(left) if left.is_dir() else left.unlink()

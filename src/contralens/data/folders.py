@@ -3,27 +3,51 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import SafetensorError
 
 from contralens.checks import InputError, first_line
-from contralens.data.files import whole_folder
+from contralens.data.owned import Kind
+from contralens.data.replacing import reserved
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
-def part_of_run(run: Path, name: str) -> Iterator[Path]:
+def part_of_run(run: Path, kind: Kind) -> Iterator[Path]:
     """A folder to be filled that takes the place of RUN/NAME, whole or not at all."""
     if not (run / "manifest.json").is_file():
-        raise InputError(f"{run} is not a run folder; an {name} is kept inside the run that it judges")
-    with whole_folder(run / name) as folder:
+        raise InputError(f"{run} is not a run folder; an {kind.what} is kept inside the run that it judges")
+    with reserved(run / kind.what, kind) as place, place.filled() as folder:
         yield folder
+
+
+def keeping_part(kind: Kind) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Of a function of (run, ..., save=True): the folder RUN/NAME is reserved before it begins."""
+
+    def around(make: Callable[P, T]) -> Callable[P, T]:
+        @functools.wraps(make)
+        def inner(*args: P.args, **kwargs: P.kwargs) -> T:
+            given = signature(make).bind(*args, **kwargs).arguments
+            path = getattr(given["run"], "path", given["run"])
+            if path is None or not given.get("save", True) or not (Path(path) / "manifest.json").is_file():
+                return make(*args, **kwargs)
+            with reserved(Path(path) / kind.what, kind):
+                return make(*args, **kwargs)
+
+        return inner
+
+    return around
 
 
 def write_tables(folder: Path, tables: Mapping[str, pa.Table]) -> None:
@@ -55,11 +79,11 @@ def runs_in(folder: Path) -> str:
     return f"; runs in it: {', '.join(runs[:3])}{more}" if runs else ""
 
 
-def read_manifest(file: Path, known: int) -> dict[str, Any]:
-    """A manifest, after a look at whether its format is the `known` one."""
+def read_manifest(file: Path, known: Sequence[int]) -> dict[str, Any]:
+    """A manifest, after a look at whether its format is one of the `known` ones, the newest last."""
     manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    if manifest.get("format") != known:
-        raise InputError(f"{file.parent} has format {manifest.get('format')!r}; this contralens reads {known}")
+    if manifest.get("format") not in known:
+        raise InputError(f"{file.parent} has format {manifest.get('format')!r}; this contralens reads {known[-1]}")
     return manifest
 
 

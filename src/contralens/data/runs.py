@@ -20,10 +20,11 @@ of `exemplars`), normalise(positive_mean[n] - gamma contrast_mean[n]) @ texts.T.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -36,11 +37,15 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from contralens.checks import InputError, nearest
-from contralens.data.files import check_writable, readable, whole_folder
 from contralens.data.folders import read_manifest, read_tables, reading
+from contralens.data.owned import RUN
+from contralens.data.replacing import reserved, restored
+from contralens.data.sealing import seal
 from contralens.data.trust import made_here
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, FORMAT)
+"""Formats that can be read; format 1 has no digests."""
 TABLES = ("neurons", "labels", "exemplars", "images", "concepts", "thumbnails")
 VECTORS = ("positive_mean", "contrast_mean", "texts")
 LABELS = pa.schema([
@@ -169,15 +174,18 @@ class Run:
     def _pictures(self) -> dict[str, int]:
         return {f: i for i, f in enumerate(self.thumbnails["fingerprint"].to_pylist())}
 
-    def save(self, path: str | Path) -> Run:
-        """Write the run folder, whole or not at all; an older run there is replaced.
+    def save(self, path: str | Path, *, replace: bool = False) -> Run:
+        """Write the run folder, whole or not at all; an older run there is replaced, one that holds the same stays.
+
+        Args:
+            path: the folder; where it is a link, what that points at.
+            replace: also replace an older run that was changed since, or that holds an evaluation, an audit or maps.
 
         Raises:
-            InputError: the folder holds something else, or cannot be written.
+            InputError: the folder holds what contralens did not write, or would lose something, or cannot be written.
         """
         path = Path(path)
-        check_free(path)
-        with whole_folder(path) as folder:
+        with reserved(path, RUN, replace=replace) as place, place.filled() as folder:
             for name in TABLES:
                 size = 64 if name == "thumbnails" else 2**20
                 pq.write_table(getattr(self, name), folder / f"{name}.parquet", row_group_size=size)
@@ -186,10 +194,8 @@ class Run:
             (folder / "vectors.safetensors").write_bytes(save({name: self.vectors[name] for name in VECTORS}))
             with (folder / "labels.json").open("w", encoding="utf-8") as f:
                 f.writelines(_json_lines(self.labels))
-            (folder / "manifest.json").write_text(
-                json.dumps(self.manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-            )
-        return replace(self, path=path)
+            manifest = seal(folder, "manifest.json", {**self.manifest, "format": FORMAT})
+        return dataclasses.replace(self, manifest=manifest, path=path)
 
 
 def _json_lines(table: pa.Table, at_once: int = 4096) -> Iterator[str]:
@@ -217,17 +223,6 @@ def gamma_of(scorer: str) -> float:
         return 1.0
 
 
-def check_free(path: Path) -> None:
-    """Raise unless a run can be written to `path`: a folder that is new, empty or an older run, where we may write."""
-    if readable(str(path)) != str(path):
-        raise InputError(f"the run folder's name is no UTF-8 text: {readable(str(path))!r}; choose another one")
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{path} is a file; choose a new folder for the run")
-    if path.is_dir() and any(path.iterdir()) and not (path / "manifest.json").is_file():
-        raise InputError(f"{path} holds files but no run; choose a new folder, so that nothing of yours is overwritten")
-    check_writable(path)
-
-
 def load(path: str | Path, *, trust_code: bool = False) -> Run:
     """Read a run folder written by `contralens label` or `Run.save`.
 
@@ -244,8 +239,9 @@ def load(path: str | Path, *, trust_code: bool = False) -> Run:
     ('block3', 'csp', 0)
     """
     path = Path(path)
+    restored(path, RUN)
     with reading(path):
-        manifest, tables = read_manifest(path / "manifest.json", FORMAT), read_tables(path, TABLES)
+        manifest, tables = read_manifest(path / "manifest.json", READABLE), read_tables(path, TABLES)
         proposed = path / "candidates.parquet"
         candidates = pq.read_table(proposed) if proposed.exists() else None
         with safe_open(path / "vectors.safetensors", "np") as f:

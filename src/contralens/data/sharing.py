@@ -7,25 +7,28 @@ of vision-language models, the report. Needs no torch.
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
 import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 
 from contralens.checks import InputError, counted, first_line, require
 from contralens.data.anonymous import anonymous, relative
-from contralens.data.files import check_writable, whole_folder
 from contralens.data.label_files import label_file, read_labels
-from contralens.data.runs import Run, check_free, load
+from contralens.data.owned import EVALUATION, RUN, SHARE, look
+from contralens.data.replacing import reserved
+from contralens.data.runs import Run, load
+from contralens.data.sealing import file_digest, seal
 from contralens.data.trust import SIGNATURE
 
-NAME, VERSION = "contralens-share", 1
+NAME, VERSION = "contralens-share", 2
+READABLE = (1, VERSION)
+"""Versions that can be pulled; version 1 did not list README.md."""
 HUB = "hf:"
 LOG_IN = "; log in with `hf auth login`, or set HF_TOKEN"
 _KINDS = {".json", ".parquet", ".safetensors"}
@@ -60,26 +63,22 @@ def push(
         with tempfile.TemporaryDirectory(prefix="contralens-push-") as folder:
             _write(run, Path(folder) / "share", thumbnails, names, dest)
             return _upload(repo, Path(folder) / "share", public)
-    path = Path(dest)
-    if path.is_dir() and any(path.iterdir()) and not (path / "share.json").is_file():
-        raise InputError(f"{path} holds files but nothing that was pushed; choose a new folder")
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{path} is a file; choose a folder")
-    check_writable(path)
-    with whole_folder(path) as folder:
+    inputs = [] if run.path is None else [run.path]
+    with reserved(dest, SHARE, inputs=inputs, remade=("evaluation",)) as place, place.filled() as folder:
         _write(run, folder, thumbnails, names, str(dest))
-    return str(path)
+    return str(Path(dest))
 
 
-def pull(source: str | Path, out: str | Path | None = None) -> Run:
+def pull(source: str | Path, out: str | Path | None = None, *, replace: bool = False) -> Run:
     """Get a run that was pushed: every file is checked, and the run is written whole or not at all.
 
     Args:
         source: a folder that `push` wrote, or "hf:OWNER/NAME", with "@REVISION" for another than the newest state.
         out: run folder to write; by default called as the source.
+        replace: also replace an older run that was changed since, or that holds an evaluation, an audit or maps.
 
     Raises:
-        InputError: nothing was pushed there, or a file is missing or not as it was.
+        InputError: nothing was pushed there, or a file is missing or not as it was; `out` holds something else.
 
     >>> where = push("run", "shared-run")
     >>> pull(where, "pulled").labels.equals(load("run").labels)
@@ -92,18 +91,29 @@ def pull(source: str | Path, out: str | Path | None = None) -> Run:
         raise InputError(f"there is no folder {source}; for the Hugging Face Hub write hf:OWNER/NAME")
     if not hub and out.resolve() == Path(source).resolve():
         raise InputError(f"{out} is what would be pulled from; say with --out where the run shall go")
-    check_free(out)
-    with _fetched(str(source)) if hub else nullcontext(Path(source)) as folder:
+    with ExitStack() as held:
+        read, remade = () if hub else [Path(source)], ("evaluation",) if _came_along(out) else ()
+        place = held.enter_context(reserved(out, RUN, inputs=read, replace=replace, remade=remade))
+        folder = held.enter_context(_fetched(str(source)) if hub else nullcontext(Path(source)))
         listed = _checked(folder, str(source))
-        with whole_folder(out) as made:
+        with place.filled() as made:
             for file in listed:
                 if file.parts[0] == "run":
-                    place = made.joinpath(*file.parts[1:])
-                    place.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(folder / file, place)
+                    copy = made.joinpath(*file.parts[1:])
+                    copy.parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(folder / file, copy)
             if not load(made).labels.equals(read_labels(folder / "labels.json").labels):
                 raise InputError(f"{source}: the label file and the run do not hold the same labels")
     return load(out)
+
+
+def _came_along(run: Path) -> bool:
+    """Whether the evaluation in a run came with it when it was pulled."""
+    try:
+        about = json.loads((run / "evaluation" / "manifest.json").read_text(encoding="utf-8"))
+        return about.get("shared") is True
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return False
 
 
 # --- what is sent ---
@@ -115,15 +125,14 @@ def _write(run: Run, folder: Path, thumbnails: bool, names: bool, dest: str) -> 
     told.save(folder / "labels.json")
     sent = _public(run, thumbnails, names).save(folder / "run")
     if told.content["evaluation"] is not None and run.path is not None:
-        shutil.copytree(run.path / "evaluation", folder / "run" / "evaluation", ignore=shutil.ignore_patterns(".*"))
-        about = folder / "run" / "evaluation" / "manifest.json"
-        text = json.dumps(anonymous(json.loads(about.read_text(encoding="utf-8"))), indent=2, ensure_ascii=False)
-        about.write_text(text + "\n", encoding="utf-8")
+        (folder / "run" / "evaluation").mkdir()
+        for name in look(run.path / "evaluation", EVALUATION).own:
+            shutil.copyfile(run.path / "evaluation" / name, folder / "run" / "evaluation" / name)
+        about = json.loads((folder / "run" / "evaluation" / "manifest.json").read_text(encoding="utf-8"))
+        seal(folder / "run" / "evaluation", "manifest.json", {**anonymous(about), "shared": True})
     (folder / "README.md").write_text(_card(sent, thumbnails, dest), encoding="utf-8")
-    found = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "README.md")
-    sums = {path.relative_to(folder).as_posix(): _digest(path) for path in found}
-    content = {"format": NAME, "version": VERSION, "thumbnails": thumbnails, "names": names, "files": sums}
-    (folder / "share.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    content = {"format": NAME, "version": VERSION, "thumbnails": thumbnails, "names": names}
+    seal(folder, "share.json", content)
 
 
 def _public(run: Run, thumbnails: bool, names: bool) -> Run:
@@ -140,7 +149,7 @@ def _public(run: Run, thumbnails: bool, names: bool) -> Run:
     candidates = run.candidates
     if candidates is not None:
         candidates = _with(candidates, "model", anonymous(candidates["model"].to_pylist()))
-    return replace(
+    return dataclasses.replace(
         run,
         manifest=manifest,
         images=_with(_with(run.images, "id", ids), "label", labels),
@@ -208,26 +217,21 @@ def _checked(folder: Path, source: str) -> list[PurePosixPath]:
         raise InputError(f"{source}: share.json cannot be read: {first_line(e)}") from e
     if not isinstance(content, dict) or content.get("format") != NAME or not isinstance(content.get("files"), dict):
         raise InputError(f"{source}: share.json is not one of contralens")
-    if content.get("version") != VERSION:
+    if content.get("version") not in READABLE:
         raise InputError(f"{source} has version {content.get('version')!r}; this contralens reads {VERSION}")
-    files = [PurePosixPath(name) for name in content["files"]]
+    files = [PurePosixPath(name) for name in content["files"] if name != "README.md"]
     for file in files:
         inside = file.parts == ("labels.json",) or (file.parts[:1] == ("run",) and 2 <= len(file.parts) <= 3)
         if not inside or ".." in file.parts or file.suffix not in _KINDS or "\\" in str(file):
             raise InputError(f"{source}: share.json lists {str(file)!r}, which no run holds")
         path = folder / file
-        if not path.is_file() or _digest(path) != content["files"][str(file)]:
+        if not path.is_file() or file_digest(path) != content["files"][str(file)]:
             raise InputError(
                 f"{source}: {file} is {'not as it was pushed' if path.is_file() else 'missing'}; pull again"
             )
     if PurePosixPath("labels.json") not in files:
         raise InputError(f"{source}: share.json lists no labels.json")
     return files
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 # --- the Hub ---

@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 
 from contralens.checks import InputError
 from contralens.data.evaluations import Evaluation, load_evaluation
-from contralens.data.files import write_whole
-from contralens.data.folders import json_text
-from contralens.data.runs import Run, check_free, load
+from contralens.data.folders import plain
+from contralens.data.owned import COMPARISON
+from contralens.data.replacing import reserved
+from contralens.data.runs import Run, load
+from contralens.data.sealing import seal
 from contralens.math.intervals import difference_interval, mean_interval
 
 TIE = 1e-6
@@ -110,24 +112,26 @@ class Comparison:
         }
 
     def save(self, folder: str | Path) -> list[Path]:
-        """differences.parquet, changes.parquet, comparison.json, and a plot per metric if matplotlib is installed."""
-        folder = Path(folder)
-        if not (folder / "comparison.json").is_file():
-            check_free(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in ("differences", "changes"):
-            out = pa.BufferOutputStream()
-            pq.write_table(getattr(self, name), out)
-            write_whole(folder / f"{name}.parquet", out.getvalue().to_pybytes())
-        write_whole(folder / "comparison.json", json_text(self.to_dict()).encode())
+        """differences.parquet, changes.parquet, comparison.json, and a plot per metric if matplotlib is installed.
+
+        Written whole or not at all; an older comparison there is replaced.
+
+        Raises:
+            InputError: the folder holds something else, is one of the runs compared, or cannot be written.
+        """
         from contralens.report.plots import plot_values
 
-        metrics = list(dict.fromkeys(self.differences["metric"].to_pylist()))
-        plots = [
-            plot_values(metric, {m.name: list(m.values(metric).values()) for m in self.methods}, folder)
-            for metric in metrics
-        ]
-        return [folder / "comparison.json", *(p for p in plots if p is not None)]
+        folder, runs = Path(folder), [m.run.path for m in self.methods if m.run.path is not None]
+        with reserved(folder, COMPARISON, inputs=runs) as place, place.filled() as made:
+            for name in ("differences", "changes"):
+                pq.write_table(getattr(self, name), made / f"{name}.parquet")
+            metrics = list(dict.fromkeys(self.differences["metric"].to_pylist()))
+            plots = [
+                plot_values(metric, {m.name: list(m.values(metric).values()) for m in self.methods}, made)
+                for metric in metrics
+            ]
+            seal(made, "comparison.json", plain(self.to_dict()))
+        return [folder / "comparison.json", *(folder / p.name for p in plots if p is not None)]
 
 
 def compare(

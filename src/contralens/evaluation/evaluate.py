@@ -12,6 +12,8 @@ import pyarrow as pa
 from contralens import __version__
 from contralens.checks import InputError, nearest
 from contralens.data.evaluations import FORMAT, SUMMARY, VALUES, Evaluation, values_table
+from contralens.data.folders import keeping_part
+from contralens.data.owned import EVALUATION
 from contralens.data.runs import Run, load
 from contralens.data.wordnet import find_wordnet
 from contralens.evaluation.cosy import from_folder, paint
@@ -32,6 +34,7 @@ from contralens.types import Encoder, Progress, silent
 DEFAULT = ("simulation", "cosy", "fade", "audit")
 
 
+@keeping_part(EVALUATION)
 def evaluate(
     run: Run | str | Path,
     *,

@@ -24,7 +24,10 @@ from typing import Any
 
 from contralens.checks import InputError, nearest
 from contralens.config import check_code, known_keys, read_yaml
+from contralens.data.evaluations import Evaluation
 from contralens.data.images import images as image_set
+from contralens.data.owned import RUN
+from contralens.data.replacing import reserved
 from contralens.data.wordnet import find_wordnet
 from contralens.evaluation.measuring import wanted_metrics
 from contralens.types import Progress, silent
@@ -98,12 +101,13 @@ def follow(
     recipe: str | Path | Mapping[str, Any],
     out: str | Path,
     *,
+    replace: bool = False,
     device: str = "cpu",
     cache: str | Path | None = None,
     progress: Progress = silent,
     trust_code: bool = False,
 ) -> list[dict[str, Any]]:
-    """Do what a recipe says; run folders are written into `out`, one per run.
+    """Do what a recipe says; run folders are written into `out`, one per run. `replace` is that of `contralens.label`.
 
     Returns:
         A row per published number: run, scorer, metric, published, source, mean, low, high, neurons, inside (whether
@@ -112,9 +116,7 @@ def follow(
     Raises:
         InputError: something is lacking; all of it is listed.
     """
-    from contralens.data.runs import load
-    from contralens.evaluation.evaluate import evaluate
-    from contralens.labeling.label import label
+    from contralens.labeling.reserving import inputs_of
 
     made = dict(recipe) if isinstance(recipe, Mapping) else read_recipe(recipe, trust_code=trust_code)
     if missing := lacking(made):
@@ -123,22 +125,12 @@ def follow(
     summaries: dict[str, dict[tuple[str, str], dict[str, Any]]] = {}
     for name, steps in made["runs"].items():
         folder = Path(out) / name
+        remade = {"audit"} & steps.keys() | ({"evaluation"} if "evaluate" in steps or "audit" not in steps else set())
         settings = _filled(steps["label"])
-        run = label(**settings, **common, out=folder)
-        if steps.get("candidates"):
-            from contralens.proposing.propose import propose
-
-            settings["candidates"] = propose(run, **_filled(steps["candidates"]), **common)
-            run = label(**settings, **common, out=folder)
-        if steps.get("audit"):
-            from contralens.auditing.audit import audit
-
-            audit(load(folder), **_filled(steps["audit"]), **common)
-        if "evaluate" not in steps and "audit" in steps:
-            summaries[name] = {}
-            continue
-        result = evaluate(load(folder), **_filled(steps.get("evaluate") or {}), **common)
-        summaries[name] = {(row["scorer"], row["metric"]): row for row in result.summary.to_pylist()}
+        with reserved(folder, RUN, inputs=inputs_of(settings), replace=replace, remade=remade):
+            result = _followed(steps, settings, folder, common)
+        rows_of = [] if result is None else result.summary.to_pylist()
+        summaries[name] = {(row["scorer"], row["metric"]): row for row in rows_of}
     rows = []
     for row in made.get("published") or []:
         got = summaries[row["run"]].get((row["scorer"], row["metric"]), {})
@@ -148,6 +140,29 @@ def follow(
         names = {key: row[key] for key in ("run", "scorer", "metric", "source")}
         rows.append({**names, "published": row["value"], **found, "inside": inside})
     return rows
+
+
+def _followed(
+    steps: Mapping[str, Any], settings: dict[str, Any], folder: Path, common: dict[str, Any]
+) -> Evaluation | None:
+    """The steps of one run, the last of which is its evaluation, if it has one."""
+    from contralens.data.runs import load
+    from contralens.evaluation.evaluate import evaluate
+    from contralens.labeling.label import label
+
+    run = label(**settings, **common, out=folder)
+    if steps.get("candidates"):
+        from contralens.proposing.propose import propose
+
+        settings["candidates"] = propose(run, **_filled(steps["candidates"]), **common)
+        label(**settings, **common, out=folder)
+    if steps.get("audit"):
+        from contralens.auditing.audit import audit
+
+        audit(load(folder), **_filled(steps["audit"]), **common)
+    if "evaluate" not in steps and "audit" in steps:
+        return None
+    return evaluate(load(folder), **_filled(steps.get("evaluate") or {}), **common)
 
 
 def _filled(value: Any) -> Any:

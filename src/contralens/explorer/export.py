@@ -14,17 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from contralens import __version__
-from contralens.checks import InputError
 from contralens.data.anonymous import anonymous
-from contralens.data.files import check_writable, whole_folder
+from contralens.data.owned import EXPORT
+from contralens.data.replacing import reserved
+from contralens.data.sealing import seal
 from contralens.explorer import audited, overview, pages, shapes
 from contralens.explorer.notes import Notebook
 from contralens.explorer.runs import OpenRun, keys
 from contralens.explorer.values import dumps
 from contralens.types import Progress, silent
 
-MARK = "contralens-export.json"
-"""What tells an older export, which may be replaced, from a folder of the user's."""
 NEURONS_PER_FILE = 16
 """Neurons in one data file."""
 POLICY = (
@@ -48,16 +47,9 @@ def export(
         InputError: a run cannot be read, or `out` holds something else.
     """
     out = Path(out)
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; choose a new folder for the export")
-    if out.is_dir() and any(out.iterdir()) and not (out / MARK).is_file():
-        raise InputError(f"{out} holds files but no export; choose a new folder, so that nothing is overwritten")
-    check_writable(out)
-    for path in runs:
-        if out.resolve() == Path(path).resolve() or out.resolve().is_relative_to(Path(path).resolve()):
-            raise InputError(f"{out} lies in the run {path}; choose a folder outside it")
-    opened = [OpenRun(key, path) for key, path in keys([Path(p) for p in runs]).items()]
-    with whole_folder(out) as folder:
+    paths = [Path(p) for p in runs]
+    with reserved(out, EXPORT, inputs=paths) as place, place.filled() as folder:
+        opened = [OpenRun(key, path) for key, path in keys(paths).items()]
         _static(folder)
         infos: list[shapes.RunInfo] = []
         for run in opened:
@@ -66,7 +58,7 @@ def export(
         infos = anonymous(infos)
         listed: shapes.RunList = {"version": __version__, "runs": infos, "writable": False, "encoder": WHY}
         _data(folder, "runs", listed)
-        (folder / MARK).write_text(json.dumps({"contralens": __version__, "runs": [r["key"] for r in infos]}) + "\n")
+        seal(folder, EXPORT.manifest, {"contralens": __version__, "runs": [r["key"] for r in infos]})
     return out
 
 

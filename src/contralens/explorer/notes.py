@@ -16,16 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from contralens.checks import InputError
+from contralens.data.locking import lock_beside, locked
 from contralens.explorer import shapes
-
-try:
-    import fcntl
-except ImportError:  # Windows: one explorer at a time writes notes
-    fcntl = None  # type: ignore[assignment]
 
 KINDS = ("note", "tag", "label")
 LONGEST = {"note": 4000, "tag": 60, "label": 200}
 LARGEST = 64 << 20
+PATIENCE = 60.0
+"""Seconds to wait for another explorer that writes to the same notes."""
 NO_LINK_NO_WAIT = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 """Neither through a link nor waiting for a pipe."""
 
@@ -114,10 +112,10 @@ class Notebook:
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | NO_LINK_NO_WAIT
         with self._lock:
             try:
-                handle = os.open(self.path, flags, 0o600)
-                with os.fdopen(handle, "r+b", buffering=0) as file:
-                    if fcntl is not None:
-                        fcntl.flock(file, fcntl.LOCK_EX)
+                with (
+                    locked(lock_beside(self.path), f"another explorer is writing to {self.path}; try again", PATIENCE),
+                    os.fdopen(os.open(self.path, flags, 0o600), "r+b", buffering=0) as file,
+                ):
                     end = file.seek(0, os.SEEK_END)
                     if end + len(line) > LARGEST:
                         raise InputError(f"{self.path} is full ({LARGEST >> 20} MB)")

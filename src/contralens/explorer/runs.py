@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from contralens.checks import InputError, first_line, nearest
 from contralens.data import audits
-from contralens.data.runs import FORMAT, gamma_of
+from contralens.data.runs import FORMAT, READABLE, gamma_of
 from contralens.data.trust import SIGNATURE, made_here
 from contralens.explorer.columns import NEEDED, OF_AUDIT, OPTIONAL, QUIET, WHY, checked, schema_of
 from contralens.explorer.pictures import Pictures, inside
@@ -151,7 +151,7 @@ class OpenRun:
         if "audit" in self.tables:
             try:
                 told = read_json(inside(self.path, "audit/audit.json"))
-                if (made := told.get("format")) != audits.FORMAT:
+                if (made := told.get("format")) not in audits.READABLE:
                     raise InputError(
                         f"{self.path / 'audit'} has format {made!r}; this contralens reads {audits.FORMAT}"
                     )
@@ -258,6 +258,6 @@ def _finite(text: str) -> float | None:
 
 def _manifest(path: Path) -> dict[str, Any]:
     manifest = read_json(inside(path, "manifest.json"))
-    if manifest.get("format") != FORMAT:
+    if manifest.get("format") not in READABLE:
         raise InputError(f"{path} has run format {manifest.get('format')!r}; this contralens reads {FORMAT}")
     return manifest

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from contralens.collecting.streaming import RecomputedActivations, collect_strea
 from contralens.data.files import digest
 from contralens.data.images import images as image_set
 from contralens.data.known import known_fingerprints
-from contralens.data.runs import FORMAT, VECTORS, Run, check_free
+from contralens.data.runs import FORMAT, VECTORS, Run
 from contralens.data.store import Store
 from contralens.data.trust import SIGNATURE, sign
 from contralens.data.vocabulary import read_vocabulary
@@ -35,6 +35,7 @@ from contralens.labeling.manifest import (
     versions,
 )
 from contralens.labeling.proposed import candidates_for, candidates_or_proposer
+from contralens.labeling.reserving import reserving
 from contralens.labeling.tables import (
     concept_table,
     exemplar_table,
@@ -63,6 +64,7 @@ from contralens.types import Encoder, Progress, silent
 DEFAULT_SCORERS = ("semanticlens", "clip_dissect", "csp:gamma=0", "csp")
 
 
+@reserving
 def label(
     target: Any,
     images: Any,
@@ -92,6 +94,7 @@ def label(
     limit: int | None = None,
     top: int = 10,
     out: str | Path | None = None,
+    replace: bool = False,
     cache: str | Path | None = None,
     device: str | None = None,
     batch_size: int = 32,
@@ -135,7 +138,9 @@ def label(
             O(N K), up to three times the network's time; a scorer that looks at all activations takes one time more.
         limit: use a sample of that many images, drawn with `seed`.
         top: concepts kept per neuron and scorer.
-        out: run folder to write; without it the run is only returned.
+        out: run folder to write; without it the run is only returned. What is there already is looked at before the
+            work: only an older run, with nothing else in it, is replaced.
+        replace: also replace an older run that was changed since, or that holds an evaluation, an audit or maps.
         device: where both networks run; by default "cpu", or where a module of yours is. Mining and scoring run where
             the target does if that is a GPU with room for them.
         decode: "fast" preprocesses on tensors, where that agrees with each network's own transform (docs/scale.md).
@@ -175,8 +180,6 @@ def label(
             "without reuse, contrasts are given out one rank after the other, and the network would run again for each "
             "rank: store the activations, or allow reuse"
         )
-    if out is not None:
-        check_free(Path(out))
     found, asking = candidates_or_proposer(proposer, proposing, candidates, device)
     store = Store(cache)
     words = read_vocabulary(vocabulary)
@@ -292,7 +295,7 @@ def label(
     if (signature := sign(manifest)) is not None:
         manifest[SIGNATURE] = signature
     vectors = (*contrast_parts(exemplars, embeddings), texts)
-    run = Run(
+    return Run(  # `reserving` writes it to `out`
         manifest,
         neurons=neuron_table(model, statistics, status, chosen, activations, clarity(exemplars, embeddings)),
         labels=label_table(model, status, chosen, found_best, concepts, chances, fdr),
@@ -303,7 +306,6 @@ def label(
         thumbnails=thumbnail_table(exemplars, collected),
         vectors=dict(zip(VECTORS, (v.float().cpu().numpy() for v in vectors), strict=True)),
     )
-    return run if out is None else run.save(out)
 
 
 def _hold_out(collected: Collected, share: float, seed: int) -> tuple[Collected, list[str]]:
@@ -314,7 +316,7 @@ def _hold_out(collected: Collected, share: float, seed: int) -> tuple[Collected,
     kept = [i for i, held in enumerate(out) if not held]
     if not kept:
         raise InputError(f"`holdout`={share} leaves no image to label with; there are {len(out)}")
-    probe = replace(
+    probe = dataclasses.replace(
         collected,
         usable=[collected.usable[i] for i in kept],
         fingerprints=[collected.fingerprints[i] for i in kept],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ from contralens.checks import InputError
 from contralens.collecting.collect import collect
 from contralens.collecting.precision import in_precision
 from contralens.data.images import images as image_set
-from contralens.data.runs import Run, check_free
+from contralens.data.owned import RUN
+from contralens.data.replacing import reserved
+from contralens.data.runs import Run
 from contralens.data.store import Store
 from contralens.data.vocabulary import read_vocabulary
 from contralens.labeling.label import label
+from contralens.labeling.reserving import asked_of, inputs_of, request_of
 from contralens.models.encoders import encoder as load_encoder
 from contralens.models.targets import targets
 from contralens.types import Progress, silent
@@ -33,6 +37,7 @@ def label_layers(
     layers: Sequence[str],
     limit: int | None = None,
     out: str | Path | None = None,
+    replace: bool = False,
     cache: str | Path | None = None,
     device: str | None = None,
     batch_size: int = 32,
@@ -52,6 +57,7 @@ def label_layers(
         target: the network, a spec or an `nn.Module`; loaded once.
         layers: their names.
         out: a folder; the run of a layer goes to OUT/LAYER ("output" for the layer ".").
+        replace: as in `contralens.label`; all layers' folders are looked at before the work.
         options: of `contralens.label` (scorers, k, neurons, ...) and of `contralens.target` (pooling, checkpoint, ...).
 
     Returns:
@@ -68,8 +74,30 @@ def label_layers(
     """
     if options.get("sae") is not None or options.get("sae_pooling") is not None:
         raise InputError("a sparse autoencoder belongs to one layer: give that layer alone")
-    for layer in layers if out is not None else ():
-        check_free(Path(out or ".") / folder_of_layer(layer))
+    given = {
+        "target": target, "images": images, "encoder": encoder, "vocabulary": vocabulary, "limit": limit,
+        "decode": decode, "precision": precision, "seed": seed, **options,
+    }  # fmt: skip
+    with ExitStack() as places:
+        for layer in layers if out is not None else ():
+            folder = Path(out or ".") / folder_of_layer(layer)
+            asked = asked_of(label, **given, layer=layer)
+            places.enter_context(
+                reserved(folder, RUN, inputs=inputs_of(asked), replace=replace, request=request_of(asked))
+            )
+        return _labeled(
+            target, images, encoder, vocabulary, layers=layers, limit=limit, out=out, cache=cache, device=device,
+            batch_size=batch_size, workers=workers, decode=decode, precision=precision, seed=seed, progress=progress,
+            **options,
+        )  # fmt: skip
+
+
+def _labeled(
+    target: Any, images: Any, encoder: Any, vocabulary: Any, *, layers: Sequence[str], limit: int | None,
+    out: str | Path | None, cache: str | Path | None, device: str | None, batch_size: int, workers: int | None,
+    decode: str, precision: str, seed: int, progress: Progress, **options: Any,
+) -> dict[str, Run]:  # fmt: skip
+    """What `label_layers` says, the run folders being reserved."""
     read_vocabulary(vocabulary)  # what is wrong with it is told before the work
     of_label = {key: options.pop(key) for key in OF_LABEL if key in options}
     options.pop("sae", None), options.pop("sae_pooling", None)

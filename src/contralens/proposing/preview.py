@@ -8,7 +8,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from contralens.data.files import write_whole
+from contralens.data.adding import write_listed
+
+LIST = "dry-run.json"
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -36,20 +38,33 @@ def write_question(folder: Path, name: str, parts: Sequence[str | bytes], groups
     """Write prompt.txt, question.html and the pictures, and tell where: text, pictures (paths), page (path).
 
     `parts` are texts and JPEG files in the order in which they are sent; `groups` says of each picture what it shows.
+    dry-run.json lists the files, so that those of an older question go and no others.
     """
     text: list[str] = []
-    files: list[str] = []
+    files: dict[str, bytes] = {}
     shown: list[str] = []
     for part in parts:
         if isinstance(part, str):
             text.append(part)
             shown.append(f"<p>{escape(part)}</p>")
             continue
-        path = folder / f"{len(files)}-{groups[len(files)]}.jpg"
-        write_whole(path, part)
-        text.append(f"[{path.name}]")
-        files.append(str(path))
-        shown.append(f'<img alt="{escape(path.name)}" src="data:image/jpeg;base64,{base64.b64encode(part).decode()}">')
-    write_whole(folder / "prompt.txt", ("\n\n".join(text) + "\n").encode())
-    write_whole(folder / "question.html", _PAGE.format(name=escape(name), parts="\n".join(shown)).encode())
-    return {"text": "\n\n".join(text), "pictures": files, "page": str(folder / "question.html")}
+        file = f"{len(files)}-{groups[len(files)]}.jpg"
+        files[file] = part
+        text.append(f"[{file}]")
+        shown.append(f'<img alt="{escape(file)}" src="data:image/jpeg;base64,{base64.b64encode(part).decode()}">')
+    pictures = [str(folder / file) for file in files]
+    page = _PAGE.format(name=escape(name), parts="\n".join(shown))
+    files |= {"prompt.txt": ("\n\n".join(text) + "\n").encode(), "question.html": page.encode()}
+    write_listed(folder, LIST, {"format": 1}, files, older=_older(folder))
+    return {"text": "\n\n".join(text), "pictures": pictures, "page": str(folder / "question.html")}
+
+
+def _older(folder: Path) -> list[str]:
+    """Files of a question that was written by a version without a list."""
+    try:
+        ours = b"<h1>The question about " in (folder / "question.html").read_bytes()
+    except OSError:
+        ours = False
+    if not ours or (folder / LIST).exists():
+        return []
+    return ["prompt.txt", "question.html", *(path.name for path in folder.glob("[0-9]*-*.jpg"))]

@@ -6,14 +6,16 @@ under way (as many as there are workers), and the same command goes on where it 
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from inspect import signature
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec
 
 from contralens.checks import InputError
-from contralens.data.candidates import Candidates, Replies, folder_of
+from contralens.data.candidates import Candidates, Replies, claimed, folder_of
 from contralens.data.pictures import Layout
 from contralens.data.prompts import near_copies, read_prompt
 from contralens.data.runs import Run, load
@@ -27,11 +29,29 @@ from contralens.proposing.questions import Questions
 from contralens.proposing.session import Session
 from contralens.types import Progress, silent
 
+P = ParamSpec("P")
 MERGE_COSINE = 0.97
 """Cosine of two texts from which they count as one concept. CLIP-like text embeddings lie close together: lower values
 soon merge what differs in one telling word."""
 
 
+def claiming(make: Callable[P, Candidates]) -> Callable[P, Candidates]:
+    """The folder of candidates is looked at, and locked, before anything is asked."""
+
+    @functools.wraps(make)
+    def inner(*args: P.args, **kwargs: P.kwargs) -> Candidates:
+        given: dict[str, Any] = signature(make).bind(*args, **kwargs).arguments
+        path = getattr(given["run"], "path", given["run"])
+        if given.get("folder") is None and path is None:
+            return make(*args, **kwargs)
+        home = Path(given["folder"]) if given.get("folder") is not None else folder_of(Path(path))
+        with claimed(home, [Path(path)] if path is not None and Path(path).is_dir() else []):
+            return make(*args, **kwargs)
+
+    return inner
+
+
+@claiming
 def propose(
     run: Run | str | Path,
     proposer: str | Proposer | CaptionBank,

@@ -11,10 +11,9 @@ from typing import Any
 
 from contralens.checks import InputError
 from contralens.data.audits import VERDICTS, Audit, load_audit, margin
-from contralens.data.files import write_whole
 from contralens.data.runs import Run
 from contralens.report.cards import Pictures, number, pair
-from contralens.report.html import shared_style, style_hash
+from contralens.report.html import shared_style, style_hash, write_page
 
 ABOUT = {
     "spurious": "What the classifier should not look at. The mask takes these out.",
@@ -62,7 +61,7 @@ def write_audit_page(
     if out is None and run.path is None:
         raise InputError("this run was never saved; say where the page shall go")
     path = Path(out) if out is not None else Path(run.path or "") / "audit.html"
-    write_whole(path, audit_page(run, found, most, pairs).encode())
+    write_page(path, audit_page(run, found, most, pairs), run)
     return path
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from contralens.checks import InputError
+from contralens.data.adding import add_to_run
 from contralens.data.files import write_whole
 from contralens.data.runs import Run
 from contralens.report.cards import Pictures, card, contrast_pair, order
@@ -42,8 +43,16 @@ def write_report(
     path = Path(out) if out is not None else Path(run.path or "") / "report.html"
     if path.is_dir():
         path = path / "report.html"
-    write_whole(path, page(run, most, pairs, budget).encode())
+    write_page(path, page(run, most, pairs, budget), run)
     return path
+
+
+def write_page(path: Path, text: str, run: Run) -> None:
+    """Write a page: into its run, which then lists it, or elsewhere."""
+    if run.path is not None and path.parent.resolve() == run.path.resolve():
+        add_to_run(path.parent, {path.name: text.encode()})
+    else:
+        write_whole(path, text.encode())
 
 
 def page(run: Run, most: int = 200, pairs: int = 10, budget: int = PICTURE_BYTES) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +16,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
+from contralens.checks import InputError
+from contralens.data.adding import check_listed, write_listed
+from contralens.data.files import TEMPORARY, explained
+from contralens.data.locking import lock_beside, locked
+from contralens.data.sealing import DIGEST
 from contralens.math.intervals import wilson as wilson
 from contralens.world.captions import concepts, names
 from contralens.world.render import SIZE, render
@@ -40,31 +48,64 @@ def write_world(folder: Path, index: int | str, n: int = IMAGES, seed: int = SEE
     """Render a world's probe scenes into `folder`: PNG files under images/, scenes.parquet, world.json, vocabulary.txt.
 
     Returns the scenes and their pictures (I,96,96,3). Files are named by number, so sorted order is scene order.
-    Pictures of a world that was there before go first; world.json comes before the new ones, so that the folder of a
-    killed call is known as one that may be written again.
+    world.json lists what was written: files of a world that was there before are replaced, all others stay.
+
+    Raises:
+        InputError: a file that was not rendered here is in the way, or the folder holds others and no world.
     """
     scenes = probe_scenes(index, n, seed)
-    pictures = render(scenes)
-    (folder / "images").mkdir(parents=True, exist_ok=True)
-    for old in (folder / "images").glob("*.png"):
-        if old.stem.isdigit():
-            old.unlink()
     about = {"world": world(index).index, "true": world(index).true, "partners": world(index).partners,
              "strength": STRENGTH, "images": n, "seed": seed, "size": SIZE}  # fmt: skip
-    (folder / "world.json").write_text(json.dumps(about, indent=1) + "\n")
+    older = _older(folder)
+    names = [f"images/{i:05d}.png" for i in range(n)]
+    written = [*names, "scenes.parquet", "vocabulary.txt"]
+    busy = f"another process is writing {folder}: wait until it has ended, or choose another folder"
+    with explained(folder), ExitStack() as held:
+        folder.resolve().parent.mkdir(parents=True, exist_ok=True)
+        held.enter_context(locked(lock_beside(folder.resolve()), busy))
+        check_listed(folder, "world.json", written, older=older)
+        pictures, files = _rendered(scenes, names)
+        write_listed(folder, "world.json", about, files, older=older, sync=False)
+    return scenes, pictures
 
-    def write(i: int) -> None:
-        Image.fromarray(pictures[i]).save(folder / "images" / f"{i:05d}.png", compress_level=1)
 
+def _rendered(scenes: Scenes, names: list[str]) -> tuple[NDArray[np.uint8], dict[str, bytes]]:
+    """Pictures of scenes, and all files of their world by path."""
+    pictures = render(scenes)
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(write, range(n), chunksize=64))
-    table = {"image": [f"images/{i:05d}.png" for i in range(n)]}
+        files = dict(zip(names, pool.map(_png, pictures, chunksize=64), strict=True))
+    table = {"image": names}
     for factor, levels in FACTORS.items():
         table[factor] = [levels[i] for i in scenes.of(factor)]
-    columns = {**table, "nuisances": list(scenes.nuisances)}
-    pq.write_table(pa.table(columns), folder / "scenes.parquet")
-    (folder / "vocabulary.txt").write_text("\n".join(vocabulary()) + "\n")
-    return scenes, pictures
+    columns = pa.BufferOutputStream()
+    pq.write_table(pa.table({**table, "nuisances": list(scenes.nuisances)}), columns)
+    files["scenes.parquet"] = columns.getvalue().to_pybytes()
+    files["vocabulary.txt"] = ("\n".join(vocabulary()) + "\n").encode()
+    return pictures, files
+
+
+def _png(picture: NDArray[np.uint8]) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(picture).save(out, "PNG", compress_level=1)
+    return out.getvalue()
+
+
+def _older(folder: Path) -> list[str]:
+    """Files of a world written by a version that listed none; raises if the folder holds files and no world."""
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise InputError(f"{folder} is a file; choose a new folder")
+    about = folder / "world.json"
+    try:
+        content = json.loads(about.read_text(encoding="utf-8"))
+        ours = {"world", "true", "partners", "strength", "images"} <= content.keys()
+    except (OSError, ValueError, AttributeError, RecursionError):
+        content, ours = {}, False
+    if not ours and folder.is_dir() and any(not left.name.startswith(TEMPORARY) for left in folder.iterdir()):
+        raise InputError(f"{folder} holds files but no rendered world; choose a new folder")
+    if not ours or DIGEST in content:
+        return []
+    images = sorted(f"images/{path.name}" for path in (folder / "images").glob("[0-9][0-9][0-9][0-9][0-9].png"))
+    return [*images, "scenes.parquet", "vocabulary.txt"]
 
 
 def score_labels(labels: Sequence[str | None], truth: Sequence[Truth]) -> NDArray[np.bool_]:
