@@ -20,6 +20,7 @@ import contralens
 from contralens.checks import InputError
 from contralens.cli import main
 from contralens.data import trust
+from contralens.data.sealing import manifest_digest
 from contralens.evaluation.recipes import read_recipe
 from contralens.evidence import encoder_of
 from contralens.reopen import Reopened
@@ -63,6 +64,7 @@ def edited(home: Path, tmp_path: Path) -> Callable[[Callable[[dict[str, Any]], A
         shutil.copytree(home / "run", run)
         manifest = json.loads((run / "manifest.json").read_text())
         change(manifest)
+        manifest["digest"] = manifest_digest(manifest)
         (run / "manifest.json").write_text(json.dumps(manifest))
         return run
 

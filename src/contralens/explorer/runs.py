@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
-import math
 import os
 import re
 import threading
@@ -18,8 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from contralens.checks import InputError, first_line, nearest
-from contralens.data import audits
-from contralens.data.runs import FORMAT, READABLE, gamma_of
+from contralens.data import audits, evaluations
+from contralens.data.checking import Checked, read_manifest
+from contralens.data.folders import plain
+from contralens.data.owned import ADDED
+from contralens.data.runs import READABLE, gamma_of
 from contralens.data.trust import SIGNATURE, made_here
 from contralens.explorer.columns import NEEDED, OF_AUDIT, OPTIONAL, QUIET, WHY, checked, schema_of
 from contralens.explorer.pictures import Pictures, inside
@@ -29,16 +30,27 @@ LARGEST = 64 << 20
 """Bytes of the largest JSON file that is read."""
 
 
+MANIFESTS: dict[str, tuple[str, str, Sequence[int]]] = {
+    "": ("manifest.json", "Run", READABLE),
+    "evaluation": ("manifest.json", "Evaluation", evaluations.READABLE),
+    "audit": ("audit.json", "Audit", audits.READABLE),
+    ADDED: (ADDED, "Added", (1,)),
+}
+ADDED_FILES = ("maps.parquet", "classes.parquet", "layout.parquet")
+
+
 class OpenRun:
     """A run folder, read as it was when opened; `fresh` tells whether the folder still holds the same run."""
 
     def __init__(self, key: str, path: Path, trust_code: bool = False) -> None:
         self.key, self.path = key, path
         self.stamp = stamp(path)
-        self.manifest = _manifest(path)
+        self._held: dict[str, Checked] = {}
+        self._file("labels.parquet")
+        self.manifest = plain(self._folder("").manifest)
         self.trusted = trust_code or made_here(self.manifest)
         self.manifest.pop(SIGNATURE, None)  # it goes to no browser and no exported page
-        self.pictures = Pictures(inside(path, "thumbnails.parquet"))
+        self.pictures = Pictures(self._file("thumbnails.parquet"))
         self.db = duckdb.connect(
             ":memory:",
             config={"enable_external_access": "false", "threads": 2, "python_enable_replacements": "false"},
@@ -71,7 +83,7 @@ class OpenRun:
         try:
             labeled = [n for (n,) in self.query("SELECT DISTINCT neuron FROM exemplars ORDER BY neuron")]
             concepts = self._concepts()
-            self.vectors = Vectors(inside(path, "vectors.safetensors"), labeled, concepts)
+            self.vectors = Vectors(self._file("vectors.safetensors"), labeled, concepts)
         except InputError as e:
             self.missing.append({"what": "the gamma slider, neighbours, the map and search", "why": str(e)})
         self.gamma = gamma_of(self.primary)
@@ -138,11 +150,11 @@ class OpenRun:
         try:
             if file.is_symlink() or file.parent.is_symlink() or file.stat().st_size > LARGEST:
                 raise ValueError("a link, or too large")
-            given = json.loads(file.read_text(encoding="utf-8"))["provenance"]
+            given = read_manifest(file, "Candidates", (1,))["provenance"]
             kinds = {"neuron": pa.int64(), "concept": pa.string(), "text": pa.string(), "model": pa.string(),
                      "prompt": pa.string(), "place": pa.int64(), "score": pa.float64()}  # fmt: skip
             table = pa.table({k: pa.array([p.get(k) for p in given], t) for k, t in kinds.items()})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as e:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, pa.ArrowException) as e:
             raise InputError(f"{file} cannot be read: {first_line(e)}") from e
         self._put("candidates", table)
 
@@ -150,11 +162,7 @@ class OpenRun:
         """audit.json, where the audit can be told whole; else none of its tables is shown."""
         if "audit" in self.tables:
             try:
-                told = read_json(inside(self.path, "audit/audit.json"))
-                if (made := told.get("format")) not in audits.READABLE:
-                    raise InputError(
-                        f"{self.path / 'audit'} has format {made!r}; this contralens reads {audits.FORMAT}"
-                    )
+                told: dict[str, Any] = plain(self._folder("audit").manifest)
                 marks = ",".join("?" * len(audits.VERDICTS))
                 wrong = self.query(
                     f"SELECT count(*) FILTER (verdict IS NULL OR verdict NOT IN ({marks})), "
@@ -173,16 +181,41 @@ class OpenRun:
         return None
 
     def _load(self, name: str, path: str | None = None) -> None:
-        file = inside(self.path, path or f"{name}.parquet")
+        file = self._file(path or f"{name}.parquet")
         try:
             with file.open("rb") as opened:
-                table = pq.ParquetFile(opened)
+                table = pq.ParquetFile(opened, page_checksum_verification=True)
                 schema = schema_of(name, table.schema_arrow)
                 batches = (checked(batch, schema) for batch in table.iter_batches(8192, columns=schema.names))
                 self._put(name, pa.RecordBatchReader.from_batches(schema, batches))
         except (InputError, pa.ArrowException, duckdb.Error, OSError) as e:
             partial = "" if isinstance(e, InputError) else ", it may be truncated or still being written"
             raise InputError(f"{file} cannot be read{partial}: {first_line(e)}") from e
+
+    def _file(self, name: str) -> Path:
+        """A file of the run that is as it was written, as far as the run can tell."""
+        part, _, own = name.rpartition("/")
+        if not part and own in ADDED_FILES:
+            part = ADDED
+            if not (self.path / ADDED).exists():  # of a version without digests
+                return inside(self.path, name)
+        try:
+            return self._folder(part).file(own)
+        except FileNotFoundError as e:
+            raise InputError(f"{e.filename} is missing") from None
+        except OSError as e:
+            raise InputError(f"{self.path / name} cannot be read: {first_line(e)}") from e
+
+    def _folder(self, part: str) -> Checked:
+        """The run ("") or a part of it, once its manifest has been looked at."""
+        if part not in self._held:
+            name, model, formats = MANIFESTS[part]
+            folder = self.path if part in ("", ADDED) else self.path / part
+            file = inside(folder, name)
+            if file.stat().st_size > LARGEST:
+                raise InputError(f"{folder / name} cannot be read: it is larger than {LARGEST >> 20} MB")
+            self._held[part] = Checked.of(folder, name, model, formats)
+        return self._held[part]
 
     def _put(self, name: str, rows: Any) -> None:
         self.db.register("incoming", rows)
@@ -232,32 +265,3 @@ def beside(path: Path) -> Path:
     """Where candidates of a run are kept: in a folder of their own beside it."""
     path = path.resolve()
     return path.parent / f"{path.name}.candidates" / "candidates.json"
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file; what JSON has no number for is None."""
-    try:
-        if file.stat().st_size > LARGEST:
-            raise ValueError(f"it is larger than {LARGEST >> 20} MB")
-        found = json.loads(
-            file.read_text(encoding="utf-8"),
-            parse_constant=lambda _: None,
-            parse_float=_finite,
-        )
-        if not isinstance(found, dict):
-            raise ValueError("it holds no object")
-    except (OSError, ValueError, RecursionError) as e:
-        raise InputError(f"{file} cannot be read: {first_line(e)}") from e
-    return found
-
-
-def _finite(text: str) -> float | None:
-    value = float(text)
-    return value if math.isfinite(value) else None
-
-
-def _manifest(path: Path) -> dict[str, Any]:
-    manifest = read_json(inside(path, "manifest.json"))
-    if manifest.get("format") not in READABLE:
-        raise InputError(f"{path} has run format {manifest.get('format')!r}; this contralens reads {FORMAT}")
-    return manifest
