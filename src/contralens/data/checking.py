@@ -55,7 +55,7 @@ def read_manifest(file: Path, model: str, formats: Sequence[Any], key: str = "fo
     made = content.get(key)
     if type(made) is not type(formats[-1]) or made not in formats:
         raise InputError(f"{file.parent} has {key} {made!r}; this contralens reads {formats[-1]}")
-    check_seal(file, content, model, needed=isinstance(made, int) and made >= SEALED_FROM)
+    check_seal(file, content, model, needed=model == "Added" or (isinstance(made, int) and made >= SEALED_FROM))
     check_schema(file, content, model)
     return content
 

@@ -82,6 +82,18 @@ class _Chance(_Part):
     fakes: Count
     null_share: dict[str, float | None] = {}
     notes: list[str] = []
+    no_label: Annotated[dict[str, Count], Field(alias="no label beats chance")]
+
+
+class _Failed(_Part):
+    name: str
+    error: str
+
+
+class _Proposed(_Part):
+    proposer: str | None = None
+    prompt: str | None = None
+    errors: list[_Failed] = []
 
 
 class Run(_Sealed):
@@ -100,7 +112,7 @@ class Run(_Sealed):
     reuse: bool
     exclude: float | None = None
     neighbours: dict[str, Any] | None = None
-    candidates: dict[str, Any] | None = None
+    candidates: _Proposed | None = None
     chance: _Chance | None = None
     notes: list[str] = []
     seed: int = 0

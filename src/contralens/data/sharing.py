@@ -103,7 +103,7 @@ def pull(source: str | Path, out: str | Path | None = None, *, replace: bool = F
                     copy = made.joinpath(*file.parts[1:])
                     copy.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(folder / file, copy)
-            if not load(made).labels.equals(read_labels(folder / "labels.json").labels):
+            if not _loaded(made, str(source)).labels.equals(read_labels(folder / "labels.json").labels):
                 raise InputError(f"{source}: the label file and the run do not hold the same labels")
     return load(out)
 
@@ -206,6 +206,14 @@ def _cell(text: str) -> str:
 
 
 # --- what comes back ---
+
+
+def _loaded(made: Path, source: str) -> Run:
+    """What was copied, as a run; an error names where it is from."""
+    try:
+        return load(made)
+    except InputError as e:
+        raise InputError(str(e).replace(str(made), f"{source}/run")) from e
 
 
 def _checked(folder: Path, source: str) -> list[PurePosixPath]:
