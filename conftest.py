@@ -3,12 +3,17 @@ four images of docs/api.md."""
 
 from __future__ import annotations
 
+import os
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 from _pytest.doctest import DoctestItem
+
+_state = tempfile.TemporaryDirectory(prefix="contralens-state-")
+os.environ["XDG_STATE_HOME"] = _state.name  # no test makes or reads the user's key
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 WRITE = ["mining", "scoring", "memory"]
 """Those that put their table into RESULTS.md."""
-ALL = [*WRITE, "collecting", "chance", "explorer", "gpu"]
+ALL = [*WRITE, "collecting", "chance", "explorer", "flips", "gpu"]
 
 
 def main() -> None:

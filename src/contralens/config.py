@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from contralens.checks import InputError, nearest, shown
+from contralens.data.trust import settings_that_run
 
 SETTINGS = (
     "target",
@@ -113,6 +114,19 @@ def _as_kind(path: Path, key: str, value: Any) -> Any:
 
 def _is_texts(value: Any) -> bool:
     return isinstance(value, str) or (isinstance(value, list) and all(isinstance(one, str) for one in value))
+
+
+def check_code(settings: Any, path: Path, trust_code: bool, instead: str = "") -> None:
+    """Refuse settings of a file that have code run which neither contralens nor an argument of the command names.
+
+    Raises:
+        InputError: one line that names what would be run and the flag that allows it.
+    """
+    if not trust_code and (found := list(settings_that_run(settings))):
+        raise InputError(
+            f"{path} would have code run ({'; '.join(found)}): allow it with --trust-code (trust_code=True) if you "
+            f"trust the file{instead}"
+        )
 
 
 def read_yaml(path: Path, what: str) -> Any:

@@ -12,6 +12,7 @@ from contralens.checks import ImageError, InputError
 from contralens.data.images import images as image_set
 from contralens.data.runs import Run
 from contralens.data.store import Store
+from contralens.data.trust import check_named
 from contralens.types import Encoder, Exemplars, Images
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def encoder_of(run: Run, encoder: Any = None, device: str = "cpu", store: Store 
     from contralens.models.encoders import encoder as load_encoder
 
     recorded = run.manifest["encoder"]
-    given = encoder if encoder is not None else recorded["name"]
+    given = encoder if encoder is not None else encoder_named(run)
     options = recorded.get("options") or {}
     made: Encoder = load_encoder(given, device=device, **options)
     if made.fingerprint != recorded["fingerprint"] and store is not None:
@@ -75,6 +76,13 @@ def encoder_of(run: Run, encoder: Any = None, device: str = "cpu", store: Store 
             f"{run.manifest['encoder']['fingerprint']}, this one's {made.fingerprint}"
         )
     return made
+
+
+def encoder_named(run: Run) -> str:
+    """The name of the run's encoder, once it is sure that it may be loaded."""
+    recorded = run.manifest["encoder"]
+    check_named(run, "encoder", recorded["name"], "give the encoder as encoder=", **(recorded.get("options") or {}))
+    return str(recorded["name"])
 
 
 class RunImages:

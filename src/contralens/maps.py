@@ -251,5 +251,5 @@ def _classes(reopened: Reopened, names: Sequence[str] | None, some: list[Image])
 
 def _write(path: Path, table: pa.Table) -> None:
     out = io.BytesIO()
-    pq.write_table(table, out, row_group_size=8192)
+    pq.write_table(table, out, row_group_size=8192, write_page_checksum=True)
     add_to_run(path.parent, {path.name: out.getvalue()})

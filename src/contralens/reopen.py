@@ -21,6 +21,7 @@ from contralens.data.images import images as image_set
 from contralens.data.runs import Run
 from contralens.data.sets import ImageSet, OtherImages
 from contralens.data.store import Store, Table
+from contralens.data.trust import check_named
 from contralens.evidence import encoder_of, exemplars_of
 from contralens.math.sources import ActivationSource
 from contralens.split import VALIDATION, drawn
@@ -119,6 +120,8 @@ class Reopened:
         recorded = self.run.manifest["images"]
         source, sample = self._source, dict[str, Any]()
         if source is None:
+            named = recorded.get("source") or recorded["name"]
+            check_named(self.run, "images", named, "say with --source where they are")
             name = re.sub(r" \(\d+ of \d+, seed -?\d+\)$", "", recorded["name"])
             source, sample = recorded.get("source") or name, {"limit": self.run.manifest.get("limit")}
         try:
@@ -162,6 +165,7 @@ class Reopened:
             )
         options: dict[str, Any] = {}
         sae: dict[str, Any] = {}
+        self._check_target(given=self._given["target"] is not None)
         if isinstance(given, (str, torch.nn.Module)):
             options = {**(recorded.get("options") or {}), "layer": recorded["layer"], "device": self.device}
             sae = {"sae": recorded.get("sae"), "sae_pooling": recorded.get("sae_pooling")}
@@ -177,6 +181,13 @@ class Reopened:
             )
         return made
 
+    def _check_target(self, given: bool) -> None:
+        recorded = self.run.manifest["target"]
+        check_named(
+            self.run, "target", None if given else recorded.get("spec") or recorded["name"],
+            "give the network as target=", sae=recorded.get("sae"), **(recorded.get("options") or {}),
+        )  # fmt: skip
+
     @cached_property
     def classes(self) -> list[str]:
         """Names of the classes that the network tells apart, as they come with its weights."""
@@ -186,6 +197,7 @@ class Reopened:
         options = recorded.get("options") or {}
         kept = {k: v for k, v in options.items() if k not in ("layer", "pooling", "prefix_tokens")}
         try:
+            self._check_target(given=False)
             found = list(load_target(recorded.get("spec") or recorded["name"], ".", device=self.device, **kept).neurons)
         except InputError:
             found = ["output/0"]

@@ -19,6 +19,7 @@ import pytest
 from audited_run import CONCEPTS, audited_run
 from explorer_browsing import BROWSER, Watched, accessible, axe_source
 from explorer_serving import HOSTILE, copied, serving
+from older import as_older
 from patience import HUNG
 from pydantic import TypeAdapter
 
@@ -40,9 +41,8 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def own(audited: Path, tmp_path: Path) -> Path:
-    """A copy of the run, to be damaged."""
-    shutil.copytree(audited, tmp_path / "run")
-    return tmp_path / "run"
+    """A copy of the run, to be damaged: of format 1, whose files have no digests that would tell at once."""
+    return as_older(shutil.copytree(audited, tmp_path / "run"))
 
 
 def get(url: str, **query: Any) -> Any:
@@ -127,6 +127,11 @@ def link(run: Path) -> None:
     (run / "audit" / "audit.json").symlink_to(run.parent / "secret.json")
 
 
+def _put(run: Path, **values: Any) -> None:
+    file = run / "audit" / "audit.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+
 BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "cut neurons": (cut("neurons.parquet"), "neurons.parquet cannot be read"),
     "cut json": (cut("audit.json"), "audit.json cannot be read"),
@@ -135,6 +140,10 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "deep": (write("audit.json", '{"a":' * 100_000), "audit.json cannot be read"),
     "no text": (write("audit.json", b"\xff\xfe{}"), "audit.json cannot be read"),
     "tomorrow's": (write("audit.json", '{"format": 3}'), "has format 3"),
+    "other kinds": (
+        lambda run: _put(run, warnings={"not": "a list"}, concepts=7),
+        "audit.json is damaged or was edited",
+    ),
     "a link": (link, "is a link out of the run folder"),
     "another verdict": (change("neurons", column("verdict", HOSTILE)), "no known verdict"),
     "no verdict": (change("neurons", column("verdict", None, pa.string())), "no known verdict"),
@@ -191,7 +200,7 @@ def test_odd_values_in_an_audit_do_no_harm(own: Path) -> None:
     change("neurons", column("spurious", None, pa.float64()))(own)
     change("neurons", lambda t: t.set_column(0, "neuron", pa.array(range(40, 40 + len(t)), pa.int32())))(own)
     manifest = json.loads((own / "audit" / "audit.json").read_text())
-    odd = json.dumps({**manifest, "warnings": {"not": "a list"}, "agreement": [], "concepts": 7, "threshold": None})
+    odd = json.dumps({**manifest, "warnings": [], "agreement": [], "concepts": {"title": ""}, "threshold": None})
     (own / "audit" / "audit.json").write_text(odd[:-1] + ', "x": NaN, "y": 1e999, "z": "\\ud800"}')
     whole = (own / "manifest.json").read_text().rstrip()
     (own / "manifest.json").write_text(whole[:-1] + ', "x": -Infinity, "z": "\\udc00"}')

@@ -320,7 +320,7 @@ def test_a_run_may_be_written_again_or_cut_while_it_is_shown(finished: Run, tmp_
         seen = [httpx.get(f"{url}/api/runs/run/neurons/{n}").status_code for n in range(10)]
         assert set(seen) <= {200, 422, 503}
         threading.Event().wait(0.7)
-        assert "truncated" in httpx.get(f"{url}/api/runs").json()["runs"][0]["problem"]
+        assert "thumbnails.parquet is damaged" in httpx.get(f"{url}/api/runs").json()["runs"][0]["problem"]
         finished.save(run, replace=True)
         threading.Event().wait(0.7)
         assert httpx.get(f"{url}/api/runs").json()["runs"][0]["problem"] is None

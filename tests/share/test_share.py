@@ -28,6 +28,7 @@ from contralens.data.anonymous import anonymous
 from contralens.data.candidates import Candidates
 from contralens.data.label_files import LabelFile, label_file, read_labels, schema
 from contralens.data.runs import LABELS, Run, load
+from contralens.data.sealing import manifest_digest
 from contralens.data.sharing import pull, push
 
 ROOT = Path(contralens.__file__).parents[2]
@@ -284,6 +285,7 @@ def test_a_damaged_or_hostile_folder_is_refused(run: Run, tmp_path: Path, damage
         content["neurons"][0]["labels"][0]["label"] = "zebra"
         (folder / "labels.json").write_text(json.dumps(content))
         about["files"]["labels.json"] = hashlib.sha256((folder / "labels.json").read_bytes()).hexdigest()
+    about["digest"] = manifest_digest(about)  # somebody who means it does so, too
     (folder / "share.json").write_text("{" if damage == "share" else json.dumps(about))
     if damage == "nothing":
         (folder / "share.json").unlink()

@@ -18,6 +18,7 @@ from contralens.commands.options import (
     RunFolder,
     RunSeed,
     Source,
+    TrustCode,
     print_json,
 )
 
@@ -64,6 +65,7 @@ def audit_command(
     seed: RunSeed = 0,
     most: Annotated[int, typer.Option(help="Neurons of each verdict shown.")] = 15,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write audit.html into the run.")] = True,
+    trust_code: TrustCode = False,
     as_json: Json = False,
 ) -> None:
     """Find neurons that stand for spurious concepts.
@@ -82,9 +84,10 @@ def audit_command(
         raise InputError("--table is about labeled images: say with --labeled where they are")
     given: Any = {"images": labeled, "table": list(table)} if table else labeled
     options: dict[str, Any] = {"mode": mode, "sample": None if sample < 0 else sample}
+    opened = load(run, trust_code=trust_code)
     with bar(quiet=as_json) as progress:
         found = audit(
-            run, concepts, scorer=scorer, labeled=given, subgroups=subgroups, unseen=unseen,
+            opened, concepts, scorer=scorer, labeled=given, subgroups=subgroups, unseen=unseen,
             classes=read_classes(classes) if classes is not None else None, head=head, follow=follow or None, fdr=fdr,
             fakes=fakes, images=images, encoder=encoder, source=source, cache=cache, device=device,
             batch_size=batch_size, seed=seed, progress=progress, **options,

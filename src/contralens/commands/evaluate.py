@@ -20,6 +20,8 @@ from contralens.commands.options import (
     RunFolder,
     RunSeed,
     Source,
+    TrustCode,
+    TrustConfig,
     print_json,
 )
 
@@ -74,12 +76,14 @@ def evaluate_command(
     device: RunDevice = "cpu",
     batch_size: RunBatchSize = 32,
     seed: RunSeed = 0,
+    trust_code: TrustCode = False,
     as_json: Json = False,
 ) -> None:
     """Measure how good a run's labels are, on held-out images.
 
     How faithful, specific, stable and above chance; kept in the run's folder.
     """
+    from contralens.data.runs import load
     from contralens.evaluation.evaluate import DEFAULT, evaluate
     from contralens.report.progress import bar
 
@@ -87,9 +91,10 @@ def evaluate_command(
         raise InputError(f"--gamma must be layer or neuron; got {gamma!r}")
     names = read_classes(classes) if classes is not None else None
     options: dict[str, Any] = {"gamma": gamma, "fake_kind": "mixture" if mixtures else "permuted"}
+    opened = load(run, trust_code=trust_code)
     with bar(quiet=as_json) as progress:
         result = evaluate(
-            run, metrics=metrics or DEFAULT, judge=judge, same_judge=same_judge, images=images, painter=painter,
+            opened, metrics=metrics or DEFAULT, judge=judge, same_judge=same_judge, images=images, painter=painter,
             preset=preset, count=count, prompt=prompt, control=control, heldout=heldout, source=source, classes=names,
             scorers=scorer or None, concepts=concepts, fdr=fdr, fakes=fakes,
             stability=stability, coverage=coverage, meanings=meanings,
@@ -147,13 +152,14 @@ def recipe_command(
     check: Annotated[bool, typer.Option("--check", help="Only say what is lacking here.")] = False,
     cache: Cache = None,
     device: RunDevice = "cpu",
+    trust_code: TrustConfig = False,
     as_json: Json = False,
 ) -> None:
     """Repeat a published experiment, its numbers beside ours."""
     from contralens.evaluation.recipes import follow, lacking, read_recipe
     from contralens.report.progress import bar
 
-    made = read_recipe(recipe)
+    made = read_recipe(recipe, trust_code=trust_code)
     if check:
         missing = lacking(made)
         if as_json:

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from contralens.checks import InputError, require
-from contralens.commands.options import Cache, Classes, RunBatchSize, RunFolder, Source
+from contralens.commands.options import Cache, Classes, RunBatchSize, RunFolder, Source, TrustCode
 
 PORT = 8787
 
@@ -28,6 +28,7 @@ def explore_command(
     port: Annotated[int, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)] = PORT,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
     read_only: Annotated[bool, typer.Option("--read-only", help="Load no encoder, write no notes.")] = False,
+    trust_code: TrustCode = False,
 ) -> None:
     """Look at runs in the browser.
 
@@ -45,7 +46,7 @@ def explore_command(
         if not (run / "manifest.json").exists() and (below := runs_in(run)):
             raise InputError(f"{run} is no run folder{below}")
     token = None if is_loopback(host) else secrets.token_urlsafe(24)
-    app = create_app(runs, read_only=read_only, host=host, token=token)
+    app = create_app(runs, read_only=read_only, host=host, token=token, trust_code=trust_code)
     listener = _listen(host, port)
     shown = f"[{host}]" if ":" in host else host
     if host in ("0.0.0.0", "::"):
@@ -82,18 +83,20 @@ def maps_command(
     cache: Cache = None,
     device: Annotated[str, typer.Option(help="Where the network runs: cpu, cuda, cuda:1, mps.")] = "cpu",
     batch_size: RunBatchSize = 32,
+    trust_code: TrustCode = False,
 ) -> None:
     """Add activation maps and fed classes to a run.
 
     Where each neuron is active in its exemplars, which classes it feeds, and a layout of all; `explore` shows them.
     """
     from contralens.commands.evaluate import read_classes
+    from contralens.data.runs import load
     from contralens.maps import add_maps
     from contralens.report.progress import bar
 
     with bar() as progress:
         told = add_maps(
-            run,
+            load(run, trust_code=trust_code),
             pairs=pairs,
             source=source,
             classes=read_classes(classes) if classes is not None else None,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from contralens.commands.options import Cache, Json, Neurons, RunFolder, indices, print_json
+from contralens.commands.options import Cache, Json, Neurons, RunFolder, TrustCode, indices, print_json
 
 
 def granularity_command(
@@ -23,6 +23,7 @@ def granularity_command(
     most: Annotated[int, typer.Option(help="Neurons shown with their chain; --json holds all.")] = 10,
     device: Annotated[str, typer.Option(help="Where the encoder runs: cpu, cuda, cuda:1, mps.")] = "cpu",
     cache: Cache = None,
+    trust_code: TrustCode = False,
     as_json: Json = False,
 ) -> None:
     """Follow each label to broader concepts in WordNet.
@@ -33,9 +34,8 @@ def granularity_command(
     from contralens.evaluation.granularity import granularity
 
     chosen = None if neurons is None else indices(neurons)
-    found = granularity(
-        load(run), chosen, scorer=scorer, sense=sense, wordnet=wordnet, cache=cache, device=device
-    )  # fmt: skip
+    opened = load(run, trust_code=trust_code)
+    found = granularity(opened, chosen, scorer=scorer, sense=sense, wordnet=wordnet, cache=cache, device=device)
     if as_json:
         print_json(found)
         return

@@ -29,6 +29,7 @@ from contralens.commands.options import (
     SaePooling,
     Seed,
     Target,
+    TrustConfig,
     Weights,
     Workers,
     indices,
@@ -125,6 +126,7 @@ def label_command(
     report: Annotated[
         bool | None, typer.Option("--report/--no-report", help="Write report.html into the run (default).")
     ] = None,
+    trust_code: TrustConfig = False,
     as_json: Json = False,
 ) -> None:
     """Label the neurons of a layer.
@@ -207,6 +209,7 @@ def collect_command(
     decode: Decode = None,
     precision: Precision = None,
     allow_nondeterministic: AllowNondeterministic = None,
+    trust_code: TrustConfig = False,
     as_json: Json = False,
 ) -> None:
     """Only fill the cache, for `label` to find all there.
@@ -249,9 +252,16 @@ def collect_command(
 
 def _settings(config: Path | None, flags: dict[str, Any], needed: tuple[str, ...]) -> dict[str, Any]:
     """Settings of the config file and the flags together, after a look that none of `needed` is missing."""
-    from contralens.config import merge, read_config
+    from contralens.config import check_code, merge, read_config
 
-    settings = merge(read_config(config) if config else {}, flags)
+    trust_code = flags.pop("trust_code")
+    given = read_config(config) if config else {}
+    settings = merge(given, flags)
+    if config:
+        check_code(
+            {key: value for key, value in given.items() if settings[key] is value}, config, trust_code,
+            ", or give it as an argument of the command",
+        )  # fmt: skip
     for name in needed:
         if name not in settings:
             raise InputError(f"--{name} is missing; --help says what it takes")

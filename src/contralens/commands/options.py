@@ -68,12 +68,18 @@ AllowNondeterministic = Annotated[
         help="Take a network whose activations are not a function of the image; the run says so.",
     ),
 ]
+TrustConfig = Annotated[
+    bool, typer.Option("--trust-code", help="Let the file name code to import, such as module:FILE.py:FUNCTION.")
+]
 
 # Of commands that take a finished run.
 RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
 Neurons = Annotated[str | None, typer.Option(help="Indices such as 0,5,10-20 (default: all labeled).")]
 Source = Annotated[str | None, typer.Option(help="Where the run's images are now, if they moved.")]
 Classes = Annotated[Path | None, typer.Option(help="File with the network's class names, one a line.")]
+TrustCode = Annotated[
+    bool, typer.Option("--trust-code", help="Let RUN name code to import and files to open, though not made here.")
+]
 Replace = Annotated[
     bool | None,
     typer.Option("--replace", help="Replace an older run even if it was edited or holds an evaluation, audit or maps."),

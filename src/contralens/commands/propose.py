@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 import typer
 
 from contralens.checks import InputError, counted, nearest
-from contralens.commands.options import Cache, Json, Neurons, RunFolder, indices, prices, print_json
+from contralens.commands.options import Cache, Json, Neurons, RunFolder, TrustCode, indices, prices, print_json
 
 if TYPE_CHECKING:
     from contralens.data.runs import Run
@@ -78,6 +78,7 @@ def propose_command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and one question, write its pictures, ask nothing.")
     ] = False,
+    trust_code: TrustCode = False,
     as_json: Json = False,
 ) -> None:
     """Ask a vision-language model for candidate labels.
@@ -91,7 +92,7 @@ def propose_command(
 
     flags = {name: value for name, value in locals().items() if name in _settings()}
     given: dict[str, Any] = {**arguments(flags), **({} if neurons is None else {"neurons": indices(neurons)})}
-    asked = load(run)
+    asked = load(run, trust_code=trust_code)
     given["images"], given["target"] = _network_and_images(asked, images, given.get("focus"), cache, device)
     with bar(quiet=as_json) as progress:
         found = propose(
@@ -116,7 +117,19 @@ def print_plan(plan: Any) -> None:
 @lru_cache
 def _settings() -> dict[str, type]:
     """Flags that say how to ask, with the type of each: what `label --propose` takes too."""
-    others = ("run", "proposer", "images", "neurons", "out", "device", "cache", "dry_run", "as_json", "return")
+    others = (
+        "run",
+        "proposer",
+        "images",
+        "neurons",
+        "out",
+        "device",
+        "cache",
+        "dry_run",
+        "trust_code",
+        "as_json",
+        "return",
+    )
     hints = {name: hint for name, hint in get_type_hints(propose_command).items() if name not in others}
     return {name: next(t for t in (int, float, str) if t in get_args(hint)) for name, hint in hints.items()}
 

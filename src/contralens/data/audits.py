@@ -28,7 +28,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from contralens.checks import InputError
-from contralens.data.folders import part_of_run, plain, read_manifest, read_tables, reading, write_tables
+from contralens.data.checking import Checked
+from contralens.data.folders import part_of_run, plain, reading, write_tables
 from contralens.data.owned import AUDIT
 from contralens.data.sealing import seal
 
@@ -52,6 +53,7 @@ PRUNING = pa.schema([
     ("group", pa.string()), ("images", pa.int64()), ("before", pa.float64()), ("after", pa.float64()),
     ("difference", pa.float64()), ("low", pa.float64()), ("high", pa.float64()), ("mode", pa.string()),
 ])  # fmt: skip
+SCHEMAS = dict(zip(TABLES, (NEURONS, INFLUENCE, PRUNING), strict=True))
 
 
 @dataclass(frozen=True)
@@ -150,9 +152,10 @@ def load_audit(run: str | Path) -> Audit:
     """
     folder = Path(run) / "audit"
     with reading(folder, f"{run} holds no audit; make one with: contralens audit {run} --concepts LIST"):
-        manifest, tables = read_manifest(folder / "audit.json", READABLE), read_tables(folder, TABLES)
-        mask = read_mask(folder / "mask.safetensors")
-    return Audit(manifest, **tables, mask=mask, path=folder)
+        held = Checked.of(folder, "audit.json", "Audit", READABLE)
+        tables = held.tables({name: schema.names for name, schema in SCHEMAS.items()})
+        mask = read_mask(held.file("mask.safetensors"))
+    return Audit(held.manifest, **tables, mask=mask, path=folder)
 
 
 def read_mask(file: str | Path) -> NDArray[np.float32]:

@@ -27,6 +27,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from contralens.checks import InputError, as_path
+from contralens.data.checking import read_manifest
 from contralens.data.files import explained, sweep, write_whole
 from contralens.data.locking import lock_beside, locked
 from contralens.data.replacing import apart
@@ -134,9 +135,7 @@ def load_candidates(path: str | Path) -> Candidates:
     path = as_path("candidates", path)
     file = path / "candidates.json" if path.is_dir() else path
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        if content["format"] != FORMAT:
-            raise InputError(f"{file} has format {content['format']!r}; this contralens reads {FORMAT}")
+        content = read_manifest(file, "Candidates", (FORMAT,))
         parts = [content[name] for name in ("concepts", "provenance", "errors", "manifest")]
         if not all(p["concept"] in set(parts[0]) for p in parts[1]):
             raise InputError(f"{file}: its provenance names concepts that it does not hold; propose again")

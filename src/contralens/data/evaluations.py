@@ -22,7 +22,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from contralens.checks import InputError, nearest
-from contralens.data.folders import part_of_run, plain, read_manifest, read_tables, reading, write_tables
+from contralens.data.checking import Checked
+from contralens.data.folders import part_of_run, plain, reading, write_tables
 from contralens.data.owned import EVALUATION
 from contralens.data.sealing import seal
 
@@ -45,6 +46,7 @@ VERDICTS = pa.schema([
     ("agreement", pa.float64()), ("label_set", pa.list_(pa.string())), ("set_shares", pa.list_(pa.float64())),
     ("meanings", pa.list_(pa.string())), ("meaning_shares", pa.list_(pa.float64())),
 ])  # fmt: skip
+SCHEMAS = dict(zip(TABLES, (VALUES, SUMMARY, VERDICTS), strict=True))
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,9 @@ def load_evaluation(run: str | Path) -> Evaluation:
     """The evaluation inside a run folder."""
     folder = Path(run) / "evaluation"
     with reading(folder, f"{run} holds no evaluation; make one with: contralens evaluate {run}"):
-        manifest, tables = read_manifest(folder / "manifest.json", READABLE), read_tables(folder, TABLES)
-    return Evaluation(manifest, **tables, path=folder)
+        held = Checked.of(folder, "manifest.json", "Evaluation", READABLE)
+        tables = held.tables({name: schema.names for name, schema in SCHEMAS.items()})
+    return Evaluation(held.manifest, **tables, path=folder)
 
 
 def values_table(

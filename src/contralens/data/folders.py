@@ -6,7 +6,7 @@ import contextlib
 import functools
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from inspect import signature
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -52,7 +52,7 @@ def keeping_part(kind: Kind) -> Callable[[Callable[P, T]], Callable[P, T]]:
 
 def write_tables(folder: Path, tables: Mapping[str, pa.Table]) -> None:
     for name, table in tables.items():
-        pq.write_table(table, folder / f"{name}.parquet")
+        pq.write_table(table, folder / f"{name}.parquet", write_page_checksum=True)
 
 
 def write_json(file: Path, value: Any) -> None:
@@ -67,7 +67,7 @@ def reading(folder: Path, absent: str | None = None) -> Iterator[None]:
     except FileNotFoundError as e:
         missing = f"{folder} is not a whole run folder: {Path(e.filename or folder).name} is missing{runs_in(folder)}"
         raise InputError(absent or missing) from e
-    except (json.JSONDecodeError, UnicodeDecodeError, pa.ArrowInvalid, SafetensorError, OSError) as e:
+    except (UnicodeDecodeError, pa.ArrowException, SafetensorError, OSError) as e:
         raise InputError(f"{folder} cannot be read: {first_line(e)}") from e
 
 
@@ -77,18 +77,6 @@ def runs_in(folder: Path) -> str:
     runs = [str(run) for run in below if (run / "exemplars.parquet").is_file()]
     more = f" and {len(runs) - 3} more" if len(runs) > 3 else ""
     return f"; runs in it: {', '.join(runs[:3])}{more}" if runs else ""
-
-
-def read_manifest(file: Path, known: Sequence[int]) -> dict[str, Any]:
-    """A manifest, after a look at whether its format is one of the `known` ones, the newest last."""
-    manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    if manifest.get("format") not in known:
-        raise InputError(f"{file.parent} has format {manifest.get('format')!r}; this contralens reads {known[-1]}")
-    return manifest
-
-
-def read_tables(folder: Path, names: Sequence[str]) -> dict[str, pa.Table]:
-    return {name: pq.read_table(folder / f"{name}.parquet") for name in names}
 
 
 def plain(value: Any) -> Any:

@@ -38,15 +38,27 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from contralens.checks import InputError, as_path, nearest
-from contralens.data.folders import read_manifest, read_tables, reading
+from contralens.data.checking import Checked
+from contralens.data.folders import reading
 from contralens.data.owned import RUN
 from contralens.data.replacing import reserved, restored
 from contralens.data.sealing import seal
+from contralens.data.trust import made_here
 
 FORMAT = 2
 READABLE = (1, FORMAT)
 """Formats that can be read; format 1 has no digests."""
 TABLES = ("neurons", "labels", "exemplars", "images", "concepts", "thumbnails")
+COLUMNS = {
+    "neurons": ("neuron", "name", "status"),
+    "labels": ("neuron", "name", "scorer", "status", "label", "score", "concepts", "scores"),
+    "exemplars": ("neuron", "rank", "positive", "activation", "contrast", "contrast_activation", "similarity"),
+    "images": ("index", "id", "fingerprint", "label"),
+    "concepts": ("concept", "source"),
+    "thumbnails": ("fingerprint", "jpeg"),
+}
+"""Columns that readers of each table count on."""
+CHECKSUMS: dict[str, Any] = {"write_page_checksum": True}
 VECTORS = ("positive_mean", "contrast_mean", "texts")
 LABELS = pa.schema([
     ("neuron", pa.int32()), ("name", pa.string()), ("scorer", pa.string()), ("status", pa.string()),
@@ -87,6 +99,8 @@ class Run:
     candidates: pa.Table | None = None
     """Where proposed concepts came from (see `contralens.data.candidates`), if any were."""
     path: Path | None = field(default=None, compare=False)
+    trusted: bool = field(default=True, compare=False)
+    """Whether what the manifest names may be imported and opened: `label` made it here, or the user said so."""
 
     @property
     def scorers(self) -> list[str]:
@@ -187,9 +201,9 @@ class Run:
         with reserved(path, RUN, replace=replace) as place, place.filled() as folder:
             for name in TABLES:
                 size = 64 if name == "thumbnails" else 2**20
-                pq.write_table(getattr(self, name), folder / f"{name}.parquet", row_group_size=size)
+                pq.write_table(getattr(self, name), folder / f"{name}.parquet", row_group_size=size, **CHECKSUMS)
             if self.candidates is not None:
-                pq.write_table(self.candidates, folder / "candidates.parquet")
+                pq.write_table(self.candidates, folder / "candidates.parquet", **CHECKSUMS)
             (folder / "vectors.safetensors").write_bytes(save({name: self.vectors[name] for name in VECTORS}))
             with (folder / "labels.json").open("w", encoding="utf-8") as f:
                 f.writelines(_json_lines(self.labels))
@@ -222,8 +236,13 @@ def gamma_of(scorer: str) -> float:
         return 1.0
 
 
-def load(path: str | Path) -> Run:
+def load(path: str | Path, *, trust_code: bool = False) -> Run:
     """Read a run folder written by `contralens label` or `Run.save`.
+
+    Args:
+        path: the folder.
+        trust_code: let the run name code to import and files to open, as a run that was made here may: where its
+            network has to be loaded again.
 
     Raises:
         InputError: no such folder, another format, or a file of it is missing or damaged.
@@ -235,9 +254,13 @@ def load(path: str | Path) -> Run:
     path = as_path("run", path)
     restored(path, RUN)
     with reading(path):
-        manifest, tables = read_manifest(path / "manifest.json", READABLE), read_tables(path, TABLES)
-        proposed = path / "candidates.parquet"
-        candidates = pq.read_table(proposed) if proposed.exists() else None
-        with safe_open(path / "vectors.safetensors", "np") as f:
+        held = Checked.of(path, "manifest.json", "Run", READABLE)
+        manifest, tables = held.manifest, held.tables(COLUMNS)
+        candidates = held.table("candidates") if held.has("candidates.parquet") else None
+        with safe_open(held.file("vectors.safetensors"), "np") as f:
             vectors = {name: f.get_tensor(name) for name in VECTORS}
-    return Run(manifest, **tables, vectors=vectors, candidates=candidates, path=path)
+        if (path / "labels.json").exists():
+            held.file("labels.json")  # for people: nothing reads it, and yet it is not to say anything else
+    return Run(
+        manifest, **tables, vectors=vectors, candidates=candidates, path=path, trusted=trust_code or made_here(manifest)
+    )

@@ -19,11 +19,13 @@ import pyarrow as pa
 
 from contralens.checks import InputError, counted, first_line, require
 from contralens.data.anonymous import anonymous, relative
+from contralens.data.checking import check_schema, check_seal, inside
 from contralens.data.label_files import label_file, read_labels
 from contralens.data.owned import EVALUATION, RUN, SHARE, look
 from contralens.data.replacing import reserved
 from contralens.data.runs import Run, load
 from contralens.data.sealing import file_digest, seal
+from contralens.data.trust import SIGNATURE
 
 NAME, VERSION = "contralens-share", 2
 READABLE = (1, VERSION)
@@ -101,7 +103,7 @@ def pull(source: str | Path, out: str | Path | None = None, *, replace: bool = F
                     copy = made.joinpath(*file.parts[1:])
                     copy.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(folder / file, copy)
-            if not load(made).labels.equals(read_labels(folder / "labels.json").labels):
+            if not _loaded(made, str(source)).labels.equals(read_labels(folder / "labels.json").labels):
                 raise InputError(f"{source}: the label file and the run do not hold the same labels")
     return load(out)
 
@@ -136,7 +138,7 @@ def _write(run: Run, folder: Path, thumbnails: bool, names: bool, dest: str) -> 
 
 def _public(run: Run, thumbnails: bool, names: bool) -> Run:
     """The run without what is not to be sent."""
-    manifest = anonymous(run.manifest)
+    manifest = {key: value for key, value in anonymous(run.manifest).items() if key != SIGNATURE}
     ids, labels = relative(run.images["id"].to_pylist()), run.images["label"].to_pylist()
     if not names:
         ids = [f"{fingerprint}-{i}" for i, fingerprint in enumerate(run.images["fingerprint"].to_pylist())]
@@ -206,13 +208,21 @@ def _cell(text: str) -> str:
 # --- what comes back ---
 
 
+def _loaded(made: Path, source: str) -> Run:
+    """What was copied, as a run; an error names where it is from."""
+    try:
+        return load(made)
+    except InputError as e:
+        raise InputError(str(e).replace(str(made), f"{source}/run")) from e
+
+
 def _checked(folder: Path, source: str) -> list[PurePosixPath]:
     """The files of a pushed folder, after a look that they are all there and as they were."""
     try:
         content = json.loads((folder / "share.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{source} holds nothing that `contralens push` wrote (no share.json)") from None
-    except (OSError, ValueError) as e:
+    except (OSError, ValueError, RecursionError) as e:
         raise InputError(f"{source}: share.json cannot be read: {first_line(e)}") from e
     if not isinstance(content, dict) or content.get("format") != NAME or not isinstance(content.get("files"), dict):
         raise InputError(f"{source}: share.json is not one of contralens")
@@ -220,16 +230,25 @@ def _checked(folder: Path, source: str) -> list[PurePosixPath]:
         raise InputError(f"{source} has version {content.get('version')!r}; this contralens reads {VERSION}")
     files = [PurePosixPath(name) for name in content["files"] if name != "README.md"]
     for file in files:
-        inside = file.parts == ("labels.json",) or (file.parts[:1] == ("run",) and 2 <= len(file.parts) <= 3)
-        if not inside or ".." in file.parts or file.suffix not in _KINDS or "\\" in str(file):
+        known = file.parts == ("labels.json",) or (file.parts[:1] == ("run",) and 2 <= len(file.parts) <= 3)
+        if (
+            not known
+            or str(file) not in content["files"]
+            or ".." in file.parts
+            or file.suffix not in _KINDS
+            or "\\" in str(file)
+        ):
             raise InputError(f"{source}: share.json lists {str(file)!r}, which no run holds")
-        path = folder / file
-        if not path.is_file() or file_digest(path) != content["files"][str(file)]:
-            raise InputError(
-                f"{source}: {file} is {'not as it was pushed' if path.is_file() else 'missing'}; pull again"
-            )
+        try:
+            same = file_digest(inside(folder, str(file))) == content["files"][str(file)]
+        except FileNotFoundError:
+            raise InputError(f"{source}: {file} is missing; pull again") from None
+        if not same:
+            raise InputError(f"{source}: {file} is not as it was pushed; pull again")
     if PurePosixPath("labels.json") not in files:
         raise InputError(f"{source}: share.json lists no labels.json")
+    check_seal(folder / "share.json", content, "Share", needed=content["version"] > 1)
+    check_schema(folder / "share.json", content, "Share")
     return files
 
 

@@ -2,8 +2,9 @@
 
 A table holds the rows of one extractor (its fingerprint names the table). Each row belongs to the content fingerprint
 of an image, so a changed image, weight, layer, pooling or template recomputes what depends on it and nothing else.
-Tables grow by tiles: files of up to 512 rows, written atomically, each with a checksum. A tile that is truncated or
-damaged is set aside, never read, and computed again.
+Tables grow by tiles: files of up to 512 rows, written atomically, each with checksums over header and data (`sealed`).
+The header is checked when a table is opened, the data when somebody asks whether a row is there: one that does not
+check is not there. Its tile is set aside, never read, and computed again.
 """
 
 from __future__ import annotations
@@ -11,18 +12,15 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-import warnings
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from contralens.checks import InputError
 from contralens.data.files import TEMPORARY, digest, explained, sweep, write_whole
+from contralens.data.sealed import Damaged, Sealed, sealed, set_aside
 
 TILE = 512
 """Images in a tile: what a killed run has to do again at most."""
@@ -37,7 +35,9 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "contralens"
 
 
-_KINDS = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
+AGAIN = "its rows are computed again"
+_PER_ROW = ("rows", "counts", "ends")
+"""Arrays of a tile with one entry for each of its fingerprints."""
 
 
 class Table:
@@ -50,12 +50,11 @@ class Table:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._tiles: list[Path] = []
+        self._tiles: list[Sealed] = []
         self._place: dict[str, tuple[int, int]] = {}
         self.skipped: dict[str, str] = {}
         """Why there is no row, by fingerprint, where that lasts; a reason that lies in the machine is not kept."""
-        self._checked: set[tuple[int, str]] = set()
-        self._headers: dict[int, dict[str, tuple[Any, int, tuple[int, ...], int]]] = {}
+        self._sound: set[int] = set()
         self.sparse = False
         """Whether its rows are kept without their zeros."""
         sweep(folder)
@@ -64,10 +63,12 @@ class Table:
                 self._open(path)
 
     def __contains__(self, fingerprint: str) -> bool:
-        return fingerprint in self._place or fingerprint in self.skipped
+        return self.has_row(fingerprint) or fingerprint in self.skipped
 
     def has_row(self, fingerprint: str) -> bool:
-        return fingerprint in self._place
+        """Whether there is a row, as it was written; of a tile that does not check no row is there any more."""
+        place = self._place.get(fingerprint)
+        return place is not None and self._checks(place[0])
 
     def append(
         self, fingerprints: Sequence[str], arrays: Mapping[str, np.ndarray], skipped: Mapping[str, str] | None = None
@@ -76,15 +77,14 @@ class Table:
         skipped = dict(skipped or {})
         if not fingerprints and not skipped:
             return
-        tile = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        metadata = {
-            "ids": " ".join(fingerprints),
-            "skipped": json.dumps(skipped, sort_keys=True),
-            "crc32": json.dumps({name: _checksum(array) for name, array in tile.items()}, sort_keys=True),
-        }
+        metadata = {"ids": " ".join(fingerprints), "skipped": json.dumps(skipped, sort_keys=True)}
         path = self.folder / f"{digest(*fingerprints, *sorted(skipped))}.safetensors"
-        write_whole(path, save(tile, metadata))
+        write_whole(path, sealed(arrays, metadata))
         self._open(path)
+
+    def arrays(self, fingerprint: str) -> dict[str, np.ndarray]:
+        """All arrays of the tile that holds this row."""
+        return self._load(self._place[fingerprint][0])
 
     def rows(self, fingerprints: Sequence[str]) -> np.ndarray:
         """The rows (len(fingerprints),W) in the order asked for, zeros included."""
@@ -107,7 +107,7 @@ class Table:
         out: np.ndarray | None = None
         for tile in np.unique(places[:, 0]).tolist():
             to = np.flatnonzero(places[:, 0] == tile)
-            rows, at = self._view(tile, "rows"), places[to, 1]
+            rows, at = self._whole(tile).mapped("rows"), places[to, 1]
             if len(at) > 1 and at[-1] - at[0] == len(at) - 1 and (np.diff(at) == 1).all():
                 rows = rows[at[0] : at[-1] + 1]
                 rows = rows if columns is None else rows[:, columns]
@@ -168,57 +168,44 @@ class Table:
 
     def _open(self, path: Path) -> None:
         try:
-            with safe_open(path, "np") as f:
-                metadata, names = f.metadata() or {}, set(f.keys())
-            ids, skipped = metadata["ids"].split(), json.loads(metadata["skipped"])
-        except (SafetensorError, OSError, KeyError, ValueError) as e:
-            _set_aside(path)
-            warnings.warn(f"cached tile {path} is damaged ({e}); set aside, its rows are computed again", stacklevel=2)
+            tile = Sealed(path)
+            ids, skipped = tile.metadata["ids"].split(), json.loads(tile.metadata["skipped"])
+            lengths = {tile.arrays[name].shape[0] for name in _PER_ROW if name in tile.arrays}
+            if lengths - {len(ids)}:
+                raise Damaged(f"it names {len(ids)} rows and holds {min(lengths)}")
+        except (Damaged, OSError) as e:
+            set_aside(path, e, AGAIN)
             return
-        self._tiles.append(path)
-        self.sparse |= "counts" in names
+        self._tiles.append(tile)
+        self.sparse |= "counts" in tile.arrays
         for at, fingerprint in enumerate(ids):
             self._place.setdefault(fingerprint, (len(self._tiles) - 1, at))
         self.skipped.update(skipped)
 
-    def _load(self, tile: int, *names: str) -> dict[str, np.ndarray]:
-        """The arrays of a tile, all or those named; each is checked when it is first read."""
-        with safe_open(self._tiles[tile], "np") as f:
-            expected = json.loads(f.metadata()["crc32"])
-            arrays = {name: f.get_tensor(name) for name in names or f.keys()}
-        for name in names or expected:
-            self._check(tile, name, arrays.get(name), expected)
-        return arrays
-
-    def _view(self, tile: int, name: str) -> np.ndarray:
-        """One array of a tile as it lies in the file, read where it is looked at; checked when it first is."""
-        path = self._tiles[tile]
-        if tile not in self._headers:
-            with path.open("rb") as f:
-                size = int.from_bytes(f.read(8), "little")
-                header = json.loads(f.read(size))
-            crc = json.loads(header.pop("__metadata__")["crc32"])
-            self._headers[tile] = {
-                key: (_KINDS[x["dtype"]], 8 + size + x["data_offsets"][0], tuple(x["shape"]), crc[key])
-                for key, x in header.items()
-            }
-        kind, begin, shape, checksum = self._headers[tile][name]
+    def _checks(self, tile: int) -> bool:
+        """Whether a tile's data are as they were written; else it is set aside and its rows are no longer there."""
+        if tile in self._sound:
+            return True
         try:
-            array = np.memmap(path, kind, "r", begin, shape)
-        except ValueError:  # the file is shorter than it says
-            array = None
-        self._check(tile, name, array, {name: checksum})
-        assert array is not None
-        return array
+            self._tiles[tile].check()
+        except (Damaged, OSError) as e:
+            self._place = {f: place for f, place in self._place.items() if place[0] != tile}
+            set_aside(self._tiles[tile].path, e, AGAIN)
+            return False
+        self._sound.add(tile)
+        return True
 
-    def _check(self, tile: int, name: str, array: np.ndarray | None, expected: Mapping[str, int]) -> None:
-        if array is not None and (tile, name) in self._checked:
-            return
-        if array is None or _checksum(array) != expected.get(name):
-            path = self._tiles[tile]
-            _set_aside(path)
+    def _whole(self, tile: int) -> Sealed:
+        """A tile whose data have been checked."""
+        if not self._checks(tile):
+            path = self._tiles[tile].path
             raise InputError(f"cached tile {path} was damaged on disk and is set aside; run the command again")
-        self._checked.add((tile, name))
+        return self._tiles[tile]
+
+    def _load(self, tile: int, *names: str) -> dict[str, np.ndarray]:
+        """The arrays of a tile, all or those named."""
+        whole = self._whole(tile)
+        return {name: whole.read(name) for name in names or whole.arrays}
 
 
 class Store:
@@ -253,21 +240,15 @@ class Snapshot:
         if not self.path.exists():
             return None
         try:
-            with safe_open(self.path, "np") as f:
-                arrays = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
-                expected = json.loads((f.metadata() or {})["crc32"])
-            if {name: _checksum(array) for name, array in arrays.items()} != expected:
-                raise ValueError("its checksum differs")
-        except (SafetensorError, OSError, KeyError, ValueError) as e:
-            _set_aside(self.path)
-            warnings.warn(f"{self.path} is damaged ({e}); set aside, the work begins again", stacklevel=2)
+            kept = Sealed(self.path)
+            kept.check()
+            return {name: kept.read(name) for name in kept.arrays}
+        except (Damaged, OSError) as e:
+            set_aside(self.path, e, "the work begins again")
             return None
-        return arrays
 
     def put(self, arrays: Mapping[str, np.ndarray]) -> None:
-        whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        checks = {name: _checksum(array) for name, array in whole.items()}
-        write_whole(self.path, save(whole, {"crc32": json.dumps(checks, sort_keys=True)}))
+        write_whole(self.path, sealed(arrays, {}))
 
     def clear(self) -> None:
         self.path.unlink(missing_ok=True)
@@ -300,7 +281,7 @@ class Remembered:
         self._table = table
 
     def get(self) -> dict[str, np.ndarray] | None:
-        return self._table._load(0) if self._table.has_row("result") else None
+        return self._table.arrays("result") if self._table.has_row("result") else None
 
     def put(self, arrays: Mapping[str, Any]) -> None:
         self._table.append(["result"], {name: np.asarray(array) for name, array in arrays.items()})
@@ -311,15 +292,6 @@ class Remembered:
             self.put(made := make())
             return made
         return arrays
-
-
-def _set_aside(path: Path) -> None:
-    with explained(path):
-        os.replace(path, path.with_suffix(".damaged"))
-
-
-def _checksum(array: np.ndarray) -> int:
-    return zlib.crc32(np.ascontiguousarray(array).view(np.uint8).reshape(-1).data) if array.size else 0
 
 
 def sparse(rows: np.ndarray) -> dict[str, np.ndarray]:

@@ -23,6 +23,7 @@ from contralens.evaluation.levels import levels
 from contralens.evaluation.measuring import GROUPS, RETRIEVED, Session, needs_judge, on_heldout, wanted_metrics
 from contralens.evaluation.tune import tuned
 from contralens.evaluation.verdicts import Probed, abstained, verdict_table
+from contralens.evidence import encoder_named
 from contralens.math import audit
 from contralens.math.confidence import AUTO
 from contralens.math.fakes import MOST_FAKES
@@ -293,7 +294,7 @@ def _judge(reopened: Reopened, judge: Any, same_judge: bool, device: str) -> Enc
             f"a judge is missing: give an encoder other than {recorded['name']} with --judge, or let the labeling "
             "encoder judge its own labels with --same-judge (the result then says so)"
         )
-    referee: Encoder = load_encoder(judge if judge is not None else recorded["name"], device=device)
+    referee: Encoder = load_encoder(judge if judge is not None else encoder_named(reopened.run), device=device)
     allow = bool(reopened.run.manifest.get("allow_nondeterministic"))
     (referee,), notes = proved([referee], None, reopened.store, allow_nondeterministic=allow)
     reopened.notes += notes

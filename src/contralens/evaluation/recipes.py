@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from contralens.checks import InputError, nearest, real, whole
-from contralens.config import known_keys, read_yaml
+from contralens.config import check_code, known_keys, read_yaml
 from contralens.data.evaluations import Evaluation
 from contralens.data.images import images as image_set
 from contralens.data.owned import RUN
@@ -42,11 +42,15 @@ NEEDS = ("packages", "environment", "images")
 _VARIABLE = re.compile(r"\$(\w+)")
 
 
-def read_recipe(path: str | Path) -> dict[str, Any]:
+def read_recipe(path: str | Path, *, trust_code: bool = False) -> dict[str, Any]:
     """A recipe from its file, with every key checked; variables are not yet filled in.
 
+    Args:
+        path: the file.
+        trust_code: let it name code to import, such as "module:FILE.py:FUNCTION"; a variable may do so without.
+
     Raises:
-        InputError: no such file, no YAML, an unknown key.
+        InputError: no such file, no YAML, an unknown key, code that it may not name.
     """
     path = Path(path)
     recipe = read_yaml(path, "recipe")
@@ -74,6 +78,7 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
         if lacks := [key for key in PUBLISHED if key not in row]:
             raise InputError(f"{path}: a row of published lacks {', '.join(lacks)}")
         real(f"value of {row['metric']}", row["value"])
+    check_code(recipe["runs"], path, trust_code)
     return dict(recipe)
 
 
@@ -142,6 +147,7 @@ def follow(
     device: str = "cpu",
     cache: str | Path | None = None,
     progress: Progress = silent,
+    trust_code: bool = False,
 ) -> list[dict[str, Any]]:
     """Do what a recipe says; run folders are written into `out`, one per run. `replace` is that of `contralens.label`.
 
@@ -154,7 +160,7 @@ def follow(
     """
     from contralens.labeling.reserving import inputs_of
 
-    made = dict(recipe) if isinstance(recipe, Mapping) else read_recipe(recipe)
+    made = dict(recipe) if isinstance(recipe, Mapping) else read_recipe(recipe, trust_code=trust_code)
     if missing := lacking(made):
         raise InputError("this recipe cannot be followed here: " + "; ".join(missing))
     common: dict[str, Any] = {"device": device, "cache": cache, "progress": progress}

@@ -12,11 +12,13 @@ from typing import Annotated, Any, Literal
 
 import anyio.to_thread
 from fastapi import FastAPI, Query, Request
+from fastapi import Path as PathParameter
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from contralens import __version__
 from contralens.checks import InputError
@@ -24,7 +26,7 @@ from contralens.explorer import audited, overview, pages, shapes
 from contralens.explorer.guard import Guard
 from contralens.explorer.search import LARGEST_UPLOAD, Finder, Unavailable
 from contralens.explorer.shelf import NotReadable, Shelf
-from contralens.explorer.values import NotThere, dumps
+from contralens.explorer.values import NotThere, dumps, range_of
 
 KINDS = {
     ".html": "text/html; charset=utf-8",
@@ -53,7 +55,7 @@ class NewNote(BaseModel):
     """What POST notes takes."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
-    neuron: int
+    neuron: Annotated[int, Field(ge=0, lt=2**31)]
     kind: str
     text: str
 
@@ -72,6 +74,7 @@ def create_app(
     host: str = "127.0.0.1",
     token: str | None = None,
     finder: Finder | None = None,
+    trust_code: bool = False,
 ) -> Any:
     """The explorer of some run folders as an ASGI application.
 
@@ -81,8 +84,9 @@ def create_app(
         host: where the server is bound; decides which Host headers are answered.
         token: what a request must carry, in the URL at first, then as a cookie, or as a bearer token.
         finder: what loads encoders; by default `contralens.encoder`, when first asked for.
+        trust_code: let runs that were not made here name encoders that run code or open files.
     """
-    shelf = Shelf(runs, writable=not read_only)
+    shelf = Shelf(runs, writable=not read_only, trust_code=trust_code)
     search = finder or Finder(read_only)
 
     @contextlib.asynccontextmanager
@@ -132,13 +136,19 @@ def _errors(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         return JSONResponse({"error": str(error.detail)}, error.status_code, headers=NEVER)
 
+    async def gone(_: Request, __: Exception) -> Response:
+        return Response(status_code=400)  # nobody is there to read it
+
     app.add_exception_handler(InputError, told)
+    app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(ValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
 
 
 Gamma = Annotated[float | None, Query(ge=0, le=1, description="0: positives alone; 1: all shared with contrasts gone.")]
+Several = Annotated[str, Query(max_length=5000, pattern=r"^[0-9]{1,10}(,[0-9]{1,10})*$")]
+Number = Annotated[int, PathParameter(ge=-(2**31), lt=2**31)]
 Most = Annotated[int, Query(ge=1, le=1000)]
 Within = Annotated[list[str] | None, Query(description="COLUMN:LOW:HIGH, repeatable; a bound may be empty.")]
 
@@ -169,14 +179,14 @@ def _browsing(app: FastAPI, shelf: Shelf, search: Finder) -> None:
         sort: str = "neuron",
         descending: bool = False,
         within: Within = None,
-        offset: Annotated[int, Query(ge=0)] = 0,
+        offset: Annotated[int, Query(ge=0, lt=2**31)] = 0,
         limit: Most = 100,
     ) -> Response:  # fmt: skip
-        ranges = dict(_range(text) for text in within or [])
+        ranges = dict(range_of(text) for text in within or [])
         return _json(overview.rows(shelf.run(run), scorer, q, status, ranges, sort, descending, offset, limit))
 
     @app.get("/api/runs/{run}/neurons/{neuron}", responses=_shape(shapes.Detail), summary="All about one neuron")
-    def neuron(run: str, neuron: int) -> Response:
+    def neuron(run: str, neuron: Number) -> Response:
         return _json(pages.detail(shelf.run(run), neuron))
 
     @app.get("/api/runs/{run}/map", responses=_shape(shapes.Plane), summary="Neurons as points")
@@ -197,7 +207,7 @@ def _browsing(app: FastAPI, shelf: Shelf, search: Finder) -> None:
 
     @app.get("/api/runs/{run}/images/{image}.jpg", response_class=Response, summary="One thumbnail",
              responses={200: {"content": {"image/jpeg": {}}}})  # fmt: skip
-    def image(run: str, image: int, v: str | None = None) -> Response:
+    def image(run: str, image: Number, v: str | None = None) -> Response:
         blob = shelf.run(run).pictures.get(image)
         if blob is None:
             raise NotThere(f"run {run} holds no picture {image}; only images that exemplars name are kept")
@@ -207,7 +217,7 @@ def _browsing(app: FastAPI, shelf: Shelf, search: Finder) -> None:
              description="For each image number in `images`, in that order: its length in bytes (uint32, little "
              "endian, 0 for none), then the JPEG.",
              responses={200: {"content": {"application/octet-stream": {}}}})  # fmt: skip
-    def pictures(run: str, images: Annotated[str, Query(max_length=5000, pattern=r"^\d+(,\d+)*$")]) -> Response:
+    def pictures(run: str, images: Several) -> Response:
         wanted = [int(i) for i in images.split(",")]
         if len(wanted) > MOST_PICTURES:
             raise InputError(f"at most {MOST_PICTURES} pictures at once; got {len(wanted)}")
@@ -320,20 +330,6 @@ async def _json_body(request: Request) -> bytes:
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise InputError("send JSON, with the content type application/json")
     return await _body(request, LARGEST_NOTE)
-
-
-def _range(text: str) -> tuple[str, tuple[float | None, float | None]]:
-    """`COLUMN:LOW:HIGH` taken apart.
-
-    >>> _range("score:0.2:")
-    ('score', (0.2, None))
-    """
-    parts = text.rsplit(":", 2)
-    try:
-        name, low, high = parts
-        return name, (float(low) if low else None, float(high) if high else None)
-    except ValueError:
-        raise InputError(f"`within` is written COLUMN:LOW:HIGH, a bound may be empty; got {text!r}") from None
 
 
 def _is_local(request: Request) -> bool:

@@ -9,7 +9,8 @@ import numpy as np
 
 from contralens.data.audits import VERDICTS, margin
 from contralens.explorer import shapes
-from contralens.explorer.runs import OPTIONAL, OpenRun
+from contralens.explorer.columns import OPTIONAL
+from contralens.explorer.runs import OpenRun
 from contralens.explorer.values import NotThere, number, short
 
 MEASURES = ("ablation", "gradient", "head")

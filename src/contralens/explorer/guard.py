@@ -44,6 +44,14 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def _place(origin: str) -> str | None:
+    """Host and port of an origin, None where it is none."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None
+
+
 class Guard:
     """ASGI middleware: Host and Origin checked, token asked for where one is set, security headers on every answer.
 
@@ -96,7 +104,7 @@ class Guard:
         if scope["method"] not in ("GET", "HEAD", "POST"):
             return 405, "Only GET, HEAD and POST.\n", [(b"allow", b"GET, HEAD, POST")]
         origins = headers.get("origin", [])
-        if any(urlsplit(origin).netloc.lower() != hosts[0].lower() for origin in origins):
+        if any(_place(origin) != hosts[0].lower() for origin in origins):
             return 403, "Requests from other sites are refused.\n", []
         sites = headers.get("sec-fetch-site", ["same-origin"])
         if scope["method"] == "POST" and any(site not in ("same-origin", "none") for site in sites):

@@ -55,15 +55,18 @@ class Notebook:
                     continue
                 if entry["kind"] not in KINDS or not isinstance(entry["text"], str):
                     raise ValueError
+                neuron = entry["neuron"]
+                if type(neuron) is not int or not 0 <= neuron < 2**31:
+                    raise ValueError
                 kept[str(entry["id"])] = {
                     "id": str(entry["id"]),
                     "time": str(entry["time"]),
-                    "neuron": int(entry["neuron"]),
+                    "neuron": neuron,
                     "name": str(entry.get("name", "")),
                     "kind": entry["kind"],
                     "text": entry["text"],
                 }
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 problems.append(f"line {number} of {self.path.name} is damaged and was skipped")
         notes = list(kept.values())
         return {"file": self.path.name, "writable": self.writable, "notes": notes, "problems": problems[:20]}

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from contralens.checks import InputError, first_line
+from contralens.data import checking
 
 UNPACKED_BYTES = 1 << 30
 """Bytes of thumbnails up to which all are unpacked as soon as a run is open."""
@@ -26,7 +27,7 @@ class Pictures:
 
     def __init__(self, path: Path) -> None:
         try:
-            self._file = pq.ParquetFile(path, memory_map=False, pre_buffer=False)
+            self._file = pq.ParquetFile(path, memory_map=False, pre_buffer=False, page_checksum_verification=True)
             if "jpeg" not in self._file.schema_arrow.names:
                 raise InputError(f"{path} cannot be read: it has no column jpeg")
             kept = self._file.read(columns=["fingerprint"])["fingerprint"]
@@ -106,12 +107,7 @@ class Pictures:
 
 def inside(folder: Path, name: str) -> Path:
     """The file of a run, unless it is a link that leads out of the run folder, or no plain file."""
-    path = folder / name
-    real = path.resolve()
-    if not real.is_relative_to(folder.resolve()):
-        raise InputError(f"{path} is a link out of the run folder; it is not followed")
-    if not path.exists():
-        raise InputError(f"{path} is missing")
-    if not real.is_file():
-        raise InputError(f"{path} is not a file")
-    return real
+    try:
+        return checking.inside(folder, name)
+    except FileNotFoundError:
+        raise InputError(f"{folder / name} is missing") from None

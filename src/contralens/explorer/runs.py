@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
-import math
 import os
 import re
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,80 +16,41 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from contralens.checks import InputError, first_line, nearest
-from contralens.data import audits
-from contralens.data.runs import FORMAT, READABLE, gamma_of
+from contralens.data import audits, evaluations
+from contralens.data.checking import Checked, read_manifest
+from contralens.data.folders import plain
+from contralens.data.owned import ADDED
+from contralens.data.runs import READABLE, gamma_of
+from contralens.data.trust import SIGNATURE, made_here
+from contralens.explorer.columns import NEEDED, OF_AUDIT, OPTIONAL, QUIET, WHY, checked, schema_of
 from contralens.explorer.pictures import Pictures, inside
 from contralens.explorer.vectors import Vectors
 
 LARGEST = 64 << 20
 """Bytes of the largest JSON file that is read."""
 
-NEEDED = {
-    "neurons": ("neuron", "name", "status"),
-    "labels": ("neuron", "scorer", "status", "label", "score", "concepts", "scores"),
-    "exemplars": ("neuron", "rank", "positive", "activation", "contrast", "contrast_activation", "similarity"),
-    "images": ("index", "id"),
+
+MANIFESTS: dict[str, tuple[str, str, Sequence[int]]] = {
+    "": ("manifest.json", "Run", READABLE),
+    "evaluation": ("manifest.json", "Evaluation", evaluations.READABLE),
+    "audit": ("audit.json", "Audit", audits.READABLE),
+    ADDED: (ADDED, "Added", (1,)),
 }
-"""Tables without which there is nothing to show, and the columns that must be there."""
-
-OPTIONAL = {
-    "concepts": ("concepts.parquet", ("concept", "source"), "where each concept came from"),
-    "values": ("evaluation/values.parquet", ("neuron", "scorer", "metric", "value"), "evaluation figures"),
-    "summary": (
-        "evaluation/summary.parquet",
-        ("scorer", "metric", "mean", "low", "high"),
-        "the summary of an evaluation",
-    ),
-    "verdicts": ("evaluation/verdicts.parquet", ("neuron", "scorer", "fdr"), "whether labels beat chance"),
-    "candidates": ("candidates.parquet", ("neuron", "concept"), "candidate labels and who proposed them"),
-    "classes": ("classes.parquet", ("neuron", "class", "weight"), "the classes that a neuron feeds"),
-    "maps": (
-        "maps.parquet",
-        ("neuron", "image", "height", "width", "map", "box", "aspect"),
-        "activation maps over the images",
-    ),
-    "layout": ("layout.parquet", ("neuron", "x", "y"), "neurons laid out by UMAP"),
-    "audit": (
-        "audit/neurons.parquet",
-        ("neuron", "verdict", "side", "best", "score", "empty", "z", "expected", "spurious", "p", "fdr",
-         "clarity", "redundancy", "polysemanticity"),
-        "the audit",
-    ),
-    "influence": (
-        "audit/influence.parquet",
-        ("neuron", "class", "head", "gradient", "ablation"),
-        "what audited neurons do to the classes",
-    ),
-    "pruning": (
-        "audit/pruning.parquet",
-        ("group", "images", "before", "after", "difference", "low", "high", "mode"),
-        "the effect of pruning",
-    ),
-}  # fmt: skip
-"""Tables that a page shows when they are there, and says so when they are not."""
-
-TYPES = {"audit": audits.NEURONS, "influence": audits.INFLUENCE, "pruning": audits.PRUNING}
-"""Tables whose columns are brought to these types, or refused."""
-QUIET = ("concepts", "summary", "verdicts", "layout", "influence", "pruning")
-"""Nobody is told that a run lacks these: another table of the same maker is told of."""
-
-WHY = {
-    "audit": "not audited yet: `contralens audit RUN --concepts dermoscopy` does it, or with a list of your own",
-    "values": "not evaluated yet: `contralens evaluate` does it",
-    "candidates": "none were proposed: `contralens propose` does it",
-    "maps": "`contralens maps` adds them, where the layer has places",
-    "classes": "`contralens maps` adds them, where one linear layer leads from the neurons to the classes",
-}
+ADDED_FILES = ("maps.parquet", "classes.parquet", "layout.parquet")
 
 
 class OpenRun:
     """A run folder, read as it was when opened; `fresh` tells whether the folder still holds the same run."""
 
-    def __init__(self, key: str, path: Path) -> None:
+    def __init__(self, key: str, path: Path, trust_code: bool = False) -> None:
         self.key, self.path = key, path
         self.stamp = stamp(path)
-        self.manifest = _manifest(path)
-        self.pictures = Pictures(inside(path, "thumbnails.parquet"))
+        self._held: dict[str, Checked] = {}
+        self._file("labels.parquet")
+        self.manifest = plain(self._folder("").manifest)
+        self.trusted = trust_code or made_here(self.manifest)
+        self.manifest.pop(SIGNATURE, None)  # it goes to no browser and no exported page
+        self.pictures = Pictures(self._file("thumbnails.parquet"))
         self.db = duckdb.connect(
             ":memory:",
             config={"enable_external_access": "false", "threads": 2, "python_enable_replacements": "false"},
@@ -99,15 +58,15 @@ class OpenRun:
         self.missing: list[dict[str, str]] = []
         self._columns: dict[str, dict[str, str]] = {}
         self.tables: set[str] = set()
-        for name, columns in NEEDED.items():
-            self._load(name, columns)
-        for name, (file, columns, what) in OPTIONAL.items():
+        for name in NEEDED:
+            self._load(name)
+        for name, (file, _, what) in OPTIONAL.items():
             try:
                 if (path / file).exists():
-                    self._load(name, columns, file)
+                    self._load(name, file)
                 elif name == "candidates" and beside(path).is_file():
                     self._candidates()
-                elif name not in QUIET or (name in TYPES and "audit" in self.tables):
+                elif name not in QUIET or (name in OF_AUDIT and "audit" in self.tables):
                     self.missing.append({"what": what, "why": WHY.get(name, f"this run has no {file}")})
             except InputError as e:
                 self.missing.append({"what": what, "why": str(e)})
@@ -124,7 +83,7 @@ class OpenRun:
         try:
             labeled = [n for (n,) in self.query("SELECT DISTINCT neuron FROM exemplars ORDER BY neuron")]
             concepts = self._concepts()
-            self.vectors = Vectors(inside(path, "vectors.safetensors"), labeled, concepts)
+            self.vectors = Vectors(self._file("vectors.safetensors"), labeled, concepts)
         except InputError as e:
             self.missing.append({"what": "the gamma slider, neighbours, the map and search", "why": str(e)})
         self.gamma = gamma_of(self.primary)
@@ -191,26 +150,19 @@ class OpenRun:
         try:
             if file.is_symlink() or file.parent.is_symlink() or file.stat().st_size > LARGEST:
                 raise ValueError("a link, or too large")
-            given = json.loads(file.read_text(encoding="utf-8"))["provenance"]
+            given = read_manifest(file, "Candidates", (1,))["provenance"]
             kinds = {"neuron": pa.int64(), "concept": pa.string(), "text": pa.string(), "model": pa.string(),
                      "prompt": pa.string(), "place": pa.int64(), "score": pa.float64()}  # fmt: skip
             table = pa.table({k: pa.array([p.get(k) for p in given], t) for k, t in kinds.items()})
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as e:
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, pa.ArrowException) as e:
             raise InputError(f"{file} cannot be read: {first_line(e)}") from e
-        self.db.register("incoming", table)
-        self.db.execute("CREATE TABLE candidates AS SELECT * FROM incoming")
-        self.db.unregister("incoming")
-        self.tables.add("candidates")
+        self._put("candidates", table)
 
     def _audited(self) -> dict[str, Any] | None:
         """audit.json, where the audit can be told whole; else none of its tables is shown."""
         if "audit" in self.tables:
             try:
-                told = read_json(inside(self.path, "audit/audit.json"))
-                if (made := told.get("format")) not in audits.READABLE:
-                    raise InputError(
-                        f"{self.path / 'audit'} has format {made!r}; this contralens reads {audits.FORMAT}"
-                    )
+                told: dict[str, Any] = plain(self._folder("audit").manifest)
                 marks = ",".join("?" * len(audits.VERDICTS))
                 wrong = self.query(
                     f"SELECT count(*) FILTER (verdict IS NULL OR verdict NOT IN ({marks})), "
@@ -225,29 +177,50 @@ class OpenRun:
                 return told
             except InputError as e:
                 self.missing.append({"what": OPTIONAL["audit"][2], "why": str(e)})
-        self.tables -= TYPES.keys()
+        self.tables -= set(OF_AUDIT)
         return None
 
-    def _load(self, name: str, columns: Iterable[str], path: str | None = None) -> None:
-        file = inside(self.path, path or f"{name}.parquet")
+    def _load(self, name: str, path: str | None = None) -> None:
+        file = self._file(path or f"{name}.parquet")
         try:
             with file.open("rb") as opened:
-                table = pq.ParquetFile(opened)
-                lacking = [c for c in columns if c not in table.schema_arrow.names]
-                if lacking:
-                    raise InputError(f"{file} cannot be read: it has no column {', '.join(lacking)}")
-                schema, batches = table.schema_arrow, table.iter_batches(8192)
-                if name in TYPES:
-                    schema = pa.schema([TYPES[name].field(c) for c in columns])
-                    batches = (b.cast(schema) for b in table.iter_batches(8192, columns=schema.names))
-                reader = pa.RecordBatchReader.from_batches(schema, batches)
-                self.db.register("incoming", reader)
-                self.db.execute(f'CREATE TABLE "{name}" AS SELECT * FROM incoming')
-                self.db.unregister("incoming")
-        except (pa.ArrowException, duckdb.Error, OSError) as e:
-            raise InputError(
-                f"{file} cannot be read, it may be truncated or still being written: {first_line(e)}"
-            ) from e
+                table = pq.ParquetFile(opened, page_checksum_verification=True)
+                schema = schema_of(name, table.schema_arrow)
+                batches = (checked(batch, schema) for batch in table.iter_batches(8192, columns=schema.names))
+                self._put(name, pa.RecordBatchReader.from_batches(schema, batches))
+        except (InputError, pa.ArrowException, duckdb.Error, OSError) as e:
+            partial = "" if isinstance(e, InputError) else ", it may be truncated or still being written"
+            raise InputError(f"{file} cannot be read{partial}: {first_line(e)}") from e
+
+    def _file(self, name: str) -> Path:
+        """A file of the run that is as it was written, as far as the run can tell."""
+        part, _, own = name.rpartition("/")
+        if not part and own in ADDED_FILES:
+            part = ADDED
+            if not (self.path / ADDED).exists():  # of a version without digests
+                return inside(self.path, name)
+        try:
+            return self._folder(part).file(own)
+        except FileNotFoundError as e:
+            raise InputError(f"{e.filename} is missing") from None
+        except OSError as e:
+            raise InputError(f"{self.path / name} cannot be read: {first_line(e)}") from e
+
+    def _folder(self, part: str) -> Checked:
+        """The run ("") or a part of it, once its manifest has been looked at."""
+        if part not in self._held:
+            name, model, formats = MANIFESTS[part]
+            folder = self.path if part in ("", ADDED) else self.path / part
+            file = inside(folder, name)
+            if file.stat().st_size > LARGEST:
+                raise InputError(f"{folder / name} cannot be read: it is larger than {LARGEST >> 20} MB")
+            self._held[part] = Checked.of(folder, name, model, formats)
+        return self._held[part]
+
+    def _put(self, name: str, rows: Any) -> None:
+        self.db.register("incoming", rows)
+        self.db.execute(f'CREATE TABLE "{name}" AS SELECT * FROM incoming')
+        self.db.unregister("incoming")
         self.tables.add(name)
 
 
@@ -292,32 +265,3 @@ def beside(path: Path) -> Path:
     """Where candidates of a run are kept: in a folder of their own beside it."""
     path = path.resolve()
     return path.parent / f"{path.name}.candidates" / "candidates.json"
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file; what JSON has no number for is None."""
-    try:
-        if file.stat().st_size > LARGEST:
-            raise ValueError(f"it is larger than {LARGEST >> 20} MB")
-        found = json.loads(
-            file.read_text(encoding="utf-8"),
-            parse_constant=lambda _: None,
-            parse_float=_finite,
-        )
-        if not isinstance(found, dict):
-            raise ValueError("it holds no object")
-    except (OSError, ValueError, RecursionError) as e:
-        raise InputError(f"{file} cannot be read: {first_line(e)}") from e
-    return found
-
-
-def _finite(text: str) -> float | None:
-    value = float(text)
-    return value if math.isfinite(value) else None
-
-
-def _manifest(path: Path) -> dict[str, Any]:
-    manifest = read_json(inside(path, "manifest.json"))
-    if manifest.get("format") not in READABLE:
-        raise InputError(f"{path} has run format {manifest.get('format')!r}; this contralens reads {FORMAT}")
-    return manifest

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from contralens.checks import ImageError, InputError
+from contralens.data.trust import check_named
 from contralens.explorer import shapes
 from contralens.explorer.overview import named
 from contralens.explorer.runs import OpenRun
@@ -99,6 +100,10 @@ class Finder:
         name = told.get("name") if isinstance(told, dict) else None
         if not isinstance(told, dict) or not isinstance(name, str):
             raise Unavailable("this run does not say which encoder it was made with")
+        try:
+            check_named(run, "encoder", name, "search by label")
+        except InputError as e:
+            raise Unavailable(str(e)) from e
         if name not in self._encoders:
             try:
                 self._encoders[name] = self._load(name)

@@ -25,10 +25,10 @@ class NotReadable(InputError):
 class Shelf:
     """Run folders by key. One that cannot be read is reported; the others go on."""
 
-    def __init__(self, paths: Sequence[str | Path], writable: bool) -> None:
+    def __init__(self, paths: Sequence[str | Path], writable: bool, trust_code: bool = False) -> None:
         self.paths = keys([Path(p) for p in paths])
         self.notebooks = {key: Notebook(path, writable) for key, path in self.paths.items()}
-        self.writable = writable
+        self.writable, self.trust_code = writable, trust_code
         self._open: dict[str, OpenRun] = {}
         self._looked: dict[str, float] = {}
         self._locks = {key: threading.Lock() for key in self.paths}
@@ -45,7 +45,7 @@ class Shelf:
             if run is None or not run.fresh():
                 self._open.pop(key, None)
                 try:
-                    run = OpenRun(key, self.paths[key])
+                    run = OpenRun(key, self.paths[key], self.trust_code)
                 except InputError as e:
                     raise NotReadable(str(e)) from e
                 self._open[key] = run

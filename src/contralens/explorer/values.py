@@ -38,3 +38,17 @@ def plain(value: Any) -> Any:
 
 def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
+
+
+def range_of(text: str) -> tuple[str, tuple[float | None, float | None]]:
+    """`COLUMN:LOW:HIGH` taken apart.
+
+    >>> range_of("score:0.2:")
+    ('score', (0.2, None))
+    """
+    parts = text.rsplit(":", 2)
+    try:
+        name, low, high = parts
+        return name, (float(low) if low else None, float(high) if high else None)
+    except ValueError:
+        raise InputError(f"`within` is written COLUMN:LOW:HIGH, a bound may be empty; got {text!r}") from None

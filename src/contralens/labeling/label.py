@@ -22,6 +22,7 @@ from contralens.data.images import images as image_set
 from contralens.data.known import known_fingerprints
 from contralens.data.runs import FORMAT, VECTORS, Run
 from contralens.data.store import Store
+from contralens.data.trust import SIGNATURE, sign
 from contralens.data.vocabulary import read_vocabulary
 from contralens.labeling import cached
 from contralens.labeling.arguments import check_arguments, known_options, wanted_neurons, wanted_scorers
@@ -321,6 +322,8 @@ def label(
         "limit": limit,
         "versions": versions(),
     }
+    if (signature := sign(manifest)) is not None:
+        manifest[SIGNATURE] = signature
     vectors = (*contrast_parts(exemplars, embeddings), texts)
     return Run(  # `reserving` writes it to `out`
         manifest,

@@ -131,7 +131,7 @@ def load_hf(rest: str, *, weights: str | None = None, checkpoint: str | Path | N
     what = f"hf:{rest}"
     loaded = Loaded(nn.Identity())
     try:
-        config = transformers.AutoConfig.from_pretrained(source)
+        config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
         heads = [a for a in config.architectures or () if "ForImageClassification" in a]
         auto = transformers.AutoModelForImageClassification if heads else transformers.AutoModel
 
@@ -139,14 +139,14 @@ def load_hf(rest: str, *, weights: str | None = None, checkpoint: str | Path | N
             if number is not None:
                 config.num_labels = number
             with seeded():
-                network: nn.Module = auto.from_config(config)
+                network: nn.Module = auto.from_config(config, trust_remote_code=False)
             return network
 
         if checkpoint is not None or weights == "random":
             fill(loaded, build, checkpoint, what, other_heads=bool(heads))
         else:
             with seeded():  # weights missing from the source are drawn: the same ones every time
-                loaded.network, info = auto.from_pretrained(source, output_loading_info=True)
+                loaded.network, info = auto.from_pretrained(source, trust_remote_code=False, output_loading_info=True)
             loaded.untrained = tuple(sorted(info["missing_keys"]))
     except InputError:
         raise
@@ -171,7 +171,9 @@ def load_hf(rest: str, *, weights: str | None = None, checkpoint: str | Path | N
     if loaded.untrained:
         loaded.notes.append(f"weights not in the source, random: {', '.join(loaded.untrained)}")
     try:
-        loaded.preprocess = HFPreprocess(transformers.AutoImageProcessor.from_pretrained(source))
+        loaded.preprocess = HFPreprocess(
+            transformers.AutoImageProcessor.from_pretrained(source, trust_remote_code=False)
+        )
     except Exception as e:
         loaded.preprocess_note = f"no image processor comes with it ({reason(e)})"
     return loaded
