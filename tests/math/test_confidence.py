@@ -193,9 +193,8 @@ def test_a_run_says_how_likely_its_labels_are_right(discs, tmp_path) -> None:
             assert other["score"] == other["confidence"]
     counts = run.manifest["confidence"]["labels"]["csp"]
     assert sum(counts.values()) == len(labeled)
-    without = contralens.label(
-        InPlace(), discs, ColourEncoder(), list(COLOURS), scorers="csp", confidence=False, **options
-    )
+    options["confidence"] = False
+    without = contralens.label(InPlace(), discs, ColourEncoder(), list(COLOURS), scorers="csp", **options)
     assert without.manifest["confidence"] is None
     assert all(row["confidence"] is None for row in without.rows())
     assert [row["label"] for row in without.rows()] == [row["label"] for row in rows]

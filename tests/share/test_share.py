@@ -122,7 +122,8 @@ def label_tables(draw: Any) -> pa.Table:
             best = (concepts[0], scores[0]) if concepts else (None, None)
             status = "ok" if concepts else draw(st.sampled_from(["dead", "nan", "constant", "chance"]))
             rates = draw(st.tuples(st.none() | st.floats(0, 1), st.none() | st.floats(0, 1)))
-            rows.append((neuron, name, scorer, status, *best, concepts, scores, *rates))
+            sure = draw(st.tuples(st.none() | st.floats(0, 1), st.none() | st.lists(words, max_size=2)))
+            rows.append((neuron, name, scorer, status, *best, concepts, scores, *rates, *sure))
     return pa.Table.from_pylist([dict(zip(LABELS.names, row, strict=True)) for row in rows], schema=LABELS), scorers
 
 

@@ -56,7 +56,8 @@ class LabelFile:
 
     @cached_property
     def labels(self) -> pa.Table:
-        """The labels as a run holds them: neuron, name, scorer, status, label, score, concepts, scores, p, fdr."""
+        """The labels as a run holds them: neuron, name, scorer, status, label, score, concepts, scores, p, fdr,
+        confidence, reasons."""
         rows = [
             {"neuron": neuron["neuron"], "name": neuron["name"], **{c: label.get(c) for c in LABELS.names[2:]}}
             for neuron in self.content["neurons"]

@@ -74,8 +74,8 @@ class Run:
     """Labels of a layer's neurons and all that is needed to judge them.
 
     >>> run = load("run")
-    >>> len(run), run.scorers[-1], sorted(run.rows("csp")[0])
-    (64, 'csp', ['concepts', 'fdr', 'label', 'name', 'neuron', 'p', 'score', 'scorer', 'scores', 'status'])
+    >>> len(run), run.scorers[-1], sorted(run.rows("csp")[0])[:6]
+    (64, 'csp', ['concepts', 'confidence', 'fdr', 'label', 'name', 'neuron'])
     >>> pair = run.neuron("block3/5")["exemplars"][0]
     >>> pair["positive_id"].endswith(".png"), pair["activation"] > pair["contrast_activation"]
     (True, True)
@@ -236,6 +236,14 @@ def gamma_of(scorer: str) -> float:
         return 1.0
 
 
+def _with_newer(labels: pa.Table) -> pa.Table:
+    """A table of labels with the columns that an older contralens did not write, null."""
+    for column in LABELS:
+        if column.name not in labels.column_names:
+            labels = labels.append_column(column, pa.nulls(len(labels), column.type))
+    return labels
+
+
 def load(path: str | Path, *, trust_code: bool = False) -> Run:
     """Read a run folder written by `contralens label` or `Run.save`.
 
@@ -256,6 +264,7 @@ def load(path: str | Path, *, trust_code: bool = False) -> Run:
     with reading(path):
         held = Checked.of(path, "manifest.json", "Run", READABLE)
         manifest, tables = held.manifest, held.tables(COLUMNS)
+        tables["labels"] = _with_newer(tables["labels"])
         candidates = held.table("candidates") if held.has("candidates.parquet") else None
         with safe_open(held.file("vectors.safetensors"), "np") as f:
             vectors = {name: f.get_tensor(name) for name in VECTORS}
