@@ -67,6 +67,7 @@ class Case:
     """(N) no null neuron, and its truth is known."""
     named: Tensor
     """(N) the vocabulary has a right word."""
+    images: int
 
     @property
     def candidates(self) -> Tensor:
@@ -77,7 +78,7 @@ class Case:
     def confidence(self, model: Model) -> Tensor:
         """(N,S) of each scorer's label."""
         logits = model.logits(self.signals).masked_fill(self.candidates < 0, -torch.inf)
-        weighed = Weighed(self.candidates, [], {}, logits)
+        weighed = Weighed(self.candidates, [], {}, logits, self.images)
         return torch.stack([weighed.of_label(self.labels[:, s])[1] for s in range(len(PANEL))], 1).float()
 
 
