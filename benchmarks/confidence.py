@@ -96,6 +96,7 @@ def case(name: str, a: Tensor, e: Tensor, t: Tensor, truth: Sequence[set[int]], 
     real = torch.cat([known, torch.zeros(2 * nulls, dtype=torch.bool)])
     usable = (labels >= 0).all(1)
     real_or_null = usable & (real | (torch.arange(len(real)) >= n))
+    found = {key: value[real_or_null] for key, value in found.items()}
     return Case(name, found, *(value[real_or_null] for value in (labels, right, real, named)), images=len(e))
 
 
