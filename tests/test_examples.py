@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patience import HUNG
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
@@ -26,7 +27,16 @@ def test_a_notebook_runs(notebook: Path, tmp_path: Path) -> None:
         **os.environ, "CONTRALENS_CACHE": str(tmp_path / "cache"), "IPYTHONDIR": str(tmp_path / "ipython"),
         "LIMIT": "150", "MPLBACKEND": "agg",
     }  # fmt: skip
-    command = [sys.executable, "-m", "pytest", "--nbmake", "--nbmake-timeout=HUNG", "-q", "-p", "no:cacheprovider"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--nbmake",
+        f"--nbmake-timeout={HUNG:.0f}",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+    ]
     options = ["-c", os.devnull, f"--rootdir={tmp_path}", str(notebook)]
     done = subprocess.run([*command, *options], capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]

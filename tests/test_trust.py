@@ -256,14 +256,15 @@ def test_a_configuration_sends_no_secret(
 
 def test_a_recipe_names_no_code(tmp_path: Path) -> None:
     file = tmp_path / "r.yaml"
+    needed = dict.fromkeys(("target", "images", "encoder", "vocabulary"), "world:1")
     for step, settings in (
-        ("label", {"target": "module:os:abort"}),
+        ("label", needed | {"target": "module:os:abort"}),
         ("evaluate", {"target": "module:os:abort"}),
         ("candidates", {"proposer": "hf:x", "proposer_options": {"trust_remote_code": True}}),
     ):
-        file.write_text(yaml.safe_dump({"runs": {"a": {"label": {}, step: settings}}}))
+        file.write_text(yaml.safe_dump({"runs": {"a": {"label": needed, step: settings}}}))
         with pytest.raises(InputError, match=rf"a\.{step}\..*--trust-code"):
             read_recipe(file)
         assert read_recipe(file, trust_code=True)["runs"]
-    file.write_text(yaml.safe_dump({"runs": {"a": {"label": {"target": "$NETWORK"}}}}))
+    file.write_text(yaml.safe_dump({"runs": {"a": {"label": needed | {"target": "$NETWORK"}}}}))
     assert read_recipe(file)["runs"], "the environment is the user's"

@@ -119,7 +119,7 @@ def as_share(name: str, value: Any, *, zero: bool = False, one: bool = False) ->
     """
     number = real(name, value)
     if not (0 < number < 1 or (zero and number == 0) or (one and number == 1)):
-        said = {(True, False): "at least 0 and below 1", (False, True): "above 0 and at most 1"}
+        said = {(True, False): "at least 0 and below 1", (False, True): "a cosine between 0 and 1"}
         raise InputError(f"`{name}` must {'be ' + said[zero, one] if zero != one else 'lie between 0 and 1'}; "
                          f"got {shown(value)}")  # fmt: skip
     return number

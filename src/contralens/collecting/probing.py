@@ -87,12 +87,24 @@ class _NotRepeatable(Exception):
     """An extractor's rows are not a function of the image."""
 
 
-def _check_repeatable(below: Extractor) -> None:
-    """Look at an extractor of which the store knows nothing; rows that equal those of another process need no look."""
+def _check_repeatable(below: Extractor, some: Sequence[tuple[str, Any]]) -> None:
+    """Look at an extractor of which the store knows nothing; rows that equal those of another process need no look.
+
+    It sees noise, or images of the set where it says itself that it takes no others.
+    """
     if isinstance(below, HookedTarget):  # looked at when it was made
         return
-    with blaming(f"{below.name} failed on two images of noise"):
-        why = why_not_repeatable(noise(2), below.preprocess, lambda batch: [below(batch)])
+    pictures = noise(2)
+    try:
+        below.preprocess(pictures[0])
+    except InputError:
+        pictures = [image for _, image in some]
+    except Exception:
+        pass
+    if len(pictures) < 2:
+        return
+    with blaming(f"{below.name} failed on two images"):
+        why = why_not_repeatable(pictures, below.preprocess, lambda batch: [below(batch)])
     if why:
         raise _NotRepeatable(why)
 
@@ -124,11 +136,11 @@ def _fitting(
     for fingerprint in candidates:
         fits = _fits(below, fingerprint, fixed, seen, store)
         if fits is None:
-            _check_repeatable(below)
+            _check_repeatable(below, some)
         if fits is not False:
             _keep(below, fingerprint, fixed, seen, store)
             return extractor if fingerprint == below.fingerprint else _renamed(extractor, fingerprint)
-    _check_repeatable(below)
+    _check_repeatable(below, some)
     made = digest(below.fingerprint, own)
     others.put({"names": np.frombuffer(" ".join([*known, made]).encode(), np.uint8)})
     _keep(below, made, fixed, seen, store)

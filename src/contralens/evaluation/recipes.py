@@ -65,6 +65,7 @@ def read_recipe(path: str | Path, *, trust_code: bool = False) -> dict[str, Any]
             raise InputError(f"{path}: {name} has no label step")
         for step, given in steps.items():
             known_keys(given or {}, _arguments()[step], f"{path}: {name}: {step}")
+    check_code(recipe["runs"], path, trust_code)
     if not isinstance(recipe.get("published") or [], list):
         raise InputError(f"{path}: published must be a list of rows")
     for row in recipe.get("published") or []:
@@ -78,7 +79,6 @@ def read_recipe(path: str | Path, *, trust_code: bool = False) -> dict[str, Any]
         if lacks := [key for key in PUBLISHED if key not in row]:
             raise InputError(f"{path}: a row of published lacks {', '.join(lacks)}")
         real(f"value of {row['metric']}", row["value"])
-    check_code(recipe["runs"], path, trust_code)
     return dict(recipe)
 
 

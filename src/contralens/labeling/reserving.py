@@ -10,6 +10,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any, ParamSpec
 
+from contralens.checks import as_path
 from contralens.data.files import digest
 from contralens.data.owned import RUN
 from contralens.data.replacing import reserved
@@ -31,6 +32,7 @@ def reserving(make: Callable[P, Run]) -> Callable[P, Run]:
         out = given.get("out")
         if out is None:
             return make(*args, **kwargs)
+        out = as_path("out", out)
         asked = request_of(given)
         with reserved(out, RUN, inputs=inputs_of(given), replace=bool(given["replace"]), request=asked) as place:
             run = make(*args, **kwargs)
