@@ -54,8 +54,13 @@ def label_command(
     scorer: Annotated[
         list[str] | None,
         typer.Option(
-            help="Scorer, repeatable; the last is the primary (default: semanticlens, clip_dissect, csp:gamma=0, csp)."
+            help="Scorer, repeatable; the last is the primary (default: semanticlens, clip_dissect, csp:gamma=0, csp). "
+            "auto: the label with the highest confidence."
         ),
+    ] = None,
+    confidence: Annotated[
+        bool | None,
+        typer.Option("--confidence/--no-confidence", help="Say how likely each label is right, and why (default)."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder to write (default: contralens-run).")] = None,
     replace: Replace = None,

@@ -49,7 +49,12 @@ Truth = Mapping[int, int | Iterable[int]]
 
 @dataclass(frozen=True, slots=True)
 class LabelConfidence:
-    """A label for each neuron and how likely it is right."""
+    """A label for each neuron and how likely it is right.
+
+    >>> found = label_confidence(activations, embeddings, texts, k=2)
+    >>> found.words  # of four images
+    ['unsupported', 'unsupported']
+    """
 
     labels: Tensor
     """(N) int64, index into the texts, -1 for none."""
