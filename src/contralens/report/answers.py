@@ -40,13 +40,13 @@ def rates(row: Mapping[str, Any]) -> str:
 def trust(row: Mapping[str, Any]) -> str:
     """How likely the label is right, with the word for it; empty where that was not asked for.
 
-    >>> trust({"confidence": 0.934}), trust({"confidence": 0.2}), trust({"label": None})
-    ('0.93 supported', '0.20 unsupported', '')
+    >>> trust({"confidence": 0.934}), trust({"confidence": 0.898}), trust({"label": None})
+    ('0.93 supported', '0.89 uncertain', '')
     """
     sure = row.get("confidence")
     if sure is None:
         return ""
-    return f"{sure:.2f} {'supported' if sure >= SUPPORTED else 'uncertain' if sure >= UNCERTAIN else 'unsupported'}"
+    return f"{int(100 * sure) / 100:.2f} {'supported' if sure >= SUPPORTED else 'uncertain' if sure >= UNCERTAIN else 'unsupported'}"
 
 
 def because(row: Mapping[str, Any]) -> str:
