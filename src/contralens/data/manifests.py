@@ -109,7 +109,7 @@ class Run(_Sealed):
     templates: Annotated[list[str], Field(min_length=1)]
     normalise_texts: bool = True
     k: Count
-    reuse: bool = True
+    reuse: bool
     exclude: float | None = None
     neighbours: dict[str, Any] | None = None
     candidates: _Proposed | None = None
@@ -117,7 +117,7 @@ class Run(_Sealed):
     notes: list[str] = []
     seed: int = 0
     limit: Count | None = None
-    contralens: str = ""
+    contralens: str
     versions: dict[str, str] = {}
 
     @model_validator(mode="after")
