@@ -108,7 +108,8 @@ def build_run(folder: Path, per_kind: int = 8, cache: Path | None = None, neuron
         "encoder": {"name": "pixels", "width": encoder.width, "fingerprint": encoder.fingerprint, "notes": []},
         "images": {"name": str(folder / "images"), "given": len(ids), "count": len(ids), "skipped": []},
         "vocabulary": {"source": "a list", "concepts": 2},
-        "templates": ["{}"], "normalise_texts": True, "k": per_kind, "scorers": ["csp"], "primary": "csp", "reuse": True, "contralens": "0.1.0",
+        "templates": ["{}"], "normalise_texts": True, "k": per_kind, "scorers": ["csp"], "primary": "csp",
+        "reuse": True, "contralens": "0.1.0",
         "neurons": {"selection": "all", "labeled": neurons, "skipped": {}},
     }  # fmt: skip
     labels = [
