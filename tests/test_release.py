@@ -94,6 +94,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(archives: tuple[Path, Path
         "contralens/py.typed",
         "contralens/data/schemas/labels-1.schema.json",
         *(f"contralens/explorer/static/{name}" for name in ("explorer.css", "explorer.js", "icon.svg", "index.html")),
+        "contralens/math/confidence.json",
         "contralens/report/report.css",
         "contralens/report/report.js",
         "contralens/world/README.md",

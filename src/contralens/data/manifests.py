@@ -96,6 +96,10 @@ class _Proposed(_Part):
     errors: list[_Failed] = []
 
 
+class _Confidence(_Part):
+    labels: dict[str, dict[str, int]]
+
+
 class Run(_Sealed):
     """manifest.json of a run."""
 
@@ -114,6 +118,7 @@ class Run(_Sealed):
     neighbours: dict[str, Any] | None = None
     candidates: _Proposed | None = None
     chance: _Chance | None = None
+    confidence: _Confidence | None = None
     notes: list[str] = []
     seed: int = 0
     limit: Count | None = None

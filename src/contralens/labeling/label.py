@@ -55,6 +55,7 @@ from contralens.math.exemplars import mine, neuron_statistics, select_neurons
 from contralens.math.fakes import FAKES, fake_exemplars, with_fakes
 from contralens.math.panel import PANEL, Ballot, ballot_of
 from contralens.math.placing import activations_on, rows_on
+from contralens.math.ranking import NONE
 from contralens.math.scorers import contrast_parts
 from contralens.math.scoring import score_blocks, wants_activations
 from contralens.math.sources import ActivationSource
@@ -252,7 +253,7 @@ def label(
     top = min(top, len(concepts))
     texts = cached.texts(store, eyes, concepts, templates, normalise_texts, progress)
     allowed = found.allowed(words.concepts, chosen.tolist()) if found and own_only else None
-    judged = confidence and not isinstance(activations, RecomputedActivations)
+    judged = confidence and len(chosen) > 0 and not isinstance(activations, RecomputedActivations)
     ballots: dict[str, Ballot] = {}
     asked = [spec for spec in specs if spec != AUTO]
     every_scorer = list(dict.fromkeys([*asked, *(PANEL if judged else ())]))
@@ -267,8 +268,9 @@ def label(
         panel = {spec: ballots[spec] for spec in PANEL}
         labels = [said.labels for said in found_best.values()]
         weighed = Weighed.of(panel, labels, exemplars, activations, embeddings, texts)
-        if AUTO in specs:
-            found_best = {spec: weighed.ranked(top) if spec == AUTO else found_best[spec] for spec in specs}
+    if AUTO in specs:
+        auto = weighed.ranked(top) if weighed else NONE
+        found_best = {spec: auto if spec == AUTO else found_best[spec] for spec in specs}
     chances: dict[str, Chance] = {}
     if fdr is not None and len(chosen):
         progress("fake neurons", 0, fakes)

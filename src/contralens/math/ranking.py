@@ -90,6 +90,10 @@ class Best:
         return self.concepts[:, 0]
 
 
+NONE = Best(torch.empty(0, 1, dtype=torch.int64), torch.empty(0, 1))
+"""Of no neuron."""
+
+
 def best(scores: Iterator[tuple[slice, Tensor]], count: int = 1) -> Best:
     """The `count` best concepts of each neuron from (which concepts, scores (N,c)) in the order of the concepts.
 

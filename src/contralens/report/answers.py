@@ -46,7 +46,8 @@ def trust(row: Mapping[str, Any]) -> str:
     sure = row.get("confidence")
     if sure is None:
         return ""
-    return f"{int(100 * sure) / 100:.2f} {'supported' if sure >= SUPPORTED else 'uncertain' if sure >= UNCERTAIN else 'unsupported'}"
+    word = "supported" if sure >= SUPPORTED else "uncertain" if sure >= UNCERTAIN else "unsupported"
+    return f"{int(100 * sure) / 100:.2f} {word}"
 
 
 def because(row: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from contralens.checks import counted
 from contralens.data.candidates import folder_of
@@ -72,7 +72,8 @@ def neuron_table(run: Run, found: dict[str, Any]) -> None:
         f"{escape(found['name'])} (neuron {found['neuron']}): {found['status']}, mean {found['mean']:.4g},"
         f" maximum {found['maximum']:.4g}, fires on {found['firing_rate']:.1%} of the images"
     )
-    labels = Table("scorer", "label", "score", "confidence", "then", box=None, pad_edge=False)
+    whole = (Column(name, no_wrap=True) for name in ("scorer", "label", "score", "confidence"))
+    labels = Table(*whole, "then", box=None, pad_edge=False)
     for scorer, row in found["labels"].items():
         others = ", ".join(f"{c} {s:.3f}" for c, s in list(zip(row["concepts"], row["scores"], strict=True))[1:5])
         score = "" if row["score"] is None else f"{row['score']:.3f}"
