@@ -30,7 +30,7 @@ from contralens.checks import ImageError
 from contralens.data.images import images as image_set
 from contralens.data.wordnet import find_wordnet
 from contralens.math import confidence
-from contralens.math.confidence import Model, Weighed, log_likelihood
+from contralens.math.confidence import Model, Weighed, each_once, log_likelihood
 from contralens.math.exemplars import find_exemplars
 from contralens.math.fakes import fake_activations
 from contralens.math.intervals import mean_interval
@@ -39,6 +39,7 @@ from contralens.math.signals import signals
 from contralens.math.sources import source
 from contralens.models.encoders import embed_texts
 from contralens.models.offline_encoder import OfflineEncoder, offline_target_module
+from contralens.types import SUPPORTED
 
 OUT = Path(confidence.__file__).with_name("confidence.json")
 NULLS = 0.15
@@ -72,8 +73,7 @@ class Case:
     @property
     def candidates(self) -> Tensor:
         """(N,S), each concept once."""
-        again = self.labels[:, :, None] == self.labels[:, None, :]
-        return self.labels.masked_fill(again.tril(-1).any(2), -1)
+        return each_once(self.labels)
 
     def confidence(self, model: Model) -> Tensor:
         """(N,S) of each scorer's label."""
@@ -292,7 +292,7 @@ def told(
         pick = p.argmax(1, keepdim=True) if scorer is None else torch.full((len(p), 1), scorer)
         parts.append((p.gather(1, pick)[:, 0], c.right.gather(1, pick)[:, 0], c.real, c.named))
     p, right, real, named = (torch.cat(v).numpy() for v in zip(*parts, strict=True))
-    high = p >= confidence.SUPPORTED
+    high = p >= SUPPORTED
     missing, nulls = real & ~named, ~real
     return {
         "neurons": int(real.sum()), "right": float(right[real].mean()) if real.any() else None,

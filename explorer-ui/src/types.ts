@@ -11,6 +11,7 @@ export interface RunInfo {
   problem: string | null;
   manifest: Record<string, unknown> | null;
   missing: Missing[];
+  remarks: string[];
   notes: number;
   evaluation: Plain[];
   audit: { concepts: string; counts: Record<string, number> } | null;

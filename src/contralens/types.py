@@ -14,6 +14,21 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+SUPPORTED, UNCERTAIN = 0.9, 0.5
+"""Confidence from which a label is called supported, and uncertain."""
+
+
+def word_of(confidence: float | None) -> str:
+    """What a confidence is called.
+
+    >>> word_of(0.95), word_of(0.6), word_of(0.1), word_of(None)
+    ('supported', 'uncertain', 'unsupported', 'no exemplars')
+    """
+    if confidence is None or confidence != confidence:
+        return "no exemplars"
+    return "supported" if confidence >= SUPPORTED else "uncertain" if confidence >= UNCERTAIN else "unsupported"
+
+
 @dataclass(frozen=True, slots=True)
 class Exemplars:
     """Activating images of each neuron and, for each, its contrastive partner (Bouanani et al. 2026, arXiv 2604.22477).

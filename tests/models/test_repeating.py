@@ -159,6 +159,12 @@ def test_a_run_that_allows_it_says_so_everywhere(discs: Path, tmp_path: Path) ->
     assert made.manifest["allow_nondeterministic"] is True
     assert run(ColourNet()).manifest["allow_nondeterministic"] is False
     assert said in write_report(made).read_text()
+    for package in ("fastapi", "duckdb"):
+        pytest.importorskip(package, reason="needs the extra explore")
+    from contralens.explorer import pages
+    from contralens.explorer.runs import OpenRun
+
+    assert any(said in remark for remark in pages.info(OpenRun("run", tmp_path / "run"), 0)["remarks"])
     found = contralens.evaluate(
         made, metrics="simulation", judge=ColourEncoder(), same_judge=True, encoder=ColourEncoder(),
         target=contralens.target(Noisy(), ".", preprocess=to_pixels, allow_nondeterministic=True),

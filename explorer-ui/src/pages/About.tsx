@@ -38,6 +38,18 @@ export function About() {
           </ul>
         </section>
       )}
+      {info.remarks.length > 0 && (
+        <section>
+          <h2>What to know</h2>
+          <ul>
+            {info.remarks.map((remark) => (
+              <li key={remark}>
+                <Words>{remark}</Words>
+              </li>
+            ))}
+          </ul>
+        </section>
+      )}
       {info.evaluation.length > 0 && (
         <section className="panel">
           <h2>Evaluation: means over the neurons</h2>

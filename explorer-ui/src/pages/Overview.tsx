@@ -1,8 +1,9 @@
 import { useDeferredValue, useEffect, useMemo } from "react";
-import { ScorerChoice, Twin } from "../parts/Bits";
+import { ScorerChoice, Twin, Words } from "../parts/Bits";
 import { Grid } from "../parts/Grid";
 import { RangeHistogram } from "../parts/Histogram";
 import { inside, parseLasso } from "../logic/lasso";
+import { format } from "../logic/route";
 import {
   ALWAYS_ON, bins, column, columns, formatRanges, MEANING, parseRanges, scorerOf, select, titled,
 } from "../logic/select"; // prettier-ignore
@@ -142,6 +143,17 @@ export function Overview() {
           </button>
         </span>
       </div>
+      {info.remarks.length > 0 && (
+        <p className="soft remark">
+          <Words>{info.remarks[0]!}</Words>
+          {info.remarks.length > 1 && (
+            <>
+              {" "}
+              <a href={format({ run: info.key, page: "about" })}>{info.remarks.length - 1} more to know</a>
+            </>
+          )}
+        </p>
+      )}
       {panel === "open" && (
         <div className="ranges" role="group" aria-label="Distributions" tabIndex={0}>
           {columns(index).map((name) => {

@@ -51,9 +51,7 @@ AUDIT = Kind(
     r"(neurons|influence|pruning)\.parquet|mask\.safetensors",
     part=True,
 )
-_OLDER_RUN = (
-    rf"({'|'.join(_TABLES)})\.parquet|labels\.json|vectors\.safetensors|report\.html|audit\.html|({'|'.join(_MAPS)})"
-)
+_OLDER_RUN = rf"({'|'.join((*_TABLES, *_MAPS))})\.parquet|labels\.json|vectors\.safetensors|report\.html|audit\.html"
 RUN = Kind(
     "run",
     "manifest.json",

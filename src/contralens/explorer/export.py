@@ -100,17 +100,7 @@ def _run(folder: Path, run: OpenRun, with_notes: bool, progress: Progress) -> sh
             file = folder / "images" / run.key / str(image // 1000) / f"{image}.jpg"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(blob)
-    return {
-        "key": run.key,
-        "title": run.title,
-        "stamp": run.stamp,
-        "problem": None,
-        "manifest": run.manifest,
-        "missing": [{"what": m["what"], "why": m["why"]} for m in run.missing],
-        "notes": len(notes["notes"]),
-        "evaluation": pages.summary(run),
-        "audit": audited.line(run),
-    }
+    return pages.info(run, len(notes["notes"]))
 
 
 def _public(detail: shapes.Detail) -> shapes.Detail:

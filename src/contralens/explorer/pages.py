@@ -10,6 +10,23 @@ from contralens.explorer import audited, shapes
 from contralens.explorer.overview import figures, named, ready, remembered, rows, shown
 from contralens.explorer.runs import OpenRun
 from contralens.explorer.values import NotThere, image_number, number, plain, short
+from contralens.report.answers import notes as remarks
+
+
+def info(run: OpenRun, notes: int) -> shapes.RunInfo:
+    """The run as the list of runs has it; `notes` is how many people took."""
+    return {
+        "key": run.key,
+        "title": run.title,
+        "stamp": run.stamp,
+        "problem": None,
+        "manifest": run.manifest,
+        "missing": [{"what": m["what"], "why": m["why"]} for m in run.missing],
+        "remarks": remarks(run.manifest),
+        "notes": notes,
+        "evaluation": summary(run),
+        "audit": audited.line(run),
+    }
 
 
 def detail(run: OpenRun, neuron: int) -> shapes.Detail:

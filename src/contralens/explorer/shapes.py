@@ -34,6 +34,8 @@ class RunInfo(TypedDict):
     problem: str | None
     manifest: dict[str, Any] | None
     missing: list[Missing]
+    remarks: list[str]
+    """What a reader of the labels should know: of the network, the encoder, the exemplars and the null test."""
     notes: int
     evaluation: list[dict[str, Any]]
     """Means of an evaluation over the neurons: scorer, metric, mean, low, high...; empty without one."""

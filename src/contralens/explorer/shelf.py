@@ -9,7 +9,7 @@ from pathlib import Path
 
 from contralens import __version__
 from contralens.checks import InputError, nearest
-from contralens.explorer import audited, pages, shapes
+from contralens.explorer import pages, shapes
 from contralens.explorer.notes import Notebook
 from contralens.explorer.runs import OpenRun, keys
 from contralens.explorer.values import NotThere
@@ -73,18 +73,9 @@ class Shelf:
                 "problem": str(e),
                 "manifest": None,
                 "missing": [],
+                "remarks": [],
                 "notes": 0,
                 "evaluation": [],
                 "audit": None,
             }
-        return {
-            "key": key,
-            "title": run.title,
-            "stamp": run.stamp,
-            "problem": None,
-            "manifest": run.manifest,
-            "missing": [{"what": m["what"], "why": m["why"]} for m in run.missing],
-            "notes": len(self.notebooks[key].read()["notes"]),
-            "evaluation": pages.summary(run),
-            "audit": audited.line(run),
-        }
+        return pages.info(run, len(self.notebooks[key].read()["notes"]))

@@ -12,11 +12,11 @@ from typing import Any
 from contralens.data.candidates import Candidates
 from contralens.data.vocabulary import Vocabulary
 from contralens.math.chance import Chance
-from contralens.math.confidence import Weighed, model, word_of
+from contralens.math.confidence import Weighed, model
 from contralens.math.panel import PANEL
 from contralens.math.ranking import Best
 from contralens.math.statistics import NeuronStatistics
-from contralens.types import Encoder, Exemplars, Target
+from contralens.types import Encoder, Exemplars, Target, word_of
 
 PROPOSED_UNFAIR = (
     "proposed concepts were written after a look at the real neurons' images, and nobody looked at the fakes': the "

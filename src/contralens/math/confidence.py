@@ -33,12 +33,10 @@ from contralens.math.ranking import Best
 from contralens.math.signals import signals
 from contralens.math.sources import source
 from contralens.math.tensors import matrix
-from contralens.types import Exemplars
+from contralens.types import Exemplars, word_of
 
 AUTO = "auto"
 """In place of a scorer: for each neuron the label with the highest confidence over the scorers of the panel."""
-SUPPORTED, UNCERTAIN = 0.9, 0.5
-"""Confidence from which a label is called supported, and uncertain."""
 FEW_IMAGES = 30
 """A label that was right on I images counts as if it had been wrong on this many more: a handful proves nothing."""
 SHRINKAGE = 10.0
@@ -69,17 +67,6 @@ class LabelConfidence:
     def words(self) -> list[str]:
         """(N) "supported" (from 0.9), "uncertain" (from 0.5), "unsupported", or "no exemplars"."""
         return [word_of(value) for value in self.confidence.tolist()]
-
-
-def word_of(confidence: float | None) -> str:
-    """What a confidence is called.
-
-    >>> word_of(0.95), word_of(0.6), word_of(0.1), word_of(None)
-    ('supported', 'uncertain', 'unsupported', 'no exemplars')
-    """
-    if confidence is None or confidence != confidence:
-        return "no exemplars"
-    return "supported" if confidence >= SUPPORTED else "uncertain" if confidence >= UNCERTAIN else "unsupported"
 
 
 def label_confidence(
@@ -140,9 +127,7 @@ class Weighed:
         embeddings: Tensor, texts: Tensor,
     ) -> Weighed:  # fmt: skip
         """The labels asked about (some (N)) and the panel's, weighed by the model that is shipped."""
-        candidates = torch.stack([*asked, *(said.labels for said in panel.values())], 1)
-        again = candidates[:, :, None] == candidates[:, None, :]
-        candidates = candidates.masked_fill(again.tril(-1).any(2), -1)
+        candidates = each_once(torch.stack([*asked, *(said.labels for said in panel.values())], 1))
         found = signals(panel, candidates, exemplars, source(activations), embeddings, texts)
         logits = model().logits(found).masked_fill(candidates < 0, -torch.inf)
         return cls(candidates, list(asked), found, logits, len(embeddings))
@@ -260,6 +245,16 @@ class Model:
 def model() -> Model:
     """The model that is shipped."""
     return Model.from_json(json.loads((files("contralens.math") / "confidence.json").read_text(encoding="utf-8")))
+
+
+def each_once(labels: Tensor) -> Tensor:
+    """Labels (N,Q) with -1 for those that stand further left already.
+
+    >>> each_once(torch.tensor([[3, 5, 3, 5]]))
+    tensor([[ 3,  5, -1, -1]])
+    """
+    again = labels[:, :, None] == labels[:, None, :]
+    return labels.masked_fill(again.tril(-1).any(2), -1)
 
 
 def _probabilities(logits: Tensor) -> Tensor:

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from contralens.data.runs import Run
+from contralens.types import SUPPORTED, UNCERTAIN, word_of
 
 NO_LABEL = "no label beats chance"
-SUPPORTED, UNCERTAIN = 0.9, 0.5
-"""Confidence from which a label is called so; those of `contralens.math.confidence`."""
 
 
 def answer(row: Mapping[str, Any]) -> str:
@@ -46,8 +45,7 @@ def trust(row: Mapping[str, Any]) -> str:
     sure = row.get("confidence")
     if sure is None:
         return ""
-    word = "supported" if sure >= SUPPORTED else "uncertain" if sure >= UNCERTAIN else "unsupported"
-    return f"{int(100 * sure) / 100:.2f} {word}"
+    return f"{int(100 * sure) / 100:.2f} {word_of(sure)}"
 
 
 def because(row: Mapping[str, Any]) -> str:
