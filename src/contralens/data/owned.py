@@ -51,7 +51,10 @@ AUDIT = Kind(
     r"(neurons|influence|pruning)\.parquet|mask\.safetensors",
     part=True,
 )
-_OLDER_RUN = rf"({'|'.join((*_TABLES, *_MAPS))})\.parquet|labels\.json|vectors\.safetensors|report\.html|audit\.html"
+_OLDER_RUN = (
+    rf"({'|'.join(_TABLES)})\.parquet|labels\.json|vectors\.safetensors|report\.html|audit\.html|"
+    rf"{'|'.join(map(re.escape, _MAPS))}"
+)
 RUN = Kind(
     "run",
     "manifest.json",

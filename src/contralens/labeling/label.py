@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +39,7 @@ from contralens.labeling.manifest import (
 )
 from contralens.labeling.proposed import candidates_for, candidates_or_proposer
 from contralens.labeling.reserving import reserving
+from contralens.labeling.scored import scored
 from contralens.labeling.tables import (
     concept_table,
     exemplar_table,
@@ -50,14 +51,12 @@ from contralens.labeling.tables import (
 from contralens.math.approximate import parse_neighbours
 from contralens.math.audit import clarity
 from contralens.math.chance import Chance, chance
-from contralens.math.confidence import AUTO, Weighed
+from contralens.math.confidence import AUTO
 from contralens.math.exemplars import mine, neuron_statistics, select_neurons
 from contralens.math.fakes import FAKES, fake_exemplars, with_fakes
-from contralens.math.panel import PANEL, Ballot, ballot_of
 from contralens.math.placing import activations_on, rows_on
-from contralens.math.ranking import NONE
 from contralens.math.scorers import contrast_parts
-from contralens.math.scoring import score_blocks, wants_activations
+from contralens.math.scoring import wants_activations
 from contralens.math.sources import ActivationSource
 from contralens.math.statistics import STRONGEST
 from contralens.models.encoders import encoder as load_encoder
@@ -253,24 +252,11 @@ def label(
     top = min(top, len(concepts))
     texts = cached.texts(store, eyes, concepts, templates, normalise_texts, progress)
     allowed = found.allowed(words.concepts, chosen.tolist()) if found and own_only else None
-    judged = confidence and len(chosen) > 0 and not isinstance(activations, RecomputedActivations)
-    ballots: dict[str, Ballot] = {}
+    told = scored(
+        specs, exemplars, embeddings, texts, activations, top=top, confidence=confidence, progress=progress,
+        allowed=None if allowed is None else torch.from_numpy(allowed),
+    )  # fmt: skip
     asked = [spec for spec in specs if spec != AUTO]
-    every_scorer = list(dict.fromkeys([*asked, *(PANEL if judged else ())]))
-    for done, spec in enumerate(every_scorer):
-        progress("scoring", done, len(every_scorer))
-        scores = score_blocks(spec, exemplars, embeddings, texts, activations)
-        ballots[spec] = ballot_of(scores if allowed is None else _of_own(scores, torch.from_numpy(allowed)), top)
-    progress("scoring", len(every_scorer), len(every_scorer))
-    found_best = {spec: ballots[spec].best(top) for spec in asked}
-    weighed = None
-    if judged:
-        panel = {spec: ballots[spec] for spec in PANEL}
-        labels = [said.labels for said in found_best.values()]
-        weighed = Weighed.of(panel, labels, exemplars, activations, embeddings, texts)
-    if AUTO in specs:
-        auto = weighed.ranked(top) if weighed else NONE
-        found_best = {spec: auto if spec == AUTO else found_best[spec] for spec in specs}
     chances: dict[str, Chance] = {}
     if fdr is not None and len(chosen):
         progress("fake neurons", 0, fakes)
@@ -283,7 +269,7 @@ def label(
             every = with_fakes(activations, fakes, seed, neurons=chosen)
         progress("fake neurons", fakes, fakes)
         chances = {
-            spec: chance(spec, exemplars, made, embeddings, texts, every, labels=found_best[spec].labels)
+            spec: chance(spec, exemplars, made, embeddings, texts, every, labels=told.best[spec].labels)
             for spec in asked
         }
     manifest = {
@@ -318,7 +304,7 @@ def label(
         },
         "scorers": specs,
         "primary": specs[-1],
-        "confidence": about_confidence(weighed, found_best),
+        "confidence": about_confidence(told.weighed, told.best),
         "chance": about_chance(fdr, fakes, chances, proposed=bool(found)),
         "seed": seed,
         "limit": limit,
@@ -330,7 +316,7 @@ def label(
     return Run(  # `reserving` writes it to `out`
         manifest,
         neurons=neuron_table(model, statistics, status, chosen, activations, clarity(exemplars, embeddings)),
-        labels=label_table(model, status, chosen, found_best, concepts, chances, fdr, weighed),
+        labels=label_table(model, status, chosen, told.best, concepts, chances, fdr, told.weighed),
         exemplars=exemplar_table(mined),
         images=image_table(probe, collected),
         concepts=concept_table(words, concepts),
@@ -352,12 +338,6 @@ def _hold_out(collected: Collected, share: float, seed: int) -> tuple[Collected,
         fingerprints=[collected.fingerprints[i] for i in kept],
     )
     return probe, [f for f, held in zip(collected.fingerprints, out, strict=True) if held]
-
-
-def _of_own(scores: Iterator[tuple[slice, Tensor]], allowed: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """The scores of some concepts after the other, NaN where a neuron and a concept (N,C) have nothing to do."""
-    for block, some in scores:
-        yield block, some.masked_fill(~allowed[:, block].to(some.device), torch.nan)
 
 
 def _choose(neurons: Any, activations: ActivationSource, status: list[str]) -> Tensor:

@@ -1,0 +1,77 @@
+"""The scoring of `label`: each scorer's best concepts, and how likely the best one is right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from contralens.collecting.streaming import RecomputedActivations
+from contralens.math.confidence import AUTO, Weighed
+from contralens.math.panel import PANEL, Ballot, ballot_of
+from contralens.math.ranking import NONE, Best, best
+from contralens.math.scoring import score_blocks
+from contralens.math.sources import ActivationSource
+from contralens.types import Exemplars, Progress, silent
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What the scorers that were asked for say."""
+
+    best: Mapping[str, Best]
+    """By scorer, in the order in which they were asked for."""
+    weighed: Weighed | None
+    """How likely labels are right; None where that was not asked for, or activations are not stored."""
+
+
+def scored(
+    specs: Sequence[str],
+    exemplars: Exemplars,
+    embeddings: Tensor,
+    texts: Tensor,
+    activations: ActivationSource,
+    *,
+    top: int,
+    allowed: Tensor | None = None,
+    confidence: bool = True,
+    progress: Progress = silent,
+) -> Scored:
+    """The `top` best concepts of each neuron by each scorer; with confidence, the panel's scorers are run as well.
+
+    Args:
+        specs: scorers with options, and "auto".
+        allowed: (N,C), whether a neuron may have a concept.
+        confidence: say how likely labels are right, where activations are stored and there is a neuron at all.
+    """
+    asked = [spec for spec in specs if spec != AUTO]
+    judged = confidence and len(exemplars) > 0 and not isinstance(activations, RecomputedActivations)
+    every = list(dict.fromkeys([*asked, *(PANEL if judged else ())]))
+    found: dict[str, Best] = {}
+    panel: dict[str, Ballot] = {}
+    for done, spec in enumerate(every):
+        progress("scoring", done, len(every))
+        scores = score_blocks(spec, exemplars, embeddings, texts, activations)
+        if allowed is not None:
+            scores = _of_own(scores, allowed)
+        if judged and spec in PANEL:
+            panel[spec] = ballot_of(scores, top)
+            found[spec] = panel[spec].best(top)
+        else:
+            found[spec] = best(scores, top)
+    progress("scoring", len(every), len(every))
+    weighed = None
+    if judged:
+        labels = [found[spec].labels for spec in asked]
+        in_order = {spec: panel[spec] for spec in PANEL}
+        weighed = Weighed.of(in_order, labels, exemplars, activations, embeddings, texts)
+    found[AUTO] = weighed.ranked(top) if weighed else NONE
+    return Scored({spec: found[spec] for spec in specs}, weighed)
+
+
+def _of_own(scores: Iterator[tuple[slice, Tensor]], allowed: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """The scores of some concepts after the other, NaN where a neuron and a concept (N,C) have nothing to do."""
+    for block, some in scores:
+        yield block, some.masked_fill(~allowed[:, block].to(some.device), torch.nan)
