@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -31,7 +34,7 @@ from test_saes import (
     relu,
     unit,
 )  # fmt: skip
-from torch import Tensor
+from torch import Tensor, nn
 
 from contralens.checks import InputError
 from contralens.models.sae_files import read_sae
@@ -300,3 +303,63 @@ def test_the_mark_of_an_autoencoder_is_what_its_latents_depend_on(tmp_path: Path
     ]
     assert marks[0] == marks[1]
     assert len(set(marks)) == 3
+
+
+# Files with objects besides tensors: read as data, their classes neither needed nor run.
+
+
+@dataclass
+class Config:
+    """As ViT-Prisma keeps its settings in a file."""
+
+    layer_subtype: str = "hook_resid_post"
+    hook_point_layer: int = 9
+    d_in: int = D
+    activation_fn_str: str = "topk"
+    activation_fn_kwargs: dict[str, int] = field(default_factory=lambda: {"k": K})
+    cls_token_only: bool = True
+    lr: float = 0.1
+    _device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    _dtype: torch.dtype = torch.float32
+
+
+class TopK(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.k, self.postact_fn = K, nn.ReLU()
+
+
+class WholeAutoencoder(nn.Module):
+    """OpenAI's form, pickled as an object."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__()
+        self.pre_bias, self.latent_bias = nn.Parameter(B_DEC), nn.Parameter(B_ENC)
+        self.encoder, self.decoder = nn.Linear(D, N, bias=False), nn.Linear(N, D, bias=False)
+        self.encoder.weight.data = W_ENC.T.clone()
+        self.activation = TopK()
+        self.__dict__.update(more)
+
+
+def test_settings_in_objects(tmp_path: Path) -> None:
+    torch.save({"cfg": Config(), "state_dict": NAMED}, tmp_path / "x.pt")
+    agree(tmp_path / "x.pt", lambda x: largest(relu(pre(layer_normed(x)))))  # its default, since the object has none
+    made = read_sae(tmp_path / "x.pt")
+    assert made.tokens == "cls"
+    assert not unused(tmp_path / "x.pt")
+    torch.save({"cfg": argparse.Namespace(k=K, lr=np.float64(0.1), seed=0), "model": NAMED}, tmp_path / "y.pt")
+    agree(tmp_path / "y.pt", lambda x: largest(relu(pre(x))))
+    torch.save({"cfg": argparse.Namespace(whiten=1), "model": NAMED}, tmp_path / "y.pt")
+    with pytest.raises(InputError, match="say whiten = 1, which is not read"):
+        read_sae(tmp_path / "y.pt")
+
+
+def test_an_autoencoder_that_was_pickled_whole(tmp_path: Path) -> None:
+    file = tmp_path / "x.pt"
+    torch.save(WholeAutoencoder(normalize=False), file)
+    agree(file, lambda x: largest(relu(pre(x))))
+    torch.save(WholeAutoencoder(normalize=True), file)
+    agree(file, lambda x: largest(relu(pre(layer_normed(x)))))
+    torch.save(WholeAutoencoder(normalize=True, temperature=2.0), file)
+    with pytest.raises(InputError, match=r"say temperature = 2.0, which is not read"):
+        read_sae(file)

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from contralens.checks import InputError, first_line
-from contralens.models.checkpoints import read_state
+from contralens.models import unpickling
 from contralens.models.sae_contents import is_sae_settings
+from contralens.models.weight_files import read_state, read_tables
 
 _WEIGHTS = ("sae_weights.safetensors", "sae.safetensors", "ae.pt", "sae.pt")
 _SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
@@ -68,12 +69,47 @@ def _inside(path: Path) -> Read:
         return state, {name: _parsed(text) for name, text in said.items() if name != "format"}, notes
     try:
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # whatever the bytes lead the unpickler to: `read_state` has the words for it
-        loaded = None
+    except Exception:  # something besides tensors, or damage: `read_tables` has the words for what is refused
+        read_tables(path)
+        content = unpickling.read(path)
+        loaded = _data(content, content.root)
     if isinstance(loaded, Mapping):
         return sorted_out(loaded, path.name)
     state, notes = read_state(path)
     return state, {}, notes
+
+
+def _data(content: unpickling.Content, value: Any) -> Any:
+    """Tensors, numbers and texts of an unpickled value; of an object what it holds, by name, and never its code."""
+    value = content.value(value)
+    if isinstance(value, unpickling.Stub):
+        state = content.value(value.__dict__["state"])
+        fields = {k: v for k, v in state.items() if k != "training"} if isinstance(state, dict) else {}
+        tensors = unpickling.module_state(content, value)
+        if tensors is not None:
+            return {**_attributes(content, value, tensors), **tensors}
+        if fields:
+            return {k: _data(content, v) for k, v in fields.items()}
+        arguments = value.__dict__["arguments"]
+        return _data(content, arguments[0]) if len(arguments) == 1 else value.kind
+    if isinstance(value, Mapping):
+        return {str(k): _data(content, v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_data(content, v) for v in value]
+    return value.kind if isinstance(value, type) and issubclass(value, unpickling.Stub) else value
+
+
+def _attributes(content: unpickling.Content, module: unpickling.Stub, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What a module that was pickled whole holds besides tensors; a part without tensors stands as its class's name."""
+    state = content.value(module.__dict__["state"])
+    made = {k: _data(content, v) for k, v in state.items() if not k.startswith("_") and k != "training"}
+    for name, part in dict(content.value(state["_modules"])).items():
+        held = {key for key in tensors if key.startswith(f"{name}.")}
+        if isinstance(part, unpickling.Stub) and not (held and part.kind.startswith("torch.")):
+            made[name] = part.kind.rpartition(".")[2]
+            inside = {key.removeprefix(f"{name}."): tensors[key] for key in held}
+            made |= {f"{name}.{key}": value for key, value in _attributes(content, part, inside).items()}
+    return made
 
 
 def sorted_out(loaded: Mapping[Any, Any], name: str) -> Read:

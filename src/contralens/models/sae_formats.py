@@ -112,7 +112,7 @@ def openai(c: Contents) -> Found | None:
         could_be=("topk", "relu"),
         k=k,
         signed=post == "Identity",
-        norm="layer_norm" if stated == "TopK" else "none",
+        norm="layer_norm" if c.setting("normalize", default=stated == "TopK") else "none",
     )
 
 
