@@ -265,6 +265,14 @@ def test_settings_are_read_wherever_they_are(tmp_path: Path) -> None:
     assert "config.json beside it says nothing of a sparse autoencoder: not used" in read_sae(tmp_path / "x.pt").notes
 
 
+def test_an_archive_of_arrays(tmp_path: Path) -> None:
+    np.savez(tmp_path / "params.npz", **{name: value.numpy() for name, value in NAMED.items()}, threshold=THRESHOLDS)
+    agree(tmp_path, lambda x: above(relu(pre(x, None)), THRESHOLDS.tolist()))
+    (tmp_path / "params.npz").write_bytes((tmp_path / "params.npz").read_bytes()[:-400])
+    with pytest.raises(InputError, match="is no readable archive of numpy arrays"):
+        read_sae(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [

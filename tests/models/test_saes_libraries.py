@@ -157,6 +157,9 @@ def test_overcomplete(kind: str, encoder: str | None, tmp_path: Path) -> None:
             read_sae(file, **options)
         return
     agree(file, expected, **options)
+    if kind != "BatchTopKSAE" or encoder is None:
+        torch.save(model, file)  # pickled whole, it says its kind
+        agree(file, expected)
 
 
 @torch.no_grad()
@@ -207,6 +210,8 @@ def test_dictionary_learning(kind: str, tmp_path: Path) -> None:
     backup = {"step": 7, "ae": model.state_dict(), "optimizer": {}, "config": config["trainer"], "norm_factor": factor}
     torch.save(backup, tmp_path / "ae.pt")
     agree(tmp_path, model.encode(tokens() / factor))
+    torch.save(model, tmp_path / "whole.pt")
+    agree(tmp_path / "whole.pt", expected)
 
 
 @pytest.mark.parametrize("gated", [False, True])
@@ -232,6 +237,9 @@ def test_prisma(norm: str | None, gated: bool, tmp_path: Path) -> None:
     agree(tmp_path, model.encode(tokens())[1])
     read = read_sae(tmp_path)
     assert read.tokens == "cls"
+    if norm is not None:
+        model.save_model(f"{tmp_path}/one/sae.pt")  # settings as an object in the file
+        agree(tmp_path / "one" / "sae.pt", model.encode(tokens())[1])
     assert not [note for note in read.notes if "not used" in note]
 
 

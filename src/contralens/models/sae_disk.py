@@ -20,7 +20,7 @@ from contralens.models.sae_contents import is_sae_settings
 from contralens.models.weight_files import read_state, read_tables
 
 _WEIGHTS = ("sae_weights.safetensors", "sae.safetensors", "ae.pt", "sae.pt")
-_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".npz")
 _WRAPPERS = ("state_dict", "model_state_dict", "ae", "autoencoder", "sae", "model", "model_state", "net", "weights")
 _SETTINGS = ("cfg", "config", "hparams", "hyper_parameters", "args", "kwargs")
 Read = tuple[dict[str, Tensor], dict[str, Any], list[str]]
@@ -67,12 +67,20 @@ def _inside(path: Path) -> Read:
         except (SafetensorError, OSError):
             said = {}
         return state, {name: _parsed(text) for name, text in said.items() if name != "format"}, notes
+    if path.suffix == ".npz":  # as Gemma Scope's
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return {name: torch.from_numpy(arrays[name]) for name in arrays.files}, {}, []
+        except Exception as e:  # zipfile and numpy raise whatever the bytes lead them to
+            raise InputError(f"{path} is no readable archive of numpy arrays ({first_line(e)})") from e
     try:
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # something besides tensors, or damage: `read_tables` has the words for what is refused
         read_tables(path)
         content = unpickling.read(path)
         loaded = _data(content, content.root)
+        if isinstance(content.root, unpickling.Stub) and isinstance(loaded, dict):
+            loaded["class name"] = content.root.kind.rpartition(".")[2]
     if isinstance(loaded, Mapping):
         return sorted_out(loaded, path.name)
     state, notes = read_state(path)

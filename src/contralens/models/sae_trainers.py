@@ -141,28 +141,46 @@ def saev(c: Contents) -> Found | None:
     )
 
 
+_OVERCOMPLETE = {
+    "SAE": "relu", "TopKSAE": "topk", "RATopKSAE": "topk", "BatchTopKSAE": "batchtopk", "JumpSAE": "jumprelu",
+    "RAJumpSAE": "jumprelu",
+}  # fmt: skip
+
+
 def overcomplete(c: Contents) -> Found | None:
     """overcomplete: the state dictionary of an SAE whose encoder is one linear layer, with or without batch norm."""
     if not any(key.startswith("dictionary.") for key in c.tensors):
         return None
     atoms, multiplier = c.tensor("dictionary._weights"), c.tensor("dictionary.multiplier")
     notes = []
+    made_by = str(c.setting("dictionary.normalization", default="normalize_l2")).rpartition(".")[2]
     if atoms is not None:
-        atoms = normalize(atoms.float(), dim=1) * (1 if multiplier is None else multiplier.float().exp())
-        notes.append("overcomplete's dictionary is taken at length 1, as it is by default")
+        known(c, "overcomplete's normalization", made_by, ("normalize_l2", "normalize_identity"))
+        atoms = atoms.float() if made_by == "normalize_identity" else normalize(atoms.float(), dim=1)
+        atoms = atoms * (1 if multiplier is None else multiplier.float().exp())
+        if not c.has("dictionary.normalization"):
+            notes.append("overcomplete's dictionary is taken at length 1, as it is by default")
     c.passed("dictionary.C", "dictionary.W", "dictionary.Relax")  # archetypal: they make the decoder only
     encoder, bias = _linear(c, atoms)
-    thresholds = c.tensor("thresholds")
+    thresholds, learned = c.tensor("thresholds"), c.tensor("running_threshold")
+    kind = None if thresholds is None else "jumprelu"
+    if whole := c.setting("class name"):  # pickled whole, not as a state dictionary
+        known(c, "overcomplete's class", whole, _OVERCOMPLETE)
+        kind = _OVERCOMPLETE[whole]
+        for name in ("encoder.output_activation", "encoder.final_activation"):
+            known(c, name, str(c.setting(name, default="ReLU")).rpartition(".")[2], ("ReLU",))
+        c.passed("encoder.hidden_activation", "encoder.norm_layer", "bandwidth", "threshold_momentum", "kernel_fn")
     return Found(
         "overcomplete",
         encoder,
         bias,
         None,
         subtract=False,
-        kind=c.kind or ("jumprelu" if thresholds is not None else None),
+        kind=c.kind or kind,
         decoder=atoms,
         could_be=("topk", "relu", "batchtopk"),
-        threshold=None if thresholds is None else thresholds.float().exp(),
+        k=c.setting("top_k"),
+        threshold=learned if thresholds is None else thresholds.float().exp(),
         at_threshold=True,
         notes=notes,
     )
@@ -201,7 +219,8 @@ _LEARNED = {
 
 def dictionary_learning(c: Contents) -> Found | None:
     """dictionary_learning: ae.pt, better with its config.json beside it, or the backup of a training run."""
-    stated = str(c.setting("trainer.dict_class", "dict_class", default=""))
+    whole = c.setting("class name")  # of one that was pickled whole
+    stated = str(c.setting("trainer.dict_class", "dict_class", default=whole if whole in _LEARNED else ""))
     pair = "encoder.weight" in c and "decoder.weight" in c and "latent_bias" not in c and "pre_bias" not in c
     if not pair and not (stated and "W_enc" in c) and not ("group_sizes" in c and "W_enc" in c):
         return None
