@@ -123,6 +123,12 @@ def test_json(form: str, name: str, tmp_path: Path) -> None:
     assert note in " ".join(made.lint.lines())
 
 
+def test_dictionaries_in_python() -> None:
+    assert read_vocabulary({"fish": WORDS[:2], "shark": WORDS[2:]}).concepts == WORDS
+    with pytest.raises(InputError, match=r"vocabulary \(a dictionary\) gives a text for each text"):
+        read_vocabulary({"tench": "a fish", "zebra": "a horse"})
+
+
 def test_yaml_and_json_lines(tmp_path: Path) -> None:
     assert words(tmp_path, "- tench\n- goldfish\n- great white shark\n", "a.yaml").concepts == WORDS
     assert words(tmp_path, "fish:\n- tench\n- goldfish\nshark: [great white shark]\n", "a.yml").concepts == WORDS

@@ -282,7 +282,7 @@ def test_an_archive_of_arrays(tmp_path: Path) -> None:
         ({"activation_fn": "gelu"}, "the kind 'gelu' is not read"),
         ({"k": 3, "top_k": 4}, "its settings disagree: k is 3, top_k is 4"),
         ({"d_sae": N, "rescale_acts_by_decoder_norm": True, "sae_norm": "unit"}, "sae_norm"),
-        ({"dict_size": 99}, "its settings say dict_size = 99, but the encoder has 11 latents"),
+        ({"dict_size": 99}, "dict_size = 99, but the encoder has 11 latents: .* add ignore=dict_size"),
     ],
 )
 def test_settings_that_change_latents_are_refused_by_name(settings: dict[str, Any], says: str) -> None:
@@ -295,7 +295,13 @@ def test_other_settings_are_noted_and_those_of_the_training_passed_over() -> Non
     cfg = {"colour": "blue", "lr": 0.1, "wandb_name": "x", "buffer": {"d_submodule": 3}, "whiten": False}
     note = "settings of the sparse autoencoder that are not used: colour = 'blue'"
     assert unused({"state_dict": NAMED, "cfg": cfg}) == note
-    assert not unused({"state_dict": NAMED, "cfg": {"norm_of_what": 3}}, ignore="norm_of_what")
+    assert not unused({"state_dict": NAMED, "cfg": {"norm_of_what": 3, "d_in": 99}}, ignore="norm_of_what+d_in")
+    assert not unused({"state_dict": NAMED, "cfg": {"input_scale": 1.0, "data_mean": 0, "soft_cap": 0.0}})
+    learnt = {**NAMED, "threshold": torch.tensor(-1.0)}
+    assert "its threshold is not positive" in " ".join(read_sae(learnt, kind="batchtopk").notes)
+    skip = read_sae({**NAMED, "W_skip": random(D, D)})
+    assert skip.decoder is None
+    assert "a transcoder" in " ".join(skip.notes)
     with pytest.raises(InputError, match="has no tensor or setting 'b_more' to ignore"):
         read_sae(NAMED, ignore="b_more")
     agree({**NAMED, "b_more": random(N)}, lambda x: relu(pre(x)), ignore=["b_more"])

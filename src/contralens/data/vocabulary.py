@@ -6,15 +6,16 @@ import hashlib
 import importlib
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from contralens.checks import InputError, KindError, nearest, shown
-from contralens.data.word_files import TEXT_HEADERS, read_words
+from contralens.data.word_files import TEXT_HEADERS, of_content, read_words
 from contralens.data.wordnet import find_wordnet, singulars, synonyms
 from contralens.plugs import Plugs, origin
 
@@ -125,7 +126,9 @@ class Vocabulary:
             return []
 
 
-def read_vocabulary(spec: str | Path | Sequence[str], column: int | str | None = None) -> Vocabulary:
+def read_vocabulary(
+    spec: str | Path | Sequence[str] | Mapping[str, Any], column: int | str | None = None
+) -> Vocabulary:
     r"""The concepts that `spec` stands for, cleaned.
 
     Underscores become spaces, repeated spaces one, characters that do not print go, empty entries and duplicates are
@@ -135,7 +138,7 @@ def read_vocabulary(spec: str | Path | Sequence[str], column: int | str | None =
     Args:
         spec: the name of a built-in vocabulary (`VOCABULARIES`), a text file with one concept a line (numbers, bullets
             or WordNet ids before all of them are taken off), a .csv or .tsv file, JSON or YAML (a list, or a list for
-            each class), or a list of texts. A file that is called like a built-in is written ./name; the column of a
+            each class), or such a list or dictionary. A file that is called like a built-in is written ./name; the column of a
             table may follow it, "classes.csv:name".
         column: which column of a .csv or .tsv file: its number from 0 (all rows are taken), or the name that the first
             row gives it; None takes the one column of texts, without a header of known words.
@@ -157,6 +160,9 @@ def read_vocabulary(spec: str | Path | Sequence[str], column: int | str | None =
     elif isinstance(spec, (str, Path)):
         raw, notes = _read_file(spec, column)
         source = str(spec)
+    elif isinstance(spec, Mapping):
+        source = "a dictionary"
+        raw, notes = of_content(spec, f"({source})")
     elif isinstance(spec, Iterable):
         raw, source, notes = list(spec), "a list", []
     else:

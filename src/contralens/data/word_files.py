@@ -57,17 +57,14 @@ def read_words(path: Path, column: int | str | None) -> Words:
         return _table(text, path, "," if suffix == ".csv" else "\t", column)
     content = _content(text, path, suffix)
     if content is not None:
-        return _of_content(content, path)
+        return of_content(content, path)
     lines = [line for line in text.splitlines() if line.strip()]
     for delimiter in "\t,":
-        cells = [line.split(delimiter) for line in lines]
-        if lines and len(cells[0]) > 1 and (_is_header(cells[0]) or (delimiter == "\t" and _even(cells))):
+        cells = list(csv.reader(lines, delimiter=delimiter))
+        even = len({len(row) for row in cells}) == 1 and len(cells[0]) > 1
+        if even and (delimiter == "\t" or _is_header(cells[0])):
             return _table(text, path, delimiter, column)
     return _of_lines(text.splitlines(), path)
-
-
-def _even(rows: Sequence[Sequence[str]]) -> bool:
-    return len({len(row) for row in rows}) == 1
 
 
 # --- tables ---
@@ -183,7 +180,8 @@ def _json(line: str, path: Path, number: int) -> Any:
         raise InputError(f"vocabulary {path}, line {number} is no readable JSON ({first_line(e)})") from e
 
 
-def _of_content(content: Any, path: Path) -> Words:
+def of_content(content: Any, path: Path | str) -> Words:
+    """The texts of a list, or of a dictionary of classes, indices or ids, and notes; see `read_words`."""
     if isinstance(content, Mapping):
         return _of_mapping(content, path)
     if not isinstance(content, list | tuple | set):
@@ -201,7 +199,7 @@ def _of_content(content: Any, path: Path) -> Words:
     raise InputError(f"vocabulary {path}: a list of concepts must hold texts; got {shown(odd)}")
 
 
-def _of_records(items: Sequence[Mapping[Any, Any]], path: Path) -> Words:
+def _of_records(items: Sequence[Mapping[Any, Any]], path: Path | str) -> Words:
     """A list of objects, such as COCO's categories: the texts under the one key that is known to name things."""
     shared = [key for key in items[0] if all(isinstance(item.get(key), str) for item in items)]
     called = [key for key in shared if _head(str(key)) in TEXT_HEADERS]
@@ -215,10 +213,10 @@ def _of_records(items: Sequence[Mapping[Any, Any]], path: Path) -> Words:
     return [item[best[0]] for item in items], [f"of each object, {str(best[0])!r} was read"]
 
 
-def _of_mapping(content: Mapping[Any, Any], path: Path) -> Words:
+def _of_mapping(content: Mapping[Any, Any], path: Path | str) -> Words:
     keys, values = [str(key) for key in content], list(content.values())
     if isinstance(content.get("categories"), list) and not all(isinstance(v, list) for v in values):
-        return _of_content(content["categories"], path)
+        return of_content(content["categories"], path)
     coco = content.get("categories")
     if isinstance(coco, list) and coco and all(isinstance(item, Mapping) for item in coco):
         return _of_records(coco, path)

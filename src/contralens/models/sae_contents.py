@@ -125,17 +125,17 @@ class Contents:
             self._used.add(name)
             self._used.update(key for key in self.settings if key.startswith(f"{name}."))
 
-    def check_widths(self, inputs: int, latents: int) -> None:
+    def check_widths(self, inputs: int, latents: int, ignore: Collection[str] = ()) -> None:
         """Refuse settings that give other widths than the encoder has."""
         for name, value in self.settings.items():
             last = name.rpartition(".")[2]
             for names, width, what in ((_INPUTS, inputs, "activations"), (_LATENTS, latents, "latents")):
-                if last in names and name not in self._used and isinstance(value, int) and value:
+                if last in names and not {name} & (self._used | {*ignore}) and isinstance(value, int):
                     self._used.add(name)
-                    if value != width:
+                    if value not in (0, width):  # 0 leaves it to another setting
                         raise InputError(
-                            f"{self.name}: its settings say {name} = {value}, but the encoder has {width} {what}: the "
-                            "settings belong to another file"
+                            f"{self.name}: its settings say {name} = {value}, but the encoder has {width} {what}: they "
+                            f"are those of another file; take them away, or add ignore={name}"
                         )
 
     def unused(self, what: str, ignore: Collection[str] = ()) -> list[str]:
@@ -151,7 +151,8 @@ class Contents:
                 f"{self.name} ({what}) holds {some}{', ...' if len(rest) > 4 else ''}, which is not used and "
                 f"may change the latents: if not, add ignore={'+'.join(rest)}; else pass the model itself"
             )
-        left = {n: v for n, v in self.settings.items() if n not in self._used and n not in ignore and not _neutral(v)}
+        left = {n: v for n, v in self.settings.items() if n not in self._used and n not in ignore}
+        left = {name: value for name, value in left.items() if not _neutral(name, value)}
         sure = [name for name in left if _changes_latents(name)]
         if sure:
             some = ", ".join(f"{name} = {shown(left[name], 40)}" for name in sure[:4])
@@ -173,11 +174,16 @@ def _flat(settings: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, 
 
 
 def is_sae_settings(settings: Mapping[str, Any]) -> bool:
-    """Whether a JSON file beside weights speaks of a sparse autoencoder."""
+    """Whether a JSON file beside weights speaks of a sparse autoencoder, not of a network of transformers."""
+    if "model_type" in settings or "architectures" in settings:
+        return False
     return any(name.rpartition(".")[2] in _SIGNS or name.startswith("trainer.") for name, _ in _flat(settings))
 
 
-def _neutral(value: Any) -> bool:
+def _neutral(name: str, value: Any) -> bool:
+    """Whether a setting asks for nothing: off, empty, a factor of 1 or a shift of 0."""
+    if isinstance(value, int | float) and (value == 1 or value == 0) and not isinstance(value, bool):
+        return bool(re.search("scal|std|temperature|factor" if value == 1 else "mean|shift|cent(er|re)|cap", name))
     return value in (None, False, "", "none", "None") or (isinstance(value, list | tuple) and not value)
 
 

@@ -138,6 +138,8 @@ def _assemble(found: Found, given: Mapping[str, Any], name: str, notes: list[str
     threshold = found.threshold if given["threshold"] is None else torch.tensor(real("threshold", given["threshold"]))
     if kind in ("batchtopk", "jumprelu") and threshold is None:
         raise InputError(f"{name} ({found.what}): {kind} needs a threshold, which is not in it: add threshold=NUMBER")
+    if kind == "batchtopk" and threshold is not None and bool((threshold <= 0).all()):
+        notes = [*notes, "its threshold is not positive, as before training learns one: all positive latents are kept"]
     scale = given["scale"] if given["scale"] is not None else found.scale
     if scale is None:
         raise InputError(

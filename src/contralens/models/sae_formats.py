@@ -54,7 +54,11 @@ def plain(c: Contents) -> Found | None:
     elif b_dec is not None and not c.has("apply_b_dec_to_input"):
         done = "" if subtract else "not "
         notes.append(f"b_dec is {done}subtracted from activations, as is usual for {kind or 'it'}")
-    center, std = c.tensor(*_MEAN), c.tensor(*_STD)
+    if "W_skip" in c or "b_dec_out" in c:
+        notes.append("its tensors are those of a transcoder: the target's layer must be the one that it reads")
+        c.passed("W_skip", "b_dec_out")
+        decoder = None
+    center, std = (_each(c.tensor(*names), len(encoder)) for names in (_MEAN, _STD))
     if center is not None or std is not None:
         notes.append("activations are standardised first by the file's own mean and standard deviation")
     norm, scale = trainers.normalisation(c)
@@ -78,6 +82,11 @@ def plain(c: Contents) -> Found | None:
         std=std,
         notes=notes,
     )
+
+
+def _each(tensor: Tensor | None, inputs: int) -> Tensor | None:
+    """One number as (D)."""
+    return tensor.expand(inputs).clone() if tensor is not None and not tensor.dim() else tensor
 
 
 def _kind(c: Contents) -> str | None:
@@ -189,7 +198,7 @@ def find(
             continue
         if found.encoder.dim() != 2:
             raise InputError(f"{name}: the encoder must be a matrix; got shape {tuple(found.encoder.shape)}")
-        contents.check_widths(*found.encoder.shape)
+        contents.check_widths(*found.encoder.shape, ignore)
         found.notes += contents.unused(found.what, ignore)
         return found
     some = ", ".join(list(tensors)[:4]) or "nothing"
