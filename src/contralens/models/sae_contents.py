@@ -181,9 +181,9 @@ def is_sae_settings(settings: Mapping[str, Any]) -> bool:
 
 
 def _neutral(name: str, value: Any) -> bool:
-    """Whether a setting asks for nothing: off, empty, a factor of 1 or a shift of 0."""
-    if isinstance(value, int | float) and (value == 1 or value == 0) and not isinstance(value, bool):
-        return bool(re.search("scal|std|temperature|factor" if value == 1 else "mean|shift|cent(er|re)|cap", name))
+    """Whether a setting asks for nothing: off, empty, 0, or a factor of 1."""
+    if isinstance(value, int | float) and value == 1 and not isinstance(value, bool):
+        return bool(re.search("scal|std|temperature|factor", name))
     return value in (None, False, "", "none", "None") or (isinstance(value, list | tuple) and not value)
 
 

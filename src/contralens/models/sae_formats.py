@@ -198,7 +198,7 @@ def find(
             continue
         if found.encoder.dim() != 2:
             raise InputError(f"{name}: the encoder must be a matrix; got shape {tuple(found.encoder.shape)}")
-        contents.check_widths(*found.encoder.shape, ignore)
+        contents.check_widths(found.encoder.shape[0], found.encoder.shape[1], ignore)
         found.notes += contents.unused(found.what, ignore)
         return found
     some = ", ".join(list(tensors)[:4]) or "nothing"
