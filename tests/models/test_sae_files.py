@@ -280,6 +280,7 @@ def test_an_archive_of_arrays(tmp_path: Path) -> None:
         ({"input_scale": 0.1}, "input_scale"),
         ({"architecture": "matching_pursuit"}, "the kind 'matching_pursuit' is not read"),
         ({"activation_fn": "gelu"}, "the kind 'gelu' is not read"),
+        ({"scale_latents_by_decoder_norm": True}, "scale_latents_by_decoder_norm = True, which is not read"),
         ({"k": 3, "top_k": 4}, "its settings disagree: k is 3, top_k is 4"),
         ({"d_sae": N, "rescale_acts_by_decoder_norm": True, "sae_norm": "unit"}, "sae_norm"),
         ({"dict_size": 99}, "dict_size = 99, but the encoder has 11 latents: .* add ignore=dict_size"),
@@ -292,6 +293,7 @@ def test_settings_that_change_latents_are_refused_by_name(settings: dict[str, An
 
 
 def test_other_settings_are_noted_and_those_of_the_training_passed_over() -> None:
+    assert "class_token = True" in unused({"state_dict": NAMED, "cfg": {"class_token": True, "block_layer": -2}})
     cfg = {"colour": "blue", "lr": 0.1, "wandb_name": "x", "buffer": {"d_submodule": 3}, "whiten": False}
     note = "settings of the sparse autoencoder that are not used: colour = 'blue'"
     assert unused({"state_dict": NAMED, "cfg": cfg}) == note

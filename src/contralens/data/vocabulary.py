@@ -138,8 +138,8 @@ def read_vocabulary(
     Args:
         spec: the name of a built-in vocabulary (`VOCABULARIES`), a text file with one concept a line (numbers, bullets
             or WordNet ids before all of them are taken off), a .csv or .tsv file, JSON or YAML (a list, or a list for
-            each class), or such a list or dictionary. A file that is called like a built-in is written ./name; the column of a
-            table may follow it, "classes.csv:name".
+            each class), or such a list or dictionary. A file that is called like a built-in is written ./name; the
+            column of a table may follow it, "classes.csv:name".
         column: which column of a .csv or .tsv file: its number from 0 (all rows are taken), or the name that the first
             row gives it; None takes the one column of texts, without a header of known words.
 

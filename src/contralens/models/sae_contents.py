@@ -189,13 +189,15 @@ def _neutral(name: str, value: Any) -> bool:
 
 def _changes_latents(name: str) -> bool:
     last = name.rpartition(".")[2]
-    if last in _SURE:
+    if last in _SURE or _SCALED.search(last):
         return True
     return not _is_training_part(name) and bool(_SUSPECT.search(last)) and not _TRAINING.search(last)
 
 
 def _is_training(name: str) -> bool:
     last = name.rpartition(".")[2]
+    if re.search(r"(class|cls|patch\w*)_(token|only)", last):  # which tokens it was trained on
+        return False
     return _is_training_part(name) or bool(_TRAINING.search(last) or _ABOUT.search(last))
 
 
@@ -206,6 +208,7 @@ def _is_training_part(name: str) -> bool:
 _INPUTS = {"d_in", "d_model", "d_vit", "activation_dim", "act_size", "n_inputs", "input_dim"}
 _LATENTS = {"d_sae", "dict_size", "num_latents", "n_latents", "n_dirs", "n_dirs_local", "nb_concepts"}
 _SURE = {"rescale_acts_by_decoder_norm", "apply_b_dec_to_input", "normalize_activations", "activation_fn_str"}
+_SCALED = re.compile(r"(scal|multipl|divid)\w*_(\w+_)?(acts?|activations|latents|features|by_dec)")
 _SIGNS = _INPUTS | _LATENTS | _SURE | {"expansion_factor", "activation_fn", "layer_subtype", "top_k", "dict_class"}
 _PARTS = {"buffer", "optimizer", "scheduler", "wandb", "data", "dataset", "sparsity", "aux", "objective", "metadata",
           "run_cfg", "logger", "logging", "training", "vit_model_cfg", "model_kwargs"}  # fmt: skip
