@@ -109,6 +109,18 @@ def test_what_is_missing_is_named(
     (bare / "config.json").write_text(json.dumps({"model_type": "clip"}))
     with pytest.raises(InputError, match=r"the config.json there is of a clip: use the folder .*BiomedNLP"):
         encoder(f"open_clip:local-dir:{bare}")
+    hub = tmp_path / "hub" / "models--contralens--biomed"
+    snapshot = copied(clip, hub / "snapshots" / ("0" * 40))
+    (hub / "refs").mkdir()
+    (hub / "refs" / "main").write_text("0" * 40)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    with pytest.raises(
+        InputError,
+        match=rf"hf_model_name = {NAME}: copy that model's config.json into {snapshot} .*:local-dir:{snapshot}",
+    ):
+        encoder("open_clip:hf-hub:contralens/biomed")
+    copied(bert, snapshot)
+    assert encoder(f"open_clip:local-dir:{snapshot}").width == 8
     mute = copied(bert, copied(clip, tmp_path / "mute"), "config.json")
     with pytest.raises(
         InputError, match=rf"hf_tokenizer_name = {NAME}: copy that model's tokenizer files .* into {mute}"

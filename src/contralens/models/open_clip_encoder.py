@@ -96,7 +96,10 @@ def load(rest: str, device: str = "cpu") -> OpenClipEncoder:
         with patient_only_if_reachable():
             model = open_clip.create_model(name, precision="fp32", require_pretrained=True, **kwargs)
     except Exception as e:
-        advice = (folder and text_tower.advice(text, folder)) or _advice(rest)
+        at = folder or text_tower.cached(rest.removeprefix(HUB) if rest.startswith(HUB) else "")
+        advice = (at and text_tower.advice(text or _text_cfg(open_clip, LOCAL, at), at)) or _advice(rest)
+        if at and not folder and "hf_model_name" in advice:
+            advice += f" and name that folder, open_clip:{LOCAL}{at}"
         raise InputError(f"open_clip:{rest} could not be loaded: {first_line(e)}{advice}") from e
     try:
         with patient_only_if_reachable():

@@ -34,6 +34,14 @@ def tokenizer_place(text: dict[str, Any], folder: Path) -> Path | None:
     return next(found, None) if name else None
 
 
+def cached(repository: str) -> Path | None:
+    """The folder of the hub's cache with a repository's open_clip_config.json, if there is one."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repository, "open_clip_config.json") if repository else None
+    return Path(found).parent if isinstance(found, str) else None
+
+
 def advice(text: dict[str, Any], folder: Path) -> str:
     """What to copy where, if the tower's shape is what is missing; else "".
 
