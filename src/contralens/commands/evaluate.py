@@ -24,7 +24,6 @@ from contralens.commands.options import (
     TrustConfig,
     print_json,
 )
-from contralens.report.answers import NO_LABEL
 
 MOVES = ("same", "down", "sideways", "up", "unknown")
 
@@ -217,6 +216,7 @@ def _print_evaluation(result: Any) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from contralens.report.answers import NO_LABEL
     from contralens.report.console import console
 
     m = result.manifest
