@@ -46,6 +46,7 @@ SETTINGS = (
     "checkpoint",
     "weights",
     "preprocess",
+    "prefix_tokens",
     "decode",
     "precision",
     "allow_nondeterministic",
@@ -54,7 +55,7 @@ SETTINGS = (
 """What a run can be told; a file may hold all of it, whichever command reads it."""
 PATHS = ("images", "vocabulary", "out", "cache", "checkpoint", "candidates")
 """Settings that may name a file; a relative one that lies beside the YAML file is taken from there."""
-COUNTS = ("k", "fakes", "limit", "top", "seed", "batch_size", "workers")
+COUNTS = ("k", "fakes", "limit", "top", "seed", "batch_size", "workers", "prefix_tokens")
 SHARES = ("exclude", "holdout", "fdr")
 SWITCHES = ("reuse", "own_only", "store_activations", "allow_nondeterministic", "report")
 TEXTS = (

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from contralens.checks import InputError
 from contralens.models import hooks
 from contralens.models.hooked import HookedTarget
+from contralens.models.outputs import first_tensor, module_of, tensor_of
 from contralens.models.pooling import POOLINGS, channels_last
 from contralens.models.saes import SparseTarget
 from contralens.types import Target
@@ -52,12 +53,12 @@ def changed(network: nn.Module, layer: str, change: Callable[[Tensor], Tensor]) 
     """Within the block, `change` of what the layer gives goes on in its place."""
 
     def hook(module: Any, inputs: Any, output: Any) -> Any:
-        tensor = hooks.first_tensor(output)
+        tensor = tensor_of(output, layer)
         if tensor is None:
             raise InputError(f"{layer} gave no tensor, so its neurons cannot be changed")
         return _replaced(output, tensor, change(tensor))
 
-    handle = hooks.named(network)[layer].register_forward_hook(hook)
+    handle = module_of(network, layer).register_forward_hook(hook)
     try:
         yield
     finally:
@@ -94,7 +95,7 @@ def kept(network: nn.Module, layer: str, keep: Tensor, last: bool | None = None)
     """
 
     def change(tensor: Tensor) -> Tensor:
-        end = _last_of(tensor, hooks.named(network)[layer]) if last is None else last
+        end = _last_of(tensor, module_of(network, layer)) if last is None else last
         if tensor.shape[-1 if end else 1] != len(keep):
             raise InputError(
                 f"the mask is for {len(keep)} neurons, but {layer} gives {tuple(tensor.shape)}: it belongs to another "
@@ -206,7 +207,7 @@ def gradient_times_activation(target: HookedTarget, batch: Any, classes: Sequenc
 
     found = []
     with hooks.still(target.module, None), changed(target.module, target.layer, change):
-        scores = hooks.first_tensor(hooks.forward(target.module, batch))
+        scores = first_tensor(hooks.forward(target.module, batch))
         if scores is None or scores.dim() != 2 or not scores.requires_grad:
             raise InputError(f"{target.name} gives no class scores that depend on {target.layer} by a gradient")
         for c in classes:
