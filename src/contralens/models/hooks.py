@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from contralens.checks import InputError, blaming, reason
-from contralens.models.outputs import module_of, tensor_of, tensors_in, valid_tokens
+from contralens.models.outputs import images_first, module_of, tensor_of, tensors_in, valid_tokens
 
 DTYPES = {"float32": None, "bf16": torch.bfloat16}
 """Precisions, and what autocast takes for them."""
@@ -83,7 +83,7 @@ def run_layers(
 
     def hook_of(at: int, use: Callable[[Tensor], Tensor]) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            tensor = tensor_of(output, wanted[at][0])
+            tensor = images_first(network, tensor_of(output, wanted[at][0]), batch)
             if at in left and tensor is not None:
                 found[at] = use(tensor.detach())
             left.discard(at)
@@ -157,7 +157,7 @@ def probe(
             record.calls += 1
             if record.calls == 1:
                 record.tensors = {key: tuple(value.shape) for key, value in tensors_in(output).items()}
-            tensor = tensor_of(output, name)
+            tensor = images_first(network, tensor_of(output, name), batch)
             if tensor is not None and record.calls == 1:
                 record.output = tensor.detach().clone() if keep else tensor.detach().to("meta")
 

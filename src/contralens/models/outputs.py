@@ -47,6 +47,12 @@ def tensor_of(output: Any, layer: str) -> Tensor | None:
     return tensors_in(output).get(part) if mark else first_tensor(output)
 
 
+def images_first(network: nn.Module, output: Tensor | None, batch: Any) -> Tensor | None:
+    """A layer's output with images as its first size; it is so already unless the network packs them (Qwen-VL)."""
+    unpack = getattr(network, "images_first", None)
+    return output if unpack is None or output is None else unpack(output, batch)
+
+
 def first_tensor(output: Any) -> Tensor | None:
     """The first floating-point tensor of an output, also inside tuples, dicts and model outputs; None if none is."""
     if isinstance(output, Tensor):
