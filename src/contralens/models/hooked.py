@@ -24,8 +24,8 @@ class HookedTarget:
     >>> made = target(nn.Conv2d(3, 8, 3), layer=".", preprocess="resize=16x16,mean=half")
     >>> made.neurons[7], made.device.type, tuple(made(made.preprocess(new("RGB", (20, 20)))[None]).shape)
     ('output/7', 'cpu', (1, 8))
-    >>> made.tap.layer, made.with_dtype("bf16").fingerprint == made.fingerprint
-    ('.', False)
+    >>> made.tap.layer, made.with_dtype("bf16").fingerprint == made.fingerprint, made.tokens
+    ('.', False, 0)
     """
 
     name: str
@@ -51,6 +51,8 @@ class HookedTarget:
     """Whether its rows are a function of the image; False only where the user allows that."""
     layout: Layout | None = None
     """Where class and register tokens are, if not before the patches."""
+    untrained: tuple[str, ...] = ()
+    """Weights of the network that were not in the source; the layer does not depend on them, class scores may."""
     raster_order: bool | None = None
     """Whether patch tokens lie row by row, as maps need it; None until somebody asked (`models.where`)."""
     origin: dict[str, Any] = field(default_factory=dict)

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contralens.checks import InputError
+from contralens.checks import InputError, some
 from contralens.models import hooks
 from contralens.models.hooked import HookedTarget
 from contralens.models.outputs import first_tensor, module_of, tensor_of
 from contralens.models.pooling import POOLINGS, channels_last
 from contralens.models.saes import SparseTarget
+from contralens.models.untrained import unknown
 from contralens.types import Target
 
 TOLERANCE = 1e-3
@@ -137,14 +138,26 @@ def _replaced(output: Any, old: Tensor, new: Tensor) -> Any:
     return output
 
 
+def _is_used(layer: HookedTarget, batch: Any) -> bool:
+    """Whether the network's output depends on weights that it was not given."""
+    with unknown(layer.module, layer.untrained):
+        return bool(hooks.run_layer(layer.module, ".", batch, lambda output: output.isnan().any()))
+
+
 def class_scores(target: Scalable, batch: Any) -> Tensor:
     """The network's own output for a batch, (B,classes) float32 on the CPU, before any softmax.
 
     Raises:
-        InputError: the output is no row of scores per image.
+        InputError: the output is no row of scores per image, or made with weights that were not in the source.
     """
+    layer = _layer(target)
+    if layer.untrained and _is_used(layer, batch):
+        raise InputError(
+            f"{target.name} has no trained classifier ({some('weights', list(layer.untrained))} not in the source), so "
+            "its class scores mean nothing"
+        )
     keep: Callable[[Tensor], Tensor] = lambda output: output.float().cpu()  # noqa: E731
-    scores = hooks.run_layer(_layer(target).module, ".", batch, keep)
+    scores = hooks.run_layer(layer.module, ".", batch, keep)
     if scores.dim() != 2:
         raise InputError(f"{target.name} gives {tuple(scores.shape)}, not one row of class scores per image")
     return scores

@@ -25,6 +25,7 @@ from contralens.models.outputs import PART, module_of
 from contralens.models.pooling import POOLINGS, choose, pool
 from contralens.models.preprocessing import Preprocessing
 from contralens.models.saes import sae as with_sae
+from contralens.models.scales import scale_notes
 from contralens.types import Target
 
 __all__ = [
@@ -174,6 +175,8 @@ def _made(
     before = identity.attributes(network)
     found: dict[int, tokens.Found] = {}
     probe = hooks.probe(network, [*names, "."], batch, name, hooks.DTYPES[dtype], keep=True)
+    if preprocess is not None or loaded.preprocess_note or name.startswith("module:"):
+        loaded.notes += scale_notes(function, loaded.preprocess, network, preprocess is not None)
     untrained.check_unused(loaded, [n for n in names if probe[n].output is not None], batch, probe, name)
     described = identity.network_digest(network, before)
     given = {"pooling": pooling, "preprocess": preprocess, "weights": weights, "checkpoint": checkpoint,
@@ -215,6 +218,7 @@ def _made(
                 module=network,
                 prefix_tokens=choice.prefix,
                 layout=choice.layout,
+                untrained=loaded.untrained,
                 dtype=dtype,
                 notes=notes,
                 network=described,
