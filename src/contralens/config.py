@@ -87,7 +87,8 @@ def read_config(path: Path) -> dict[str, Any]:
     settings = {key: _as_kind(path, key, value) for key, value in settings.items() if value is not None}
     for key in PATHS:
         value = settings.get(key)
-        if isinstance(value, str) and not Path(value).is_absolute() and (path.parent / value).exists():
+        file = value.partition("::")[0] if isinstance(value, str) and key == "checkpoint" else value  # FILE::PART
+        if isinstance(value, str) and not Path(value).is_absolute() and (path.parent / file).exists():
             settings[key] = str(path.parent / value)
     return settings
 
