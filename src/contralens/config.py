@@ -87,8 +87,10 @@ def read_config(path: Path) -> dict[str, Any]:
     settings = {key: _as_kind(path, key, value) for key, value in settings.items() if value is not None}
     for key in PATHS:
         value = settings.get(key)
-        file = value.partition("::")[0] if isinstance(value, str) and key == "checkpoint" else value  # FILE::PART
-        if isinstance(value, str) and not Path(value).is_absolute() and (path.parent / file).exists():
+        if not isinstance(value, str) or Path(value).is_absolute():
+            continue
+        file = value.partition("::")[0] if key == "checkpoint" else value  # FILE::PART
+        if (path.parent / file).exists():
             settings[key] = str(path.parent / value)
     return settings
 
