@@ -130,8 +130,10 @@ def _named(run: Run, names: Names, source: str) -> Truth:
 
 def _rendered(run: Run, name: str) -> Truth | None:
     """What the shipped networks of the rendered world were measured to respond to."""
+    from contralens.world.captions import concept_text
     from contralens.world.demo import score_labels
-    from contralens.world.truth import describe, known, load_truth
+    from contralens.world.scenes import FACTORS
+    from contralens.world.truth import known, load_truth
 
     try:
         truths = load_truth(name, run.manifest["target"]["layer"])
@@ -143,7 +145,7 @@ def _rendered(run: Run, name: str) -> Truth | None:
     return Truth(
         "measured in the rendered world", there,
         lambda n, label: bool(score_labels([label], [truths[n]])[0]),
-        {n: describe(truths[n]) for n in np.flatnonzero(there).tolist()},
+        {n: concept_text(f, FACTORS[f][i]) for n in np.flatnonzero(there).tolist() for f, i in truths[n].levels[:1]},
     )  # fmt: skip
 
 
