@@ -103,6 +103,17 @@ def test_arguments_that_do_not_fit_are_one_line(spec: str, match: str) -> None:
     assert "\n" not in str(e.value)
 
 
+def test_arguments_of_ones_own_function(tmp_path: Path) -> None:
+    code = "from torch import nn\ndef build(width=4):\n    return nn.Conv2d(3, width, 3)\n"
+    (tmp_path / "mine.py").write_text(code)
+    spec = f"module:{tmp_path / 'mine.py'}:build"
+    t = target(f"{spec}?width=6", ".", preprocess="crop=8,mean=half")
+    assert (t.width, t.notes) == (6, ["built with width=6"])
+    assert target(spec, ".", preprocess="crop=8,mean=half").width == 4
+    with pytest.raises(InputError, match=r"calling build\(\) failed \(TypeError"):
+        target(f"{spec}?wide=6", ".")
+
+
 def test_torchvision_with_one_channel(picture: Image.Image, tmp_path: Path) -> None:
     torch.manual_seed(0)
     net = models.squeezenet1_1(num_classes=4)

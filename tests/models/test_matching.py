@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from contralens.checks import InputError
 from contralens.models.checkpoints import Filled, load_checkpoint
+from contralens.models.scaling import class_scores
 from contralens.models.targets import layers, target
 from contralens.models.weight_files import read_tables
 
@@ -179,6 +180,8 @@ def test_a_head_behind_the_layer_may_be_missing(
         with pytest.raises(InputError, match=match) as e:
             target(spec, layer, checkpoint=tmp_path / "a.pth", preprocess=PP)
         assert "\n" not in str(e.value)
+        with pytest.raises(InputError, match="has no trained classifier"):
+            class_scores(target(spec, "norm", checkpoint=tmp_path / "a.pth", preprocess=PP), torch.randn(2, 3, 16, 16))
     assert len(layers(spec, checkpoint=tmp_path / "a.pth", preprocess=PP)) == 8
 
 

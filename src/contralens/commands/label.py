@@ -23,6 +23,7 @@ from contralens.commands.options import (
     Limit,
     Pooling,
     Precision,
+    PrefixTokens,
     Preprocess,
     Replace,
     Sae,
@@ -39,7 +40,7 @@ from contralens.commands.propose import arguments, print_plan, read_settings
 
 PLURAL = {"scorer": "scorers", "template": "templates"}
 """Repeatable flags, and what the setting is called."""
-TARGET_OPTIONS = {"pooling", "checkpoint", "weights", "preprocess"}
+TARGET_OPTIONS = {"pooling", "checkpoint", "weights", "preprocess", "prefix_tokens"}
 """Settings that say how the target is made."""
 
 
@@ -130,6 +131,7 @@ def label_command(
     checkpoint: Checkpoint = None,
     weights: Weights = None,
     preprocess: Preprocess = None,
+    prefix_tokens: PrefixTokens = None,
     decode: Decode = None,
     precision: Precision = None,
     allow_nondeterministic: AllowNondeterministic = None,
@@ -216,6 +218,7 @@ def collect_command(
     checkpoint: Checkpoint = None,
     weights: Weights = None,
     preprocess: Preprocess = None,
+    prefix_tokens: PrefixTokens = None,
     decode: Decode = None,
     precision: Precision = None,
     allow_nondeterministic: AllowNondeterministic = None,

@@ -7,7 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from contralens.commands.options import Checkpoint, Device, Json, Preprocess, RunFolder, Weights, print_json
+from contralens.commands.options import (
+    Checkpoint,
+    Device,
+    Json,
+    PrefixTokens,
+    Preprocess,
+    RunFolder,
+    Weights,
+    print_json,
+)
 
 
 def show_command(
@@ -45,6 +54,7 @@ def layers_command(
     checkpoint: Checkpoint = None,
     weights: Weights = None,
     preprocess: Preprocess = None,
+    prefix_tokens: PrefixTokens = None,
     device: Device = None,
     as_json: Json = False,
 ) -> None:
@@ -54,7 +64,12 @@ def layers_command(
     """
     from contralens.models.targets import layers as list_layers
 
-    options: dict[str, Any] = {"checkpoint": checkpoint, "weights": weights, "preprocess": preprocess, "device": device}
+    options: dict[str, Any] = {
+        "checkpoint": checkpoint,
+        "weights": weights,
+        "preprocess": preprocess,
+        "prefix_tokens": prefix_tokens,
+    }
     found = list_layers(target, **{key: value for key, value in options.items() if value is not None})
     if as_json:
         from dataclasses import asdict

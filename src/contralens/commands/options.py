@@ -47,11 +47,18 @@ Device = Annotated[
     typer.Option(help="Where the networks run (on CUDA mining and scoring, too): cpu (default), cuda, cuda:1, mps."),
 ]
 Checkpoint = Annotated[
-    Path | None, typer.Option(help="Own weights for the architecture: .safetensors, or .pt/.pth without code.")
+    Path | None,
+    typer.Option(
+        help="Own weights for the architecture: .safetensors, .pt, .pth, .ckpt, a folder; FILE::PART for a part."
+    ),
 ]
 Weights = Annotated[str | None, typer.Option(help='Name of pretrained weights, or "random" for none.')]
 Preprocess = Annotated[
     str | None, typer.Option(help='Preprocessing of own networks, e.g. "resize=256,crop=224,mean=imagenet".')
+]
+PrefixTokens = Annotated[
+    int | None,
+    typer.Option(help="Class and register tokens before the patches, where that is not found out."),
 ]
 Decode = Annotated[
     str | None,

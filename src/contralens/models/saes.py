@@ -92,7 +92,9 @@ class SparseTarget:
         below = base.tap
         if self.pooling == "pooled":
             return replace(below, rows=lambda pooled: self._latents(below.rows(pooled)[:, None]))
-        return replace(below, pick=lambda output: _tokens_of(output, base, self.pooling).clone(), rows=self._latents)
+        return replace(
+            below, pick=lambda output, valid: _tokens_of(output, base, self.pooling, valid).clone(), rows=self._latents
+        )
 
     @torch.no_grad()
     def _latents(self, tokens: Tensor) -> Tensor:
@@ -125,7 +127,7 @@ class SparseTarget:
         if self.pooling == "pooled":
             if base.pooling == "max_abs_patches":
                 raise InputError(f"the latents of {self.name} cannot be scaled: the layer is pooled by magnitude")
-            seen = layer_pooling.pool(base.pooling, output, base.prefix_tokens)[:, None]
+            seen = layer_pooling.pool(base.pooling, output, base.tokens)[:, None]
         else:
             seen = _tokens_of(output, base, self.pooling)
         rows = seen.flatten(0, 1).to(self.device)
@@ -241,11 +243,23 @@ def _choose(target: Target, pooling: str | None, tokens: str = "") -> str:
     return chosen
 
 
-def _tokens_of(output: Tensor, target: HookedTarget, pooling: str) -> Tensor:
-    """A layer's output as tokens (B,L,D): the patches, the places of a map, or the class token."""
+def _tokens_of(output: Tensor, target: HookedTarget, pooling: str, valid: Tensor | None = None) -> Tensor:
+    """A layer's output as tokens (B,L,D): the patches, the places of a map, or the class token.
+
+    In the place of padding stands the image's first patch, which leaves a maximum as it is.
+    """
     if output.dim() == 4:
         return output.flatten(1, 2) if target.pooling.endswith("_last") else output.flatten(2).mT
-    return output[:, :1] if pooling == "cls" else output[:, target.prefix_tokens :]
+    if pooling == "cls":
+        return layer_pooling.class_token_of(output, target.tokens)[:, None]
+    patches = layer_pooling.patches_of(output, target.tokens)
+    if valid is None:
+        return patches
+    if pooling == "mean":
+        raise InputError(
+            f"{target.name}: the mean of latents counts padding (images are padded to one length): use max"
+        )
+    return torch.where(layer_pooling.patches_of(valid[..., None], target.tokens), patches, patches[:, :1])
 
 
 def _added(output: Tensor, gain: Tensor, layer: HookedTarget, sae_pooling: str) -> Tensor:
@@ -259,8 +273,11 @@ def _added(output: Tensor, gain: Tensor, layer: HookedTarget, sae_pooling: str) 
         return (moved if last else moved.mT).reshape(output.shape)
     seen_by = layer.pooling if sae_pooling == "pooled" else sae_pooling
     out = output.clone()
-    part = out[:, :1] if seen_by == "cls" else out[:, layer.prefix_tokens :]
-    part += gain
+    if isinstance(tokens := layer.tokens, int):
+        part = out[:, :1] if seen_by == "cls" else out[:, tokens:]
+        part += gain
+    else:
+        out[:, [tokens.class_at] if seen_by == "cls" else tokens.places()] += gain
     return out
 
 

@@ -30,7 +30,7 @@ def check_unused(loaded: Loaded, layers: Sequence[str], batch: Any, probe: Mappi
     if not loaded.untrained or not layers:
         return
     network = loaded.network
-    with _unknown(network, loaded.untrained):
+    with unknown(network, loaded.untrained):
         try:
             seen = hooks.run_layers(network, [(layer, lambda x: x.isnan().sum()) for layer in layers], batch)
             before = [_unknowns(probe[layer].output) for layer in layers]
@@ -53,7 +53,8 @@ def _unknowns(output: Tensor | None) -> int:
 
 
 @contextmanager
-def _unknown(network: nn.Module, names: Sequence[str]) -> Iterator[None]:
+def unknown(network: nn.Module, names: Sequence[str]) -> Iterator[None]:
+    """Within the block, these weights are NaN, and so is what is computed from them."""
     tensors: dict[str, Tensor] = dict(network.named_parameters(remove_duplicate=False))
     tensors |= dict(network.named_buffers(remove_duplicate=False))
     kept = {name: tensors[name].detach().clone() for name in names
