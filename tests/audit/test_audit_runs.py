@@ -509,9 +509,17 @@ def test_the_command(case: Path, tmp_path: Path) -> None:
     told = json.loads(run(*options, "--json").stdout)
     assert told["manifest"]["verdicts"]["spurious"] == 1
     assert {row["mode"] for row in told["pruning"]} == {"hard", "random"}
+    fair = sorted((case / "fair/images").rglob("*.png"))
+    rows = [f"{file.parent.name} {file.stem},{file.parent.name}/{file.name},{file.parent.name}" for file in fair]
+    (tmp_path / "table.csv").write_text("\n".join(["case,photo,verdict", *rows]))
+    tables = ["--table", str(tmp_path / "table.csv"), "--class-column", "verdict", "--image-column", "photo"]
+    again = json.loads(run(*options, *tables, "--json").stdout)
+    assert again["pruning"] == told["pruning"]
     for more, words in (
         (["--concepts", "dermoscpy"], "did you mean dermoscopy"), ([*options, "--mode", "hrad"], "hard or soft"),
         (["--concepts", "dermoscopy", "--table", "x.csv"], "say with --labeled"),
+        (["--concepts", "dermoscopy", "--class-column", "x"], "say where with --labeled"),
+        ([*options, *tables[:2], "--class-column", "verdit"], "did you mean verdict"),
     ):  # fmt: skip
         done = run(*more)
         assert done.returncode == 2

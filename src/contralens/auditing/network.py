@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ def in_the_network(
     *,
     labeled: Any,
     subgroups: Any,
+    columns: Mapping[str, str | None],
     unseen: bool,
     classes: Sequence[str] | None,
     head: str | None,
@@ -68,7 +69,7 @@ def in_the_network(
         notes.append(f"no influence and no pruning: {e}")
         return INFLUENCE.empty_table(), PRUNING.empty_table(), nothing
     names = _names(reopened, classes, count)
-    given = None if labeled is None else read_labeled(labeled, names, count, subgroups)
+    given = None if labeled is None else read_labeled(labeled, names, count, subgroups, **columns)
     if given is not None and names is None:
         names = list(given.classes)
         notes.append(f"the labeled set's classes are taken for the network's, in order: {', '.join(names[:8])}")

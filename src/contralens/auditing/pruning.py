@@ -121,7 +121,11 @@ def make_mask(
 
 
 def read_labeled(
-    labeled: Any, classes: Sequence[str] | None, count: int, subgroups: str | Path | Mapping[str, Any] | None = None
+    labeled: Any,
+    classes: Sequence[str] | None,
+    count: int,
+    subgroups: str | Path | Mapping[str, Any] | None = None,
+    **columns: str | None,
 ) -> LabeledImages:
     """A labeled set with classes numbered as the network's `count` outputs.
 
@@ -132,6 +136,7 @@ def read_labeled(
             being the classes in order, as torchvision's ImageFolder has it.
         count: classes of the network.
         subgroups: a CSV file (an image column, then one column per kind of group), or image -> {column: value}.
+        columns: `image_column` and `class_column` of the tables, as `contralens.labeled_images` takes them.
 
     Raises:
         InputError: no labels, a label that is none of the network's classes, subgroups that name none of the images.
@@ -140,7 +145,9 @@ def read_labeled(
     >>> read_labeled({"images": "world-1/images", "table": "few.csv"}, ["plain", "striped"], 2).targets
     array([1, 0])
     """
-    found = labeled_images(labeled).for_outputs(count, classes)
+    asked: dict[str, Any] = {name: column for name, column in columns.items() if column is not None}
+    given = {**labeled, **asked} if isinstance(labeled, Mapping) else labeled
+    found = labeled_images(given, **({} if isinstance(labeled, Mapping) else asked)).for_outputs(count, classes)
     return found if subgroups is None else found.with_groups(subgroups)
 
 

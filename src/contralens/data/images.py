@@ -14,6 +14,7 @@ from contralens.checks import InputError, KindError, nearest, require
 from contralens.data.decode import MAX_PIXELS, suffixes
 from contralens.data.files import readable
 from contralens.data.sets import DatasetImages, FileImages, HuggingFaceImages, ImageSet, OtherImages
+from contralens.data.splits import classes_of
 
 _LISTS = (".txt", ".lst", ".list")
 
@@ -132,7 +133,7 @@ def _folder(path: Path, max_pixels: int) -> FileImages:
         known = ", ".join(sorted(s[1:] for s in suffixes() if len(s) < 6))
         raise InputError(f"`images`: no images in {str(path)!r}; found {what or 'nothing'}; known kinds: {known}")
     files = [os.path.join(path, name) for name in names]
-    return FileImages(str(path), (PurePath(n).as_posix() for n in names), files, _classes(names), ignored, max_pixels)
+    return FileImages(str(path), (PurePath(n).as_posix() for n in names), files, classes_of(names), ignored, max_pixels)
 
 
 def _walk(root: str) -> tuple[list[str], dict[str, int]]:
@@ -196,17 +197,6 @@ def _is_dir(entry: os.DirEntry[str]) -> bool:
 
 def _bytes(name: str) -> bytes:
     return os.fsencode(name.replace(os.sep, "/"))
-
-
-def _classes(names: Sequence[str]) -> list[str] | None:
-    """The folder of each image at the first level where there are several, or None where the folders tell nothing."""
-    parts = [PurePath(name).parts for name in names]
-    level = 0
-    while all(len(p) > level + 1 for p in parts):
-        if len({p[level] for p in parts}) > 1:
-            return [p[level] for p in parts]
-        level += 1
-    return None
 
 
 def _listed_in(path: Path, max_pixels: int) -> FileImages:
