@@ -44,6 +44,7 @@ def audit(
     subgroups: str | Path | Mapping[str, Any] | None = None,
     image_column: str | None = None,
     class_column: str | None = None,
+    groups: Any = None,
     unseen: bool = False,
     classes: Sequence[str] | None = None,
     head: str | None = None,
@@ -81,7 +82,10 @@ def audit(
             labeled images, beside those that they have.
         image_column: the column of the labeled images' tables that names the image; found by itself by default.
         class_column: the column that holds the class, likewise; see `contralens.labeled_images`.
-        unseen: whether to leave out labeled images that the verdicts were found on, the run's probe images.
+        groups: labeled images that belong together, as `contralens.label` takes them; by default what the run knows of
+            them. The intervals draw whole groups, and `unseen` goes by them.
+        unseen: whether to leave out labeled images that the verdicts were found on, the run's probe images, and others
+            of their groups.
         classes: names of the network's classes; by default those that come with its weights.
         head: name of the linear layer from the neurons to the classes; None tries out which one it is, "none" leaves
             the head out.
@@ -122,8 +126,9 @@ def audit(
             as_text(name, word)
     _check(fdr, mode, images, batch_size, sample, fakes, seed)
     reopened = Reopened(
-        run, source=source, target=target, cache=cache, device=device, batch_size=batch_size, progress=progress
-    )
+        run, source=source, target=target, cache=cache, device=device, batch_size=batch_size, groups=groups,
+        progress=progress,
+    )  # fmt: skip
     made, exemplars, embeddings = _space(reopened, encoder, device)
     words = embed_concepts(made, listed)
     progress("fake neurons", 0, fakes)

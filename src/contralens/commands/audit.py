@@ -12,6 +12,7 @@ from contralens.commands.options import (
     Cache,
     Classes,
     Fakes,
+    Groups,
     Json,
     RunBatchSize,
     RunDevice,
@@ -45,6 +46,7 @@ def audit_command(
     subgroups: Annotated[
         Path | None, typer.Option(help="CSV file of groups among them: image, then one column per kind of group.")
     ] = None,
+    groups: Groups = None,
     unseen: Annotated[
         bool, typer.Option("--unseen", help="Leave out labeled images that the run's exemplars came from.")
     ] = False,
@@ -96,7 +98,7 @@ def audit_command(
     opened = load(run, trust_code=trust_code)
     with bar(quiet=as_json) as progress:
         found = audit(
-            opened, concepts, scorer=scorer, labeled=given, subgroups=subgroups, unseen=unseen,
+            opened, concepts, scorer=scorer, labeled=given, subgroups=subgroups, groups=groups, unseen=unseen,
             image_column=image_column, class_column=class_column,
             classes=read_classes(classes) if classes is not None else None, head=head, follow=follow or None, fdr=fdr,
             fakes=fakes, images=images, encoder=encoder, source=source, cache=cache, device=device,

@@ -37,6 +37,10 @@ Sae = Annotated[
     typer.Option(help="A sparse autoencoder over that layer, FILE or FOLDER[:kind=topk,k=32,...]."),
 ]
 SaePooling = Annotated[str | None, typer.Option(help="How latents of patches become one: max (default), mean, cls.")]
+Groups = Annotated[
+    str | None,
+    typer.Option(help="TABLE:COLUMN, images that belong together: of one patient, lesion, scene or video."),
+]
 Limit = Annotated[int | None, typer.Option(help="Use a seeded sample of that many images.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of the sample (default 0).")]
 BatchSize = Annotated[int | None, typer.Option(help="Images per forward pass (default 32).")]

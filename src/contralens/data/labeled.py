@@ -77,7 +77,7 @@ class LabeledImages:
         """
         place = Places(self.ids)
         rows: Mapping[str, Mapping[str, Any]] = (
-            table if isinstance(table, Mapping) else read_table(Path(table), place.first).named()
+            table if isinstance(table, Mapping) else read_table(Path(table), place.sole).named()
         )
         at = {row: values for image, values in rows.items() if (row := place.find(str(image))) is not None}
         if not at:
@@ -182,7 +182,7 @@ def labeled_images(
     paths = [Path(t) for t in ([table] if isinstance(table, (str, Path)) else table)]
     place = Places(images.ids)
     asked = [None] * len(paths) if image_column is None else _having(paths, place, image_column)
-    tables = [read_table(path, place.first, column) for path, column in zip(paths, asked, strict=True)]
+    tables = [read_table(path, place.sole, column) for path, column in zip(paths, asked, strict=True)]
     return _joined(images, tables, class_column, classes, groups)
 
 
@@ -211,7 +211,7 @@ def _having(paths: Sequence[Path], place: Places, image_column: str) -> list[str
     errors: list[InputError] = []
     for path in paths:
         try:
-            read_table(path, place.first, image_column)
+            read_table(path, place.sole, image_column)
             out.append(image_column)
         except InputError as e:
             errors.append(e)

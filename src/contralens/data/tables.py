@@ -162,6 +162,33 @@ def _parquet(path: Path) -> tuple[list[str], list[list[str]], int]:
     return _named(path, plain), [list(row) for row in zip(*columns, strict=True)], 1
 
 
+def read_column(path: Path, name: str, places: Places) -> tuple[dict[int, str], str]:
+    """What a column says of each image, by row of the image, and how the table names an image.
+
+    Where several columns name images (two pictures of one case), a line is about all of them.
+
+    Raises:
+        InputError: it cannot be read, no such column, or two values for one image.
+    """
+    head, lines, _ = _cells(path)
+    if name not in head:
+        lowered = [column.lower() for column in head]
+        if name.lower() not in lowered:
+            raise InputError(f"{path} has no column {name!r}{nearest(name, head)}; it has {some(head)}")
+        name = head[lowered.index(name.lower())]
+    value = head.index(name)
+    images = _image_columns(head, lines, places.sole, layout_of(head), but=value)
+    found: dict[int, str] = {}
+    for row in lines:
+        if len(row) != len(head):
+            raise InputError(f"{path}: {len(row)} values for {len(head)} columns, in the line of {row[images[0]]!r}")
+        for at in images:
+            image = places.find(row[at]) if row[at] else None
+            if image is not None and found.setdefault(image, row[value]) != row[value]:
+                raise InputError(f"{path}: {row[at]!r} has two values of {name}: {found[image]!r} and {row[value]!r}")
+    return found, lines[0][images[0]] if lines else ""
+
+
 def _image_at(
     path: Path, head: Sequence[str], lines: Sequence[Sequence[str]], find: Callable[[str], object], asked: str | None,
     layout: Layout | None,
@@ -172,28 +199,38 @@ def _image_at(
         if asked.lower() not in lowered:
             raise InputError(f"{path} has no column {asked!r}{nearest(asked, head)}; it has {some(head)}")
         return (head.index(asked) if asked in head else lowered.index(asked.lower())), None
+    found = _image_columns(head, lines, find, layout)
+    if len(found) > 1:
+        raise InputError(
+            f"{path}: the columns {some(head[i] for i in found)} all name images; say which with image_column= "
+            f"(--image-column), e.g. {head[found[0]]!r}"
+        )
+    at, known = found[0], (*IMAGE_COLUMNS, *([layout.image] if layout and layout.image else []))
+    return at, None if at == 0 or lowered[at] in known else f"{path.name}: images are named by the column {head[at]!r}"
+
+
+def _image_columns(
+    head: Sequence[str], lines: Sequence[Sequence[str]], find: Callable[[str], object], layout: Layout | None,
+    but: int | None = None,
+) -> list[int]:  # fmt: skip
+    """The column that names the images, and others that name other ones; at least one column, and not `but`."""
+    lowered = [name.lower() for name in head]
     if layout is not None and layout.image is not None:
-        return lowered.index(layout.image), None
+        return [lowered.index(layout.image)]
     named = next((lowered.index(name) for name in IMAGE_COLUMNS if name in lowered), None)
-    if named is not None and any(find(row[named]) is not None for row in lines):
-        return named, None
+    if named is not None and any(find(row[named]) is not None for row in lines if row[named]):
+        return [named]
     unnamed = [name == f"column {at}" for at, name in enumerate(head, start=1)]  # pandas' index, beside others
     found = [
-        [find(row[at]) if row[at] and (all(unnamed) or not unnamed[at]) else None for row in lines]
+        [find(row[at]) if row[at] and at != but and (all(unnamed) or not unnamed[at]) else None for row in lines]
         for at in range(len(head))
     ]
     counts = [len({one for one in column if one is not None}) for column in found]
-    most = max(counts)
-    if not most:
-        return (named if named is not None else 0), None
+    if not (most := max(counts)):
+        return [named if named is not None else 0]
     at = counts.index(most)
     rivals = [i for i in range(len(head)) if i != at and counts[i] and 2 * counts[i] >= most and found[i] != found[at]]
-    if rivals:
-        raise InputError(
-            f"{path}: the columns {some(head[i] for i in (at, *rivals))} all name images; say which with image_column= "
-            f"(--image-column), e.g. {head[at]!r}"
-        )
-    return at, (f"{path.name}: images are named by the column {head[at]!r}" if at else None)
+    return [at, *rivals]
 
 
 class Places:
@@ -225,10 +262,10 @@ class Places:
             raise InputError(f"the table's {image!r} may be {self._ids[rows[0]]} or {self._ids[rows[1]]}: give paths")
         return rows[0] if rows else None
 
-    def first(self, image: str) -> int | None:
-        """The first row that the text may name."""
+    def sole(self, image: str) -> int | None:
+        """The row of an image, None if the text names none or may name several."""
         rows = self.candidates(image)
-        return rows[0] if rows else None
+        return rows[0] if len(rows) == 1 else None
 
     def candidates(self, image: str) -> list[int]:
         """Rows that the text may name: of the image that is called so, else of those whose path ends so."""

@@ -51,6 +51,7 @@ def evaluate(
     prompt: str | None = None,
     control: int | None = None,
     heldout: Any = None,
+    groups: Any = None,
     source: Any = None,
     target: Any = None,
     encoder: Any = None,
@@ -92,6 +93,8 @@ def evaluate(
         prompt: what a painter is asked, with {label} in it.
         control: control images at most.
         heldout: another image set to evaluate on; by default what `label(holdout=...)` set aside.
+        groups: images that belong together, as `contralens.label` takes them; by default those of the run. They fall on
+            one side of each split, and bootstrap samples draw them whole.
         source: the run's images, where they moved.
         target: the run's network, where the manifest cannot say.
         encoder: the run's labeling encoder, where the manifest cannot say.
@@ -139,7 +142,7 @@ def evaluate(
         run.rows(scorer)
     reopened = Reopened(
         run, heldout=heldout, source=source, target=target, encoder=encoder, cache=cache, device=device,
-        batch_size=batch_size, workers=workers, progress=progress,
+        batch_size=batch_size, workers=workers, groups=groups, progress=progress,
     )  # fmt: skip
     style = _preset(preset, painter, count, prompt, control)
     retrieves = bool(set(wanted) & {*GROUPS["cosy"], "clarity"}) and images is None and not style.painter
@@ -199,7 +202,7 @@ def evaluate(
             }  # fmt: skip
         if stability:
             asked |= {"stabilities": probed.stability(stability), "coverage": coverage}
-            details["stability"] = {"samples": stability, "coverage": coverage}
+            details["stability"] = {"samples": stability, "coverage": coverage, "groups": bool(reopened.group_of)}
         if meanings:
             verdict, asked["meaning"] = probed.meanings()
             details["meanings"] = {"split": int(verdict.split.sum()), "neurons": len(verdict.split)}
@@ -219,6 +222,7 @@ def evaluate(
             "same_as_labeling_encoder": referee.fingerprint == run.manifest["encoder"]["fingerprint"],
         },
         "images": session.counts(),
+        "groups": about_groups(groups, run, reopened),
         "label_images": made,
         "sigmoid": session.sigmoid_used,
         "concepts": concepts, "combine": combine, "share": share, "seed": seed,
@@ -267,6 +271,14 @@ def _check(
             raise InputError(f"`sigmoid` must be two numbers, alpha and beta; got {shown(sigmoid)}")
         for one in sigmoid:
             real("sigmoid", one)
+
+
+def about_groups(given: Any, run: Run, reopened: Reopened) -> dict[str, Any] | None:
+    """What a manifest holds of the groups that were gone by; None without any."""
+    if not (known := reopened.group_of):
+        return None
+    source = (run.manifest.get("groups") or {}).get("source") if given is None else given
+    return {"source": source if isinstance(source, str) else "the given groups", "count": len(set(known.values()))}
 
 
 def _check_measured(wanted: Sequence[str], values: pa.Table, labeled: bool) -> None:

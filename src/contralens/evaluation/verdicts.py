@@ -70,7 +70,7 @@ class Probed:
         self.progress("bootstrap", 0, samples)
         found = bootstrap_labels(
             {name: name for name in self.scorers}, self.activations, self.embeddings, self.reopened.texts, self.neurons,
-            samples=samples, seed=self.seed, **self.reopened.mining,
+            samples=samples, seed=self.seed, clusters=self.reopened.clusters, **self.reopened.mining,
         )  # fmt: skip
         self.progress("bootstrap", samples, samples)
         return found

@@ -13,6 +13,7 @@ from torch.nn.functional import pad
 
 from contralens.collecting.collect import Collected
 from contralens.collecting.streaming import RecomputedActivations
+from contralens.data.groups import ImageGroups
 from contralens.data.runs import LABELS
 from contralens.data.vocabulary import Vocabulary
 from contralens.math.chance import Chance
@@ -128,16 +129,17 @@ def exemplar_table(mined: Mined) -> pa.Table:
     )
 
 
-def image_table(probe: Any, collected: Collected) -> pa.Table:
+def image_table(probe: Any, collected: Collected, groups: ImageGroups | None) -> pa.Table:
     labels = getattr(probe, "labels", None)
-    return pa.table(
-        {
-            "index": pa.array(range(len(collected.usable)), pa.int64()),
-            "id": pa.array([probe.ids[i] for i in collected.usable], pa.string()),
-            "fingerprint": pa.array(collected.fingerprints, pa.string()),
-            "label": pa.array([labels[i] if labels else None for i in collected.usable], pa.string()),
-        }
-    )
+    columns = {
+        "index": pa.array(range(len(collected.usable)), pa.int64()),
+        "id": pa.array([probe.ids[i] for i in collected.usable], pa.string()),
+        "fingerprint": pa.array(collected.fingerprints, pa.string()),
+        "label": pa.array([labels[i] if labels else None for i in collected.usable], pa.string()),
+    }
+    if groups is not None:
+        columns["group"] = pa.array([groups.names[i] for i in collected.usable], pa.string())
+    return pa.table(columns)
 
 
 def concept_table(words: Vocabulary, concepts: Sequence[str]) -> pa.Table:
