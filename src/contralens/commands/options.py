@@ -22,7 +22,8 @@ Layer = Annotated[
 ]
 Encoder = Annotated[str | None, typer.Option(help="The image-text encoder: open_clip:ARCH/TAG, hf:ID, offline, world.")]
 Images = Annotated[
-    str | None, typer.Option(help="The probe images: a folder, @LIST.txt or hf-dataset:NAME:SPLIT[:COLUMN].")
+    str | None,
+    typer.Option(help="The probe images: a folder, @LIST.txt, hf-dataset:NAME:SPLIT[:COLUMN] or npz:FILE:ARRAY."),
 ]
 Config = Annotated[
     Path | None,

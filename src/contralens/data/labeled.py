@@ -14,7 +14,7 @@ from contralens.checks import InputError, counted, nearest
 from contralens.data.classes import classes_in
 from contralens.data.images import images as image_set
 from contralens.data.images import listed
-from contralens.data.sets import ImageSet, OtherImages
+from contralens.data.sets import HuggingFaceImages, ImageSet, OtherImages
 from contralens.data.splits import is_split
 from contralens.data.tables import Places, Table, read_table, some
 from contralens.types import Images
@@ -178,7 +178,7 @@ def labeled_images(
     found = image_set(source, limit=limit, seed=seed)
     images = found if isinstance(found, ImageSet) else OtherImages(found)
     if table is None:
-        return _by_folder(images, classes)
+        return _by_source(images, class_column, classes)
     paths = [Path(t) for t in ([table] if isinstance(table, (str, Path)) else table)]
     place = Places(images.ids)
     asked = [None] * len(paths) if image_column is None else _having(paths, place, image_column)
@@ -186,12 +186,16 @@ def labeled_images(
     return _joined(images, tables, class_column, classes, groups)
 
 
-def _by_folder(images: ImageSet, classes: Sequence[str] | None) -> LabeledImages:
-    """Images whose source tells their classes."""
-    own = images.labels
+def _by_source(images: ImageSet, class_column: str | None, classes: Sequence[str] | None) -> LabeledImages:
+    """Images whose source tells their classes: folders, or a column of a data set."""
+    columns = isinstance(images, HuggingFaceImages)
+    if class_column is not None and not columns:
+        raise InputError(f"{images.name} has no columns: class_column is about a table or a Hugging Face data set")
+    own = images.values(class_column) if isinstance(images, HuggingFaceImages) and class_column else images.labels
     if own is None:
         raise InputError(
             f"{images.name} tells no classes: give a folder with one sub-folder per class, or a table (CSV)"
+            + (", or name the column that does with class_column" if columns else "")
         )
     if all(is_split(label) for label in own):
         raise InputError(

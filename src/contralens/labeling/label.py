@@ -51,6 +51,7 @@ from contralens.labeling.tables import (
     image_table,
     label_table,
     neuron_table,
+    picture_notes,
     thumbnail_table,
 )
 from contralens.math.approximate import parse_neighbours
@@ -260,6 +261,7 @@ def label(
             "progress": progress,
         }  # fmt: skip
         found = candidates_for(first, out, asking)
+    thumbnails = thumbnail_table(exemplars, collected)
     near = near_copies(exemplars, embeddings)
     concepts = found.join(words.concepts) if found else words.concepts
     top = min(top, len(concepts))
@@ -310,6 +312,7 @@ def label(
         "k": k,
         "notes": [
             *parts.notes(everything),
+            *picture_notes(thumbnails),
             *near.notes(),
             *about_exemplars(exemplars, len(collected.usable), statistics, parts.about_groups()),
             *unsteady,
@@ -342,6 +345,6 @@ def label(
         images=image_table(probe, collected, parts.groups),
         concepts=concept_table(words, concepts),
         candidates=found.table() if found else None,
-        thumbnails=thumbnail_table(exemplars, collected),
+        thumbnails=thumbnails,
         vectors=dict(zip(VECTORS, (v.float().cpu().numpy() for v in vectors), strict=True)),
     )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -160,3 +164,24 @@ def thumbnail_table(exemplars: Exemplars, collected: Collected) -> pa.Table:
             "jpeg": pa.array([pictures[f] for f in wanted], pa.binary()),
         }
     )
+
+
+def picture_notes(thumbnails: pa.Table) -> list[str]:
+    """What was done to the values of pictures that exemplars name (scaled, stretched, a window), counted by kind.
+
+    The note of a picture travels in its thumbnail, as the JPEG's comment.
+    """
+    told: Counter[str] = Counter()
+    for jpeg in thumbnails["jpeg"].to_pylist():
+        comment = Image.open(io.BytesIO(jpeg)).info.get("comment")
+        if comment:
+            told[comment.decode("utf-8", "replace")] += 1
+    kinds: dict[str, list[str]] = {}
+    for note in told:
+        kinds.setdefault(re.sub(r"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?", "#", note), []).append(note)
+    total = thumbnails.num_rows
+    return [
+        f"{sum(told[note] for note in notes)} of {total} pictures of exemplars and contrasts: {notes[0]}"
+        + ("" if len(notes) == 1 else ", or the like")
+        for notes in kinds.values()
+    ]
