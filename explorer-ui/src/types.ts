@@ -54,8 +54,11 @@ export interface ScorerLabels {
   status: string;
   label: string | null;
   score: number | null;
+  /** How likely the label is right, 0 to 1. */
+  confidence: number | null;
+  reasons: string[];
   p: number | null;
-  /** False-discovery rate; null unless chance was asked for. */
+  /** False-discovery rate of the null test; null unless it was asked for. */
   fdr: number | null;
   concepts: Concept[];
 }

@@ -1,12 +1,13 @@
 import { describe, expect, it } from "vitest";
 import { compare } from "../src/logic/compare";
+import { rounded, wordLimits, wordOf } from "../src/logic/confidence";
 import { csv, detailCsv, detailMarkdown, field, notesMarkdown } from "../src/logic/formats";
 import { colours, placed } from "../src/logic/heat";
 import { fitting } from "../src/logic/names";
 import { gammaOf, rescored, scores, turns } from "../src/logic/gamma";
 import { formatLasso, inside, parseLasso, type Point, thinned } from "../src/logic/lasso";
 import { format, parse } from "../src/logic/route";
-import { bins, columns, commonest, formatRanges, labelAt, parseRanges, select, type Selection, short } from "../src/logic/select";
+import { bins, columns, commonest, formatRanges, labelAt, parseRanges, select, type Selection, short, wordCounts } from "../src/logic/select";
 import { layout, step, visible } from "../src/logic/virtual";
 import type { Detail, Gamma, Index, Note } from "../src/types";
 
@@ -20,7 +21,7 @@ const index: Index = {
   status: [0, 0, 1, 0],
   labels: ["blue ring", "Dog"],
   scorers: [
-    { scorer: "csp", label: [1, 0, -1, 1], score: [0.3, 0.5, null, 0.3], margin: [0.1, 0.2, null, 0.05], columns: { fdr: [0.01, 0.2, null, 0.04] } },
+    { scorer: "csp", label: [1, 0, -1, 1], score: [0.3, 0.5, null, 0.3], margin: [0.1, 0.2, null, 0.05], columns: { fdr: [0.01, 0.2, null, 0.04], confidence: [0.9, 0.899, null, 0.1] } },
     { scorer: "semanticlens", label: [0, 0, -1, 1], score: [0.6, 0.2, null, 0.1], margin: [0, 0, null, 0], columns: { fdr: [0.5, 0.5, null, 0.5] } },
   ],
   columns: { firing_rate: [0.9, 0.1, 0, 0.5] },
@@ -30,6 +31,15 @@ const index: Index = {
 };
 
 const all: Selection = { scorer: "csp", q: "", status: "", sort: "neuron", descending: false, ranges: {} };
+
+describe("confidence", () => {
+  it("has the words of the command line, and is never rounded up to one", () => {
+    expect([0.9, 0.899, 0.5, 0.499, 0].map(wordOf)).toEqual(["supported", "uncertain", "uncertain", "unsupported", "unsupported"]);
+    expect([0.9, 0.8999, 0.999].map(rounded)).toEqual(["0.90", "0.89", "0.99"]);
+    expect(wordCounts(index, "csp")).toEqual([1, 1, 1]);
+    expect(wordLimits("dead")).toBeNull();
+  });
+});
 
 describe("select", () => {
   it("sorts with ties by number and empty values last, in both directions", () => {
@@ -56,13 +66,16 @@ describe("select", () => {
   it("filters by status, by ranges of any figure and by a set", () => {
     expect(select(index, { ...all, status: "dead" })).toEqual([2]);
     expect(select(index, { ...all, status: "always" })).toEqual([0]);
+    expect(select(index, { ...all, status: "supported" })).toEqual([0]);
+    expect(select(index, { ...all, status: "uncertain" })).toEqual([1]);
+    expect(select(index, { ...all, scorer: "semanticlens", status: "supported" })).toEqual([]);
     expect(select(index, { ...all, ranges: { score: [0.4, null] } })).toEqual([1]);
     expect(select(index, { ...all, ranges: { fdr: [null, 0.05] } })).toEqual([0, 3]);
     expect(select(index, { ...all, only: new Set([3]) })).toEqual([3]);
   });
 
   it("knows figures of scorers and of neurons", () => {
-    expect(columns(index)).toEqual(["score", "margin", "fdr", "firing_rate"]);
+    expect(columns(index)).toEqual(["score", "margin", "fdr", "confidence", "firing_rate"]);
     expect(labelAt(index, "csp", 2)).toBeNull();
     expect(labelAt(index, "no such scorer", 0)).toBe("Dog");
   });

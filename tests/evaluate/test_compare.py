@@ -177,7 +177,7 @@ def test_evaluate_command_prints_table_and_json(app, evaluated, case, monkeypatc
                "--fdr", "0.05", "--fakes", "50", "--metrics", "simulation,audit", "--meanings"]  # fmt: skip
     shown = CliRunner().invoke(app, command)
     assert shown.exit_code == 0, shown.output
-    assert "no label beats chance on" in shown.output
+    assert "no label beats random images on" in shown.output
     assert "judge: colours:1.5" in shown.output
     told = json.loads(CliRunner().invoke(app, [*command, "--json"]).output)
     assert {row["metric"] for row in told["summary"]} >= {"pearson", "auprc", "redundancy"}

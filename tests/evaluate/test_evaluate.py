@@ -371,5 +371,5 @@ def test_the_printed_evaluation_names_what_a_metric_misses(run, case, settings, 
         )
     assert "missing" in found.manifest["sanity"]["auc"]["misses"]
     for scorer in run.scorers:
-        assert f"{scorer}: no label beats chance on " in printed
+        assert f"null test of {scorer}: no label beats random images on " in printed
         assert re.search(rf"{re.escape(scorer)}: \d+% of 3 bootstrap samples agree on a label; ", printed)

@@ -274,19 +274,21 @@ def test_all_that_a_run_may_hold_is_shown(chromium: Any, rich: Path) -> None:
         refused = page.request.get(f"{url}/api/runs/run/neurons/0").json()
         assert (refused["status"], refused["labels"][-1]["label"]) == ("chance", None)
         page.goto(f"{url}/#/run/n/0")
-        expect(page.get_by_role("heading", level=1)).to_have_text("no label beats chance")
+        expect(page.get_by_role("heading", level=1)).to_have_text("no label beats random images")
         word = refused["labels"][-1]["concepts"][0]["concept"]
-        expect(page.get_by_text(f"turned down “{word}”: false-discovery rate 0.080")).to_be_visible()
+        expect(page.get_by_text(f"turned down “{word}” of")).to_be_visible()
         labels = page.get_by_role("region", name="Labels by scorer")
-        expect(labels).to_contain_text("turned down: false-discovery rate 0.080")
+        expect(labels).to_contain_text("null test: turned down, false-discovery rate 0.080")
 
         page.goto(f"{url}/#/run/neurons")
         page.get_by_role("combobox", name="Sort").select_option("fdr")
         rows = page.request.get(f"{url}/api/runs/run/neurons?sort=fdr").json()["rows"]
         expect(page.locator(".card").first).to_contain_text(rows[0]["name"])
-        expect(page.locator(".card").filter(has_text="chance?")).to_have_count(
-            sum((r["figures"]["fdr"] or 0) > 0.05 and r["status"] == "ok" for r in rows)
-        )
+        rows = page.request.get(f"{url}/api/runs/run/neurons").json()["rows"]
+        supported = [r for r in rows if r["label"] and r["figures"]["confidence"] >= 0.9]
+        page.get_by_role("combobox", name="Show").select_option("supported")
+        expect(page.locator(".card")).to_have_count(len(supported))
+        page.get_by_role("combobox", name="Show").select_option("")
         expect(page.locator(".card .status-chance")).to_have_count(1)
         twin = page.get_by_role("link", name="JSON").get_attribute("href")
         assert page.request.get(f"{url}/{twin}").json()["rows"][0]["name"] == rows[0]["name"]

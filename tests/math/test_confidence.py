@@ -15,6 +15,7 @@ from contralens.math.confidence import Model, _probabilities, label_confidence, 
 from contralens.math.exemplars import find_exemplars
 from contralens.math.fakes import fake_activations
 from contralens.math.panel import KEPT, PANEL, ballot, ballot_of
+from contralens.math.planting import plant
 from contralens.math.scoring import run_scorer
 from contralens.math.signals import signals
 from contralens.math.sources import source
@@ -128,6 +129,39 @@ def test_known_truth_moves_the_level() -> None:
     assert label_confidence(a, e, t, truth={}).confidence.tolist() == before.confidence.tolist()
     with pytest.raises(InputError, match="`truth` says that neuron 99"):
         label_confidence(a, e, t, truth={99: 0})
+
+
+def test_planted_neurons_follow_what_images_show() -> None:
+    shows = torch.zeros(600, 6, dtype=torch.bool)
+    shows[torch.arange(600), torch.arange(600) % 5] = True  # no image shows the sixth
+    a, truth = plant(shows, 40, seed=3)
+    assert torch.equal(a, plant(shows, 40, seed=3)[0])
+    assert not torch.equal(a, plant(shows, 40, seed=4)[0])
+    assert a.isfinite().all()
+    assert a.amin() >= 0
+    for n, own in enumerate(truth):
+        shown = shows[:, sorted(own)].any(1)
+        assert len(own) in (1, 2)
+        assert 5 not in own
+        assert a[shown, n].mean() > a[~shown, n].mean()
+    assert plant(torch.zeros(50, 6, dtype=torch.bool), 40)[1] == []
+
+
+def test_planting_sets_the_level_by_what_the_encoder_can_see_here() -> None:
+    """Where the encoder sees what images show, planting says so; where it sees noise, no label stays supported."""
+    a, e, t, truth = made()
+    shows = (a - a.mean(0)) > 0
+    shows &= a == a.amax(1, keepdim=True)
+    seen = label_confidence(a, e, t, shows=shows, seed=1)
+    assert seen.labels.tolist() == label_confidence(a, e, t).labels.tolist()
+    right = seen.labels == truth
+    assert seen.confidence[right].mean() > 0.6
+    noise = normalize(torch.randn(*e.shape, generator=torch.Generator().manual_seed(5)), dim=1)
+    assert label_confidence(a, noise, t, shows=shows).confidence.max() < 0.5
+    with pytest.raises(InputError, match="800 images whether they show each of 40 concepts; its shape is"):
+        label_confidence(a, e, t, shows=shows[:5])
+    with pytest.raises(InputError, match="no concept that at least three images show"):
+        label_confidence(a, e, t, shows=torch.zeros_like(shows))
 
 
 def test_dead_constant_and_broken_neurons_have_no_label_and_say_why() -> None:

@@ -55,7 +55,7 @@ export interface Choice {
 export const SORTS: Record<string, [string, boolean]> = {
   influence: ["influence", true],
   margin: ["margin", true],
-  z: ["z against chance", true],
+  z: ["z against random images", true],
   score: ["score", true],
   fdr: ["false-discovery rate", false],
   clarity: ["clarity", true],

@@ -11,6 +11,8 @@ export interface Change {
   labelB: string | null;
   scoreA: number | null;
   scoreB: number | null;
+  confidenceA: number | null;
+  confidenceB: number | null;
 }
 
 export interface Comparison {
@@ -39,6 +41,8 @@ export function compare(a: Index, scorerA: string, b: Index, scorerB: string): C
       labelB: labelAt(b, scorerB, other),
       scoreA: scorerOf(a, scorerA).score[row] ?? null,
       scoreB: scorerOf(b, scorerB).score[other] ?? null,
+      confidenceA: scorerOf(a, scorerA).columns["confidence"]?.[row] ?? null,
+      confidenceB: scorerOf(b, scorerB).columns["confidence"]?.[other] ?? null,
     };
     if (change.labelA === change.labelB) same += 1;
     both.push(change);

@@ -1,6 +1,7 @@
 // Which neurons the overview shows, and in which order.
 
 import type { Index, Note } from "../types";
+import { WORDS, wordLimits } from "./confidence";
 
 export type Range = [number | null, number | null];
 
@@ -23,7 +24,8 @@ export const LABELS: Record<string, string> = {
   maximum: "Largest activation",
   minimum: "Least activation",
   mean: "Mean activation",
-  fdr: "False-discovery rate",
+  confidence: "Confidence",
+  fdr: "Null test (false-discovery rate)",
   neuron: "Number",
   name: "Name",
   label: "Label",
@@ -44,7 +46,8 @@ export const MEANING: Record<string, string> = {
   firing_rate: "share of the images on which the neuron is active",
   maximum: "largest activation on any image",
   mean: "mean activation; contrasts lie below it",
-  fdr: "false-discovery rate of the label",
+  confidence: "how likely the label is right, 0 to 1",
+  fdr: "null test: expected share of null neurons among labels scoring this high; not how likely the label is wrong",
   stability: "share of resampled image sets that give the same label",
   clarity: "mean cosine among a neuron's exemplars",
   redundancy: "largest cosine with another neuron's exemplars",
@@ -107,13 +110,18 @@ export function select(index: Index, wanted: Selection, notes: Map<number, Note[
   const matches = index.labels.map((label) => q === "" || label.toLowerCase().includes(q));
   const status = index.statuses.indexOf(wanted.status);
   const rates = index.columns["firing_rate"];
-  const limits = Object.entries(wanted.ranges)
+  const limits = wordLimits(wanted.status);
+  const sure = own.columns["confidence"];
+  const bounds = Object.entries(wanted.ranges)
     .map(([name, range]) => ({ values: column(index, wanted.scorer, name), range }))
     .filter((l) => l.values !== null);
   const rows: number[] = [];
   for (let row = 0; row < index.neuron.length; row++) {
     if (wanted.only && !wanted.only.has(row)) continue;
-    if (wanted.status === "always") {
+    if (limits) {
+      const value = sure?.[row] ?? null;
+      if (value === null || value < limits[0] || value >= limits[1]) continue;
+    } else if (wanted.status === "always") {
       if (!((rates?.[row] ?? 0) > ALWAYS_ON)) continue;
     } else if (wanted.status === "noted") {
       if (!notes.has(index.neuron[row]!)) continue;
@@ -128,10 +136,19 @@ export function select(index: Index, wanted: Selection, notes: Map<number, Note[
             mine.some((n) => n.kind === "label" && n.text.toLowerCase().includes(q));
       if (!found) continue;
     }
-    if (!limits.every(({ values, range }) => within(values![row] ?? null, range))) continue;
+    if (!bounds.every(({ values, range }) => within(values![row] ?? null, range))) continue;
     rows.push(row);
   }
   return order(index, rows, wanted);
+}
+
+/** How many labels of a scorer are supported, uncertain and unsupported. */
+export function wordCounts(index: Index, scorer: string): number[] {
+  const sure = scorerOf(index, scorer).columns["confidence"] ?? [];
+  return WORDS.map(([word]) => {
+    const [from, below] = wordLimits(word)!;
+    return sure.filter((v) => v !== null && v >= from && v < below).length;
+  });
 }
 
 function within(value: number | null, [low, high]: Range): boolean {

@@ -20,7 +20,7 @@ const MANY = 40;
 const MEANS: Record<VerdictName, string> = {
   spurious: "They stand for what the classifier should not look at.",
   expected: "They stand for what the classifier should look at.",
-  unexplained: "No concept of the list beats chance and an empty template, or one that is neither expected nor spurious; the closest one is named.",
+  unexplained: "No concept of the list beats random images and an empty template, or one that is neither expected nor spurious; the closest one is named.",
 };
 
 /** Which neurons stand for expected and for spurious concepts, what they do to the classes, what pruning does. */
@@ -155,7 +155,7 @@ function Found({ audit }: { audit: Audit }) {
       <p className="dots-key">
         {measured && <InfluenceKey />}
         <span><span className="dots" aria-hidden="true"><i className="mark hollow" /></span>score with an empty template</span>
-        <span>z: deviations of chance; margin: z over that of the best concept of the other side</span>
+        <span>z: deviations above random images; margin: z over that of the best concept of the other side</span>
         <span><span className="pos-key">activating image</span> above <span className="con-key">its contrast</span></span>
       </p>
       {audit.left_out > 0 && <p className="soft small">The {audit.classes.length} classes that neurons move most; {audit.left_out} more are in influence.parquet.</p>}

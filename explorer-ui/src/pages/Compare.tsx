@@ -1,6 +1,6 @@
 import { useEffect, useMemo, useRef, useState } from "react";
 import { Picture } from "../parts/Picture";
-import { Problem, Twin, useNeuronLink, Waiting } from "../parts/Bits";
+import { Confidence, Problem, Twin, useNeuronLink, Waiting } from "../parts/Bits";
 import { compare } from "../logic/compare";
 import { short } from "../logic/select";
 import { visible } from "../logic/virtual";
@@ -126,10 +126,10 @@ function Changes({ rows, a, b }: { rows: ReturnType<typeof compare>["both"]; a: 
         <li key={`${c.a} ${c.b}`} style={{ transform: `translateY(${(range[0] + i) * PITCH}px)`, height: PITCH }}>
           {(
             [
-              [a, c.a, c.labelA, c.scoreA],
-              [b, c.b, c.labelB, c.scoreB],
+              [a, c.a, c.labelA, c.scoreA, c.confidenceA],
+              [b, c.b, c.labelB, c.scoreB, c.confidenceB],
             ] as const
-          ).map(([index, row, label, score], k) => (
+          ).map(([index, row, label, score, confidence], k) => (
             <a key={k} className="change-side" href={link(index.neuron[row]!, index.key)}>
               <span className="strip">
                 {index.positives.slice(row * index.shown, row * index.shown + 3).map((image, j) =>
@@ -139,8 +139,10 @@ function Changes({ rows, a, b }: { rows: ReturnType<typeof compare>["both"]; a: 
               <span className="change-words">
                 <b>{label ?? "no label"}</b>
                 <span className="soft">
-                  <span className="mono">{index.name[row]}</span> · {short(score)}
+                  <span className="mono">{index.name[row]}</span>
+                  {confidence === null && ` · ${short(score)}`}
                 </span>
+                {confidence !== null && label !== null && <Confidence value={confidence} />}
               </span>
             </a>
           ))}

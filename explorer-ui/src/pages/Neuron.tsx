@@ -1,5 +1,5 @@
 import { useEffect, useLayoutEffect, useRef } from "react";
-import { Bar, Problem, STATUS, Status, Twin, useNeuronLink, Waiting, Words } from "../parts/Bits";
+import { Bar, Confidence, Problem, STATUS, Status, Twin, useNeuronLink, Waiting, Words } from "../parts/Bits";
 import { Candidates } from "../parts/Candidates";
 import { Classes } from "../parts/Classes";
 import { CopyMenu } from "../parts/Copy";
@@ -85,11 +85,16 @@ function Evidence({ detail }: { detail: Detail }) {
         <h1>{own ?? primary?.label ?? (primary?.status === "chance" ? STATUS["chance"] : "no label")}</h1>
         {own === undefined && primary?.status === "chance" && (
           <p className="soft">
-            {primary.scorer} turned down “{primary.concepts[0]?.concept}”: false-discovery rate {short(primary.fdr)}
+            The null test turned down “{primary.concepts[0]?.concept}” of {primary.scorer}: false-discovery rate {short(primary.fdr)}
           </p>
         )}
         {own === undefined && primary?.label === null && primary.status !== "chance" && primary.status !== detail.status && (
           <p className="soft">{STATUS[primary.status] ?? primary.status}</p>
+        )}
+        {own === undefined && primary?.label != null && primary.confidence !== null && (
+          <p className="confidence-line">
+            <Confidence value={primary.confidence} /> <span className="soft">{primary.reasons.join("; ")}</span>
+          </p>
         )}
         {own !== undefined && <p className="soft">corrected by hand; {primary?.scorer} says {primary?.label ?? "nothing"}</p>}
         {detail.audit && <VerdictLine audit={detail.audit} />}
@@ -185,9 +190,14 @@ function LabelsPanel({ labels, primary }: { labels: ScorerLabels[]; primary: str
                 <span className="mono">{l.scorer}</span> {l.scorer === primary && <span className="badge">primary</span>}
               </h3>
               {l.label === null && <p className={l.status === "chance" ? "answer" : "soft"}>{STATUS[l.status] ?? l.status}</p>}
+              {l.confidence !== null && (
+                <p className="small" title={l.reasons.join("; ")}>
+                  <Confidence value={l.confidence} />
+                </p>
+              )}
               {l.fdr !== null && (
-                <p className="soft small" title={`p ${short(l.p)} against fake neurons`}>
-                  {l.status === "chance" && "turned down: "}false-discovery rate {short(l.fdr)}
+                <p className="soft small" title={`p ${short(l.p)} against null neurons; not how likely the label is wrong`}>
+                  null test: {l.status === "chance" ? "turned down" : "passed"}, false-discovery rate {short(l.fdr)}
                 </p>
               )}
               <ol className={l.label === null ? "concepts none" : "concepts"}>

@@ -5,8 +5,9 @@ import { RangeHistogram } from "../parts/Histogram";
 import { inside, parseLasso } from "../logic/lasso";
 import { format } from "../logic/route";
 import {
-  ALWAYS_ON, bins, column, columns, formatRanges, MEANING, parseRanges, scorerOf, select, titled,
+  ALWAYS_ON, bins, column, columns, formatRanges, MEANING, parseRanges, scorerOf, select, titled, wordCounts,
 } from "../logic/select"; // prettier-ignore
+import { WORDS, wordLimits } from "../logic/confidence";
 import { hash, setParams, useKeys, useParam, usePlane, useWorld } from "../state";
 
 /** What the overview was last showing, for the way back from a neuron and its ← →. */
@@ -56,6 +57,7 @@ export function Overview() {
 
   const filtered = q !== "" || status !== "" || within !== "" || lasso !== "";
   const counts = useMemo(() => statusCounts(index.status, index.statuses.length), [index]);
+  const sure = useMemo(() => wordCounts(index, scorer), [index, scorer]);
   const rate = index.columns["firing_rate"];
   const always = useMemo(() => rate?.filter((v) => v !== null && v > ALWAYS_ON).length ?? 0, [rate]);
   return (
@@ -99,6 +101,7 @@ export function Overview() {
                 {s} ({counts[i]})
               </option>
             ))}
+            {WORDS.map(([word], i) => sure[i]! > 0 && <option key={word} value={word}>{word} labels ({sure[i]})</option>)}
             {always > 0 && <option value="always">always on ({always})</option>}
             {noted.size > 0 && <option value="noted">with notes ({noted.size})</option>}
           </select>
@@ -196,11 +199,13 @@ function defaultDirection(sort: string): string {
 
 /** The same neurons as JSON; notes and the lasso are the page's own. */
 function twin(run: string, s: Record<"scorer" | "q" | "status" | "sort" | "direction" | "within", string>): string {
+  const limits = wordLimits(s.status);
   const query = new URLSearchParams({ scorer: s.scorer, sort: s.sort });
   if (s.direction === "down") query.set("descending", "true");
   if (s.q && !s.q.startsWith("#")) query.set("q", s.q);
   for (const range of s.within.split(",").filter(Boolean)) query.append("within", range);
   if (s.status === "always") query.append("within", `firing_rate:${ALWAYS_ON}:`);
+  else if (limits) query.append("within", `confidence:${limits[0]}:${limits[1] === Infinity ? "" : limits[1] - 1e-9}`);
   else if (s.status && s.status !== "noted") query.set("status", s.status);
   return `api/runs/${encodeURIComponent(run)}/neurons?${query}`;
 }

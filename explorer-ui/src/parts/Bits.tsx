@@ -1,4 +1,5 @@
 import type { ReactNode } from "react";
+import { rounded, wordOf } from "../logic/confidence";
 import { format } from "../logic/route";
 import { source } from "../source";
 import { useRoute, useWorld } from "../state";
@@ -63,7 +64,7 @@ export const STATUS: Record<string, string> = {
   dead: "never active on these images",
   constant: "the same on every image",
   nan: "activations are not numbers",
-  chance: "no label beats chance",
+  chance: "no label beats random images",
 };
 
 export function Status({ status }: { status: string }) {
@@ -71,6 +72,17 @@ export function Status({ status }: { status: string }) {
   return (
     <span className={`badge status-${status}`} title={STATUS[status] ?? status}>
       {status}
+    </span>
+  );
+}
+
+/** How likely a label is right, as a word, a bar and a number. */
+export function Confidence({ value }: { value: number }) {
+  const word = wordOf(value);
+  return (
+    <span className={`confidence ${word}`} title="confidence: how likely the label is right">
+      <Bar value={value} most={1} tone="ink" />
+      <span className="number">{rounded(value)}</span> <span className="badge">{word}</span>
     </span>
   );
 }

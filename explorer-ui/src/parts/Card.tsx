@@ -1,11 +1,8 @@
 import { memo } from "react";
 import { labelAt, scorerOf, short } from "../logic/select";
 import type { Index, Note } from "../types";
-import { Bar, STATUS, Status } from "./Bits";
+import { Bar, Confidence, STATUS, Status } from "./Bits";
 import { Picture } from "./Picture";
-
-/** The false-discovery rate above which a label may be chance. */
-const CHANCE = 0.05;
 
 interface Props {
   index: Index;
@@ -25,7 +22,7 @@ export const Card = memo(function Card({ index, row, scorer, side, href, most, n
   const score = similarity ?? scorerOf(index, scorer).score[row] ?? null;
   const margin = scorerOf(index, scorer).margin[row] ?? null;
   const pictures = index[side].slice(row * index.shown, (row + 1) * index.shown).filter((i) => i >= 0);
-  const fdr = scorerOf(index, scorer).columns["fdr"]?.[row] ?? null;
+  const confidence = scorerOf(index, scorer).columns["confidence"]?.[row] ?? null;
   const own = notes?.findLast((n) => n.kind === "label")?.text;
   const status = index.statuses[index.status[row]!]!;
   const run = { key: index.key, stamp: index.stamp };
@@ -45,13 +42,13 @@ export const Card = memo(function Card({ index, row, scorer, side, href, most, n
       <span className="card-line">
         <span className="mono">{index.name[row]}</span>
         <Status status={status} />
-        {status !== "chance" && fdr !== null && fdr > CHANCE && (
-          <span className="badge note" title={`false-discovery rate ${short(fdr)}: this label may be chance`}>
-            chance?
-          </span>
-        )}
         {notes && notes.length > 0 && <span className="badge note" title="has notes">{notes.length}</span>}
       </span>
+      {similarity === undefined && label !== null && confidence !== null ? (
+        <span className="card-line numbers" title={`score ${short(score)}, margin ${short(margin)}`}>
+          <Confidence value={confidence} />
+        </span>
+      ) : (
       <span className="card-line numbers">
         <Bar value={score} most={most} tone={side === "positives" ? "pos" : "con"} />
         <span title={similarity === undefined ? "score" : "similarity"}>{short(score)}</span>
@@ -61,6 +58,7 @@ export const Card = memo(function Card({ index, row, scorer, side, href, most, n
           </span>
         )}
       </span>
+      )}
     </a>
   );
 });

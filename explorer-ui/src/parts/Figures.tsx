@@ -93,7 +93,7 @@ export function Evaluation({ data, primary }: { data: Evaluated; primary: string
 function verdict(v: Evaluated["verdicts"][number]): string {
   const out: string[] = [];
   if (typeof v["fdr"] === "number")
-    out.push(`${v["beats_chance"] === false ? "no label beats chance" : "beats chance"} (false-discovery rate ${short(v["fdr"])})`);
+    out.push(`null test: ${v["beats_chance"] === false ? "no label beats random images" : "beats random images"} (false-discovery rate ${short(v["fdr"])})`);
   if (Array.isArray(v["label_set"]) && v["label_set"].length > 0) {
     const shares = Array.isArray(v["set_shares"]) ? v["set_shares"] : [];
     const each = v["label_set"].map((l, i) => `${l}${typeof shares[i] === "number" ? ` ${Math.round(100 * shares[i])} %` : ""}`);

@@ -25,6 +25,7 @@ from contralens.commands.options import (
     TrustConfig,
     print_json,
 )
+from contralens.report.answers import NO_LABEL
 
 MOVES = ("same", "down", "sideways", "up", "unknown")
 
@@ -65,7 +66,8 @@ def evaluate_command(
         str | None, typer.Option(help="Also judge CSP at the gamma chosen on validation images: layer or neuron.")
     ] = None,
     fdr: Annotated[
-        float | None, typer.Option(help="False-discovery rate: say which labels beat chance, e.g. 0.05.")
+        float | None,
+        typer.Option(help="Null test: say which labels beat random images at this false-discovery rate, e.g. 0.05."),
     ] = None,
     fakes: Fakes = 1000,
     mixtures: Annotated[
@@ -240,7 +242,7 @@ def _print_evaluation(result: Any) -> None:
         print(f"images of labels: {m['label_images']['from']}", m["label_images"].get("images", ""))
     if chance := m.get("chance"):
         for scorer, count in chance["no label beats chance"].items():
-            print(f"{scorer}: no label beats chance on {count} neurons (false-discovery rate {chance['fdr']:g})")
+            print(f"null test of {scorer}: {NO_LABEL} on {count} neurons (false-discovery rate {chance['fdr']:g})")
     verdicts = result.verdicts.to_pylist()
     if stability := m.get("stability"):
         for scorer in dict.fromkeys(v["scorer"] for v in verdicts):

@@ -110,9 +110,11 @@ def label_command(
     ] = None,
     fdr: Annotated[
         float | None,
-        typer.Option(help="False-discovery rate, e.g. 0.05: a neuron whose label does not beat chance gets none."),
+        typer.Option(
+            help="Null test at this false-discovery rate, e.g. 0.05: no label where none beats random images."
+        ),
     ] = None,
-    fakes: Annotated[int | None, typer.Option(help="Fake neurons that chance is measured on (default 1000).")] = None,
+    fakes: Annotated[int | None, typer.Option(help="Null neurons of the null test (default 1000).")] = None,
     store_activations: Annotated[
         bool | None,
         typer.Option(

@@ -89,7 +89,7 @@ Replace = Annotated[
     bool | None,
     typer.Option("--replace", help="Replace an older run even if it was edited or holds an evaluation, audit or maps."),
 ]
-Fakes = Annotated[int, typer.Option(help="Fake neurons that chance is measured on.")]
+Fakes = Annotated[int, typer.Option(help="Null neurons of the null test.")]
 RunDevice = Annotated[str, typer.Option(help="Where the networks run: cpu, cuda, cuda:1, mps.")]
 RunBatchSize = Annotated[int, typer.Option(help="Images per forward pass.")]
 RunSeed = Annotated[int, typer.Option(help="Seed of all that is drawn.")]

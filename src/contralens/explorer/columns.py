@@ -26,7 +26,7 @@ OPTIONAL = {
                "evaluation figures"),
     "summary": ("evaluation/summary.parquet", {"scorer": _T, "metric": _T, "mean": _F, "low": _F, "high": _F},
                 "the summary of an evaluation"),
-    "verdicts": ("evaluation/verdicts.parquet", {"neuron": _N, "scorer": _T, "fdr": _F}, "whether labels beat chance"),
+    "verdicts": ("evaluation/verdicts.parquet", {"neuron": _N, "scorer": _T, "fdr": _F}, "the null test of labels"),
     "candidates": ("candidates.parquet", {"neuron": _N, "concept": _T}, "candidate labels and who proposed them"),
     "classes": ("classes.parquet", {"neuron": _N, "class": _T, "weight": _F}, "the classes that a neuron feeds"),
     "maps": ("maps.parquet",
@@ -44,7 +44,7 @@ OPTIONAL = {
 OF_AUDIT = ("audit", "influence", "pruning")
 _FURTHER = {
     "neurons": {"histogram": pa.list_(_F), "histogram_edges": pa.list_(_F), "minimum": _F, "maximum": _F},
-    "labels": {"p": _F, "fdr": _F},
+    "labels": {"p": _F, "fdr": _F, "confidence": _F, "reasons": pa.list_(_T)},
     "images": {"label": _T, "fingerprint": _T},
     "classes": {"adds": _F},
     "values": {f.name: f.type for f in VALUES},

@@ -36,10 +36,11 @@ def figures(run: OpenRun) -> list[str]:
 
 
 def measured(run: OpenRun) -> dict[str, str]:
-    """Figures of labels, by `label --fdr` or an evaluation: name to the SQL that finds it for neuron n and scorer s."""
+    """Figures of labels, by the run or an evaluation: name to the SQL that finds it for neuron n and scorer s."""
     out = {}
-    if run.columns("labels").get("fdr") in NUMBERS and run.query("SELECT count(fdr) FROM labels")[0][0]:
-        out["fdr"] = "l.fdr"
+    for name in ("confidence", "fdr"):
+        if run.columns("labels").get(name) in NUMBERS and run.query(f"SELECT count({name}) FROM labels")[0][0]:
+            out[name] = f"l.{name}"
     if "verdicts" in run.tables:
         for name, column in (("fdr", "fdr"), ("stability", "agreement")):
             if run.columns("verdicts").get(column) in NUMBERS:

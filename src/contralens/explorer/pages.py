@@ -126,14 +126,14 @@ def compare(
 
 
 def _verdicts(run: OpenRun, neuron: int) -> dict[str, dict[str, Any]]:
-    """What an evaluation says of each scorer's label against chance."""
+    """What an evaluation says of each scorer's label: its null test and its stability."""
     if "verdicts" not in run.tables:
         return {}
     return {str(r["scorer"]): r for r in run.records("SELECT * FROM verdicts WHERE neuron = ? LIMIT 50", [neuron])}
 
 
 def _labels(run: OpenRun, row: dict[str, Any], verdict: dict[str, Any]) -> shapes.ScorerLabels:
-    """A scorer's label, turned down where the run or its evaluation says that it does not beat chance."""
+    """A scorer's label, taken back where the null test of the run or of its evaluation turns it down."""
     refused = row["label"] is not None and verdict.get("beats_chance") is False
     rates = verdict if row.get("fdr") is None else row
     concepts = row["concepts"] or []
@@ -144,6 +144,8 @@ def _labels(run: OpenRun, row: dict[str, Any], verdict: dict[str, Any]) -> shape
         "status": "chance" if refused else row["status"],
         "label": None if refused else row["label"],
         "score": None if refused else number(row["score"]),
+        "confidence": None if refused else number(row.get("confidence")),
+        "reasons": [] if refused else row.get("reasons") or [],
         "p": number(rates.get("p")),
         "fdr": number(rates.get("fdr")),
         "concepts": [

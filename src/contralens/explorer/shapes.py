@@ -60,7 +60,7 @@ class ScorerColumns(TypedDict):
     margin: list[float | None]
     """Best minus second best score."""
     columns: dict[str, list[float | None]]
-    """What an evaluation measured of this scorer's labels: fdr, stability, its metrics."""
+    """Of this scorer's labels: confidence and fdr by the run; fdr, stability and metrics by an evaluation."""
 
 
 class Index(TypedDict):
@@ -111,12 +111,16 @@ class Concept(TypedDict):
 class ScorerLabels(TypedDict):
     scorer: str
     status: str
-    """ "chance" where the run (label --fdr) or its evaluation (evaluate --fdr) says that no label beats chance."""
+    """ "chance" where the null test of the run or of its evaluation (`--fdr`) turns the label down."""
     label: str | None
     score: float | None
+    confidence: float | None
+    """How likely the label is right, 0 to 1; null without a label, or where the run has no confidence."""
+    reasons: list[str]
+    """What speaks for the label, and what against it."""
     p: float | None
     fdr: float | None
-    """False-discovery rate, of the run or of its evaluation; null unless chance was asked for."""
+    """False-discovery rate of the null test, of the run or of its evaluation; null unless it was asked for."""
     concepts: list[Concept]
 
 

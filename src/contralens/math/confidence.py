@@ -18,18 +18,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from contralens.checks import InputError
 from contralens.math.exemplars import find_exemplars, neuron_statistics
 from contralens.math.panel import PANEL, Ballot, ballot
+from contralens.math.planting import plant
 from contralens.math.ranking import Best
+from contralens.math.reasons import NO_LABEL, in_words
 from contralens.math.signals import signals
 from contralens.math.sources import source
 from contralens.math.tensors import matrix
@@ -41,6 +44,10 @@ FEW_IMAGES = 30
 """A label that was right on I images counts as if it had been wrong on this many more: a handful proves nothing."""
 SHRINKAGE = 10.0
 """How many neurons' worth of doubt a shift of the level by 1 has to overcome."""
+PLANTED = 150
+"""Neurons that are planted where it is known what images show."""
+MISSING = 0.25
+"""Share of the concepts shown whose word is taken out of the vocabulary of planted neurons."""
 Truth = Mapping[int, int | Iterable[int]]
 """Neuron (a column of the activations) to the concept, or concepts, that are right for it."""
 
@@ -71,7 +78,7 @@ class LabelConfidence:
 
 def label_confidence(
     activations: Any, embeddings: Any, texts: Any, scorer: str = AUTO, k: int = 30, truth: Truth | None = None,
-    seed: int = 0,
+    seed: int = 0, shows: Any = None,
 ) -> LabelConfidence:  # fmt: skip
     """Label each neuron and say how likely the label is right.
 
@@ -82,7 +89,9 @@ def label_confidence(
         scorer: whose label is judged; "auto" takes the label with the highest confidence over the panel's scorers.
         k: exemplars per neuron.
         truth: known labels of some neurons, neuron -> concept (or several that are right), which set the level here.
-        seed: nothing is drawn at random today; kept so that results stay repeatable if that changes.
+        seed: of planted neurons.
+        shows: (I,C) bool, whether an image shows a concept, where that is known. `PLANTED` neurons that follow these
+            concepts, some with their word taken out, then set the level as known neurons do.
 
     Raises:
         InputError: an unknown scorer, matrices that do not belong together, a truth beyond the neurons or texts.
@@ -97,13 +106,14 @@ def label_confidence(
             f"activations {a.shape}, embeddings {tuple(e.shape)} and texts {tuple(t.shape)} do not belong together"
         )
     known = _known(truth, a.shape[1], len(t))
+    planted = None if shows is None else _planted(_checked(shows, len(e), len(t)), e, t, k, seed)
     exemplars = find_exemplars(a, e, k=k)
     status = neuron_statistics(a).status()
     panel = {name: ballot(name, exemplars, e, t, a) for name in PANEL}
     judged = panel if scorer == AUTO else {scorer: panel.get(scorer) or ballot(scorer, exemplars, e, t, a)}
     weighed = Weighed.of(panel, [said.labels for said in judged.values()], exemplars, a, e, t)
     dead = torch.tensor([word != "ok" for word in status])
-    return weighed.without(dead).calibrated(known).chosen(list(judged), status)
+    return weighed.without(dead).calibrated(known, planted).chosen(list(judged), status)
 
 
 @dataclass(frozen=True)
@@ -120,6 +130,8 @@ class Weighed:
     """(N,Q) f, -inf where there is no candidate."""
     images: int
     """How many images there were to tell from."""
+    truth: Mapping[int, set[int]] = field(default_factory=dict)
+    """Right concepts of neurons; of planted ones."""
 
     @classmethod
     def of(
@@ -137,16 +149,26 @@ class Weighed:
         off = [said.masked_fill(neurons, -1) for said in self.asked]
         gone = neurons[:, None]
         left, logits = self.candidates.masked_fill(gone, -1), self.logits.masked_fill(gone, -torch.inf)
-        return Weighed(left, off, self.signals, logits, self.images)
+        return replace(self, candidates=left, asked=off, logits=logits)
 
-    def calibrated(self, known: Mapping[int, set[int]]) -> Weighed:
+    def known(self, truth: Mapping[int, set[int]]) -> tuple[Tensor, Tensor]:
+        """Log odds (M,Q) of neurons whose right concepts are known, and which candidates are right."""
+        rows = torch.tensor([n for n in truth if bool((self.candidates[n] >= 0).any())], dtype=torch.int64)
+        right = [[c in truth[n] for c in self.candidates[n].tolist()] for n in rows.tolist()]
+        return self.logits[rows].double(), torch.tensor(right, dtype=torch.bool).view(
+            len(rows), self.candidates.shape[1]
+        )
+
+    def calibrated(self, truth: Mapping[int, set[int]], planted: Weighed | None = None) -> Weighed:
         """Log odds moved and stretched to fit neurons whose right concepts are known, as far as there are many."""
-        rows = torch.tensor([n for n in known if bool((self.candidates[n] >= 0).any())], dtype=torch.int64)
-        if not len(rows):
+        sets = [self.known(truth), *([] if planted is None else [planted.known(planted.truth)])]
+        width = max(logits.shape[1] for logits, _ in sets)
+        logits = torch.cat([pad(some, (0, width - some.shape[1]), value=-torch.inf) for some, _ in sets])
+        right = torch.cat([pad(some, (0, width - some.shape[1])) for _, some in sets])
+        if not len(logits):
             return self
-        right = torch.tensor([[c in known[n] for c in self.candidates[n].tolist()] for n in rows.tolist()])
-        level, slope = _moved(self.logits[rows].double(), right)
-        return Weighed(self.candidates, self.asked, self.signals, level + slope * self.logits, self.images)
+        level, slope = _moved(logits, right)
+        return replace(self, logits=level + slope * self.logits)
 
     @property
     def probabilities(self) -> Tensor:
@@ -186,12 +208,6 @@ class Weighed:
             for reasons, label, word in zip(self.reasons(place), labels.tolist(), status, strict=True)
         ]
         return LabelConfidence(labels, names, confidence, why)
-
-
-NO_LABEL = {
-    "ok": "no scorer gives it a label", "dead": "it never fires on these images",
-    "constant": "it has the same activation on all images", "nan": "none of its activations is a finite number",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -288,6 +304,33 @@ def _moved(logits: Tensor, right: Tensor) -> tuple[float, float]:
     return level, max(0.1, 1 + slope)
 
 
+def _planted(shows: Tensor, e: Tensor, t: Tensor, k: int, seed: int) -> Weighed:
+    """Planted neurons, weighed in a vocabulary that lacks some of their words."""
+    activations, truth = plant(shows, PLANTED, seed)
+    if not truth:
+        raise InputError("`shows` has no concept that at least three images show, so no neuron can be planted")
+    shown = shows.any(0).nonzero()[:, 0]
+    order = torch.randperm(len(shown), generator=torch.Generator().manual_seed(seed))
+    stays = torch.ones(len(t), dtype=torch.bool)
+    stays[shown[order[: round(MISSING * len(shown))]]] = False
+    place = torch.where(stays, stays.cumsum(0) - 1, -1)
+    exemplars = find_exemplars(activations, e, k=k)
+    panel = {name: ballot(name, exemplars, e, t[stays], activations) for name in PANEL}
+    weighed = Weighed.of(panel, [], exemplars, activations, e, t[stays])
+    return replace(weighed, truth={n: set(place[sorted(own)].tolist()) - {-1} for n, own in enumerate(truth)})
+
+
+def _checked(shows: Any, images: int, concepts: int) -> Tensor:
+    """`shows` as (I,C) bool."""
+    there = torch.as_tensor(shows).cpu().bool()
+    if there.shape != (images, concepts):
+        raise InputError(
+            f"`shows` must say for {images} images whether they show each of {concepts} concepts; its shape is "
+            f"{tuple(there.shape)}"
+        )
+    return there
+
+
 def _known(truth: Truth | None, neurons: int, concepts: int) -> dict[int, set[int]]:
     """A truth as sets, after a look at its indices."""
     known = {int(n): {int(c)} if isinstance(c, int) else {int(x) for x in c} for n, c in (truth or {}).items()}
@@ -297,36 +340,3 @@ def _known(truth: Truth | None, neurons: int, concepts: int) -> dict[int, set[in
                 f"`truth` says that neuron {n} is {sorted(some)}; there are {neurons} neurons and {concepts} concepts"
             )
     return known
-
-
-def in_words(row: Mapping[str, float]) -> list[str]:
-    """What the signals of one label say, as sentences' parts; those for it first.
-
-    >>> in_words({"votes": 0.8, "nearest (strongest)": 0.6, "other neurons": 2.5})
-    ['4 of 5 scorers agree', '3 of its 5 strongest images are nearest to it', 'but 11 other neurons have it, too']
-    """
-    good: list[str] = []
-    bad: list[str] = []
-
-    def value(name: str, default: float) -> float:
-        found = row.get(name, default)
-        return default if found != found else found
-
-    votes, of = round(value("votes", 0.0) * len(PANEL)), len(PANEL)
-    (good if 2 * votes > of else bad).append(f"{votes} of {of} scorers agree")
-    near = round(value("nearest (strongest)", 0.0) * 5)
-    verb = "is" if near == 1 else "are"
-    (good if near >= 2 else bad).append(f"{near or 'none'} of its 5 strongest images {verb} nearest to it")
-    others = round(float(torch.expm1(torch.tensor(value("other neurons", 0.0)))))
-    if others >= 2:
-        bad.append(f"{others} other neurons have it, too")
-    back = value("its images among the exemplars", -1.0)
-    if back >= 0.4:
-        good.append("the images closest to the label activate it")
-    elif 0 <= back < 0.1:
-        bad.append("none of the images closest to the label is among its strongest")
-    if value("rank in both halves", 0.0) > 0.5:
-        bad.append("two halves of its images say different things")
-    if value("contrasts' cosine", 1.0) < 0.4:
-        bad.append("its contrasts are far")
-    return good + [f"but {text}" if good and not i else text for i, text in enumerate(bad)]

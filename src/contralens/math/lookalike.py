@@ -82,7 +82,7 @@ def lookalike(
     usable = e.isfinite().all(1)
     n = exemplars.neurons.cpu()
     statistics = survey(a, 0, n, usable)[0]
-    mean, x = statistics.mean, torch.where(usable[:, None], e - e[usable].mean(0), 0.0)
+    mean, x = statistics.mean, centred(e, usable)
     if power == "auto":
         firing = statistics.firing.double() / usable.sum()
         power = SPARSE if float(firing.median()) <= FEW else chosen_power(a, n, mean, usable, x)
@@ -102,6 +102,12 @@ def lookalike(
     nothing = (exemplars.positives < 0).all(1) | ~(total > 0)
     v = (v @ axes.T).to(e.dtype).masked_fill(nothing[:, None], torch.nan)
     return Columns((len(n), len(t)), v, lambda some: v @ t[some].to(v.dtype).T)
+
+
+def centred(e: Tensor, usable: Tensor) -> Tensor:
+    """Embeddings (I,D) less their mean, 0 for images that are not usable (I, bool); one new (I,D), not three."""
+    x = e - (e if bool(usable.all()) else e[usable]).mean(0)
+    return x.masked_fill_(~usable[:, None], 0.0)
 
 
 def chosen_power(a: ActivationSource, n: Tensor, mean: Tensor, usable: Tensor, x: Tensor) -> float:
@@ -153,17 +159,17 @@ def _sums(
     a: Any, n: Tensor, mean: Tensor, usable: Tensor, x: Tensor, y: Tensor, power: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Deviation of b (N), and sum_i b y and sum_i b x (N,D) of b standardised; images that do not count add nothing."""
-    both = torch.cat([y, x], 1)
-    sums, holes = torch.zeros(len(n), both.shape[1], dtype=torch.float64), None
+    sums, holes = torch.zeros(len(n), y.shape[1] + x.shape[1], dtype=torch.float64), None
     first, second, count = (torch.zeros(len(n), dtype=torch.float64) for _ in range(3))
     for start, rows in a.blocks(n, budget=16 * 2**20):
         rows, here = rows.cpu(), slice(start, start + len(rows))
         counts = rows.isfinite() & usable[here, None]
         b = (rows.double() - mean).clamp_min(0.0).pow(power).masked_fill(~counts, 0.0)
         first, second, count = first + b.sum(0), second + b.square().sum(0), count + counts.sum(0)
-        sums += (b.to(both.dtype).T @ both[here]).double()
+        both = torch.cat([y[here], x[here]], 1)
+        sums += (b.to(both.dtype).T @ both).double()
         if not bool(counts.all()):
-            lost = ((~counts).to(both.dtype).T @ both[here]).double()
+            lost = ((~counts).to(both.dtype).T @ both).double()
             holes = lost if holes is None else holes.add_(lost)
     middle = first / count
     deviation = (second / count - middle.square()).clamp_min(0.0).sqrt()

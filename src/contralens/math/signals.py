@@ -41,7 +41,8 @@ def signals(
     """
     e, t = embeddings.cpu().float(), texts.cpu().float()
     usable = e.isfinite().all(1)
-    e = torch.where(usable[:, None], e, 0.0)
+    if not bool(usable.all()):
+        e = torch.where(usable[:, None], e, 0.0)
     seen = _Seen.of(activations, exemplars.neurons.cpu(), e, usable)
     unique, which = torch.unique(candidates.clamp_min(0), return_inverse=True)
     found = _votes(ballots, candidates, len(t))
@@ -68,8 +69,7 @@ class _Seen:
 
     @classmethod
     def of(cls, a: ActivationSource, neurons: Tensor, e: Tensor, usable: Tensor) -> _Seen:
-        centre = e[usable].mean(0)
-        x = torch.where(usable[:, None], e - centre, 0.0)
+        centre = (e if bool(usable.all()) else e[usable]).mean(0)
         drawn = torch.randperm(len(e), generator=torch.Generator().manual_seed(0))[:SAMPLE].sort().values
         n = len(neurons)
         first, second, count = (torch.zeros(n, dtype=torch.float64) for _ in range(3))
@@ -81,9 +81,10 @@ class _Seen:
             rows = rows.masked_fill(~counts, 0.0)
             first, second = first + rows.sum(0).double(), second + rows.double().square().sum(0)
             count += counts.sum(0)
-            along += rows.T @ x[here]
+            x = (e[here] - centre).masked_fill_(~usable[here, None], 0.0)
+            along += rows.T @ x
             if not bool(counts.all()):
-                lost += (~counts).float().T @ x[here]
+                lost += (~counts).float().T @ x
         mean = first / count
         deviation = (second / count - mean.square()).clamp_min(0.0).sqrt()
         covariance = (along + mean.float()[:, None] * lost) / count.float()[:, None]  # x sums to 0 over all images

@@ -8,14 +8,15 @@ from typing import Any
 from contralens.data.runs import Run
 from contralens.types import SUPPORTED, UNCERTAIN, word_of
 
-NO_LABEL = "no label beats chance"
+NO_LABEL = "no label beats random images"
+"""Said of a status `chance`: what the null test turned down (`contralens.math.chance`)."""
 
 
 def answer(row: Mapping[str, Any]) -> str:
     """The label in a row of a run's labels, or why there is none.
 
     >>> answer({"label": None, "status": "chance"}), answer({"label": None, "status": "dead"})
-    ('no label beats chance', 'no label (dead)')
+    ('no label beats random images', 'no label (dead)')
     """
     if row["label"] is not None:
         return str(row["label"])
@@ -23,17 +24,17 @@ def answer(row: Mapping[str, Any]) -> str:
 
 
 def rates(row: Mapping[str, Any]) -> str:
-    """How the label stands against chance, where that was asked for; with the label turned down, if it was.
+    """The null test of the label, where that was asked for; with the label turned down, if it was.
 
     >>> rates({"label": None, "status": "chance", "p": 0.21, "fdr": 0.5, "concepts": ["striped"]})
-    'turned down: striped; p 0.21, false-discovery rate 0.5'
+    'null test: striped turned down; p 0.21, false-discovery rate 0.5'
     >>> rates({"label": "red", "status": "ok", "p": None, "fdr": None, "concepts": ["red"]})
     ''
     """
     if row.get("fdr") is None:
         return ""
-    refused = f"turned down: {row['concepts'][0]}; " if row["status"] == "chance" else ""
-    return f"{refused}p {row['p']:.2g}, false-discovery rate {row['fdr']:.2g}"
+    outcome = f"{row['concepts'][0]} turned down" if row["status"] == "chance" else "passed"
+    return f"null test: {outcome}; p {row['p']:.2g}, false-discovery rate {row['fdr']:.2g}"
 
 
 def trust(row: Mapping[str, Any]) -> str:
@@ -67,13 +68,13 @@ def supported(run: Run) -> str:
 
 
 def notes(manifest: Mapping[str, Any]) -> list[str]:
-    """What the reader of a run's labels should know: of its exemplars, network, encoder and chance."""
+    """What the reader of a run's labels should know: of its exemplars, network, encoder and null test."""
     parts = (manifest, manifest["target"], manifest["encoder"], manifest.get("chance") or {})
     return [note for part in parts for note in part.get("notes", [])]
 
 
 def abstentions(run: Run) -> list[str]:
-    """A line per scorer: on how many neurons no label beats chance."""
+    """A line per scorer: on how many neurons the null test turned every label down."""
     told = run.manifest.get("chance")
     if not told:
         return []
@@ -81,7 +82,7 @@ def abstentions(run: Run) -> list[str]:
     for scorer, count in told["no label beats chance"].items():
         asked = sum(1 for row in run.rows(scorer) if row.get("fdr") is not None)
         lines.append(
-            f"{scorer}: {NO_LABEL} on {count} of {asked} neurons (false-discovery rate {told['fdr']:g}, "
-            f"{told['fakes']:,} fake neurons)"
+            f"null test of {scorer}: {NO_LABEL} on {count} of {asked} neurons (false-discovery rate {told['fdr']:g}, "
+            f"{told['fakes']:,} null neurons; says nothing of whether a label is right)"
         )
     return lines

@@ -18,7 +18,7 @@ from contralens.report.html import shared_style, style_hash, write_page
 ABOUT = {
     "spurious": "What the classifier should not look at. The mask takes these out.",
     "expected": "What it should look at.",
-    "unexplained": "No concept of the list beats chance and the empty template; the nearest one is named.",
+    "unexplained": "No concept of the list beats random images and the empty template; the nearest one is named.",
 }
 STYLE = """
 .verdict {
@@ -227,7 +227,7 @@ def _footer(found: Audit) -> str:
     m = found.manifest
     return (
         f"<footer>contralens {escape(m['contralens'])}, seed {m['seed']}, concept list {m['concepts']['fingerprint']}. "
-        "Chance means images at random: a neuron that beats it shares something among its images, of which the named "
-        "concept is the nearest in the list. Look at the pictures before you believe it. Effects are in units of the "
-        f"class score, mean over the images that activate the neuron. Verdicts: {', '.join(VERDICTS)}.</footer>"
+        "The null test compares with images at random: the images of a neuron that passes share something, and of the "
+        "list the named concept is the nearest to it. Look at the pictures before you believe it. Effects are in units of "
+        f"the class score, mean over the images that activate the neuron. Verdicts: {', '.join(VERDICTS)}.</footer>"
     )

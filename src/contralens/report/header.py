@@ -60,7 +60,7 @@ def header(run: Run, rows: Sequence[Sequence[Any]]) -> str:
     if not_labeled:
         facts.append(("Without a label", not_labeled))
     if told := abstentions(run):
-        facts.append(("Chance", "<br>".join(map(escape, told))))
+        facts.append(("Null test", "<br>".join(map(escape, told))))
     failed = (m.get("candidates") or {}).get("errors", [])
     return "".join(
         [

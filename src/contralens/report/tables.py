@@ -21,7 +21,7 @@ def labels_table(run: Run, most: int = 20) -> None:
     """The first neurons with the label of each scorer and the primary score."""
     asked_chance = bool(run.manifest.get("chance"))
     asked_trust = bool(run.manifest.get("confidence"))
-    more = ["fdr"] * asked_chance + ["confidence"] * asked_trust
+    more = ["null test"] * asked_chance + ["confidence"] * asked_trust
     table = Table("neuron", *run.scorers, "score", *more, box=None, pad_edge=False)
     columns = [run.rows(scorer) for scorer in run.scorers]
     shown = [row for row in zip(*columns, strict=True) if any(r["status"] in ("ok", "chance") for r in row)]
@@ -31,9 +31,10 @@ def labels_table(run: Run, most: int = 20) -> None:
             escape(r["label"] or f"({r['status']})") + (f" {MARK}" if is_proposed(run, r["label"] or "") else "")
             for r in row
         )
-        last = [row[primary]["score"], *([row[primary].get("fdr")] if asked_chance else [])]
+        score, fdr = row[primary]["score"], row[primary].get("fdr")
+        test = ["-" if fdr is None else f"fdr {fdr:.3f}"] * asked_chance
         sure = [trust(row[primary]) or "-"] * asked_trust
-        table.add_row(escape(row[0]["name"]), *labels, *("-" if v is None else f"{v:.3f}" for v in last), *sure)
+        table.add_row(escape(row[0]["name"]), *labels, "-" if score is None else f"{score:.3f}", *test, *sure)
     out = console()
     out.print(table)
     if len(shown) > most:

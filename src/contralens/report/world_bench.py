@@ -18,7 +18,7 @@ TITLES = {
     "difference": "right, minus CSP (gamma 1), paired by neuron",
     "misled": "misled: the label names what is tied to the truth instead",
     "exact": "exact: the label, out of 330 levels and pairs of levels, names the truth and nothing else",
-    "answered": "answered: the label beats chance at the 5 % setting",
+    "answered": "answered: the label passes the null test at the 5 % setting",
     "right_answered": "right among the answered",
 }
 """The tables, in order; the title's first word is how a table is found again."""
