@@ -280,6 +280,8 @@ class Reopened:
 
     def _table(self, fingerprint: str, extractor: Any, wanted: Sequence[str]) -> Table:
         """The extractor's table in the store, with at least one of the images wanted; those it lacks are collected."""
+        if not wanted:
+            raise InputError("no held-out image is left to measure on: hold out more images, or of more groups")
         table = self.store.table("rows", fingerprint)
         lacking = {f for f in wanted if f not in table}
         if lacking:
@@ -324,6 +326,8 @@ class Reopened:
         found = {name: self.run.manifest[name] for name in ("k", "reuse", "exclude")}
         neighbours = (self.run.manifest.get("neighbours") or {}).get("neighbours", "exact")
         if recorded := self.run.manifest.get("groups"):
+            if "group" not in self.run.images.column_names:
+                raise InputError("the run was labeled with groups, and its table of images lacks the column group")
             names = [name or i for i, name in enumerate(self.run.images["group"].to_pylist())]
             known = Groups.of(names, len(names))
             found["groups"] = None if known is None else replace(known, most=int(recorded["per_group"]))
