@@ -188,6 +188,19 @@ def test_semicolons_tabs_parquet_and_an_index_without_a_name(tmp_path: Path) -> 
         assert [found.classes[t] for t in found.targets] == ["cat", "dog"], name
 
 
+def test_columns_of_ones_and_long_texts(tmp_path: Path) -> None:
+    pictures(tmp_path / "images", ["1.png", "2.png"])
+    (tmp_path / "ones.csv").write_text("image,benign,malignant\n1,1,0\n2,0,1\n")
+    found = labeled_images(tmp_path / "images", tmp_path / "ones.csv")
+    assert [found.classes[t] for t in found.targets] == ["benign", "malignant"]
+    (tmp_path / "marks.csv").write_text("image,ruler,hair,diagnostic\n1,0,0,NEV\n2,1,1,BCC\n")
+    found = labeled_images(tmp_path / "images", tmp_path / "marks.csv")
+    assert [found.classes[t] for t in found.targets] == ["NEV", "BCC"]
+    (tmp_path / "images/own.csv").write_text(f"story,photo,class\n{'x' * 5000},1.png,a\n{'y' * 5000},2.png,b\n")
+    found = labeled_images(tmp_path / "images/own.csv")
+    assert list(found.ids) == ["1.png", "2.png"]
+
+
 def test_paths_may_have_more_or_fewer_folders(tmp_path: Path) -> None:
     folder = pictures(tmp_path / "images", ["x/p1/view.png", "x/p2/view.png", "y/p1/view.png"])
     (tmp_path / "t.csv").write_text("image,class\n/data/set/x/p1/view.png,a\np2/view,b\nset\\y\\p1\\view.png,c\n")

@@ -36,6 +36,8 @@ def classes_in(
     for names in (CLASS_COLUMNS, OTHER_CLASS_COLUMNS):
         for table in tables:
             found = [column for column in table.columns if column.lower() in names]
+            if names is OTHER_CLASS_COLUMNS and len(ones := table.one_hot) > 1:
+                found = [column for column in found if column not in ones]  # malignant beside benign, with one 1 a row
             if len(found) > 1 and names is OTHER_CLASS_COLUMNS:
                 raise InputError(
                     f"{table.path}: each of {some(found)} may hold the classes; say which with class_column= "

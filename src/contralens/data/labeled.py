@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -173,7 +174,7 @@ def labeled_images(
     if table is None and isinstance(source, (str, Path)) and Path(source).suffix.lower() in (".csv", ".tsv"):
         table = Path(source)
         beside = table.parent
-        rows = read_table(table, lambda name: name if (beside / name).is_file() else None, image_column).rows
+        rows = read_table(table, lambda name: name if os.path.isfile(beside / name) else None, image_column).rows
         source = listed(list(rows), beside, str(table))
     found = image_set(source, limit=limit, seed=seed)
     images = found if isinstance(found, ImageSet) else OtherImages(found)

@@ -244,7 +244,6 @@ class Places:
 
     def __init__(self, ids: Sequence[str]) -> None:
         self._ids = ids
-        self._parts = [PurePosixPath(name).parts for name in ids]
         self._rows: dict[str, list[int]] = {}
         for row, name in enumerate(ids):
             path = PurePosixPath(name)
@@ -281,7 +280,7 @@ class Places:
 
     def _shared(self, row: int, parts: Sequence[str]) -> int:
         """Folders that the text and the image's path share at their end; -1 if neither path ends with the other."""
-        folders, own = tuple(parts[:-1]), self._parts[row][:-1]
+        folders, own = tuple(parts[:-1]), PurePosixPath(self._ids[row]).parts[:-1]
         shared = min(len(folders), len(own))
         return shared if folders[len(folders) - shared :] == own[len(own) - shared :] else -1
 
