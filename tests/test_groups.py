@@ -201,6 +201,19 @@ def test_near_copies_are_counted_and_told(lesions: Path, tmp_path: Path) -> None
     assert note.startswith(f"{near['exemplars']:,} of {near['of']:,} exemplars, of {near['neurons']} of ")
 
 
+def test_alike_to_the_encoder_alone_is_no_near_copy(tmp_path: Path) -> None:
+    """An encoder that sees the mean colour takes pictures for the same that no eye would."""
+    (tmp_path / "images").mkdir()
+    for i in range(16):
+        pixels = np.full((32, 32, 3), 40, np.uint8)
+        pixels[8 * (i // 4) : 8 * (i // 4) + 8, 8 * (i % 4) : 8 * (i % 4) + 8] = (220, 40, 40)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{i:02d}.png")
+    run = label(tmp_path / "images", tmp_path / "cache", k=4)
+    assert run.manifest["near_copies"]["exemplars"] == 0
+    assert run.manifest["near_copies"]["of"] > 0
+    assert not [note for note in run.manifest["notes"] if "near-copies" in note]
+
+
 def test_evaluation_goes_by_groups(lesions: Path, tmp_path: Path) -> None:
     images, table = lesions / "images", f"{lesions / 'metadata.csv'}:lesion_id"
     of = column(lesions, "lesion_id")

@@ -30,6 +30,7 @@ from contralens.labeling.arguments import (
     wanted_neurons,
     wanted_scorers,
 )
+from contralens.labeling.copies import near_copies
 from contralens.labeling.manifest import (
     about_candidates,
     about_chance,
@@ -58,7 +59,6 @@ from contralens.math.approximate import parse_neighbours
 from contralens.math.audit import clarity
 from contralens.math.chance import Chance, chance
 from contralens.math.confidence import AUTO
-from contralens.math.copies import near_copies
 from contralens.math.exemplars import mine, neuron_statistics
 from contralens.math.fakes import FAKES, fake_exemplars, with_fakes
 from contralens.math.placing import activations_on, rows_on
@@ -262,7 +262,7 @@ def label(
         }  # fmt: skip
         found = candidates_for(first, out, asking)
     thumbnails = thumbnail_table(exemplars, collected)
-    near = near_copies(exemplars, embeddings)
+    near = near_copies(exemplars, embeddings, collected.fingerprints, thumbnails)
     concepts = found.join(words.concepts) if found else words.concepts
     top = min(top, len(concepts))
     texts = cached.texts(store, eyes, concepts, templates, normalise_texts, progress)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -12,52 +9,27 @@ from contralens.math.tensors import blocks
 from contralens.types import Exemplars
 
 ALIKE = 0.98
-"""Cosine of two embeddings from which images count as near-copies."""
-TOLD = 0.01
-"""Share of the exemplars from which near-copies are noted."""
+"""Cosine of two embeddings from which images may be near-copies."""
 
 
-@dataclass(frozen=True, slots=True)
-class NearCopies:
-    """How many exemplars are near-copies of a stronger exemplar of the same neuron.
+def near_pairs(exemplars: Exemplars, embeddings: Tensor) -> Tensor:
+    """Pairs (P,3) of exemplars of one neuron whose embeddings (I,D), unit rows, have a cosine of `ALIKE` or more.
 
-    >>> e = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [0.99, 0.01], [0.0, 1.0], [0.5, 0.5]]), dim=1)
+    A row holds the neuron's row, the image, and a stronger image of the neuron that it is alike to.
+
+    >>> e = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [0.99, 0.01], [0.0, 1.0]]), dim=1)
     >>> nothing = torch.full((1, 3), torch.nan)
-    >>> near_copies(Exemplars(torch.tensor([0]), torch.tensor([[0, 1, 2]]), nothing, nothing, nothing), e)
-    NearCopies(exemplars=1, of=3, neurons=1, neurons_of=1)
+    >>> near_pairs(Exemplars(torch.tensor([4]), torch.tensor([[0, 2, 1]]), nothing, nothing, nothing), e)
+    tensor([[0, 1, 0]])
     """
-
-    exemplars: int
-    of: int
-    neurons: int
-    """Neurons that have any."""
-    neurons_of: int
-
-    def about(self) -> dict[str, Any]:
-        """For a manifest."""
-        return {"cosine": ALIKE, "exemplars": self.exemplars, "of": self.of, "neurons": self.neurons}
-
-    def notes(self) -> list[str]:
-        """What to tell, if they are more than a few."""
-        if self.exemplars < TOLD * self.of or not self.exemplars:
-            return []
-        return [
-            f"{self.exemplars:,} of {self.of:,} exemplars, of {self.neurons:,} of {self.neurons_of:,} neurons, are "
-            f"near-copies of a stronger exemplar (cosine of the embeddings {ALIKE} or more) and count as if they were "
-            "further evidence: leave such images out, or say with groups (--groups) which belong together"
-        ]
-
-
-def near_copies(exemplars: Exemplars, embeddings: Tensor) -> NearCopies:
-    """Count them by the embeddings (I,D), unit rows."""
-    count = neurons = 0
+    found = []
     _, k = exemplars.positives.shape
     for part in blocks(len(exemplars), 4 * k * (embeddings.shape[1] + k)):
         positives = exemplars.positives[part]
         there = (positives >= 0).to(embeddings.device)
         rows = embeddings[positives.clamp_min(0).to(embeddings.device)].float()
-        alike = rows @ rows.transpose(1, 2) >= ALIKE
-        alike &= there[:, :, None] & there[:, None, :] & torch.ones(k, k, device=rows.device).tril(-1).bool()
-        later = alike.any(2)
-        count, neurons = count + int(later.sum()), neurons + int(later.any(1).sum())
-    return NearCopies(count, int((exemplars.positives >= 0).sum()), neurons, len(exemplars))
+        alike = (rows @ rows.transpose(1, 2) >= ALIKE).tril(-1) & there[:, :, None] & there[:, None, :]
+        neuron, later, earlier = alike.nonzero(as_tuple=True)
+        neuron, later, earlier = neuron.cpu(), later.cpu(), earlier.cpu()
+        found.append(torch.stack([neuron + part.start, positives[neuron, later], positives[neuron, earlier]], 1))
+    return torch.cat([torch.empty(0, 3, dtype=torch.int64), *found])
