@@ -37,6 +37,7 @@ ALLOWED = {
         "labeling",
         "auditing",
         "report",
+        "world",
     },
     "auditing": BASE | {"config", "math", "models", "data", "reopen"},
     "proposing": BASE | {"math", "models", "data", "evidence"},

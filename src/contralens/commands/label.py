@@ -50,7 +50,10 @@ def label_command(
     encoder: Encoder = None,
     images: Images = None,
     vocabulary: Annotated[
-        str | None, typer.Option(help="Concepts to choose from: a file with one a line, or a built-in name.")
+        str | None,
+        typer.Option(
+            help="Concepts to choose from: a file (one a line, JSON, YAML, TABLE.csv:COLUMN), or a built-in name."
+        ),
     ] = None,
     scorer: Annotated[
         list[str] | None,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from contralens.checks import InputError, as_path, as_text, blaming, first_line, nearest, shown, whole
-from contralens.models import hooks, identity, repeating
+from contralens.models import hooks, identity, repeating, untrained
 from contralens.models.fast import DECODES, fast_or_own
 from contralens.models.hooked import HookedTarget, fingerprint_of
 from contralens.models.layers import LayerInfo, layers
@@ -170,6 +170,7 @@ def _made(
     batch = hooks.probe_batch(function, name)
     before = identity.attributes(network)
     probe = hooks.probe(network, [*names, "."], batch, name, hooks.DTYPES[dtype], keep=True)
+    untrained.check_unused(loaded, [n for n in names if probe[n].output is not None], batch, probe, name)
     described = identity.network_digest(network, before)
     given = {"pooling": pooling, "preprocess": preprocess, "weights": weights, "checkpoint": checkpoint,
              "prefix_tokens": prefix_tokens, "dtype": None if dtype == "float32" else dtype,
@@ -243,10 +244,12 @@ def _known(layer: str | None, modules: Mapping[str, nn.Module], network: nn.Modu
         )
     if layer not in modules:
         raise InputError(f"{name} has no layer {layer!r}{nearest(layer, modules)}; all: contralens layers TARGET")
-    untrained = [k for k in loaded.untrained if k.startswith(f"{layer}.")]
-    if untrained:
+    random = [k for k in loaded.untrained if k.startswith(f"{layer}.")]
+    if random and loaded.misfit:
+        raise InputError(f"{loaded.misfit}; {layer} depends on them")
+    if random:
         raise InputError(
-            f"{name}: the weights of {layer} were not in the source ({untrained[0]}, ...): pick another layer"
+            f"{name}: the weights of {layer} were not in the source ({random[0]}, ...): pick another layer"
         )
     return layer
 
