@@ -32,7 +32,7 @@ from contralens.evaluation.measuring import (
 )  # fmt: skip
 from contralens.evaluation.truth import Names, against_truth, sanity_record, truth_of
 from contralens.evaluation.tune import tuned
-from contralens.evaluation.verdicts import Probed, abstained, verdict_table
+from contralens.evaluation.verdicts import Probed, about_groups, abstained, verdict_table
 from contralens.evidence import encoder_named
 from contralens.math import audit
 from contralens.math.confidence import AUTO
@@ -240,7 +240,7 @@ def evaluate(
             "is_target": same_judge and is_target(reopened, referee),
         },
         "images": session.counts(),
-        "groups": about_groups(groups, run, reopened),
+        "groups": about_groups(groups, reopened),
         "label_images": made,
         "sigmoid": session.sigmoid_used,
         "concepts": concepts, "combine": combine, "share": share, "seed": seed,
@@ -296,14 +296,6 @@ def _check(
             raise InputError(f"`sigmoid` must be two numbers, alpha and beta; got {shown(sigmoid)}")
         for one in sigmoid:
             real("sigmoid", one)
-
-
-def about_groups(given: Any, run: Run, reopened: Reopened) -> dict[str, Any] | None:
-    """What a manifest holds of the groups that were gone by; None without any."""
-    if not (known := reopened.group_of):
-        return None
-    source = (run.manifest.get("groups") or {}).get("source") if given is None else given
-    return {"source": source if isinstance(source, str) else "the given groups", "count": len(set(known.values()))}
 
 
 def _check_measured(wanted: Sequence[str], values: pa.Table, labeled: bool) -> None:

@@ -135,6 +135,14 @@ def verdict_table(
     return pa.Table.from_pylist(rows, schema=VERDICTS)
 
 
+def about_groups(given: Any, reopened: Reopened) -> dict[str, Any] | None:
+    """What a manifest holds of the groups that were gone by; None without any."""
+    if not (known := reopened.group_of):
+        return None
+    source = (reopened.run.manifest.get("groups") or {}).get("source") if given is None else given
+    return {"source": source if isinstance(source, str) else "the given groups", "count": len(set(known.values()))}
+
+
 def abstained(table: pa.Table) -> dict[str, int]:
     """Scorer -> labels that do not beat chance."""
     scorers = np.array(table["scorer"].to_pylist())
