@@ -33,6 +33,8 @@ SETTINGS = (
     "propose",
     "own_only",
     "holdout",
+    "groups",
+    "per_group",
     "fdr",
     "fakes",
     "store_activations",
@@ -55,7 +57,7 @@ SETTINGS = (
 """What a run can be told; a file may hold all of it, whichever command reads it."""
 PATHS = ("images", "vocabulary", "out", "cache", "checkpoint", "candidates")
 """Settings that may name a file; a relative one that lies beside the YAML file is taken from there."""
-COUNTS = ("k", "fakes", "limit", "top", "seed", "batch_size", "workers", "prefix_tokens")
+COUNTS = ("k", "fakes", "limit", "top", "seed", "batch_size", "workers", "prefix_tokens", "per_group")
 SHARES = ("exclude", "holdout", "fdr")
 SWITCHES = ("reuse", "own_only", "store_activations", "allow_nondeterministic", "report")
 TEXTS = (
@@ -72,6 +74,7 @@ TEXTS = (
     "weights",
     "decode",
     "precision",
+    "groups",
 )
 
 
@@ -92,6 +95,9 @@ def read_config(path: Path) -> dict[str, Any]:
         file = value.partition("::")[0] if key == "checkpoint" else value  # FILE::PART
         if (path.parent / file).exists():
             settings[key] = str(path.parent / value)
+    table, colon, column = str(settings.get("groups", "")).rpartition(":")
+    if table and not Path(table).is_absolute() and (path.parent / table).is_file():
+        settings["groups"] = f"{path.parent / table}{colon}{column}"
     return settings
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ def in_the_network(
     *,
     labeled: Any,
     subgroups: Any,
+    columns: Mapping[str, str | None],
     unseen: bool,
     classes: Sequence[str] | None,
     head: str | None,
@@ -68,7 +69,7 @@ def in_the_network(
         notes.append(f"no influence and no pruning: {e}")
         return INFLUENCE.empty_table(), PRUNING.empty_table(), nothing
     names = _names(reopened, classes, count)
-    given = None if labeled is None else read_labeled(labeled, names, count, subgroups)
+    given = None if labeled is None else read_labeled(labeled, names, count, subgroups, **columns)
     if given is not None and names is None:
         names = list(given.classes)
         notes.append(f"the labeled set's classes are taken for the network's, in order: {', '.join(names[:8])}")
@@ -89,25 +90,33 @@ def in_the_network(
     }  # fmt: skip
     pruning = PRUNING.empty_table()
     if given is not None:
-        known = set(reopened.probe)
-        seen = np.array([f in known for f in given.images.fingerprints()])
+        known, group_of = set(reopened.probe), reopened.groups_with(given.images)
+        taken = {group_of[f] for f in known if f in group_of}
+        seen = np.array([f in known or group_of.get(f) in taken for f in given.images.fingerprints()])
         shared = 0 if unseen else int(seen.sum())
         if unseen:
             given = given.take(~seen)
             if not len(given):
-                raise InputError(f"all labeled images in {given.images.name} are probe images of the run: give others")
+                raise InputError(
+                    f"all labeled images in {given.images.name} are probe images of the run, or of their groups: give "
+                    "others"
+                )
+        clusters = [group_of.get(f, f"image {f}") for f in given.images.fingerprints()] if group_of else None
         if "spurious" in verdicts:
             pruning, more = measure_pruning(
-                target, given, keep, exemplars.neurons, mode, seed=seed, batch_size=batch_size, progress=progress
-            )
+                target, given, keep, exemplars.neurons, mode, clusters=clusters, seed=seed, batch_size=batch_size,
+                progress=progress,
+            )  # fmt: skip
         else:
             more = ["no neuron is spurious, so nothing was pruned"]
         notes += [*given.notes, *more]
         if shared:
-            notes.append(f"{shared} of the labeled images are among those that the verdicts were found on")
+            also = ", or of their groups" if taken else ""
+            notes.append(f"{shared} of the labeled images are among those that the verdicts were found on{also}")
         about["labeled"] = {
             "name": given.images.name, "fingerprint": set_fingerprint(given.images), "images": len(given),
-            "probe_images": shared, "interval": "95 %, paired bootstrap over images", "random_draws": RANDOM_PRUNINGS,
+            "probe_images": shared, "random_draws": RANDOM_PRUNINGS, "groups": len(set(clusters)) if clusters else None,
+            "interval": f"95 %, paired bootstrap over {'groups of images' if clusters else 'images'}",
         }  # fmt: skip
     return _influence_table(exemplars, moved, shown), pruning, about
 

@@ -13,6 +13,7 @@ from contralens.commands.options import (
     Cache,
     Classes,
     Fakes,
+    Groups,
     Json,
     Replace,
     RunBatchSize,
@@ -55,6 +56,7 @@ def evaluate_command(
     heldout: Annotated[
         str | None, typer.Option(help="Other images to evaluate on (default: those that label --holdout set aside).")
     ] = None,
+    groups: Groups = None,
     source: Source = None,
     classes: Classes = None,
     scorer: Annotated[list[str] | None, typer.Option(help="Judge this scorer only, repeatable.")] = None,
@@ -104,8 +106,8 @@ def evaluate_command(
     with bar(quiet=as_json) as progress:
         result = evaluate(
             opened, metrics=metrics or DEFAULT, judge=judge, same_judge=same_judge, images=images, painter=painter,
-            preset=preset, count=count, prompt=prompt, control=control, heldout=heldout, source=source, classes=names,
-            scorers=scorer or None, concepts=concepts, fdr=fdr, fakes=fakes,
+            preset=preset, count=count, prompt=prompt, control=control, heldout=heldout, groups=groups,
+            source=source, classes=names, scorers=scorer or None, concepts=concepts, fdr=fdr, fakes=fakes,
             stability=stability, coverage=coverage, meanings=meanings,
             cache=cache, device=device, batch_size=batch_size, seed=seed, progress=progress, **options,
         )  # fmt: skip

@@ -17,6 +17,7 @@ from contralens.commands.options import (
     Decode,
     Device,
     Encoder,
+    Groups,
     Images,
     Json,
     Layer,
@@ -106,6 +107,10 @@ def label_command(
     ] = None,
     holdout: Annotated[
         float | None, typer.Option(help="Share of the images kept out of labeling, for `contralens evaluate`.")
+    ] = None,
+    groups: Groups = None,
+    per_group: Annotated[
+        int | None, typer.Option(help="Exemplars of a neuron from one group at most (default 1); goes with --groups.")
     ] = None,
     fdr: Annotated[
         float | None,

@@ -32,7 +32,7 @@ from contralens.evaluation.measuring import (
 )  # fmt: skip
 from contralens.evaluation.truth import Names, against_truth, sanity_record, truth_of
 from contralens.evaluation.tune import tuned
-from contralens.evaluation.verdicts import Probed, abstained, verdict_table
+from contralens.evaluation.verdicts import Probed, about_groups, abstained, verdict_table
 from contralens.evidence import encoder_named
 from contralens.math import audit
 from contralens.math.confidence import AUTO
@@ -61,6 +61,7 @@ def evaluate(
     prompt: str | None = None,
     control: int | None = None,
     heldout: Any = None,
+    groups: Any = None,
     source: Any = None,
     target: Any = None,
     encoder: Any = None,
@@ -103,6 +104,8 @@ def evaluate(
         prompt: what a painter is asked, with {label} in it.
         control: control images at most.
         heldout: another image set to evaluate on; by default what `label(holdout=...)` set aside.
+        groups: images that belong together, as `contralens.label` takes them; by default those of the run. They fall on
+            one side of each split, and bootstrap samples draw them whole.
         source: the run's images, where they moved.
         target: the run's network, where the manifest cannot say.
         encoder: the run's labeling encoder, where the manifest cannot say.
@@ -153,7 +156,7 @@ def evaluate(
         run.rows(scorer)
     reopened = Reopened(
         run, heldout=heldout, source=source, target=target, encoder=encoder, cache=cache, device=device,
-        batch_size=batch_size, workers=workers, progress=progress,
+        batch_size=batch_size, workers=workers, groups=groups, progress=progress,
     )  # fmt: skip
     style = _preset(preset, painter, count, prompt, control)
     retrieves = bool(set(wanted) & {*GROUPS["cosy"], "clarity"}) and images is None and not style.painter
@@ -216,7 +219,7 @@ def evaluate(
             }  # fmt: skip
         if stability:
             asked |= {"stabilities": probed.stability(stability), "coverage": coverage}
-            details["stability"] = {"samples": stability, "coverage": coverage}
+            details["stability"] = {"samples": stability, "coverage": coverage, "groups": bool(reopened.group_of)}
         if meanings:
             verdict, asked["meaning"] = probed.meanings()
             details["meanings"] = {"split": int(verdict.split.sum()), "neurons": len(verdict.split)}
@@ -237,6 +240,7 @@ def evaluate(
             "is_target": same_judge and is_target(reopened, referee),
         },
         "images": session.counts(),
+        "groups": about_groups(groups, reopened),
         "label_images": made,
         "sigmoid": session.sigmoid_used,
         "concepts": concepts, "combine": combine, "share": share, "seed": seed,

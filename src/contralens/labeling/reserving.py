@@ -19,7 +19,7 @@ from contralens.data.runs import Run
 P = ParamSpec("P")
 ELSEWHERE = ("out", "replace", "cache", "device", "batch_size", "workers", "progress")
 """Arguments that do not say what a run holds."""
-READ = ("target", "images", "encoder", "vocabulary", "sae", "candidates", "checkpoint", "proposer")
+READ = ("target", "images", "encoder", "vocabulary", "sae", "candidates", "checkpoint", "proposer", "groups")
 """Arguments that may name files and folders that are read."""
 
 
