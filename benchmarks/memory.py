@@ -3,9 +3,10 @@
     python benchmarks/memory.py            # 12,500 to 100,000 images x 2,048 neurons, D=512, 9,700 texts, K=100
     python benchmarks/memory.py --quick
 
-`contralens.label` with all it does (statistics, mining, four scorers, tables, the run folder), twice for each number:
+`contralens.label` with all it does (statistics, mining, scorers, confidence, tables, the run folder), twice for each number:
 
-- from the cache: activations and embeddings lie in tiles on disk, as `contralens collect` leaves them;
+- from the cache: activations and embeddings lie in tiles on disk, as `contralens collect` leaves them (with
+  `--modes cached plain` also without confidence, so that its cost shows);
 - nothing stored: `store_activations=False`, in a process that also runs the networks.
 
 The images, the network and the encoder are made up (clusters of 250 images, activations ReLU(class signal + noise)), so
@@ -33,6 +34,9 @@ LIMIT = 1.5e9
 LISTS = 6000
 """Bytes for each image: its list of neighbours, while it is made and walked along, its name and its thumbnail."""
 BANK = 1021
+MODES = {
+    "cached": "from the cache", "plain": "from the cache, without confidence", "streamed": "nothing stored",
+}  # fmt: skip
 
 
 def parts(neurons: int, width: int, images: int):
@@ -105,11 +109,12 @@ def child(what: str, folder: Path, args: argparse.Namespace) -> None:
     if what == "collect":
         collect(images, [net, eyes], Store(folder / "cache"), batch_size=256)
     else:
-        cache, stored = folder / ("cache" if what == "cached" else "other"), what == "cached"
+        cache, stored = folder / ("other" if what == "streamed" else "cache"), what != "streamed"
         words = [f"concept {i}" for i in range(args.texts)]
         contralens.label(
-            net, images, eyes, words, k=args.k, cache=cache, store_activations=stored, batch_size=256, out=folder / what
-        )
+            net, images, eyes, words, k=args.k, cache=cache, store_activations=stored, batch_size=256, out=folder / what,
+            confidence=what != "plain",
+        )  # fmt: skip
     seconds = time.perf_counter() - start
     print(json.dumps({"imported": imported, "peak": peak_resident(), "seconds": seconds}))
 
@@ -129,7 +134,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=512, help="of the embeddings, D")
     parser.add_argument("--texts", type=int)
     parser.add_argument("--k", type=int, default=100)
-    parser.add_argument("--modes", nargs="+", choices=["cached", "streamed"], default=["cached", "streamed"])
+    parser.add_argument("--modes", nargs="+", choices=list(MODES), default=["cached", "streamed"])
     parser.add_argument("--folder", type=Path, help="where the caches lie meanwhile (10 kB an image)")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -142,7 +147,7 @@ def main() -> None:
     for images in args.images:
         folder = Path(tempfile.mkdtemp(prefix="contralens-memory-", dir=args.folder))
         try:
-            if "cached" in args.modes:
+            if {"cached", "plain"} & set(args.modes):
                 measure("collect", folder, images, args)
             for mode in args.modes:
                 found.append({"images": images, "mode": mode, **measure(mode, folder, images, args)})
@@ -150,7 +155,7 @@ def main() -> None:
         finally:
             shutil.rmtree(folder)
     rows = [
-        [f"{f['images']:,}", {"cached": "from the cache", "streamed": "nothing stored"}[f["mode"]],
+        [f"{f['images']:,}", MODES[f["mode"]],
          f"{f['peak'] / 1e6:,.0f}", f"{f['imported'] / 1e6:.0f}", f"{4e-6 * f['images'] * args.width:.0f}",
          f"{4e-6 * f['images'] * args.neurons:,.0f}", f"{f['seconds']:.0f}"]
         for f in found
