@@ -3,7 +3,8 @@
     python benchmarks/memory.py            # 12,500 to 100,000 images x 2,048 neurons, D=512, 9,700 texts, K=100
     python benchmarks/memory.py --quick
 
-`contralens.label` with all it does (statistics, mining, scorers, confidence, tables, the run folder), twice for each number:
+`contralens.label` with all it does (statistics, mining, scorers, confidence, tables, the run folder), twice for each
+number:
 
 - from the cache: activations and embeddings lie in tiles on disk, as `contralens collect` leaves them (with
   `--modes cached plain` also without confidence, so that its cost shows);
@@ -112,8 +113,8 @@ def child(what: str, folder: Path, args: argparse.Namespace) -> None:
         cache, stored = folder / ("other" if what == "streamed" else "cache"), what != "streamed"
         words = [f"concept {i}" for i in range(args.texts)]
         contralens.label(
-            net, images, eyes, words, k=args.k, cache=cache, store_activations=stored, batch_size=256, out=folder / what,
-            confidence=what != "plain",
+            net, images, eyes, words, k=args.k, cache=cache, store_activations=stored, batch_size=256,
+            out=folder / what, confidence=what != "plain",
         )  # fmt: skip
     seconds = time.perf_counter() - start
     print(json.dumps({"imported": imported, "peak": peak_resident(), "seconds": seconds}))
