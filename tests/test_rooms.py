@@ -38,7 +38,7 @@ ALLOWED = {
         "auditing",
         "report",
     },
-    "auditing": BASE | {"config", "math", "models", "data", "reopen"},
+    "auditing": BASE | {"config", "math", "models", "data", "reopen", "split"},
     "proposing": BASE | {"math", "models", "data", "evidence"},
     "labeling": BASE | {"math", "models", "data", "collecting", "proposing", "split"},
 }

@@ -139,7 +139,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "a list": (write("audit.json", "[1, 2]"), "it holds no object"),
     "deep": (write("audit.json", '{"a":' * 100_000), "audit.json cannot be read"),
     "no text": (write("audit.json", b"\xff\xfe{}"), "audit.json cannot be read"),
-    "tomorrow's": (write("audit.json", '{"format": 3}'), "has format 3"),
+    "tomorrow's": (write("audit.json", '{"format": 4}'), "has format 4"),
     "other kinds": (
         lambda run: _put(run, warnings={"not": "a list"}, concepts=7),
         "audit.json is damaged or was edited",

@@ -12,15 +12,21 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from contralens.auditing.influence import Influence, influence
+from contralens.auditing.new_head import check_enough, fit_new_head
 from contralens.auditing.pruning import RANDOM_PRUNINGS, measure_pruning, read_labeled
 from contralens.checks import InputError, nearest
 from contralens.data.audits import INFLUENCE, PRUNING
 from contralens.data.images import set_fingerprint
+from contralens.data.labeled import LabeledImages
+from contralens.data.new_heads import NewHead
 from contralens.models.heads import linear_head, named_head
 from contralens.models.hooked import HookedTarget
 from contralens.models.scaling import class_scores
 from contralens.reopen import Reopened
 from contralens.types import Exemplars, Progress
+
+OUTPUT = "."
+"""What the layer is called that is the network's own output."""
 
 
 def in_the_network(
@@ -31,6 +37,7 @@ def in_the_network(
     notes: list[str],
     *,
     labeled: Any,
+    new_head: bool,
     subgroups: Any,
     unseen: bool,
     classes: Sequence[str] | None,
@@ -42,13 +49,16 @@ def in_the_network(
     batch_size: int,
     seed: int,
     progress: Progress,
-) -> tuple[pa.Table, pa.Table, dict[str, Any]]:
-    """Tables of influence and of pruning by `keep`, and what to write down of both; warnings go to `notes`.
+) -> tuple[pa.Table, pa.Table, NewHead | None, dict[str, Any]]:
+    """Tables of influence and of pruning by `keep`, a new head, and what to write down; warnings go to `notes`.
 
     `verdicts` are those of the exemplars' rows; the other arguments are those of `contralens.audit`.
     """
     target = reopened.target
-    nothing: dict[str, Any] = {"influence": None, "agreement": {}, "labeled": None}
+    nothing: dict[str, Any] = {
+        "influence": None, "agreement": {}, "labeled": None, "classes": [], "new_head": None,
+        "output_layer": str(reopened.run.manifest["target"].get("layer")) == OUTPUT,
+    }  # fmt: skip
     if not isinstance(target, HookedTarget):
         if labeled is not None:
             raise InputError(
@@ -56,22 +66,27 @@ def in_the_network(
                 "out labeled"
             )
         notes.append("no influence and no pruning: the neurons are no layer of a network that contralens runs")
-        return INFLUENCE.empty_table(), PRUNING.empty_table(), nothing
+        return INFLUENCE.empty_table(), PRUNING.empty_table(), None, nothing
     target = target.with_dtype("float32")  # small effects are differences of large scores
     picture = reopened.pictures(range(len(reopened.probe)))
     batch = _some(target, picture, exemplars)
     try:
-        count = class_scores(target, batch).shape[1]
+        scores = class_scores(target, batch)
     except InputError as e:
         if labeled is not None:
             raise
         notes.append(f"no influence and no pruning: {e}")
-        return INFLUENCE.empty_table(), PRUNING.empty_table(), nothing
+        return INFLUENCE.empty_table(), PRUNING.empty_table(), None, nothing
+    count = scores.shape[1]
     names = _names(reopened, classes, count)
     given = None if labeled is None else read_labeled(labeled, names, count, subgroups)
     if given is not None and names is None:
         names = list(given.classes)
         notes.append(f"the labeled set's classes are taken for the network's, in order: {', '.join(names[:8])}")
+    if given is not None and unseen:
+        given = _unseen(given, reopened)
+    if given is not None and new_head:
+        check_enough(given)
     shown = names or [f"class {c}" for c in range(count)]
     weight, told = _head(target, head, batch, notes)
     chosen = _chosen(verdicts, sample, seed)
@@ -84,24 +99,25 @@ def in_the_network(
             "images": images, "neurons": len(chosen), "head": told, "classes": [shown[c] for c in moved.classes],
             "unit": "class score (before softmax), mean over the images that activate the neuron most",
         },
-        "agreement": moved.agreement(),
-        "labeled": None,
+        "agreement": moved.agreement(), "labeled": None, "new_head": None,
+        "classes": list(names or ()), "output_layer": is_output(target, batch, scores),
     }  # fmt: skip
-    pruning = PRUNING.empty_table()
+    pruning, head_made = PRUNING.empty_table(), None
     if given is not None:
         known = set(reopened.probe)
         seen = np.array([f in known for f in given.images.fingerprints()])
-        shared = 0 if unseen else int(seen.sum())
-        if unseen:
-            given = given.take(~seen)
-            if not len(given):
-                raise InputError(f"all labeled images in {given.images.name} are probe images of the run: give others")
+        shared = int(seen.sum())
         if "spurious" in verdicts:
             pruning, more = measure_pruning(
                 target, given, keep, exemplars.neurons, mode, seed=seed, batch_size=batch_size, progress=progress
             )
+            if new_head:
+                off = exemplars.neurons[torch.tensor([verdict == "spurious" for verdict in verdicts])]
+                head_made, about["new_head"] = fit_new_head(
+                    target, given, keep, off, seed=seed, batch_size=batch_size, progress=progress
+                )
         else:
-            more = ["no neuron is spurious, so nothing was pruned"]
+            more = ["no neuron is spurious, so nothing was pruned" + " and no new head fitted" * new_head]
         notes += [*given.notes, *more]
         if shared:
             notes.append(f"{shared} of the labeled images are among those that the verdicts were found on")
@@ -109,7 +125,24 @@ def in_the_network(
             "name": given.images.name, "fingerprint": set_fingerprint(given.images), "images": len(given),
             "probe_images": shared, "interval": "95 %, paired bootstrap over images", "random_draws": RANDOM_PRUNINGS,
         }  # fmt: skip
-    return _influence_table(exemplars, moved, shown), pruning, about
+    return _influence_table(exemplars, moved, shown), pruning, head_made, about
+
+
+def is_output(target: HookedTarget, batch: Any, scores: Tensor) -> bool:
+    """Whether the layer's rows are the network's class scores, or their softmax."""
+    rows = target(batch).float().cpu()
+    if rows.shape != scores.shape:
+        return False
+    return any(torch.allclose(rows, x, rtol=1e-3, atol=1e-4) for x in (scores, scores.softmax(1)))
+
+
+def _unseen(labeled: LabeledImages, reopened: Reopened) -> LabeledImages:
+    """The labeled images that are no probe images of the run."""
+    known = set(reopened.probe)
+    left = labeled.take(np.array([f not in known for f in labeled.images.fingerprints()]))
+    if not len(left):
+        raise InputError(f"all labeled images in {labeled.images.name} are probe images of the run: give others")
+    return left
 
 
 def _some(target: HookedTarget, picture: Any, exemplars: Exemplars) -> Any:

@@ -206,7 +206,7 @@ def measure_pruning(
         other = keep.clone()
         other[neurons] = keep[neurons[torch.randperm(len(neurons), generator=generator)]]
         masks.append(other)
-    right, there = _right(target, labeled, torch.stack(masks), batch_size, progress)
+    right, there = right_under(target, labeled, torch.stack(masks), batch_size, progress)
     notes = [f"{int((~there).sum())} labeled images could not be read"] if not there.all() else []
     sides = {mode: right[1], "random": right[2:].mean(0)}
     rows = []
@@ -232,7 +232,7 @@ def _row(
     }  # fmt: skip
 
 
-def _right(
+def right_under(
     target: HookedTarget, labeled: LabeledImages, masks: Tensor, batch_size: int, progress: Progress
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Whether the network is right under each mask (M,I), and which images could be read (I)."""

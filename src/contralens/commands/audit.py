@@ -35,6 +35,10 @@ def audit_command(
         list[Path] | None,
         typer.Option(help="CSV file that tells the labeled images' classes or groups, repeatable (as ISIC's)."),
     ] = None,
+    new_head: Annotated[
+        bool,
+        typer.Option("--new-head", help="Fit a new linear head without the spurious neurons on part of --labeled."),
+    ] = False,
     subgroups: Annotated[
         Path | None, typer.Option(help="CSV file of groups among them: image, then one column per kind of group.")
     ] = None,
@@ -82,12 +86,14 @@ def audit_command(
         raise InputError(f"--mode must be hard or soft; got {mode!r}")
     if table and labeled is None:
         raise InputError("--table is about labeled images: say with --labeled where they are")
+    if new_head and labeled is None:
+        raise InputError("--new-head needs images with classes: say with --labeled where they are")
     given: Any = {"images": labeled, "table": list(table)} if table else labeled
     options: dict[str, Any] = {"mode": mode, "sample": None if sample < 0 else sample}
     opened = load(run, trust_code=trust_code)
     with bar(quiet=as_json) as progress:
         found = audit(
-            opened, concepts, scorer=scorer, labeled=given, subgroups=subgroups, unseen=unseen,
+            opened, concepts, scorer=scorer, labeled=given, new_head=new_head, subgroups=subgroups, unseen=unseen,
             classes=read_classes(classes) if classes is not None else None, head=head, follow=follow or None, fdr=fdr,
             fakes=fakes, images=images, encoder=encoder, source=source, cache=cache, device=device,
             batch_size=batch_size, seed=seed, progress=progress, **options,
