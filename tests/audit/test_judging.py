@@ -127,10 +127,14 @@ def test_confidence_holds_whatever_the_scorer(scorer: str) -> None:
     fakes = fake_exemplars(a, e, 100, 0, k=15)
     every = with_fakes(matrix(a, "a"), 100, 0) if scorer == "lookalike" else None
     aligned = align(scorer, ex, fakes, e, words, every)
-    found = concept_confidence(aligned.best, words, ex, a, e)
+    others = normalize(torch.randn(20, 48, generator=torch.Generator().manual_seed(8)), dim=1)
+    found = concept_confidence(aligned.best, words, others, ex, a, e)
     assert (aligned.best[:5] == torch.arange(5)).sum() >= 4
     assert (found[:5][aligned.best[:5] == torch.arange(5)] >= LIKELY).all()
     assert (found[5:] < LIKELY).all(), "neurons that follow nothing"
+    lacks = Wordings(words.texts[1:3], torch.arange(2), ["green", "ruler"], None, words.single, words.single_concept)
+    nearest = concept_confidence(torch.zeros(7, dtype=torch.int64), lacks, words.texts[:1], ex, a, e)
+    assert nearest[0] < LIKELY, "the list lacks the word that the run's vocabulary has"
 
 
 def test_noise_is_the_deviation_over_bootstrap_samples() -> None:

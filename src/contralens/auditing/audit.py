@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from contralens import __version__
 from contralens.auditing.aligning import DRAWS, align, embed_concepts, margin_noise
@@ -26,11 +27,14 @@ from contralens.math.audit import clarity, polysemanticity, redundancy
 from contralens.math.exemplars import find_exemplars
 from contralens.math.fakes import FAKES, MOST_FAKES, fake_exemplars, with_fakes
 from contralens.math.scoring import parse_scorer, wants_activations
+from contralens.models.encoders import read_texts
 from contralens.reopen import Reopened
 from contralens.types import Exemplars, Progress, silent
 
 IMAGES = 16
 """Images per neuron that influence is measured over."""
+MOST_WORDS = 2000
+"""Words of the run's vocabulary that compete with the list's at most."""
 SAMPLE = 32
 """Unexplained neurons whose influence is measured inside the network, drawn at random."""
 
@@ -138,10 +142,11 @@ def audit(
     read = reading(embeddings, probe, exemplars.neurons, words, seed)
     sides = [torch.tensor([c.side == side for c in listed]) for side in ("expected", "spurious")]
     layer = {f.__name__: f(exemplars, embeddings) for f in (clarity, redundancy, polysemanticity)}
+    others = _other_words(reopened, made, listed, seed)
     verdicts = Verdicts(
         listed, exemplars, aligned,
         margin_noise(scorer, aligned, exemplars, embeddings, words, sides[0], sides[1], seed),
-        concept_confidence(aligned.best, words, exemplars, probe, embeddings), read, fdr, layer,
+        concept_confidence(aligned.best, words, others, exemplars, probe, embeddings), read, fdr, layer,
     )  # fmt: skip
     notes = [*words.notes, *read.warnings(made.name, listed)]
     keep = make_mask(
@@ -168,7 +173,7 @@ def audit(
         "threshold": {
             "rule": "score above that of the templates with nothing in them, false-discovery rate at most fdr, a "
                     "concept that the encoder reads, with at least this confidence; undecided below tie x noise",
-            "confidence": LIKELY, "tie": TIE, "draws": DRAWS,
+            "confidence": LIKELY, "other_words": len(others), "tie": TIE, "draws": DRAWS,
             "empty": words.empty is not None, "fdr": fdr, "fakes": fakes, "kind": "permuted",
             "null_share": aligned.null_share,
         },
@@ -216,6 +221,20 @@ def _space(reopened: Reopened, encoder: Any, device: str) -> tuple[Any, Exemplar
         reopened.activations(reopened.probe), embeddings, neurons=reopened.exemplars.neurons, **reopened.mining
     )
     return made, mined, embeddings
+
+
+def _other_words(reopened: Reopened, made: Any, listed: ConceptList, seed: int) -> Tensor:
+    """Unit rows (V,D) of the words of the run's vocabulary that are no wording of the list, at most `MOST_WORDS`."""
+    known = {text.casefold() for c in listed for text in (*c.wordings, *c.prompts)}
+    at = [i for i, word in enumerate(reopened.concepts) if word.casefold() not in known]
+    if len(at) > MOST_WORDS:
+        order = torch.randperm(len(at), generator=torch.Generator().manual_seed(seed))[:MOST_WORDS]
+        at = [at[i] for i in order.sort().values.tolist()]
+    if made.fingerprint == reopened.run.manifest["encoder"]["fingerprint"]:
+        return normalize(reopened.texts[at].float(), dim=1)
+    return (
+        read_texts(made, [reopened.concepts[i] for i in at], listed.templates)[0] if at else torch.zeros(0, made.width)
+    )
 
 
 def _mean(values: Tensor) -> float:

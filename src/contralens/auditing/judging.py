@@ -2,9 +2,9 @@
 
 A neuron is "unexplained" if its best concept does not beat the empty template and the null (`aligning`), is one of the
 list's other concepts, is one that the encoder cannot read on these images (`reading`), or has a confidence below
-`LIKELY`: the probability by `contralens.math.confidence`, with the list's wordings as vocabulary, that the concept is
-the right one of the list. That is asked whatever the scorer is, for a scorer may rank neurons beyond the null by
-pictures that the encoder cannot tell.
+`LIKELY`: the probability by `contralens.math.confidence` that the concept is right, among the list's wordings and the
+run's own vocabulary (a list of ten concepts alone always has a nearest one). That is asked whatever the scorer is, for
+a scorer may rank neurons beyond the null by pictures that the encoder cannot tell.
 
 It is "undecided" where the best expected and the best spurious concept tie: |z_e - z_s| < `TIE` deviations of that
 difference. The deviation is over `DRAWS` bootstrap samples of the neuron's exemplars, each drawn with its contrast; for
@@ -38,26 +38,29 @@ TIE = 1.64
 
 
 def concept_confidence(
-    best: Tensor, words: Wordings, exemplars: Exemplars, activations: Any, embeddings: Tensor
+    best: Tensor, words: Wordings, others: Tensor, exemplars: Exemplars, activations: Any, embeddings: Tensor
 ) -> Tensor:
-    """(N) probability that the best concept (N, -1 for none) is the right one of the list, by its wordings' confidence.
+    """(N) probability that the best concept (N, -1 for none) is right: the sum over its wordings.
 
     Args:
         best: index into the concept list.
         words: the list in the encoder's space.
+        others: (V,D) unit rows of words that compete with the list's.
         exemplars: of the N neurons.
         activations: (I,M), of which `exemplars.neurons` are columns.
         embeddings: (I,D) unit rows of the same images.
 
     >>> concept = torch.tensor([0, 1, 1])
     >>> words = Wordings(texts, concept, ["red", "striped", "banded"], None, texts, concept)
-    >>> found = concept_confidence(torch.tensor([1, 1]), words, exemplars, activations, embeddings)
+    >>> found = concept_confidence(torch.tensor([1, 1]), words, texts[:0], exemplars, activations, embeddings)
     >>> bool((found < 0.5).all())  # four images prove nothing
     True
     """
-    panel = {name: ballot(name, exemplars, embeddings, words.texts, activations) for name in PANEL}
-    weighed = Weighed.of(panel, [], exemplars, activations, embeddings, words.texts)
-    of = words.concept[weighed.candidates.clamp_min(0)]
+    texts = torch.cat([words.texts, others.to(words.texts)])
+    panel = {name: ballot(name, exemplars, embeddings, texts, activations) for name in PANEL}
+    weighed = Weighed.of(panel, [], exemplars, activations, embeddings, texts)
+    concept = torch.cat([words.concept, torch.full((len(others),), -1)])
+    of = concept[weighed.candidates.clamp_min(0)]
     own = (weighed.candidates >= 0) & (of == best[:, None])
     return weighed.probabilities.masked_fill(~own, 0.0).sum(1).masked_fill(best < 0, torch.nan)
 
