@@ -31,7 +31,7 @@ from contralens.explorer.audited import MOST_CLASSES
 from contralens.explorer.export import export
 
 pytestmark = pytest.mark.slow
-VERDICTS = ("spurious", "expected", "unexplained")
+VERDICTS = ("spurious", "expected", "undecided", "unexplained")
 
 
 @pytest.fixture(scope="module")
@@ -59,15 +59,19 @@ def test_the_page_says_what_the_audit_wrote(audited: Path) -> None:
         listed = get(f"{url}/api/runs")["runs"][0]
         one = told["neuron"][told["verdict"].index("spurious")]
         detail = TypeAdapter(shapes.Detail).validate_python(get(f"{url}/api/runs/run/neurons/{one}"))
-    assert min(wrote.counts.values()) > 0, "the test's audit should find all three kinds"
+    assert min(wrote.counts.values()) > 0, "the test's audit should find all kinds"
     assert listed["audit"] == {"concepts": CONCEPTS["title"], "counts": wrote.counts}
     assert "the audit" not in [m["what"] for m in listed["missing"]]
     assert told["warnings"] == wrote.warnings
+    assert told["conclusion"] == wrote.conclusion != ""
+    assert told["explanation"] == wrote.explanation
+    assert told["new_head"] == []
     assert told["manifest"] == json.loads((audited / "audit" / "audit.json").read_text())
     rows = sorted(wrote.rows(), key=lambda r: r["neuron"])
     assert told["neuron"] == [r["neuron"] for r in rows]
     assert told["verdict"] == [r["verdict"] for r in rows]
     assert told["best"] == [r["best"] for r in rows]
+    assert told["reason"] == [r["reason"] or None for r in rows]
     for name, values in told["columns"].items():
         expected = [margin(r) if name == "margin" else r[name] for r in rows]
         assert np.allclose([np.nan if v is None else v for v in values], expected, 1e-4, equal_nan=True), name

@@ -77,7 +77,7 @@ def schema_of(name: str, given: pa.Schema) -> pa.Schema:
         raise InputError(f"it has no column {', '.join(lacking)}")
     kinds = {**_FURTHER.get(name, {}), **columns}
     if name in OF_AUDIT:
-        return pa.schema(columns)
+        return pa.schema({n: kind for n, kind in kinds.items() if n in given.names})
     plain = {f.name: f.type for f in given if f.name not in kinds and _plain(f.type)}
     return pa.schema({**{n: kind for n, kind in kinds.items() if n in given.names}, **plain})
 
