@@ -322,17 +322,19 @@ def told(
     }  # fmt: skip
 
 
-def gain(cases: Sequence[Case], model: Model) -> dict[str, Any]:
-    """`auto` against the best single scorer of the panel, paired over neurons."""
+def gains(cases: Sequence[Case], models: Sequence[Model]) -> list[dict[str, Any]]:
+    """`auto` against every scorer of the panel: share right, and the difference, paired over neurons."""
     auto, each = [], []
-    for c in cases:
+    for c, model in zip(cases, models, strict=True):
         pick = c.confidence(model).argmax(1, keepdim=True)
         auto.append(c.right.gather(1, pick)[c.real, 0].double().numpy())
         each.append(c.right[c.real].double().numpy())
     one, every = np.concatenate(auto), np.concatenate(each)
-    best = int(every.mean(0).argmax())
-    own = mean_interval(one - every[:, best])
-    return {"best": PANEL[best], "difference": own.mean, "low": own.low, "high": own.high}
+    intervals = [mean_interval(one - every[:, s]) for s in range(len(PANEL))]
+    return [
+        {"against": spec, "right": float(every[:, s].mean()), "difference": i.mean, "low": i.low, "high": i.high}
+        for s, (spec, i) in enumerate(zip(PANEL, intervals, strict=True))
+    ]
 
 
 def line(name: str, who: str, found: dict[str, Any]) -> str:
@@ -354,6 +356,11 @@ def main() -> None:
             found = told(cases, model, scorer, models)
             rows.append({"case": name, "scorer": who, **found})
             print(line(name, who, found), flush=True)
+        if any(bool(c.right[c.real].any()) for c in cases):
+            for one in gains(cases, models or [model] * len(cases)):  # type: ignore[list-item]
+                rows.append({"case": name, "scorer": "auto", **one})
+                words = f"{one['difference']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}]"
+                print(f"  auto against {one['against']} ({one['right']:.3f}): {words}", flush=True)
 
     print("| case | scorer | neurons | right | area | error | >= .9 | right there | word missing | null |")
     if args.what == "worlds":
@@ -376,8 +383,6 @@ def main() -> None:
             return
         for c in photographs.test():
             say(c.name, [c], confidence.model())
-            if c.right[c.real].any():
-                print("  auto against the best single scorer:", gain([c], confidence.model()), flush=True)
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1) + "\n")
 

@@ -263,3 +263,10 @@ def test_lists_are_printed(run: Run) -> None:
         assert json.loads(run(command, "--json").stdout)
         assert run(command).stdout
     assert "layer4" in run("layers", "torchvision:resnet18", "--weights", "random").stdout
+
+
+def test_a_part_of_a_checkpoint_beside_a_config_file(tmp_path: Path) -> None:
+    (tmp_path / "dino.pth").write_bytes(b"")
+    (tmp_path / "run.yaml").write_text("checkpoint: dino.pth::teacher\nprefix_tokens: 5\n")
+    found = read_config(tmp_path / "run.yaml")
+    assert found == {"checkpoint": f"{tmp_path / 'dino.pth'}::teacher", "prefix_tokens": 5}

@@ -116,7 +116,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def rows(images: Path) -> tuple[Tensor, Tensor]:
     """Activations (I,N) and embeddings (I,D) of all images that can be read, one by one."""
     probe, network, eyes = contralens.images(images), latents("cpu"), Eyes("cpu")
-    kept = [probe.load(i) for i in range(len(probe)) if "broken" not in probe.ids[i]]
+    first = {f: i for i, f in reversed(list(enumerate(probe.fingerprints())))}
+    kept = [probe.load(i) for i in sorted(first.values()) if "broken" not in probe.ids[i]]  # copies count once
     batches = [pixels(image)[None] for image in kept]
     return torch.cat([network(b) for b in batches]), torch.cat([eyes(b) for b in batches])
 

@@ -196,6 +196,7 @@ import json, sys, torch
 import contralens
 from contralens.checks import InputError
 from contralens.collecting.distributed import Job, collect_ray
+from contralens.data.decode import decode
 from contralens.data.wordnet import find_wordnet
 from contralens.models.painters import painter
 from contralens.models.proposers import proposer
@@ -211,6 +212,8 @@ for extra, use in {
     "offline": lambda: contralens.encoder("offline"),
     "offline ": lambda: contralens.target("offline:lite0"),
     "ray": lambda: collect_ray(Job(target="world:1", encoder="world", images="demo/world-1/images", layer="block3")),
+    "heif": lambda: decode(bytes(4) + b"ftypheic" + bytes(99)),
+    "medical": lambda: decode(bytes(128) + b"DICM" + bytes(99)),
     "faiss": lambda: contralens.label("world:1", "demo/world-1/images", "world", "world", neighbours="faiss:hnsw"),
     "faiss ": lambda: contralens.find_exemplars(torch.rand(9, 2), torch.rand(9, 4), k=2, neighbours="faiss:ivf"),
     "openai": lambda: proposer("openai:m@http://localhost:1/v1"),

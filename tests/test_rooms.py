@@ -37,6 +37,7 @@ ALLOWED = {
         "labeling",
         "auditing",
         "report",
+        "world",
     },
     "auditing": BASE | {"config", "math", "models", "data", "reopen", "split"},
     "proposing": BASE | {"math", "models", "data", "evidence"},

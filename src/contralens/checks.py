@@ -6,7 +6,7 @@ import difflib
 import importlib
 import math
 import operator
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -200,6 +200,18 @@ def counted(number: int, thing: str) -> str:
     ('1 question', '2,000 questions')
     """
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def some(what: str, keys: Sequence[str], most: int = 3) -> str:
+    """How many, of what, and the first few.
+
+    >>> some("missing", ["a", "b", "c", "d"])
+    '4 missing (a, b, c, ... 1 more)'
+    """
+    if not keys:
+        return ""
+    more = f", ... {len(keys) - most} more" if len(keys) > most else ""
+    return f"{len(keys)} {what} ({', '.join(keys[:most])}{more})"
 
 
 def first_line(error: BaseException, most: int = 200) -> str:

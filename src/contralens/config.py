@@ -33,6 +33,8 @@ SETTINGS = (
     "propose",
     "own_only",
     "holdout",
+    "groups",
+    "per_group",
     "fdr",
     "fakes",
     "store_activations",
@@ -46,6 +48,7 @@ SETTINGS = (
     "checkpoint",
     "weights",
     "preprocess",
+    "prefix_tokens",
     "decode",
     "precision",
     "allow_nondeterministic",
@@ -54,7 +57,7 @@ SETTINGS = (
 """What a run can be told; a file may hold all of it, whichever command reads it."""
 PATHS = ("images", "vocabulary", "out", "cache", "checkpoint", "candidates")
 """Settings that may name a file; a relative one that lies beside the YAML file is taken from there."""
-COUNTS = ("k", "fakes", "limit", "top", "seed", "batch_size", "workers")
+COUNTS = ("k", "fakes", "limit", "top", "seed", "batch_size", "workers", "prefix_tokens", "per_group")
 SHARES = ("exclude", "holdout", "fdr")
 SWITCHES = ("reuse", "own_only", "store_activations", "allow_nondeterministic", "report")
 TEXTS = (
@@ -71,6 +74,7 @@ TEXTS = (
     "weights",
     "decode",
     "precision",
+    "groups",
 )
 
 
@@ -86,8 +90,14 @@ def read_config(path: Path) -> dict[str, Any]:
     settings = {key: _as_kind(path, key, value) for key, value in settings.items() if value is not None}
     for key in PATHS:
         value = settings.get(key)
-        if isinstance(value, str) and not Path(value).is_absolute() and (path.parent / value).exists():
+        if not isinstance(value, str) or Path(value).is_absolute():
+            continue
+        file = value.partition("::")[0] if key == "checkpoint" else value  # FILE::PART
+        if (path.parent / file).exists():
             settings[key] = str(path.parent / value)
+    table, colon, column = str(settings.get("groups", "")).rpartition(":")
+    if table and not Path(table).is_absolute() and (path.parent / table).is_file():
+        settings["groups"] = f"{path.parent / table}{colon}{column}"
     return settings
 
 

@@ -113,7 +113,10 @@ def add_maps(
         told.append(f"{gone} of {len(wanted)} pictures are no longer in {reopened.images.name}: they have no maps")
     found = _maps(reopened, wanted, pictures, batch_size, progress)
     if found is None:
-        told.append(f"no activation maps: {reopened.target.layer} gives no places (pooling {reopened.target.pooling})")
+        one = reopened.target
+        ordered = getattr(getattr(one, "base", one), "raster_order", None)
+        why = "has tokens that do not lie row by row" if ordered is False else "gives no places"
+        told.append(f"no activation maps: {one.layer} {why} (pooling {one.pooling})")
     else:
         _write(run.path / "maps.parquet", found)
         told.append(f"{found.num_rows} activation maps in {run.path / 'maps.parquet'}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,18 +14,20 @@ import torch
 from torch import Tensor
 
 from contralens import types
-from contralens.checks import ImageError, InputError
+from contralens.checks import ImageError, InputError, counted
 from contralens.collecting.activations import stored_activations
 from contralens.collecting.collect import collect
 from contralens.collecting.probing import proved
+from contralens.data.groups import groups_of_sets
 from contralens.data.images import images as image_set
 from contralens.data.runs import Run
 from contralens.data.sets import ImageSet, OtherImages
 from contralens.data.store import Store, Table
 from contralens.data.trust import check_named
 from contralens.evidence import encoder_of, exemplars_of
+from contralens.math.grouping import Groups
 from contralens.math.sources import ActivationSource
-from contralens.split import VALIDATION, drawn
+from contralens.split import VALIDATION, drawn, split_keys
 from contralens.types import Encoder, Exemplars, Extractor, Progress, Target, silent
 
 if TYPE_CHECKING:
@@ -44,6 +47,9 @@ class Reopened:
         source: where the run's images are, if they moved.
         target: the network, where the run's manifest cannot name it (an `nn.Module` of yours).
         encoder: the labeling encoder, likewise.
+        groups: images that belong together, as `contralens.label` takes them, of the run's images and the held-out
+            ones; by default what the run was labeled with. Held-out images of a group that probe images come from are
+            left out.
     """
 
     def __init__(
@@ -58,9 +64,11 @@ class Reopened:
         device: str = "cpu",
         batch_size: int = 32,
         workers: int | None = None,
+        groups: Any = None,
         progress: Progress = silent,
     ) -> None:
         self.run, self.store, self.device = run, Store(cache), device
+        self._groups = groups
         self._given = {"target": target, "encoder": encoder}
         self._source, self._heldout = source, heldout
         self._options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "progress": progress}
@@ -88,14 +96,53 @@ class Reopened:
                 raise InputError(
                     f"every image of {self.heldout_images.name} is among the run's probe images; give other ones"
                 )
-            return own
+            if self._groups is None and self.run.manifest.get("groups"):
+                self.notes.append("groups of the held-out images are not known: say with groups (--groups)")
+            return self._of_other_groups(own)
         kept = self.run.manifest["images"].get("holdout")
         if not kept:
             raise InputError(
                 "this run held no images out, so nothing can be measured that its exemplars did not see: label with "
                 "--holdout 0.2, or give other images with --heldout FOLDER"
             )
-        return list(kept["fingerprints"])
+        return self._of_other_groups(list(kept["fingerprints"]))
+
+    def _of_other_groups(self, held: list[str]) -> list[str]:
+        """Held-out images without those of a group that probe images come from."""
+        seen = {self.group_of[f] for f in self.probe if f in self.group_of}
+        own = [f for f in held if self.group_of.get(f) not in seen]
+        if left := len(held) - len(own):
+            self.notes.append(f"{counted(left, 'held-out image')} left out: of groups that probe images come from")
+        if not own:
+            raise InputError(
+                "every held-out image is of a group that probe images come from: label again with groups (--groups), "
+                "or give images of other groups with heldout (--heldout)"
+            )
+        return own
+
+    @cached_property
+    def group_of(self) -> dict[str, str]:
+        """Content fingerprint -> group; of an image in none, nothing."""
+        return self.groups_with()
+
+    def groups_with(self, *more: types.Images) -> dict[str, str]:
+        """`group_of`, and the groups of more images where groups were given.
+
+        Raises:
+            InputError: they name none of the images.
+        """
+        if self._groups is None:
+            recorded = self.run.manifest["images"].get("holdout") or {}
+            held = zip(recorded.get("fingerprints", ()), recorded.get("groups", ()), strict=False)
+            names = self.run.images["group"].to_pylist() if "group" in self.run.images.column_names else []
+            return {f: name for f, name in [*zip(self.probe, names, strict=False), *held] if name is not None}
+        sets = [self.images, *([self.heldout_images] if self.on_other_images else []), *more]
+        return groups_of_sets(self._groups, sets)
+
+    @property
+    def clusters(self) -> list[str] | None:
+        """The group of each probe image, of its own where it is in none; None without groups."""
+        return [self.group_of.get(f, f"image {f}") for f in self.probe] if self.group_of else None
 
     @cached_property
     def validation(self) -> list[str]:
@@ -107,7 +154,8 @@ class Reopened:
 
     @cached_property
     def _drawn(self) -> list[bool]:
-        return drawn(self.held_out, VALIDATION, int(self.run.manifest.get("seed", 0)), "validation")
+        keys = split_keys(self.held_out, [self.group_of.get(f) for f in self.held_out])
+        return drawn(keys, VALIDATION, int(self.run.manifest.get("seed", 0)), "validation")
 
     @cached_property
     def heldout_images(self) -> types.Images:
@@ -232,6 +280,8 @@ class Reopened:
 
     def _table(self, fingerprint: str, extractor: Any, wanted: Sequence[str]) -> Table:
         """The extractor's table in the store, with at least one of the images wanted; those it lacks are collected."""
+        if not wanted:
+            raise InputError("no held-out image is left to measure on: hold out more images, or of more groups")
         table = self.store.table("rows", fingerprint)
         lacking = {f for f in wanted if f not in table}
         if lacking:
@@ -275,6 +325,12 @@ class Reopened:
         """Arguments of `find_exemplars` as in the run."""
         found = {name: self.run.manifest[name] for name in ("k", "reuse", "exclude")}
         neighbours = (self.run.manifest.get("neighbours") or {}).get("neighbours", "exact")
+        if recorded := self.run.manifest.get("groups"):
+            if "group" not in self.run.images.column_names:
+                raise InputError("the run was labeled with groups, and its table of images lacks the column group")
+            names = [name or i for i, name in enumerate(self.run.images["group"].to_pylist())]
+            known = Groups.of(names, len(names))
+            found["groups"] = None if known is None else replace(known, most=int(recorded["per_group"]))
         return found if neighbours == "exact" else {**found, "neighbours": neighbours}
 
     @cached_property

@@ -1,6 +1,7 @@
-"""Which images are held out: told by each image's content and a seed, by nothing else.
+"""Which images are held out: told by each image's content, or its group, and a seed, by nothing else.
 
-So the same image always falls on the same side, copies of it stay together, and adding images moves none of the others.
+So the same image always falls on the same side, copies of it stay together, as do images of one group, and adding
+images moves none of the others.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ VALIDATION = 0.3
 
 
 def drawn(fingerprints: Sequence[str], share: float, seed: int = 0, purpose: str = "holdout") -> list[bool]:
-    """Whether each image falls into the part that takes `share` of all images.
+    """Whether each image falls into the part that takes `share` of all images, by what identifies it or its group.
 
     `purpose` makes several splits with one seed independent of each other.
 
@@ -29,3 +30,12 @@ def drawn(fingerprints: Sequence[str], share: float, seed: int = 0, purpose: str
     limit = int(share * 2**64)
     prefix = f"{purpose}:{seed}:"
     return [int.from_bytes(hashlib.sha256((prefix + f).encode()).digest()[:8], "big") < limit for f in fingerprints]
+
+
+def split_keys(fingerprints: Sequence[str], names: Sequence[str | None]) -> list[str]:
+    """What decides on which side of a split each image falls: its group, or its content where it has none.
+
+    >>> split_keys(["aa", "bb"], ["lesion 7", None])
+    ['group lesion 7', 'bb']
+    """
+    return [f if name is None else f"group {name}" for f, name in zip(fingerprints, names, strict=True)]

@@ -147,6 +147,43 @@ def test_images_that_the_verdicts_were_found_on_can_be_left_out(
         contralens.audit(case / "run", CONCEPTS, **{**given, "labeled": case / "probe/images"}, unseen=True)
 
 
+def test_intervals_and_what_was_seen_go_by_groups(case: Path, settings: dict[str, Any], tmp_path: Path) -> None:
+    labeled = contralens.labeled_images(case / "fair/images").with_groups(case / "fair/groups.csv")
+    kind = [f"{t}{s}{i % 2}" for i, (t, s) in enumerate(zip(labeled.targets, labeled.groups["strip"], strict=True))]
+    groups = dict(zip(labeled.ids, kind, strict=True))
+    given = {**settings, "classes": CLASSES, "labeled": case / "fair/images"}
+    alone = contralens.audit(case / "run", CONCEPTS, **given)
+    found = contralens.audit(case / "run", CONCEPTS, groups=groups, **given)
+    assert found.manifest["labeled"]["groups"] == 8
+    assert found.manifest["labeled"]["interval"] == "95 %, paired bootstrap over groups of images"
+    assert alone.manifest["labeled"]["groups"] is None
+    for one, other in zip(found.pruning.to_pylist(), alone.pruning.to_pylist(), strict=True):
+        assert [one[name] for name in ("group", "images", "difference")] == [
+            other[name] for name in ("group", "images", "difference")
+        ]
+    width = [row["high"] - row["low"] for row in (found.pruning.to_pylist()[0], alone.pruning.to_pylist()[0])]
+    assert width[0] > 2 * width[1], "pictures with a strip are right or wrong together"
+
+    (tmp_path / "mixed/benign").mkdir(parents=True)
+    (tmp_path / "mixed/melanoma").mkdir()
+    for name in [f"{c}/{n:04d}.png" for n in range(20) for c in CLASSES if n % 2 == CLASSES.index(c)]:
+        for part in ("probe", "fair"):
+            shutil.copy(case / part / "images" / name, tmp_path / "mixed" / name.replace("/", f"/{part}"))
+    table = tmp_path / "patients.csv"
+    lines = [f"probe{n:04d},{n}\nfair{n:04d},{n if n < 5 else n + 100}" for n in range(20)]
+    table.write_text("\n".join(["image,patient", *lines]))
+    given |= {"labeled": tmp_path / "mixed", "unseen": True, "groups": f"{table}:patient"}
+    found = contralens.audit(case / "run", CONCEPTS, **given)
+    assert found.manifest["labeled"]["images"] == 15, "five are of patients that probe images come from"
+    run = contralens.label(
+        settings["target"], case / "probe/images", HueEncoder(), COLOURS, k=6, scorers=["csp"], cache=case / "cache",
+        groups={f"{i:04d}": f"patient {i // 5}" for i in range(200)},
+    )  # fmt: skip
+    given |= {"labeled": case / "probe/images", "unseen": False, "groups": None}
+    seen = contralens.audit(run, CONCEPTS, **given)
+    assert seen.manifest["labeled"]["groups"] == 40, "the run knows the groups of its own images"
+
+
 def test_what_is_written_is_read_back_and_says_how_it_was_got(case: Path, found: Audit) -> None:
     assert found.path == case / "run/audit"
     again = load_audit(case / "run")
@@ -511,9 +548,17 @@ def test_the_command(case: Path, tmp_path: Path) -> None:
     told = json.loads(run(*options, "--json").stdout)
     assert told["manifest"]["verdicts"]["spurious"] == 1
     assert {row["mode"] for row in told["pruning"]} == {"hard", "random"}
+    fair = sorted((case / "fair/images").rglob("*.png"))
+    rows = [f"{file.parent.name} {file.stem},{file.parent.name}/{file.name},{file.parent.name}" for file in fair]
+    (tmp_path / "table.csv").write_text("\n".join(["case,photo,verdict", *rows]))
+    tables = ["--table", str(tmp_path / "table.csv"), "--class-column", "verdict", "--image-column", "photo"]
+    again = json.loads(run(*options, *tables, "--json").stdout)
+    assert again["pruning"] == told["pruning"]
     for more, words in (
         (["--concepts", "dermoscpy"], "did you mean dermoscopy"), ([*options, "--mode", "hrad"], "hard or soft"),
         (["--concepts", "dermoscopy", "--table", "x.csv"], "say with --labeled"),
+        (["--concepts", "dermoscopy", "--class-column", "x"], "say where with --labeled"),
+        ([*options, *tables[:2], "--class-column", "verdit"], "did you mean verdict"),
     ):  # fmt: skip
         done = run(*more)
         assert done.returncode == 2

@@ -190,3 +190,13 @@ def test_a_headline_and_a_verdict_that_disagree_are_explained() -> None:
     assert "Some images gain all the same: strip=no +30.0." in mixed
     assert "Some images lose: class=a -20.0." in told(row(0.1, 0.05, 0.2), row(-0.2, -0.3, -0.1, group="class=a"))
     assert told() == ""
+
+
+def test_groups_stay_on_one_side_of_the_split(case: Path) -> None:
+    labeled = read_labeled(case / "fair/images", CLASSES, 2)
+    lesions = [f"lesion {i // 4}" for i in range(len(labeled))]
+    out = np.array(drawn([f"group {name}" for name in lesions], HELD_OUT, 0, "new head"))
+    assert all(len(set(out[i : i + 4])) == 1 for i in range(0, len(out), 4))
+    _, told = fit_new_head(target(), labeled, torch.ones(5), torch.tensor([SPURIOUS]), clusters=lesions)
+    assert told["held_out"] == int(out.sum())
+    assert "groups of" in told["interval"]

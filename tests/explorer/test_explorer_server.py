@@ -80,6 +80,10 @@ def test_index_and_rows_agree_with_the_run(address: str, finished: Run) -> None:
         got = [s if s is not None else np.nan for s in by_scorer[scorer]["score"]]
         scores = [r["score"] if r["score"] is not None else np.nan for r in expected]
         assert np.allclose(got, scores, 1e-4, equal_nan=True)
+        sure = [np.nan if r["confidence"] is None else r["confidence"] for r in expected]
+        got = [np.nan if c is None else c for c in by_scorer[scorer]["columns"]["confidence"]]
+        assert np.allclose(got, sure, 1e-4, equal_nan=True)
+        assert np.isfinite(got).any()
     first = finished.neuron(0)["exemplars"]
     assert index["positives"][:4] == [e["positive"] for e in first[:4]]
     assert index["contrasts"][:4] == [e["contrast"] for e in first[:4]]
@@ -91,6 +95,13 @@ def test_index_and_rows_agree_with_the_run(address: str, finished: Run) -> None:
     without = [r["neuron"] for r in finished.rows() if r["label"] is None]
     assert {4, 5} <= set(without)
     assert [r["neuron"] for r in rows[-len(without) :]] == without
+    sure = [
+        r["figures"]["confidence"]
+        for r in get(f"{address}/api/runs/run/neurons", sort="confidence", descending=True, limit=1000)["rows"]
+    ]
+    told = [c for c in sure if c is not None]
+    assert told == sorted(told, reverse=True)
+    assert sure[len(told) :] == [None] * len(without)
     found = get(f"{address}/api/runs/run/neurons", q="MAGENTA", limit=1000)
     assert found["total"] == sum("magenta" in (r["label"] or "") for r in finished.rows())
     high = get(f"{address}/api/runs/run/neurons", within="score:0.99:", limit=1000)
@@ -118,6 +129,9 @@ def test_a_neuron_is_told_with_its_evidence(address: str, finished: Run) -> None
         [e["similarity"] for e in expected["exemplars"]], abs=1e-6
     )
     assert [entry["scorer"] for entry in detail["labels"]] == finished.scorers
+    for entry in detail["labels"]:
+        row = expected["labels"][entry["scorer"]]
+        assert (entry["confidence"], entry["reasons"]) == (pytest.approx(row["confidence"]), row["reasons"])
     assert sum(detail["histogram"]["counts"]) == 70
     assert (detail["previous"], detail["next"]) == (6, 8)
     assert 7 not in [n["neuron"] for n in detail["neighbours"]]
@@ -226,7 +240,7 @@ def test_evaluation_and_candidates_are_shown(finished: Run, tmp_path: Path) -> N
         ]
         index = get(f"{url}/api/runs/run/index")
         csp = next(s for s in index["scorers"] if s["scorer"] == "csp")
-        assert set(csp["columns"]) == {"auc", "fdr", "stability"}
+        assert set(csp["columns"]) == {"auc", "confidence", "fdr", "stability"}
         assert get(f"{url}/api/runs/run/neurons", within="auc:0.5:")["total"] == 18
         TypeAdapter(shapes.Detail).validate_python(detail)
         assert get(f"{url}/api/runs")["runs"][0]["evaluation"][0]["metric"] == "auc"

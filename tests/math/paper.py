@@ -13,14 +13,20 @@ import numpy as np
 SAME = 1e-12  # cosines closer than this are one number, computed in another order
 
 
-def exemplars(activations, embeddings, k, neurons=None, reuse=True, exclude=None):
-    """Lists (N,K) of positives, activations, contrasts and similarities; -1 and NaN where there is none."""
+def exemplars(activations, embeddings, k, neurons=None, reuse=True, exclude=None, groups=None, most=1):
+    """Lists (N,K) of positives, activations, contrasts and similarities; -1 and NaN where there is none.
+
+    `groups` (I): `most` positives of each at most, and no contrast of its positive's.
+    """
     a, e = np.asarray(activations, dtype=np.float64), np.asarray(embeddings, dtype=np.float64)
     usable = [bool(np.isfinite(row).all()) for row in e]
     out = ([], [], [], [])
     for n in range(a.shape[1]) if neurons is None else neurons:
         images = [i for i in range(len(a)) if usable[i] and math.isfinite(a[i, n])]
-        ranked = sorted(images, key=lambda i: (-a[i, n], i))[:k]
+        ranked = sorted(images, key=lambda i: (-a[i, n], i))
+        if groups is not None:
+            ranked = [i for at, i in enumerate(ranked) if [groups[j] for j in ranked[:at]].count(groups[i]) < most]
+        ranked = ranked[:k]
         mean = math.fsum(a[i, n] for i in images) / max(1, len(images))
         cold = [i for i in images if a[i, n] < mean] if len({a[i, n] for i in images}) > 1 else []
         contrasts, cosines = [], []
@@ -28,6 +34,8 @@ def exemplars(activations, embeddings, k, neurons=None, reuse=True, exclude=None
             cos = {i: math.fsum(e[p] * e[i]) for i in cold}
             if exclude is not None:
                 cos = {i: c for i, c in cos.items() if c <= exclude}
+            if groups is not None:
+                cos = {i: c for i, c in cos.items() if groups[i] != groups[p]}
             if not reuse:
                 cos = {i: c for i, c in cos.items() if i not in contrasts}
             best = max(cos.values(), default=math.nan)

@@ -135,11 +135,14 @@ def test_planted_neurons_follow_what_images_show() -> None:
     shows = torch.zeros(600, 6, dtype=torch.bool)
     shows[torch.arange(600), torch.arange(600) % 5] = True  # no image shows the sixth
     a, truth = plant(shows, 40, seed=3)
-    assert torch.equal(a, plant(shows, 40, seed=3)[0]) and not torch.equal(a, plant(shows, 40, seed=4)[0])
-    assert a.isfinite().all() and (a >= 0).all()
+    assert torch.equal(a, plant(shows, 40, seed=3)[0])
+    assert not torch.equal(a, plant(shows, 40, seed=4)[0])
+    assert a.isfinite().all()
+    assert a.amin() >= 0
     for n, own in enumerate(truth):
         shown = shows[:, sorted(own)].any(1)
-        assert 1 <= len(own) <= 2 and 5 not in own
+        assert len(own) in (1, 2)
+        assert 5 not in own
         assert a[shown, n].mean() > a[~shown, n].mean()
     assert plant(torch.zeros(50, 6, dtype=torch.bool), 40)[1] == []
 
@@ -154,8 +157,7 @@ def test_planting_sets_the_level_by_what_the_encoder_can_see_here() -> None:
     right = seen.labels == truth
     assert seen.confidence[right].mean() > 0.6
     noise = normalize(torch.randn(*e.shape, generator=torch.Generator().manual_seed(5)), dim=1)
-    before, blind = (label_confidence(a, noise, t, shows=known).confidence for known in (None, shows))
-    assert (blind >= 0.9).sum() == 0 and blind.mean() <= before.mean()
+    assert label_confidence(a, noise, t, shows=shows).confidence.max() < 0.5
     with pytest.raises(InputError, match="800 images whether they show each of 40 concepts; its shape is"):
         label_confidence(a, e, t, shows=shows[:5])
     with pytest.raises(InputError, match="no concept that at least three images show"):

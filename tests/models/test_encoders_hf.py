@@ -247,3 +247,28 @@ def test_remote_code_is_never_run(siglip, tmp_path):
     (folder / "evil.py").write_text(f"open({str(tmp_path / 'owned')!r}, 'w')")
     encoder(f"hf:{folder}")
     assert not (tmp_path / "owned").exists()
+
+
+def test_a_folder_without_the_words_of_its_tokenizer(clip, tmp_path):
+    """transformers makes a tokenizer then that knows no word."""
+    words = shutil.ignore_patterns("tokenizer.json", "vocab.json", "merges.txt")
+    shutil.copytree(clip, tmp_path / "mute", ignore=words)
+    with pytest.raises(InputError, match=r"lacks the words of its tokenizer: copy tokenizer\.json"):
+        encoder(f"hf:{tmp_path / 'mute'}")
+
+
+def test_encoders_that_are_not_pooled_are_refused_before_images(tmp_path):
+    tower = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = transformers.FlavaConfig(
+        image_config={"image_size": 32, "patch_size": 16, **tower}, text_config={"vocab_size": 8, **tower},
+        multimodal_config=tower, projection_dim=8, hidden_size=16,
+    )  # fmt: skip
+    transformers.FlavaModel(config).save_pretrained(tmp_path)
+    (tmp_path / "vocab.txt").write_text(
+        "\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "cat", "dog"]) + "\n"
+    )
+    transformers.BertTokenizerFast(str(tmp_path / "vocab.txt"), model_max_length=16).save_pretrained(tmp_path)
+    square = {"height": 32, "width": 32}
+    transformers.FlavaImageProcessor(size=square, crop_size=square).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=r"gives \(1, \d+, 8\) for 1 text\(s\), not one row each: it is not pooled"):
+        encoder(f"hf:{tmp_path}")

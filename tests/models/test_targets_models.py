@@ -369,3 +369,28 @@ def test_an_installation_without_worlds(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(sys.modules, "contralens.world.targets", None)
     with pytest.raises(InputError, match="world:1: this installation has no rendered worlds"):
         target("world:1")
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "side", "width"),
+    [
+        ("lraspp_mobilenet_v3_large", "backbone.16", 520, 960),
+        ("ssdlite320_mobilenet_v3_large", "backbone.features.1.3", 320, 480),
+    ],
+)
+def test_torchvision_segmentation_and_detection_fetch_nothing(
+    name: str, layer: str, side: int, width: int, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torchvision.models._api
+
+    def fetch(url: str, *arguments: object, **named: object) -> None:
+        raise AssertionError(f"asked for {url}")
+
+    monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", fetch)
+    t = target(f"torchvision:{name}", layer, weights="random")
+    net = seeded(models.get_model, name, weights=None, weights_backbone=None)
+    x = torch.stack([t.preprocess(picture), t.preprocess(picture.resize((200, 31)))])
+    assert x.shape == (2, 3, side, side), "pictures of any shape make a batch"
+    assert torch.allclose(t(x), by_hook(net, layer, x).mean((2, 3)), atol=1e-5)
+    assert t.width == width
+    assert any(f"resized to {side} x {side}" in note for note in t.notes)

@@ -240,6 +240,17 @@ def test_a_run_comes_back_the_same_without_pictures_and_paths(run: Run, tmp_path
 def test_thumbnails_and_names_are_sent_only_if_wanted(run: Run, tmp_path: Path) -> None:
     push(run, tmp_path / "shared", thumbnails=True)
     assert pull(tmp_path / "shared", tmp_path / "back").thumbnails.equals(run.thumbnails)
+    number = {f: f"patient {i // 3}" for i, f in enumerate(run.images["id"].to_pylist())}
+    column = pa.array([number[i] for i in run.images["id"].to_pylist()])
+    held = run.manifest["images"]["holdout"]
+    held = {**held, "groups": ["patient 99"] * len(held["fingerprints"])}
+    told = {"source": "/home/ada/patients.csv:who", "count": 9, "alone": 0, "joined": 0, "per_group": 1}
+    manifest = {**run.manifest, "groups": told, "images": {**run.manifest["images"], "holdout": held}}
+    push(replace(run, manifest=manifest, images=run.images.append_column("group", column)), tmp_path / "grouped")
+    sent = load(tmp_path / "grouped" / "run")
+    assert sent.images["group"].to_pylist()[:4] == ["group 0", "group 0", "group 0", "group 1"]
+    assert sent.manifest["groups"]["source"] == "patients.csv:who"
+    assert "patient 99" not in json.dumps(sent.manifest)
     push(run, tmp_path / "shared", names=False)
     told = texts_of(tmp_path / "shared")
     assert not [name for name in run.images["id"].to_pylist() if name in told]

@@ -48,6 +48,9 @@ def audit(
     labeled: Any = None,
     new_head: bool = False,
     subgroups: str | Path | Mapping[str, Any] | None = None,
+    image_column: str | None = None,
+    class_column: str | None = None,
+    groups: Any = None,
     unseen: bool = False,
     classes: Sequence[str] | None = None,
     head: str | None = None,
@@ -87,7 +90,12 @@ def audit(
             and to measure it on the rest (`contralens.auditing.new_head`).
         subgroups: a CSV file (an image column, then one per kind of group), or image -> {column: value}: groups of the
             labeled images, beside those that they have.
-        unseen: whether to leave out labeled images that the verdicts were found on, the run's probe images.
+        image_column: the column of the labeled images' tables that names the image; found by itself by default.
+        class_column: the column that holds the class, likewise; see `contralens.labeled_images`.
+        groups: labeled images that belong together, as `contralens.label` takes them; by default what the run knows of
+            them. The intervals draw whole groups, and `unseen` goes by them.
+        unseen: whether to leave out labeled images that the verdicts were found on, the run's probe images, and others
+            of their groups.
         classes: names of the network's classes; by default those that come with its weights.
         head: name of the linear layer from the neurons to the classes; None tries out which one it is, "none" leaves
             the head out.
@@ -123,14 +131,16 @@ def audit(
     for name, given in (("classes", classes), ("follow", follow)):
         if given is not None:
             as_texts(name, given)
-    if head is not None:
-        as_text("head", head)
+    for name, word in (("head", head), ("image_column", image_column), ("class_column", class_column)):
+        if word is not None:
+            as_text(name, word)
     _check(fdr, mode, images, batch_size, sample, fakes, seed)
     if new_head and labeled is None:
         raise InputError("a new head needs labeled images with classes: give labeled= (--labeled FOLDER)")
     reopened = Reopened(
-        run, source=source, target=target, cache=cache, device=device, batch_size=batch_size, progress=progress
-    )
+        run, source=source, target=target, cache=cache, device=device, batch_size=batch_size, groups=groups,
+        progress=progress,
+    )  # fmt: skip
     made, exemplars, embeddings = _space(reopened, encoder, device)
     words = embed_concepts(made, listed)
     progress("fake neurons", 0, fakes)
@@ -154,8 +164,9 @@ def audit(
     )
     moved, pruning, new, about = in_the_network(
         reopened, exemplars, verdicts.words, keep, notes, labeled=labeled, new_head=new_head, subgroups=subgroups,
-        unseen=unseen, classes=classes, head=head, follow=follow, mode=mode, images=images, sample=sample,
-        batch_size=batch_size, seed=seed, progress=progress,
+        columns={"image_column": image_column, "class_column": class_column}, unseen=unseen, classes=classes, head=head,
+        follow=follow, mode=mode, images=images, sample=sample, batch_size=batch_size, seed=seed,
+        progress=progress,
     )  # fmt: skip
     counts = {v: verdicts.words.count(v) for v in VERDICTS}
     rows, missing = pruning.to_pylist(), missing_classes(about["classes"], listed)

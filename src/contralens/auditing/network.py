@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import default_collate
 
@@ -39,6 +40,7 @@ def in_the_network(
     labeled: Any,
     new_head: bool,
     subgroups: Any,
+    columns: Mapping[str, str | None],
     unseen: bool,
     classes: Sequence[str] | None,
     head: str | None,
@@ -79,7 +81,7 @@ def in_the_network(
         return INFLUENCE.empty_table(), PRUNING.empty_table(), None, nothing
     count = scores.shape[1]
     names = _names(reopened, classes, count)
-    given = None if labeled is None else read_labeled(labeled, names, count, subgroups)
+    given = None if labeled is None else read_labeled(labeled, names, count, subgroups, **columns)
     if given is not None and names is None:
         names = list(given.classes)
         notes.append(f"the labeled set's classes are taken for the network's, in order: {', '.join(names[:8])}")
@@ -104,26 +106,31 @@ def in_the_network(
     }  # fmt: skip
     pruning, head_made = PRUNING.empty_table(), None
     if given is not None:
-        known = set(reopened.probe)
-        seen = np.array([f in known for f in given.images.fingerprints()])
+        known, group_of = set(reopened.probe), reopened.groups_with(given.images)
+        taken = {group_of[f] for f in known if f in group_of}
+        seen = _seen(given, reopened)
         shared = int(seen.sum())
+        clusters = [group_of.get(f, f"image {f}") for f in given.images.fingerprints()] if group_of else None
         if "spurious" in verdicts:
             pruning, more = measure_pruning(
-                target, given, keep, exemplars.neurons, mode, seed=seed, batch_size=batch_size, progress=progress
-            )
+                target, given, keep, exemplars.neurons, mode, clusters=clusters, seed=seed, batch_size=batch_size,
+                progress=progress,
+            )  # fmt: skip
             if new_head:
                 off = exemplars.neurons[torch.tensor([verdict == "spurious" for verdict in verdicts])]
                 head_made, about["new_head"] = fit_new_head(
-                    target, given, keep, off, seed=seed, batch_size=batch_size, progress=progress
+                    target, given, keep, off, clusters=clusters, seed=seed, batch_size=batch_size, progress=progress
                 )
         else:
             more = ["no neuron is spurious, so nothing was pruned" + " and no new head fitted" * new_head]
         notes += [*given.notes, *more]
         if shared:
-            notes.append(f"{shared} of the labeled images are among those that the verdicts were found on")
+            also = ", or of their groups" if taken else ""
+            notes.append(f"{shared} of the labeled images are among those that the verdicts were found on{also}")
         about["labeled"] = {
             "name": given.images.name, "fingerprint": set_fingerprint(given.images), "images": len(given),
-            "probe_images": shared, "interval": "95 %, paired bootstrap over images", "random_draws": RANDOM_PRUNINGS,
+            "probe_images": shared, "random_draws": RANDOM_PRUNINGS, "groups": len(set(clusters)) if clusters else None,
+            "interval": f"95 %, paired bootstrap over {'groups of images' if clusters else 'images'}",
         }  # fmt: skip
     return _influence_table(exemplars, moved, shown), pruning, head_made, about
 
@@ -136,12 +143,20 @@ def is_output(target: HookedTarget, batch: Any, scores: Tensor) -> bool:
     return any(torch.allclose(rows, x, rtol=1e-3, atol=1e-4) for x in (scores, scores.softmax(1)))
 
 
+def _seen(labeled: LabeledImages, reopened: Reopened) -> NDArray[np.bool_]:
+    """(I) the labeled images that are probe images of the run, or belong to a group of one."""
+    known, group_of = set(reopened.probe), reopened.groups_with(labeled.images)
+    taken = {group_of[f] for f in known if f in group_of}
+    return np.array([f in known or group_of.get(f) in taken for f in labeled.images.fingerprints()], bool)
+
+
 def _unseen(labeled: LabeledImages, reopened: Reopened) -> LabeledImages:
-    """The labeled images that are no probe images of the run."""
-    known = set(reopened.probe)
-    left = labeled.take(np.array([f not in known for f in labeled.images.fingerprints()]))
+    """The others."""
+    left = labeled.take(~_seen(labeled, reopened))
     if not len(left):
-        raise InputError(f"all labeled images in {labeled.images.name} are probe images of the run: give others")
+        raise InputError(
+            f"all labeled images in {labeled.images.name} are probe images of the run, or of their groups: give others"
+        )
     return left
 
 

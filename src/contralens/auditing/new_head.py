@@ -9,6 +9,7 @@ how much of the change comes from fitting again and how much from leaving the sp
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,7 @@ from contralens.data.labeled import LabeledImages
 from contralens.data.new_heads import NewHead
 from contralens.math.intervals import paired_interval
 from contralens.models.hooked import HookedTarget
-from contralens.split import drawn
+from contralens.split import drawn, split_keys
 from contralens.types import Progress, silent
 
 HELD_OUT = 0.3
@@ -77,6 +78,7 @@ def fit_new_head(
     keep: Tensor,
     spurious: Tensor,
     *,
+    clusters: Sequence[str] | None = None,
     seed: int = 0,
     batch_size: int = 32,
     progress: Progress = silent,
@@ -88,6 +90,8 @@ def fit_new_head(
         labeled: images with classes numbered as the network's outputs.
         keep: (N) the mask of pruning.
         spurious: (M) neurons that the head leaves out.
+        clusters: (I) names of what images belong together; no group is on both sides of the split, and the intervals
+            draw whole groups.
         seed: of the split and of the intervals.
         batch_size: images decoded and run at once.
         progress: called with stage, done and total.
@@ -101,7 +105,7 @@ def fit_new_head(
         InputError: too few images (`check_enough`), or none of a class on one side of the split.
     """
     check_enough(labeled)
-    data, there = _read(target, labeled, seed, batch_size, progress)
+    data, there = _read(target, labeled, clusters, seed, batch_size, progress)
     fitting = ~data.held_out
     present = torch.unique(data.targets[fitting])
     lost = set(data.targets.tolist()) - set(present.tolist())
@@ -120,15 +124,17 @@ def fit_new_head(
         name: (present[(rows @ w.T + b).argmax(1)] == truth).double().numpy()
         for name, w, b in (("after", weight, bias), ("all_neurons", full_weight, full_bias))
     }
-    measured = labeled.take(np.flatnonzero(there)[data.held_out.numpy()])
+    at = np.flatnonzero(there)[data.held_out.numpy()]
+    measured = labeled.take(at)
+    together = None if clusters is None else np.array(clusters)[at]
     right, read = right_under(target, measured, torch.stack([torch.ones_like(keep), keep]), batch_size, progress)
     scored |= {"before": right[0], "pruned": right[1]}
     told = {
         "images": len(data.targets), "fitted_on": int(fitting.sum()), "held_out": int(data.held_out.sum()),
         "penalty": penalty, "neurons": int(left.sum()), "left_out": int((~left).sum()),
         "classes": [labeled.classes[c] for c in present.tolist()],
-        "interval": "95 %, paired bootstrap over the held-out images",
-        "rows": [_row(group, member & read, scored, seed) for group, member in groups_of(measured).items()],
+        "interval": f"95 %, paired bootstrap over {'groups of ' if clusters else ''}the held-out images",
+        "rows": [_row(group, member & read, scored, seed, together) for group, member in groups_of(measured).items()],
     }  # fmt: skip
     about = {
         "target": target.name,
@@ -144,7 +150,12 @@ def fit_new_head(
 
 
 def _read(
-    target: HookedTarget, labeled: LabeledImages, seed: int, batch_size: int, progress: Progress
+    target: HookedTarget,
+    labeled: LabeledImages,
+    clusters: Sequence[str] | None,
+    seed: int,
+    batch_size: int,
+    progress: Progress,
 ) -> tuple[_Split, NDArray[np.bool_]]:
     """Pooled activations and split of the images that can be read (with which those are, (I))."""
     total = len(labeled)
@@ -169,9 +180,10 @@ def _read(
             progress("new head", min(start + batch_size, total), total)
     if not there.any():
         raise InputError(f"none of the labeled images in {labeled.images.name} can be read")
-    prints = [f for f, ok in zip(labeled.images.fingerprints(), there, strict=True) if ok]
+    prints = labeled.images.fingerprints()
+    keys = [key for key, ok in zip(split_keys(prints, clusters or [None] * total), there, strict=True) if ok]
     held_out, tuning = (
-        torch.tensor(drawn(prints, share, seed, purpose))
+        torch.tensor(drawn(keys, share, seed, purpose))
         for share, purpose in ((HELD_OUT, "new head"), (TUNING, "new head penalty"))
     )
     return _Split(torch.cat(parts), torch.from_numpy(labeled.targets[there]), held_out, tuning & ~held_out), there
@@ -219,7 +231,9 @@ def _loss(x: Tensor, y: Tensor, w: Tensor, b: Tensor) -> float:
     return float(nn.functional.cross_entropy(x @ w.T + b, y))
 
 
-def _row(group: str, member: NDArray[np.bool_], scored: dict[str, NDArray[Any]], seed: int) -> dict[str, Any]:
+def _row(
+    group: str, member: NDArray[np.bool_], scored: dict[str, NDArray[Any]], seed: int, clusters: NDArray[Any] | None
+) -> dict[str, Any]:
     own = {name: values[member] for name, values in scored.items()}
     row: dict[str, Any] = {"group": group, "images": int(member.sum())}
     row |= {name: float(values.mean()) if len(values) else None for name, values in own.items()}
@@ -228,6 +242,8 @@ def _row(group: str, member: NDArray[np.bool_], scored: dict[str, NDArray[Any]],
         ("pruned_", "before", "pruned"),
         ("gain_", "all_neurons", "after"),
     ):
-        found = paired_interval(own[one], own[other], seed=seed)
+        found = paired_interval(
+            own[one], own[other], seed=seed, clusters=None if clusters is None else clusters[member]
+        )
         row |= {f"{prefix}difference": found.mean, f"{prefix}low": found.low, f"{prefix}high": found.high}
     return row

@@ -121,7 +121,11 @@ def make_mask(
 
 
 def read_labeled(
-    labeled: Any, classes: Sequence[str] | None, count: int, subgroups: str | Path | Mapping[str, Any] | None = None
+    labeled: Any,
+    classes: Sequence[str] | None,
+    count: int,
+    subgroups: str | Path | Mapping[str, Any] | None = None,
+    **columns: str | None,
 ) -> LabeledImages:
     """A labeled set with classes numbered as the network's `count` outputs.
 
@@ -132,6 +136,7 @@ def read_labeled(
             being the classes in order, as torchvision's ImageFolder has it.
         count: classes of the network.
         subgroups: a CSV file (an image column, then one column per kind of group), or image -> {column: value}.
+        columns: `image_column` and `class_column` of the tables, as `contralens.labeled_images` takes them.
 
     Raises:
         InputError: no labels, a label that is none of the network's classes, subgroups that name none of the images.
@@ -140,7 +145,9 @@ def read_labeled(
     >>> read_labeled({"images": "world-1/images", "table": "few.csv"}, ["plain", "striped"], 2).targets
     array([1, 0])
     """
-    found = labeled_images(labeled).for_outputs(count, classes)
+    asked: dict[str, Any] = {name: column for name, column in columns.items() if column is not None}
+    given = {**labeled, **asked} if isinstance(labeled, Mapping) else labeled
+    found = labeled_images(given, **({} if isinstance(labeled, Mapping) else asked)).for_outputs(count, classes)
     return found if subgroups is None else found.with_groups(subgroups)
 
 
@@ -167,6 +174,7 @@ def measure_pruning(
     neurons: Tensor,
     mode: str,
     *,
+    clusters: Sequence[str] | None = None,
     seed: int = 0,
     batch_size: int = 32,
     progress: Progress = silent,
@@ -181,6 +189,7 @@ def measure_pruning(
         keep: (N) the mask, one number per neuron of the layer.
         neurons: indices of those among which the control deals the factors out.
         mode: what the rows call the mask.
+        clusters: (I), the group of each image, whose images the intervals draw together; by default each is alone.
         seed: of the control and of the intervals.
         batch_size: images decoded and run at once.
         progress: called with stage, done and total.
@@ -206,6 +215,7 @@ def measure_pruning(
         other = keep.clone()
         other[neurons] = keep[neurons[torch.randperm(len(neurons), generator=generator)]]
         masks.append(other)
+    together = None if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
     right, there = right_under(target, labeled, torch.stack(masks), batch_size, progress)
     notes = [f"{int((~there).sum())} labeled images could not be read"] if not there.all() else []
     sides = {mode: right[1], "random": right[2:].mean(0)}
@@ -213,16 +223,19 @@ def measure_pruning(
     for name, after in sides.items():
         for group, member in groups_of(labeled).items():
             chosen = member & there
-            rows.append(_row(group, right[0][chosen], after[chosen], None, name, seed))
+            belong = None if together is None else together[chosen]
+            rows.append(_row(group, right[0][chosen], after[chosen], None, name, seed, belong))
             if group == "all" and len(np.unique(labeled.targets[chosen])) > 1:
-                rows.append(_row("balanced", right[0][chosen], after[chosen], labeled.targets[chosen], name, seed))
+                classes = labeled.targets[chosen]
+                rows.append(_row("balanced", right[0][chosen], after[chosen], classes, name, seed, belong))
     return pa.Table.from_pylist(rows, PRUNING), notes
 
 
 def _row(
-    group: str, before: NDArray[Any], after: NDArray[Any], strata: NDArray[Any] | None, mode: str, seed: int
-) -> dict[str, Any]:
-    found = paired_interval(before, after, strata, seed=seed)
+    group: str, before: NDArray[Any], after: NDArray[Any], strata: NDArray[Any] | None, mode: str, seed: int,
+    clusters: NDArray[Any] | None,
+) -> dict[str, Any]:  # fmt: skip
+    found = paired_interval(before, after, strata, seed=seed, clusters=clusters)
     mean: Callable[[NDArray[Any]], float] = lambda x: float(x.mean()) if len(x) else float("nan")  # noqa: E731
     if strata is not None:
         mean = lambda x: float(np.mean([x[strata == s].mean() for s in np.unique(strata)]))  # noqa: E731

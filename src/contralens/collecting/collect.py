@@ -359,5 +359,6 @@ def _thumbnail(image: Any) -> bytes:
     size = [max(1, round(side * scale)) for side in image.size]
     small = image.resize(size, reducing_gap=1.0)  # a gap of 2, as `Image.thumbnail` has it, takes three times as long
     out = io.BytesIO()
-    small.save(out, "JPEG", quality=85)
+    note = image.info.get("note")
+    small.save(out, "JPEG", quality=85, **({"comment": note.encode()} if note else {}))  # told by `picture_notes`
     return out.getvalue()

@@ -28,6 +28,7 @@ from contralens.collecting.collect import Collected, ahead, collect, owned_image
 from contralens.data.files import digest
 from contralens.data.known import known_fingerprints
 from contralens.data.store import TILE, Log, Snapshot, Store
+from contralens.math.grouping import Groups, same_groups
 from contralens.math.histograms import RunningHistogram
 from contralens.math.sources import ActivationSource, DenseActivations, SparseActivations, pairwise
 from contralens.math.statistics import NeuronStatistics, RunningSurvey
@@ -50,15 +51,20 @@ class FirstPass:
         held: whether each is held out, and so does not count.
         k: strongest images kept of each neuron.
         snapshot: where it is written down.
+        groups: of all images of the set; the strongest few of each count, and no copies are looked for.
     """
 
-    def __init__(self, fingerprints: Sequence[str], held: Sequence[bool], k: int, snapshot: Snapshot) -> None:
+    def __init__(
+        self, fingerprints: Sequence[str], held: Sequence[bool], k: int, snapshot: Snapshot,
+        groups: Groups | None = None,
+    ) -> None:  # fmt: skip
         self.k, self.held, self._snapshot, self._written = k, np.asarray(held, bool), snapshot, -SNAPSHOT_SECONDS
+        self.groups = groups
         self.owned = owned_images(fingerprints)
         self.place = {fingerprints[i]: i for own in self.owned for i in own}
         self.owner = np.array([self.place[f] for f in fingerprints], np.int64)
         """Of images with equal content the first stands for all."""
-        self._copies = np.bincount(self.owner, minlength=len(self.owner))
+        self._copies = np.bincount(self.owner[~self.held], minlength=len(self.owner))
         kept = snapshot.get() or {}
         self.given: NDArray[np.bool_] = kept.pop("given", np.zeros(len(fingerprints), bool))
         """Whether each image (of equal ones, the first) gave a row."""
@@ -67,7 +73,7 @@ class FirstPass:
         for name, array in kept.items():
             part, _, field = name.partition(".")
             parts[part][field] = torch.from_numpy(array)
-        self.survey = RunningSurvey(k, parts["survey"] or None)
+        self.survey = RunningSurvey(k, parts["survey"] or None, groups)
         self.histogram = RunningHistogram(parts["histogram"])
 
     def __contains__(self, fingerprint: str) -> bool:
@@ -165,6 +171,7 @@ def collect_streamed(
     *,
     k: int,
     held: Sequence[bool] | None = None,
+    groups: Groups | None = None,
     batch_size: int = 32,
     workers: int | None = None,
     progress: Progress = silent,
@@ -173,17 +180,21 @@ def collect_streamed(
 
     Args:
         k: strongest images kept of each neuron.
-        held: whether each image of the set is held out: it is collected, but not among the activations.
+        held: whether each image of the set is held out: it is collected, but not among the activations. Where there
+            are groups, all copies of an image but the first must be.
+        groups: of all images of the set; the strongest images are then those that `survey` finds with them.
 
     Returns:
         What was collected (of the target nothing can be read there), held-out images included, and the activations.
     """
     fingerprints = known_fingerprints(images, store)
     held = [False] * len(fingerprints) if held is None else held
-    identity = (VERSION, target.fingerprint, digest(*fingerprints), digest(*map(str, held)), f"{k} {batch_size}")
+    identity = [VERSION, target.fingerprint, digest(*fingerprints), digest(*map(str, held)), f"{k} {batch_size}"]
+    if groups is not None:
+        identity.append(f"{groups.most} {digest(*map(str, groups.numbers.tolist()))}")
     snapshot = store.snapshot("surveys", *identity)
     for again in (False, True):
-        first = FirstPass(fingerprints, held, k, snapshot)
+        first = FirstPass(fingerprints, held, k, snapshot, groups)
         extractors: list[Any] = [_Streamed(target, first), *others]
         collected = collect(images, extractors, store, batch_size=batch_size, workers=workers, progress=progress)
         first.save()
@@ -240,8 +251,9 @@ class RecomputedActivations:
         """And of those that have not all of theirs yet."""
         self._images_found, self._written = 0, monotonic()
 
-    def surveyed(self, k: int) -> tuple[NeuronStatistics, Tensor, Tensor] | None:
-        if k > self.first.k:
+    def surveyed(self, k: int, groups: Groups | None = None) -> tuple[NeuronStatistics, Tensor, Tensor] | None:
+        own = self.first.groups and self.first.groups.at(self.first.counted)
+        if k > self.first.k or (k and not same_groups(own, groups)):
             return None
         values, images = self.first.top()
         return self.first.statistics(), values[:, :k], images[:, :k]

@@ -12,6 +12,7 @@ from contralens.commands.options import (
     Cache,
     Classes,
     Fakes,
+    Groups,
     Json,
     RunBatchSize,
     RunDevice,
@@ -39,9 +40,17 @@ def audit_command(
         bool,
         typer.Option("--new-head", help="Fit a new linear head without the spurious neurons on part of --labeled."),
     ] = False,
+    image_column: Annotated[
+        str | None, typer.Option(help="The table's column that names the image (default: found by name, or by values).")
+    ] = None,
+    class_column: Annotated[
+        str | None,
+        typer.Option(help="The table's column that holds the class (default: class, label, dx ...)."),
+    ] = None,
     subgroups: Annotated[
         Path | None, typer.Option(help="CSV file of groups among them: image, then one column per kind of group.")
     ] = None,
+    groups: Groups = None,
     unseen: Annotated[
         bool, typer.Option("--unseen", help="Leave out labeled images that the run's exemplars came from.")
     ] = False,
@@ -88,12 +97,15 @@ def audit_command(
         raise InputError("--table is about labeled images: say with --labeled where they are")
     if new_head and labeled is None:
         raise InputError("--new-head needs images with classes: say with --labeled where they are")
+    if labeled is None and (image_column or class_column):
+        raise InputError("--image-column and --class-column are about labeled images: say where with --labeled")
     given: Any = {"images": labeled, "table": list(table)} if table else labeled
     options: dict[str, Any] = {"mode": mode, "sample": None if sample < 0 else sample}
     opened = load(run, trust_code=trust_code)
     with bar(quiet=as_json) as progress:
         found = audit(
-            opened, concepts, scorer=scorer, labeled=given, new_head=new_head, subgroups=subgroups, unseen=unseen,
+            opened, concepts, scorer=scorer, labeled=given, new_head=new_head, subgroups=subgroups, groups=groups,
+            unseen=unseen, image_column=image_column, class_column=class_column,
             classes=read_classes(classes) if classes is not None else None, head=head, follow=follow or None, fdr=fdr,
             fakes=fakes, images=images, encoder=encoder, source=source, cache=cache, device=device,
             batch_size=batch_size, seed=seed, progress=progress, **options,

@@ -13,6 +13,7 @@ from contralens.commands.options import (
     Cache,
     Classes,
     Fakes,
+    Groups,
     Json,
     Replace,
     RunBatchSize,
@@ -24,7 +25,6 @@ from contralens.commands.options import (
     TrustConfig,
     print_json,
 )
-from contralens.report.answers import NO_LABEL
 
 MOVES = ("same", "down", "sideways", "up", "unknown")
 
@@ -56,12 +56,21 @@ def evaluate_command(
     heldout: Annotated[
         str | None, typer.Option(help="Other images to evaluate on (default: those that label --holdout set aside).")
     ] = None,
+    groups: Groups = None,
     source: Source = None,
     classes: Classes = None,
     scorer: Annotated[list[str] | None, typer.Option(help="Judge this scorer only, repeatable.")] = None,
     concepts: Annotated[int, typer.Option(help="Best concepts that make up a label.")] = 1,
     gamma: Annotated[
-        str | None, typer.Option(help="Also judge CSP at the gamma chosen on validation images: layer or neuron.")
+        str | None,
+        typer.Option(help="Also judge CSP at the gamma whose labels are most likely right: layer or neuron."),
+    ] = None,
+    truth: Annotated[
+        Path | None,
+        typer.Option(
+            help="True names of neurons, to count right labels: CSV with columns neuron and label, or JSON "
+            "(default: class names of an output layer, the rendered world's)."
+        ),
     ] = None,
     fdr: Annotated[
         float | None,
@@ -92,13 +101,13 @@ def evaluate_command(
     if gamma not in (None, "layer", "neuron"):
         raise InputError(f"--gamma must be layer or neuron; got {gamma!r}")
     names = read_classes(classes) if classes is not None else None
-    options: dict[str, Any] = {"gamma": gamma, "fake_kind": "mixture" if mixtures else "permuted"}
+    options: dict[str, Any] = {"gamma": gamma, "truth": truth, "fake_kind": "mixture" if mixtures else "permuted"}
     opened = load(run, trust_code=trust_code)
     with bar(quiet=as_json) as progress:
         result = evaluate(
             opened, metrics=metrics or DEFAULT, judge=judge, same_judge=same_judge, images=images, painter=painter,
-            preset=preset, count=count, prompt=prompt, control=control, heldout=heldout, source=source, classes=names,
-            scorers=scorer or None, concepts=concepts, fdr=fdr, fakes=fakes,
+            preset=preset, count=count, prompt=prompt, control=control, heldout=heldout, groups=groups,
+            source=source, classes=names, scorers=scorer or None, concepts=concepts, fdr=fdr, fakes=fakes,
             stability=stability, coverage=coverage, meanings=meanings,
             cache=cache, device=device, batch_size=batch_size, seed=seed, progress=progress, **options,
         )  # fmt: skip
@@ -209,6 +218,7 @@ def _print_evaluation(result: Any) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from contralens.report.answers import NO_LABEL
     from contralens.report.console import console
 
     m = result.manifest
@@ -228,7 +238,9 @@ def _print_evaluation(result: Any) -> None:
     print(
         "\nsane: whether the metric falls both when half of a concept's images lack it (too specific) and when as many"
     )
-    print("extras have it (too general); which of the two it misses is told")
+    print("extras have it (too general); where true names are known: and whether it ranks most wrong labels below them")
+    if truth := m.get("truth"):
+        print(f"right: share of right labels among {truth['neurons']} neurons whose truth is known ({truth['source']})")
     if judge := m["judge"]:
         own = (
             " - the labeling encoder itself, which favours its own labels" if judge["same_as_labeling_encoder"] else ""
@@ -301,11 +313,11 @@ def _print_comparison(found: Any, most: int) -> None:
 
 
 def _sane(row: dict[str, Any], tests: dict[str, Any]) -> str:
-    """Whether the row's metric passes both sanity tests, or which it misses."""
+    """Whether the row's metric passes the sanity tests, or which it misses."""
     if row["sane"] is not False:
         return "yes" if row["sane"] else "-"
     misses = tests[row["metric"]]["misses"]
-    return f"no: {'both' if len(misses) > 1 else misses[0]}"
+    return "no: " + ", ".join(misses).replace("missing, extra", "both")
 
 
 def _range(row: dict[str, Any]) -> str:

@@ -17,12 +17,14 @@ from contralens.commands.options import (
     Decode,
     Device,
     Encoder,
+    Groups,
     Images,
     Json,
     Layer,
     Limit,
     Pooling,
     Precision,
+    PrefixTokens,
     Preprocess,
     Replace,
     Sae,
@@ -39,7 +41,7 @@ from contralens.commands.propose import arguments, print_plan, read_settings
 
 PLURAL = {"scorer": "scorers", "template": "templates"}
 """Repeatable flags, and what the setting is called."""
-TARGET_OPTIONS = {"pooling", "checkpoint", "weights", "preprocess"}
+TARGET_OPTIONS = {"pooling", "checkpoint", "weights", "preprocess", "prefix_tokens"}
 """Settings that say how the target is made."""
 
 
@@ -49,7 +51,10 @@ def label_command(
     encoder: Encoder = None,
     images: Images = None,
     vocabulary: Annotated[
-        str | None, typer.Option(help="Concepts to choose from: a file with one a line, or a built-in name.")
+        str | None,
+        typer.Option(
+            help="Concepts to choose from: a file (one a line, JSON, YAML, TABLE.csv:COLUMN), or a built-in name."
+        ),
     ] = None,
     scorer: Annotated[
         list[str] | None,
@@ -103,6 +108,10 @@ def label_command(
     holdout: Annotated[
         float | None, typer.Option(help="Share of the images kept out of labeling, for `contralens evaluate`.")
     ] = None,
+    groups: Groups = None,
+    per_group: Annotated[
+        int | None, typer.Option(help="Exemplars of a neuron from one group at most (default 1); goes with --groups.")
+    ] = None,
     fdr: Annotated[
         float | None,
         typer.Option(
@@ -127,6 +136,7 @@ def label_command(
     checkpoint: Checkpoint = None,
     weights: Weights = None,
     preprocess: Preprocess = None,
+    prefix_tokens: PrefixTokens = None,
     decode: Decode = None,
     precision: Precision = None,
     allow_nondeterministic: AllowNondeterministic = None,
@@ -213,6 +223,7 @@ def collect_command(
     checkpoint: Checkpoint = None,
     weights: Weights = None,
     preprocess: Preprocess = None,
+    prefix_tokens: PrefixTokens = None,
     decode: Decode = None,
     precision: Precision = None,
     allow_nondeterministic: AllowNondeterministic = None,

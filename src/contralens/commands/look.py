@@ -7,7 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
-from contralens.commands.options import Checkpoint, Device, Json, Preprocess, RunFolder, Weights, print_json
+from contralens.commands.options import (
+    Checkpoint,
+    Device,
+    Json,
+    PrefixTokens,
+    Preprocess,
+    RunFolder,
+    Weights,
+    print_json,
+)
 
 
 def show_command(
@@ -45,6 +54,7 @@ def layers_command(
     checkpoint: Checkpoint = None,
     weights: Weights = None,
     preprocess: Preprocess = None,
+    prefix_tokens: PrefixTokens = None,
     device: Device = None,
     as_json: Json = False,
 ) -> None:
@@ -54,7 +64,12 @@ def layers_command(
     """
     from contralens.models.targets import layers as list_layers
 
-    options: dict[str, Any] = {"checkpoint": checkpoint, "weights": weights, "preprocess": preprocess, "device": device}
+    options: dict[str, Any] = {
+        "checkpoint": checkpoint,
+        "weights": weights,
+        "preprocess": preprocess,
+        "prefix_tokens": prefix_tokens,
+    }
     found = list_layers(target, **{key: value for key, value in options.items() if value is not None})
     if as_json:
         from dataclasses import asdict
@@ -74,7 +89,8 @@ def vocab_command(
 ) -> None:
     """List the built-in vocabularies, or check one.
 
-    Checked is what was merged, dropped or is too long.
+    Shows how the file was read, what was merged or dropped, and what looks odd: too long, a header, a number or an id
+    before a concept, a plural or a synonym of another.
     """
     from contralens.data.vocabulary import VOCABULARIES, read_vocabulary
 
@@ -82,11 +98,15 @@ def vocab_command(
         _pairs({name: VOCABULARIES.about(name) for name in VOCABULARIES}, as_json)
         return
     words = read_vocabulary(name)
+    report = words.lint.lines()
+    if pairs := words.synonyms():
+        some = ", ".join(f"{a!r} and {b!r}" for a, b in pairs[:5])
+        report.append(f"{len(pairs)} with the same first meaning in WordNet as another, kept: {some}")
     if as_json:
-        print_json({"source": words.source, "concepts": list(words.concepts), "report": words.lint.lines()})
+        print_json({"source": words.source, "concepts": list(words.concepts), "report": report})
         return
     typer.echo(f"{len(words.concepts)} concepts from {words.source}, e.g. {', '.join(words.concepts[:5])}")
-    for line in words.lint.lines():
+    for line in report:
         typer.echo(f"  {line}")
 
 

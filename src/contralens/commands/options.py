@@ -22,7 +22,8 @@ Layer = Annotated[
 ]
 Encoder = Annotated[str | None, typer.Option(help="The image-text encoder: open_clip:ARCH/TAG, hf:ID, offline, world.")]
 Images = Annotated[
-    str | None, typer.Option(help="The probe images: a folder, @LIST.txt or hf-dataset:NAME:SPLIT[:COLUMN].")
+    str | None,
+    typer.Option(help="The probe images: a folder, @LIST.txt, hf-dataset:NAME:SPLIT[:COLUMN] or npz:FILE:ARRAY."),
 ]
 Config = Annotated[
     Path | None,
@@ -37,6 +38,10 @@ Sae = Annotated[
     typer.Option(help="A sparse autoencoder over that layer, FILE or FOLDER[:kind=topk,k=32,...]."),
 ]
 SaePooling = Annotated[str | None, typer.Option(help="How latents of patches become one: max (default), mean, cls.")]
+Groups = Annotated[
+    str | None,
+    typer.Option(help="TABLE:COLUMN, images that belong together: of one patient, lesion, scene or video."),
+]
 Limit = Annotated[int | None, typer.Option(help="Use a seeded sample of that many images.")]
 Seed = Annotated[int | None, typer.Option(help="Seed of the sample (default 0).")]
 BatchSize = Annotated[int | None, typer.Option(help="Images per forward pass (default 32).")]
@@ -47,11 +52,18 @@ Device = Annotated[
     typer.Option(help="Where the networks run (on CUDA mining and scoring, too): cpu (default), cuda, cuda:1, mps."),
 ]
 Checkpoint = Annotated[
-    Path | None, typer.Option(help="Own weights for the architecture: .safetensors, or .pt/.pth without code.")
+    Path | None,
+    typer.Option(
+        help="Own weights for the architecture: .safetensors, .pt, .pth, .ckpt, a folder; FILE::PART for a part."
+    ),
 ]
 Weights = Annotated[str | None, typer.Option(help='Name of pretrained weights, or "random" for none.')]
 Preprocess = Annotated[
     str | None, typer.Option(help='Preprocessing of own networks, e.g. "resize=256,crop=224,mean=imagenet".')
+]
+PrefixTokens = Annotated[
+    int | None,
+    typer.Option(help="Class and register tokens before the patches, where that is not found out."),
 ]
 Decode = Annotated[
     str | None,

@@ -7,6 +7,9 @@ The rules, each of them tested:
 - Gray is repeated into three channels. Alpha, a transparent palette entry or a transparent colour is laid over white.
 - CMYK and YCCK follow Pillow: a JPEG's are inverted (Adobe's convention), R = (1 - C)(1 - K).
 - 16-bit gray (PNG, TIFF, JPEG 2000, PGM) is divided by 257 and rounded; of 16-bit colour Pillow gives the high byte.
+  Where the values fill no more than 8, 10, 12 or 14 bits, as of X-ray detectors and microscopes, they are scaled by the
+  greatest value of that depth, and a note says so.
+- HEIC needs the extra `heif`, DICOM the extra `medical` (`contralens.data.dicom`).
 - Float pixels within 0..1 are multiplied by 255; other floats, and 32-bit or signed integers, are stretched from their
   least to their greatest finite value, and `info["note"]` of the result says so.
 - More than `max_pixels` pixels are refused before anything is decoded; fewer are decoded without a warning.
@@ -31,11 +34,16 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from contralens.checks import require
+from contralens.data.dicom import PREAMBLE, is_dicom, read_dicom
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
+DICOM_START = PREAMBLE + 4
+"""Bytes that show whether a file is DICOM."""
 MAX_PIXELS = 178_956_970
 """About 178 Mpx, where Pillow itself stops taking a picture for honest: 0.5 GB as RGB."""
 
@@ -44,7 +52,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "JPEG2000", "PPM"
 
 _SUFFIXES = (
     ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .bmp .dib .gif .tif .tiff .jp2 .j2k .jpf .jpx .j2c "
-    ".ppm .pgm .pbm .pnm .pfm"
+    ".ppm .pgm .pbm .pnm .pfm .heic .heif .hif .dcm .dicom"
 )
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -55,16 +63,20 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+DEPTHS = (8, 10, 12, 14)
+"""Bits that values in 16-bit files may really have."""
+_HEIF = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+"""Brands of HEIF files, at byte 8."""
 _BLOCK = 1 << 22
 _GIANT = 1 << 25
 _giants = threading.Lock()
 
 
 def suffixes() -> frozenset[str]:
-    """The lower-case file suffixes that count as images here, `.avif` and `.heic` only where Pillow reads them."""
+    """The lower-case file suffixes that count as images here, `.avif` only where Pillow reads it."""
     Image.init()
     able = Image.registered_extensions()
-    return frozenset(_SUFFIXES.split()) | {s for s in (".avif", ".avifs", ".heic", ".heif") if s in able}
+    return frozenset(_SUFFIXES.split()) | {s for s in (".avif", ".avifs") if s in able}
 
 
 def decode(source: Any, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -79,9 +91,12 @@ def decode(source: Any, max_pixels: int = MAX_PIXELS) -> Image.Image:
             return _from_file(file, max_pixels)
     if isinstance(source, (bytes, bytearray, memoryview)):
         return _from_file(io.BytesIO(source), max_pixels)
-    image = source if isinstance(source, Image.Image) else _from_array(source)
+    image, note = (source, None) if isinstance(source, Image.Image) else _from_array(source)
     with _patience(image, max_pixels):
-        return _upright_rgb(image)
+        out = _upright_rgb(image)
+    if note is not None:
+        out.info["note"] = note
+    return out
 
 
 def content_hash(source: Any) -> str:
@@ -125,6 +140,12 @@ def _regular(path: str | os.PathLike[str]) -> Iterator[io.BufferedReader]:
 
 
 def _from_file(file: IO[bytes], max_pixels: int) -> Image.Image:
+    start = file.read(DICOM_START)
+    file.seek(0)
+    if is_dicom(start):
+        return read_dicom(file, max_pixels)
+    if start[4:8] == b"ftyp" and start[8:12] in _HEIF:
+        require("pillow_heif", "heif").register_heif_opener()
     image = _open(file)
     with _patience(image, max_pixels):
         return _upright_rgb(image)
@@ -174,6 +195,7 @@ def _one_giant() -> Iterator[None]:
 
 
 def _upright_rgb(image: Image.Image) -> Image.Image:
+    colour = any(";16" in str(tile[3]) for tile in getattr(image, "tile", None) or ())
     image.load()
     try:
         turn = _TURNS.get(image.getexif().get(0x0112, 1))
@@ -181,7 +203,10 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
         turn = None
     note = None
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PPM", "PNG")):
-        out = _from_values(np.asarray(image), 0, 65535, image.info.get("transparency"))
+        values, white = np.asarray(image), image.info.get("transparency")
+        scaled = image.format == "PPM"  # by Pillow, which reads the depth in its header
+        top, note = (65535, None) if scaled else _depth(values, white)
+        out = _from_values(values, 0, top, white)
     elif image.mode in ("I", "F"):
         out, note = _stretched(np.asarray(image))
     elif image.has_transparency_data or image.mode in ("La", "RGBa"):
@@ -191,10 +216,23 @@ def _upright_rgb(image: Image.Image) -> Image.Image:
         out.paste(rgba, mask=rgba.getchannel("A"))
     else:
         out = image.convert("RGB")
+    if colour and (top := int(np.asarray(out).max())) < 64 and image.mode in ("RGB", "RGBX"):
+        bits = 8 + top.bit_length()
+        note = f"16-bit colour of which only {bits} bits are used is dark, since Pillow keeps the high byte: use 8 bits"
     if turn is not None:
         out = out.transpose(turn)
     out.info = {} if note is None else {"note": note}
     return out
+
+
+def _depth(values: NDArray[Any], white: Any = None) -> tuple[int, str | None]:
+    """The greatest value of the depth that 16-bit values fill, and what to say where that is less than 16 bits."""
+    counts = values if not isinstance(white, int) else values[values != white]
+    greatest = int(counts.max()) if counts.size else 0
+    bits = next((bits for bits in DEPTHS if greatest < 2**bits), 16)
+    if not greatest or bits == 16:
+        return 65535, None
+    return 2**bits - 1, f"values that fill {bits} of 16 bits were scaled by {2**bits - 1}"
 
 
 def _stretched(values: NDArray[Any]) -> tuple[Image.Image, str | None]:
@@ -219,7 +257,8 @@ def _from_values(values: NDArray[Any], low: float, high: float, white: Any = Non
     return Image.fromarray(out).convert("RGB")
 
 
-def _from_array(source: Any) -> Image.Image:
+def _from_array(source: Any) -> tuple[Image.Image, str | None]:
+    note = None
     if hasattr(source, "detach"):
         tensor = source.detach().cpu()
         values = np.asarray(tensor.float() if tensor.is_floating_point() else tensor)
@@ -243,7 +282,8 @@ def _from_array(source: Any) -> Image.Image:
     elif values.dtype == np.bool_:
         values = values * np.uint8(255)
     elif values.dtype == np.uint16:
-        values = (values.astype(np.uint32) + 128) // 257
+        top, note = _depth(values)
+        values = np.rint(values.astype(np.float64) * 255 / top)
     elif values.dtype.kind not in "iu" or values.min() < 0 or values.max() > 255:
         raise ValueError(f"pixels of type {values.dtype} must be whole numbers within 0..255")
-    return Image.fromarray(np.ascontiguousarray(values, dtype=np.uint8))
+    return Image.fromarray(np.ascontiguousarray(values, dtype=np.uint8)), note

@@ -56,7 +56,7 @@ class Evaluation:
     >>> import contralens
     >>> found = contralens.evaluate("run", metrics="pearson", judge="world", same_judge=True, scorers=["csp"])
     >>> found.scorers, found.metrics, found.path.name
-    (['csp'], ['pearson'], 'evaluation')
+    (['csp'], ['right', 'pearson'], 'evaluation')
     >>> row = found.summary.to_pylist()[0]
     >>> row["low"] <= row["mean"] <= row["high"], len(found.value("pearson", "csp"))
     (True, 64)

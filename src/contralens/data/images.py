@@ -11,9 +11,12 @@ from typing import Any
 
 from contralens import types
 from contralens.checks import InputError, KindError, nearest, require
-from contralens.data.decode import MAX_PIXELS, suffixes
+from contralens.data.decode import DICOM_START, MAX_PIXELS, suffixes
+from contralens.data.dicom import is_dicom
+from contralens.data.elsewhere import WAYS, Arrays, way_to_read
 from contralens.data.files import readable
 from contralens.data.sets import DatasetImages, FileImages, HuggingFaceImages, ImageSet, OtherImages
+from contralens.data.splits import classes_of
 
 _LISTS = (".txt", ".lst", ".list")
 
@@ -31,7 +34,8 @@ def images(
     - a map-style data set as of torchvision: its files where it is a folder of them (without its transform, since each
       model brings its own), else its items (what `decode` takes, or tuples that begin with it);
     - a Hugging Face data set with an image column (`column` where there are several), also as
-      "hf-dataset:NAME_OR_PATH:SPLIT[:COLUMN]";
+      "hf-dataset:NAME_OR_PATH:SPLIT[:COLUMN]"; parquet files and WebDataset tars are read so, and columns of bytes;
+    - "npz:FILE[:ARRAY]", a NumPy file of pictures (N,H,W) or (N,H,W,C);
     - an `Images`, which is returned as it is.
 
     `limit` keeps that many, chosen by a hash of `seed` and id, so that the choice neither depends on the machine nor
@@ -122,7 +126,8 @@ def _folder(path: Path, max_pixels: int) -> FileImages:
         near = nearest(path.name, _names(path.parent))
         raise InputError(f"`images`: no folder {str(path)!r}{near}")
     if not path.is_dir():
-        raise InputError(f"`images`: {str(path)!r} is a file; give a folder of images, or @{path} for a list of paths")
+        way = way_to_read(path) or f"give a folder of images, or @{path} for a list of paths"
+        raise InputError(f"`images`: {str(path)!r} is a file; {way}")
     try:
         names, ignored = _walk(str(path))
     except OSError as e:
@@ -130,9 +135,11 @@ def _folder(path: Path, max_pixels: int) -> FileImages:
     if not names:
         what = ", ".join(f"{n} {kind}" for kind, n in sorted(ignored.items(), key=lambda kv: (-kv[1], kv[0]))[:6])
         known = ", ".join(sorted(s[1:] for s in suffixes() if len(s) < 6))
-        raise InputError(f"`images`: no images in {str(path)!r}; found {what or 'nothing'}; known kinds: {known}")
+        held = [kind for kind in ignored if kind in WAYS and kind not in (".csv", ".tsv")]
+        instead = way_to_read(path / f"FILE{held[0]}") if held else f"known kinds: {known}"
+        raise InputError(f"`images`: no images in {str(path)!r}; found {what or 'nothing'}; {instead}")
     files = [os.path.join(path, name) for name in names]
-    return FileImages(str(path), (PurePath(n).as_posix() for n in names), files, _classes(names), ignored, max_pixels)
+    return FileImages(str(path), (PurePath(n).as_posix() for n in names), files, classes_of(names), ignored, max_pixels)
 
 
 def _walk(root: str) -> tuple[list[str], dict[str, int]]:
@@ -172,7 +179,7 @@ def _walk(root: str) -> tuple[list[str], dict[str, int]]:
                     below.append(name)
                 elif entry.is_symlink() and _is_dir(entry):
                     links.append(name)
-                elif suffix not in kinds:
+                elif suffix not in kinds and not _is_dicom(entry, suffix):
                     ignored[suffix or "without a suffix"] += 1
                 elif entry.is_symlink() or entry.is_file():  # a dangling link is an image that cannot be read
                     found.append(name)
@@ -187,6 +194,19 @@ def _walk(root: str) -> tuple[list[str], dict[str, int]]:
     return found, dict(sorted(ignored.items()))
 
 
+def _is_dicom(entry: os.DirEntry[str], suffix: str) -> bool:
+    """Whether a file without a suffix, or with the end of a DICOM identifier for one, is DICOM and no index of such."""
+    if (suffix and not suffix[1:].isdigit()) or entry.name == "DICOMDIR":
+        return False
+    try:
+        if not entry.is_file():
+            return False
+        with open(entry.path, "rb") as file:
+            return is_dicom(file.read(DICOM_START))
+    except OSError:
+        return False
+
+
 def _is_dir(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
@@ -196,17 +216,6 @@ def _is_dir(entry: os.DirEntry[str]) -> bool:
 
 def _bytes(name: str) -> bytes:
     return os.fsencode(name.replace(os.sep, "/"))
-
-
-def _classes(names: Sequence[str]) -> list[str] | None:
-    """The folder of each image at the first level where there are several, or None where the folders tell nothing."""
-    parts = [PurePath(name).parts for name in names]
-    level = 0
-    while all(len(p) > level + 1 for p in parts):
-        if len({p[level] for p in parts}) > 1:
-            return [p[level] for p in parts]
-        level += 1
-    return None
 
 
 def _listed_in(path: Path, max_pixels: int) -> FileImages:
@@ -271,9 +280,13 @@ def _hugging_face(rest: str, column: str | None, max_pixels: int) -> ImageSet:
         raise InputError(f"`images`: expected hf-dataset:NAME_OR_PATH:SPLIT[:COLUMN], got {'hf-dataset:' + rest!r}")
     name, split = parts[:2]
     datasets = require("datasets", "datasets")
+    builder = BUILDERS.get(Path(name).suffix.lower()) if os.path.isfile(name) else None
     saved = any(os.path.exists(os.path.join(name, file)) for file in ("state.json", "dataset_dict.json"))
     try:
-        found = datasets.load_from_disk(name) if saved else datasets.load_dataset(name, split=split)
+        if builder is not None:
+            found = datasets.load_dataset(builder, data_files={split: name}, split=split)
+        else:
+            found = datasets.load_from_disk(name) if saved else datasets.load_dataset(name, split=split)
     except Exception as e:
         raise InputError(f"`images`: the data set {name!r}, split {split!r}, cannot be loaded: {_line(e)}") from e
     if hasattr(found, "keys"):
@@ -296,5 +309,14 @@ def _names(folder: Path) -> list[str]:
         return []
 
 
-SOURCES: dict[str, Callable[[str, str | None, int], ImageSet]] = {"hf-dataset": _hugging_face}
+def _numpy(rest: str, column: str | None, max_pixels: int) -> ImageSet:
+    file, _, name = (rest, "", "") if os.path.isfile(rest) else rest.rpartition(":")
+    found = DatasetImages(Arrays(file or rest, name or column), max_pixels)
+    found.name = f"npz:{rest}"
+    return found
+
+
+BUILDERS = {".parquet": "parquet", ".arrow": "arrow", ".tar": "webdataset"}
+"""What of `datasets` reads a single file."""
+SOURCES: dict[str, Callable[[str, str | None, int], ImageSet]] = {"hf-dataset": _hugging_face, "npz": _numpy}
 """What a string before the first colon may say; it gets the rest, `column` and `max_pixels`."""

@@ -52,6 +52,20 @@ class _Skipped(_Part):
 class _Holdout(_Part):
     share: float
     fingerprints: list[str]
+    groups: list[str | None] | None = None
+
+    @model_validator(mode="after")
+    def _each(self) -> _Holdout:
+        if self.groups is not None and len(self.groups) != len(self.fingerprints):
+            raise ValueError("the held-out images have another number than their groups")
+        return self
+
+
+class _Groups(_Part):
+    source: str
+    count: Count
+    alone: Count
+    per_group: Annotated[int, Field(ge=1)]
 
 
 class _Images(_Part):
@@ -62,6 +76,7 @@ class _Images(_Part):
     fingerprint: str | None = None
     skipped: list[_Skipped]
     holdout: _Holdout | None = None
+    copies: Count | None = None
 
 
 class _Vocabulary(_Part):
@@ -115,6 +130,7 @@ class Run(_Sealed):
     k: Count
     reuse: bool
     exclude: float | None = None
+    groups: _Groups | None = None
     neighbours: dict[str, Any] | None = None
     candidates: _Proposed | None = None
     chance: _Chance | None = None

@@ -9,7 +9,7 @@ A run folder holds manifest.json, labels.json (the labels again, for people), si
   say how the label stands against chance, null unless that was asked for; status "chance": no label beats chance, so
   the label is null
 - exemplars: neuron, rank, positive, activation, contrast, contrast_activation, similarity; images by row of `images`
-- images: index, id, fingerprint, label
+- images: index, id, fingerprint, label; with groups also group, null for an image in none
 - concepts: concept, source; in the order of the vectors' `texts`
 - thumbnails: fingerprint, jpeg; for the images that exemplars name
 - candidates, where concepts were proposed: concept, text, neuron, prompt, model, ...

@@ -194,30 +194,50 @@ class HuggingFaceImages(ImageSet):
     def __init__(
         self, dataset: Any, column: str | None = None, name: str | None = None, max_pixels: int = MAX_PIXELS
     ) -> None:
-        column = _image_column(dataset, column)
+        column, kind = _image_column(dataset, column)
         rows = len(dataset)
         title = name or f"{dataset.info.dataset_name or 'dataset'} {dataset.split or ''} {column}".replace("  ", " ")
         ids = (f"{dataset.split or 'row'}/{i}" for i in range(rows))
         super().__init__(title, ids, range(rows), _class_names(dataset), None, max_pixels)
-        kind = type(dataset.features[column])
+        self._dataset = dataset
         self._column = column
         self._mark = getattr(dataset, "_fingerprint", None)  # changes with whatever changes the data set
-        self._rows = dataset.with_format(None).select_columns([column]).cast_column(column, kind(decode=False))
+        self._rows = dataset.with_format(None).select_columns([column])
+        if kind is not None:
+            self._rows = self._rows.cast_column(column, kind(decode=False))
 
     @property
     def stamped(self) -> bool:  # type: ignore[override]
         """Only where the rows hold the images' bytes: of files that they name, the data set knows no change."""
         first = self._rows[self._keys[0]][self._column] if self._mark and self._keys else None
-        return first is not None and first.get("bytes") is not None
+        return isinstance(first, bytes) or (first is not None and first.get("bytes") is not None)
 
     def stamps(self, indices: Sequence[int]) -> tuple[list[str], float]:
         return [f"{self._mark} {self._column} {self._keys[i]}" for i in indices], 0.0
 
     def _item(self, key: Any) -> Any:
-        stored = key if isinstance(key, dict) or key is None else self._rows[key][self._column]
+        stored = key if isinstance(key, dict | bytes) or key is None else self._rows[key][self._column]
         if stored is None:
             raise ValueError("no image in this row")
+        if isinstance(stored, bytes):
+            return stored
+        if stored.get("bytes") is None and stored.get("path") is None:
+            raise ValueError("neither bytes nor a path in this row")
         return stored["bytes"] if stored.get("bytes") is not None else Path(stored["path"])
+
+    def values(self, column: str) -> list[str]:
+        """Another column of the data set as texts: names of classes where it has them, "" for null.
+
+        Raises:
+            InputError: there is no such column.
+        """
+        if column not in self._dataset.features:
+            known = ", ".join(map(str, self._dataset.features))
+            raise InputError(f"`images`: the data set has no column {column!r}; it has {known}")
+        names = getattr(self._dataset.features[column], "names", None)
+        found = self._dataset.with_format(None)[column]
+        rows = [found[key] for key in self._keys]
+        return ["" if v is None or (names and v < 0) else str(names[v] if names else v) for v in rows]
 
     def _hashes(self, keys: Sequence[Any]) -> Iterable[str | None]:
         """Rows are read by the piece, which is many times faster than one by one."""
@@ -243,18 +263,29 @@ def unique(names: Iterable[str]) -> list[str]:
     return out
 
 
-def _image_column(dataset: Any, column: str | None) -> str:
-    kinds: dict[str, str] = {name: type(feature).__name__ for name, feature in dataset.features.items()}
+def _image_column(dataset: Any, column: str | None) -> tuple[str, Any]:
+    """The column with the images, and its kind of feature; None for plain bytes, as pandas writes them."""
+    kinds: dict[str, str] = {name: _kind(feature) for name, feature in dataset.features.items()}
     found = [name for name, kind in kinds.items() if kind == "Image"]
+    found = found or [name for name, kind in kinds.items() if kind == "bytes"]
+    if column is not None and kinds.get(column) in ("Image", "bytes"):
+        found = [column]
     for name in found:
         if name == column or (column is None and len(found) == 1):
-            return name
+            return name, type(dataset.features[name]) if kinds[name] == "Image" else None
     has = ", ".join(f"{name} ({kind})" for name, kind in kinds.items())
     if column is not None:
         raise InputError(f"`images`: the data set has no image column {column!r}; its columns: {has}")
     if found:
         raise InputError(f"`images`: the data set has several image columns, name one of {', '.join(found)}")
     raise InputError(f"`images`: the data set has no image column; its columns: {has}")
+
+
+def _kind(feature: Any) -> str:
+    """What a column holds: "bytes" for binary values and for structures with a part of that name."""
+    if isinstance(feature, dict) and "bytes" in feature:
+        return "bytes"
+    return "bytes" if "binary" in str(getattr(feature, "dtype", "")) else type(feature).__name__
 
 
 def _class_names(dataset: Any) -> list[str] | None:

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pyarrow as pa
 
@@ -147,16 +148,33 @@ def _public(run: Run, thumbnails: bool, names: bool) -> Run:
             {**skipped, "id": "unnamed", "reason": "unnamed"} for skipped in manifest["images"].get("skipped", [])
         ]
         manifest = {**manifest, "images": {**manifest["images"], "skipped": unnamed}}
+    images = _with(_with(run.images, "id", ids), "label", labels)
+    if run.manifest.get("groups"):
+        manifest, images = _numbered_groups(manifest, images)
     candidates = run.candidates
     if candidates is not None:
         candidates = _with(candidates, "model", anonymous(candidates["model"].to_pylist()))
     return dataclasses.replace(
         run,
         manifest=manifest,
-        images=_with(_with(run.images, "id", ids), "label", labels),
+        images=images,
         candidates=candidates,
         thumbnails=run.thumbnails if thumbnails else run.thumbnails.slice(0, 0),
     )
+
+
+def _numbered_groups(manifest: dict[str, Any], images: pa.Table) -> tuple[dict[str, Any], pa.Table]:
+    """The same with numbers for the names of groups, which may be those of patients."""
+    number: dict[str, str] = {}
+
+    def told(names: Sequence[str | None]) -> list[str | None]:
+        return [None if name is None else number.setdefault(name, f"group {len(number)}") for name in names]
+
+    images = _with(images, "group", told(images["group"].to_pylist()))
+    held = manifest["images"].get("holdout")
+    if held and "groups" in held:
+        held = {**held, "groups": told(held["groups"])}
+    return {**manifest, "images": {**manifest["images"], "holdout": held}}, images
 
 
 def _with(table: pa.Table, column: str, values: Sequence[str | None]) -> pa.Table:

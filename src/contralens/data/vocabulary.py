@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import importlib
-import io
+import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from contralens.checks import InputError, KindError, nearest, shown
+from contralens.data.word_files import TEXT_HEADERS, of_content, read_words
+from contralens.data.wordnet import find_wordnet, singulars, synonyms
 from contralens.plugs import Plugs, origin
 
 __all__ = ["VOCABULARIES", "Lint", "Vocabulary", "read_vocabulary"]
@@ -50,6 +52,8 @@ class Lint:
 
     counts: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    """How the file was read, where it is more than one concept a line."""
 
     def add(self, kind: str, example: str) -> None:
         """Count one more of a kind."""
@@ -59,8 +63,8 @@ class Lint:
             shown.append(example[:80])
 
     def lines(self) -> list[str]:
-        """One line per kind, for people."""
-        made = []
+        """The notes, and one line per kind, for people."""
+        made = list(self.notes)
         for kind, count in self.counts.items():
             shown = ", ".join(repr(example) for example in self.examples[kind])
             made.append(f"{count} {KINDS[kind]}" + (f": {shown}" if shown else ""))
@@ -75,7 +79,18 @@ KINDS = {
     "duplicates": "already there (upper and lower case count as one), dropped",
     "long": f"longer than {LONG_WORDS} words: an encoder may not read their end",
     "no_letters": "without any letter",
+    "numbers": "that begin with a number like those of a list, kept as they are",
+    "ids": "that begin with a WordNet id, kept as they are",
+    "bullets": "that begin with a bullet or #, kept as they are",
+    "header": "that may be a header rather than a concept",
+    "plurals": "whose singular is there as well",
 }
+_ODD = {
+    "numbers": re.compile(r"\d+\s*[.):]\s*[^\W\d]"),
+    "ids": re.compile(r"n\d{8}\b"),
+    "bullets": re.compile(r"[-*\u2022#]\s"),
+}
+"""How lines begin that were to be something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,21 +114,38 @@ class Vocabulary:
         """32 hex digits: hash of the concepts in their order."""
         return hashlib.sha256("\0".join(["vocabulary-1", *self.concepts]).encode()).hexdigest()[:32]
 
+    def synonyms(self) -> list[tuple[str, str]]:
+        """Pairs of concepts that share their most frequent meaning in WordNet; nothing where WordNet is not installed.
 
-def read_vocabulary(spec: str | Path | Sequence[str], column: int | str = 0) -> Vocabulary:
+        >>> read_vocabulary(["car", "cat", "automobile"]).synonyms()
+        [('car', 'automobile')]
+        """
+        try:
+            return synonyms(self.concepts, find_wordnet())
+        except InputError:
+            return []
+
+
+def read_vocabulary(
+    spec: str | Path | Sequence[str] | Mapping[str, Any], column: int | str | None = None
+) -> Vocabulary:
     r"""The concepts that `spec` stands for, cleaned.
 
     Underscores become spaces, repeated spaces one, characters that do not print go, empty entries and duplicates are
-    dropped (the first spelling stays); `.lint` counts and shows all of it, and reports texts that look too long.
+    dropped (the first spelling stays); `.lint` counts and shows all of it, says how a file was read, and reports texts
+    that look too long, doubled or like something else than a concept.
 
     Args:
-        spec: the name of a built-in vocabulary (`VOCABULARIES`), a text file with one concept a line, a .csv or .tsv
-            file, or a list of texts. A file that is called like a built-in is written ./name.
+        spec: the name of a built-in vocabulary (`VOCABULARIES`), a text file with one concept a line (numbers, bullets
+            or WordNet ids before all of them are taken off), a .csv or .tsv file, JSON or YAML (a list, or a list for
+            each class), or such a list or dictionary. A file that is called like a built-in is written ./name; the
+            column of a table may follow it, "classes.csv:name".
         column: which column of a .csv or .tsv file: its number from 0 (all rows are taken), or the name that the first
-            row gives it.
+            row gives it; None takes the one column of texts, without a header of known words.
 
     Raises:
-        InputError: missing or unreadable file, nothing in it, or one concept alone.
+        InputError: missing or unreadable file, nothing in it, one concept alone, or a form that leaves open what the
+            concepts are.
 
     >>> vocabulary = read_vocabulary(["polar_bear", "zebra", "Zebra", ""])
     >>> vocabulary.concepts
@@ -124,17 +156,22 @@ def read_vocabulary(spec: str | Path | Sequence[str], column: int | str = 0) -> 
     if isinstance(spec, str) and spec in VOCABULARIES:
         kind = "built-in " if spec in _ABOUT else ""
         raw, source = list(_LOADERS[spec]()), f"{kind}{spec}: {VOCABULARIES[spec]}"
+        notes: list[str] = []
     elif isinstance(spec, (str, Path)):
-        raw, source = _read_file(spec, column), str(spec)
+        raw, notes = _read_file(spec, column)
+        source = str(spec)
+    elif isinstance(spec, Mapping):
+        source = "a dictionary"
+        raw, notes = of_content(spec, f"({source})")
     elif isinstance(spec, Iterable):
-        raw, source = list(spec), "a list"
+        raw, source, notes = list(spec), "a list", []
     else:
         raise KindError(f"a vocabulary is a name, a file or a list of texts; got {shown(spec)}")
-    return _cleaned(raw, source)
+    return _cleaned(raw, source, notes)
 
 
-def _cleaned(raw: Iterable[object], source: str) -> Vocabulary:
-    lint = Lint()
+def _cleaned(raw: Iterable[object], source: str, notes: list[str]) -> Vocabulary:
+    lint = Lint(notes=notes)
     kept: dict[str, str] = {}
     for entry in raw:
         if not isinstance(entry, str):
@@ -150,7 +187,15 @@ def _cleaned(raw: Iterable[object], source: str) -> Vocabulary:
                 lint.add("long", text)
             if not any(c.isalpha() for c in text):
                 lint.add("no_letters", text)
+            for kind, begins in _ODD.items():
+                if begins.match(text):
+                    lint.add(kind, text)
     concepts = list(kept.values())
+    if len(concepts) > 2 and concepts[0].casefold() in TEXT_HEADERS - {"text", "word", "description"}:
+        lint.add("header", concepts[0])
+    for text in concepts:
+        if any(single != text.casefold() and single in kept for single in singulars(text)):
+            lint.add("plurals", text)
     where = source.split(":")[0]
     if not concepts:
         raise InputError(f"vocabulary ({where}) is empty; it needs at least two concepts, one a line")
@@ -176,35 +221,18 @@ def _tidy(entry: str, lint: Lint) -> str:
     return text
 
 
-def _read_file(spec: str | Path, column: int | str) -> list[str]:
+def _read_file(spec: str | Path, column: int | str | None) -> tuple[list[str], list[str]]:
     path = Path(spec).expanduser()
+    if not path.exists() and column is None and isinstance(spec, str):
+        before, _, named = spec.rpartition(":")
+        if before and named and Path(before).expanduser().is_file():
+            path, column = Path(before).expanduser(), named
     if not path.exists():
         raise InputError(
             f"vocabulary: there is no file {path}{nearest(str(spec), VOCABULARIES)}; "
             f"built-in are {', '.join(VOCABULARIES)}"
         )
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as e:
-        raise InputError(f"vocabulary {path} is not UTF-8 text (byte {e.start}); save it as UTF-8") from e
-    except OSError as e:
-        raise InputError(f"vocabulary {path} cannot be read: {e.strerror}") from e
-    if path.suffix.lower() not in (".csv", ".tsv"):
-        return text.splitlines()
-    try:
-        rows = list(csv.reader(io.StringIO(text), delimiter="," if path.suffix.lower() == ".csv" else "\t"))
-    except csv.Error as e:
-        raise InputError(f"vocabulary {path} cannot be read as a table: {e}") from e
-    start = 0
-    if isinstance(column, str):
-        header = rows[0] if rows else []
-        if column not in header:
-            raise InputError(f"vocabulary {path} has no column {column!r}; its first row is {', '.join(header)}")
-        column, start = header.index(column), 1
-    short = next((n for n, row in enumerate(rows, 1) if row and len(row) <= column), None)
-    if short is not None:
-        raise InputError(f"vocabulary {path}, line {short}: there is no column {column} (counted from 0)")
-    return [row[column] if row else "" for row in rows[start:]]
+    return read_words(path, column)
 
 
 # --- built-in vocabularies ---

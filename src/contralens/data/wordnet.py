@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from importlib.util import find_spec
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from contralens.checks import InputError
 
-__all__ = ["Synset", "WordNet", "find_wordnet"]
+__all__ = ["Synset", "WordNet", "find_wordnet", "singulars", "synonyms"]
 
 _ENDINGS = (
     ("ses", "s"),
@@ -58,6 +58,11 @@ class WordNet:
                 return [self._synset(offset) for offset in self._index[lemma]]
         return []
 
+    def first_sense(self, noun: str) -> int | None:
+        """The number of a noun's most frequent meaning, None of an unknown one."""
+        lemmas = self._lemmas(noun.lower().strip().replace(" ", "_"))
+        return next((self._index[lemma][0] for lemma in lemmas if lemma in self._index), None)
+
     def chain(self, label: str, sense: int = 0) -> list[tuple[str, str]]:
         """A label and ever broader concepts up to "entity": texts and what WordNet says of each.
 
@@ -96,9 +101,7 @@ class WordNet:
         yield word
         if word in self._exceptions:
             yield self._exceptions[word]
-        for ending, instead in _ENDINGS:
-            if word.endswith(ending) and len(word) > len(ending) + 1:
-                yield word[: len(word) - len(ending)] + instead
+        yield from singulars(word)
 
     @cached_property
     def _index(self) -> dict[str, list[int]]:
@@ -140,6 +143,36 @@ class WordNet:
             if pointers[i] in ("@", "@i") and pointers[i + 2] == "n"
         )
         return Synset(offset, words, gloss.split(";")[0].strip(), up)
+
+
+def singulars(noun: str) -> Iterator[str]:
+    """What a noun may be the plural of, by its ending alone.
+
+    >>> list(singulars("polar bears")), list(singulars("boxes"))
+    (['polar bear'], ['box', 'boxe'])
+    """
+    for ending, instead in _ENDINGS:
+        if noun.endswith(ending) and len(noun) > len(ending) + 1:
+            yield noun[: len(noun) - len(ending)] + instead
+
+
+def synonyms(concepts: Sequence[str], wordnet: WordNet) -> list[tuple[str, str]]:
+    """Pairs of concepts whose most frequent meaning is the same one; plurals are left out.
+
+    >>> synonyms(["car", "automobile", "cat"], find_wordnet())
+    [('car', 'automobile')]
+    """
+    seen: dict[int, str] = {}
+    pairs = []
+    for text in concepts:
+        word = text.casefold()
+        offset = wordnet.first_sense(word)
+        if offset is None:
+            continue
+        before = seen.setdefault(offset, text)
+        if before is not text and before.casefold() not in singulars(word) and word not in singulars(before.casefold()):
+            pairs.append((before, text))
+    return pairs
 
 
 def find_wordnet(folder: str | Path | None = None) -> WordNet:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,10 +19,20 @@ from contralens.data.runs import Run, load
 from contralens.data.wordnet import find_wordnet
 from contralens.evaluation.cosy import from_folder, paint
 from contralens.evaluation.faithful import faithfulness
+from contralens.evaluation.judging import is_target, shared
 from contralens.evaluation.levels import levels
-from contralens.evaluation.measuring import GROUPS, RETRIEVED, Session, needs_judge, on_heldout, wanted_metrics
+from contralens.evaluation.measuring import (
+    GROUPS,
+    RETRIEVED,
+    SIGMOID,
+    Session,
+    needs_judge,
+    on_heldout,
+    wanted_metrics,
+)  # fmt: skip
+from contralens.evaluation.truth import Names, against_truth, sanity_record, truth_of
 from contralens.evaluation.tune import tuned
-from contralens.evaluation.verdicts import Probed, abstained, verdict_table
+from contralens.evaluation.verdicts import Probed, about_groups, abstained, verdict_table
 from contralens.evidence import encoder_named
 from contralens.math import audit
 from contralens.math.confidence import AUTO
@@ -51,6 +61,7 @@ def evaluate(
     prompt: str | None = None,
     control: int | None = None,
     heldout: Any = None,
+    groups: Any = None,
     source: Any = None,
     target: Any = None,
     encoder: Any = None,
@@ -68,6 +79,7 @@ def evaluate(
     coverage: float = 0.9,
     meanings: bool = False,
     gamma: Literal["layer", "neuron"] | None = None,
+    truth: Names | str | Path | None = None,
     save: bool = True,
     cache: str | Path | None = None,
     device: str = "cpu",
@@ -92,6 +104,8 @@ def evaluate(
         prompt: what a painter is asked, with {label} in it.
         control: control images at most.
         heldout: another image set to evaluate on; by default what `label(holdout=...)` set aside.
+        groups: images that belong together, as `contralens.label` takes them; by default those of the run. They fall on
+            one side of each split, and bootstrap samples draw them whole.
         source: the run's images, where they moved.
         target: the run's network, where the manifest cannot say.
         encoder: the run's labeling encoder, where the manifest cannot say.
@@ -102,13 +116,15 @@ def evaluate(
         sigmoid: (alpha, beta) of the judge, fitted on the validation part by default.
         share: part of the images on which a neuron counts as active, and a concept as present.
         check_metrics: run the sanity tests on the metrics, too.
-        fdr: tell which labels beat chance at this false-discovery rate.
-        fakes: fake neurons that chance is measured on.
+        fdr: the null test: which labels beat random images at this false-discovery rate.
+        fakes: null neurons of the null test.
         fake_kind: "permuted" real neurons, or a "mixture" of them.
         stability: bootstrap samples of the probe images for label sets; 0 for none.
         coverage: share of the samples that a label set holds.
         meanings: look for neurons with two meanings.
-        gamma: also judge CSP at the gamma chosen on the validation part, per "layer" or per "neuron".
+        gamma: also judge CSP at the gamma whose labels are most likely right, per "layer" or per "neuron" (`tuned`).
+        truth: true names of neurons (`contralens.evaluation.truth.truth_of`); by default class names of an output layer
+            and what is known of the rendered world. Then the share of right labels comes first.
         save: keep the evaluation in the run's folder, if it has one.
         cache: the cache that `label` used; what it lacks is computed again.
         device: where networks run.
@@ -129,6 +145,7 @@ def evaluate(
          "workers": workers}, stability, seed, fdr, coverage, share, combine, gamma, fake_kind, sigmoid,
     )  # fmt: skip
     run = run if isinstance(run, Run) else load(run)
+    known = truth_of(run, truth)
     wanted = wanted_metrics(metrics)
     if "depth" in wanted:
         find_wordnet()  # that it is lacking is told before the work
@@ -139,7 +156,7 @@ def evaluate(
         run.rows(scorer)
     reopened = Reopened(
         run, heldout=heldout, source=source, target=target, encoder=encoder, cache=cache, device=device,
-        batch_size=batch_size, workers=workers, progress=progress,
+        batch_size=batch_size, workers=workers, groups=groups, progress=progress,
     )  # fmt: skip
     style = _preset(preset, painter, count, prompt, control)
     retrieves = bool(set(wanted) & {*GROUPS["cosy"], "clarity"}) and images is None and not style.painter
@@ -148,7 +165,7 @@ def evaluate(
     details: dict[str, Any] = {}
     testable = [scorer for scorer in chosen if scorer != AUTO]
     if gamma is not None:
-        run, scorer, details["gamma"] = tuned(reopened, _judge(reopened, judge, same_judge, device), gamma)
+        run, scorer, details["gamma"] = tuned(reopened, gamma)
         reopened.run = run
         chosen += [scorer] if scorer not in chosen else []
         testable += [scorer] if scorer not in testable and gamma == "layer" else []
@@ -184,6 +201,9 @@ def evaluate(
         tables += [values_table(session.rows(s), s, {"depth": depths[s]}) for s in chosen]
     if set(wanted) & set(GROUPS["audit"]):
         tables.append(_audit(reopened, wanted))
+    if known is not None:
+        rights, details["truth"] = against_truth(session, known, chosen, tables)
+        tables = [*rights, *tables]
     values = pa.concat_tables(tables) if tables else VALUES.empty_table()
     _check_measured(wanted, values, any(session.rows(scorer) for scorer in chosen))
     sane = session.sanity() if check_metrics and on_heldout(wanted) else {}
@@ -199,7 +219,7 @@ def evaluate(
             }  # fmt: skip
         if stability:
             asked |= {"stabilities": probed.stability(stability), "coverage": coverage}
-            details["stability"] = {"samples": stability, "coverage": coverage}
+            details["stability"] = {"samples": stability, "coverage": coverage, "groups": bool(reopened.group_of)}
         if meanings:
             verdict, asked["meaning"] = probed.meanings()
             details["meanings"] = {"split": int(verdict.split.sum()), "neurons": len(verdict.split)}
@@ -217,28 +237,37 @@ def evaluate(
         "judge": None if referee is None else {
             "name": referee.name, "fingerprint": referee.fingerprint,
             "same_as_labeling_encoder": referee.fingerprint == run.manifest["encoder"]["fingerprint"],
+            "is_target": same_judge and is_target(reopened, referee),
         },
         "images": session.counts(),
+        "groups": about_groups(groups, reopened),
         "label_images": made,
         "sigmoid": session.sigmoid_used,
         "concepts": concepts, "combine": combine, "share": share, "seed": seed,
-        "sanity": {name: asdict(s) | {"passes": s.passes, "misses": s.misses} for name, s in sane.items()},
+        "sanity": (tests := sanity_record(sane, details.get("truth", {}).get("ranked below the true name", {}))),
         **details,
-        "notes": reopened.notes,
+        "notes": list(dict.fromkeys([*reopened.notes, *session.notes])),
     }  # fmt: skip
-    passes = {name: s.passes for name, s in sane.items()}
+    passes = {name: test["passes"] for name, test in tests.items()}
     result = Evaluation(manifest, values, summarise(values, passes), verdicts)
     return result.save(run.path) if save and run.path is not None else result
 
 
 def summarise(values: pa.Table, sane: dict[str, bool | None] | None = None) -> pa.Table:
-    """Mean, 95 % bootstrap interval over neurons and count of undefined values, per scorer and metric."""
-    groups: dict[tuple[str, str], list[float]] = {}
-    for scorer, metric, value in zip(*(values[c].to_pylist() for c in ("scorer", "metric", "value")), strict=True):
-        groups.setdefault((scorer, metric), []).append(value)
+    """Mean, 95 % bootstrap interval over neurons and count of undefined values, per scorer and metric.
+
+    Metrics through the calibrated sigmoid are undefined on other neurons for each scorer: only neurons on which every
+    scorer has a value count.
+    """
+    groups: dict[tuple[str, str], dict[int, float]] = {}
+    columns = (values[c].to_pylist() for c in ("scorer", "metric", "neuron", "value"))
+    for scorer, metric, neuron, value in zip(*columns, strict=True):
+        groups.setdefault((scorer, metric), {})[neuron] = value
     rows = []
     for (scorer, metric), found in groups.items():
-        i = mean_interval(found)
+        others = [g for (_, m), g in groups.items() if m == metric] if metric in SIGMOID else []
+        told = [v for n, v in found.items() if not any(math.isnan(g.get(n, math.nan)) for g in others)]
+        i = mean_interval(told)
         row = {"scorer": scorer, "metric": metric, "mean": i.mean, "low": i.low, "high": i.high}
         rows.append({**row, "neurons": i.count, "undefined": len(found) - i.count, "sane": (sane or {}).get(metric)})
     return pa.Table.from_pylist(rows, schema=SUMMARY)
@@ -298,6 +327,12 @@ def _judge(reopened: Reopened, judge: Any, same_judge: bool, device: str) -> Enc
     allow = bool(reopened.run.manifest.get("allow_nondeterministic"))
     (referee,), notes = proved([referee], None, reopened.store, allow_nondeterministic=allow)
     reopened.notes += notes
+    reopened.notes += shared(reopened, referee)
+    if not same_judge and is_target(reopened, referee):
+        raise InputError(
+            f"the judge {referee.name} holds the weights of the network under study and sees what its neurons see: "
+            "give another one with --judge, or say --same-judge (the result then says so)"
+        )
     if referee.fingerprint == recorded["fingerprint"] and not same_judge:
         raise InputError(
             f"the judge {referee.name} is the labeling encoder and would judge its own labels: give another one with "

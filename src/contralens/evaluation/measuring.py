@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property, partial
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from contralens.math import metrics
 from contralens.math.metrics import active
 from contralens.math.sanity import METRICS as SANITY
 from contralens.math.sanity import Metric, Sanity, sanity_table
-from contralens.math.simulation import fit_sigmoid, simulate
+from contralens.math.simulation import ALPHAS, fit_sigmoid, simulate
 from contralens.math.sources import ActivationSource, columns
 from contralens.math.tensors import blocks
 from contralens.models.encoders import embed_texts
@@ -67,6 +67,8 @@ ON_HELDOUT = {*GROUPS["simulation"], *GROUPS["cosy"], *GROUPS["fade"], *GROUPS["
 """Metrics that need held-out images."""
 NEED_JUDGE = {*GROUPS["simulation"], "responsiveness", "purity", *GROUPS["faithfulness"]}
 """Metrics that need a judge even where images of the labels are given."""
+SIGMOID = ("pearson_sigmoid", "cosine")
+"""Metrics through the calibrated sigmoid."""
 SAME_METRIC = {"pearson_sigmoid": "pearson"}
 RETRIEVED = 20
 """Images taken for a label where none are made."""
@@ -129,6 +131,7 @@ class Session:
         self.made: Made | None = None
         self.control: int | None = None
         self.sigmoid_used: dict[str, Any] | None = None
+        self.notes: list[str] = []
         self.effects: dict[int, tuple[Tensor, Tensor]] = {}
         """Neuron -> class shares (factors,classes) over all images and over its strongest (`faithful`)."""
         self._texts: dict[str, Tensor] = {}
@@ -196,6 +199,17 @@ class Session:
             for scorer, own in parts.items()
         }
 
+    def true_names(self, names: Mapping[int, str]) -> dict[str, dict[int, float]]:
+        """Metric -> neuron -> its value for the neuron's true name in place of a label."""
+        neurons = sorted(names)
+        out: dict[str, dict[int, float]] = {}
+        for block in blocks(len(neurons), len(self.reopened.test) * (MATRICES_HELD + 1) * 8, BLOCK_BYTES):
+            some = neurons[block]
+            rows = [{"neuron": n, "label": names[n], "concepts": [names[n]]} for n in some]
+            for metric, values in self._measure(self.activations(some), rows).items():
+                out.setdefault(metric, {}).update(zip(some, values.tolist(), strict=True))
+        return out
+
     def _measure(self, a: Tensor, rows: Sequence[dict[str, Any]]) -> dict[str, NDArray[np.float64]]:
         """The metrics of some labels from the activations (I,n) of their neurons."""
         neurons = [row["neuron"] for row in rows]
@@ -205,7 +219,7 @@ class Session:
             s = self.similarities(rows)
             raw = simulate(s, combine=self.combine)
             present = active(raw, self.share)
-            if wanted & {"pearson_sigmoid", "cosine"}:
+            if wanted & set(SIGMOID):
                 bent = simulate(s, *self.sigmoid(), combine=self.combine)
                 out |= {"pearson_sigmoid": metrics.pearson(a, bent), "cosine": metrics.cosine(a, bent)}
             if wanted & set(GROUPS["simulation"]):
@@ -242,6 +256,11 @@ class Session:
             cosines = simulate(self.similarities(rows, "validation"), combine=self.combine)
             self._sigmoid = fit_sigmoid(a, cosines)
             self.sigmoid_used = {"fitted on": f"{len(a)} validation images, {len(rows)} labels of {scorer}"}
+            if self._sigmoid[0] in (ALPHAS[0], ALPHAS[-1]):
+                self.notes.append(
+                    f"{' and '.join(SIGMOID)} say little: the slope of the judge's sigmoid ({self._sigmoid[0]:g}) is "
+                    "the last one tried, so the labels do not determine it; read pearson"
+                )
         alpha, beta = self._sigmoid
         self.sigmoid_used = {**(self.sigmoid_used or {"given": True}), "alpha": alpha, "beta": beta}
         return alpha, beta

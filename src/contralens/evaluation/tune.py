@@ -1,4 +1,4 @@
-"""gamma chosen by held-out correlation: on the validation part of the held-out images, never on the test part."""
+"""gamma chosen by confidence, not by held-out correlation: that prefers the less true labels where it was tested."""
 
 from __future__ import annotations
 
@@ -12,57 +12,56 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from contralens.data.runs import Run
-from contralens.math.metrics import pearson
-from contralens.math.simulation import choose
-from contralens.math.sources import columns
+from contralens.math.confidence import Weighed
+from contralens.math.intervals import mean_interval
+from contralens.math.panel import PANEL, ballot
 from contralens.math.tensors import blocks
-from contralens.models.encoders import embed_texts
 from contralens.reopen import Reopened
-from contralens.types import Encoder
 
 GAMMAS = (0.0, 0.25, 0.5, 0.75, 1.0)
+DEFAULT = 1.0
+"""The gamma that stays unless another one is better beyond doubt."""
 
 
 def tuned(
-    reopened: Reopened,
-    judge: Encoder,
-    per: Literal["layer", "neuron"] = "layer",
-    gammas: tuple[float, ...] = GAMMAS,
+    reopened: Reopened, per: Literal["layer", "neuron"] = "layer", gammas: tuple[float, ...] = GAMMAS
 ) -> tuple[Run, str, dict[str, Any]]:
-    """The run with CSP at the gamma that the judge likes best, per layer or per neuron.
+    """The run with CSP at the gamma whose labels are most likely right, per layer or per neuron.
 
-    A neuron's labels at every gamma are scored by the correlation of its activations with the judge's cosines over the
-    validation images; per layer, the gamma with the largest mean wins.
+    How likely the label at each gamma is right is its confidence (`contralens.math.confidence`), from the probe images
+    alone. Per layer, another gamma than 1 is taken only where the mean confidence gains by it, with a 95 % interval
+    over neurons, paired, that excludes 0; per neuron, each takes the gamma with the highest confidence, 1 on ties.
 
     Returns:
         The run with one scorer more (unless it has it already), that scorer, and how the choice was made. Per layer
         the scorer is a plain one, such as "csp:gamma=0.5"; per neuron it is called "csp:gamma=neuron".
     """
-    run = reopened.run
-    neurons = reopened.exemplars.neurons
+    run, exemplars = reopened.run, reopened.exemplars
     first, second, texts = (
         torch.from_numpy(np.array(run.vectors[v])) for v in ("positive_mean", "contrast_mean", "texts")
     )
-    best = torch.stack([_top(first - g * second, texts, 1)[1][:, 0] for g in gammas])  # (S,N)
-    used, place = torch.unique(best, return_inverse=True)
-    rows = embed_texts(judge, [reopened.concepts[c] for c in used.tolist()], run.manifest["templates"])
-    e, source = reopened.embeddings(reopened.validation, judge), reopened.activations(reopened.validation)
-    held_out = torch.empty(len(gammas), len(neurons), dtype=torch.float64)
-    for block in blocks(len(neurons), 64 * len(e)):
-        a = columns(source, neurons[block])
-        for s in range(len(gammas)):
-            held_out[s, block] = pearson(a, e @ rows[place[s, block]].T)
-    choice = choose(held_out, per)
+    best = [_top(first - g * second, texts, 1)[1][:, 0] for g in gammas]
+    a, e = reopened.activations(reopened.probe), reopened.embeddings(reopened.probe)
+    panel = {spec: ballot(spec, exemplars, e, texts, a) for spec in PANEL}
+    weighed = Weighed.of(panel, best, exemplars, a, e, texts)
+    sure = torch.stack([weighed.of_label(labels)[1] for labels in best])  # (S,N)
+    usual = gammas.index(DEFAULT)
+    gains = [mean_interval((row - sure[usual]).numpy()) for row in sure]
     details: dict[str, Any] = {
         "per": per,
-        "validation images": len(reopened.validation),
-        "judge": judge.name,
-        "validation correlation": {f"{g:g}": float(v.nanmean()) for g, v in zip(gammas, held_out, strict=True)},
+        "chosen by": "confidence",
+        "mean confidence": {f"{g:g}": float(v.nanmean()) for g, v in zip(gammas, sure, strict=True)},
+        "gain over 1": {f"{g:g}": [i.low, i.high] for g, i in zip(gammas, gains, strict=True) if g != DEFAULT},
     }
     if per == "layer":
-        scorer = f"csp:gamma={gammas[int(choice[0])]:g}" if len(choice) else "csp"
-        details["gamma"] = gammas[int(choice[0])] if len(choice) else None
+        better = [s for s, i in enumerate(gains) if i.low > 0]
+        chosen = max(better, key=lambda s: gains[s].mean) if better else usual
+        choice = torch.full((len(exemplars),), chosen)
+        scorer = f"csp:gamma={gammas[chosen]:g}"
+        details["gamma"] = gammas[chosen]
     else:
+        known = sure.nan_to_num(-1.0)
+        choice = torch.where(known.amax(0) > known[usual], known.argmax(0), usual)
         scorer = "csp:gamma=neuron"
         counts = torch.bincount(choice, minlength=len(gammas)).tolist()
         details["neurons at each gamma"] = {f"{g:g}": n for g, n in zip(gammas, counts, strict=True)}
@@ -71,7 +70,7 @@ def tuned(
         details["scorer"] = scorer = scorer if scorer in run.scorers else "csp"
         return run, scorer, details
     vectors = first - torch.tensor(gammas)[choice][:, None] * second
-    return _with(run, scorer, vectors, texts, neurons.tolist(), reopened.concepts), scorer, details
+    return _with(run, scorer, vectors, texts, exemplars.neurons.tolist(), reopened.concepts), scorer, details
 
 
 def _top(vectors: Tensor, texts: Tensor, count: int) -> tuple[Tensor, Tensor]:

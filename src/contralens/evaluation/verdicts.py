@@ -70,7 +70,7 @@ class Probed:
         self.progress("bootstrap", 0, samples)
         found = bootstrap_labels(
             {name: name for name in self.scorers}, self.activations, self.embeddings, self.reopened.texts, self.neurons,
-            samples=samples, seed=self.seed, **self.reopened.mining,
+            samples=samples, seed=self.seed, clusters=self.reopened.clusters, **self.reopened.mining,
         )  # fmt: skip
         self.progress("bootstrap", samples, samples)
         return found
@@ -133,6 +133,14 @@ def verdict_table(
                 out["meaning_shares"] = [share for _, share in meaning[scorer][at]]
             rows.append(out)
     return pa.Table.from_pylist(rows, schema=VERDICTS)
+
+
+def about_groups(given: Any, reopened: Reopened) -> dict[str, Any] | None:
+    """What a manifest holds of the groups that were gone by; None without any."""
+    if not (known := reopened.group_of):
+        return None
+    source = (reopened.run.manifest.get("groups") or {}).get("source") if given is None else given
+    return {"source": source if isinstance(source, str) else "the given groups", "count": len(set(known.values()))}
 
 
 def abstained(table: pa.Table) -> dict[str, int]:

@@ -6,14 +6,19 @@ from collections.abc import Mapping, Sequence
 from inspect import Parameter, signature
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from contralens.checks import InputError, as_path, as_share, as_text, distinct, nearest, shown, whole
 from contralens.math.confidence import AUTO
+from contralens.math.exemplars import select_neurons
 from contralens.math.fakes import MOST_FAKES
 from contralens.math.scorers import SCORERS
 from contralens.math.scoring import parse_scorer
+from contralens.math.sources import ActivationSource
 from contralens.models.targets import target
 
-WHOLE = {"k": 1, "top": 1, "batch_size": 1, "fakes": 1, "seed": -(2**63), "workers": 1, "limit": 1}
+WHOLE = {"k": 1, "top": 1, "batch_size": 1, "fakes": 1, "seed": -(2**63), "workers": 1, "limit": 1, "per_group": 1}
 """Whole numbers among the arguments, and the least that each may be."""
 TEXTS = {"layer", "pooling", "sae_pooling", "neighbours"}
 PATHS = {"out", "cache"}
@@ -82,3 +87,15 @@ def known_options(given: Mapping[str, Any]) -> None:
         if name not in TARGET_OPTIONS:
             known = {*TARGET_OPTIONS, *signature(label).parameters} - {"target_options"}
             raise InputError(f"`label` takes no `{name}`{nearest(name, known)} (known: {', '.join(sorted(known))})")
+
+
+def chosen_neurons(neurons: Any, activations: ActivationSource, status: list[str]) -> Tensor:
+    """Indices of the neurons to label: those asked for that have something to tell."""
+    ok = torch.tensor([s == "ok" for s in status])
+    if isinstance(neurons, str):
+        wanted = torch.arange(len(ok)) if neurons == "all" else select_neurons(activations).sort().values
+    else:
+        wanted = torch.as_tensor(neurons, dtype=torch.int64)
+        if len(wanted) and not (0 <= int(wanted.min()) and int(wanted.max()) < len(ok)):
+            raise InputError(f"`neurons` must lie in 0..{len(ok) - 1}; got {int(wanted.min())}..{int(wanted.max())}")
+    return wanted[ok[wanted]]

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from contralens import __version__
 from contralens.checks import InputError, require
-from contralens.collecting.collect import Collected, collect
+from contralens.collecting.collect import collect
 from contralens.collecting.precision import in_precision
 from contralens.collecting.probing import proved
 from contralens.collecting.streaming import RecomputedActivations, collect_streamed
@@ -25,7 +23,14 @@ from contralens.data.store import Store
 from contralens.data.trust import SIGNATURE, sign
 from contralens.data.vocabulary import read_vocabulary
 from contralens.labeling import cached
-from contralens.labeling.arguments import check_arguments, known_options, wanted_neurons, wanted_scorers
+from contralens.labeling.arguments import (
+    check_arguments,
+    chosen_neurons,
+    known_options,
+    wanted_neurons,
+    wanted_scorers,
+)
+from contralens.labeling.copies import near_copies
 from contralens.labeling.manifest import (
     about_candidates,
     about_chance,
@@ -37,6 +42,7 @@ from contralens.labeling.manifest import (
     plain,
     versions,
 )
+from contralens.labeling.probe import parts_of
 from contralens.labeling.proposed import candidates_for, candidates_or_proposer
 from contralens.labeling.reserving import reserving
 from contralens.labeling.scored import scored
@@ -46,23 +52,22 @@ from contralens.labeling.tables import (
     image_table,
     label_table,
     neuron_table,
+    picture_notes,
     thumbnail_table,
 )
 from contralens.math.approximate import parse_neighbours
 from contralens.math.audit import clarity
 from contralens.math.chance import Chance, chance
 from contralens.math.confidence import AUTO
-from contralens.math.exemplars import mine, neuron_statistics, select_neurons
+from contralens.math.exemplars import mine, neuron_statistics
 from contralens.math.fakes import FAKES, fake_exemplars, with_fakes
 from contralens.math.placing import activations_on, rows_on
 from contralens.math.scorers import contrast_parts
 from contralens.math.scoring import wants_activations
-from contralens.math.sources import ActivationSource
 from contralens.math.statistics import STRONGEST
 from contralens.models.encoders import encoder as load_encoder
 from contralens.models.encoders import templates_of
 from contralens.models.targets import load_model
-from contralens.split import drawn
 from contralens.types import Encoder, Progress, silent
 
 DEFAULT_SCORERS = ("semanticlens", "clip_dissect", "csp:gamma=0", "csp")
@@ -92,6 +97,8 @@ def label(
     candidates: Any = None,
     own_only: bool = False,
     holdout: float = 0.0,
+    groups: Any = None,
+    per_group: int = 1,
     fdr: float | None = None,
     fakes: int = FAKES,
     confidence: bool = True,
@@ -137,6 +144,9 @@ def label(
         candidates: what `contralens propose` wrote, or a `Candidates`; joins the vocabulary.
         own_only: a proposed concept is scored only for the neurons that it was proposed for.
         holdout: share of the images that no exemplar comes from, drawn with `seed`, kept for `contralens evaluate`.
+        groups: images that belong together (of one patient, lesion, scene, video): "TABLE:COLUMN", or image -> group.
+            A group is held out as a whole, gives a neuron at most `per_group` exemplars, and no contrast of its own.
+        per_group: exemplars of one neuron from one group, at most.
         fdr: false-discovery rate up to which labels are kept, e.g. 0.05, told by `fakes` fake neurons that go the same
             way (see `contralens.math.chance`). Above it a neuron has no label: its status is "chance".
         fakes: how many fake neurons chance is measured on.
@@ -178,8 +188,8 @@ def label(
         raise InputError('the scorer "auto" needs confidence, and that needs stored activations: leave both on')
     check_arguments(
         k=k, top=top, batch_size=batch_size, workers=workers, fakes=fakes, limit=limit, seed=seed, exclude=exclude,
-        fdr=fdr, holdout=holdout, layer=layer, pooling=pooling, sae_pooling=sae_pooling, neighbours=neighbours, out=out,
-        cache=cache,
+        fdr=fdr, holdout=holdout, per_group=per_group, layer=layer, pooling=pooling, sae_pooling=sae_pooling,
+        neighbours=neighbours, out=out, cache=cache,
     )  # fmt: skip
     neurons = wanted_neurons(neurons)
     known_options(target_options)
@@ -207,30 +217,33 @@ def label(
     (model, eyes), unsteady = proved([model, eyes], probe, store, allow_nondeterministic=allow_nondeterministic)
     (model, eyes), checked = in_precision(precision, [model, eyes], probe, store)
 
+    parts = parts_of(probe, known_fingerprints(probe, store), holdout, seed, groups, per_group)
     collecting: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "progress": progress}
     if store_activations:
         collected, streamed = collect(probe, [model, eyes], store, **collecting), None
     else:
         strongest = max(k, STRONGEST if neurons == "paper" else 0)
-        held = drawn(known_fingerprints(probe, store), holdout, seed, "holdout") if holdout else None
-        collected, streamed = collect_streamed(probe, model, [eyes], store, k=strongest, held=held, **collecting)
-    held_out: list[str] = []
-    if holdout:
-        collected, held_out = _hold_out(collected, holdout, seed)
+        collected, streamed = collect_streamed(
+            probe, model, [eyes], store, k=strongest, held=parts.left_out, groups=parts.grouping(), **collecting
+        )
+    everything, collected = collected, parts.probe(collected)
+    grouping = parts.grouping(collected.usable)
     activations = collected.activations(0) if streamed is None else streamed
     embeddings = rows_on(torch.from_numpy(collected.mapped(1)), getattr(model, "device", torch.device("cpu")))
     activations = activations_on(activations, embeddings.device)
     statistics = neuron_statistics(activations)
     status = statistics.status()
-    chosen = _choose(neurons, activations, status)
+    chosen = chosen_neurons(neurons, activations, status)
     identity = [digest(*collected.fingerprints), model.fingerprint, eyes.fingerprint]
     mining: dict[str, Any] = {"k": k, "reuse": reuse, "exclude": exclude}
     if neighbours != "exact":
         mining["neighbours"] = neighbours
+    how = [*mining.values(), *([] if grouping is None else [per_group, digest(*map(str, grouping.numbers.tolist()))])]
+    found_with = {**mining, "groups": grouping}
     progress("mining", 0, len(chosen))
     mined = cached.mined(
-        store, [*identity, repr((chosen.tolist(), *mining.values()))],
-        lambda: mine(activations, embeddings, neurons=chosen, **mining),
+        store, [*identity, repr((chosen.tolist(), *how))],
+        lambda: mine(activations, embeddings, neurons=chosen, **found_with),
     )  # fmt: skip
     progress("mining", len(chosen), len(chosen))
     if isinstance(activations, RecomputedActivations):
@@ -239,8 +252,8 @@ def label(
     if asking is not None:
         first = label(
             model, probe, eyes, words.concepts, scorers=specs, neurons=neurons, holdout=holdout, templates=templates,
-            store_activations=store_activations, cache=cache, seed=seed, progress=progress,
-            allow_nondeterministic=allow_nondeterministic,
+            groups=groups, per_group=per_group, store_activations=store_activations, cache=cache, seed=seed,
+            progress=progress, allow_nondeterministic=allow_nondeterministic,
             **{"neighbours": neighbours, **mining},
         )  # fmt: skip
         asking = {
@@ -248,6 +261,8 @@ def label(
             "progress": progress,
         }  # fmt: skip
         found = candidates_for(first, out, asking)
+    thumbnails = thumbnail_table(exemplars, collected)
+    near = near_copies(exemplars, embeddings, collected.fingerprints, thumbnails)
     concepts = found.join(words.concepts) if found else words.concepts
     top = min(top, len(concepts))
     texts = cached.texts(store, eyes, concepts, templates, normalise_texts, progress)
@@ -261,8 +276,8 @@ def label(
     if fdr is not None and len(chosen):
         progress("fake neurons", 0, fakes)
         made = cached.fakes(
-            store, [*identity, repr((chosen.tolist(), *mining.values(), fakes, seed))],
-            lambda: fake_exemplars(activations, embeddings, fakes, seed, neurons=chosen, **mining),
+            store, [*identity, repr((chosen.tolist(), *how, fakes, seed))],
+            lambda: fake_exemplars(activations, embeddings, fakes, seed, neurons=chosen, **found_with),
         )  # fmt: skip
         every = None
         if any(map(wants_activations, asked)):
@@ -284,15 +299,24 @@ def label(
             "given": len(probe),
             "count": len(collected.usable),
             "fingerprint": identity[0],
+            "copies": parts.copied(everything),
             "skipped": collected.skipped,
-            "holdout": {"share": holdout, "fingerprints": held_out} if held_out else None,
+            "holdout": parts.about_holdout(everything),
         },
+        "groups": parts.about_groups(),
+        "near_copies": near.about(),
         "vocabulary": about_vocabulary(words),
         "candidates": about_candidates(found, own_only),
         "templates": list(templates_of(templates)),
         "normalise_texts": normalise_texts,
         "k": k,
-        "notes": [*about_exemplars(exemplars, len(collected.usable), statistics), *unsteady],
+        "notes": [
+            *parts.notes(everything),
+            *picture_notes(thumbnails),
+            *near.notes(),
+            *about_exemplars(exemplars, len(collected.usable), statistics, parts.about_groups()),
+            *unsteady,
+        ],
         "allow_nondeterministic": allow_nondeterministic,
         "reuse": reuse,
         "exclude": exclude,
@@ -318,35 +342,9 @@ def label(
         neurons=neuron_table(model, statistics, status, chosen, activations, clarity(exemplars, embeddings)),
         labels=label_table(model, status, chosen, told.best, concepts, chances, fdr, told.weighed),
         exemplars=exemplar_table(mined),
-        images=image_table(probe, collected),
+        images=image_table(probe, collected, parts.groups),
         concepts=concept_table(words, concepts),
         candidates=found.table() if found else None,
-        thumbnails=thumbnail_table(exemplars, collected),
+        thumbnails=thumbnails,
         vectors=dict(zip(VECTORS, (v.float().cpu().numpy() for v in vectors), strict=True)),
     )
-
-
-def _hold_out(collected: Collected, share: float, seed: int) -> tuple[Collected, list[str]]:
-    """The probe part of what was collected, and the fingerprints of the part that is held out."""
-    out = drawn(collected.fingerprints, share, seed, "holdout")
-    kept = [i for i, held in enumerate(out) if not held]
-    if not kept:
-        raise InputError(f"`holdout`={share} leaves no image to label with; there are {len(out)}")
-    probe = dataclasses.replace(
-        collected,
-        usable=[collected.usable[i] for i in kept],
-        fingerprints=[collected.fingerprints[i] for i in kept],
-    )
-    return probe, [f for f, held in zip(collected.fingerprints, out, strict=True) if held]
-
-
-def _choose(neurons: Any, activations: ActivationSource, status: list[str]) -> Tensor:
-    """Indices of the neurons to label: those asked for that have something to tell."""
-    ok = torch.tensor([s == "ok" for s in status])
-    if isinstance(neurons, str):
-        wanted = torch.arange(len(ok)) if neurons == "all" else select_neurons(activations).sort().values
-    else:
-        wanted = torch.as_tensor(neurons, dtype=torch.int64)
-        if len(wanted) and not (0 <= int(wanted.min()) and int(wanted.max()) < len(ok)):
-            raise InputError(f"`neurons` must lie in 0..{len(ok) - 1}; got {int(wanted.min())}..{int(wanted.max())}")
-    return wanted[ok[wanted]]

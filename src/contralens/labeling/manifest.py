@@ -92,7 +92,9 @@ def about_confidence(weighed: Weighed | None, best: Mapping[str, Best]) -> dict[
     }
 
 
-def about_exemplars(exemplars: Exemplars, images: int, statistics: NeuronStatistics) -> list[str]:
+def about_exemplars(
+    exemplars: Exemplars, images: int, statistics: NeuronStatistics, groups: Mapping[str, Any] | None = None
+) -> list[str]:
     """Why the exemplars may say little: too many of the images are among them, or they leave their neuron cold."""
     neurons, k = exemplars.positives.shape
     notes = []
@@ -100,6 +102,11 @@ def about_exemplars(exemplars: Exemplars, images: int, statistics: NeuronStatist
         notes.append(
             f"the {k} exemplars of a neuron are {k / images:.0%} of the {images} images: labels then tell what the "
             "images show rather than what a neuron responds to; give more images, or a smaller k"
+        )
+    if groups is not None and (few := int((exemplars.positives < 0).any(1).sum())):
+        notes.append(
+            f"{few} of {neurons} labeled neurons have fewer than {k} exemplars: there are {groups['count']} groups and "
+            f"{groups['alone']} images in none, and a group gives at most {groups['per_group']}"
         )
     cold = exemplars.activations < statistics.below()[exemplars.neurons, None]
     if count := int((cold & (exemplars.positives >= 0)).any(1).sum()):

@@ -19,7 +19,7 @@ from contralens.data.runs import Run
 P = ParamSpec("P")
 ELSEWHERE = ("out", "replace", "cache", "device", "batch_size", "workers", "progress")
 """Arguments that do not say what a run holds."""
-READ = ("target", "images", "encoder", "vocabulary", "sae", "candidates", "checkpoint", "proposer")
+READ = ("target", "images", "encoder", "vocabulary", "sae", "candidates", "checkpoint", "proposer", "groups")
 """Arguments that may name files and folders that are read."""
 
 
@@ -81,9 +81,12 @@ def inputs_of(arguments: Mapping[str, Any]) -> list[Path]:
 def _paths(name: str, value: Any) -> Iterator[Path]:
     if isinstance(value, os.PathLike):
         yield Path(value)
+        if name == "checkpoint":  # FILE::PART
+            yield Path(os.fspath(value).partition("::")[0])
     elif isinstance(value, str) and "\n" not in value and len(value) < 4096:
         if name in ("images", "checkpoint", "candidates"):
             yield Path(value)
+        value = value.partition("?")[0]  # arguments of a network
         # Of a spec such as module:FILE.py:NAME or @LIST.txt what is a file; a folder only if it looks like a path.
         for part in {value, value.removeprefix("@"), *value.split(":")}:
             if part and (_is_file(part) or (os.sep in part and not part.startswith("//"))):

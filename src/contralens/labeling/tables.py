@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 
 from contralens.collecting.collect import Collected
 from contralens.collecting.streaming import RecomputedActivations
+from contralens.data.groups import ImageGroups
 from contralens.data.runs import LABELS
 from contralens.data.vocabulary import Vocabulary
 from contralens.math.chance import Chance
@@ -128,16 +133,17 @@ def exemplar_table(mined: Mined) -> pa.Table:
     )
 
 
-def image_table(probe: Any, collected: Collected) -> pa.Table:
+def image_table(probe: Any, collected: Collected, groups: ImageGroups | None) -> pa.Table:
     labels = getattr(probe, "labels", None)
-    return pa.table(
-        {
-            "index": pa.array(range(len(collected.usable)), pa.int64()),
-            "id": pa.array([probe.ids[i] for i in collected.usable], pa.string()),
-            "fingerprint": pa.array(collected.fingerprints, pa.string()),
-            "label": pa.array([labels[i] if labels else None for i in collected.usable], pa.string()),
-        }
-    )
+    columns = {
+        "index": pa.array(range(len(collected.usable)), pa.int64()),
+        "id": pa.array([probe.ids[i] for i in collected.usable], pa.string()),
+        "fingerprint": pa.array(collected.fingerprints, pa.string()),
+        "label": pa.array([labels[i] if labels else None for i in collected.usable], pa.string()),
+    }
+    if groups is not None:
+        columns["group"] = pa.array([groups.names[i] for i in collected.usable], pa.string())
+    return pa.table(columns)
 
 
 def concept_table(words: Vocabulary, concepts: Sequence[str]) -> pa.Table:
@@ -158,3 +164,24 @@ def thumbnail_table(exemplars: Exemplars, collected: Collected) -> pa.Table:
             "jpeg": pa.array([pictures[f] for f in wanted], pa.binary()),
         }
     )
+
+
+def picture_notes(thumbnails: pa.Table) -> list[str]:
+    """What was done to the values of pictures that exemplars name (scaled, stretched, a window), counted by kind.
+
+    The note of a picture travels in its thumbnail, as the JPEG's comment.
+    """
+    told: Counter[str] = Counter()
+    for jpeg in thumbnails["jpeg"].to_pylist():
+        comment = Image.open(io.BytesIO(jpeg)).info.get("comment")
+        if comment:
+            told[comment.decode("utf-8", "replace")] += 1
+    kinds: dict[str, list[str]] = {}
+    for note in told:
+        kinds.setdefault(re.sub(r"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?", "#", note), []).append(note)
+    total = thumbnails.num_rows
+    return [
+        f"{sum(told[note] for note in notes)} of {total} pictures of exemplars and contrasts: {notes[0]}"
+        + ("" if len(notes) == 1 else ", or the like")
+        for notes in kinds.values()
+    ]

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from contralens.checks import InputError
 from contralens.math.approximate import approximate
+from contralens.math.grouping import Groups
 from contralens.math.neighbours import (
     CACHE,
     LENGTH,
@@ -33,8 +34,11 @@ from contralens.math.neighbours import (
     TOLERANCE,
     Neighbours,
     Products,
+    close_ones,
     maxima,
+    most_images,
     nearest_images,
+    of_winners,
     over,
     winners,
 )
@@ -72,6 +76,7 @@ def find_exemplars(
     reuse: bool = True,
     exclude: float | None = None,
     neighbours: str = "exact",
+    groups: Any = None,
 ) -> Exemplars:
     """Positives and contrastive partners of every neuron.
 
@@ -87,6 +92,9 @@ def find_exemplars(
         exclude: skip partners whose cosine to the positive is above this (near-duplicates); off by default.
         neighbours: "exact", or "faiss:hnsw" or "faiss:ivf" for approximate lists of neighbours; see
             `contralens.math.approximate`.
+        groups: (I), a name or a number per image, equal for images that belong together (one patient, lesion, scene,
+            video): at most one exemplar of a neuron comes from each group, and no contrast from its exemplar's group.
+            `contralens.math.grouping.Groups` allows more per group.
 
     Returns:
         Exemplars with (N,K) fields on the CPU; -1 and NaN where there is no image, or nothing is below the mean.
@@ -96,7 +104,7 @@ def find_exemplars(
     >>> found.positives.tolist(), found.contrasts.tolist()
     ([[0]], [[1]])
     """
-    return mine(activations, embeddings, k, neurons, reuse, exclude, neighbours).exemplars
+    return mine(activations, embeddings, k, neurons, reuse, exclude, neighbours, groups).exemplars
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,16 +126,19 @@ def mine(
     reuse: bool = True,
     exclude: float | None = None,
     neighbours: str = "exact",
+    groups: Any = None,
 ) -> Mined:
     """`find_exemplars`, and what is known besides when it is done."""
     e = matrix(embeddings, "embeddings")
     with all_bits(e.device):
-        return _mine(source(activations), e, k, neurons, reuse, exclude, neighbours)
+        a, known = source(activations), Groups.of(groups, len(e))
+        return _mine(a, e, k, neurons, reuse, exclude, neighbours, known.to(e.device) if known else None)
 
 
 def _mine(
-    a: ActivationSource, e: Tensor, k: int, neurons: Any, reuse: bool, exclude: float | None, neighbours: str
-) -> Mined:
+    a: ActivationSource, e: Tensor, k: int, neurons: Any, reuse: bool, exclude: float | None, neighbours: str,
+    groups: Groups | None,
+) -> Mined:  # fmt: skip
     images, width = a.shape
     if len(e) != images:
         raise InputError(f"`embeddings` must have {images} rows, one per image; got shape {tuple(e.shape)}")
@@ -141,11 +152,13 @@ def _mine(
 
     return_memory()
     products = Products(e)
-    statistics, values, positives = survey(a, min(k, images), None if neurons is None else chosen, products.usable)
+    wanted = None if neurons is None else chosen
+    statistics, values, positives = survey(a, min(k, images), wanted, products.usable, groups)
     rank, neuron = (positives.T >= 0).nonzero(as_tuple=True)  # in rank order, as partners are given out
     pairs = _Pairs(
-        positives[neuron, rank].to(e.device), chosen[neuron].to(e.device), statistics.below()[neuron].to(e.device)
-    )
+        positives[neuron, rank].to(e.device), chosen[neuron].to(e.device), statistics.below()[neuron].to(e.device),
+        None if groups is None else groups.numbers,
+    )  # fmt: skip
     queries, row = torch.unique(pairs.positive, return_inverse=True)
     length, recall = LENGTH if reuse else 2 * LENGTH, dict[str, Any]()
     contrasts, cold = torch.full_like(positives, -1), torch.full_like(values, torch.nan)
@@ -196,9 +209,11 @@ class _Pairs:
     neuron: Tensor
     below: Tensor
     """The neuron is cold where its activation is below this."""
+    group: Tensor | None = None
+    """(I) group of each image: a partner is of another group than the positive."""
 
     def __getitem__(self, which: slice | Tensor) -> _Pairs:
-        return _Pairs(self.positive[which], self.neuron[which], self.below[which])
+        return _Pairs(self.positive[which], self.neuron[which], self.below[which], self.group)
 
 
 def _walk(
@@ -219,7 +234,7 @@ def _walk(
     longest, depth = near.images.shape[1], 8
     if not len(row):
         return found, activation
-    if isinstance(activations, RowActivations) and taken is None and _most_images(near, depth) * 2 > _most_images(near):
+    if isinstance(activations, RowActivations) and taken is None and most_images(near, depth) * 2 > most_images(near):
         depth = longest  # nearly as many rows are read for the first few as for all
     while True:
         open_ = (found == UNSETTLED).nonzero()[:, 0]
@@ -246,14 +261,16 @@ def _walk(
                 value = activations.lookup(seen.flatten(), some.neuron.repeat_interleave(seen.shape[1]))
                 value = value.view(seen.shape).to(seen.device)
             cold = (value < some.below[:, None]) & (value > -torch.inf) & products.usable[seen] & (images >= 0)
+            if some.group is not None:
+                cold &= some.group[seen] != some.group[some.positive][:, None]
             if taken is not None:
                 cold &= ~(images[:, :, None] == taken[these][:, None, :]).any(2)
-            close, best = _close(cosine.masked_fill(~cold, -torch.inf), products.tolerance, exclude)
+            close, best = close_ones(cosine.masked_fill(~cold, -torch.inf), products.tolerance, exclude)
             settled = (best - 2 * products.tolerance > floor) | (floor == -torch.inf)
             which, place = (close & settled[:, None]).nonzero(as_tuple=True)
             partner = winners(products, some.positive, which, images[which, place], exclude)
             found[these] = torch.where(settled, partner, UNSETTLED)
-            activation[these] = _of_winners(partner, which, images[which, place], value[which, place])
+            activation[these] = of_winners(partner, which, images[which, place], value[which, place])
 
         # Only what is known to allow it is asked by several threads.
         apart = rows is not None or isinstance(activations, DenseActivations | SparseActivations)
@@ -263,36 +280,9 @@ def _walk(
         rest = (found == UNSETTLED).nonzero()[:, 0]
         if last or not len(rest):
             return found, activation
-        if rows is not None and 2 * _most_images(near, row=torch.unique(row[rest])) > activations.shape[0]:
+        if rows is not None and 2 * most_images(near, row=torch.unique(row[rest])) > activations.shape[0]:
             return found, activation  # to look at all images reads hardly more rows
         depth *= 4
-
-
-def _most_images(near: Neighbours, depth: int | None = None, row: Tensor | None = None) -> int:
-    """How many images the first `depth` places of the lists, or of some of them, hold."""
-    held = torch.zeros(int(near.images.max()) + 2, dtype=torch.bool, device=near.images.device)
-    for block in blocks(len(near.images) if row is None else len(row), 8 * near.images.shape[1], budget=2**22):
-        some = near.images[block if row is None else row[block], :depth]
-        held[some.flatten() + 1] = True  # the first place is for -1, none
-    return int(held[1:].sum())
-
-
-def _of_winners(found: Tensor, which: Tensor, images: Tensor, values: Tensor) -> Tensor:
-    """The values (Q) of the candidates that won; candidate c is image `images[c]` of query `which[c]`."""
-    out = values.new_full(found.shape, torch.nan)
-    won = images == found[which]
-    out[which[won]] = values[won]
-    return out
-
-
-def _close(cosine: Tensor, tolerance: float, exclude: float | None) -> tuple[Tensor, Tensor]:
-    """Which of (P,M) could be the best of its row once computed exactly, and the best that is sure to count (P)."""
-    if exclude is None:
-        best = cosine.amax(1)
-    else:
-        best = cosine.masked_fill(cosine > exclude - tolerance, -torch.inf).amax(1)
-        cosine = cosine.masked_fill(cosine > exclude + tolerance, -torch.inf)
-    return (cosine >= (best - 2 * tolerance)[:, None]) & (cosine > -torch.inf), best
 
 
 def _scan(
@@ -338,6 +328,9 @@ def _scan(
             for some in blocks(end - begin, len(e) * e.element_size(), budget=2**20):
                 here = slice(begin + some.start, begin + some.stop)
                 masked = cosine.index_select(0, row[here] - query.start).add_(penalty.index_select(0, column[here]))
+                if pairs.group is not None:
+                    own = pairs.group[pairs.positive[here], None] == pairs.group[None, part]
+                    masked[:, : own.shape[1]].masked_fill_(own, -torch.inf)
                 if taken is not None:
                     which, r = ((taken[here] >= part.start) & (taken[here] < part.stop)).nonzero(as_tuple=True)
                     masked[which, taken[here][which, r] - part.start] = -torch.inf
@@ -361,5 +354,5 @@ def _scan(
     pair, image, _, activation = still(candidates)
     partner = winners(products, pairs.positive, pair, image, exclude)
     found, values = torch.empty_like(row), activation.new_empty(row.shape)
-    found[order], values[order] = partner, _of_winners(partner, pair, image, activation)
+    found[order], values[order] = partner, of_winners(partner, pair, image, activation)
     return found, values

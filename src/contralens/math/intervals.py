@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -51,13 +52,19 @@ def difference_interval(one: ArrayLike, other: ArrayLike, level: float = 0.95, s
 
 
 def paired_interval(
-    before: ArrayLike, after: ArrayLike, strata: ArrayLike | None = None, level: float = 0.95, seed: int = 0
+    before: ArrayLike,
+    after: ArrayLike,
+    strata: ArrayLike | None = None,
+    level: float = 0.95,
+    seed: int = 0,
+    clusters: ArrayLike | None = None,
 ) -> Interval:
     """Mean of after - before, pair by pair, with the percentile bootstrap over pairs.
 
     Where `strata` name a class of each pair, the mean of the classes' means instead, pairs being drawn within classes:
     the change of balanced accuracy. Where no pair differs from another the bootstrap has no width; Wilson's bound for
-    "never" in as many pairs then stands for it. Both values are finite and lie in [0, 1].
+    "never" in as many pairs then stands for it. Both values are finite and lie in [0, 1]. Where `clusters` name what
+    pairs belong together (images of one patient), whole clusters are drawn, and counted, instead of pairs.
 
     >>> paired_interval([1, 1, 0, 0], [1, 1, 1, 1]).mean
     0.5
@@ -70,11 +77,14 @@ def paired_interval(
     _, place = np.unique(np.zeros(len(change)) if strata is None else np.asarray(strata), return_inverse=True)
     parts = [change[place == stratum] for stratum in range(place.max() + 1)]
     mean = float(np.mean([part.mean() for part in parts]))
-    if len(change) == 1:
-        return Interval(mean, np.nan, np.nan, 1)
+    names, cluster = np.unique(np.arange(len(change)) if clusters is None else clusters, return_inverse=True)
+    if len(names) == 1:
+        return Interval(mean, np.nan, np.nan, len(change))
     if change.min() == change.max():
-        unseen = wilson(0, len(change))[1]
+        unseen = wilson(0, len(names))[1]
         return Interval(mean, max(-1.0, mean - unseen), min(1.0, mean + unseen), len(change))
+    if clusters is not None:
+        return Interval(mean, *_percentiles(_clustered(change, place, cluster, seed), level), len(change))
     drawn = np.mean([_resampled(part, seed + at) for at, part in enumerate(parts)], axis=0)
     return Interval(mean, *_percentiles(drawn, level), len(change))
 
@@ -107,6 +117,24 @@ def clustered_interval(values: ArrayLike, clusters: ArrayLike, level: float = 0.
     drawn = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=DRAWS)
     low, high = _percentiles((drawn @ sums) / (drawn @ counts), level)
     return Interval(mean, low, high, len(array))
+
+
+def _clustered(
+    change: NDArray[np.float64], stratum: NDArray[Any], cluster: NDArray[Any], seed: int
+) -> NDArray[np.float64]:
+    """`DRAWS` means over strata of the strata's means, clusters being drawn with replacement; a stratum that none of
+    the clusters drawn has is left out of its mean."""
+    sums, counts = np.zeros((2, cluster.max() + 1, stratum.max() + 1))
+    np.add.at(sums, (cluster, stratum), change)
+    np.add.at(counts, (cluster, stratum), 1)
+    rng, parts = np.random.default_rng(seed), []
+    for start in range(0, DRAWS, step := max(1, 4_000_000 // len(sums))):
+        size = min(step, DRAWS - start)
+        times = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=size)
+        seen = times @ counts
+        means = np.divide(times @ sums, seen, out=np.zeros_like(seen), where=seen > 0)
+        parts.append(means.sum(1) / (seen > 0).sum(1))
+    return np.concatenate(parts)
 
 
 def wilson(right: int, n: int, z: float = 1.959964) -> tuple[float, float]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 GAIN = 1.25
-"""How many times faster than float32 bfloat16 must be to count as fast. Emulated it takes 3 to 5 times as long."""
+"""How many times faster than float32 bfloat16 must be to count as fast. Emulated it takes several times as long."""
 ROUNDS = 5
 """Both precisions take turns this often and the quickest turn of each counts, so other work on the machine cannot
 decide."""

@@ -81,12 +81,13 @@ def lookalike(
         raise InputError(f'`power` must be above 0 or "auto", and `pairs` at least 1; got {power!r} and {pairs}')
     usable = e.isfinite().all(1)
     n = exemplars.neurons.cpu()
+    alike = _look_alikes(e, pairs)
     statistics = survey(a, 0, n, usable)[0]
     mean, x = statistics.mean, centred(e, usable)
     if power == "auto":
         firing = statistics.firing.double() / usable.sum()
         power = SPARSE if float(firing.median()) <= FEW else chosen_power(a, n, mean, usable, x)
-    y = _laplacian(e, x, pairs)
+    y = _laplacian(x, alike)
     near, far = _gram(x, y), _gram(x, x)
     total, look, every = _sums(a, n, mean, usable, x, y, power)
     explained = _explained(every, far / usable.sum(), int(usable.sum()))
@@ -127,9 +128,8 @@ def chosen_power(a: ActivationSource, n: Tensor, mean: Tensor, usable: Tensor, x
     return ABOVE * max(POWERS, key=explained)
 
 
-def _laplacian(e: Tensor, x: Tensor, pairs: int) -> Tensor:
-    """y (I,D): sum over the pairs that an image belongs to of its embedding minus the other's."""
-    out = torch.zeros_like(x)
+def _look_alikes(e: Tensor, pairs: int) -> list[tuple[Tensor, Tensor]]:
+    """The `pairs` nearest images of each: first, second, ... as (images, their look-alikes), ties by index."""
     images = e.isfinite().all(1).nonzero()[:, 0]
     products = Products(e)
     found = nearest_images(products, images, 4 * (pairs + 1)).images[:, : 4 * (pairs + 1)].long()
@@ -139,11 +139,17 @@ def _laplacian(e: Tensor, x: Tensor, pairs: int) -> Tensor:
     by_index = place.argsort(dim=1, stable=True)  # ties go to the lower image
     best = exact.gather(1, by_index).sort(dim=1, descending=True, stable=True)
     chosen = place.gather(1, by_index).gather(1, best.indices)[:, :pairs]
-    for column, cosine in zip(chosen.T, best.values[:, :pairs].T, strict=True):
-        there = cosine > -torch.inf
-        one, other = images[there], column[there]
-        difference = x[one] - x[other]
-        out.index_add_(0, one, difference).index_add_(0, other, -difference)
+    there = best.values[:, :pairs] > -torch.inf
+    return [(images[ok], column[ok]) for ok, column in zip(there.T, chosen.T, strict=True)]
+
+
+def _laplacian(x: Tensor, alike: list[tuple[Tensor, Tensor]]) -> Tensor:
+    """y (I,D): sum over the pairs that an image belongs to of its embedding minus the other's, some pairs at a time."""
+    out = torch.zeros_like(x)
+    for one, other in alike:
+        for this, that in ((one, other), (other, one)):
+            for part in blocks(len(this), 12 * x.shape[1], budget=16 * 2**20):
+                out.index_add_(0, this[part], x[this[part]] - x[that[part]])
     return out
 
 

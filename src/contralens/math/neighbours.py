@@ -128,6 +128,24 @@ def winners(products: Products, queries: Tensor, which: Tensor, images: Tensor, 
     return found.masked_fill(found == len(products.e), -1)
 
 
+def of_winners(found: Tensor, which: Tensor, images: Tensor, values: Tensor) -> Tensor:
+    """The values (Q) of the candidates that won; candidate c is image `images[c]` of query `which[c]`."""
+    out = values.new_full(found.shape, torch.nan)
+    won = images == found[which]
+    out[which[won]] = values[won]
+    return out
+
+
+def close_ones(cosine: Tensor, tolerance: float, exclude: float | None) -> tuple[Tensor, Tensor]:
+    """Which of (P,M) could be the best of its row once computed exactly, and the best that is sure to count (P)."""
+    if exclude is None:
+        best = cosine.amax(1)
+    else:
+        best = cosine.masked_fill(cosine > exclude - tolerance, -torch.inf).amax(1)
+        cosine = cosine.masked_fill(cosine > exclude + tolerance, -torch.inf)
+    return (cosine >= (best - 2 * tolerance)[:, None]) & (cosine > -torch.inf), best
+
+
 @dataclass(frozen=True, slots=True)
 class Neighbours:
     """The images nearest to each query, by falling approximate cosine. What the list lacks lies at or below `floor`."""
@@ -138,6 +156,15 @@ class Neighbours:
     """(Q,M), approximate by `Products.tolerance`; -inf after the end."""
     floor: Tensor
     """(Q), -inf where the list holds every image."""
+
+
+def most_images(near: Neighbours, depth: int | None = None, row: Tensor | None = None) -> int:
+    """How many images the first `depth` places of the lists, or of some of them, hold."""
+    held = torch.zeros(int(near.images.max()) + 2, dtype=torch.bool, device=near.images.device)
+    for block in blocks(len(near.images) if row is None else len(row), 8 * near.images.shape[1], budget=2**22):
+        some = near.images[block if row is None else row[block], :depth]
+        held[some.flatten() + 1] = True  # the first place is for -1, none
+    return int(held[1:].sum())
 
 
 def nearest_images(products: Products, queries: Tensor, length: int = LENGTH) -> Neighbours:

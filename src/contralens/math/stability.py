@@ -11,6 +11,7 @@ from torch import Tensor
 
 from contralens.checks import InputError
 from contralens.math.exemplars import find_exemplars
+from contralens.math.grouping import Groups, draw_groups
 from contralens.math.ranking import Scorer, best
 from contralens.math.scoring import score_blocks
 from contralens.math.sources import Resampled, source
@@ -69,12 +70,14 @@ def bootstrap_labels(
     *,
     samples: int = 50,
     seed: int = 0,
+    clusters: Any = None,
     **mining: Any,
 ) -> dict[str, Stability]:
     """Label everything again on draws of I images with replacement.
 
     An image drawn twice counts twice, as an exemplar, in the mean that contrasts stay below, and in the scorers that
-    average over the probe set. One sample costs as much as mining and scoring the run once.
+    average over the probe set. Where images belong together, whole groups are drawn, and one drawn twice counts twice.
+    One sample costs as much as mining and scoring the run once.
 
     Args:
         scorers: by name, each as in `run_scorer`.
@@ -84,7 +87,8 @@ def bootstrap_labels(
         neurons: indices of the neurons wanted; all by default.
         samples: draws.
         seed: of the draws.
-        mining: k, reuse and exclude of `find_exemplars`.
+        clusters: (I), a name or a number per image, equal for images that belong together; by default `groups`.
+        mining: k, reuse, exclude and groups of `find_exemplars`.
 
     Returns:
         Scorer's name -> labels (samples,N).
@@ -96,8 +100,15 @@ def bootstrap_labels(
     a, e = source(activations), matrix(embeddings, "embeddings")
     generator = torch.Generator().manual_seed(seed)
     labels: dict[str, list[Tensor]] = {name: [] for name in scorers}
+    groups = Groups.of(mining.pop("groups", None), len(e))
+    together = groups if clusters is None else Groups.of(clusters, len(e))
     for _ in range(samples):
-        drawn = torch.randint(len(e), (len(e),), generator=generator).sort().values
+        if together is None:
+            drawn = torch.randint(len(e), (len(e),), generator=generator).sort().values
+        else:
+            drawn, draw = draw_groups(together.numbers, generator)
+        if groups is not None:
+            mining["groups"] = groups.resampled(drawn, draw)
         sample, rows = Resampled(a, drawn), e[drawn]
         found = find_exemplars(sample, rows, neurons=neurons, **mining)
         for name, score in scorers.items():

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from contralens.checks import InputError
+from contralens.math.grouping import Groups
 from contralens.math.sources import ActivationSource, source
 from contralens.math.tensors import shares, spread
 
@@ -94,22 +95,26 @@ def select_neurons(
 
 
 def survey(
-    activations: ActivationSource, k: int, neurons: Tensor | None = None, usable: Tensor | None = None
+    activations: ActivationSource,
+    k: int,
+    neurons: Tensor | None = None,
+    usable: Tensor | None = None,
+    groups: Groups | None = None,
 ) -> tuple[NeuronStatistics, Tensor, Tensor]:
     """Statistics, top activations (N,k) and their images (N,k) of the neurons wanted, reading each row once.
 
-    Ties go to the lower image; where fewer than k images count, NaN and -1. Only `usable` images (I) count. Results are
-    on the CPU; memory is one block of rows and O(N k). A source that has been gone through already (`Surveyed`) is
-    asked first.
+    Ties go to the lower image; where fewer than k images count, NaN and -1. Only `usable` images (I) count, and of each
+    of the `groups` the strongest few. Results are on the CPU; memory is one block of rows and O(N k). A source that has
+    been gone through already (`Surveyed`) is asked first.
     """
     if isinstance(activations, Surveyed) and (usable is None or bool(usable.all())):
-        known = activations.surveyed(k)
+        known = activations.surveyed(k, groups)
         if known is not None:
             statistics, values, images = known
             return (statistics, values, images) if neurons is None else (
                 statistics.of(neurons), values[neurons], images[neurons]
             )  # fmt: skip
-    running = {0: RunningSurvey(k)}
+    running = {0: RunningSurvey(k, groups=groups)}
     for start, rows in activations.blocks(neurons, budget=8 * 2**20):
         some = None if usable is None else usable[start : start + len(rows)]
 
@@ -118,7 +123,7 @@ def survey(
 
         parts = shares(rows.shape[1], rows.device)
         for part in parts:
-            running.setdefault(part.start, RunningSurvey(k))
+            running.setdefault(part.start, RunningSurvey(k, groups=groups))
         spread(add, parts, rows.device)
     told = [r.statistics(activations.shape[0]) for r in running.values()]
     joined = (torch.cat([getattr(each, f.name) for each in told]) for f in fields(NeuronStatistics))
@@ -130,20 +135,20 @@ def survey(
 class Surveyed(Protocol):
     """An `ActivationSource` that knows what a `survey` of all its neurons would find."""
 
-    def surveyed(self, k: int) -> tuple[NeuronStatistics, Tensor, Tensor] | None:
-        """As `survey`; None if it does not know that many images of each neuron."""
+    def surveyed(self, k: int, groups: Groups | None = None) -> tuple[NeuronStatistics, Tensor, Tensor] | None:
+        """As `survey`; None if it does not know that many images of each neuron, or not by these groups."""
         ...
 
 
 class RunningSurvey:
     """A `survey` of rows that come in image order, which can be put aside (`state`) and taken up again."""
 
-    def __init__(self, k: int, state: Mapping[str, Tensor] | None = None) -> None:
-        self.k = k
+    def __init__(self, k: int, state: Mapping[str, Tensor] | None = None, groups: Groups | None = None) -> None:
+        self.k, self.groups = k, groups
         self._sums = dict(state or {})
         self._top: RunningTop | None = None
         if state is not None:
-            self._top = RunningTop(state["values"].T, k)
+            self._top = RunningTop(state["values"].T, k, groups)
             self._top.values, self._top.images = self._sums.pop("values"), self._sums.pop("images")
             self._top.settle()
 
@@ -178,7 +183,7 @@ class RunningSurvey:
         for name, value in new.items():
             self._sums[name] = joined.get(name, torch.add)(self._sums[name], value) if self._top is not None else value
         if self._top is None:
-            self._top = RunningTop(rows, self.k)
+            self._top = RunningTop(rows, self.k, self.groups)
         self._top.add(start, high if times is None else once.masked_fill(~once.isfinite(), -torch.inf), images)
 
     def state(self) -> dict[str, Tensor]:
@@ -214,11 +219,13 @@ class RunningSurvey:
 class RunningTop:
     """The k largest of each column so far. New rows are compared with the k-th; the few survivors wait to be merged.
 
-    `like` is any tensor (b,width) of the kind of the rows. NaN and -inf are in no column's top.
+    `like` is any tensor (b,width) of the kind of the rows. NaN and -inf are in no column's top. Of each of the `groups`
+    a column holds the largest few: those k are what a greedy choice from all rows gives, since a row that does not beat
+    the k-th so far cannot be chosen later.
     """
 
-    def __init__(self, like: Tensor, k: int) -> None:
-        self.width, self.k = like.shape[1], k
+    def __init__(self, like: Tensor, k: int, groups: Groups | None = None) -> None:
+        self.width, self.k, self.groups = like.shape[1], k, groups
         self.values = like.new_full((self.width, k), -torch.inf)
         self.images = torch.full((self.width, k), -1, dtype=torch.int64, device=like.device)
         self.waiting: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -246,6 +253,9 @@ class RunningTop:
         order = value.sort(descending=True, stable=True).indices
         order = order[neuron[order].sort(stable=True).indices]
         neuron, image, value = neuron[order], image[order], value[order]
+        if self.groups is not None:
+            stays = self.groups.within(neuron, image)
+            neuron, image, value = neuron[stays], image[stays], value[stays]
         per_neuron = torch.bincount(neuron, minlength=self.width)
         rank = torch.arange(len(neuron), device=neuron.device) - (per_neuron.cumsum(0) - per_neuron)[neuron]
         kept = rank < self.k

@@ -2,14 +2,15 @@
 
 Latents z (N) of one activation x (D):
 
-    u = norm((x - center) * scale) - b_dec,    h = (u W_enc + b_enc) * gain,    z = activation(h)
+    u = norm((x - center) / std * scale) - b_dec,    h = (u W_enc + b_enc) * gain,    z = activation(h)
 
 where most of it is absent in most autoencoders. The activations: relu(h); the k largest of h (TopK, Gao et al. 2024,
 arXiv 2406.04093); h where it exceeds a threshold (JumpReLU, Rajamanoharan et al. 2024, arXiv 2407.14435; BatchTopK,
-Bussmann et al. 2024, arXiv 2412.06410, after training).
+Bussmann et al. 2024, arXiv 2412.06410, after training). A gated one (Rajamanoharan et al. 2024, arXiv 2404.16014) has
+z = relu(u W_enc exp(r_mag) + b_mag) where u W_enc + b_gate > 0.
 
 A latent's share of x is what its part of the reconstruction amounts to in x's own scale: z[n] W_dec[n] / gain[n], with
-scale and norm undone.
+std, scale and norm undone.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ import torch
 from torch import Tensor
 
 from contralens.checks import InputError
+from contralens.models.describing import describe
 
 KINDS = {
     "relu": "the positive part (vanilla, trained with L1)",
     "topk": "the k largest of each token",
     "batchtopk": "what exceeds the threshold that training learnt",
     "jumprelu": "what exceeds a threshold of each latent",
+    "gated": "the positive part where a gate of each latent is open",
 }
 """Activations of a sparse autoencoder, and what they keep."""
 NORMS = ("none", "layer_norm", "constant_norm_rescale")
@@ -46,6 +49,10 @@ class Autoencoder:
     """(D), subtracted from the activations before they are encoded; None if they are not shifted."""
     gain: Tensor | None = None
     """(N), what pre-activations are multiplied by: the lengths of the decoder's rows."""
+    gate: Tensor | None = None
+    """(N), b_gate of a gated one, whose `bias` is b_mag."""
+    magnitude: Tensor | None = None
+    """(N), r_mag of a gated one."""
     k: int = 0
     """Latents that TopK keeps."""
     threshold: Tensor | None = None
@@ -58,11 +65,19 @@ class Autoencoder:
     """How each activation is normalised first; one of `NORMS`."""
     center: Tensor | None = None
     """(D), subtracted from the activations before anything else: what training centred them with."""
+    std: Tensor | None = None
+    """(D), what activations are divided by after centring."""
     scale: float = 1.0
-    """What activations are multiplied by after centring."""
+    """What activations are multiplied by after that."""
     decoder: Tensor | None = None
     """(N,D), W_dec; None where it is not known."""
+    tokens: str = field(default="", compare=False)
+    """"cls" or "patches" where it was trained on those tokens only."""
     notes: tuple[str, ...] = field(default=(), compare=False)
+
+    def __contralens_fingerprint__(self) -> str:
+        """What the latents depend on; what a file is called and what was noted of it is left out."""
+        return describe({k: v for k, v in vars(self).items() if k not in ("notes", "tokens") and v is not None})
 
     @property
     def inputs(self) -> int:
@@ -84,6 +99,10 @@ class Autoencoder:
         x, _ = self._normalised(x)
         if self.b_dec is not None:
             x = x - self.b_dec
+        if self.gate is not None and self.magnitude is not None:
+            seen = x @ self.encoder
+            h = torch.addcmul(self.bias, seen, self.magnitude.exp()).relu_()
+            return h.masked_fill_(seen + self.gate <= 0, 0.0)
         h = torch.addmm(self.bias, x, self.encoder)
         if self.gain is not None:
             h *= self.gain
@@ -108,11 +127,13 @@ class Autoencoder:
         return (factor - 1) * self(x)[:, latent, None] * direction * self._normalised(x)[1]
 
     def _normalised(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """norm((x - center) * scale) (T,D), and by what it must be multiplied to have x's scale again, (T,1)."""
+        """norm((x - center) / std * scale) (T,D), and what brings it back to x's scale, (T,1) or (T,D)."""
         x = x.float()
         back = x.new_full((len(x), 1), 1 / self.scale)
         if self.center is not None:
             x = x - self.center
+        if self.std is not None:
+            x, back = x / self.std, back * self.std
         if self.scale != 1.0:
             x = x * self.scale
         if self.norm == "layer_norm":  # as SAELens has it: the sample's deviation, with 1e-5 added to it

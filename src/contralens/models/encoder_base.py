@@ -79,7 +79,10 @@ class BaseEncoder:
     def _holds(self, model: Any) -> None:
         """Keep the model, ready to be run, and learn its width from a text."""
         self._model = model.eval().requires_grad_(False).to(self.device)
-        self.width = int(self._text_rows([""]).shape[1])
+        rows = self._text_rows([""])
+        if rows.dim() != 2:
+            raise InputError(_not_pooled(self.name, "text", rows))
+        self.width = int(rows.shape[1])
 
     def adapted(self, decode: str | None = None, dtype: str | None = None) -> Self:
         """The same encoder with another preprocessing ("fast", see `models.fast`) or precision ("bf16") for images.
@@ -133,6 +136,13 @@ class BaseEncoder:
         dtype = DTYPES[self.options.get("dtype", "float32")]
         with true_float32(self.device.type), torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
             rows = self._image_rows(moved(batch, self.device))
+        if rows.dim() != 2:
+            raise InputError(_not_pooled(self.name, "image", rows))
+        if rows.shape[1] != self.width:
+            raise InputError(
+                f"the encoder {self.name} gives images {rows.shape[1]} numbers and texts {self.width}: they do not lie "
+                "in one space"
+            )
         return _unit_rows(rows)
 
     def images(self, images: Sequence[Image], batch: int = 32) -> Tensor:
@@ -155,6 +165,13 @@ class BaseEncoder:
             with true_float32(self.device.type):
                 parts.append(_unit_rows(self._text_rows(part)))
         return torch.cat(parts) if parts else torch.empty(0, self.width)
+
+
+def _not_pooled(name: str, what: str, rows: Tensor) -> str:
+    return (
+        f"the encoder {name} gives {tuple(rows.shape)} for {len(rows)} {what}(s), not one row each: it is not pooled; "
+        "take a model that is (CLIP, SigLIP, ...), or pool it in an encoder of your own"
+    )
 
 
 def _unit_rows(rows: Tensor) -> Tensor:

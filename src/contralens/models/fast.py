@@ -151,7 +151,7 @@ def _read(preprocess: Any) -> Steps | None:
     """The steps that a preprocessing says it takes."""
     if isinstance(preprocess, Steps):
         return preprocess
-    if isinstance(preprocess, Preprocessing):
+    if type(preprocess) is Preprocessing:
         mode = _MODES.get(preprocess.interpolation)
         return mode and Steps(  # type: ignore[return-value]
             preprocess.mean, preprocess.std, _turned(preprocess.resize), _pair(_turned(preprocess.crop)), mode

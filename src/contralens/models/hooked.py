@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from contralens.checks import InputError
 from contralens.models import hooks, identity
-from contralens.models.pooling import Choice, pool
+from contralens.models.pooling import Choice, Layout, Tokens, pool
 
 
 @dataclass(eq=False)
@@ -24,8 +24,8 @@ class HookedTarget:
     >>> made = target(nn.Conv2d(3, 8, 3), layer=".", preprocess="resize=16x16,mean=half")
     >>> made.neurons[7], made.device.type, tuple(made(made.preprocess(new("RGB", (20, 20)))[None]).shape)
     ('output/7', 'cpu', (1, 8))
-    >>> made.tap.layer, made.with_dtype("bf16").fingerprint == made.fingerprint
-    ('.', False)
+    >>> made.tap.layer, made.with_dtype("bf16").fingerprint == made.fingerprint, made.tokens
+    ('.', False, 0)
     """
 
     name: str
@@ -49,6 +49,12 @@ class HookedTarget:
     """Digest of the network, a part of `fingerprint`."""
     repeatable: bool = True
     """Whether its rows are a function of the image; False only where the user allows that."""
+    layout: Layout | None = None
+    """Where class and register tokens are, if not before the patches."""
+    untrained: tuple[str, ...] = ()
+    """Weights of the network that were not in the source; the layer does not depend on them, class scores may."""
+    raster_order: bool | None = None
+    """Whether patch tokens lie row by row, as maps need it; None until somebody asked (`models.where`)."""
     origin: dict[str, Any] = field(default_factory=dict)
     """"spec" and "options" that `target` makes the same one from; "spec" is None where no text names the network."""
 
@@ -75,7 +81,7 @@ class HookedTarget:
 
     def with_dtype(self, dtype: str) -> HookedTarget:
         """The same layer computed in another precision, as `target(..., dtype=...)` makes it."""
-        choice = Choice(self.pooling, self.prefix_tokens, self.width)
+        choice = Choice(self.pooling, self.prefix_tokens, self.width, layout=self.layout)
         options = {key: value for key, value in self.origin.get("options", {}).items() if key != "dtype"}
         return replace(
             self,
@@ -84,8 +90,14 @@ class HookedTarget:
             origin={**self.origin, "options": {**options, **({} if dtype == "float32" else {"dtype": dtype})}},
         )
 
-    def _pooled(self, output: Tensor) -> Tensor:
-        return pool(self.pooling, output, self.prefix_tokens).clone()  # a view would keep the whole output alive
+    @property
+    def tokens(self) -> Tokens:
+        """How many tokens come before the patches, or where those are that are no patches."""
+        return self.layout or self.prefix_tokens
+
+    def _pooled(self, output: Tensor, valid: Tensor | None = None) -> Tensor:
+        pooled = pool(self.pooling, output, self.tokens, valid)
+        return pooled.clone()  # a view would keep the whole output alive
 
     def _rows(self, pooled: Tensor) -> Tensor:
         if pooled.dim() != 2 or pooled.shape[1] != self.width:
@@ -105,7 +117,7 @@ def fingerprint_of(
         network,
         repr(layer),
         choice.name,
-        str(choice.prefix),
+        str(choice.tokens),
         dtype,
         identity.describe(function, notes),
     ]

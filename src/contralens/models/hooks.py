@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from contralens.checks import InputError, blaming, reason
+from contralens.models.outputs import images_first, module_of, tensor_of, tensors_in, valid_tokens
 
 DTYPES = {"float32": None, "bf16": torch.bfloat16}
 """Precisions, and what autocast takes for them."""
@@ -20,7 +21,7 @@ PROBES = 2
 """Images in the probe batch: two, so that an output whose first size is not the batch is noticed."""
 
 
-class _Enough(BaseException):
+class Enough(BaseException):
     """Ends a forward once the layer has run; no `except Exception` in a network catches it."""
 
 
@@ -37,18 +38,6 @@ def device_of(network: nn.Module) -> torch.device:
     return torch.device("cpu")
 
 
-def first_tensor(output: Any) -> Tensor | None:
-    """The first floating-point tensor of an output, also inside tuples, dicts and model outputs; None if none is."""
-    if isinstance(output, Tensor):
-        return output if output.is_floating_point() else None
-    inner: Sequence[Any] = ()
-    if isinstance(output, Mapping):
-        inner = list(output.values())
-    elif isinstance(output, list | tuple):
-        inner = output
-    return next((t for t in map(first_tensor, inner) if t is not None), None)
-
-
 @dataclass(frozen=True, slots=True)
 class Tap:
     """Where an extractor listens to a network, and what it makes of what it hears."""
@@ -56,8 +45,9 @@ class Tap:
     module: nn.Module
     layer: str
     autocast: torch.dtype | None
-    pick: Callable[[Tensor], Tensor]
-    """What the layer gave to what is kept of it; runs inside the forward."""
+    pick: Callable[[Tensor, Tensor | None], Tensor]
+    """What the layer gave, and which of its tokens (B,L) are no padding (None: all), to what is kept of it; runs inside
+    the forward."""
     rows: Callable[[Tensor], Tensor]
     """What was kept to rows (B,N) float32 on the CPU; runs after it."""
 
@@ -69,7 +59,11 @@ def run_taps(taps: Sequence[Tap], batch: Any) -> list[Tensor]:
         InputError: a layer did not run, or gave no tensor.
     """
     first = taps[0]
-    picked = run_layers(first.module, [(tap.layer, tap.pick) for tap in taps], batch, first.autocast)
+
+    def use_of(tap: Tap) -> Callable[[Tensor], Tensor]:
+        return lambda output: tap.pick(output, valid_tokens(batch, output))
+
+    picked = run_layers(first.module, [(tap.layer, use_of(tap)) for tap in taps], batch, first.autocast)
     return [tap.rows(one) for tap, one in zip(taps, picked, strict=True)]
 
 
@@ -89,20 +83,19 @@ def run_layers(
 
     def hook_of(at: int, use: Callable[[Tensor], Tensor]) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            tensor = first_tensor(output)
+            tensor = images_first(network, tensor_of(output, wanted[at][0]), batch)
             if at in left and tensor is not None:
                 found[at] = use(tensor.detach())
             left.discard(at)
             if not left:
-                raise _Enough
+                raise Enough
 
         return hook
 
-    modules = named(network)
     with still(network, autocast), ExitStack() as stack:
         for at, (layer, use) in enumerate(wanted):
-            stack.callback(_listen(modules[layer], hook_of(at, use), layer))
-        with suppress(_Enough):
+            stack.callback(_listen(module_of(network, layer), hook_of(at, use), layer))
+        with suppress(Enough):
             forward(network, batch)
     for at, (layer, _) in enumerate(wanted):
         if at not in found:
@@ -139,6 +132,8 @@ class Seen:
     calls: int = 0
     output: Tensor | None = None
     """The first output; on the meta device (a shape without values) unless it was to be kept."""
+    tensors: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Shapes of all floating-point tensors of the first output, by where they are in it."""
 
 
 def probe(
@@ -155,13 +150,14 @@ def probe(
     Raises:
         InputError: the network failed on the batch.
     """
-    modules = named(network)
     seen = {name: Seen() for name in names}
 
-    def hook_of(record: Seen) -> Callable[[nn.Module, Any, Any], None]:
+    def hook_of(name: str, record: Seen) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             record.calls += 1
-            tensor = first_tensor(output)
+            if record.calls == 1:
+                record.tensors = {key: tuple(value.shape) for key, value in tensors_in(output).items()}
+            tensor = images_first(network, tensor_of(output, name), batch)
             if tensor is not None and record.calls == 1:
                 record.output = tensor.detach().clone() if keep else tensor.detach().to("meta")
 
@@ -169,7 +165,7 @@ def probe(
 
     with still(network, autocast), ExitStack() as stack:
         for name, record in seen.items():
-            stack.callback(_listen(modules[name], hook_of(record), f"{what}: {name}"))
+            stack.callback(_listen(module_of(network, name), hook_of(name, record), f"{what}: {name}"))
         try:
             forward(network, batch)
         except (Exception, SystemExit) as e:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from contralens.checks import InputError
-from contralens.models import hooks
+from contralens.models import hooks, tokens
 from contralens.models.hooked import HookedTarget
 from contralens.models.loaders import load, preprocess_of
+from contralens.models.outputs import PART, is_padded
 from contralens.models.pooling import choose
 
 
@@ -68,6 +69,7 @@ def layers(
     seen = hooks.probe(network, list(modules), batch, name)
     square = hooks.is_square(batch)
     rows = []
+    lengths: dict[int, tokens.Found] = {}
     for key, module in modules.items():
         found = seen[key]
         if found.calls == 0 and isinstance(module, nn.ModuleList | nn.ModuleDict | nn.ParameterList):
@@ -79,15 +81,51 @@ def layers(
         else:
             try:
                 hooks.check_batch(found.output, "it")
+                before = unpadded(batch, found.output, prefix_tokens)
+                own = found_tokens(network, batch, found.output, lengths, prefix_tokens)
                 choice = choose(
-                    found.output.shape, module, network, prefix_tokens=prefix_tokens, square=square, layer="it"
+                    found.output.shape, module, network, prefix_tokens=before, square=square, layer="it", found=own
                 )
-                note = "; ".join(choice.notes)
+                note = "; ".join([*choice.notes, *several(key, found.tensors)])
             except InputError as e:
                 note = str(e)
         pooling, width = (choice.name, choice.width) if choice else (None, None)
         rows.append(LayerInfo(key, type(module).__name__, shape, width, pooling, found.calls, note))
     return rows
+
+
+def found_tokens(
+    network: nn.Module, batch: Any, output: Tensor, lengths: dict[int, tokens.Found], prefix_tokens: int | None
+) -> tokens.Found | None:
+    """What is found out about the tokens of a layer, once per length; None where it gives none or the user says it."""
+    if output.dim() != 3 or prefix_tokens is not None:
+        return None
+    length = int(output.shape[1])
+    if length not in lengths:
+        lengths[length] = tokens.locate(network, batch, length)
+    return lengths[length]
+
+
+def unpadded(batch: Any, output: Tensor, prefix_tokens: int | None) -> int | None:
+    """The prefix tokens that the user says; 0 where the batch has a mask over all tokens of the layer, all patches."""
+    return 0 if prefix_tokens is None and output.dim() == 3 and is_padded(batch, output.shape[1]) else prefix_tokens
+
+
+def several(layer: str, tensors: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """A note on which of several tensors that a layer gives is looked at, and how to say another.
+
+    >>> several("attention", {"0": (2, 17, 24), "1": (2, 17, 17)})
+    ['attention gives 2 tensors, 0 (17, 24) and 1 (17, 17): the first is taken; --layer "attention#1" takes the other']
+    """
+    if len(tensors) < 2 or PART in layer:
+        return []
+    shown = [f"{key} {shape[1:]}" for key, shape in list(tensors.items())[:4]]
+    other = list(tensors)[1]
+    which = "the other" if len(tensors) == 2 else "the second"
+    return [
+        f"{layer} gives {len(tensors)} tensors, {', '.join(shown[:-1])} and {shown[-1]}: the first is taken; "
+        f'--layer "{layer}{PART}{other}" takes {which}'
+    ]
 
 
 def _short_problem(calls: int) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from contralens.models.checkpoints import load_checkpoint
+from contralens.models.checkpoints import Adapt, Inferred, load_checkpoint, split_choice
 
 
 @dataclass(slots=True)
@@ -36,6 +36,10 @@ class Loaded:
     """Added to the target's name, e.g. " (random weights)"."""
     untrained: tuple[str, ...] = ()
     """Names of weights that were not in the source and are random."""
+    misfit: str = ""
+    """How a checkpoint does not fit: the error to raise where a layer uses weights that are not in it."""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """What the network was built with, where that was read off a checkpoint."""
 
 
 class Loader(Protocol):
@@ -63,18 +67,23 @@ def seeded() -> Iterator[None]:
 
 def fill(
     loaded: Loaded,
-    build: Callable[[int | None], nn.Module],
+    build: Callable[..., nn.Module],
     checkpoint: str | Path | None,
     what: str,
     *,
     other_heads: bool = True,
+    infer: Inferred | None = None,
+    adapt: Adapt | None = None,
 ) -> None:
-    """Random weights or those of a checkpoint into `loaded`, and what to say about them."""
+    """Random weights or those of a checkpoint into `loaded`, and what to say about them; see `load_checkpoint`."""
     if checkpoint is None:
         loaded.network = build(None)
         loaded.suffix = " (random weights)"
         loaded.notes.append("the weights are random (seed 0): for tests, labels mean nothing")
-    else:
-        loaded.network, notes = load_checkpoint(build, checkpoint, what, other_heads=other_heads)
-        loaded.suffix = f" (checkpoint {Path(checkpoint).name})"
-        loaded.notes += notes
+        return
+    filled = load_checkpoint(build, checkpoint, what, other_heads=other_heads, infer=infer, adapt=adapt)
+    file, part = split_choice(checkpoint)
+    loaded.network, loaded.untrained, loaded.misfit = filled.network, filled.untrained, filled.misfit
+    loaded.arguments = filled.arguments
+    loaded.suffix = f" (checkpoint {file.name}{f'::{part}' if part else ''})"
+    loaded.notes += filled.notes

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from contralens.checks import InputError, first_line, nearest, require
+from contralens.models import text_tower
 from contralens.models.encoder_base import (
     ENCODER_VERSION,
     BaseEncoder,
@@ -85,19 +86,27 @@ def load(rest: str, device: str = "cpu") -> OpenClipEncoder:
     if not rest:
         raise InputError("open_clip needs a model: open_clip:ARCH/TAG, e.g. open_clip:ViT-B-32/datacomp_xl_s13b_b90k")
     if rest.startswith((LOCAL, HUB)):
-        name, kwargs, tokens_from, notes = _folder_or_hub(rest)
+        name, kwargs, folder, notes = _folder_or_hub(rest)
     else:
-        name, kwargs, tokens_from, notes = _tag_or_file(open_clip, rest)
+        name, kwargs, folder, notes = _tag_or_file(open_clip, rest)
+    text = _text_cfg(open_clip, name, folder) if folder else {}
+    if folder and (tower := text_tower.place(text, folder)):
+        kwargs["text_cfg"] = {**text, "hf_model_name": str(tower), "hf_model_pretrained": False}
     try:
         with patient_only_if_reachable():
             model = open_clip.create_model(name, precision="fp32", require_pretrained=True, **kwargs)
     except Exception as e:
-        raise InputError(f"open_clip:{rest} could not be loaded: {first_line(e)}{_advice(rest)}") from e
+        at = folder or text_tower.cached(rest.removeprefix(HUB) if rest.startswith(HUB) else "")
+        advice = (at and text_tower.advice(text or _text_cfg(open_clip, LOCAL, at), at)) or _advice(rest)
+        if at and not folder and "hf_model_name" in advice:
+            advice += f" and name that folder, open_clip:{LOCAL}{at}"
+        raise InputError(f"open_clip:{rest} could not be loaded: {first_line(e)}{advice}") from e
     try:
         with patient_only_if_reachable():
-            tokenizer = _tokenizer(open_clip, name, tokens_from)
+            tokenizer = _tokenizer(open_clip, name, text, folder)
     except Exception as e:
-        raise InputError(f"the tokenizer of open_clip:{rest} could not be had: {first_line(e)}{_advice(rest)}") from e
+        advice = (folder and text_tower.tokenizer_advice(text, folder)) or _advice(rest)
+        raise InputError(f"the tokenizer of open_clip:{rest} could not be had: {first_line(e)}{advice}") from e
     return OpenClipEncoder(f"open_clip:{rest}", model, tokenizer, device, notes)
 
 
@@ -125,7 +134,7 @@ def _folder_or_hub(rest: str) -> tuple[str, dict[str, Any], Path | None, list[st
         raise InputError(f"{config} is not valid JSON: {first_line(e)}") from e
     if not isinstance(stated, dict) or not stated.get("preprocess_cfg"):
         notes.append(f"{config.name} states no preprocess_cfg: open_clip's default (that of CLIP) was used")
-    return f"{LOCAL}{folder}", {}, None, notes
+    return f"{LOCAL}{folder}", {}, folder, notes
 
 
 def _tag_or_file(open_clip: Any, rest: str) -> tuple[str, dict[str, Any], Path | None, list[str]]:
@@ -199,12 +208,26 @@ def _listed(names: list[str], most: int = 12) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "") or "none"
 
 
-def _tokenizer(open_clip: Any, name: str, folder: Path | None) -> Any:
-    """The model's tokenizer; files beside a weights file are taken before the hub is asked."""
-    text = (open_clip.get_model_config(name) or {}).get("text_cfg", {}) if folder else {}
-    if folder and text.get("hf_tokenizer_name") and (folder / "tokenizer_config.json").is_file():
+def _text_cfg(open_clip: Any, name: str, folder: Path) -> dict[str, Any]:
+    """What a folder's configuration, or open_clip's of an architecture, says of the text tower."""
+    if name.startswith(LOCAL):
+        try:
+            stated = json.loads((folder / "open_clip_config.json").read_text("utf-8"))["model_cfg"]["text_cfg"]
+        except (KeyError, TypeError):
+            return {}
+    else:
+        stated = (open_clip.get_model_config(name) or {}).get("text_cfg", {})
+    return dict(stated) if isinstance(stated, dict) else {}
+
+
+def _tokenizer(open_clip: Any, name: str, text: dict[str, Any], folder: Path | None) -> Any:
+    """The model's tokenizer; files in a folder, or beside a weights file, are taken before the hub is asked."""
+    source = text_tower.tokenizer_place(text, folder) if folder else None
+    if source is None and name.startswith(LOCAL):
+        source = text.get("hf_tokenizer_name")  # which open_clip would take from the folder, empty as it is
+    if source:
         return open_clip.tokenizer.HFTokenizer(
-            str(folder),
+            str(source),
             context_length=text.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH),
             tokenizer_mode=text.get("tokenizer_mode"),
             **text.get("tokenizer_kwargs", {}),

@@ -13,17 +13,19 @@ from typing import Any
 from torch import nn
 
 from contralens.checks import InputError, blaming, nearest
+from contralens.models.arguments import split_arguments, told
 from contralens.models.loaded import Loaded, fill, seeded
 
 
 def load_module(rest: str, *, weights: str | None = None, checkpoint: str | Path | None = None) -> Loaded:
     """The user's own code: "package.module:callable" or "path/to/file.py:callable".
 
-    The callable takes no argument and returns a network, or a network and its preprocessing; it may be a network
-    itself. This runs that code.
+    The callable returns a network, or a network and its preprocessing; it may be a network itself. It takes no argument
+    but those that follow a "?", "file.py:build?width=32". This runs that code.
     """
     if weights not in (None, "random"):
         raise InputError(f"module:{rest}: weights are up to the callable; give a file with checkpoint=FILE")
+    rest, given = split_arguments(rest, "module")
     where, colon, attribute = rest.rpartition(":")
     if not colon or not where or not attribute:
         raise InputError(f"module:{rest}: write module:FILE.py:CALLABLE or module:package.module:CALLABLE")
@@ -32,7 +34,7 @@ def load_module(rest: str, *, weights: str | None = None, checkpoint: str | Path
 
     def build(number: int | None) -> nn.Module:
         with seeded(), blaming(f"module:{rest}: calling {attribute}() failed"):
-            result = found if isinstance(found, nn.Module) or not callable(found) else found()
+            result = found if isinstance(found, nn.Module) or not callable(found) else found(**given)
         network, *others = result if isinstance(result, tuple) else (result,)
         if not isinstance(network, nn.Module) or len(others) > 1 or any(not callable(o) for o in others):
             raise InputError(
@@ -42,7 +44,7 @@ def load_module(rest: str, *, weights: str | None = None, checkpoint: str | Path
         made[:] = others
         return network
 
-    loaded = Loaded(nn.Identity())
+    loaded = Loaded(nn.Identity(), notes=[f"built with {told(given)}"] if given else [])
     if checkpoint is None:
         loaded.network = build(None)
     else:

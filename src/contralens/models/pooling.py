@@ -5,13 +5,29 @@ Letters: B images of a batch, N neurons, H x W places of a map, L tokens.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from contralens.checks import InputError, nearest
+from contralens.models.layouts import (
+    Layout,
+    Prefix,
+    Tokens,
+    averages,
+    class_token_of,
+    patches_of,
+    prefix_of,
+    tokens_before,
+)
+from contralens.models.tokens import Found
+
+__all__ = [
+    "POOLINGS", "SHAPES", "Choice", "Layout", "Pooling", "Tokens", "channels_last", "choose", "class_token_of",
+    "patches_of", "pool", "prefix_of",
+]  # fmt: skip
 
 SHAPES = {
     "map": "a conv map (B,N,H,W)",
@@ -28,42 +44,42 @@ class Pooling:
     """A key of `SHAPES`: what the layer must give."""
     says: str
     """What it does, in a few words, for menus."""
-    function: Callable[[Tensor, int], Tensor]
+    function: Callable[[Tensor, Tokens], Tensor]
 
 
-def _mean(x: Tensor, prefix: int) -> Tensor:
+def _mean(x: Tensor, tokens: Tokens) -> Tensor:
     return x.mean((2, 3))
 
 
-def _max(x: Tensor, prefix: int) -> Tensor:
+def _max(x: Tensor, tokens: Tokens) -> Tensor:
     return x.amax((2, 3))
 
 
-def _mean_last(x: Tensor, prefix: int) -> Tensor:
+def _mean_last(x: Tensor, tokens: Tokens) -> Tensor:
     return x.mean((1, 2))
 
 
-def _max_last(x: Tensor, prefix: int) -> Tensor:
+def _max_last(x: Tensor, tokens: Tokens) -> Tensor:
     return x.amax((1, 2))
 
 
-def _cls(x: Tensor, prefix: int) -> Tensor:
-    return x[:, 0]
+def _cls(x: Tensor, tokens: Tokens) -> Tensor:
+    return class_token_of(x, tokens)
 
 
-def _mean_patches(x: Tensor, prefix: int) -> Tensor:
-    return x[:, prefix:].mean(1)
+def _mean_patches(x: Tensor, tokens: Tokens) -> Tensor:
+    return patches_of(x, tokens).mean(1)
 
 
-def _max_patches(x: Tensor, prefix: int) -> Tensor:
-    return x[:, prefix:].amax(1)
+def _max_patches(x: Tensor, tokens: Tokens) -> Tensor:
+    return patches_of(x, tokens).amax(1)
 
 
-def _max_abs_patches(x: Tensor, prefix: int) -> Tensor:
-    return x[:, prefix:].abs().amax(1)
+def _max_abs_patches(x: Tensor, tokens: Tokens) -> Tensor:
+    return patches_of(x, tokens).abs().amax(1)
 
 
-def _none(x: Tensor, prefix: int) -> Tensor:
+def _none(x: Tensor, tokens: Tokens) -> Tensor:
     return x
 
 
@@ -82,17 +98,26 @@ POOLINGS: dict[str, Pooling] = {
 }
 
 
-def pool(name: str, activations: Tensor, prefix: int = 0) -> Tensor:
+def pool(name: str, activations: Tensor, prefix: Tokens = 0, valid: Tensor | None = None) -> Tensor:
     """Activations of a layer to one float32 number per image and neuron, (B,N).
 
-    `prefix` tokens stand before the patches (class and register tokens); only token poolings look at it. NaN stays NaN:
-    a maximum never hides one.
+    `prefix` tokens stand before the patches (class and register tokens), or a `Layout` says where they are; only token
+    poolings look at it. `valid` (B,L) says which tokens are no padding: the others are left out. NaN stays NaN: a
+    maximum never hides one.
 
     >>> import torch
     >>> pool("max", torch.tensor([[[[1.0, 5.0]], [[2.0, float("nan")]]]]))
     tensor([[5., nan]])
+    >>> tokens = torch.tensor([[[1.0], [3.0], [8.0]]])
+    >>> pool("mean_patches", tokens, valid=torch.tensor([[True, True, False]]))
+    tensor([[2.]])
     """
-    return POOLINGS[name].function(activations.float(), prefix)
+    function = POOLINGS[name].function
+    if valid is None or POOLINGS[name].kind != "tokens" or name == "cls":
+        return function(activations.float(), prefix)
+    keep = patches_of(valid[..., None], prefix)[..., 0]
+    patches = patches_of(activations.float(), prefix)
+    return torch.cat([function(own[None, those], 0) for own, those in zip(patches, keep, strict=True)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,63 +129,13 @@ class Choice:
     width: int
     """N, the neurons of the layer."""
     notes: tuple[str, ...] = ()
+    layout: Layout | None = None
+    """Where class and register tokens are, if not at the beginning."""
 
-
-@dataclass(frozen=True, slots=True)
-class Prefix:
-    """Tokens before the patches: how many, and whether the first one is a class token that the network reads."""
-
-    count: int
-    has_class: bool
-    reads_class: bool
-
-
-_CLASS_TOKENS = ("cls_token", "class_token", "class_embedding", "cls")
-_OTHER_TOKENS = ("dist_token", "distillation_token", "reg_token", "register_token", "register_tokens", "reg_tokens")
-
-
-def prefix_of(network: nn.Module) -> Prefix | None:
-    """The prefix tokens that a network declares, or None where it declares nothing.
-
-    timm says `num_prefix_tokens`; elsewhere the parameters tell by their names (`cls_token`, `class_token`,
-    `class_embedding`; distillation and register tokens), as in torchvision, transformers and open_clip.
-    """
-    averages = str(getattr(network, "global_pool", "")) in ("avg", "avgmax", "max")
-    averages = averages or bool(getattr(getattr(network, "config", None), "use_mean_pooling", False))
-    count = getattr(network, "num_prefix_tokens", None)
-    if isinstance(count, int):
-        has_class = bool(getattr(network, "has_class_token", getattr(network, "cls_token", None) is not None))
-        return Prefix(count, has_class and count > 0, has_class and count > 0 and not averages)
-    classes, others = 0, 0
-    for name, parameter in network.named_parameters():
-        leaf = name.rpartition(".")[2]
-        if leaf in _CLASS_TOKENS and parameter.dim() <= 3:
-            classes = 1
-        elif leaf in _OTHER_TOKENS:
-            others += int(parameter.shape[-2]) if parameter.dim() > 1 else 1
-    if not classes and not others:
-        return None
-    return Prefix(classes + others, bool(classes), bool(classes) and not averages)
-
-
-def _is_square(n: int) -> bool:
-    return n >= 1 and math.isqrt(n) ** 2 == n
-
-
-def _tokens(length: int, network: nn.Module, square: bool) -> Prefix | None:
-    """Prefix tokens of a layer with `length` tokens, or None where it cannot be told.
-
-    Of a square image the patches number a square. The declared prefix is taken where the rest is one; else no prefix
-    where the length is one itself (before the class token joins), else one class token where length - 1 is.
-    """
-    declared = prefix_of(network)
-    if declared is not None and length > declared.count and (not square or _is_square(length - declared.count)):
-        return declared
-    if square and _is_square(length):
-        return Prefix(0, False, False)
-    if square and _is_square(length - 1):
-        return Prefix(1, True, True)
-    return None
+    @property
+    def tokens(self) -> Tokens:
+        """What `pool` wants to know of the tokens."""
+        return self.layout or self.prefix
 
 
 def channels_last(shape: Sequence[int], module: nn.Module, square: bool = True) -> tuple[bool | None, str | None]:
@@ -199,11 +174,13 @@ def choose(
     prefix_tokens: int | None = None,
     square: bool = True,
     layer: str = "the layer",
+    found: Found | None = None,
 ) -> Choice:
     """The pooling of a layer whose output has `shape` (B,...), inferred or as asked for.
 
     Inferred: "mean" of maps, "cls" of tokens where the network reads its class token, "mean_patches" of other tokens,
-    "none" of rows. `square` says that the images are square; `prefix_tokens` overrides what is found out about tokens.
+    "none" of rows. `square` says that the images are square; `found` which tokens move with the network's own tokens
+    (`tokens.locate`); `prefix_tokens` goes before both.
 
     Raises:
         InputError: the pooling is unknown or does not fit the shape, or the prefix tokens cannot be told.
@@ -241,7 +218,26 @@ def choose(
             note = None
         name = name.removesuffix("_first")
         return Choice(name, 0, inner[2 if name.endswith("_last") else 0], (note,) if note else ())
-    return _choose_tokens(inner, network, pooling, prefix_tokens, square, layer)
+    if found is not None and found.special and prefix_tokens is None and len(found.special) < inner[0]:
+        return _choose_found(inner, network, pooling, found, layer)
+    return _choose_tokens(inner, network, pooling, prefix_tokens, square, layer, found)
+
+
+def _choose_found(inner: tuple[int, ...], network: nn.Module, pooling: str | None, found: Found, layer: str) -> Choice:
+    """Of tokens whose places are known."""
+    length, width = inner
+    layout = Layout(length, found.class_at or 0, found.special)
+    if pooling == "cls" and found.class_at is None:
+        raise InputError(
+            f"pooling 'cls' needs a class token, but none of the {length} tokens of {layer} moves with a parameter of "
+            "that name: use mean_patches, or say --prefix-tokens 1 (prefix_tokens=1) if the first one is"
+        )
+    name = pooling or ("cls" if found.class_at is not None and not averages(network) else "mean_patches")
+    prefix = layout.prefix
+    if prefix is not None:
+        return Choice(name, prefix, width)
+    at = "" if found.class_at is None else f", the class token at place {found.class_at} of {length}"
+    return Choice(name, len(layout.special), width, (f"{len(layout.special)} tokens are no patches{at}",), layout)
 
 
 def _choose_tokens(
@@ -251,25 +247,49 @@ def _choose_tokens(
     prefix_tokens: int | None,
     square: bool,
     layer: str,
+    found: Found | None,
 ) -> Choice:
+    """Of tokens of which the user says, or the network declares, how many come before the patches."""
     length, width = inner
     prefix: Prefix | None
+    notes: tuple[str, ...] = ()
     if prefix_tokens is not None:
         if not 0 <= prefix_tokens < length:
             raise InputError(f"`prefix_tokens` must be from 0 to {length - 1}, as {layer} has {length} tokens")
         prefix = Prefix(prefix_tokens, prefix_tokens > 0, prefix_tokens > 0)
     else:
-        prefix = _tokens(length, network, square)
+        prefix = tokens_before(length, network, square)
+        if prefix is not None and prefix.has_class and found is not None:
+            notes = _check_class_token(network, prefix, pooling, length, layer)
     if pooling == "cls":
         if prefix is not None and not prefix.has_class:
             raise InputError(
                 f"pooling 'cls' needs a class token, but the {length} tokens of {layer} seem to have none: use "
-                "mean_patches, or say prefix_tokens=1 if the first one is"
+                "mean_patches, or say prefix_tokens=1 (--prefix-tokens 1) if the first one is"
             )
-        return Choice("cls", prefix.count if prefix else 0, width)
+        if prefix is None:
+            notes = (f"the first of {length} tokens is taken as the class token, as nothing tells",)
+        return Choice("cls", prefix.count if prefix else 0, width, notes)
     if prefix is None:
         raise InputError(
             f"{layer} has {length} tokens and it cannot be told which are patches: say how many class and register "
-            "tokens come first, prefix_tokens=0 (or 1, ...)"
+            "tokens come first, prefix_tokens=0 (--prefix-tokens 0) or more"
         )
-    return Choice(pooling or ("cls" if prefix.reads_class else "mean_patches"), prefix.count, width)
+    return Choice(pooling or ("cls" if prefix.reads_class else "mean_patches"), prefix.count, width, notes)
+
+
+def _check_class_token(
+    network: nn.Module, prefix: Prefix, pooling: str | None, length: int, layer: str
+) -> tuple[str, ...]:
+    """Refuse a class token that the network has somewhere but where was not seen; say where it is only assumed."""
+    if isinstance(getattr(network, "num_prefix_tokens", None), int):  # timm's word for tokens that come first
+        return ()
+    if prefix_of(network) is None:
+        return (f"{length} tokens are one more than a square: the first is taken as the class token",)
+    if pooling == "cls" or (pooling is None and prefix.reads_class):
+        raise InputError(
+            f"{layer} has a class token among its {length} tokens, but no one moves with it, so its place is not "
+            f"known: say --prefix-tokens {prefix.count} (prefix_tokens={prefix.count}) if it comes first, or pick "
+            "another layer"
+        )
+    return (f"the first {prefix.count} of {length} tokens are taken as no patches, as their number suggests",)

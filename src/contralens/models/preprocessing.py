@@ -24,7 +24,9 @@ STATISTICS: dict[str, tuple[tuple[float, float, float], tuple[float, float, floa
 """Known channel means and standard deviations by name."""
 
 _INTERPOLATIONS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
-_KEYS = ("resize", "crop", "mean", "std", "interpolation")
+_KEYS = ("resize", "crop", "mean", "std", "interpolation", "channels", "range")
+CHANNELS = ("rgb", "bgr", "gray")
+"""What the network takes, in this order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,11 @@ class Preprocessing:
 
     def __call__(self, image: Image) -> Tensor:
         """One RGB image to (3,H,W) float32."""
+        x = torch.from_numpy(np.asarray(self._cut(image), dtype=np.float32).transpose(2, 0, 1) / 255)
+        return (x - torch.tensor(self.mean)[:, None, None]) / torch.tensor(self.std)[:, None, None]
+
+    def _cut(self, image: Image) -> Image:
+        """Resized and cropped."""
         from PIL.Image import Resampling
 
         if self.resize is not None:
@@ -56,7 +63,34 @@ class Preprocessing:
             width, height = (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
             left, top = round((image.width - width) / 2), round((image.height - height) / 2)
             image = image.crop((left, top, left + width, top + height))
-        x = torch.from_numpy(np.asarray(image, dtype=np.float32).transpose(2, 0, 1) / 255)
+        return image
+
+
+@dataclass(frozen=True, slots=True)
+class OtherChannels(Preprocessing):
+    """The same for a network that takes gray or BGR images, or values up to another number than 1.
+
+    `mean` and `std` are in the unit of `range` and in the order of `channels`.
+
+    >>> from PIL.Image import new
+    >>> made = preprocessing("crop=2,mean=0/0/0,std=1/1/1,channels=bgr,range=255")
+    >>> made(new("RGB", (4, 4), (10, 20, 30)))[:, 0, 0]
+    tensor([30., 20., 10.])
+    """
+
+    channels: str = "rgb"
+    range: float = 1.0
+
+    def __call__(self, image: Image) -> Tensor:
+        """One RGB image to (3,H,W) float32, or (1,H,W) of gray."""
+        pixels = np.asarray(
+            Preprocessing._cut(self, image.convert("L") if self.channels == "gray" else image), np.float32
+        )
+        pixels = pixels[None] if self.channels == "gray" else pixels.transpose(2, 0, 1)
+        if self.channels == "bgr":
+            pixels = pixels[::-1]
+        x = torch.from_numpy(pixels / 255)
+        x = x if self.range == 1 else x * self.range
         return (x - torch.tensor(self.mean)[:, None, None]) / torch.tensor(self.std)[:, None, None]
 
 
@@ -64,8 +98,10 @@ def preprocessing(spec: str | Mapping[str, Any]) -> Preprocessing:
     """Preprocessing from "resize=256,crop=224,mean=imagenet" or the same as a dictionary.
 
     Keys: `resize` and `crop` (a number, or WIDTHxHEIGHT), `mean` and `std` (a name of `STATISTICS`, or three numbers
-    with slashes), `interpolation` (bilinear, bicubic, lanczos, nearest). A named mean brings its own std. `mean` must
-    be given, as must `crop` or a `resize` to WIDTHxHEIGHT, so that images of any shape can stand in one batch.
+    with slashes; one for gray), `interpolation` (bilinear, bicubic, lanczos, nearest), `channels` (rgb, bgr, gray),
+    `range` (the value of white: 1, or 255 for networks that take 0..255). A named mean brings its own std and is
+    brought to the range; numbers are in its unit and in the order of the channels. `mean` must be given, as must `crop`
+    or a `resize` to WIDTHxHEIGHT, so that images of any shape can stand in one batch.
 
     Raises:
         InputError: an unknown key or a value that does not fit it.
@@ -92,9 +128,12 @@ def preprocessing(spec: str | Mapping[str, Any]) -> Preprocessing:
             "preprocess must name a mean, and a crop or a resize to WIDTHxHEIGHT, "
             "e.g. resize=256,crop=224,mean=imagenet"
         )
-    mean = _triple("mean", values["mean"], 0)
+    channels, most = str(values.get("channels", "rgb")).lower().replace("grey", "gray"), _range(values.get("range", 1))
+    if channels not in CHANNELS:
+        raise InputError(f"preprocess: channels must be one of {', '.join(CHANNELS)}; got {values['channels']!r}")
+    mean = _triple("mean", values["mean"], 0, channels, most)
     std = values.get("std") or (
-        values["mean"] if isinstance(values["mean"], str) and "/" not in values["mean"] else None
+        values["mean"] if isinstance(values["mean"], str) and values["mean"] in STATISTICS else None
     )
     if std is None:
         raise InputError("preprocess: a mean in numbers needs a std too, e.g. mean=.5/.5/.5,std=.2/.2/.2")
@@ -103,21 +142,47 @@ def preprocessing(spec: str | Mapping[str, Any]) -> Preprocessing:
         raise InputError(
             f"preprocess: interpolation must be one of {', '.join(_INTERPOLATIONS)}; got {interpolation!r}"
         )
-    return Preprocessing(mean, _triple("std", std, 1), resize, crop, interpolation)
+    deviation = _triple("std", std, 1, channels, most)
+    if (channels, most) == ("rgb", 1.0):
+        return Preprocessing(mean, deviation, resize, crop, interpolation)
+    return OtherChannels(mean, deviation, resize, crop, interpolation, channels, most)
 
 
-def _triple(key: str, value: Any, which: int) -> tuple[float, ...]:
-    if isinstance(value, str) and value in STATISTICS:
-        return STATISTICS[value][which]
+def in_gray(made: Preprocessing) -> Preprocessing:
+    """The same for a network that takes one channel, mean and deviation averaged over channels.
+
+    >>> in_gray(preprocessing("crop=8,mean=.2/.4/.6,std=.5/.5/.5")).mean
+    (0.4,)
+    """
+    mean, std = (round(sum(v) / len(v), 7) for v in (made.mean, made.std))
+    return OtherChannels((mean,), (std,), made.resize, made.crop, made.interpolation, "gray", 1.0)
+
+
+def _range(value: Any) -> float:
     try:
-        numbers = tuple(float(v) for v in (value.split("/") if isinstance(value, str) else value))
+        most = float(value)
+    except (TypeError, ValueError):
+        most = 0.0
+    if not 0 < most < float("inf"):
+        raise InputError(f"preprocess: range must be the value of white, such as 1 or 255; got {value!r}")
+    return most
+
+
+def _triple(key: str, value: Any, which: int, channels: str = "rgb", most: float = 1.0) -> tuple[float, ...]:
+    """A number for each channel: a name's, in the order and unit asked for, or as given."""
+    wanted = 1 if channels == "gray" else 3
+    if isinstance(value, str) and value in STATISTICS:
+        named: tuple[float, ...] = STATISTICS[value][which]
+        # white minus black spans `most`, but "none" divides by 1 whatever the range
+        named = named if value == "none" else tuple(v * most for v in named)
+        return (round(sum(named) / 3, 7),) if wanted == 1 else named[::-1] if channels == "bgr" else named
+    try:
+        numbers = tuple(float(v) for v in (value.split("/") if isinstance(value, str) else np.atleast_1d(value)))
     except (TypeError, ValueError):
         numbers = ()
-    if len(numbers) != 3 or (key == "std" and min(numbers) <= 0):
-        raise InputError(
-            f"preprocess: {key} must be one of {', '.join(STATISTICS)}, or three numbers such as .5/.5/.5; "
-            f"got {value!r}"
-        )
+    if len(numbers) != wanted or (key == "std" and min(numbers) <= 0):
+        such = "one number such as .5" if wanted == 1 else "three numbers such as .5/.5/.5"
+        raise InputError(f"preprocess: {key} must be one of {', '.join(STATISTICS)}, or {such}; got {value!r}")
     return numbers
 
 

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import io
-import json
-import pickle
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from contralens.checks import InputError, blaming, first_line, nearest, real, shown, whole
+from contralens.checks import InputError, blaming, nearest, real, shown, whole
 from contralens.models.autoencoders import KINDS, NORMS, Autoencoder
-from contralens.models.checkpoints import read_state
-from contralens.models.sae_formats import Found, find
-
-_WEIGHTS = ("sae_weights.safetensors", "ae.pt", "sae.pt")
-_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+from contralens.models.sae_contents import Found
+from contralens.models.sae_disk import only_tensor, read_file, sorted_out
+from contralens.models.sae_formats import find
 
 
 def read_sae(
@@ -32,22 +25,35 @@ def read_sae(
     b_dec: bool | None = None,
     center: Tensor | str | Path | None = None,
     scale: float | None = None,
+    ignore: str | Sequence[str] = (),
 ) -> Autoencoder:
     """A sparse autoencoder from a file, a folder or a dictionary of tensors; what is in the file need not be given.
 
+    Every tensor and setting of the file, and of the JSON file of settings beside it, is used, known to change no
+    latent, named in a note or refused by name.
+
     Args:
-        source: SAELens' folder (cfg.json, sae_weights.safetensors), saev's file, dictionary_learning's folder or ae.pt,
-            overcomplete's state dictionary, or tensors W_enc, b_enc, b_dec, threshold; a text may end in options, as in
-            "sae.pt:kind=topk,k=32".
+        source: SAELens' folder (cfg.json, sae_weights.safetensors), ViT-Prisma's or sparsify's folder, saev's file,
+            dictionary_learning's folder or ae.pt, OpenAI's file, overcomplete's state dictionary, or tensors W_enc,
+            b_enc, b_dec, threshold; a text may end in options, as in "sae.pt:kind=topk,k=32".
         kind: one of `KINDS`.
         k: latents kept by TopK.
         threshold: of BatchTopK or JumpReLU.
         b_dec: whether the decoder's bias is subtracted from activations before they are encoded.
         center: (D), or a file with that one tensor: what training subtracted from the activations.
         scale: what training multiplied activations by after that.
+        ignore: tensors and settings that are refused because they may change the latents, and do not; in a text joined
+            by "+".
 
     Raises:
-        InputError: the file is missing, damaged, holds objects besides tensors, or leaves something open.
+        InputError: the file is missing, damaged, holds objects besides tensors, leaves something open, or holds a
+            tensor or a setting that may change the latents and is not read.
+
+    >>> made = read_sae({"W_enc": torch.ones(4, 8), "b_enc": torch.zeros(8), "k": 2})
+    >>> made.kind, made.k, made.inputs, made.width
+    ('topk', 2, 4, 8)
+    >>> read_sae({"W_enc": torch.ones(4, 8), "b_extra": torch.zeros(8)}, ignore="b_extra").kind
+    'relu'
     """
     options: dict[str, Any] = {
         "kind": kind,
@@ -56,20 +62,21 @@ def read_sae(
         "b_dec": b_dec,
         "center": center,
         "scale": scale,
+        "ignore": ignore,
     }
-    state: Mapping[str, Any]
-    config: dict[str, Any]
-    notes: list[str]
     if isinstance(source, Mapping):
-        name, (state, config, notes) = "the dictionary", (source, {}, [])
+        name, (tensors, settings, notes) = "the dictionary", sorted_out(source, "the dictionary")
     else:
         path, said = parse_sae(str(source))
-        options.update({key: value for key, value in said.items() if options[key] is None})
-        file = _weights_file(Path(path).expanduser())
-        name, (state, config, notes) = str(file), _read(file)
-    numeric = (Tensor, np.ndarray, int, float)
-    tensors = {str(key): torch.as_tensor(value) for key, value in state.items() if isinstance(value, numeric)}
-    found = find(tensors, config, name)
+        options.update({key: value for key, value in said.items() if options[key] is None or options[key] == ()})
+        name, tensors, settings, notes = read_file(Path(path).expanduser())
+    ignored = options["ignore"].split("+") if isinstance(options["ignore"], str) else list(options["ignore"] or ())
+    if options["kind"] is not None and options["kind"] not in KINDS:
+        raise InputError(
+            f"unknown kind of sparse autoencoder {options['kind']!r}{nearest(options['kind'], KINDS)}; known: "
+            f"{', '.join(KINDS)}"
+        )
+    found = find(tensors, settings, name, options["kind"], ignored)
     with blaming(f"{name}: its tensors and settings make no sparse autoencoder"):
         return _assemble(found, options, name, notes)
 
@@ -104,68 +111,8 @@ _OPTIONS: dict[str, Callable[[str], Any]] = {
     "b_dec": {"yes": True, "no": False, "true": True, "false": False}.__getitem__,
     "center": str,
     "scale": float,
+    "ignore": str,
 }
-
-
-def _weights_file(path: Path) -> Path:
-    if path.is_file():
-        return path
-    if not path.is_dir():
-        raise InputError(f"there is no sparse autoencoder at {path}: give a file, or SAELens' folder")
-    known = [path / name for name in _WEIGHTS if (path / name).is_file()]
-    found = known[:1] or sorted(p for p in path.iterdir() if p.suffix in _SUFFIXES)
-    if len(found) != 1:
-        what = "no weights" if not found else f"{len(found)} files of weights, {found[0].name}, {found[1].name}, ..."
-        raise InputError(f"{path} holds {what}: give the file itself")
-    return found[0]
-
-
-def _read(path: Path) -> tuple[Mapping[str, Any], dict[str, Any], list[str]]:
-    """Tensors, configuration and notes of a file: saev's header line, or a JSON file of a known form beside it."""
-    with path.open("rb") as f:
-        if path.suffix != ".safetensors" and f.read(1) == b"{":
-            f.seek(0)
-            return _read_saev(path, f.readline(), f.read())
-    state, notes = read_state(path)
-    config: dict[str, Any] = {}
-    for name, sign in (("cfg.json", "d_sae"), ("config.json", "trainer")):
-        beside = path.with_name(name)
-        if beside.is_file():
-            content = _json(beside.read_bytes(), beside)
-            if sign in content:
-                config = content
-                break
-    scaler = path.with_name("activation_scaler.json")
-    if config and scaler.is_file():
-        config["activation_scaler"] = _json(scaler.read_bytes(), scaler)
-    return state, config, notes
-
-
-def _read_saev(path: Path, line: bytes, rest: bytes) -> tuple[Mapping[str, Any], dict[str, Any], list[str]]:
-    header = _json(line, path)
-    try:
-        state = torch.load(io.BytesIO(rest), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as e:
-        named = re.search(r"GLOBAL ([\w.]+)", str(e))
-        raise InputError(
-            f"{path} holds {f'Python objects ({named[1]})' if named else 'something other than tensors'}: objects may "
-            "run code when loaded, so only tensors are read"
-        ) from e
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as e:
-        raise InputError(f"{path} has saev's header, but what follows cannot be read: it may be truncated") from e
-    if not isinstance(state, Mapping):
-        raise InputError(f"{path} has saev's header, but no tensors by name after it")
-    return state, {"saev": header}, []
-
-
-def _json(data: bytes, path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(data)
-    except ValueError as e:
-        raise InputError(f"{path} holds no readable JSON where it should ({e})") from e
-    if not isinstance(content, dict):
-        raise InputError(f"{path} must hold JSON settings by name; got {type(content).__name__}")
-    return content
 
 
 def _assemble(found: Found, given: Mapping[str, Any], name: str, notes: list[str]) -> Autoencoder:
@@ -176,10 +123,8 @@ def _assemble(found: Found, given: Mapping[str, Any], name: str, notes: list[str
             f"{name} ({found.what}) does not say which kind it is: add kind= one of {', '.join(found.could_be)}, as in "
             f"{Path(name).name}:kind={found.could_be[0]}{',k=32' if found.could_be[0] == 'topk' else ''}"
         )
-    if kind not in KINDS:
-        raise InputError(
-            f"unknown kind of sparse autoencoder {kind!r}{nearest(kind, KINDS)}; known: {', '.join(KINDS)}"
-        )
+    if kind == "gated" and (found.gate is None or found.magnitude is None):
+        raise InputError(f"{name} ({found.what}): a gated autoencoder needs the tensors b_gate, r_mag and b_mag")
     inputs, width = (int(n) for n in found.encoder.shape)
     k = given["k"] if given["k"] is not None else found.k
     if isinstance(k, float) and given["k"] is None and k.is_integer():  # as some trainers write it
@@ -193,6 +138,8 @@ def _assemble(found: Found, given: Mapping[str, Any], name: str, notes: list[str
     threshold = found.threshold if given["threshold"] is None else torch.tensor(real("threshold", given["threshold"]))
     if kind in ("batchtopk", "jumprelu") and threshold is None:
         raise InputError(f"{name} ({found.what}): {kind} needs a threshold, which is not in it: add threshold=NUMBER")
+    if kind == "batchtopk" and threshold is not None and bool((threshold <= 0).all()):
+        notes = [*notes, "its threshold is not positive, as before training learns one: all positive latents are kept"]
     scale = given["scale"] if given["scale"] is not None else found.scale
     if scale is None:
         raise InputError(
@@ -209,24 +156,28 @@ def _assemble(found: Found, given: Mapping[str, Any], name: str, notes: list[str
             f"{name}: activations normalised by {found.norm!r} are not known here; known: {', '.join(NORMS)}; "
             "fold it into the weights, or pass the model itself"
         )
-    center = given["center"]
+    center = found.center if given["center"] is None else given["center"]
     if isinstance(center, str | Path):
-        center = _only_tensor(Path(center).expanduser())
+        center = only_tensor(Path(center).expanduser())
     if center is not None and not isinstance(center, Tensor):
         raise InputError(f"`center` must be a tensor (D) or a file with one; got {shown(center)}")
     made = Autoencoder(
         kind=kind,
         encoder=found.encoder.float().contiguous(),
         bias=torch.zeros(width) if found.bias is None else found.bias.float(),
-        b_dec=found.b_dec.float() if subtract and found.b_dec is not None else None,
-        gain=None if found.gain is None else found.gain.float(),
+        b_dec=_float(found.b_dec) if subtract else None,
+        gain=_float(found.gain),
+        gate=_float(found.gate),
+        magnitude=_float(found.magnitude),
         k=int(k or 0) if kind == "topk" else 0,
         threshold=threshold.float().squeeze() if kind in ("batchtopk", "jumprelu") and threshold is not None else None,
         at_threshold=found.at_threshold,
         signed=found.signed and kind == "topk",
         norm=found.norm,
-        center=None if center is None else center.float(),
+        center=_float(center),
+        std=_float(found.std),
         scale=float(scale),
+        tokens=found.tokens,
         decoder=_decoder(found.decoder, (width, inputs)),
         notes=(f"sparse autoencoder of {found.what}: {kind}, {inputs} -> {width}", *found.notes, *notes),
     )
@@ -235,6 +186,9 @@ def _assemble(found: Found, given: Mapping[str, Any], name: str, notes: list[str
         ("decoder bias", made.b_dec, [(inputs,)]),
         ("threshold", made.threshold, [(width,), ()]),
         ("`center`", made.center, [(inputs,)]),
+        ("standard deviation", made.std, [(inputs,)]),
+        ("gate's bias", made.gate, [(width,)]),
+        ("r_mag", made.magnitude, [(width,)]),
         ("decoder", made.gain, [(width,)]),
     ):
         if tensor is not None and tuple(tensor.shape) not in shapes:
@@ -247,17 +201,5 @@ def _decoder(decoder: Tensor | None, shape: tuple[int, int]) -> Tensor | None:
     return None if decoder is None or tuple(decoder.shape) != shape else decoder.float().contiguous()
 
 
-def _only_tensor(path: Path) -> Tensor:
-    if path.suffix != ".safetensors" and path.is_file():
-        try:
-            alone = torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError):
-            alone = None
-        except Exception as e:  # the unpickler raises whatever the bytes lead it to
-            raise InputError(f"{path} is no file that torch.load can read ({first_line(e)})") from e
-        if isinstance(alone, Tensor):
-            return alone
-    state, _ = read_state(path)
-    if len(state) != 1:
-        raise InputError(f"{path} must hold one tensor; got {len(state)}")
-    return next(iter(state.values()))
+def _float(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.float()

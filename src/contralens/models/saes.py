@@ -31,7 +31,7 @@ POOLINGS = {
     "pooled": "the pooled activation, one row per image, is encoded",
 }
 """What the autoencoder sees of an image."""
-SAE_OPTIONS = ("kind", "k", "threshold", "b_dec", "center", "scale")
+SAE_OPTIONS = ("kind", "k", "threshold", "b_dec", "center", "scale", "ignore")
 """What a file may leave open; see `read_sae`."""
 SAE_VERSION = "contralens sae 1"
 """Raise the number when the computing code changes its results: cached activations are then computed anew."""
@@ -92,7 +92,9 @@ class SparseTarget:
         below = base.tap
         if self.pooling == "pooled":
             return replace(below, rows=lambda pooled: self._latents(below.rows(pooled)[:, None]))
-        return replace(below, pick=lambda output: _tokens_of(output, base, self.pooling).clone(), rows=self._latents)
+        return replace(
+            below, pick=lambda output, valid: _tokens_of(output, base, self.pooling, valid).clone(), rows=self._latents
+        )
 
     @torch.no_grad()
     def _latents(self, tokens: Tensor) -> Tensor:
@@ -125,7 +127,7 @@ class SparseTarget:
         if self.pooling == "pooled":
             if base.pooling == "max_abs_patches":
                 raise InputError(f"the latents of {self.name} cannot be scaled: the layer is pooled by magnitude")
-            seen = layer_pooling.pool(base.pooling, output, base.prefix_tokens)[:, None]
+            seen = layer_pooling.pool(base.pooling, output, base.tokens)[:, None]
         else:
             seen = _tokens_of(output, base, self.pooling)
         rows = seen.flatten(0, 1).to(self.device)
@@ -161,12 +163,13 @@ def sae(
 
     Args:
         target: the layer that the autoencoder was trained on, from `contralens.target`.
-        sae: a file or folder of SAELens, saev, overcomplete or dictionary_learning, tensors by name, or any module
-            with `encode` (activations (T,D) to latents (T,N), alone or last of a tuple), and `decode` (latents back to
-            activations) if they are to be scaled. See `read_sae`.
-        pooling: a key of `POOLINGS`; None takes "max" over patch tokens or places of a map, "pooled" of other layers.
+        sae: a file or folder of SAELens, ViT-Prisma, saev, overcomplete, dictionary_learning, sparsify or OpenAI's,
+            tensors by name, or any module with `encode` (activations (T,D) to latents (T,N), alone or last of a tuple),
+            and `decode` (latents back to activations) if they are to be scaled. See `read_sae`.
+        pooling: a key of `POOLINGS`; None takes "max" over patch tokens or places of a map, "pooled" of other layers,
+            and "cls" where the file says that it was trained on class tokens.
         device: where latents are computed; by default where the network is.
-        options: what a file leaves open: kind, k, threshold, b_dec, center, scale; see `read_sae`.
+        options: what a file leaves open: kind, k, threshold, b_dec, center, scale; and ignore; see `read_sae`.
 
     Raises:
         InputError: the file cannot be read, leaves something open, or was made for another width.
@@ -180,11 +183,11 @@ def sae(
     for name in options:
         if name not in SAE_OPTIONS:
             raise InputError(f"`sae` takes no `{name}`{nearest(name, SAE_OPTIONS)} (known: {', '.join(SAE_OPTIONS)})")
-    chosen = _choose(target, pooling)
     place = torch.device(device) if device is not None else getattr(target, "device", torch.device("cpu"))
     if isinstance(sae, nn.Module):
         if options:
             raise InputError(f"{', '.join(options)}: these go with a file; a module says it itself")
+        chosen = _choose(target, pooling)
         encode, change, width, mark, title, notes = _own(sae, target)
     else:
         made = read_sae(sae, **options)
@@ -193,9 +196,12 @@ def sae(
                 f"the sparse autoencoder takes activations of width {made.inputs}, but {target.name} {target.layer} "
                 f"has {target.width}: it belongs to another layer or network"
             )
+        chosen = _choose(target, pooling, made.tokens)
         made = made.to(place)
         encode, change = made, None if made.decoder is None else made.change
         width, mark, notes = made.width, identity.describe(made), list(made.notes)
+        if made.tokens == "cls" and chosen != "cls":
+            notes.append("the file says that it was trained on the class token, which is not what is encoded here")
         title = "tensors" if isinstance(sae, Mapping) else Path(sae).name
     parts = [SAE_VERSION, target.fingerprint, chosen, mark]
     return SparseTarget(
@@ -214,15 +220,16 @@ def sae(
     )
 
 
-def _choose(target: Target, pooling: str | None) -> str:
-    """The pooling asked for or the usual one, checked against what the layer gives."""
+def _choose(target: Target, pooling: str | None, tokens: str = "") -> str:
+    """The pooling asked for or the usual one for `tokens`, checked against what the layer gives."""
     if pooling is not None and pooling not in POOLINGS:
         raise InputError(
             f"unknown pooling {pooling!r} of a sparse autoencoder{nearest(pooling, POOLINGS)}; "
             f"known: {', '.join(POOLINGS)}"
         )
     kind = layer_pooling.POOLINGS[target.pooling].kind if isinstance(target, HookedTarget) else "row"
-    chosen = pooling or ("pooled" if kind == "row" else "max")
+    usual = "cls" if tokens == "cls" and kind == "tokens" else "max"
+    chosen = pooling or ("pooled" if kind == "row" else usual)
     where = f"{target.name} {target.layer}"
     if chosen != "pooled" and kind == "row":
         raise InputError(f"pooling {chosen!r} needs tokens or a map, but {where} gives one row per image: use 'pooled'")
@@ -236,11 +243,23 @@ def _choose(target: Target, pooling: str | None) -> str:
     return chosen
 
 
-def _tokens_of(output: Tensor, target: HookedTarget, pooling: str) -> Tensor:
-    """A layer's output as tokens (B,L,D): the patches, the places of a map, or the class token."""
+def _tokens_of(output: Tensor, target: HookedTarget, pooling: str, valid: Tensor | None = None) -> Tensor:
+    """A layer's output as tokens (B,L,D): the patches, the places of a map, or the class token.
+
+    In the place of padding stands the image's first patch, which leaves a maximum as it is.
+    """
     if output.dim() == 4:
         return output.flatten(1, 2) if target.pooling.endswith("_last") else output.flatten(2).mT
-    return output[:, :1] if pooling == "cls" else output[:, target.prefix_tokens :]
+    if pooling == "cls":
+        return layer_pooling.class_token_of(output, target.tokens)[:, None]
+    patches = layer_pooling.patches_of(output, target.tokens)
+    if valid is None:
+        return patches
+    if pooling == "mean":
+        raise InputError(
+            f"{target.name}: the mean of latents counts padding (images are padded to one length): use max"
+        )
+    return torch.where(layer_pooling.patches_of(valid[..., None], target.tokens), patches, patches[:, :1])
 
 
 def _added(output: Tensor, gain: Tensor, layer: HookedTarget, sae_pooling: str) -> Tensor:
@@ -254,8 +273,11 @@ def _added(output: Tensor, gain: Tensor, layer: HookedTarget, sae_pooling: str) 
         return (moved if last else moved.mT).reshape(output.shape)
     seen_by = layer.pooling if sae_pooling == "pooled" else sae_pooling
     out = output.clone()
-    part = out[:, :1] if seen_by == "cls" else out[:, layer.prefix_tokens :]
-    part += gain
+    if isinstance(tokens := layer.tokens, int):
+        part = out[:, :1] if seen_by == "cls" else out[:, tokens:]
+        part += gain
+    else:
+        out[:, [tokens.class_at] if seen_by == "cls" else tokens.places()] += gain
     return out
 
 

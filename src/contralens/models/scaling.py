@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contralens.checks import InputError
+from contralens.checks import InputError, some
 from contralens.models import hooks
 from contralens.models.hooked import HookedTarget
+from contralens.models.outputs import first_tensor, module_of, tensor_of
 from contralens.models.pooling import POOLINGS, channels_last
 from contralens.models.saes import SparseTarget
+from contralens.models.untrained import unknown
 from contralens.types import Target
 
 TOLERANCE = 1e-3
@@ -52,12 +54,12 @@ def changed(network: nn.Module, layer: str, change: Callable[[Tensor], Tensor]) 
     """Within the block, `change` of what the layer gives goes on in its place."""
 
     def hook(module: Any, inputs: Any, output: Any) -> Any:
-        tensor = hooks.first_tensor(output)
+        tensor = tensor_of(output, layer)
         if tensor is None:
             raise InputError(f"{layer} gave no tensor, so its neurons cannot be changed")
         return _replaced(output, tensor, change(tensor))
 
-    handle = hooks.named(network)[layer].register_forward_hook(hook)
+    handle = module_of(network, layer).register_forward_hook(hook)
     try:
         yield
     finally:
@@ -94,7 +96,7 @@ def kept(network: nn.Module, layer: str, keep: Tensor, last: bool | None = None)
     """
 
     def change(tensor: Tensor) -> Tensor:
-        end = _last_of(tensor, hooks.named(network)[layer]) if last is None else last
+        end = _last_of(tensor, module_of(network, layer)) if last is None else last
         if tensor.shape[-1 if end else 1] != len(keep):
             raise InputError(
                 f"the mask is for {len(keep)} neurons, but {layer} gives {tuple(tensor.shape)}: it belongs to another "
@@ -136,14 +138,26 @@ def _replaced(output: Any, old: Tensor, new: Tensor) -> Any:
     return output
 
 
+def _is_used(layer: HookedTarget, batch: Any) -> bool:
+    """Whether the network's output depends on weights that it was not given."""
+    with unknown(layer.module, layer.untrained):
+        return bool(hooks.run_layer(layer.module, ".", batch, lambda output: output.isnan().any()))
+
+
 def class_scores(target: Scalable, batch: Any) -> Tensor:
     """The network's own output for a batch, (B,classes) float32 on the CPU, before any softmax.
 
     Raises:
-        InputError: the output is no row of scores per image.
+        InputError: the output is no row of scores per image, or made with weights that were not in the source.
     """
+    layer = _layer(target)
+    if layer.untrained and _is_used(layer, batch):
+        raise InputError(
+            f"{target.name} has no trained classifier ({some('weights', list(layer.untrained))} not in the source), so "
+            "its class scores mean nothing"
+        )
     keep: Callable[[Tensor], Tensor] = lambda output: output.float().cpu()  # noqa: E731
-    scores = hooks.run_layer(_layer(target).module, ".", batch, keep)
+    scores = hooks.run_layer(layer.module, ".", batch, keep)
     if scores.dim() != 2:
         raise InputError(f"{target.name} gives {tuple(scores.shape)}, not one row of class scores per image")
     return scores
@@ -206,7 +220,7 @@ def gradient_times_activation(target: HookedTarget, batch: Any, classes: Sequenc
 
     found = []
     with hooks.still(target.module, None), changed(target.module, target.layer, change):
-        scores = hooks.first_tensor(hooks.forward(target.module, batch))
+        scores = first_tensor(hooks.forward(target.module, batch))
         if scores is None or scores.dim() != 2 or not scores.requires_grad:
             raise InputError(f"{target.name} gives no class scores that depend on {target.layer} by a gradient")
         for c in classes:

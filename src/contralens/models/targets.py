@@ -15,15 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from contralens.checks import InputError, as_path, as_text, blaming, first_line, nearest, shown, whole
-from contralens.models import hooks, identity, repeating
+from contralens.models import hooks, identity, repeating, tokens, untrained
 from contralens.models.fast import DECODES, fast_or_own
 from contralens.models.hooked import HookedTarget, fingerprint_of
-from contralens.models.layers import LayerInfo, layers
+from contralens.models.layers import LayerInfo, found_tokens, layers, several, unpadded
 from contralens.models.loaded import Loaded, Loader
 from contralens.models.loaders import TARGETS, load, preprocess_of
+from contralens.models.outputs import PART, module_of
 from contralens.models.pooling import POOLINGS, choose, pool
 from contralens.models.preprocessing import Preprocessing
 from contralens.models.saes import sae as with_sae
+from contralens.models.scales import scale_notes
 from contralens.types import Target
 
 __all__ = [
@@ -58,14 +60,16 @@ def target(
     """A layer of a network, ready to turn images into activations (B,N).
 
     Args:
-        spec: "torchvision:resnet50" (or "torchvision:resnet50/IMAGENET1K_V1"), "timm:NAME", "hf:ID-or-folder",
+        spec: "torchvision:resnet50" (or "torchvision:resnet50/IMAGENET1K_V1"), "timm:NAME", "hf:ID-or-folder", with
+            arguments "timm:NAME?img_size=384&in_chans=1",
             "module:FILE.py:CALLABLE" (runs that code), "world:1", or an `nn.Module`.
-        layer: a name as in `named_modules()`; "." is the network's own output. `layers(spec)` lists them.
+        layer: a name as in `named_modules()`; "." is the network's own output; "NAME#1" or "NAME#key" is another tensor
+            than the first of what it gives. `layers(spec)` lists them.
         pooling: a key of `POOLINGS`; None infers it: mean of maps, the class token or the mean of patches, rows as is.
         preprocess: one RGB image to a tensor (3,H,W), or a text such as "resize=256,crop=224,mean=imagenet"; None takes
             that of the weights. An `nn.Module` needs it.
         weights: another set than the default, or "random" (seed 0, no download).
-        checkpoint: a file with the user's own weights; nothing is downloaded.
+        checkpoint: a file with the user's own weights, or "FILE::PART" for one of several in it; nothing is downloaded.
         device: "cpu", "cuda", "auto"; None leaves an `nn.Module` where it is and means "cpu" otherwise.
         neurons: N names, instead of the class names or "layer/index".
         prefix_tokens: class and register tokens before the patches, where that cannot be found out.
@@ -169,7 +173,11 @@ def _made(
              for layer in wanted]  # fmt: skip
     batch = hooks.probe_batch(function, name)
     before = identity.attributes(network)
+    found: dict[int, tokens.Found] = {}
     probe = hooks.probe(network, [*names, "."], batch, name, hooks.DTYPES[dtype], keep=True)
+    if preprocess is not None or loaded.preprocess_note or name.startswith("module:"):
+        loaded.notes += scale_notes(function, loaded.preprocess, network, preprocess is not None)
+    untrained.check_unused(loaded, [n for n in names if probe[n].output is not None], batch, probe, name)
     described = identity.network_digest(network, before)
     given = {"pooling": pooling, "preprocess": preprocess, "weights": weights, "checkpoint": checkpoint,
              "prefix_tokens": prefix_tokens, "dtype": None if dtype == "float32" else dtype,
@@ -183,19 +191,20 @@ def _made(
     for layer in names:
         seen = probe[layer]
         if seen.calls != 1 or seen.output is None:
-            raise InputError(f"{name}: {_calls_problem(layer, seen.calls, modules)}")
+            raise InputError(f"{name}: {_calls_problem(layer, seen, modules)}")
         hooks.check_batch(seen.output, f"{name}: {layer}")
         choice = choose(
             seen.output.shape,
-            modules[layer],
+            module_of(network, layer),
             network,
             pooling=pooling,
-            prefix_tokens=prefix_tokens,
+            prefix_tokens=unpadded(batch, seen.output, prefix_tokens),
             square=hooks.is_square(batch),
             layer=f"{name}: {layer}",
+            found=found_tokens(network, batch, seen.output, found, prefix_tokens),
         )
-        notes = [*loaded.notes, *choice.notes]
-        rows = pool(choice.name, seen.output, choice.prefix)
+        notes = [*loaded.notes, *choice.notes, *several(layer, seen.tensors)]
+        rows = pool(choice.name, seen.output, choice.tokens)
         neuron_names = _names(neurons, layer, rows, probe["."].output, loaded, notes)
         made.append(
             HookedTarget(
@@ -208,6 +217,8 @@ def _made(
                 preprocess=function,
                 module=network,
                 prefix_tokens=choice.prefix,
+                layout=choice.layout,
+                untrained=loaded.untrained,
                 dtype=dtype,
                 notes=notes,
                 network=described,
@@ -241,12 +252,14 @@ def _known(layer: str | None, modules: Mapping[str, nn.Module], network: nn.Modu
         raise InputError(
             f"{name} needs a layer, such as {', '.join(_suggested(network))}; all: contralens layers TARGET"
         )
-    if layer not in modules:
+    if layer.partition(PART)[0] not in modules:
         raise InputError(f"{name} has no layer {layer!r}{nearest(layer, modules)}; all: contralens layers TARGET")
-    untrained = [k for k in loaded.untrained if k.startswith(f"{layer}.")]
-    if untrained:
+    random = [k for k in loaded.untrained if k.startswith(f"{layer.partition(PART)[0]}.")]
+    if random and loaded.misfit:
+        raise InputError(f"{loaded.misfit}; {layer} depends on them")
+    if random:
         raise InputError(
-            f"{name}: the weights of {layer} were not in the source ({untrained[0]}, ...): pick another layer"
+            f"{name}: the weights of {layer} were not in the source ({random[0]}, ...): pick another layer"
         )
     return layer
 
@@ -279,12 +292,16 @@ def _suggested(network: nn.Module) -> list[str]:
     return names[-6:] or ["."]
 
 
-def _calls_problem(layer: str, calls: int, modules: Mapping[str, nn.Module]) -> str:
+def _calls_problem(layer: str, seen: hooks.Seen, modules: Mapping[str, nn.Module]) -> str:
+    calls = seen.calls
     if calls == 0:
         return (
             f"{layer} is not run by the network's forward (its weights may be used directly): pick the layer around it"
         )
     if calls == 1:
+        base, mark, part = layer.partition(PART)
+        if mark and seen.tensors:
+            raise InputError(f"{base} gives no tensor {part!r}; it gives {', '.join(seen.tensors)}")
         return f"{layer} gives no floating-point tensor"
     around = layer.rpartition(".")[0]
     hint = f", such as {around}" if around in modules else ""

@@ -13,7 +13,10 @@ from torch.utils.data import default_collate
 
 from contralens.models import hooks
 from contralens.models.hooked import HookedTarget
+from contralens.models.pooling import POOLINGS, patches_of
+from contralens.models.repeating import noise
 from contralens.models.saes import SparseTarget
+from contralens.models.tokens import in_raster_order
 from contralens.types import Target
 
 if TYPE_CHECKING:
@@ -52,11 +55,15 @@ def maps(target: Target, images: Sequence[Image], wanted: Sequence[Sequence[int]
     """The layer's own maps (len(wanted[i]),H,W) of the neurons `wanted` of each image, from one forward of them all.
 
     What the pooling would have pooled: places of a conv map, patch tokens, or a sparse autoencoder's latents at these.
-    None where the layer has no places: a class token, a row per image, a target of another kind.
+    None where the layer has no places (a class token, a row per image), where its tokens do not lie row by row (Hiera),
+    and of targets of another kind.
     """
     if isinstance(target, SparseTarget):
         return _latents(target, images, wanted)
     if not isinstance(target, HookedTarget) or target.pooling not in (*_MAPS, *_MAPS_LAST, *_PATCHES):
+        return None
+    batch = default_collate([target.preprocess(image) for image in images])
+    if target.pooling in _PATCHES and not _ordered(target, batch):
         return None
     rows = torch.tensor([i for i, own in enumerate(wanted) for _ in own], dtype=torch.int64)
     neurons = torch.tensor([n for own in wanted for n in own], dtype=torch.int64)
@@ -67,15 +74,19 @@ def maps(target: Target, images: Sequence[Image], wanted: Sequence[Sequence[int]
             return output[i, n]
         if target.pooling in _MAPS_LAST:
             return output[i, :, :, n]
-        return output[i, target.prefix_tokens :, n]
+        return patches_of(output, target.tokens)[i, :, n]
 
-    batch = default_collate([target.preprocess(image) for image in images])
-    out = _square(hooks.run_layer(target.module, target.layer, batch, pick, hooks.DTYPES[target.dtype]).float().cpu())
-    if out is None:
-        return None
+    out = hooks.run_layer(target.module, target.layer, batch, pick, hooks.DTYPES[target.dtype]).float().cpu()
     if target.pooling == "max_abs_patches":
         out = out.abs()
-    return [np.asarray(own.numpy(), np.float32) for own in torch.split(out, [len(own) for own in wanted])]
+    grids = _grids(batch, len(images))
+    found = []
+    for own, grid in zip(torch.split(out, [len(own) for own in wanted]), grids, strict=True):
+        placed = _placed(own, grid)
+        if placed is None:
+            return None
+        found.append(np.asarray(placed.numpy(), np.float32))
+    return found
 
 
 def _latents(
@@ -85,24 +96,53 @@ def _latents(
     if tap is None or target.pooling not in ("max", "mean"):
         return None
     batch = default_collate([target.preprocess(image) for image in images])
-    tokens = hooks.run_layer(tap.module, tap.layer, batch, tap.pick, tap.autocast)
+    base = target.base
+    if isinstance(base, HookedTarget) and POOLINGS[base.pooling].kind == "tokens" and not _ordered(base, batch):
+        return None
+    tokens = hooks.run_layer(tap.module, tap.layer, batch, lambda output: tap.pick(output, None), tap.autocast)
     out = []
     with torch.no_grad():
-        for own, those in zip(wanted, tokens, strict=True):
+        for own, those, grid in zip(wanted, tokens, _grids(batch, len(images)), strict=True):
             latents = target.encode(those.to(target.device))[:, list(own)].float().cpu()
-            placed = _square(latents.T)
+            placed = _placed(latents.T, grid)
             if placed is None:
                 return None
             out.append(np.asarray(placed.numpy(), np.float32))
     return out
 
 
-def _square(rows: Tensor) -> Tensor | None:
-    """Maps (P,H,W) as they are; rows of patches (P,L) as squares, or None where L is none."""
+def _placed(rows: Tensor, grid: tuple[int, int] | None) -> Tensor | None:
+    """Maps (P,H,W) as they are; rows of patches (P,L) as the image's grid, or as a square; None where L is none."""
     if rows.dim() == 3:
         return rows
+    if grid is not None:
+        return rows[:, : grid[0] * grid[1]].reshape(-1, *grid)
     side = round(rows.shape[1] ** 0.5)
     return rows.reshape(-1, side, side) if side * side == rows.shape[1] else None
+
+
+def _grids(batch: Any, count: int) -> list[tuple[int, int] | None]:
+    """Patches of each image, (down, across), where the batch says it because it is padded (NaFlex)."""
+    shapes = batch.get("spatial_shapes") if isinstance(batch, Mapping) else None
+    if not isinstance(shapes, Tensor) or shapes.shape != (count, 2):
+        return [None] * count
+    return [(int(down), int(across)) for down, across in shapes]
+
+
+def _ordered(target: HookedTarget, batch: Any) -> bool:
+    """Whether the patches of a layer lie row by row; tried out once for each target."""
+    if isinstance(batch, Mapping) and "spatial_shapes" in batch:
+        return True
+    if target.raster_order is None:
+        probes = default_collate([target.preprocess(image) for image in noise(2)])
+        length = hooks.probe(target.module, [target.layer], probes, target.name)[target.layer].output
+        places = torch.arange(0 if length is None else int(length.shape[1]))
+        patches = patches_of(places[None, :, None], target.tokens)[0, :, 0]
+        side = round(len(patches) ** 0.5)
+        target.raster_order = side * side == len(patches) and in_raster_order(
+            target.module, target.layer, probes, patches, side
+        )
+    return target.raster_order
 
 
 def occlusion(target: Target, image: Image, neuron: int, cells: int = 7, batch: int = 32) -> NDArray[np.float32]:

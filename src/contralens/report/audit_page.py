@@ -267,8 +267,7 @@ def _footer(found: Audit) -> str:
     m = found.manifest
     return (
         f"<footer>contralens {escape(m['contralens'])}, seed {m['seed']}, concept list {m['concepts']['fingerprint']}. "
-        "The null test compares with images at random: the images of a neuron that passes share something, of which "
-        "the named concept is the nearest in the list. Look at the pictures before you believe it. Effects are in "
-        "units of the class score, mean over the images that activate the neuron. "
-        f"Verdicts: {', '.join(VERDICTS)}.</footer>"
+        "The null test compares with images at random: the images of a neuron that passes share something, and of the "
+        "list the named concept is nearest to it. Look at the pictures before you believe it. Effects are in units of "
+        f"the class score, mean over the images that activate the neuron. Verdicts: {', '.join(VERDICTS)}.</footer>"
     )
