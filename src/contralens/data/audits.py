@@ -73,6 +73,8 @@ class Audit:
     (64, 64, (64,), 'audit')
     >>> all(row["concept"] == "red" for row in found.rows("spurious")), len(found.warnings) > 0
     (True, True)
+    >>> found.conclusion.endswith("."), found.explanation
+    (True, [...])
     """
 
     manifest: dict[str, Any]

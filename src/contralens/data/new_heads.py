@@ -30,6 +30,9 @@ class NewHead:
     >>> head = NewHead(np.array([[1.0, 0.0], [-1.0, 0.0]]), np.zeros(2), np.array([1, 0]), ("a", "b"))
     >>> [head.classes[c] for c in head([[3.0, 9.0], [-3.0, 9.0]]).argmax(1)]
     ['a', 'b']
+    >>> head.save("head.safetensors")
+    >>> load_head("head.safetensors").keep.tolist()
+    [1, 0]
     """
 
     weight: NDArray[np.float32]
