@@ -5,8 +5,9 @@
 The expected concepts are the levels that the world's network classifies, the spurious ones those of the factors tied to
 them (`contralens.world.targets`); what each of the 64 trained neurons responds to was measured by intervention
 (`contralens.world.truth`). Precision and recall of "spurious" with Wilson's intervals; "chance" calls as many neurons
-spurious, drawn at random, so its precision is the share of spurious neurons. "ranks": how often a spurious neuron has
-a larger margin (z of the best spurious concept - z of the best expected one) than another.
+spurious, drawn at random, so its precision is the share of spurious neurons. "of verdicts": how many of the neurons
+with a verdict for a side have the right concept; "undecided": neurons whose sides tie. "ranks": how often a spurious
+neuron has a larger margin (z of the best spurious concept - z of the best expected one) than another.
 """
 
 from __future__ import annotations
@@ -58,7 +59,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--images", type=int, default=2000)
     args = parser.parse_args()
-    print("world  scorer            precision             recall                names right           chance  ranks")
+    print(
+        "world  scorer            precision             recall                names right           of verdicts        "
+        "   undecided  chance  ranks"
+    )
     with tempfile.TemporaryDirectory() as folder:
         for index, world in WORLDS.items():
             home = Path(folder) / str(index)
@@ -75,6 +79,9 @@ def main() -> None:
                 called = {n for n, row in rows.items() if row["verdict"] == "spurious"}
                 named = [any(FACTORS[f][v] == rows[n]["concept"] for f, v in t.levels) for n, t in truth.items()
                          if n in rows]  # fmt: skip
+                sided = [n for n, row in rows.items() if row["concept"] is not None]
+                right = sum(any(FACTORS[f][v] == rows[n]["concept"] for f, v in truth[n].levels) for n in sided)
+                undecided = sum(row["verdict"] == "undecided" for row in rows.values())
                 margin = np.array([row["spurious"] - row["expected"] for row in rows.values()])
                 is_spurious = np.array([n in spurious for n in rows])
                 ranks = "-"
@@ -83,7 +90,7 @@ def main() -> None:
                 print(
                     f"{index}      {scorer:16}  {share(len(called & spurious), len(called))}  "
                     f"{share(len(called & spurious), len(spurious))}  {share(sum(named), len(named))}  "
-                    f"{len(spurious) / len(truth):.2f}    {ranks}"
+                    f"{share(right, len(sided))}  {undecided:9}  {len(spurious) / len(truth):.2f}    {ranks}"
                 )
 
 

@@ -39,7 +39,7 @@ ALLOWED = {
         "report",
         "world",
     },
-    "auditing": BASE | {"config", "math", "models", "data", "reopen"},
+    "auditing": BASE | {"config", "math", "models", "data", "reopen", "split"},
     "proposing": BASE | {"math", "models", "data", "evidence"},
     "labeling": BASE | {"math", "models", "data", "collecting", "proposing", "split"},
 }

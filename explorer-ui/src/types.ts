@@ -149,6 +149,8 @@ export interface Verdict {
   verdict: string;
   best: string | null;
   side: string | null;
+  /** Why there is no verdict for a side; null where there is one. */
+  reason: string | null;
   figures: Record<string, number | null>;
   influence: (Influenced & { name: string })[];
 }
@@ -162,20 +164,37 @@ export interface Pruned {
   low: number | null;
   high: number | null;
 }
+/** Accuracy on held-out images: the network, pruned, with a new head, with one on all neurons. */
+export interface NewHead {
+  group: string;
+  images: number | null;
+  before: number | null;
+  pruned: number | null;
+  after: number | null;
+  all_neurons: number | null;
+  difference: number | null;
+  low: number | null;
+  high: number | null;
+}
 export interface Audit {
   run: string;
   manifest: Record<string, unknown>;
+  /** What follows from the numbers, in one line. */
+  conclusion: string | null;
+  explanation: string[];
   warnings: string[];
   neuron: number[];
   verdict: string[];
   best: (string | null)[];
   side: (string | null)[];
+  reason: (string | null)[];
   columns: Record<string, (number | null)[]>;
   classes: string[];
   left_out: number;
   /** A value per neuron and class, one neuron after the other; empty where not measured. */
   influence: Record<string, (number | null)[]>;
   pruning: Pruned[];
+  new_head: NewHead[];
 }
 export interface Plane {
   method: string;

@@ -9,11 +9,14 @@ const pruned = (group: string, mode: string, difference: number | null): Pruned 
 const audit: Audit = {
   run: "run",
   manifest: {},
+  conclusion: null,
+  explanation: [],
   warnings: [],
   neuron: [0, 2, 5, 9],
   verdict: ["spurious", "spurious", "expected", "spurious"],
   best: ["ruler", "ruler", "streaks", null],
   side: ["spurious", "spurious", "expected", null],
+  reason: [null, null, null, null],
   columns: { z: [2, 3, 1, null], fdr: [0.01, 0.001, 0.02, null] },
   classes: ["benign", "melanoma"],
   left_out: 0,
@@ -26,6 +29,7 @@ const audit: Audit = {
     pruned("all", "soft", 0), pruned("balanced", "soft", 0), pruned("class=benign", "soft", 0.01),
     pruned("class=melanoma", "soft", -0.2), pruned("site=back", "soft", 0.1), pruned("all", "random", 0.02),
   ],
+  new_head: [],
 };
 const all: Choice = { concept: "", moves: "", sort: "influence" };
 
@@ -50,6 +54,7 @@ describe("an audit", () => {
     expect(chosen(audit, "spurious", { ...all, sort: "nonsense" })).toEqual([0, 1, 3]);
     expect(chosen(audit, "spurious", { ...all, concept: "ruler" })).toEqual([1, 0]);
     expect(chosen(audit, "unexplained", all)).toEqual([]);
+    expect(chosen({ ...audit, verdict: ["undecided", "spurious", "expected", "undecided"] }, "undecided", all)).toEqual([0, 3]);
   });
 
   it("counts concepts and finds classes", () => {

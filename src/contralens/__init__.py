@@ -30,6 +30,7 @@ _WHERE = {
     "labeled_images": "data.labeled",
     "load": "data.runs",
     "load_audit": "data.audits",
+    "load_head": "data.new_heads",
     "propose": "proposing.propose",
     "pruned": "auditing.pruning",
     "pull": "data.sharing",
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from contralens.data.label_files import label_file as label_file
     from contralens.data.label_files import read_labels as read_labels
     from contralens.data.labeled import labeled_images as labeled_images
+    from contralens.data.new_heads import load_head as load_head
     from contralens.data.runs import Run as Run
     from contralens.data.runs import load as load
     from contralens.data.sharing import pull as pull

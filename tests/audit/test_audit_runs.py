@@ -27,6 +27,7 @@ from torch import nn
 import contralens
 from contralens.auditing.aligning import MOST_IMAGES, align, embed_concepts, separation
 from contralens.auditing.concepts import concept_list
+from contralens.auditing.judging import LIKELY
 from contralens.checks import InputError
 from contralens.data.audits import INFLUENCE, NEURONS, PRUNING, Audit, load_audit
 from contralens.data.runs import Run, load
@@ -81,7 +82,8 @@ def test_the_planted_neuron_is_found_and_the_others_are_called_what_they_are(fou
     assert (rows[SPURIOUS]["verdict"], rows[SPURIOUS]["concept"]) == ("spurious", "lime")
     for row in rows.values():
         told = row["verdict"] != "unexplained"
-        assert told == (row["score"] > row["empty"] and row["fdr"] <= 0.05)
+        assert told == (row["score"] > row["empty"] and row["fdr"] <= 0.05 and row["confidence"] >= LIKELY)
+        assert told == (row["reason"] == "")
         assert row["concept"] == (row["best"] if told else None)
         assert row["z"] == max(row["expected"], row["spurious"])
         assert row["side"] == ("expected" if row["expected"] > row["spurious"] else "spurious")

@@ -24,13 +24,13 @@ def named(factor: str, *levels: str) -> list[dict[str, Any]]:
 CONCEPTS: dict[str, Any] = {
     "title": "Patterns, not backgrounds",
     "templates": ["{}", "a picture of {}", "a {} thing"],
-    "expected": named("pattern", "striped", "zigzag"),
-    "spurious": named("background", "brick", "snow"),
+    "expected": named("pattern", "plain", "striped", "dotted", "checkered", "zigzag"),
+    "spurious": named("background", "sand", "grass", "water", "brick", "snow"),
 }
-"""Some levels only, so that some neurons stay unexplained."""
+"""Most levels only, so that some neurons stay unexplained."""
 
 
-def audited_run(home: Path, images: int = 100, labeled: int = 60) -> Path:
+def audited_run(home: Path, images: int = 300, labeled: int = 60) -> Path:
     """A run of world 1's network with an audit inside; gives its folder."""
     write_world(home / "world", 1, images)
     run = contralens.label(

@@ -2,7 +2,7 @@
 
 import type { Audit, Influenced } from "../types";
 
-export const VERDICTS = ["spurious", "expected", "unexplained"] as const;
+export const VERDICTS = ["spurious", "expected", "undecided", "unexplained"] as const;
 export type VerdictName = (typeof VERDICTS)[number];
 
 /** The surest first: what happens in the network, its first order, and what the linear head says. */
@@ -55,6 +55,7 @@ export interface Choice {
 export const SORTS: Record<string, [string, boolean]> = {
   influence: ["influence", true],
   margin: ["margin", true],
+  confidence: ["confidence", true],
   z: ["z against random images", true],
   score: ["score", true],
   fdr: ["false-discovery rate", false],

@@ -2,6 +2,7 @@ import { useEffect, useMemo } from "react";
 import { Problem, Title, useNeuronLink, Waiting, Words } from "../parts/Bits";
 import { InfluenceDots, InfluenceKey, ScoreDots, told } from "../parts/Dots";
 import { FigureList } from "../parts/Figures";
+import { NewHeadTable } from "../parts/NewHead";
 import { Picture } from "../parts/Picture";
 import { Pruning } from "../parts/Pruning";
 import { Tree } from "../parts/Tree";
@@ -13,14 +14,15 @@ import { hash, setParams, useLoaded, useParam, useWorld } from "../state";
 import type { Audit } from "../types";
 import { trail } from "./Overview";
 
-/** Rows of each verdict while all three stand on the page, and while one does. */
+/** Rows of each verdict while all stand on the page, and while one does. */
 const FEW = 6;
 const MANY = 40;
 
 const MEANS: Record<VerdictName, string> = {
   spurious: "They stand for what the classifier should not look at.",
   expected: "They stand for what the classifier should look at.",
-  unexplained: "No concept of the list beats random images and an empty template, or one that is neither expected nor spurious; the closest one is named.",
+  undecided: "An expected and a spurious concept tie within noise; the mask leaves these neurons alone.",
+  unexplained: "No expected or spurious concept of the list is supported; the closest one is named, with the reason.",
 };
 
 /** Which neurons stand for expected and for spurious concepts, what they do to the classes, what pruning does. */
@@ -86,6 +88,10 @@ function Found({ audit }: { audit: Audit }) {
   return (
     <div className="audit">
       <Title twin={`api/runs/${encodeURIComponent(info.key)}/audit`}>Audit</Title>
+      {audit.conclusion && <p className="conclusion">{audit.conclusion}</p>}
+      {audit.explanation.map((line, i) => (
+        <p key={i} className="explanation">{line}</p>
+      ))}
       <Rule audit={audit} />
       {audit.warnings.length > 0 && (
         <section className="problem" aria-labelledby="warnings-title">
@@ -178,6 +184,7 @@ function Found({ audit }: { audit: Audit }) {
         </section>
       ))}
       <Pruning audit={audit} />
+      <NewHeadTable audit={audit} />
       <Agreement audit={audit} />
       <details className="provenance">
         <summary>How the audit was made</summary>
@@ -194,7 +201,8 @@ function Row({ audit, row, only, range }: { audit: Audit; row: number; only: num
   const at = index.neuron.indexOf(neuron);
   const found = moved(audit, row, only);
   const of = (name: string) => audit.columns[name]?.[row] ?? null;
-  const unexplained = audit.verdict[row] === "unexplained";
+  const unexplained = audit.verdict[row] === "unexplained" || audit.verdict[row] === "undecided";
+  const reason = audit.reason[row];
   const label = at < 0 ? null : labelAt(index, index.primary, at);
   return (
     <li className={`audited-row verdict-${audit.verdict[row]}`} data-neuron={neuron}>
@@ -215,6 +223,7 @@ function Row({ audit, row, only, range }: { audit: Audit; row: number; only: num
           <span className="mono">{at < 0 ? neuron : index.name[at]}</span>
           {label !== null && <> · labeled {label}</>}
         </span>
+        {reason && <span className="soft small">{reason}</span>}
       </span>
       <span className="audited-score">
         <ScoreDots score={of("score")} empty={of("empty")} low={range.low} high={range.high} />
@@ -224,7 +233,8 @@ function Row({ audit, row, only, range }: { audit: Audit; row: number; only: num
         <span className="soft small">
           margin {signed(of("margin"), 1)} · z {signed(of("z"), 1)}
         </span>{" "}
-        <span className="soft small">fdr {short(of("fdr"))}</span>
+        <span className="soft small">fdr {short(of("fdr"))}</span>{" "}
+        {of("confidence") !== null && <span className="soft small">confidence {short(of("confidence"))}</span>}
       </span>
       {found ? (
         <span className="audited-moves" title={told(found.values)}>
@@ -277,7 +287,8 @@ function Rule({ audit }: { audit: Audit }) {
         {count(list["expected"])} expected and {count(list["spurious"])} spurious concepts{count(list["other"]) > 0 && ` (and ${count(list["other"])} others that compete)`}, scored by <span className="mono">{String(m["scorer"] ?? "?")}</span> with
         the encoder <span className="mono">{String(encoder["name"] ?? "?")}</span> on {String(probe["count"] ?? "?")} images. A verdict needs a
         false-discovery rate of at most {fdr} against {String(rule["fakes"] ?? "?")} fake neurons
-        {rule["empty"] === false ? "" : ", and a score above that of a template with nothing in it"}. Seed {String(m["seed"] ?? "?")}.
+        {rule["empty"] === false ? "" : ", and a score above that of a template with nothing in it"}
+        {typeof rule["confidence"] === "number" && `, a concept that the encoder can read on these images, and a confidence of at least ${rule["confidence"]}`}. Seed {String(m["seed"] ?? "?")}.
         {typeof moved["images"] === "number" && (
           <> Influence is the mean over the {moved["images"]} images that activate a neuron most, in units of the class score before any softmax.</>
         )}

@@ -19,7 +19,14 @@ export function VerdictLine({ audit }: { audit: Verdict }) {
   return (
     <p className="verdict-line">
       <VerdictBadge verdict={audit.verdict} />{" "}
-      {audit.verdict === "unexplained" ? (
+      {audit.verdict === "undecided" ? (
+        <>{audit.reason ?? "an expected and a spurious concept tie"}</>
+      ) : audit.verdict === "unexplained" && audit.reason ? (
+        <>
+          {audit.reason}
+          {audit.best !== null && <>; the closest is {audit.best}</>}
+        </>
+      ) : audit.verdict === "unexplained" ? (
         <>no concept of the audit’s list stands out{audit.best !== null && <>; the closest is {audit.best}</>}</>
       ) : (
         <>

@@ -20,7 +20,7 @@ concept is the nearest, not that the list holds what they share.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -29,14 +29,16 @@ from torch.nn.functional import normalize
 
 from contralens.auditing.concepts import ConceptList
 from contralens.checks import InputError
-from contralens.math.chance import chance_of, standardised
+from contralens.math.chance import chance_of, null_moments, standardised
 from contralens.math.fakes import together
 from contralens.math.scorers import concept_lengths
-from contralens.math.scoring import parse_scorer, run_scorer
+from contralens.math.scoring import parse_scorer, run_scorer, wants_activations
 from contralens.math.tensors import matrix
 from contralens.models.encoders import embed_texts, read_texts
 from contralens.types import Encoder, Exemplars
 
+DRAWS = 50
+"""Bootstrap samples of the exemplars that the noise of a margin is measured on."""
 MOST_IMAGES = 5000
 """Images on which `separation` looks at most."""
 
@@ -160,6 +162,10 @@ class Alignment:
     """(N) false-discovery rate at which the concept would just be kept."""
     null_share: float
     """Estimated share of neurons that chance explains."""
+    null: Tensor = field(default_factory=lambda: torch.empty(0, 0))
+    """(M,C) z of the null neurons."""
+    scale: Tensor = field(default_factory=lambda: torch.empty(0))
+    """(C) the null deviation of each concept's score."""
 
     def explained(self, fdr: float) -> Tensor:
         """(N) bool: the best concept beats the empty template and chance."""
@@ -200,13 +206,68 @@ def align(
     empty = torch.full((n,), torch.nan, dtype=torch.float64) if words.empty is None else raw[:n, -1]
     raw = raw[:, : len(words.concept)]
     scores = _largest(raw, words)
-    z = standardised(scores, n)[:n]
+    mean, scale = null_moments(scores, n)
+    every = (scores - mean) / scale
+    z = every[:n]
     best = z.nan_to_num(-torch.inf).argmax(1).masked_fill(z.isnan().all(1), -1)
     if name in ("csp", "semanticlens"):
         gamma = None if name == "semanticlens" else float(options.get("gamma", 1.0))
         raw = raw * concept_lengths(everyone, embeddings, gamma).double()[:, None]
     told = chance_of(standardised(_largest(raw, words), n), n, labels=best, others=False)
-    return Alignment(scores[:n], empty, z, best, told.p, told.q, told.null_share)
+    return Alignment(scores[:n], empty, z, best, told.p, told.q, told.null_share, every[n:], scale)
+
+
+def margin_noise(
+    scorer: str, aligned: Alignment, exemplars: Exemplars, embeddings: Tensor, words: Wordings,
+    expected: Tensor, spurious: Tensor, seed: int = 0,
+) -> Tensor:  # fmt: skip
+    """(N) deviation of (largest z of an expected concept) - (largest z of a spurious one).
+
+    Over `DRAWS` bootstrap samples of each neuron's exemplars, drawn with their contrasts, in units of the same null
+    deviations; for a scorer that looks at all activations, of the same two concepts' difference among the null neurons.
+
+    Args:
+        scorer: as in `align`.
+        aligned: what `align` returned.
+        exemplars: of the N neurons.
+        embeddings: (I,D).
+        words: the concept list.
+        expected: (C, bool), the concepts of that side.
+        spurious: (C, bool), likewise.
+        seed: of the samples.
+
+    >>> from contralens.math.fakes import fake_exemplars
+    >>> words = Wordings(texts[1:], torch.tensor([0, 1]), ["striped", "round"], None, texts[1:], torch.tensor([0, 1]))
+    >>> aligned = align("csp", exemplars, fake_exemplars(activations, embeddings, 50, k=2), embeddings, words)
+    >>> side = torch.tensor([True, False])
+    >>> margin_noise("csp", aligned, exemplars, embeddings, words, side, ~side).shape
+    torch.Size([2])
+    """
+    if wants_activations(scorer):
+        at = [
+            aligned.z.masked_fill(~side, -torch.inf).nan_to_num(-torch.inf).argmax(1) for side in (expected, spurious)
+        ]
+        return (aligned.null[:, at[0]] - aligned.null[:, at[1]]).std(0)
+    generator = torch.Generator().manual_seed(seed)
+    margins = []
+    for _ in range(DRAWS):
+        raw = run_scorer(scorer, resampled(exemplars, generator), embeddings, words.texts).double().cpu()
+        z = aligned.z + (_largest(raw, words) - aligned.scores) / aligned.scale
+        margins.append(z[:, expected].amax(1) - z[:, spurious].amax(1))
+    return torch.stack(margins).std(0)
+
+
+def resampled(exemplars: Exemplars, generator: torch.Generator) -> Exemplars:
+    """Each neuron's exemplars drawn with replacement, each with its activation and contrast.
+
+    >>> resampled(exemplars, torch.Generator().manual_seed(0)).positives.shape == exemplars.positives.shape
+    True
+    """
+    n, k = exemplars.positives.shape
+    there = (exemplars.positives >= 0).sum(1).clamp_min(1)[:, None]
+    drawn = (torch.rand(n, k, generator=generator) * there).long()
+    names = ("positives", "activations", "contrasts", "similarities")
+    return replace(exemplars, **{name: getattr(exemplars, name).gather(1, drawn) for name in names})
 
 
 def _largest(raw: Tensor, words: Wordings) -> Tensor:
@@ -248,8 +309,8 @@ def separation(embeddings: Tensor, words: Wordings, seed: int = 0) -> Separation
 
     s[i,p] = <e[i], t[p]> for every wording in every template, taken off its mean over images and, for each image, the
     mean over concepts (which moves no ranking of concepts). Correlations of the columns are averaged over pairs of
-    wordings. An encoder that knows nothing of the concepts passes for about one concept in C. Passing is necessary, not
-    enough: words may be told apart by what else the images hold.
+    wordings. Passing is necessary, not enough, and mostly a matter of the texts: random image embeddings pass for
+    nearly all concepts (`contralens.auditing.reading` looks at the images).
 
     Args:
         embeddings: (I,D), unit rows.

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from contralens import __version__
-from contralens.auditing.aligning import Alignment, Separation, align, embed_concepts, separation
+from contralens.auditing.aligning import DRAWS, align, embed_concepts, margin_noise
 from contralens.auditing.concepts import SIDES, ConceptList, concept_list
+from contralens.auditing.concluding import conclusion, explanation, missing_classes
+from contralens.auditing.judging import LIKELY, TIE, Verdicts, concept_confidence
 from contralens.auditing.network import in_the_network
 from contralens.auditing.pruning import MODES, Mode, make_mask
+from contralens.auditing.reading import reading
 from contralens.checks import InputError, as_share, as_text, as_texts, nearest, whole
-from contralens.data.audits import FORMAT, NEURONS, VERDICTS, Audit
+from contralens.data.audits import FORMAT, VERDICTS, Audit
 from contralens.data.folders import keeping_part
 from contralens.data.owned import AUDIT
 from contralens.data.runs import Run, load
@@ -25,11 +27,14 @@ from contralens.math.audit import clarity, polysemanticity, redundancy
 from contralens.math.exemplars import find_exemplars
 from contralens.math.fakes import FAKES, MOST_FAKES, fake_exemplars, with_fakes
 from contralens.math.scoring import parse_scorer, wants_activations
+from contralens.models.encoders import read_texts
 from contralens.reopen import Reopened
 from contralens.types import Exemplars, Progress, silent
 
 IMAGES = 16
 """Images per neuron that influence is measured over."""
+MOST_WORDS = 2000
+"""Words of the run's vocabulary that compete with the list's at most."""
 SAMPLE = 32
 """Unexplained neurons whose influence is measured inside the network, drawn at random."""
 
@@ -41,6 +46,7 @@ def audit(
     *,
     scorer: str = "csp",
     labeled: Any = None,
+    new_head: bool = False,
     subgroups: str | Path | Mapping[str, Any] | None = None,
     image_column: str | None = None,
     class_column: str | None = None,
@@ -66,10 +72,12 @@ def audit(
 ) -> Audit:
     """Judge every neuron of a run against a list of expected and spurious concepts, and measure what that is good for.
 
-    A neuron stands for the concept that it stands out in most against chance, if that also beats a template with
-    nothing in it and the false-discovery rate; else it is "unexplained" (`contralens.auditing.aligning`). What neurons
-    add to the class scores is measured three ways (`contralens.auditing.influence`). The mask switches spurious neurons
-    off or turns them down (`contralens.auditing.pruning`); its effect is measured where labeled images are given.
+    A neuron stands for the concept that it stands out in most against null neurons, if that also beats a template with
+    nothing in it and the false-discovery rate (`contralens.auditing.aligning`), if the encoder can read the concept on
+    these images (`contralens.auditing.reading`) and if it is more likely right than not; else it is "unexplained".
+    Where an expected and a spurious concept tie it is "undecided" (`contralens.auditing.judging`). What neurons add to
+    the class scores is measured three ways (`contralens.auditing.influence`). The mask switches spurious neurons off or
+    turns them down (`contralens.auditing.pruning`); its effect is measured where labeled images are given.
 
     Args:
         run: a run, or its folder.
@@ -78,6 +86,8 @@ def audit(
             with.
         labeled: images with a known class, to measure pruning on: a folder with one sub-folder per class, or whatever
             `contralens.labeled_images` takes.
+        new_head: whether to fit a new linear head on the neurons that are not spurious, on part of the labeled images,
+            and to measure it on the rest (`contralens.auditing.new_head`).
         subgroups: a CSV file (an image column, then one per kind of group), or image -> {column: value}: groups of the
             labeled images, beside those that they have.
         image_column: the column of the labeled images' tables that names the image; found by itself by default.
@@ -125,6 +135,8 @@ def audit(
         if word is not None:
             as_text(name, word)
     _check(fdr, mode, images, batch_size, sample, fakes, seed)
+    if new_head and labeled is None:
+        raise InputError("a new head needs labeled images with classes: give labeled= (--labeled FOLDER)")
     reopened = Reopened(
         run, source=source, target=target, cache=cache, device=device, batch_size=batch_size, groups=groups,
         progress=progress,
@@ -137,19 +149,27 @@ def audit(
     every = with_fakes(probe, fakes, seed, neurons=exemplars.neurons) if wants_activations(scorer) else None
     progress("fake neurons", fakes, fakes)
     aligned = align(scorer, exemplars, fake, embeddings, words, every)
-    apart = separation(embeddings, words, seed)
+    read = reading(embeddings, probe, exemplars.neurons, words, seed)
+    sides = [torch.tensor([c.side == side for c in listed]) for side in ("expected", "spurious")]
     layer = {f.__name__: f(exemplars, embeddings) for f in (clarity, redundancy, polysemanticity)}
-    verdicts = _Verdicts(listed, exemplars, aligned, aligned.explained(fdr), layer)
-    notes = [*words.notes, *_encoder_warnings(made.name, listed, apart)]
+    others = _other_words(reopened, made, listed, seed)
+    verdicts = Verdicts(
+        listed, exemplars, aligned,
+        margin_noise(scorer, aligned, exemplars, embeddings, words, sides[0], sides[1], seed),
+        concept_confidence(aligned.best, words, others, exemplars, probe, embeddings), read, fdr, layer,
+    )  # fmt: skip
+    notes = [*words.notes, *read.warnings(made.name, listed)]
     keep = make_mask(
         len(run), exemplars.neurons, verdicts.spurious, verdicts.z("expected"), verdicts.z("spurious"), mode
     )
-    moved, pruning, about = in_the_network(
-        reopened, exemplars, verdicts.words, keep, notes, labeled=labeled, subgroups=subgroups,
+    moved, pruning, new, about = in_the_network(
+        reopened, exemplars, verdicts.words, keep, notes, labeled=labeled, new_head=new_head, subgroups=subgroups,
         columns={"image_column": image_column, "class_column": class_column}, unseen=unseen, classes=classes, head=head,
         follow=follow, mode=mode, images=images, sample=sample, batch_size=batch_size, seed=seed,
         progress=progress,
     )  # fmt: skip
+    counts = {v: verdicts.words.count(v) for v in VERDICTS}
+    rows, missing = pruning.to_pylist(), missing_classes(about["classes"], listed)
     manifest = {
         "format": FORMAT,
         "contralens": __version__,
@@ -160,22 +180,29 @@ def audit(
         },
         "scorer": scorer,
         "encoder": {"name": made.name, "fingerprint": made.fingerprint, "labeling": encoder is None},
-        "separation": _separation(listed, apart),
+        "separation": read.manifest(listed),
         "threshold": {
-            "rule": "score above that of the templates with nothing in them, and false-discovery rate at most fdr",
+            "rule": "score above that of the templates with nothing in them, false-discovery rate at most fdr, a "
+                    "concept that the encoder reads, with at least this confidence; undecided below tie x noise",
+            "confidence": LIKELY, "other_words": len(others), "tie": TIE, "draws": DRAWS,
             "empty": words.empty is not None, "fdr": fdr, "fakes": fakes, "kind": "permuted",
             "null_share": aligned.null_share,
         },
         "mode": mode,
         "seed": seed,
-        "verdicts": {v: verdicts.words.count(v) for v in VERDICTS},
+        "verdicts": counts,
+        "conclusion": conclusion(counts, rows, labeled is not None, mode),
+        "explanation": explanation(
+            counts, rows, mode, about["output_layer"], missing, len(about["classes"]), about["new_head"]
+        ),
+        "missing_classes": missing,
         "layer": {name: _mean(value) for name, value in layer.items()},
         "target": {key: run.manifest["target"].get(key) for key in ("name", "layer", "pooling", "fingerprint")},
         "probe": {"name": run.manifest["images"]["name"], "count": len(reopened.probe)},
         **about,
         "warnings": notes,
     }  # fmt: skip
-    found = Audit(manifest, verdicts.table(), moved, pruning, keep.numpy())
+    found = Audit(manifest, verdicts.table(), moved, pruning, keep.numpy(), new)
     return found.save(run.path) if save and run.path is not None else found
 
 
@@ -207,88 +234,18 @@ def _space(reopened: Reopened, encoder: Any, device: str) -> tuple[Any, Exemplar
     return made, mined, embeddings
 
 
-@dataclass
-class _Verdicts:
-    """Rows of the table of neurons, in the order of the exemplars."""
-
-    listed: ConceptList
-    exemplars: Exemplars
-    aligned: Alignment
-    explained: Tensor
-    layer: dict[str, Tensor]
-    """(N) each: clarity, redundancy, polysemanticity."""
-
-    @property
-    def words(self) -> list[str]:
-        """(N) verdicts."""
-        return [
-            self.listed.concepts[c].side if told and self.listed.concepts[c].side in VERDICTS else "unexplained"
-            for c, told in zip(self.aligned.best.tolist(), self.explained.tolist(), strict=True)
-        ]
-
-    @property
-    def spurious(self) -> Tensor:
-        return torch.tensor([word == "spurious" for word in self.words])
-
-    def z(self, side: str) -> Tensor:
-        """(N) the largest z on one side of the list."""
-        return self.aligned.side(torch.tensor([c.side == side for c in self.listed]))
-
-    def table(self) -> pa.Table:
-        a = self.aligned
-        at = a.best.clamp_min(0)[:, None]
-        numbers = {
-            "score": a.scores.gather(1, at)[:, 0], "empty": a.empty, "z": a.z.gather(1, at)[:, 0],
-            "expected": self.z("expected"), "spurious": self.z("spurious"), "p": a.p, "fdr": a.fdr,
-            **self.layer,
-        }  # fmt: skip
-        best = [self.listed.concepts[c] if c >= 0 else None for c in a.best.tolist()]
-        verdicts = self.words
-        columns: dict[str, Any] = {
-            "neuron": self.exemplars.neurons.tolist(), "verdict": verdicts,
-            "concept": [b.name if b and v != "unexplained" else None for b, v in zip(best, verdicts, strict=True)],
-            "side": [b.side if b else None for b in best], "best": [b.name if b else None for b in best],
-        }  # fmt: skip
-        columns |= {name: value.double().tolist() for name, value in numbers.items()}
-        return pa.table({name: columns[name] for name in NEURONS.names}, schema=NEURONS)
-
-
-def _encoder_warnings(name: str, listed: ConceptList, apart: Separation) -> list[str]:
-    concepts = listed.concepts
-    out = []
-    if told := apart.confused:
-        shown = "; ".join(
-            f"{concepts[c].name} ({float(apart.within[c]):.2f}) and {concepts[int(apart.other[c])].name} "
-            f"({float(apart.across[c]):.2f})"
-            for c in sorted(told, key=lambda c: float(apart.within[c] - apart.across[c]))[:5]
-        )
-        out.append(
-            f"the encoder {name} cannot tell {len(told)} of {len(concepts)} concepts from others on these images: "
-            f"their wordings agree with each other no better than with another concept's: {shown}; use an encoder that "
-            "knows the domain, or other words"
-        )
-    if untold := apart.untold:
-        out.append(
-            f"whether the encoder tells them apart cannot be measured for {len(untold)} concepts with one wording, "
-            f"e.g. {concepts[untold[0]].name}: give synonyms or several templates"
-        )
-    return out
-
-
-def _separation(listed: ConceptList, apart: Separation) -> dict[str, Any]:
-    return {
-        "images": apart.images,
-        "told_apart": len(listed) - len(apart.confused) - len(apart.untold),
-        "confused": len(apart.confused),
-        "not_measured": len(apart.untold),
-        "concepts": [
-            {
-                "concept": c.name, "side": c.side, "within": float(apart.within[i]), "across": float(apart.across[i]),
-                "other": listed.concepts[int(apart.other[i])].name,
-            }
-            for i, c in enumerate(listed)
-        ],
-    }  # fmt: skip
+def _other_words(reopened: Reopened, made: Any, listed: ConceptList, seed: int) -> Tensor:
+    """Unit rows (V,D) of the words of the run's vocabulary that are no wording of the list, at most `MOST_WORDS`."""
+    known = {text.casefold() for c in listed for text in (*c.wordings, *c.prompts)}
+    at = [i for i, word in enumerate(reopened.concepts) if word.casefold() not in known]
+    if len(at) > MOST_WORDS:
+        order = torch.randperm(len(at), generator=torch.Generator().manual_seed(seed))[:MOST_WORDS]
+        at = [at[i] for i in order.sort().values.tolist()]
+    if made.fingerprint == reopened.run.manifest["encoder"]["fingerprint"]:
+        return normalize(reopened.texts[at].float(), dim=1)
+    return (
+        read_texts(made, [reopened.concepts[i] for i in at], listed.templates)[0] if at else torch.zeros(0, made.width)
+    )
 
 
 def _mean(values: Tensor) -> float:

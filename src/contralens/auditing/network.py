@@ -8,19 +8,26 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import default_collate
 
 from contralens.auditing.influence import Influence, influence
+from contralens.auditing.new_head import check_enough, fit_new_head
 from contralens.auditing.pruning import RANDOM_PRUNINGS, measure_pruning, read_labeled
 from contralens.checks import InputError, nearest
 from contralens.data.audits import INFLUENCE, PRUNING
 from contralens.data.images import set_fingerprint
+from contralens.data.labeled import LabeledImages
+from contralens.data.new_heads import NewHead
 from contralens.models.heads import linear_head, named_head
 from contralens.models.hooked import HookedTarget
 from contralens.models.scaling import class_scores
 from contralens.reopen import Reopened
 from contralens.types import Exemplars, Progress
+
+OUTPUT = "."
+"""What the layer is called that is the network's own output."""
 
 
 def in_the_network(
@@ -31,6 +38,7 @@ def in_the_network(
     notes: list[str],
     *,
     labeled: Any,
+    new_head: bool,
     subgroups: Any,
     columns: Mapping[str, str | None],
     unseen: bool,
@@ -43,13 +51,16 @@ def in_the_network(
     batch_size: int,
     seed: int,
     progress: Progress,
-) -> tuple[pa.Table, pa.Table, dict[str, Any]]:
-    """Tables of influence and of pruning by `keep`, and what to write down of both; warnings go to `notes`.
+) -> tuple[pa.Table, pa.Table, NewHead | None, dict[str, Any]]:
+    """Tables of influence and of pruning by `keep`, a new head, and what to write down; warnings go to `notes`.
 
     `verdicts` are those of the exemplars' rows; the other arguments are those of `contralens.audit`.
     """
     target = reopened.target
-    nothing: dict[str, Any] = {"influence": None, "agreement": {}, "labeled": None}
+    nothing: dict[str, Any] = {
+        "influence": None, "agreement": {}, "labeled": None, "classes": [], "new_head": None,
+        "output_layer": str(reopened.run.manifest["target"].get("layer")) == OUTPUT,
+    }  # fmt: skip
     if not isinstance(target, HookedTarget):
         if labeled is not None:
             raise InputError(
@@ -57,22 +68,27 @@ def in_the_network(
                 "out labeled"
             )
         notes.append("no influence and no pruning: the neurons are no layer of a network that contralens runs")
-        return INFLUENCE.empty_table(), PRUNING.empty_table(), nothing
+        return INFLUENCE.empty_table(), PRUNING.empty_table(), None, nothing
     target = target.with_dtype("float32")  # small effects are differences of large scores
     picture = reopened.pictures(range(len(reopened.probe)))
     batch = _some(target, picture, exemplars)
     try:
-        count = class_scores(target, batch).shape[1]
+        scores = class_scores(target, batch)
     except InputError as e:
         if labeled is not None:
             raise
         notes.append(f"no influence and no pruning: {e}")
-        return INFLUENCE.empty_table(), PRUNING.empty_table(), nothing
+        return INFLUENCE.empty_table(), PRUNING.empty_table(), None, nothing
+    count = scores.shape[1]
     names = _names(reopened, classes, count)
     given = None if labeled is None else read_labeled(labeled, names, count, subgroups, **columns)
     if given is not None and names is None:
         names = list(given.classes)
         notes.append(f"the labeled set's classes are taken for the network's, in order: {', '.join(names[:8])}")
+    if given is not None and unseen:
+        given = _unseen(given, reopened)
+    if given is not None and new_head:
+        check_enough(given)
     shown = names or [f"class {c}" for c in range(count)]
     weight, told = _head(target, head, batch, notes)
     chosen = _chosen(verdicts, sample, seed)
@@ -85,30 +101,28 @@ def in_the_network(
             "images": images, "neurons": len(chosen), "head": told, "classes": [shown[c] for c in moved.classes],
             "unit": "class score (before softmax), mean over the images that activate the neuron most",
         },
-        "agreement": moved.agreement(),
-        "labeled": None,
+        "agreement": moved.agreement(), "labeled": None, "new_head": None,
+        "classes": list(names or ()), "output_layer": is_output(target, batch, scores),
     }  # fmt: skip
-    pruning = PRUNING.empty_table()
+    pruning, head_made = PRUNING.empty_table(), None
     if given is not None:
         known, group_of = set(reopened.probe), reopened.groups_with(given.images)
         taken = {group_of[f] for f in known if f in group_of}
-        seen = np.array([f in known or group_of.get(f) in taken for f in given.images.fingerprints()])
-        shared = 0 if unseen else int(seen.sum())
-        if unseen:
-            given = given.take(~seen)
-            if not len(given):
-                raise InputError(
-                    f"all labeled images in {given.images.name} are probe images of the run, or of their groups: give "
-                    "others"
-                )
+        seen = _seen(given, reopened)
+        shared = int(seen.sum())
         clusters = [group_of.get(f, f"image {f}") for f in given.images.fingerprints()] if group_of else None
         if "spurious" in verdicts:
             pruning, more = measure_pruning(
                 target, given, keep, exemplars.neurons, mode, clusters=clusters, seed=seed, batch_size=batch_size,
                 progress=progress,
             )  # fmt: skip
+            if new_head:
+                off = exemplars.neurons[torch.tensor([verdict == "spurious" for verdict in verdicts])]
+                head_made, about["new_head"] = fit_new_head(
+                    target, given, keep, off, clusters=clusters, seed=seed, batch_size=batch_size, progress=progress
+                )
         else:
-            more = ["no neuron is spurious, so nothing was pruned"]
+            more = ["no neuron is spurious, so nothing was pruned" + " and no new head fitted" * new_head]
         notes += [*given.notes, *more]
         if shared:
             also = ", or of their groups" if taken else ""
@@ -118,7 +132,32 @@ def in_the_network(
             "probe_images": shared, "random_draws": RANDOM_PRUNINGS, "groups": len(set(clusters)) if clusters else None,
             "interval": f"95 %, paired bootstrap over {'groups of images' if clusters else 'images'}",
         }  # fmt: skip
-    return _influence_table(exemplars, moved, shown), pruning, about
+    return _influence_table(exemplars, moved, shown), pruning, head_made, about
+
+
+def is_output(target: HookedTarget, batch: Any, scores: Tensor) -> bool:
+    """Whether the layer's rows are the network's class scores, or their softmax."""
+    rows = target(batch).float().cpu()
+    if rows.shape != scores.shape:
+        return False
+    return any(torch.allclose(rows, x, rtol=1e-3, atol=1e-4) for x in (scores, scores.softmax(1)))
+
+
+def _seen(labeled: LabeledImages, reopened: Reopened) -> NDArray[np.bool_]:
+    """(I) the labeled images that are probe images of the run, or belong to a group of one."""
+    known, group_of = set(reopened.probe), reopened.groups_with(labeled.images)
+    taken = {group_of[f] for f in known if f in group_of}
+    return np.array([f in known or group_of.get(f) in taken for f in labeled.images.fingerprints()], bool)
+
+
+def _unseen(labeled: LabeledImages, reopened: Reopened) -> LabeledImages:
+    """The others."""
+    left = labeled.take(~_seen(labeled, reopened))
+    if not len(left):
+        raise InputError(
+            f"all labeled images in {labeled.images.name} are probe images of the run, or of their groups: give others"
+        )
+    return left
 
 
 def _some(target: HookedTarget, picture: Any, exemplars: Exemplars) -> Any:

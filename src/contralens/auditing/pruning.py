@@ -216,7 +216,7 @@ def measure_pruning(
         other[neurons] = keep[neurons[torch.randperm(len(neurons), generator=generator)]]
         masks.append(other)
     together = None if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
-    right, there = _right(target, labeled, torch.stack(masks), batch_size, progress)
+    right, there = right_under(target, labeled, torch.stack(masks), batch_size, progress)
     notes = [f"{int((~there).sum())} labeled images could not be read"] if not there.all() else []
     sides = {mode: right[1], "random": right[2:].mean(0)}
     rows = []
@@ -245,7 +245,7 @@ def _row(
     }  # fmt: skip
 
 
-def _right(
+def right_under(
     target: HookedTarget, labeled: LabeledImages, masks: Tensor, batch_size: int, progress: Progress
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Whether the network is right under each mask (M,I), and which images could be read (I)."""

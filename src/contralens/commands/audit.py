@@ -36,6 +36,10 @@ def audit_command(
         list[Path] | None,
         typer.Option(help="CSV file that tells the labeled images' classes or groups, repeatable (as ISIC's)."),
     ] = None,
+    new_head: Annotated[
+        bool,
+        typer.Option("--new-head", help="Fit a new linear head without the spurious neurons on part of --labeled."),
+    ] = False,
     image_column: Annotated[
         str | None, typer.Option(help="The table's column that names the image (default: found by name, or by values).")
     ] = None,
@@ -91,6 +95,8 @@ def audit_command(
         raise InputError(f"--mode must be hard or soft; got {mode!r}")
     if table and labeled is None:
         raise InputError("--table is about labeled images: say with --labeled where they are")
+    if new_head and labeled is None:
+        raise InputError("--new-head needs images with classes: say with --labeled where they are")
     if labeled is None and (image_column or class_column):
         raise InputError("--image-column and --class-column are about labeled images: say where with --labeled")
     given: Any = {"images": labeled, "table": list(table)} if table else labeled
@@ -98,8 +104,8 @@ def audit_command(
     opened = load(run, trust_code=trust_code)
     with bar(quiet=as_json) as progress:
         found = audit(
-            opened, concepts, scorer=scorer, labeled=given, subgroups=subgroups, groups=groups, unseen=unseen,
-            image_column=image_column, class_column=class_column,
+            opened, concepts, scorer=scorer, labeled=given, new_head=new_head, subgroups=subgroups, groups=groups,
+            unseen=unseen, image_column=image_column, class_column=class_column,
             classes=read_classes(classes) if classes is not None else None, head=head, follow=follow or None, fdr=fdr,
             fakes=fakes, images=images, encoder=encoder, source=source, cache=cache, device=device,
             batch_size=batch_size, seed=seed, progress=progress, **options,

@@ -2,15 +2,18 @@
 
 RUN/audit/ holds audit.json (how the numbers were got) and
 
-- neurons.parquet: neuron, verdict ("expected", "spurious" or "unexplained"), concept (null if unexplained), side (of
-  the list that the best concept is from, "expected", "spurious" or "other", also of unexplained neurons), best (that
-  concept), score (the scorer's, of its best wording), empty (the same for a template with nothing in it), z (score in
-  deviations of chance), expected, spurious (the largest z on each side), p, fdr, clarity, redundancy, polysemanticity
+- neurons.parquet: neuron, verdict ("expected", "spurious", "undecided" or "unexplained"), concept (null if undecided or
+  unexplained), side (of the list that the best concept is from, "expected", "spurious" or "other", of all neurons),
+  best (that concept), score (the scorer's, of its best wording), empty (the same for a template with nothing in it), z
+  (score in deviations of the null), expected, spurious (the largest z on each side), noise (deviation of their
+  difference), p, fdr, confidence (that best is the right concept of the list, 0 to 1), reason (why there is no verdict,
+  "" where there is one), clarity, redundancy, polysemanticity
 - influence.parquet: neuron, class, head, gradient, ablation: three measures of what the neuron adds to the class score,
   mean over the images that activate it, in units of that score; NaN where one was not computed
 - pruning.parquet: group ("all", "balanced", "class=NAME", "COLUMN=VALUE"), images, before, after, difference, low,
   high: accuracy with 95 % paired bootstrap interval of the difference; mode ("hard", "soft", or "random", the control)
 - mask.safetensors: keep (N) float32 in [0,1], what each neuron of the layer is multiplied by
+- head.safetensors, where a new head was asked for: see `contralens.data.new_heads`
 """
 
 from __future__ import annotations
@@ -30,19 +33,21 @@ from safetensors.numpy import save
 from contralens.checks import InputError
 from contralens.data.checking import Checked
 from contralens.data.folders import part_of_run, plain, reading, write_tables
+from contralens.data.new_heads import NewHead, load_head
 from contralens.data.owned import AUDIT
 from contralens.data.sealing import seal
 
-FORMAT = 2
-READABLE = (1, FORMAT)
-"""Formats that can be read; format 1 has no digests."""
-VERDICTS = ("expected", "spurious", "unexplained")
+FORMAT = 3
+READABLE = (1, 2, FORMAT)
+"""Formats that can be read; format 1 has no digests, 1 and 2 know no undecided neurons."""
+VERDICTS = ("expected", "spurious", "undecided", "unexplained")
 TABLES = ("neurons", "influence", "pruning")
 
 NEURONS = pa.schema([
     ("neuron", pa.int32()), ("verdict", pa.string()), ("concept", pa.string()), ("side", pa.string()),
     ("best", pa.string()), ("score", pa.float64()), ("empty", pa.float64()), ("z", pa.float64()),
-    ("expected", pa.float64()), ("spurious", pa.float64()), ("p", pa.float64()), ("fdr", pa.float64()),
+    ("expected", pa.float64()), ("spurious", pa.float64()), ("noise", pa.float64()), ("p", pa.float64()),
+    ("fdr", pa.float64()), ("confidence", pa.float64()), ("reason", pa.string()),
     ("clarity", pa.float64()), ("redundancy", pa.float64()), ("polysemanticity", pa.float64()),
 ])  # fmt: skip
 INFLUENCE = pa.schema([
@@ -54,6 +59,8 @@ PRUNING = pa.schema([
     ("difference", pa.float64()), ("low", pa.float64()), ("high", pa.float64()), ("mode", pa.string()),
 ])  # fmt: skip
 SCHEMAS = dict(zip(TABLES, (NEURONS, INFLUENCE, PRUNING), strict=True))
+NEW = ("noise", "confidence", "reason")
+"""Columns of neurons.parquet that formats 1 and 2 lack."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,8 @@ class Audit:
     (64, 64, (64,), 'audit')
     >>> all(row["concept"] == "red" for row in found.rows("spurious")), len(found.warnings) > 0
     (True, True)
+    >>> found.conclusion.endswith("."), found.explanation
+    (True, [...])
     """
 
     manifest: dict[str, Any]
@@ -75,6 +84,8 @@ class Audit:
     pruning: pa.Table
     mask: NDArray[np.float32]
     """(N): what `contralens.pruned` multiplies each neuron of the layer by; 0 is pruned, 1 left alone."""
+    new_head: NewHead | None = None
+    """The head that `new_head=True` fitted."""
     path: Path | None = field(default=None, compare=False)
 
     @property
@@ -82,6 +93,16 @@ class Audit:
         """Verdict -> neurons."""
         found = self.neurons["verdict"].to_pylist()
         return {verdict: found.count(verdict) for verdict in VERDICTS}
+
+    @property
+    def conclusion(self) -> str:
+        """What follows from the numbers, in one line; "" in an audit of an older version."""
+        return str(self.manifest.get("conclusion", ""))
+
+    @property
+    def explanation(self) -> list[str]:
+        """What the conclusion does not say by itself: where verdicts and pruning disagree, and what verdicts mean."""
+        return [str(line) for line in self.manifest.get("explanation", [])]
 
     @property
     def warnings(self) -> list[str]:
@@ -122,6 +143,8 @@ class Audit:
         with part_of_run(run := Path(run), AUDIT) as folder:
             write_tables(folder, {name: getattr(self, name) for name in TABLES})
             (folder / "mask.safetensors").write_bytes(save({"keep": self.mask}, {k: str(v) for k, v in about.items()}))
+            if self.new_head is not None:
+                self.new_head.save(folder / "head.safetensors")
             manifest = seal(folder, "audit.json", plain({**told, "format": FORMAT}))
         return replace(self, manifest=manifest, path=run / "audit")
 
@@ -153,9 +176,19 @@ def load_audit(run: str | Path) -> Audit:
     folder = Path(run) / "audit"
     with reading(folder, f"{run} holds no audit; make one with: contralens audit {run} --concepts LIST"):
         held = Checked.of(folder, "audit.json", "Audit", READABLE)
-        tables = held.tables({name: schema.names for name, schema in SCHEMAS.items()})
+        tables = held.tables({name: [c for c in schema.names if c not in NEW] for name, schema in SCHEMAS.items()})
         mask = read_mask(held.file("mask.safetensors"))
-    return Audit(held.manifest, **tables, mask=mask, path=folder)
+        head = load_head(held.file("head.safetensors")) if held.has("head.safetensors") else None
+    tables["neurons"] = _with_new(tables["neurons"])
+    return Audit(held.manifest, **tables, mask=mask, new_head=head, path=folder)
+
+
+def _with_new(neurons: pa.Table) -> pa.Table:
+    """The table of neurons with the columns that an older version did not write, empty."""
+    for name in NEW:
+        if name not in neurons.column_names:
+            neurons = neurons.append_column(name, pa.nulls(len(neurons), NEURONS.field(name).type))
+    return neurons.select(NEURONS.names)
 
 
 def read_mask(file: str | Path) -> NDArray[np.float32]:

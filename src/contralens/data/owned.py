@@ -48,7 +48,7 @@ AUDIT = Kind(
     "audit",
     "audit.json",
     lambda m: "format" in m and "mode" in m,
-    r"(neurons|influence|pruning)\.parquet|mask\.safetensors",
+    r"(neurons|influence|pruning)\.parquet|(mask|head)\.safetensors",
     part=True,
 )
 _OLDER_RUN = (

@@ -15,7 +15,10 @@ from contralens.explorer.values import NotThere, number, short
 
 MEASURES = ("ablation", "gradient", "head")
 """What a neuron does to a class, the surest measure first."""
-FIGURES = ("score", "empty", "z", "expected", "spurious", "p", "fdr", "clarity", "redundancy", "polysemanticity")
+FIGURES = (
+    "score", "empty", "z", "expected", "spurious", "noise", "p", "fdr", "confidence", "clarity", "redundancy",
+    "polysemanticity",
+)  # fmt: skip
 SIDES = ("expected", "spurious")
 MOST_CLASSES = 60
 """Classes that the page holds."""
@@ -45,24 +48,48 @@ def page(run: OpenRun) -> shapes.Audit:
     rows = run.records("SELECT audit.* FROM audit JOIN neurons USING (neuron) ORDER BY neuron")
     neurons = [row["neuron"] for row in rows]
     classes, influence, left_out = _influence(run, neurons)
-    warnings = manifest.get("warnings")
     return {
         "run": run.key,
         "manifest": manifest,
-        "warnings": [str(w) for w in warnings] if isinstance(warnings, list) else [],
+        "conclusion": str(manifest["conclusion"]) if manifest.get("conclusion") else None,
+        "explanation": _lines(manifest.get("explanation")),
+        "warnings": _lines(manifest.get("warnings")),
         "neuron": neurons,
         "verdict": [row["verdict"] for row in rows],
         "best": [row["best"] for row in rows],
         "side": [row["side"] for row in rows],
+        "reason": [row.get("reason") or None for row in rows],
         "columns": {
-            **{name: [short(row[name]) for row in rows] for name in FIGURES},
+            **{name: [short(row.get(name)) for row in rows] for name in FIGURES},
             "margin": [short(_margin(row)) for row in rows],
         },
         "classes": classes,
         "left_out": left_out,
         "influence": influence,
         "pruning": _pruning(run),
+        "new_head": _new_head(manifest.get("new_head")),
     }
+
+
+def _lines(told: Any) -> list[str]:
+    return [str(line) for line in told] if isinstance(told, list) else []
+
+
+def _new_head(told: Any) -> list[shapes.NewHead]:
+    """Rows of the new head's accuracies, as far as they can be read."""
+    rows = told.get("rows") if isinstance(told, dict) else None
+    names = ("before", "pruned", "after", "all_neurons", "difference", "low", "high")
+    found: list[Any] = []
+    for row in rows[:MOST_GROUPS] if isinstance(rows, list) else []:
+        if isinstance(row, dict):
+            images = row.get("images")
+            values = {name: _plain_number(row.get(name)) for name in names}
+            found.append({"group": str(row.get("group")), "images": images if type(images) is int else None, **values})
+    return found
+
+
+def _plain_number(value: Any) -> float | None:
+    return number(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _influence(run: OpenRun, neurons: list[int]) -> tuple[list[str], dict[str, list[float | None]], int]:
@@ -137,7 +164,8 @@ def verdict(run: OpenRun, neuron: int) -> shapes.Verdict | None:
         "verdict": own["verdict"],
         "best": own["best"],
         "side": own["side"],
-        "figures": {**{name: number(own[name]) for name in FIGURES}, "margin": number(_margin(own))},
+        "reason": own.get("reason") or None,
+        "figures": {**{name: number(own.get(name)) for name in FIGURES}, "margin": number(_margin(own))},
         "influence": moved,
     }
 

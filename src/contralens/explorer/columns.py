@@ -33,7 +33,8 @@ OPTIONAL = {
              {"neuron": _N, "image": _N, "height": _N, "width": _N, "map": pa.binary(), "box": pa.list_(_F),
               "aspect": _F}, "activation maps over the images"),
     "layout": ("layout.parquet", {"neuron": _N, "x": _F, "y": _F}, "neurons laid out by UMAP"),
-    "audit": ("audit/neurons.parquet", dict(zip(audits.NEURONS.names, audits.NEURONS.types, strict=True)), "the audit"),
+    "audit": ("audit/neurons.parquet",
+              {f.name: f.type for f in audits.NEURONS if f.name not in audits.NEW}, "the audit"),
     "influence": ("audit/influence.parquet", dict(zip(audits.INFLUENCE.names, audits.INFLUENCE.types, strict=True)),
                   "what audited neurons do to the classes"),
     "pruning": ("audit/pruning.parquet",
@@ -47,6 +48,7 @@ _FURTHER = {
     "labels": {"p": _F, "fdr": _F, "confidence": _F, "reasons": pa.list_(_T)},
     "images": {"label": _T, "fingerprint": _T},
     "classes": {"adds": _F},
+    "audit": {name: audits.NEURONS.field(name).type for name in audits.NEW},
     "values": {f.name: f.type for f in VALUES},
     "summary": {f.name: f.type for f in SUMMARY},
     "verdicts": {f.name: f.type for f in VERDICTS},
@@ -75,7 +77,7 @@ def schema_of(name: str, given: pa.Schema) -> pa.Schema:
         raise InputError(f"it has no column {', '.join(lacking)}")
     kinds = {**_FURTHER.get(name, {}), **columns}
     if name in OF_AUDIT:
-        return pa.schema(columns)
+        return pa.schema({n: kind for n, kind in kinds.items() if n in given.names})
     plain = {f.name: f.type for f in given if f.name not in kinds and _plain(f.type)}
     return pa.schema({**{n: kind for n, kind in kinds.items() if n in given.names}, **plain})
 

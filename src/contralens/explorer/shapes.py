@@ -218,13 +218,15 @@ class Verdict(TypedDict):
     """What an audit says of one neuron."""
 
     verdict: str
-    """"expected", "spurious" or "unexplained"."""
+    """"expected", "spurious", "undecided" or "unexplained"."""
     best: str | None
     """The concept of the list that it stands out in most; not believed where the neuron is unexplained."""
     side: str | None
     """Side of the list that this concept is from."""
+    reason: str | None
+    """Why there is no verdict for a side; null where there is one."""
     figures: dict[str, float | None]
-    """score, empty, z, expected, spurious, p, fdr, clarity, redundancy, polysemanticity, margin."""
+    """score, empty, z, expected, spurious, noise, p, fdr, confidence, clarity, redundancy, polysemanticity, margin."""
     influence: list[Influenced]
     """The classes that it moves most first."""
 
@@ -269,20 +271,41 @@ class Pruned(TypedDict):
     high: float | None
 
 
+class NewHead(TypedDict):
+    """Accuracy on held-out images of one group: the network, pruned, with a new head, with one on all neurons."""
+
+    group: str
+    images: int | None
+    before: float | None
+    pruned: float | None
+    after: float | None
+    all_neurons: float | None
+    difference: float | None
+    low: float | None
+    """95 % interval of after - before."""
+    high: float | None
+
+
 class Audit(TypedDict):
     """Which neurons stand for expected and spurious concepts, what they do to the classes, and what pruning does."""
 
     run: str
     manifest: dict[str, Any]
     """audit.json: the list of concepts, the rule of the verdicts, seeds, how well the measures agree."""
+    conclusion: str | None
+    """What follows from the numbers, in one line."""
+    explanation: list[str]
+    """What the conclusion does not say by itself."""
     warnings: list[str]
     neuron: list[int]
     verdict: list[str]
     best: list[str | None]
     """The concept that each neuron stands out in most, also of unexplained ones."""
     side: list[str | None]
+    reason: list[str | None]
+    """Why each neuron has no verdict for a side."""
     columns: dict[str, list[float | None]]
-    """score, empty, z, expected, spurious, p, fdr, clarity, redundancy, polysemanticity, margin."""
+    """score, empty, z, expected, spurious, noise, p, fdr, confidence, clarity, redundancy, polysemanticity, margin."""
     classes: list[str]
     """Those that neurons move most, in the network's order."""
     left_out: int
@@ -290,6 +313,8 @@ class Audit(TypedDict):
     influence: dict[str, list[float | None]]
     """ablation, gradient, head: a value per neuron and class, one neuron after the other; empty where not measured."""
     pruning: list[Pruned]
+    new_head: list[NewHead]
+    """Accuracy on held-out images with a new head; empty where none was fitted."""
 
 
 class Plane(TypedDict):

@@ -166,8 +166,17 @@ def standardised(scores: Any, real: int) -> Tensor:
     tensor([0, 1, 2, 3, 4])
     """
     s = matrix(scores, "scores").double()
-    mean, deviation = _spread(s[_first(real, len(s))])
+    mean, deviation = null_moments(s, real)
     return (s - mean) / deviation
+
+
+def null_moments(scores: Tensor, real: int) -> tuple[Tensor, Tensor]:
+    """Mean and deviation (C) of each concept's score among the fakes that calibrate, of scores as in `standardised`.
+
+    >>> null_moments(torch.arange(30.0)[:, None], 20)
+    (tensor([24.5000]), tensor([2.8723]))
+    """
+    return _spread(scores[_first(real, len(scores))])
 
 
 def _first(real: int, total: int) -> slice:

@@ -18,8 +18,11 @@ from contralens.report.html import shared_style, style_hash, write_page
 ABOUT = {
     "spurious": "What the classifier should not look at. The mask takes these out.",
     "expected": "What it should look at.",
-    "unexplained": "No concept of the list beats random images and the empty template; the nearest one is named.",
+    "undecided": "An expected and a spurious concept tie within noise; the mask leaves these alone.",
+    "unexplained": "No concept of the list is supported; the nearest one is named.",
 }
+SHOWN = ("spurious", "expected", "undecided", "unexplained")
+"""Verdicts in the order of the page."""
 STYLE = """
 .verdict {
   display: inline-block; border-radius: 6px; padding: 1px 9px; margin-right: 8px;
@@ -27,8 +30,10 @@ STYLE = """
 }
 .verdict.spurious { background: var(--contrast-soft); color: var(--contrast); }
 .verdict.expected { background: var(--positive-soft); color: var(--positive); }
+.verdict.undecided { background: var(--well); color: inherit; }
 .verdict.unexplained { background: var(--well); color: var(--soft); }
 .effects { max-width: 640px; margin: 14px 0 0; }
+.conclusion { font-size: 18px; font-weight: 600; margin: 12px 0; max-width: 78ch; }
 .part { margin-top: 36px; }
 .part > p { color: var(--soft); margin: 4px 0 12px; max-width: 78ch; }
 """
@@ -73,7 +78,8 @@ def audit_page(run: Run, found: Audit, most: int = 24, pairs: int = 10) -> str:
     for row in found.influence.to_pylist():
         moved.setdefault(row["neuron"], []).append(row)
     parts = [_part(run, found, verdict, moved, pictures, most, pairs) for verdict in ("spurious", "expected")]
-    parts.append(_part(run, found, "unexplained", moved, pictures, most // 4, pairs))
+    for verdict in ("undecided", "unexplained"):
+        parts.append(_part(run, found, verdict, moved, pictures, most // 4, pairs))
     shown = pictures.encoded()
     body = re.sub(
         r'<img data-p="(\d+)"',
@@ -89,25 +95,28 @@ def audit_page(run: Run, found: Audit, most: int = 24, pairs: int = 10) -> str:
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">',
             f"<title>Audit: {escape(m['concepts']['title'])} – contralens</title>\n<style>{style}</style>\n</head>",
-            f"<body>\n{_header(found)}\n{_pruning(found)}\n{body}\n{_footer(found)}\n</body>\n</html>\n",
+            f"<body>\n{_header(found)}\n{_pruning(found)}\n{_new_head(found)}\n{body}\n{_footer(found)}\n</body>\n</html>\n",
         ]
     )
 
 
 def _header(found: Audit) -> str:
     m = found.manifest
-    tiles = "".join(f"<li><b>{found.counts[v]:,}</b> {v} neurons</li>" for v in ("spurious", "expected", "unexplained"))
+    tiles = "".join(f"<li><b>{found.counts[v]:,}</b> {v} neurons</li>" for v in SHOWN)
     threshold, told = m["threshold"], m["separation"]
     rule = f"{threshold['fakes']:,} fake neurons, false-discovery rate {threshold['fdr']:g}"
     if threshold["empty"]:
         rule = f"score above the empty template's; {rule}"
+    if "confidence" in threshold:
+        rule += f", confidence {threshold['confidence']:g}; undecided below {threshold['tie']:g} deviations"
+    seen = f"; {told['readable']} pass all checks" if "readable" in told else ""
     facts = [
         ("Network", f"{escape(m['target']['name'])}, <b>{escape(m['target']['layer'])}</b>"),
         ("Concepts", f"{escape(m['concepts']['title'])}: {len(m['concepts']['expected'])} expected, "
                      f"{len(m['concepts']['spurious'])} spurious ({escape(m['concepts']['source'])})"),
         ("Scorer", escape(m["scorer"])),
         ("Encoder", f"{escape(m['encoder']['name'])}; tells {told['told_apart']} of {len(told['concepts'])} concepts "
-                    "apart on these images"),
+                    f"apart on these images{seen}"),
         ("Threshold", rule),
         ("Layer", ", ".join(f"{name} {number(value)}" for name, value in m["layer"].items())),
     ]  # fmt: skip
@@ -118,12 +127,41 @@ def _header(found: Audit) -> str:
         [
             '<header class="top"><p class="brand">contralens <span>audit</span></p>',
             f"<h1>{escape(m['concepts']['title'])} <span>{escape(m['target']['name'])} "
-            f'{escape(m["target"]["layer"])}</span></h1>\n<ul class="tiles">{tiles}</ul>\n<dl class="facts">',
+            f"{escape(m['target']['layer'])}</span></h1>\n{_conclusion(found)}",
+            f'<ul class="tiles">{tiles}</ul>\n<dl class="facts">',
             *(f"<div><dt>{name}</dt><dd>{text}</dd></div>" for name, text in facts),
             "</dl>\n",
             *(f'<p class="note">{escape(note)}</p>' for note in found.warnings),
             "</header>",
         ]
+    )
+
+
+def _conclusion(found: Audit) -> str:
+    first = f'<p class="conclusion">{escape(found.conclusion)}</p>\n' if found.conclusion else ""
+    return first + "".join(f"<p>{escape(line)}</p>\n" for line in found.explanation)
+
+
+def _new_head(found: Audit) -> str:
+    head = found.manifest.get("new_head")
+    if not head:
+        return ""
+    names = ("group", "images", "before", "pruned", "new head", "on all neurons", "points", "95 % interval")
+    rows = [
+        [
+            row["group"], f"{row['images']:,}",
+            *("–" if row[k] is None else f"{row[k]:.1%}" for k in ("before", "pruned", "after", "all_neurons")),
+            *_points(row),
+        ]
+        for row in head["rows"]
+    ]  # fmt: skip
+    return (
+        '<section class="part"><h2>What a new head does</h2>'
+        f"<p>Accuracy on {head['held_out']:,} held-out images of the network, of the pruned network, of a new linear "
+        f"head without the {head['left_out']:,} spurious neurons, and of one on all neurons. Fitted on "
+        f"{head['fitted_on']:,} other images; points: new head minus before, with a paired bootstrap interval over "
+        "images.</p>"
+        f'<div class="scroll">{_table(names, rows, 1)}</div></section>'
     )
 
 
@@ -179,7 +217,8 @@ def _card(run: Run, row: dict[str, Any], moved: Sequence[dict[str, Any]], pictur
     own = run.neuron(row["neuron"])
     label = own["labels"][run.manifest["primary"]]["label"]
     numbers = [
-        f"stands out {number(row['z'])} deviations, margin {number(margin(row))}",
+        f"confidence {number(row['confidence'])}",
+        f"stands out {number(row['z'])} deviations, margin {number(margin(row))} (noise {number(row['noise'])})",
         f"score {number(row['score'])}, empty {number(row['empty'])}",
         f"false-discovery rate {number(row['fdr'])}", f"clarity {number(row['clarity'])}",
         f"redundancy {number(row['redundancy'])}", f"polysemanticity {number(row['polysemanticity'])}",
@@ -192,11 +231,12 @@ def _card(run: Run, row: dict[str, Any], moved: Sequence[dict[str, Any]], pictur
         cells = [[r["class"], *(_signed(r[k]) for k in ("ablation", "gradient", "head"))] for r in shown]
         effects = f'<div class="effects">{_table(("adds to", "ablation", "gradient", "head"), cells, 1)}</div>'
     verdict = row["verdict"]
+    why = f'<p class="numbers">{escape(row["reason"])}</p>' if row["reason"] else ""
     return "".join(
         [
             f'<section class="neuron" id="n{row["neuron"]}">\n<div class="head"><div><h3>{escape(own["name"])}</h3>',
             f'<p class="title"><span class="verdict {verdict}">{verdict}</span>{escape(row["best"] or "–")}</p>',
-            f'<p class="numbers">{" · ".join(numbers)}</p></div></div>{effects}<ol class="pairs">',
+            f'<p class="numbers">{" · ".join(numbers)}</p>{why}</div></div>{effects}<ol class="pairs">',
             *(pair(run, own, exemplar, pictures) for exemplar in own["exemplars"][:pairs] if exemplar["positive"] >= 0),
             "</ol></section>\n",
         ]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from rich.markup import escape
 from rich.table import Table
 
@@ -15,23 +18,28 @@ def audit_tables(found: Audit, most: int = 15) -> None:
     m = found.manifest
     out = console()
     moved = movements(found)
+    for line in filter(None, (found.conclusion, *found.explanation)):
+        print(line)
     for verdict in ("spurious", "expected"):
         rows = found.rows(verdict)
         print(f"{verdict}: {len(rows)} neurons")
         if rows and most > 0:
             table = Table(
-                "neuron", "concept", "z", "margin", "score", "empty", "fdr", "raises, lowers", box=None, pad_edge=False
-            )
+                "neuron", "concept", "confidence", "z", "margin", "noise", "score", "empty", "fdr", "raises, lowers",
+                box=None, pad_edge=False,
+            )  # fmt: skip
             for row in rows[:most]:
                 table.add_row(
                     str(row["neuron"]), escape(row["concept"]),
-                    number(row["z"]), number(margin(row)), *(number(row[key]) for key in ("score", "empty", "fdr")),
+                    *(number(row[key]) for key in ("confidence", "z")), number(margin(row)),
+                    *(number(row[key]) for key in ("noise", "score", "empty", "fdr")),
                     escape(moved.get(row["neuron"], "-")),
                 )  # fmt: skip
             out.print(table)
             if len(rows) > most:
                 print(f"... and {len(rows) - most} more")
-    print(f"unexplained: {found.counts['unexplained']} neurons")
+    for verdict in ("undecided", "unexplained"):
+        print(f"{verdict}: {found.counts[verdict]} neurons")
     print(
         f"layer: clarity {number(m['layer']['clarity'])}, redundancy {number(m['layer']['redundancy'])}, "
         f"polysemanticity {number(m['layer']['polysemanticity'])}"
@@ -52,10 +60,32 @@ def audit_tables(found: Audit, most: int = 15) -> None:
             )  # fmt: skip
         out.print(table)
         print("random: the same factors given to random neurons of the layer, mean of several draws")
+    if head := m.get("new_head"):
+        out.print(_head_table(head))
+        print(
+            f"new head: without {head['left_out']} of {head['neurons'] + head['left_out']} neurons, fitted on "
+            f"{head['fitted_on']} images, measured on {head['held_out']} others; difference: new head - before"
+        )
     for note in found.warnings:
         print(f"note: {note}")
     if found.path is not None:
-        print(f"audit: {found.path}   mask: {found.path / 'mask.safetensors'}")
+        head_file = f"   new head: {found.path / 'head.safetensors'}" if found.new_head is not None else ""
+        print(f"audit: {found.path}   mask: {found.path / 'mask.safetensors'}{head_file}")
+
+
+def _head_table(head: Mapping[str, Any]) -> Table:
+    """Accuracy on held-out images: the network, pruned, with the new head, and with one on all neurons."""
+    table = Table(
+        "group", "images", "before", "pruned", "new head", "on all neurons", "difference", "95 % interval",
+        box=None, pad_edge=False,
+    )  # fmt: skip
+    for row in head["rows"]:
+        table.add_row(
+            escape(row["group"]), str(row["images"]),
+            *(number(row[k]) for k in ("before", "pruned", "after", "all_neurons")),
+            f"{row['difference']:+.3f}", f"{row['low']:+.3f} .. {row['high']:+.3f}",
+        )  # fmt: skip
+    return table
 
 
 def movements(found: Audit) -> dict[int, str]:
