@@ -7,6 +7,7 @@ import http.server
 import json
 import re
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from PIL import Image
 
 from contralens.data.runs import Run
 from contralens.explorer.export import export
+from contralens.types import word_of
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install playwright")
 pytestmark = BROWSER
@@ -284,10 +286,11 @@ def test_all_that_a_run_may_hold_is_shown(chromium: Any, rich: Path) -> None:
         page.get_by_role("combobox", name="Sort").select_option("fdr")
         rows = page.request.get(f"{url}/api/runs/run/neurons?sort=fdr").json()["rows"]
         expect(page.locator(".card").first).to_contain_text(rows[0]["name"])
-        rows = page.request.get(f"{url}/api/runs/run/neurons").json()["rows"]
-        supported = [r for r in rows if r["label"] and r["figures"]["confidence"] >= 0.9]
-        page.get_by_role("combobox", name="Show").select_option("supported")
-        expect(page.locator(".card")).to_have_count(len(supported))
+        sure = [row["figures"]["confidence"] for row in rows]
+        words = Counter(word_of(confidence) for confidence in sure if confidence is not None)
+        for word, count in words.items():
+            page.get_by_role("combobox", name="Show").select_option(word)
+            expect(page.get_by_text(f"{count} of {len(rows)} neurons")).to_be_visible()
         page.get_by_role("combobox", name="Show").select_option("")
         expect(page.locator(".card .status-chance")).to_have_count(1)
         twin = page.get_by_role("link", name="JSON").get_attribute("href")
