@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from contralens.data.audits import Audit, margin
 from contralens.report.cards import number
@@ -25,15 +25,14 @@ def audit_tables(found: Audit, most: int = 15) -> None:
         print(f"{verdict}: {len(rows)} neurons")
         if rows and most > 0:
             table = Table(
-                "neuron", "concept", "confidence", "z", "margin", "noise", "score", "empty", "fdr", "raises, lowers",
-                box=None, pad_edge=False,
+                "neuron", "concept", "confidence", "z", "margin", "noise", "fdr",
+                Column("raises, lowers", no_wrap=True), box=None, pad_edge=False,
             )  # fmt: skip
             for row in rows[:most]:
                 table.add_row(
                     str(row["neuron"]), escape(row["concept"]),
                     *(number(row[key]) for key in ("confidence", "z")), number(margin(row)),
-                    *(number(row[key]) for key in ("noise", "score", "empty", "fdr")),
-                    escape(moved.get(row["neuron"], "-")),
+                    number(row["noise"]), number(row["fdr"]), escape(moved.get(row["neuron"], "-")),
                 )  # fmt: skip
             out.print(table)
             if len(rows) > most:
@@ -97,4 +96,4 @@ def movements(found: Audit) -> dict[int, str]:
         if value is not None:
             moved.setdefault(row["neuron"], []).append((value, row["class"]))
     ends = {neuron: dict.fromkeys((max(own), min(own))) for neuron, own in moved.items()}
-    return {neuron: ", ".join(f"{name} {value:+.2f}" for value, name in own) for neuron, own in ends.items()}
+    return {neuron: "\n".join(f"{name} {value:+.2f}" for value, name in own) for neuron, own in ends.items()}
