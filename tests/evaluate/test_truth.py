@@ -96,6 +96,11 @@ def test_judges_that_share_the_text_model_are_noted(run, settings):
             return super().texts([COLOURS[(COLOURS.index(t.split()[-1]) * 3 + 1) % len(COLOURS)] for t in texts])
 
     assert shared(reopened, Other(1.2)) == []
+    reopened.encoder.classes = judge_classes = ("red", "lime")
+    other = Other(1.2)
+    assert shared(reopened, other) == []
+    other.classes = judge_classes
+    assert ["know the same 2 classes" in note for note in shared(reopened, other)] == [True]
     told = evaluate(run, metrics="pearson", **settings)
     assert any("one text model" in note for note in told.manifest["notes"])
 

@@ -71,7 +71,8 @@ def _similarities(texts: Tensor) -> Tensor:
 
 def _classes(encoder: Encoder | None) -> tuple[str, ...]:
     """Names of the only things that an encoder can tell apart; empty for one that reads anything."""
-    return tuple(getattr(encoder, "classes", ()))
+    names = getattr(encoder, "classes", ())
+    return tuple(names) if isinstance(names, list | tuple) else ()
 
 
 def _encoder(reopened: Reopened) -> Encoder | None:

@@ -72,6 +72,8 @@ class OfflineEncoder(BaseEncoder):
         self.context_length = self.sentences.context_length
         self.top = top
         self._classes = torch.tensor(classes if classes is not None else range(len(names)))
+        self.classes = tuple(names[c] for c in self._classes.tolist())
+        """Names of the only things that it can tell apart."""
         self.fingerprint = digest(
             ENCODER_VERSION, "conse-1", network_digest(net), describe(self._transform), names,
             self.sentences.fingerprint, top, self._classes.tolist(),
