@@ -45,6 +45,8 @@ def test_it_is_an_encoder(made):
     again = encoder("offline:lite0")
     assert again.fingerprint == made.fingerprint
     assert torch.equal(again.texts(["zebra"]), made.texts(["zebra"]))
+    assert len(made.classes) == 1000
+    assert made.classes == again.classes == encoder("offline:lite2").classes
 
 
 @pytest.mark.slow
