@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from contralens.commands.options import Cache, Json, Neurons, RunFolder, TrustCode, indices, print_json
+from contralens.commands.options import Cache, Json, Neurons, RunFolder, TrustCode, print_json
+from contralens.settings.kinds import indices
 
 
 def granularity_command(
@@ -33,7 +34,7 @@ def granularity_command(
     from contralens.data.runs import load
     from contralens.evaluation.granularity import granularity
 
-    chosen = None if neurons is None else indices(neurons)
+    chosen = None if neurons is None else indices("neurons", neurons)
     opened = load(run, trust_code=trust_code)
     found = granularity(opened, chosen, scorer=scorer, sense=sense, wordnet=wordnet, cache=cache, device=device)
     if as_json:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 import typer
 
 from contralens.checks import InputError, counted, nearest
-from contralens.commands.options import Cache, Json, Neurons, RunFolder, TrustCode, indices, prices, print_json
+from contralens.commands.options import Cache, Json, Neurons, RunFolder, TrustCode, prices, print_json
+from contralens.settings.kinds import indices
 
 if TYPE_CHECKING:
     from contralens.data.runs import Run
@@ -91,7 +92,10 @@ def propose_command(
     from contralens.report.progress import bar
 
     flags = {name: value for name, value in locals().items() if name in _settings()}
-    given: dict[str, Any] = {**arguments(flags), **({} if neurons is None else {"neurons": indices(neurons)})}
+    given: dict[str, Any] = {
+        **arguments(flags),
+        **({} if neurons is None else {"neurons": indices("neurons", neurons)}),
+    }
     asked = load(run, trust_code=trust_code)
     given["images"], given["target"] = _network_and_images(asked, images, given.get("focus"), cache, device)
     with bar(quiet=as_json) as progress:
@@ -168,7 +172,7 @@ def arguments(flags: Mapping[str, Any]) -> dict[str, Any]:
     if "price" in out:
         out["price"] = prices(out["price"])
     if "groups" in out:
-        out["groups"] = [indices(group) for group in out["groups"].split(";")]
+        out["groups"] = [indices("groups", group) for group in out["groups"].split(";")]
     for part, names in (
         ("proposer_options", ("workers", "timeout", "retries", "key_env", "batch", "dtype")),
         ("caption_options", ("contrast", "groups")),

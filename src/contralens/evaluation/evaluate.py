@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from contralens import __version__
-from contralens.checks import InputError, as_share, as_text, as_texts, nearest, real, shown, whole
+from contralens.checks import MOST_FAKES, InputError, as_share, as_text, as_texts, nearest, real, shown, whole
 from contralens.collecting.probing import proved
 from contralens.data.evaluations import FORMAT, SUMMARY, VALUES, Evaluation, values_table
 from contralens.data.folders import keeping_part
@@ -35,14 +35,12 @@ from contralens.evaluation.tune import tuned
 from contralens.evaluation.verdicts import Probed, about_groups, abstained, verdict_table
 from contralens.evidence import encoder_named
 from contralens.math import audit
-from contralens.math.confidence import AUTO
-from contralens.math.fakes import MOST_FAKES
 from contralens.math.intervals import mean_interval
 from contralens.models.encoders import encoder as load_encoder
 from contralens.models.painters import PRESETS, Preset
 from contralens.models.painters import painter as load_painter
 from contralens.reopen import Reopened
-from contralens.types import Encoder, Progress, silent
+from contralens.types import AUTO, Encoder, Progress, silent
 
 DEFAULT = ("simulation", "cosy", "fade", "audit")
 

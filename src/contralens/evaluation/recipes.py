@@ -32,6 +32,8 @@ from contralens.data.owned import RUN
 from contralens.data.replacing import reserved
 from contralens.data.wordnet import find_wordnet
 from contralens.evaluation.measuring import wanted_metrics
+from contralens.settings.label import Label
+from contralens.settings.record import keys, read
 from contralens.types import Progress, silent
 
 KEYS = ("title", "about", "needs", "runs", "published")
@@ -65,6 +67,9 @@ def read_recipe(path: str | Path, *, trust_code: bool = False) -> dict[str, Any]
             raise InputError(f"{path}: {name} has no label step")
         for step, given in steps.items():
             known_keys(given or {}, _arguments()[step], f"{path}: {name}: {step}")
+        label = steps["label"] or {}
+        known = {key: value for key, value in label.items() if not any(map(_VARIABLE.search, _texts(value)))}
+        read(Label, known, f"{path}: {name}: label: ")
     check_code(recipe["runs"], path, trust_code)
     if not isinstance(recipe.get("published") or [], list):
         raise InputError(f"{path}: published must be a list of rows")
@@ -87,15 +92,13 @@ def _arguments() -> dict[str, tuple[str, ...]]:
     """What each step of a run may hold: the arguments of its function, without those that `follow` gives."""
     from contralens.auditing.audit import audit
     from contralens.evaluation.evaluate import evaluate
-    from contralens.labeling.arguments import TARGET_OPTIONS
-    from contralens.labeling.label import label
     from contralens.proposing.propose import propose
 
-    steps: dict[str, Callable[..., Any]] = {"label": label, "candidates": propose, "evaluate": evaluate, "audit": audit}
-    given = {"run", "out", "device", "cache", "progress", "on_plan", "target_options"}
+    steps: dict[str, Callable[..., Any]] = {"candidates": propose, "evaluate": evaluate, "audit": audit}
+    given = {"run", "out", "device", "cache", "progress", "on_plan"}
     known = {step: tuple(name for name in signature(made).parameters if name not in given)
              for step, made in steps.items()}  # fmt: skip
-    return {**known, "label": (*known["label"], *sorted(TARGET_OPTIONS - {*known["label"], *given}))}
+    return {**known, "label": tuple(name for name in keys(Label) if name not in given)}
 
 
 def _check_needs(needs: Mapping[str, Any], path: Path) -> None:
@@ -168,7 +171,7 @@ def follow(
     for name, steps in made["runs"].items():
         folder = Path(out) / name
         remade = {"audit"} & steps.keys() | ({"evaluation"} if "evaluate" in steps or "audit" not in steps else set())
-        settings = _filled(steps["label"])
+        settings = read(Label, _filled(steps["label"]), f"{name}: label: ")
         with reserved(folder, RUN, inputs=inputs_of(settings), replace=replace, remade=remade):
             result = _followed(steps, settings, folder, common)
         rows_of = [] if result is None else result.summary.to_pylist()

@@ -1,0 +1,229 @@
+"""A job's settings as one record, from which flags, keys of files, keyword arguments and their documentation come.
+
+A setting is declared once, as a field of its job's record:
+
+    k: Annotated[int, Setting("Exemplars per neuron.", WHOLE, flag="-k")] = 30
+
+Its name is the keyword in Python and the key in YAML files and recipes, and the flag unless another one is given. None
+is allowed where it is the default, and stands for what was not given.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import textwrap
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec, TypeVar, get_type_hints
+
+from contralens.checks import InputError, KindError, nearest
+from contralens.settings.kinds import ANY_WHOLE, DEVICE, PATH, PYTHON, WHOLE, Kind
+from contralens.types import Progress, silent
+
+P = ParamSpec("P")
+S = TypeVar("S")
+R = TypeVar("R")
+T = TypeVar("T", bound="Settings")
+ARGS, MORE = " " * 8, " " * 12
+"""How the arguments of a docstring are indented, and their further lines."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is known of a setting besides its name, type and default."""
+
+    help: str
+    kind: Kind
+    python: str = ""
+    """What else may be given in Python."""
+    flag: str = ""
+    """Its flag, where that is not called like the setting; or a short one ("-k") beside that."""
+    reads: bool = False
+    """Whether it may name files or folders that are read."""
+    result: bool = True
+    """Whether the result depends on it."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a job; each is checked when the record is made.
+
+    Raises:
+        InputError: one line that names the setting.
+    """
+
+    def __post_init__(self) -> None:
+        for name, setting in settings_of(type(self)).items():
+            value = getattr(self, name)
+            if value is not None or default_of(type(self), name) is not None:
+                object.__setattr__(self, name, setting.kind.check(name, value))
+
+    def to(self, record: type[T], **changes: Any) -> T:
+        """The same as another record, of an earlier or later stage, with some settings changed.
+
+        >>> from contralens.settings.label import Mine, Score
+        >>> Mine("world:1", "images", "world", k=5).to(Score, vocabulary=["red", "striped"], top=3).k
+        5
+        """
+        known(record, changes, record.__name__)
+        kind = type(self) if isinstance(self, record) else record
+        own = {f.name: getattr(self, f.name) for f in fields(kind) if hasattr(self, f.name)}
+        made: Any = kind(**{**own, **changes})
+        return made  # type: ignore[no-any-return]
+
+    def given(self, *names: str) -> dict[str, Any]:
+        """Those among `names` that differ from their defaults."""
+        every = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in every.items() if value != default_of(type(self), name)}
+
+
+def settings_of(record: Any) -> dict[str, Setting]:
+    """The settings of a record by name, in order."""
+    return _declared(record)
+
+
+@functools.cache
+def _declared(record: Any) -> dict[str, Setting]:
+    hints = get_type_hints(record, include_extras=True)
+    found = {f.name: [m for m in getattr(hints[f.name], "__metadata__", ()) if isinstance(m, Setting)]
+             for f in fields(record)}  # fmt: skip
+    own = sorted(found, key=lambda name: name in Work.__dataclass_fields__)
+    return {name: found[name][0] for name in own}
+
+
+def default_of(record: Any, name: str) -> Any:
+    """The default of a setting; `MISSING` where one must be given."""
+    return record.__dataclass_fields__[name].default
+
+
+def flag_of(name: str, setting: Setting) -> str:
+    """The long flag of a setting, without its dashes: how files may call it as well."""
+    own = setting.flag.partition("/")[0]
+    return own.removeprefix("--") if own.startswith("--") else name.replace("_", "-")
+
+
+def keys(record: type[Settings]) -> dict[str, str]:
+    """How files call the settings (by name, or like the flag) -> the name."""
+    every = {n: s for n, s in settings_of(record).items() if s.kind is not PYTHON}
+    return {**{flag_of(n, s).replace("-", "_"): n for n, s in every.items()}, **{n: n for n in every}}
+
+
+def known(record: type[Settings], given: Mapping[str, Any], what: str) -> None:
+    """Refuse names that the record has not; `what` begins the error."""
+    names = settings_of(record)
+    for name in given:
+        if name not in names:
+            raise KindError(f"`{what}` takes no `{name}`{nearest(name, names)} (known: {', '.join(sorted(names))})")
+
+
+def read(
+    record: type[Settings], given: Mapping[str, Any], where: str = "", beside: Path | None = None
+) -> dict[str, Any]:
+    """Settings as flags or a file say them -> keyword arguments, checked; null stands for what is not given.
+
+    Args:
+        record: of the job.
+        given: what they are called -> what they are.
+        where: begins an error.
+        beside: a folder in which relative paths are looked for first.
+
+    Raises:
+        InputError: an unknown key, or a value that its setting does not take.
+
+    >>> from contralens.settings.label import Label
+    >>> read(Label, {"k": "5", "scorer": ["csp"], "batch-size": None, "neurons": "1,4-6"})
+    {'k': 5, 'scorers': ['csp'], 'neurons': [1, 4, 5, 6]}
+    """
+    names = keys(record)
+    out = {}
+    for key, value in given.items():
+        name = names.get(str(key).replace("-", "_"))
+        if name is None:
+            called = ", ".join(dict.fromkeys(names.values()))
+            raise InputError(f"{where}unknown setting {str(key)!r}{nearest(str(key), names)} (known: {called})")
+        if value is None:
+            continue
+        kind = settings_of(record)[name].kind
+        try:
+            value = kind.read(name, value)
+            kind.check(name, value)
+        except InputError as e:
+            raise InputError(f"{where}{e}") from None
+        out[name] = value if beside is None or kind.beside is None else kind.beside(beside, value)
+    return out
+
+
+def job(record: Callable[P, S]) -> Callable[[Callable[[S], R]], Callable[P, R]]:
+    """Makes a function of a record one of the record's fields, as arguments with types, defaults and documentation.
+
+    >>> from contralens.settings.label import Mine
+    >>> @job(Mine)
+    ... def exemplars_per_neuron(settings: Mine) -> int:
+    ...     '''Says how many.'''
+    ...     return settings.k
+    >>> exemplars_per_neuron("world:1", "world-1/images", "world", k=5)
+    5
+    >>> exemplars_per_neuron("world:1", "world-1/images", "world", k="ten")
+    Traceback (most recent call last):
+        ...
+    contralens.checks.InputError: `k` must be a whole number; got 'ten'
+    """
+    kind: Any = record
+
+    def around(work: Callable[[S], R]) -> Callable[P, R]:
+        @functools.wraps(work)
+        def inner(*args: P.args, **kwargs: P.kwargs) -> R:
+            known(kind, kwargs, work.__name__)
+            return work(record(*args, **kwargs))
+
+        shape = inspect.signature(kind)
+        returns = inspect.signature(work).return_annotation
+        inner.__signature__ = shape.replace(return_annotation=returns)  # type: ignore[attr-defined]
+        inner.__doc__ = documented(work.__doc__ or "", kind)
+        return inner
+
+    return around
+
+
+def documented(text: str, record: type[Settings]) -> str:
+    """A docstring with the record's settings as its arguments, after the first paragraphs."""
+    said = [f"{name}: {setting.help} {setting.python}" for name, setting in settings_of(record).items()]
+    lines = [line for one in said for line in textwrap.wrap(one, 112, initial_indent=ARGS, subsequent_indent=MORE)]
+    body, rest = text, ""
+    for section in ("\n    Returns:", "\n    Raises:", "\n    >>>"):
+        if section in text:
+            at = text.index(section)
+            body, rest = text[:at].rstrip(), text[at:]
+            break
+    return "\n".join([body.rstrip(), "", "    Args:", *lines, rest])
+
+
+def help_of(record: type[Settings], name: str) -> str:
+    """The help of a setting with its default, where that is a value that says something."""
+    setting, default = settings_of(record)[name], default_of(record, name)
+    if default in (None, MISSING, "") or isinstance(default, (bool, tuple)) or "(default" in setting.help:
+        return setting.help
+    return f"{setting.help.removesuffix('.')} (default {default})."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work(Settings):
+    """How the work of any job is done, whatever it is."""
+
+    seed: Annotated[int, Setting("Seed of all that is drawn.", ANY_WHOLE)] = 0
+    device: Annotated[
+        str | None,
+        Setting("Where the networks run (on CUDA mining and scoring, too): cpu (default, or where a module of yours "
+                "is), cuda, cuda:1, mps.", DEVICE, result=False),
+    ] = None  # fmt: skip
+    batch_size: Annotated[int, Setting("Images per forward pass.", WHOLE, result=False)] = 32
+    workers: Annotated[
+        int | None, Setting("Threads that decode images (default: one per core).", WHOLE, result=False)
+    ] = None
+    cache: Annotated[
+        str | Path | None,
+        Setting("Cache folder (default: $CONTRALENS_CACHE or ~/.cache/contralens).", PATH, result=False),
+    ] = None
+    progress: Annotated[Progress, Setting("Called with stage, done and total.", PYTHON, result=False)] = silent
