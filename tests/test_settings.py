@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,11 +16,24 @@ from contralens.cli import COMMANDS, app
 from contralens.commands.flags import Given, settings_from, with_flags
 from contralens.config import read_config
 from contralens.evaluation.recipes import read_recipe
-from contralens.settings.kinds import share
+from contralens.settings.kinds import PYTHON, share
 from contralens.settings.label import Collect, Judge, Label, LabelCommand, LabelLayers, Mine, Score
+from contralens.settings.on_run import Audit, Evaluate
 from contralens.settings.record import Setting, Work, documented, job, keys, read, settings_of
 
-RECORDS = (Work, Collect, Mine, Score, Judge, Label, LabelLayers, LabelCommand)
+RECORDS = (Work, Collect, Mine, Score, Judge, Label, LabelLayers, LabelCommand, Evaluate, Audit)
+AT_FIRST = {
+    Label: ("target", "images", "encoder", "vocabulary"),
+    LabelLayers: ("target", "images", "encoder", "vocabulary"),
+    Evaluate: ("run",),
+    Audit: ("run", "concepts"),
+}
+JOBS: tuple[Any, ...] = (
+    (contralens.label, Label),
+    (contralens.label_layers, LabelLayers),
+    (contralens.evaluate, Evaluate),
+    (contralens.audit, Audit),
+)
 NEEDED = ("world:1", "images", "world", "world")
 WRONG = {
     "k": "ten", "limit": "few", "exclude": "2", "fdr": "0", "decode": "quick", "neurons": "5-1", "per_group": "0",
@@ -30,19 +43,19 @@ WRONG = {
 
 @pytest.mark.parametrize("record", RECORDS)
 def test_every_setting_says_what_it_does(record: Any) -> None:
-    assert set(record.__dataclass_fields__) == set(settings_of(record)), "each field has one Setting"
+    assert {f.name for f in fields(record)} == set(settings_of(record)), "each field has one Setting"
     for name, setting in settings_of(record).items():
         assert setting.help.endswith("."), f"{record.__name__}.{name}"
 
 
 def test_functions_take_what_their_records_hold() -> None:
-    for function, record in ((contralens.label, Label), (contralens.label_layers, LabelLayers)):
+    for function, record in JOBS:
         shape = inspect.signature(function)
         assert shape.parameters == inspect.signature(record).parameters
         for name in settings_of(record):
             assert re.search(rf"^ {{8}}{name}: \S", function.__doc__ or "", re.M)
-    positional = [p.name for p in shape.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
-    assert positional == ["target", "images", "encoder", "vocabulary"]
+        positional = [p.name for p in shape.parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD]
+        assert positional == list(AT_FIRST[record])
 
 
 @pytest.mark.parametrize(("name", "text"), WRONG.items())
@@ -130,9 +143,10 @@ def test_a_new_option_is_one_field(tmp_path: Path) -> None:
 
 def test_flags_of_one_setting_are_the_same_in_every_command() -> None:
     group: Any = typer.main.get_command(app)
-    for name in ("label", "collect"):
-        record = LabelCommand if name == "label" else Collect
+    records = {"label": LabelCommand, "collect": Collect, "evaluate": Evaluate, "audit": Audit}
+    for name, record in records.items():
         own = {p.name: p.help for p in group.commands[name].params}
         for setting, one in settings_of(record).items():
-            assert setting == "progress" or own[setting].startswith(one.help.removesuffix("."))
+            if one.kind is not PYTHON and setting != "save":
+                assert own[setting].startswith("A run folder" if setting == "run" else one.help.removesuffix("."))
     assert set(COMMANDS) == set(group.commands) - {"bench"}

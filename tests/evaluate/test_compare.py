@@ -162,7 +162,7 @@ def test_evaluate_command_says_what_is_missing(app, evaluated):
     assert isinstance(outcome.exception, InputError)
     assert "a judge is missing" in str(outcome.exception)
     outcome = CliRunner().invoke(app, ["evaluate", str(evaluated[0]), "--gamma", "mine"])
-    assert "layer or neuron" in str(outcome.exception)
+    assert "layer, neuron" in str(outcome.exception)
 
 
 def test_evaluate_command_prints_table_and_json(app, evaluated, case, monkeypatch):

@@ -16,6 +16,7 @@ import typer
 
 from contralens.checks import InputError, require
 from contralens.commands.options import Cache, Classes, RunBatchSize, RunFolder, Source, TrustCode
+from contralens.settings.kinds import class_names
 
 PORT = 8787
 
@@ -89,7 +90,6 @@ def maps_command(
 
     Where each neuron is active in its exemplars, which classes it feeds, and a layout of all; `explore` shows them.
     """
-    from contralens.commands.evaluate import read_classes
     from contralens.data.runs import load
     from contralens.maps import add_maps
     from contralens.report.progress import bar
@@ -99,7 +99,7 @@ def maps_command(
             load(run, trust_code=trust_code),
             pairs=pairs,
             source=source,
-            classes=read_classes(classes) if classes is not None else None,
+            classes=class_names("classes", classes) if classes is not None else None,
             cache=cache,
             device=device,
             batch_size=batch_size,

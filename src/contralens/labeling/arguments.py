@@ -70,7 +70,7 @@ def chosen_neurons(neurons: Any, activations: ActivationSource, status: list[str
     if isinstance(neurons, str):
         wanted = torch.arange(len(ok)) if neurons == "all" else select_neurons(activations).sort().values
     else:
-        wanted = torch.as_tensor(neurons, dtype=torch.int64)
+        wanted = torch.as_tensor(sorted(neurons), dtype=torch.int64)
         if len(wanted) and not (0 <= int(wanted.min()) and int(wanted.max()) < len(ok)):
             raise InputError(f"`neurons` must lie in 0..{len(ok) - 1}; got {int(wanted.min())}..{int(wanted.max())}")
     return wanted[ok[wanted]]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from contralens.checks import (
     as_text,
     as_texts,
     distinct,
+    nearest,
     real,
     shown,
     whole,
@@ -83,7 +85,7 @@ def choice(*known: str) -> Kind:
 
     def check(name: str, value: Any) -> str:
         if not isinstance(value, str) or value not in known:
-            raise InputError(f"`{name}` must be one of {', '.join(known)}; got {shown(value)}")
+            raise InputError(f"`{name}` must be one of {', '.join(known)}; got {shown(value)}{nearest(value, known)}")
         return value
 
     return Kind(check, metavar="|".join(known))
@@ -157,10 +159,39 @@ def neurons(*words: str) -> Kind:
 
     def check(name: str, value: Any) -> Any:
         if isinstance(value, str):
-            return value if value in words else sorted(set(indices(name, value, also)))
-        return sorted(distinct(name, value))
+            return value if value in words else list(dict.fromkeys(indices(name, value, also)))
+        return distinct(name, value)
 
     return Kind(check, read)
+
+
+def class_names(name: str, value: Any) -> list[str]:
+    """Names in a list, or a file with one a line."""
+    if not isinstance(value, str | Path):
+        return as_texts(name, value)
+    try:
+        return [line.strip() for line in Path(value).read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError) as e:
+        raise InputError(f"`{name}`: cannot read {value}: {e}") from e
+
+
+def _all_or_count(name: str, value: Any) -> int | None:
+    return None if value is None else whole(name, value, 0)
+
+
+def _all_or_number(name: str, value: Any) -> Any:
+    number = _whole_number(name, value)
+    return None if number in (-1, "all") else number
+
+
+def _two(name: str, value: Any) -> tuple[float, float]:
+    if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
+        raise InputError(f"`{name}` must be two numbers; got {shown(value)}")
+    return real(name, value[0]), real(name, value[1])
+
+
+def _numbers(name: str, value: Any) -> Any:
+    return [_number(name, part) for part in re.split("[,/]", value)] if isinstance(value, str) else value
 
 
 def _beside(folder: Path, value: Any) -> Any:
@@ -187,11 +218,15 @@ ANY_WHOLE = count(-MOST_SEED, MOST_SEED - 1)
 SWITCH = Kind(_switch, metavar="")
 TEXT = Kind(as_text)
 TEXTS = Kind(_own_texts, _several, many=True)
+NAMES = Kind(_own_texts, _several)
 TEMPLATES = Kind(_own_texts, _one_or_all, many=True)
 LAYER = Kind(_own_texts, _names, many=True)
 DEVICE = Kind(_device, as_text)
 PATH = Kind(_path, metavar="PATH", beside=_beside)
 CHECKPOINT = Kind(_path, metavar="PATH", beside=_part_beside)
+CLASSES = Kind(class_names, as_it_is, "PATH")
+ALL_OR_COUNT = Kind(_all_or_count, _all_or_number, "INTEGER")
+TWO_NUMBERS = Kind(_two, _numbers, "FLOAT,FLOAT")
 NUMBER = Kind(real, _number, "FLOAT")
 THING = Kind(as_it_is, as_text)
 """In Python an object, or the text that stands for it elsewhere."""

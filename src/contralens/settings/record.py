@@ -16,7 +16,7 @@ import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec, TypeVar, get_type_hints
+from typing import Annotated, Any, ClassVar, ParamSpec, TypeVar, get_type_hints
 
 from contralens.checks import InputError, KindError, nearest
 from contralens.settings.kinds import ANY_WHOLE, DEVICE, PATH, PYTHON, WHOLE, Kind
@@ -89,7 +89,8 @@ def _declared(record: Any) -> dict[str, Setting]:
     hints = get_type_hints(record, include_extras=True)
     found = {f.name: [m for m in getattr(hints[f.name], "__metadata__", ()) if isinstance(m, Setting)]
              for f in fields(record)}  # fmt: skip
-    own = sorted(found, key=lambda name: name in Work.__dataclass_fields__)
+    common = {name for kind in record.__mro__ if vars(kind).get("COMMON") for name in vars(kind)["__annotations__"]}
+    own = sorted(found, key=lambda name: name in common)
     return {name: found[name][0] for name in own}
 
 
@@ -211,6 +212,9 @@ def help_of(record: type[Settings], name: str) -> str:
 @dataclass(frozen=True, kw_only=True)
 class Work(Settings):
     """How the work of any job is done, whatever it is."""
+
+    COMMON: ClassVar[bool] = True
+    """Whether the settings of just this class are told last."""
 
     seed: Annotated[int, Setting("Seed of all that is drawn.", ANY_WHOLE)] = 0
     device: Annotated[
