@@ -19,20 +19,36 @@ from contralens.evaluation.recipes import read_recipe
 from contralens.settings.kinds import PYTHON, share
 from contralens.settings.label import Collect, Judge, Label, LabelCommand, LabelLayers, Mine, Score
 from contralens.settings.on_run import Audit, Evaluate
+from contralens.settings.propose import Propose, ProposeCommand
 from contralens.settings.record import Setting, Work, documented, job, keys, read, settings_of
 
-RECORDS = (Work, Collect, Mine, Score, Judge, Label, LabelLayers, LabelCommand, Evaluate, Audit)
+RECORDS = (
+    Work,
+    Collect,
+    Mine,
+    Score,
+    Judge,
+    Label,
+    LabelLayers,
+    LabelCommand,
+    Evaluate,
+    Audit,
+    Propose,
+    ProposeCommand,
+)
 AT_FIRST = {
     Label: ("target", "images", "encoder", "vocabulary"),
     LabelLayers: ("target", "images", "encoder", "vocabulary"),
     Evaluate: ("run",),
     Audit: ("run", "concepts"),
+    Propose: ("run", "proposer"),
 }
 JOBS: tuple[Any, ...] = (
     (contralens.label, Label),
     (contralens.label_layers, LabelLayers),
     (contralens.evaluate, Evaluate),
     (contralens.audit, Audit),
+    (contralens.propose, Propose),
 )
 NEEDED = ("world:1", "images", "world", "world")
 WRONG = {
@@ -143,10 +159,16 @@ def test_a_new_option_is_one_field(tmp_path: Path) -> None:
 
 def test_flags_of_one_setting_are_the_same_in_every_command() -> None:
     group: Any = typer.main.get_command(app)
-    records = {"label": LabelCommand, "collect": Collect, "evaluate": Evaluate, "audit": Audit}
+    records = {
+        "label": LabelCommand,
+        "collect": Collect,
+        "evaluate": Evaluate,
+        "audit": Audit,
+        "propose": ProposeCommand,
+    }
     for name, record in records.items():
         own = {p.name: p.help for p in group.commands[name].params}
         for setting, one in settings_of(record).items():
-            if one.kind is not PYTHON and setting != "save":
+            if one.kind is not PYTHON and setting not in ("save", "proposer_options", "caption_options"):
                 assert own[setting].startswith("A run folder" if setting == "run" else one.help.removesuffix("."))
     assert set(COMMANDS) == set(group.commands) - {"bench"}

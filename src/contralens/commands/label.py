@@ -9,8 +9,10 @@ import typer
 from contralens.checks import InputError
 from contralens.commands.flags import Given, settings_from, with_flags
 from contralens.commands.options import Config, Json, TrustConfig, print_json
-from contralens.commands.propose import arguments, print_plan, read_settings
+from contralens.commands.propose import print_plan
 from contralens.settings.label import Collect, LabelCommand
+from contralens.settings.propose import Backends, arguments
+from contralens.settings.record import read
 
 
 @with_flags(LabelCommand)
@@ -27,7 +29,7 @@ def label_command(given: Given, config: Config = None, trust_code: TrustConfig =
     if (asked := settings.get("proposing")) is not None:
         if "proposer" not in settings:
             raise InputError("--propose sets how --proposer asks, and --proposer is missing")
-        settings["proposing"] = arguments(read_settings(asked))
+        settings["proposing"] = arguments(read(Backends, asked, "--propose: "))
     if "proposer" in settings:
         settings["proposing"] = {**settings.get("proposing", {}), "on_plan": None if as_json else print_plan}
     with_report = settings.pop("report", True)

@@ -184,6 +184,19 @@ def _all_or_number(name: str, value: Any) -> Any:
     return None if number in (-1, "all") else number
 
 
+def _cosine_or_never(name: str, value: Any) -> float | None:
+    """A cosine; None, or 0 in a text, stands for never."""
+    return None if value is None else as_share(name, value, one=True)
+
+
+def _cosine(name: str, value: Any) -> Any:
+    return _number(name, value) or None
+
+
+def _groups_of_indices(name: str, value: Any) -> Any:
+    return [indices(name, group) for group in value.split(";")] if isinstance(value, str) else value
+
+
 def _two(name: str, value: Any) -> tuple[float, float]:
     if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 2:
         raise InputError(f"`{name}` must be two numbers; got {shown(value)}")
@@ -226,11 +239,16 @@ PATH = Kind(_path, metavar="PATH", beside=_beside)
 CHECKPOINT = Kind(_path, metavar="PATH", beside=_part_beside)
 CLASSES = Kind(class_names, as_it_is, "PATH")
 ALL_OR_COUNT = Kind(_all_or_count, _all_or_number, "INTEGER")
+MERGE = Kind(_cosine_or_never, _cosine, "FLOAT")
+GROUPS_OF_NEURONS = Kind(as_it_is, _groups_of_indices)
 TWO_NUMBERS = Kind(_two, _numbers, "FLOAT,FLOAT")
 NUMBER = Kind(real, _number, "FLOAT")
 THING = Kind(as_it_is, as_text)
 """In Python an object, or the text that stands for it elsewhere."""
 ENCODER = Kind(as_it_is, _one_or_all, many=True)
+OBJECT = Kind(as_it_is)
+"""In Python an object, elsewhere a text or what YAML holds."""
+FILE_OR_OBJECT = Kind(as_it_is, beside=_beside)
 FILE = Kind(as_it_is, _several, beside=_beside)
 """Likewise, where the text may be a file's."""
 TABLE = Kind(as_it_is, as_text, beside=_table_beside)

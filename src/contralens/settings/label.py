@@ -14,6 +14,7 @@ from contralens.settings.kinds import (
     FILE,
     LAYER,
     NULL_NEURONS,
+    OBJECT,
     PATH,
     SWITCH,
     TABLE,
@@ -76,7 +77,7 @@ class Collect(Work):
     sae: Annotated[
         Any,
         Setting("A sparse autoencoder over that layer, whose latents are labeled instead: FILE or "
-                "FOLDER[:kind=topk,k=32,...].", THING, reads=True),
+                "FOLDER[:kind=topk,k=32,...].", OBJECT, reads=True),
     ] = None  # fmt: skip
     sae_pooling: Annotated[
         str | None, Setting("How latents of patches become one: max (default), mean, cls.", TEXT)
@@ -89,7 +90,7 @@ class Collect(Work):
     weights: Annotated[str | None, Setting('Name of pretrained weights, or "random" for none.', TEXT)] = None
     preprocess: Annotated[
         Callable[[Any], Any] | str | Mapping[str, Any] | None,
-        Setting('Preprocessing of own networks, e.g. "resize=256,crop=224,mean=imagenet".', THING,
+        Setting('Preprocessing of own networks, e.g. "resize=256,crop=224,mean=imagenet".', OBJECT,
                 python="Or a function of an image."),
     ] = None  # fmt: skip
     prefix_tokens: Annotated[

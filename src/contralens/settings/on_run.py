@@ -12,6 +12,7 @@ from contralens.settings.kinds import (
     ALL_OR_COUNT,
     CLASSES,
     FILE,
+    FILE_OR_OBJECT,
     NAMES,
     NULL_NEURONS,
     PATH,
@@ -131,7 +132,7 @@ class Evaluate(OnRun):
     truth: Annotated[
         Any,
         Setting("True names of neurons, to count right labels: CSV with columns neuron and label, or JSON (default: "
-                "class names of an output layer, the rendered world's).", FILE, python="Or a mapping."),
+                "class names of an output layer, the rendered world's).", FILE_OR_OBJECT, python="Or a mapping."),
     ] = None  # fmt: skip
 
 
@@ -141,7 +142,7 @@ class Audit(OnRun):
 
     concepts: Annotated[
         str | Path | Mapping[str, Any] | Any,
-        Setting("Expected and spurious concepts: dermoscopy, photographs, or a YAML file.", FILE,
+        Setting("Expected and spurious concepts: dermoscopy, photographs, or a YAML file.", FILE_OR_OBJECT,
                 python="Or a dict; see `contralens.concept_list`."),
     ] = field(kw_only=False)  # fmt: skip
     scorer: Annotated[
@@ -149,7 +150,7 @@ class Audit(OnRun):
     ] = "csp"  # fmt: skip
     labeled: Annotated[
         Any,
-        Setting("Images to measure pruning on: one sub-folder per class, or a CSV file.", FILE,
+        Setting("Images to measure pruning on: one sub-folder per class, or a CSV file.", FILE_OR_OBJECT,
                 python="Or whatever `contralens.labeled_images` takes."),
     ] = None  # fmt: skip
     new_head: Annotated[
@@ -157,7 +158,7 @@ class Audit(OnRun):
     ] = False
     subgroups: Annotated[
         str | Path | Mapping[str, Any] | None,
-        Setting("CSV file of groups among them: image, then one column per kind of group.", FILE,
+        Setting("CSV file of groups among them: image, then one column per kind of group.", FILE_OR_OBJECT,
                 python="Or image -> {column: value}."),
     ] = None  # fmt: skip
     image_column: Annotated[

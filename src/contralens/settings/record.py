@@ -210,24 +210,30 @@ def help_of(record: type[Settings], name: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work(Settings):
-    """How the work of any job is done, whatever it is."""
+class Place(Settings):
+    """Where the work of any job is done, whatever it is."""
 
     COMMON: ClassVar[bool] = True
     """Whether the settings of just this class are told last."""
-
-    seed: Annotated[int, Setting("Seed of all that is drawn.", ANY_WHOLE)] = 0
     device: Annotated[
         str | None,
         Setting("Where the networks run (on CUDA mining and scoring, too): cpu (default, or where a module of yours "
                 "is), cuda, cuda:1, mps.", DEVICE, result=False),
     ] = None  # fmt: skip
-    batch_size: Annotated[int, Setting("Images per forward pass.", WHOLE, result=False)] = 32
-    workers: Annotated[
-        int | None, Setting("Threads that decode images (default: one per core).", WHOLE, result=False)
-    ] = None
     cache: Annotated[
         str | Path | None,
         Setting("Cache folder (default: $CONTRALENS_CACHE or ~/.cache/contralens).", PATH, result=False),
     ] = None
     progress: Annotated[Progress, Setting("Called with stage, done and total.", PYTHON, result=False)] = silent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work(Place):
+    """How the work of any job that runs networks over images is done."""
+
+    COMMON: ClassVar[bool] = True
+    seed: Annotated[int, Setting("Seed of all that is drawn.", ANY_WHOLE)] = 0
+    batch_size: Annotated[int, Setting("Images per forward pass.", WHOLE, result=False)] = 32
+    workers: Annotated[
+        int | None, Setting("Threads that decode images (default: one per core).", WHOLE, result=False)
+    ] = None
