@@ -8,8 +8,9 @@ from typing import Any
 
 import yaml
 
-from contralens.checks import InputError, nearest, shown
+from contralens.checks import nearest, shown
 from contralens.data.trust import settings_that_run
+from contralens.errors import InputError
 
 SETTINGS = (
     "target",
@@ -157,7 +158,7 @@ def known_keys(given: Any, keys: Sequence[str], where: Any) -> None:
     >>> known_keys({"tilte": "x"}, ("title",), "mine.yaml")
     Traceback (most recent call last):
         ...
-    contralens.checks.InputError: mine.yaml: unknown key 'tilte'; did you mean title? (known: title)
+    contralens.errors.InputError: mine.yaml: unknown key 'tilte'; did you mean title? (known: title)
     """
     if not isinstance(given, Mapping):
         raise InputError(f"{where} must hold `name: value` lines; got {type(given).__name__}")

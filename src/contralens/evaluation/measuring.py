@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from contralens.checks import InputError, as_texts, nearest
+from contralens.checks import as_texts, nearest
+from contralens.errors import InputError
 from contralens.evaluation.cosy import Made
 from contralens.math import metrics
 from contralens.math.metrics import active
@@ -157,13 +158,17 @@ class Session:
     def _judged(self) -> Callable[[Part], Tensor]:
         return cache(lambda part: self.reopened.embeddings(getattr(self.reopened, part), self.judge))
 
-    def cosines(self, texts: Sequence[str], part: Part = "test") -> Tensor:
-        """The judge's cosines (I,len(texts)) of a part's images and some texts."""
+    def read(self, texts: Sequence[str]) -> None:
+        """Have the judge embed texts that it has not read yet; `InputError` where it refuses one."""
         assert self.judge is not None
         new = [text for text in dict.fromkeys(texts) if text not in self._texts]
         if new:
             embedded = embed_texts(self.judge, new, self.run.manifest["templates"])
             self._texts |= dict(zip(new, embedded, strict=True))
+
+    def cosines(self, texts: Sequence[str], part: Part = "test") -> Tensor:
+        """The judge's cosines (I,len(texts)) of a part's images and some texts."""
+        self.read(texts)
         e = self._judged(part)
         return e @ torch.stack([self._texts[text] for text in texts]).T if texts else torch.empty(len(e), 0)
 

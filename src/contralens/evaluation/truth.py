@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.csv
 from numpy.typing import NDArray
 
-from contralens.checks import InputError, first_line
+from contralens.checks import first_line
 from contralens.data.evaluations import values_table
 from contralens.data.runs import Run
 from contralens.data.wordnet import WordNet, find_wordnet
+from contralens.errors import InputError, MissingPackage
 from contralens.evaluation.measuring import Session
 from contralens.math.sanity import Sanity
 
@@ -137,7 +138,7 @@ def _rendered(run: Run, name: str) -> Truth | None:
 
     try:
         truths = load_truth(name, run.manifest["target"]["layer"])
-    except (InputError, OSError, KeyError):
+    except (InputError, KeyError):  # no network of the rendered world, or a layer that was not measured
         return None
     if len(truths) != run.neurons.num_rows:
         return None
@@ -167,7 +168,7 @@ def _plain(text: str) -> str:
 def _wordnet() -> WordNet | None:
     try:
         return find_wordnet()
-    except InputError:
+    except MissingPackage:
         return None
 
 

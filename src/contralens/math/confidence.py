@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.math.exemplars import find_exemplars, neuron_statistics
 from contralens.math.panel import PANEL, Ballot, ballot
 from contralens.math.planting import plant

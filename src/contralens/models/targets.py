@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contralens.checks import InputError, as_path, as_text, blaming, first_line, nearest, shown, whole
+from contralens.checks import as_path, as_text, blaming, first_line, nearest, shown, whole
+from contralens.errors import InputError
 from contralens.models import hooks, identity, repeating, tokens, untrained
 from contralens.models.fast import DECODES, fast_or_own
 from contralens.models.hooked import HookedTarget, fingerprint_of
@@ -79,8 +80,10 @@ def target(
             dropout that is always on, statistics of the batch); `.notes` then says so.
 
     Raises:
-        InputError: anything that the user named is unknown, cannot be had or does not fit, or activations are not a
-            function of the image; in one line.
+        InputError: anything that the user named is unknown or does not fit, or activations are not a function of the
+            image; in one line.
+        ModelUnavailable: the weights cannot be loaded.
+        MissingPackage: a package is not installed.
 
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
     >>> t = target(net, layer="1", preprocess="resize=16x16,mean=half")
