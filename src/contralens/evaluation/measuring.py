@@ -267,8 +267,8 @@ class Session:
             if self._sigmoid[0] in (ALPHAS[0], ALPHAS[-1]):
                 self._undetermined = True
                 self.notes.append(
-                    f"{' and '.join(SIGMOID)} are undefined: the slope of the judge's sigmoid ({self._sigmoid[0]:g}) is "
-                    "the last one tried, so the labels do not determine it; read pearson, or give `sigmoid`"
+                    f"{' and '.join(SIGMOID)} are undefined: the slope of the judge's sigmoid ({self._sigmoid[0]:g}) "
+                    "is the last one tried, so the labels do not determine it; read pearson, or give `sigmoid`"
                 )
         alpha, beta = self._sigmoid
         self.sigmoid_used = {**(self.sigmoid_used or {"given": True}), "alpha": alpha, "beta": beta}

@@ -149,8 +149,8 @@ def _outputs(target: Target) -> HookedTarget:
     outputs = outputs_of(base)
     if outputs.width < LEAST_OUTPUTS:
         raise InputError(
-            f"`calibrate`: {target.name} has {outputs.width} outputs, and a level needs at least {LEAST_OUTPUTS}; plant "
-            'neurons instead, if you know what the images show ("classes" or TABLE:COLUMN)'
+            f"`calibrate`: {target.name} has {outputs.width} outputs, and a level needs at least {LEAST_OUTPUTS}; "
+            'plant neurons instead, if you know what the images show ("classes" or TABLE:COLUMN)'
         )
     return outputs
 
