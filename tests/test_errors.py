@@ -240,7 +240,7 @@ class Lazy:
     """A run got back whose network and encoder cannot be had."""
 
     def __init__(self, error: Exception) -> None:
-        self.error = error
+        self.error, self.notes = error, list[str]()
 
     def __getattr__(self, name: str) -> Any:
         raise self.error
@@ -260,13 +260,13 @@ def test_a_judge_is_compared_with_what_can_be_loaded(colour_encoder: ColourEncod
 
 
 def test_a_damaged_wordnet_is_not_a_missing_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from contralens.data.names import synonyms
     from contralens.data.vocabulary import read_vocabulary
-    from contralens.evaluation.truth import _wordnet
 
     words = read_vocabulary(["car", "automobile"])
     monkeypatch.setattr("contralens.data.wordnet._places", lambda: iter(()))
     assert words.synonyms() == []
-    assert _wordnet() is None
+    assert synonyms() is None
     monkeypatch.setattr("contralens.data.wordnet._places", lambda: iter((tmp_path,)))
     (tmp_path / "index.noun").write_text("")
     with pytest.raises(InputError, match=r"holds no index\.noun"):

@@ -44,10 +44,14 @@ NOT_HAD = (InputError, MissingPackage, ModelUnavailable)
 
 
 def is_target(reopened: Reopened, judge: Encoder) -> bool:
-    """Whether the judge holds the weights of the network under study, and so sees what the neurons see."""
+    """Whether the judge holds the weights of the network under study, and so sees what the neurons see.
+
+    Where the network cannot be opened, a note says that this is not known.
+    """
     try:
         target: Any = reopened.target
-    except NOT_HAD:
+    except NOT_HAD as e:
+        reopened.notes.append(f"whether the judge {judge.name} holds the network's own weights is not known: {e}")
         return False
     network = getattr(target, "module", None)
     if not isinstance(network, nn.Module):

@@ -132,6 +132,7 @@ class Session:
         self.made: Made | None = None
         self.control: int | None = None
         self.sigmoid_used: dict[str, Any] | None = None
+        self._undetermined = False
         self.notes: list[str] = []
         self.effects: dict[int, tuple[Tensor, Tensor]] = {}
         """Neuron -> class shares (factors,classes) over all images and over its strongest (`faithful`)."""
@@ -225,8 +226,7 @@ class Session:
             raw = simulate(s, combine=self.combine)
             present = active(raw, self.share)
             if wanted & set(SIGMOID):
-                bent = simulate(s, *self.sigmoid(), combine=self.combine)
-                out |= {"pearson_sigmoid": metrics.pearson(a, bent), "cosine": metrics.cosine(a, bent)}
+                out |= self._through_sigmoid(a, s)
             if wanted & set(GROUPS["simulation"]):
                 truth = active(a, self.share)
                 out |= {"pearson": metrics.pearson(a, raw), "auprc": metrics.auprc(truth, raw)}
@@ -245,6 +245,14 @@ class Session:
             out |= {"dma": metrics.dma(a1, strongest), "max_ratio": metrics.max_ratio(a1, strongest)}
         return {name: out[name].double().numpy() for name in self.wanted if name in out}
 
+    def _through_sigmoid(self, a: Tensor, s: Tensor) -> dict[str, Tensor]:
+        """The metrics `SIGMOID` (n); undefined where the labels do not determine the sigmoid."""
+        alpha, beta = self.sigmoid()
+        if self._undetermined:
+            return dict.fromkeys(SIGMOID, torch.full((a.shape[1],), torch.nan))
+        bent = simulate(s, alpha, beta, combine=self.combine)
+        return {"pearson_sigmoid": metrics.pearson(a, bent), "cosine": metrics.cosine(a, bent)}
+
     def _controls(self) -> Tensor:
         """Rows of the test part that serve as control images: all, or a sample."""
         count = len(self.reopened.test)
@@ -262,9 +270,10 @@ class Session:
             self._sigmoid = fit_sigmoid(a, cosines)
             self.sigmoid_used = {"fitted on": f"{len(a)} validation images, {len(rows)} labels of {scorer}"}
             if self._sigmoid[0] in (ALPHAS[0], ALPHAS[-1]):
+                self._undetermined = True
                 self.notes.append(
-                    f"{' and '.join(SIGMOID)} say little: the slope of the judge's sigmoid ({self._sigmoid[0]:g}) is "
-                    "the last one tried, so the labels do not determine it; read pearson"
+                    f"{' and '.join(SIGMOID)} are undefined: the slope of the judge's sigmoid ({self._sigmoid[0]:g}) "
+                    "is the last one tried, so the labels do not determine it; read pearson, or give `sigmoid`"
                 )
         alpha, beta = self._sigmoid
         self.sigmoid_used = {**(self.sigmoid_used or {"given": True}), "alpha": alpha, "beta": beta}
