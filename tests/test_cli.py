@@ -19,9 +19,9 @@ from coloured import COLOURS, ColourEncoder, ColourNet, to_pixels
 from patience import HUNG
 
 import contralens
-from contralens.checks import InputError
 from contralens.cli import main
 from contralens.config import SETTINGS, merge, read_config
+from contralens.errors import InputError
 from contralens.settings.label import LabelCommand
 from contralens.settings.record import flag_of, settings_of
 

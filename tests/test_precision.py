@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 import contralens
-from contralens.checks import InputError
 from contralens.collecting import precision
 from contralens.collecting.collect import collect
 from contralens.collecting.distributed import collect_shard
 from contralens.collecting.precision import half_if_safe, same_best
 from contralens.data.store import Store
+from contralens.errors import InputError
 from contralens.models.encoder_base import BaseEncoder, digest
 from contralens.reopen import Reopened
 from contralens.settings.label import Collect

@@ -8,12 +8,13 @@ from pathlib import Path
 import contralens
 
 ROOT = Path(contralens.__file__).parent
-BASE = {"types", "checks", "plugs", "settings"}
+BASE = {"errors", "types", "checks", "plugs", "settings"}
 ALLOWED = {
-    "types": set(),
-    "checks": set(),
-    "plugs": {"checks"},
-    "settings": {"types", "checks"},
+    "errors": set(),
+    "types": {"errors"},
+    "checks": {"errors"},
+    "plugs": {"errors", "checks"},
+    "settings": {"errors", "types", "checks"},
     "math": BASE,
     "models": BASE | {"world"},
     "data": BASE | {"world"},
@@ -22,7 +23,7 @@ ALLOWED = {
     "split": BASE,
     "evidence": BASE | {"math", "models", "data", "collecting"},
     "reopen": BASE | {"math", "models", "data", "collecting", "evidence", "split"},
-    "config": {"checks", "data", "settings"},
+    "config": {"errors", "checks", "data", "settings"},
     "maps": BASE | {"models", "data", "reopen"},
     "demo": BASE | {"math", "data", "world", "labeling", "maps"},
     "evaluation": BASE
@@ -44,7 +45,7 @@ ALLOWED = {
     "proposing": BASE | {"math", "models", "data", "evidence"},
     "labeling": BASE | {"math", "models", "data", "collecting", "proposing", "split"},
 }
-NO_TORCH = {"types", "checks", "plugs", "settings", "config", "cli", "commands", "report", "explorer", "data"}
+NO_TORCH = {"errors", "types", "checks", "plugs", "settings", "config", "cli", "commands", "report", "explorer", "data"}
 
 
 def rooms_of(path: Path) -> tuple[str, set[str], set[str]]:

@@ -11,10 +11,10 @@ import typer.testing
 import yaml
 
 import contralens
-from contralens.checks import InputError
 from contralens.cli import COMMANDS, app
 from contralens.commands.flags import Given, settings_from, with_flags
 from contralens.config import read_config
+from contralens.errors import InputError
 from contralens.evaluation.recipes import read_recipe
 from contralens.settings.kinds import PYTHON, share
 from contralens.settings.label import Collect, Judge, Label, LabelCommand, LabelLayers, Mine, Score

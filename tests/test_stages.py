@@ -8,7 +8,7 @@ import pytest
 from coloured import COLOURS, ColourEncoder, ColourNet, to_pixels
 
 import contralens
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.labeling.stages import Mined, collect, judge, mine, score, write
 from contralens.settings.label import Label, Mine
 

@@ -14,10 +14,10 @@ from coloured import COLOURS, ColourEncoder, ColourNet, to_pixels
 from torch import Tensor, nn
 
 import contralens
-from contralens.checks import InputError
 from contralens.config import read_config
 from contralens.data.runs import Run, load
 from contralens.data.vocabulary import read_vocabulary
+from contralens.errors import InputError
 from contralens.labeling.layers import label_layers
 from contralens.settings.kinds import indices
 

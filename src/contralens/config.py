@@ -8,8 +8,9 @@ from typing import Any
 
 import yaml
 
-from contralens.checks import InputError, nearest
+from contralens.checks import nearest
 from contralens.data.trust import settings_that_run
+from contralens.errors import InputError
 from contralens.settings.label import LabelCommand
 from contralens.settings.record import keys, read
 
@@ -56,7 +57,7 @@ def known_keys(given: Any, keys: Sequence[str], where: Any) -> None:
     >>> known_keys({"tilte": "x"}, ("title",), "mine.yaml")
     Traceback (most recent call last):
         ...
-    contralens.checks.InputError: mine.yaml: unknown key 'tilte'; did you mean title? (known: title)
+    contralens.errors.InputError: mine.yaml: unknown key 'tilte'; did you mean title? (known: title)
     """
     if not isinstance(given, Mapping):
         raise InputError(f"{where} must hold `name: value` lines; got {type(given).__name__}")

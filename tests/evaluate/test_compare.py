@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from contralens.checks import InputError
 from contralens.commands.evaluate import compare_command, evaluate_command
 from contralens.data.runs import load
+from contralens.errors import InputError
 from contralens.evaluation.compare import TIE, compare
 from contralens.evaluation.evaluate import evaluate
 from contralens.math.intervals import difference_interval, mean_interval

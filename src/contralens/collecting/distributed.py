@@ -13,11 +13,12 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-from contralens.checks import InputError, require
+from contralens.checks import require
 from contralens.collecting.collect import Speed, collect_tiles, lacking_tiles, owned_images
 from contralens.collecting.networks import networks, steady
 from contralens.data.known import known_fingerprints
 from contralens.data.store import TILE, Store, default_cache
+from contralens.errors import InputError
 from contralens.settings.label import Collect
 from contralens.types import Extractor, Images, Progress, silent
 

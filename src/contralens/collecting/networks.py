@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from contralens.checks import InputError
 from contralens.collecting.precision import in_precision
 from contralens.collecting.probing import proved
 from contralens.data.images import images as image_set
 from contralens.data.store import Store
+from contralens.errors import InputError
 from contralens.models.encoders import encoder as load_encoder
 from contralens.models.targets import load_model, targets
 from contralens.settings.label import Collect
@@ -32,7 +32,7 @@ class Steady:
     """Networks whose rows may be kept: the same rows for the same image, in the precision that was asked for."""
 
     extractors: list[Any]
-    """The targets, then the encoders."""
+    """The targets, then the encoders, then others."""
     notes: list[str]
     precision: dict[str, Any] | None
     """What was found of each network in half precision, for the manifest."""
@@ -62,13 +62,17 @@ def _targets(settings: Collect) -> Sequence[Target]:
     return targets(settings.target, layers, **options)
 
 
-def steady(settings: Collect, found: Networks, store: Store, first: int = 0) -> Steady:
-    """The networks, proved and in the precision asked for; the images are hashed from image `first` on.
+def steady(
+    settings: Collect, found: Networks, store: Store, first: int = 0, beside: Sequence[Extractor] = ()
+) -> Steady:
+    """The networks and what runs beside them, proved and in the precision asked for.
+
+    The images are hashed from image `first` on.
 
     Raises:
         InputError: the rows of a network are not a function of the image.
     """
-    every: list[Extractor] = [*found.targets, *found.encoders]
+    every: list[Extractor] = [*found.targets, *found.encoders, *beside]
     allow = settings.allow_nondeterministic
     fitting, notes = proved(every, found.images, store, allow_nondeterministic=allow, first=first)
     extractors, precision = in_precision(settings.precision, fitting, found.images, store)

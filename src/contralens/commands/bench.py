@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from contralens.checks import InputError
 from contralens.commands.options import Fakes, Json, print_json
+from contralens.errors import InputError
 
 app = typer.Typer(help="Benchmarks with known truth.", no_args_is_help=True, rich_markup_mode=None)
 

@@ -14,8 +14,9 @@ from typing import Annotated, Any
 
 import typer
 
-from contralens.checks import InputError, require
+from contralens.checks import require
 from contralens.commands.options import Cache, Classes, RunBatchSize, RunFolder, Source, TrustCode
+from contralens.errors import InputError
 from contralens.settings.kinds import class_names
 
 PORT = 8787

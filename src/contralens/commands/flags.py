@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.settings.kinds import PYTHON
 from contralens.settings.record import Settings, flag_of, help_of, read, settings_of
 

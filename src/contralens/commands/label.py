@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from contralens.checks import InputError
 from contralens.commands.flags import Given, settings_from, with_flags
 from contralens.commands.options import Config, Json, TrustConfig, print_json
 from contralens.commands.propose import print_plan
+from contralens.errors import InputError
 from contralens.settings.label import Collect, LabelCommand
 from contralens.settings.propose import Backends, arguments
 from contralens.settings.record import read

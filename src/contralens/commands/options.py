@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
 Config = Annotated[

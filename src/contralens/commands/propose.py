@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from contralens.checks import InputError, counted
+from contralens.checks import counted
 from contralens.commands.flags import Given, with_flags
 from contralens.commands.options import Json, RunFolder, TrustCode, print_json
+from contralens.errors import InputError, MissingPackage
 from contralens.settings.propose import ProposeCommand, arguments
 from contralens.settings.record import read
 
@@ -58,7 +59,7 @@ def _network_and_images(run: Run, settings: dict[str, Any]) -> tuple[Any, Any]:
     if images is None:
         try:
             there = set(reopened.images.fingerprints()) & set(run.images["fingerprint"].to_pylist())
-        except InputError:
+        except (InputError, MissingPackage):  # they cannot be opened here: thumbnails do
             there = set()
         images = reopened.images if there else None
     return images, reopened.target if settings.get("focus") else None

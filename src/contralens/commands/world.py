@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from contralens.checks import InputError
 from contralens.commands.options import Cache, Json, Replace, print_json
+from contralens.errors import InputError
 
 
 def world_command(

@@ -11,8 +11,9 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from contralens.checks import FAKES, InputError
+from contralens.checks import FAKES
 from contralens.data.evaluations import VERDICTS
+from contralens.errors import InputError
 from contralens.math.audit import Meanings, meanings
 from contralens.math.chance import Chance, chance
 from contralens.math.fakes import fake_exemplars, with_fakes

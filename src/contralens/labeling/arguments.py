@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from contralens.checks import InputError, require
+from contralens.checks import require
 from contralens.data.candidates import folder_of
 from contralens.data.vocabulary import read_vocabulary
+from contralens.errors import InputError
 from contralens.labeling.proposed import ready_proposer
 from contralens.math.approximate import parse_neighbours
 from contralens.math.exemplars import select_neurons

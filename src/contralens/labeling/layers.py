@@ -6,11 +6,11 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from contralens.checks import InputError
 from contralens.collecting import collect as collecting
 from contralens.collecting.networks import networks, steady
 from contralens.data.runs import Run
 from contralens.data.store import Store
+from contralens.errors import InputError
 from contralens.labeling.arguments import ready
 from contralens.labeling.reserving import reserving
 from contralens.labeling.stages import collect, judge, mine, score, write

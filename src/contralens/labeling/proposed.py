@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from contralens.checks import InputError
 from contralens.data.candidates import Candidates, load_candidates
 from contralens.data.runs import Run
+from contralens.errors import InputError, ModelUnavailable
 from contralens.settings.label import Score
 from contralens.types import Encoder, Images, Target
 
@@ -41,7 +41,7 @@ def candidates_for(run: Run, settings: Score, images: Images, encoder: Encoder, 
     found = propose(run, **given)
     if not found.concepts:
         why = found.errors[0]["error"] if found.errors else "there is no neuron to ask about"
-        raise InputError(
+        raise ModelUnavailable(
             f"{found.manifest['proposer']} proposed nothing: {why}; nothing was labeled, what was computed is kept"
         )
     return found

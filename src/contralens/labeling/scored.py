@@ -37,6 +37,7 @@ def ranked(
     top: int,
     allowed: Tensor | None = None,
     confidence: bool = True,
+    level: Sequence[Weighed] = (),
     progress: Progress = silent,
 ) -> Ranked:
     """The `top` best concepts of each neuron by each scorer; with confidence, the panel's scorers are run as well.
@@ -45,6 +46,7 @@ def ranked(
         specs: scorers with options, and "auto".
         allowed: (N,C), whether a neuron may have a concept.
         confidence: say how likely labels are right, where activations are stored and there is a neuron at all.
+        level: neurons whose truth is known, which set the level of confidence.
     """
     asked = [spec for spec in specs if spec != AUTO]
     judged = confidence and len(exemplars) > 0 and not isinstance(activations, RecomputedActivations)
@@ -67,6 +69,7 @@ def ranked(
         labels = [found[spec].labels for spec in asked]
         in_order = {spec: panel[spec] for spec in PANEL}
         weighed = Weighed.of(in_order, labels, exemplars, activations, embeddings, texts)
+        weighed = weighed.calibrated({}, level)
     found[AUTO] = weighed.ranked(top) if weighed else NONE
     return Ranked({spec: found[spec] for spec in specs}, weighed)
 

@@ -8,7 +8,7 @@ those of its own settings (`contralens.settings.label`) that are to change.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,21 +16,21 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from contralens.checks import InputError
 from contralens.collecting import collect as collecting
 from contralens.collecting.networks import Networks, Steady, networks, steady
 from contralens.collecting.streaming import RecomputedActivations, collect_streamed
 from contralens.data.candidates import Candidates
 from contralens.data.files import digest
-from contralens.data.known import known_fingerprints
 from contralens.data.runs import LABELS, Run
 from contralens.data.store import Store
 from contralens.data.vocabulary import Vocabulary, read_vocabulary
+from contralens.errors import InputError
 from contralens.labeling import cached
 from contralens.labeling.arguments import changed, chosen_neurons, ready
+from contralens.labeling.calibrating import Calibration, Known
 from contralens.labeling.copies import NearCopies, near_copies
 from contralens.labeling.manifest import about_mined, manifest_of
-from contralens.labeling.probe import Parts, parts_of
+from contralens.labeling.probe import Parts, parts_asked
 from contralens.labeling.proposed import candidates_for
 from contralens.labeling.reserving import reserving
 from contralens.labeling.scored import Ranked, ranked
@@ -71,6 +71,8 @@ class Collected:
     images: Images
     store: Store
     steady: Steady
+    calibration: Calibration
+    """Neurons whose truth is known, if they are asked for."""
     rows: collecting.Collected
     streamed: RecomputedActivations | None
     """The activations, where they are not stored."""
@@ -153,6 +155,8 @@ class Scored:
     texts: Tensor
     """(C,D)"""
     found: Ranked
+    known: Sequence[Known]
+    """Neurons whose truth is known, which set the level of confidence."""
 
 
 @dataclass(frozen=True)
@@ -186,19 +190,20 @@ def collect(settings: Mine, found: Networks | None = None) -> Collected:
     opened = found or networks(settings)
     if len(opened.targets) != 1 or len(opened.encoders) != 1:
         raise InputError("`layer` and `encoder` must be one each; `contralens.label_layers` labels several layers")
-    checked = steady(settings, opened, store)
+    calibration = Calibration.asked(settings.calibrate, opened.targets[0], settings.images, opened.images)
+    checked = steady(settings, opened, store, beside=calibration.extractors)
     work: dict[str, Any] = {
         "batch_size": settings.batch_size, "workers": settings.workers, "progress": settings.progress,
     }  # fmt: skip
     if settings.store_activations:
         rows = collecting.collect(opened.images, checked.extractors, store, **work)
-        return Collected(settings, opened.images, store, checked, rows, None)
-    parts = _parts(settings, opened.images, store)
+        return Collected(settings, opened.images, store, checked, calibration, rows, None)
+    parts = parts_asked(settings, opened.images, store)
     rows, streamed = collect_streamed(
         opened.images, checked.extractors[0], checked.extractors[1:], store, held=parts.left_out,
         groups=parts.grouping(), k=max(settings.k, STRONGEST if settings.neurons == "paper" else 0), **work,
     )  # fmt: skip
-    return Collected(settings, opened.images, store, checked, rows, streamed)
+    return Collected(settings, opened.images, store, checked, calibration, rows, streamed)
 
 
 def mine(collected: Collected, **changes: Any) -> Mined:
@@ -212,7 +217,7 @@ def mine(collected: Collected, **changes: Any) -> Mined:
     settings = changed(collected.settings, Mine, Collect, changes)
     if collected.streamed is not None and set(changes) & settings_of(Mine).keys():
         raise InputError(f"without stored activations, `{next(iter(changes))}` is settled by collecting: collect again")
-    model, parts = collected.target, _parts(settings, collected.images, collected.store)
+    model, parts = collected.target, parts_asked(settings, collected.images, collected.store)
     probe = parts.probe(collected.rows)
     embeddings = rows_on(torch.from_numpy(probe.mapped(1)), getattr(model, "device", torch.device("cpu")))
     activations = activations_on(collected.streamed or probe.activations(0), embeddings.device)
@@ -267,11 +272,13 @@ def score(mined: Mined, **changes: Any) -> Scored:
     texts = embedded(concepts)
     own = candidates if settings.own_only else None
     allowed = torch.from_numpy(own.allowed(words.concepts, mined.chosen.tolist())) if own else None
+    known = _known(mined, concepts, texts)
     found = ranked(
         settings.specs, mined.exemplars, mined.embeddings, texts, mined.activations, allowed=allowed,
         top=min(settings.top, len(concepts)), confidence=settings.confidence, progress=settings.progress,
+        level=[one.weighed for one in known],
     )  # fmt: skip
-    return Scored(settings, mined, words, candidates, concepts, texts, found)
+    return Scored(settings, mined, words, candidates, concepts, texts, found, known)
 
 
 def judge(scored: Scored, **changes: Any) -> Judged:
@@ -328,6 +335,11 @@ def write(judged: Judged, **changes: Any) -> Run:
         ))  # fmt: skip
 
 
-def _parts(settings: Mine, images: Images, store: Store) -> Parts:
-    fingerprints = known_fingerprints(images, store)
-    return parts_of(images, fingerprints, settings.holdout, settings.seed, settings.groups, settings.per_group)
+def _known(mined: Mined, concepts: Sequence[str], texts: Tensor) -> list[Known]:
+    """The neurons whose truth is known, if they are asked for."""
+    calibration, names = mined.collected.calibration, mined.collected.images.ids
+    rows = mined.probe.activations(2) if calibration.extractors else None
+    return calibration.known(
+        rows, [names[i] for i in mined.probe.usable], mined.embeddings, concepts, texts, mined.settings.seed,
+        groups=mined.groups, **mined.settings.mining(),
+    )  # fmt: skip

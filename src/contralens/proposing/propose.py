@@ -13,12 +13,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from contralens.checks import InputError
 from contralens.data.candidates import Candidates, Replies, claimed, folder_of
 from contralens.data.pictures import Layout
 from contralens.data.prompts import Prompt, near_copies, read_prompt
 from contralens.data.runs import Run, load
 from contralens.data.store import Store
+from contralens.errors import InputError
 from contralens.evidence import RunImages, cached_rows, encoder_of
 from contralens.models.proposers import CaptionBank, Proposer
 from contralens.models.proposers import proposer as load_proposer

@@ -11,7 +11,6 @@ from typing import Any
 from contralens.checks import (
     MOST_FAKES,
     MOST_INDICES,
-    InputError,
     as_path,
     as_share,
     as_text,
@@ -22,6 +21,7 @@ from contralens.checks import (
     shown,
     whole,
 )
+from contralens.errors import InputError
 
 MOST_SEED = 2**63
 
@@ -225,6 +225,11 @@ def _table_beside(folder: Path, value: Any) -> Any:
     return f"{_beside(folder, table)}{colon}{column}" if table else value
 
 
+def _tables_beside(folder: Path, value: Any) -> Any:
+    """A text or a list of them, likewise."""
+    return [_table_beside(folder, one) for one in value] if isinstance(value, list) else _table_beside(folder, value)
+
+
 WHOLE = count()
 NULL_NEURONS = count(1, MOST_FAKES)
 ANY_WHOLE = count(-MOST_SEED, MOST_SEED - 1)
@@ -251,6 +256,7 @@ OBJECT = Kind(as_it_is)
 FILE_OR_OBJECT = Kind(as_it_is, beside=_beside)
 FILE = Kind(as_it_is, _several, beside=_beside)
 """Likewise, where the text may be a file's."""
+CALIBRATE = Kind(as_it_is, _several, many=True, beside=_tables_beside)
 TABLE = Kind(as_it_is, as_text, beside=_table_beside)
 PYTHON = Kind(as_it_is)
 """What only Python can give; no flag, and no entry of a file."""

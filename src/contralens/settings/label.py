@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from contralens.checks import FAKES, InputError
+from contralens.checks import FAKES
+from contralens.errors import InputError
 from contralens.settings.kinds import (
+    CALIBRATE,
     CHECKPOINT,
     ENCODER,
     FILE,
@@ -158,6 +160,13 @@ class Mine(Collect):
                 "O(N K), up to three times the network's time; a scorer that looks at all activations takes one time "
                 "more.", SWITCH),
     ] = True  # fmt: skip
+    calibrate: Annotated[
+        Any,
+        Setting("Neurons whose truth is known set the level of confidence, repeatable: outputs (the network's own), or "
+                'planted on what the images show: classes, TABLE:COLUMN ("|" between several concepts of an image). '
+                "docs/confidence.md says where this helps and where it harms.", CALIBRATE,
+                python="Or image -> concepts, or a list of these."),
+    ] = None  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -228,6 +237,8 @@ class Score(Mine):
         super().__post_init__()
         if AUTO in self.specs and not (self.confidence and self.store_activations):
             raise InputError('the scorer "auto" needs confidence, and that needs stored activations: leave both on')
+        if self.calibrate is not None and not (self.confidence and self.store_activations):
+            raise InputError("`calibrate` sets the level of confidence, which needs stored activations: leave both on")
 
     @property
     def specs(self) -> list[str]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, cast
 
-from contralens.checks import FAKES, InputError
+from contralens.checks import FAKES
+from contralens.errors import InputError
 from contralens.settings.kinds import (
     ALL_OR_COUNT,
     CLASSES,

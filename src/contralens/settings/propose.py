@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.settings.kinds import (
     FILE,
     GROUPS_OF_NEURONS,

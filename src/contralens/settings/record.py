@@ -18,7 +18,8 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, ParamSpec, TypeVar, get_type_hints
 
-from contralens.checks import InputError, KindError, nearest
+from contralens.checks import nearest
+from contralens.errors import InputError, KindError
 from contralens.settings.kinds import ANY_WHOLE, DEVICE, PATH, PYTHON, WHOLE, Kind
 from contralens.types import Progress, silent
 
@@ -169,7 +170,7 @@ def job(record: Callable[P, S]) -> Callable[[Callable[[S], R]], Callable[P, R]]:
     >>> exemplars_per_neuron("world:1", "world-1/images", "world", k="ten")
     Traceback (most recent call last):
         ...
-    contralens.checks.InputError: `k` must be a whole number; got 'ten'
+    contralens.errors.InputError: `k` must be a whole number; got 'ten'
     """
     kind: Any = record
 
