@@ -144,7 +144,7 @@ def test_a_new_option_is_one_field(tmp_path: Path) -> None:
     small = typer.Typer(rich_markup_mode=None)
     small.command()(command)
     cli = typer.testing.CliRunner()
-    assert re.search(r"--sharpness FLOAT +How sharp \(default 0.5\)", cli.invoke(small, ["--help"]).output)
+    assert re.search(r"--sharpness <float> +How sharp \(default 0.5\)", cli.invoke(small, ["--help"]).output)
     cli.invoke(small, ["--sharpness", ".25"], catch_exceptions=False)
     assert heard == [{"sharpness": 0.25}]
     assert "sharpness must" in str(cli.invoke(small, ["--sharpness", "much"]).exception).replace("`", "")
@@ -172,3 +172,16 @@ def test_flags_of_one_setting_are_the_same_in_every_command() -> None:
             if one.kind is not PYTHON and setting not in ("save", "proposer_options", "caption_options"):
                 assert own[setting].startswith("A run folder" if setting == "run" else one.help.removesuffix("."))
     assert set(COMMANDS) == set(group.commands) - {"bench"}
+
+
+@pytest.mark.parametrize(("function", "record"), JOBS)
+def test_the_reference_shows_the_settings_as_arguments(function: Any, record: Any) -> None:
+    griffe = pytest.importorskip("griffe")
+    import griffe_doctests
+
+    source = Path(contralens.__file__).parents[1]
+    page = griffe.load(
+        function.__module__, search_paths=[source], extensions=griffe.load_extensions(griffe_doctests.Doctests)
+    )[function.__name__]
+    assert [p.name for p in page.parameters] == list(inspect.signature(function).parameters)
+    assert all(f"    {name}: " in page.docstring.value for name in settings_of(record))

@@ -129,7 +129,7 @@ def _manifest(
             "templates": list(listed.templates),
             **{side: [c.name for c in listed.side(side)] for side in SIDES},
         },
-        "scorer": settings.scorer,
+        **settings.written(),
         "encoder": {
             "name": found.encoder.name, "fingerprint": found.encoder.fingerprint, "labeling": settings.encoder is None,
         },
@@ -141,8 +141,6 @@ def _manifest(
             "empty": found.words.empty is not None, "fdr": settings.fdr, "fakes": settings.fakes, "kind": "permuted",
             "null_share": found.aligned.null_share,
         },
-        "mode": mode,
-        "seed": settings.seed,
         "verdicts": counts,
         "conclusion": conclusion(counts, rows, settings.labeled is not None, mode),
         "explanation": explanation(

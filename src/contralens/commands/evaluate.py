@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from contralens.commands.flags import Given, with_flags
-from contralens.commands.options import Cache, Json, Replace, RunDevice, RunFolder, TrustCode, TrustConfig, print_json
+from contralens.commands.options import Json, RunFolder, TrustCode, TrustConfig, print_json
+from contralens.settings.label import Label
 from contralens.settings.on_run import Evaluate
 from contralens.settings.record import read
 
@@ -75,13 +76,12 @@ def compare_command(
         typer.echo(f"wrote {path}")
 
 
+@with_flags(Label, only=("replace", "cache", "device"))
 def recipe_command(
+    given: Given,
     recipe: Annotated[Path, typer.Argument(help="A YAML file such as recipes/resnet50-layer4.yaml.")],
     out: Annotated[Path, typer.Option(help="Folder for the run folders.")] = Path("contralens-recipe"),
-    replace: Replace = None,
     check: Annotated[bool, typer.Option("--check", help="Only say what is lacking here.")] = False,
-    cache: Cache = None,
-    device: RunDevice = "cpu",
     trust_code: TrustConfig = False,
     as_json: Json = False,
 ) -> None:
@@ -98,7 +98,7 @@ def recipe_command(
             typer.echo("\n".join(missing) or f"all that {recipe} needs is here (models are fetched when they are used)")
         raise typer.Exit(1 if missing else 0)
     with bar(quiet=as_json) as progress:
-        rows = follow(made, out, replace=bool(replace), device=device, cache=cache, progress=progress)
+        rows = follow(made, out, **read(Label, given), progress=progress)
     audited = [out / name for name, steps in made["runs"].items() if steps.get("audit")]
     pages = _audit_pages(audited)
     if as_json:

@@ -213,7 +213,7 @@ def _manifest(found: Opened, sane: dict[str, Any]) -> tuple[dict[str, Any], dict
         "groups": about_groups(settings.groups, reopened),
         "label_images": details.pop("label_images"),
         "sigmoid": session.sigmoid_used,
-        "concepts": settings.concepts, "combine": settings.combine, "share": settings.share, "seed": settings.seed,
+        **settings.written(),
         "sanity": tests,
         **details,
         "notes": list(dict.fromkeys([*reopened.notes, *session.notes])),

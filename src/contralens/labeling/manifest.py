@@ -53,8 +53,7 @@ def manifest_of(judged: Judged) -> dict[str, Any]:
         "vocabulary": about_vocabulary(scored.vocabulary),
         "candidates": about_candidates(scored.candidates, settings.own_only),
         "templates": list(templates_of(settings.templates)),
-        "normalise_texts": settings.normalise_texts,
-        "k": settings.k,
+        **settings.written(),
         "notes": [
             *parts.notes(everything),
             *picture_notes(mined.tables["thumbnails"]),
@@ -62,9 +61,6 @@ def manifest_of(judged: Judged) -> dict[str, Any]:
             *about_exemplars(mined.exemplars, len(mined.probe.usable), mined.statistics, parts.about_groups()),
             *mined.collected.steady.notes,
         ],
-        "allow_nondeterministic": settings.allow_nondeterministic,
-        "reuse": settings.reuse,
-        "exclude": settings.exclude,
         "neighbours": mined.found.recall or {"neighbours": "exact"},
         "neurons": {
             "selection": settings.neurons if isinstance(settings.neurons, str) else "given",
@@ -75,8 +71,6 @@ def manifest_of(judged: Judged) -> dict[str, Any]:
         "primary": settings.specs[-1],
         "confidence": about_confidence(scored.found.weighed, scored.found.best, [one.about() for one in scored.known]),
         "chance": about_chance(settings.fdr, settings.fakes, judged.chances, proposed=bool(scored.candidates)),
-        "seed": settings.seed,
-        "limit": settings.limit,
         "versions": versions(),
     }
     signature = sign(manifest)
@@ -99,7 +93,7 @@ def about_mined(mined: Mined) -> dict[str, Any]:
             "skipped": mined.probe.skipped,
             "holdout": parts.about_holdout(everything),
         },
-        "allow_nondeterministic": settings.allow_nondeterministic,
+        **settings.written(),
     }
 
 

@@ -123,8 +123,7 @@ def _of_model(settings: Propose, run: Run, asked: Proposer, chosen: list[int], h
         "prompt": question.name,
         "template": question.text,
         "count": question.count,
-        "words": settings.words,
-        "domain": settings.domain,
+        **settings.written(),
         "pictures": {**asdict(shape), **own},
         "plan": asdict(plan),
     }

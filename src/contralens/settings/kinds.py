@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ class Kind:
     """(name, value) -> value, or an `InputError` that names the setting."""
     read: Callable[[str, Any], Any] = as_it_is
     """(name, what a flag, a YAML file or a recipe says) -> value, still to be checked."""
-    metavar: str = "TEXT"
+    metavar: str = "<str>"
     """The kind's name in the help of a flag; "" for a switch."""
     many: bool = False
     """Whether the flag may be repeated."""
@@ -49,29 +50,25 @@ class Kind:
 
 def _number(name: str, value: Any) -> Any:
     """A text that is a number as one: YAML reads 1e-3 as a text."""
-    try:
-        number = float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
-    try:
-        return int(value) if isinstance(value, str) else number
-    except ValueError:
-        return number
+    for kind in (int, float) if isinstance(value, str) else ():
+        with suppress(ValueError):
+            return kind(value)
+    return value
 
 
 def _whole_number(name: str, value: Any) -> Any:
     number = _number(name, value)
-    return int(number) if isinstance(number, float) and number.is_integer() else value if number != number else number
+    return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
 def count(least: int = 1, most: int = 2**31 - 1) -> Kind:
     """A whole number within limits."""
-    return Kind(lambda name, value: whole(name, value, least, most), _whole_number, "INTEGER")
+    return Kind(lambda name, value: whole(name, value, least, most), _whole_number, "<int>")
 
 
 def share(*, zero: bool = False, one: bool = False) -> Kind:
     """A number between 0 and 1, which may be 0 or 1 only if that is said."""
-    return Kind(lambda name, value: as_share(name, value, zero=zero, one=one), _number, "FLOAT")
+    return Kind(lambda name, value: as_share(name, value, zero=zero, one=one), _number, "<float>")
 
 
 def _switch(name: str, value: Any) -> bool:
@@ -215,7 +212,7 @@ def _beside(folder: Path, value: Any) -> Any:
 
 def _part_beside(folder: Path, value: Any) -> Any:
     """FILE::PART, likewise."""
-    file, mark, part = value.partition("::")
+    file, mark, part = str(value).partition("::")
     return f"{_beside(folder, file)}{mark}{part}"
 
 
@@ -240,14 +237,14 @@ NAMES = Kind(_own_texts, _several)
 TEMPLATES = Kind(_own_texts, _one_or_all, many=True)
 LAYER = Kind(_own_texts, _names, many=True)
 DEVICE = Kind(_device, as_text)
-PATH = Kind(_path, metavar="PATH", beside=_beside)
-CHECKPOINT = Kind(_path, metavar="PATH", beside=_part_beside)
-CLASSES = Kind(class_names, as_it_is, "PATH")
-ALL_OR_COUNT = Kind(_all_or_count, _all_or_number, "INTEGER")
-MERGE = Kind(_cosine_or_never, _cosine, "FLOAT")
+PATH = Kind(_path, metavar="<path>", beside=_beside)
+CHECKPOINT = Kind(_path, metavar="<path>", beside=_part_beside)
+CLASSES = Kind(class_names, as_it_is, "<path>")
+ALL_OR_COUNT = Kind(_all_or_count, _all_or_number, "<int>")
+MERGE = Kind(_cosine_or_never, _cosine, "<float>")
 GROUPS_OF_NEURONS = Kind(as_it_is, _groups_of_indices)
-TWO_NUMBERS = Kind(_two, _numbers, "FLOAT,FLOAT")
-NUMBER = Kind(real, _number, "FLOAT")
+TWO_NUMBERS = Kind(_two, _numbers, "<float>,<float>")
+NUMBER = Kind(real, _number, "<float>")
 THING = Kind(as_it_is, as_text)
 """In Python an object, or the text that stands for it elsewhere."""
 ENCODER = Kind(as_it_is, _one_or_all, many=True)

@@ -114,9 +114,11 @@ class Collect(Work):
     allow_nondeterministic: Annotated[
         bool,
         Setting("Take networks whose rows are not a function of the image (random masking, dropout that is always on, "
-                "statistics of the batch); the run says so. They are refused otherwise.", SWITCH),
+                "statistics of the batch); the run says so. They are refused otherwise.", SWITCH, written=True),
     ] = False  # fmt: skip
-    limit: Annotated[int | None, Setting("Use a sample of that many images, drawn with `seed`.", WHOLE)] = None
+    limit: Annotated[
+        int | None, Setting("Use a sample of that many images, drawn with `seed`.", WHOLE, written=True)
+    ] = None
 
     def target_options(self) -> dict[str, Any]:
         """What `contralens.target` is told besides layer and device, where it is not the default."""
@@ -130,11 +132,15 @@ class Collect(Work):
 class Mine(Collect):
     """How exemplars are found."""
 
-    k: Annotated[int, Setting("Exemplars per neuron.", WHOLE, flag="-k")] = 30
-    reuse: Annotated[bool, Setting("Let an image be the contrast of several positives (default).", SWITCH)] = True
+    k: Annotated[int, Setting("Exemplars per neuron.", WHOLE, flag="-k", written=True)] = 30
+    reuse: Annotated[
+        bool, Setting("Let an image be the contrast of several positives (default).", SWITCH, written=True)
+    ] = True
     exclude: Annotated[
         float | None,
-        Setting("Skip contrasts with a cosine above this: near-duplicates (default: off).", share(one=True)),
+        Setting(
+            "Skip contrasts with a cosine above this: near-duplicates (default: off).", share(one=True), written=True
+        ),
     ] = None
     neighbours: Annotated[
         str,
@@ -205,7 +211,10 @@ class Score(Mine):
                 flag="--template"),
     ] = "plain"  # fmt: skip
     normalise_texts: Annotated[
-        bool, Setting("Normalise text embeddings (default); without, they are those of the published code.", SWITCH)
+        bool,
+        Setting(
+            "Normalise text embeddings (default); without, they are those of the published code.", SWITCH, written=True
+        ),
     ] = True
     proposer: Annotated[
         Any,

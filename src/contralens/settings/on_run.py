@@ -97,9 +97,9 @@ class Evaluate(OnRun):
         str | Sequence[str] | None,
         Setting("Judge this scorer only, repeatable (default: all of the run).", TEXTS, flag="--scorer"),
     ] = None
-    concepts: Annotated[int, Setting("Best concepts that make up a label.", WHOLE)] = 1
+    concepts: Annotated[int, Setting("Best concepts that make up a label.", WHOLE, written=True)] = 1
     combine: Annotated[
-        Literal["mean", "max"], Setting("How several concepts are joined.", choice("mean", "max"))
+        Literal["mean", "max"], Setting("How several concepts are joined.", choice("mean", "max"), written=True)
     ] = "max"  # fmt: skip
     sigmoid: Annotated[
         tuple[float, float] | None,
@@ -107,7 +107,9 @@ class Evaluate(OnRun):
     ] = None
     share: Annotated[
         float,
-        Setting("Part of the images on which a neuron counts as active, and a concept as present.", share()),
+        Setting(
+            "Part of the images on which a neuron counts as active, and a concept as present.", share(), written=True
+        ),
     ] = 0.05
     check_metrics: Annotated[bool, Setting("Run the sanity tests on the metrics, too (default).", SWITCH)] = True
     fdr: Annotated[
@@ -147,7 +149,7 @@ class Audit(OnRun):
                 python="Or a dict; see `contralens.concept_list`."),
     ] = field(kw_only=False)  # fmt: skip
     scorer: Annotated[
-        str, Setting("What scores the concepts, e.g. csp:gamma=0.5; the run need not have it.", TEXT)
+        str, Setting("What scores the concepts, e.g. csp:gamma=0.5; the run need not have it.", TEXT, written=True)
     ] = "csp"  # fmt: skip
     labeled: Annotated[
         Any,
@@ -184,7 +186,7 @@ class Audit(OnRun):
     fdr: Annotated[float, Setting("False-discovery rate of the verdicts.", share())] = 0.05
     mode: Annotated[
         Literal["hard", "soft"],
-        Setting('"hard" switches spurious neurons off, "soft" turns them down.', choice("hard", "soft")),
+        Setting('"hard" switches spurious neurons off, "soft" turns them down.', choice("hard", "soft"), written=True),
     ] = "hard"
     images: Annotated[int, Setting("Images per neuron that influence is measured over.", WHOLE)] = 16
     sample: Annotated[

@@ -65,8 +65,8 @@ class Asking(Place):
                 "that is, else occlusion.", choice("crop", "mask"), python="Needs `images` and `target`."),
     ] = None  # fmt: skip
     count: Annotated[int | None, Setting("Concepts asked for (default 3; 8 from captions).", count(1, 1000))] = None
-    words: Annotated[int, Setting("Words of a concept, at most.", count(1, 1000))] = 4
-    domain: Annotated[str, Setting('A hint for the model, e.g. "dermoscopy".', TEXT)] = ""
+    words: Annotated[int, Setting("Words of a concept, at most.", count(1, 1000), written=True)] = 4
+    domain: Annotated[str, Setting('A hint for the model, e.g. "dermoscopy".', TEXT, written=True)] = ""
     max_tokens: Annotated[int, Setting("Tokens of an answer, at most; more for models that think first.", WHOLE)] = 256
     merge: Annotated[
         float | None,

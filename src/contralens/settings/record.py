@@ -45,6 +45,8 @@ class Setting:
     """Whether it may name files or folders that are read."""
     result: bool = True
     """Whether the result depends on it."""
+    written: bool = False
+    """Whether the manifest of the result holds it under its name."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,10 @@ class Settings:
         own = {f.name: getattr(self, f.name) for f in fields(kind) if hasattr(self, f.name)}
         made: Any = kind(**{**own, **changes})
         return made  # type: ignore[no-any-return]
+
+    def written(self) -> dict[str, Any]:
+        """What the manifest holds of the settings."""
+        return {name: getattr(self, name) for name, one in settings_of(type(self)).items() if one.written}
 
     def given(self, *names: str) -> dict[str, Any]:
         """Those among `names` that differ from their defaults."""
@@ -149,8 +155,7 @@ def read(
             continue
         kind = settings_of(record)[name].kind
         try:
-            value = kind.read(name, value)
-            kind.check(name, value)
+            value = kind.check(name, kind.read(name, value))
         except InputError as e:
             raise InputError(f"{where}{e}") from None
         out[name] = value if beside is None or kind.beside is None else kind.beside(beside, value)
@@ -233,7 +238,7 @@ class Work(Place):
     """How the work of any job that runs networks over images is done."""
 
     COMMON: ClassVar[bool] = True
-    seed: Annotated[int, Setting("Seed of all that is drawn.", ANY_WHOLE)] = 0
+    seed: Annotated[int, Setting("Seed of all that is drawn.", ANY_WHOLE, written=True)] = 0
     batch_size: Annotated[int, Setting("Images per forward pass.", WHOLE, result=False)] = 32
     workers: Annotated[
         int | None, Setting("Threads that decode images (default: one per core).", WHOLE, result=False)
