@@ -4,7 +4,7 @@ import inspect
 import re
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import pytest
 import typer.testing
@@ -16,11 +16,11 @@ from contralens.commands.flags import Given, settings_from, with_flags
 from contralens.config import read_config
 from contralens.errors import InputError
 from contralens.evaluation.recipes import read_recipe
-from contralens.settings.kinds import PYTHON, share
+from contralens.settings.kinds import PYTHON, between
 from contralens.settings.label import Collect, Judge, Label, LabelCommand, LabelLayers, Mine, Score
 from contralens.settings.on_run import Audit, Evaluate
 from contralens.settings.propose import Propose, ProposeCommand
-from contralens.settings.record import Setting, Work, documented, job, keys, read, settings_of
+from contralens.settings.record import Work, documented, job, keys, read, setting, settings_of
 
 RECORDS = (
     Work,
@@ -60,8 +60,8 @@ WRONG = {
 @pytest.mark.parametrize("record", RECORDS)
 def test_every_setting_says_what_it_does(record: Any) -> None:
     assert {f.name for f in fields(record)} == set(settings_of(record)), "each field has one Setting"
-    for name, setting in settings_of(record).items():
-        assert setting.help.endswith("."), f"{record.__name__}.{name}"
+    for name, one in settings_of(record).items():
+        assert one.help.endswith("."), f"{record.__name__}.{name}"
 
 
 def test_functions_take_what_their_records_hold() -> None:
@@ -120,7 +120,7 @@ def test_a_stage_has_the_settings_of_those_before() -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Sharper(Label):
-    sharpness: Annotated[float, Setting("How sharp.", share(one=True))] = 0.5
+    sharpness: float = setting(0.5, between(one=True), "How sharp.")
 
 
 @job(Sharper)
@@ -168,9 +168,9 @@ def test_flags_of_one_setting_are_the_same_in_every_command() -> None:
     }
     for name, record in records.items():
         own = {p.name: p.help for p in group.commands[name].params}
-        for setting, one in settings_of(record).items():
-            if one.kind is not PYTHON and setting not in ("save", "proposer_options", "caption_options"):
-                assert own[setting].startswith("A run folder" if setting == "run" else one.help.removesuffix("."))
+        for option, one in settings_of(record).items():
+            if one.kind is not PYTHON and option not in ("save", "proposer_options", "caption_options"):
+                assert own[option].startswith("A run folder" if option == "run" else one.help.removesuffix("."))
     assert set(COMMANDS) == set(group.commands) - {"bench"}
 
 

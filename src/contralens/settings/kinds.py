@@ -61,12 +61,12 @@ def _whole_number(name: str, value: Any) -> Any:
     return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
-def count(least: int = 1, most: int = 2**31 - 1) -> Kind:
+def whole_from(least: int = 1, most: int = 2**31 - 1) -> Kind:
     """A whole number within limits."""
     return Kind(lambda name, value: whole(name, value, least, most), _whole_number, "<int>")
 
 
-def share(*, zero: bool = False, one: bool = False) -> Kind:
+def between(*, zero: bool = False, one: bool = False) -> Kind:
     """A number between 0 and 1, which may be 0 or 1 only if that is said."""
     return Kind(lambda name, value: as_share(name, value, zero=zero, one=one), _number, "<float>")
 
@@ -77,7 +77,7 @@ def _switch(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def choice(*known: str) -> Kind:
+def one_of(*known: str) -> Kind:
     """One of some words."""
 
     def check(name: str, value: Any) -> str:
@@ -147,7 +147,7 @@ def _index(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) < 12 else None
 
 
-def neurons(*words: str) -> Kind:
+def indices_or(*words: str) -> Kind:
     """Indices of neurons, each once, or one of some words; written with commas and ranges."""
     also = "".join(f'"{word}", ' for word in words[:-1]) + (f'"{words[-1]}" or ' if words else "")
 
@@ -227,9 +227,9 @@ def _tables_beside(folder: Path, value: Any) -> Any:
     return [_table_beside(folder, one) for one in value] if isinstance(value, list) else _table_beside(folder, value)
 
 
-WHOLE = count()
-NULL_NEURONS = count(1, MOST_FAKES)
-ANY_WHOLE = count(-MOST_SEED, MOST_SEED - 1)
+WHOLE = whole_from()
+NULL_NEURONS = whole_from(1, MOST_FAKES)
+ANY_WHOLE = whole_from(-MOST_SEED, MOST_SEED - 1)
 SWITCH = Kind(_switch, metavar="")
 TEXT = Kind(as_text)
 TEXTS = Kind(_own_texts, _several, many=True)
@@ -259,10 +259,10 @@ PYTHON = Kind(as_it_is)
 """What only Python can give; no flag, and no entry of a file."""
 
 
-def mapping(example: str) -> Kind:
+def named(example: str) -> Kind:
     """Settings of something else by name: NAME=VALUE texts, or a mapping.
 
-    >>> mapping("focus=crop").read("propose", ["focus=crop", "max-tokens=64"])
+    >>> named("focus=crop").read("propose", ["focus=crop", "max-tokens=64"])
     {'focus': 'crop', 'max_tokens': '64'}
     """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 from contralens.checks import FAKES
 from contralens.errors import InputError
@@ -24,12 +24,12 @@ from contralens.settings.kinds import (
     THING,
     TWO_NUMBERS,
     WHOLE,
-    choice,
-    count,
-    share,
+    between,
+    one_of,
+    whole_from,
 )
 from contralens.settings.label import GROUPS
-from contralens.settings.record import Setting, Work
+from contralens.settings.record import Work, about, setting
 
 DEFAULT_METRICS = ("simulation", "cosy", "fade", "audit")
 
@@ -40,17 +40,15 @@ class OnRun(Work):
 
     COMMON: ClassVar[bool] = True
 
-    run: Annotated[Any, Setting("A run folder.", THING, python="Or a `Run`.")] = field(kw_only=False)
-    groups: Annotated[Any, GROUPS] = None
-    source: Annotated[Any, Setting("Where the run's images are now, if they moved.", FILE)] = None
-    target: Annotated[Any, Setting("The run's network, where the manifest cannot say.", PYTHON)] = None
-    classes: Annotated[
-        str | Path | Sequence[str] | None,
-        Setting("File with the network's class names, one a line (default: those that come with its weights).", CLASSES,
-                python="Or the names in a list."),
-    ] = None  # fmt: skip
-    fakes: Annotated[int, Setting("Null neurons of the null test.", NULL_NEURONS)] = FAKES
-    save: Annotated[bool, Setting("Keep the result in the run's folder, if it has one (default).", SWITCH)] = True
+    run: Any = field(kw_only=False, metadata=about(THING, "A run folder.", python="Or a `Run`."))
+    groups: Any = field(default=None, metadata=GROUPS)
+    source: Any = setting(None, FILE, "Where the run's images are now, if they moved.")
+    target: Any = setting(None, PYTHON, "The run's network, where the manifest cannot say.")
+    classes: str | Path | Sequence[str] | None = setting(None, CLASSES,
+        "File with the network's class names, one a line (default: those that come with its weights).",
+        python="Or the names in a list.")  # fmt: skip
+    fakes: int = setting(FAKES, NULL_NEURONS, "Null neurons of the null test.")
+    save: bool = setting(True, SWITCH, "Keep the result in the run's folder, if it has one (default).")
 
     @property
     def class_names(self) -> list[str] | None:
@@ -62,142 +60,86 @@ class OnRun(Work):
 class Evaluate(OnRun):
     """All settings of `contralens.evaluate`."""
 
-    metrics: Annotated[
-        str | Sequence[str],
-        Setting("Metrics or groups, with commas: simulation, cosy, fade, audit (default), faithfulness, granularity.",
-                NAMES, python="Or names in a list; see `GROUPS` and `METRICS`."),
-    ] = DEFAULT_METRICS  # fmt: skip
-    judge: Annotated[
-        Any,
-        Setting("The encoder that judges, named as in `label`; not the one that labeled, which would judge its own "
-                "work.", THING),
-    ] = None  # fmt: skip
-    same_judge: Annotated[
-        bool, Setting("Let the labeling encoder judge its own labels; the result says so.", SWITCH)
-    ] = False
-    images: Annotated[str | Path | None, Setting("Images for CoSy: a folder with one sub-folder per label.", PATH)] = (
-        None
-    )
-    painter: Annotated[
-        Any,
-        Setting("Or paint them: diffusers:ID_OR_FOLDER[@steps=4,guidance=0,size=512]. Without images and painter, the "
-                "judge retrieves them from the held-out ones.", THING),
-    ] = None  # fmt: skip
-    preset: Annotated[str | None, Setting("Published settings of painting: cosy or csp.", TEXT)] = None
-    count: Annotated[int | None, Setting("Images per label (default 20).", WHOLE)] = None
-    prompt: Annotated[str | None, Setting('What the painter is asked, e.g. "a photo of {label}".', TEXT)] = None
-    control: Annotated[
-        int | None, Setting("Control images at most (default: all held-out ones).", WHOLE)
-    ] = None  # fmt: skip
-    heldout: Annotated[
-        Any, Setting("Other images to evaluate on (default: those that `label` set aside, `holdout`).", FILE)
-    ] = None
-    encoder: Annotated[Any, Setting("The run's labeling encoder, where the manifest cannot say.", PYTHON)] = None
-    scorers: Annotated[
-        str | Sequence[str] | None,
-        Setting("Judge this scorer only, repeatable (default: all of the run).", TEXTS, flag="--scorer"),
-    ] = None
-    concepts: Annotated[int, Setting("Best concepts that make up a label.", WHOLE, written=True)] = 1
-    combine: Annotated[
-        Literal["mean", "max"], Setting("How several concepts are joined.", choice("mean", "max"), written=True)
-    ] = "max"  # fmt: skip
-    sigmoid: Annotated[
-        tuple[float, float] | None,
-        Setting("Alpha and beta of the judge, e.g. 10,-2 (default: fitted on the validation part).", TWO_NUMBERS),
-    ] = None
-    share: Annotated[
-        float,
-        Setting(
-            "Part of the images on which a neuron counts as active, and a concept as present.", share(), written=True
-        ),
-    ] = 0.05
-    check_metrics: Annotated[bool, Setting("Run the sanity tests on the metrics, too (default).", SWITCH)] = True
-    fdr: Annotated[
-        float | None,
-        Setting("Null test: say which labels beat random images at this false-discovery rate, e.g. 0.05.", share()),
-    ] = None
-    fake_kind: Annotated[
-        Literal["permuted", "mixture"],
-        Setting("Null neurons are real ones in a random order, or random mixtures of them.",
-                choice("permuted", "mixture")),
-    ] = "permuted"  # fmt: skip
-    stability: Annotated[
-        int,
-        Setting("Bootstrap samples of the probe images for label sets, e.g. 50 (default: none).", count(0, 1_000_000)),
-    ] = 0
-    coverage: Annotated[float, Setting("Share of the samples that a label set holds.", share(one=True))] = 0.9
-    meanings: Annotated[bool, Setting("Look for neurons with two meanings.", SWITCH)] = False
-    gamma: Annotated[
-        Literal["layer", "neuron"] | None,
-        Setting("Also judge CSP at the gamma whose labels are most likely right, for the layer or for each neuron.",
-                choice("layer", "neuron")),
-    ] = None  # fmt: skip
-    truth: Annotated[
-        Any,
-        Setting("True names of neurons, to count right labels: CSV with columns neuron and label, or JSON (default: "
-                "class names of an output layer, the rendered world's).", FILE_OR_OBJECT, python="Or a mapping."),
-    ] = None  # fmt: skip
+    metrics: str | Sequence[str] = setting(DEFAULT_METRICS, NAMES,
+        "Metrics or groups, with commas: simulation, cosy, fade, audit (default), faithfulness, "
+        "granularity.", python="Or names in a list; see `GROUPS` and `METRICS`.")  # fmt: skip
+    judge: Any = setting(None, THING,
+        "The encoder that judges, named as in `label`; not the one that labeled, which would judge its "
+        "own work.")  # fmt: skip
+    same_judge: bool = setting(False, SWITCH, "Let the labeling encoder judge its own labels; the result says so.")
+    images: str | Path | None = setting(None, PATH, "Images for CoSy: a folder with one sub-folder per label.")
+    painter: Any = setting(None, THING,
+        "Or paint them: diffusers:ID_OR_FOLDER[@steps=4,guidance=0,size=512]. Without images and "
+        "painter, the judge retrieves them from the held-out ones.")  # fmt: skip
+    preset: str | None = setting(None, TEXT, "Published settings of painting: cosy or csp.")
+    count: int | None = setting(None, WHOLE, "Images per label (default 20).")
+    prompt: str | None = setting(None, TEXT, 'What the painter is asked, e.g. "a photo of {label}".')
+    control: int | None = setting(None, WHOLE, "Control images at most (default: all held-out ones).")
+    heldout: Any = setting(None, FILE,
+        "Other images to evaluate on (default: those that `label` set aside, `holdout`).")  # fmt: skip
+    encoder: Any = setting(None, PYTHON, "The run's labeling encoder, where the manifest cannot say.")
+    scorers: str | Sequence[str] | None = setting(None, TEXTS,
+        "Judge this scorer only, repeatable (default: all of the run).", flag="--scorer")  # fmt: skip
+    concepts: int = setting(1, WHOLE, "Best concepts that make up a label.", written=True)
+    combine: Literal["mean", "max"] = setting("max", one_of("mean", "max"),
+        "How several concepts are joined.", written=True)  # fmt: skip
+    sigmoid: tuple[float, float] | None = setting(None, TWO_NUMBERS,
+        "Alpha and beta of the judge, e.g. 10,-2 (default: fitted on the validation part).")  # fmt: skip
+    share: float = setting(0.05, between(),
+        "Part of the images on which a neuron counts as active, and a concept as present.", written=True)  # fmt: skip
+    check_metrics: bool = setting(True, SWITCH, "Run the sanity tests on the metrics, too (default).")
+    fdr: float | None = setting(None, between(),
+        "Null test: say which labels beat random images at this false-discovery rate, e.g. 0.05.")  # fmt: skip
+    fake_kind: Literal["permuted", "mixture"] = setting("permuted", one_of("permuted", "mixture"),
+        "Null neurons are real ones in a random order, or random mixtures of them.")  # fmt: skip
+    stability: int = setting(0, whole_from(0, 1_000_000),
+        "Bootstrap samples of the probe images for label sets, e.g. 50 (default: none).")  # fmt: skip
+    coverage: float = setting(0.9, between(one=True), "Share of the samples that a label set holds.")
+    meanings: bool = setting(False, SWITCH, "Look for neurons with two meanings.")
+    gamma: Literal["layer", "neuron"] | None = setting(None, one_of("layer", "neuron"),
+        "Also judge CSP at the gamma whose labels are most likely right, for the layer or for each "
+        "neuron.")  # fmt: skip
+    truth: Any = setting(None, FILE_OR_OBJECT,
+        "True names of neurons, to count right labels: CSV with columns neuron and label, or JSON "
+        "(default: class names of an output layer, the rendered world's).", python="Or a mapping.")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
 class Audit(OnRun):
     """All settings of `contralens.audit`."""
 
-    concepts: Annotated[
-        str | Path | Mapping[str, Any] | Any,
-        Setting("Expected and spurious concepts: dermoscopy, photographs, or a YAML file.", FILE_OR_OBJECT,
-                python="Or a dict; see `contralens.concept_list`."),
-    ] = field(kw_only=False)  # fmt: skip
-    scorer: Annotated[
-        str, Setting("What scores the concepts, e.g. csp:gamma=0.5; the run need not have it.", TEXT, written=True)
-    ] = "csp"  # fmt: skip
-    labeled: Annotated[
-        Any,
-        Setting("Images to measure pruning on: one sub-folder per class, or a CSV file.", FILE_OR_OBJECT,
-                python="Or whatever `contralens.labeled_images` takes."),
-    ] = None  # fmt: skip
-    new_head: Annotated[
-        bool, Setting("Fit a new linear head without the spurious neurons on part of the labeled images.", SWITCH)
-    ] = False
-    subgroups: Annotated[
-        str | Path | Mapping[str, Any] | None,
-        Setting("CSV file of groups among them: image, then one column per kind of group.", FILE_OR_OBJECT,
-                python="Or image -> {column: value}."),
-    ] = None  # fmt: skip
-    image_column: Annotated[
-        str | None,
-        Setting("The table's column that names the image (default: found by name, or by values).", TEXT),
-    ] = None
-    class_column: Annotated[
-        str | None, Setting("The table's column that holds the class (default: class, label, dx ...).", TEXT)
-    ] = None
-    unseen: Annotated[
-        bool,
-        Setting("Leave out labeled images that exemplars came from, and others of their groups.", SWITCH),
-    ] = False
-    head: Annotated[
-        str | None,
-        Setting("The linear layer from neurons to classes (default: found by trying; none: without).", TEXT),
-    ] = None
-    follow: Annotated[
-        Sequence[str] | None,
-        Setting("Class whose score is followed, repeatable (default: all, at most the 20 most predicted).", TEXTS),
-    ] = None
-    fdr: Annotated[float, Setting("False-discovery rate of the verdicts.", share())] = 0.05
-    mode: Annotated[
-        Literal["hard", "soft"],
-        Setting('"hard" switches spurious neurons off, "soft" turns them down.', choice("hard", "soft"), written=True),
-    ] = "hard"
-    images: Annotated[int, Setting("Images per neuron that influence is measured over.", WHOLE)] = 16
-    sample: Annotated[
-        int | None,
-        Setting("Unexplained neurons that are switched off too, beside all explained ones; -1 for all.", ALL_OR_COUNT,
-                python="None stands for all as well."),
-    ] = 32  # fmt: skip
-    encoder: Annotated[
-        Any,
-        Setting("Another encoder than the run's, e.g. a medical one; contrasts are then found in its space.", THING),
-    ] = None
+    concepts: str | Path | Mapping[str, Any] | Any = field(kw_only=False, metadata=about(FILE_OR_OBJECT,
+        "Expected and spurious concepts: dermoscopy, photographs, or a YAML file.",
+        python="Or a dict; see `contralens.concept_list`."))  # fmt: skip
+    scorer: str = setting("csp", TEXT,
+        "What scores the concepts, e.g. csp:gamma=0.5; the run need not have it.", written=True)  # fmt: skip
+    labeled: Any = setting(None, FILE_OR_OBJECT,
+        "Images to measure pruning on: one sub-folder per class, or a CSV file.",
+        python="Or whatever `contralens.labeled_images` takes.")  # fmt: skip
+    new_head: bool = setting(False, SWITCH,
+        "Fit a new linear head without the spurious neurons on part of the labeled images.")  # fmt: skip
+    subgroups: str | Path | Mapping[str, Any] | None = setting(None, FILE_OR_OBJECT,
+        "CSV file of groups among them: image, then one column per kind of group.",
+        python="Or image -> {column: value}.")  # fmt: skip
+    image_column: str | None = setting(None, TEXT,
+        "The table's column that names the image (default: found by name, or by values).")  # fmt: skip
+    class_column: str | None = setting(None, TEXT,
+        "The table's column that holds the class (default: class, label, dx ...).")  # fmt: skip
+    unseen: bool = setting(False, SWITCH,
+        "Leave out labeled images that exemplars came from, and others of their groups.")  # fmt: skip
+    head: str | None = setting(None, TEXT,
+        "The linear layer from neurons to classes (default: found by trying; none: without).")  # fmt: skip
+    follow: Sequence[str] | None = setting(None, TEXTS,
+        "Class whose score is followed, repeatable (default: all, at most the 20 most predicted).")  # fmt: skip
+    fdr: float = setting(0.05, between(), "False-discovery rate of the verdicts.")
+    mode: Literal["hard", "soft"] = setting("hard", one_of("hard", "soft"),
+        '"hard" switches spurious neurons off, "soft" turns them down.', written=True)  # fmt: skip
+    images: int = setting(16, WHOLE, "Images per neuron that influence is measured over.")
+    sample: int | None = setting(32, ALL_OR_COUNT,
+        "Unexplained neurons that are switched off too, beside all explained ones; -1 for all.",
+        python="None stands for all as well.")  # fmt: skip
+    encoder: Any = setting(None, THING,
+        "Another encoder than the run's, e.g. a medical one; contrasts are then found in its space.")  # fmt: skip
 
     def __post_init__(self) -> None:
         super().__post_init__()

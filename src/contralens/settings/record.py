@@ -2,7 +2,7 @@
 
 A setting is declared once, as a field of its job's record:
 
-    k: Annotated[int, Setting("Exemplars per neuron.", WHOLE, flag="-k")] = 30
+    k: int = setting(30, WHOLE, "Exemplars per neuron.", flag="-k")
 
 Its name is the keyword in Python and the key in YAML files and recipes, and the flag unless another one is given. None
 is allowed where it is the default, and stands for what was not given.
@@ -14,9 +14,9 @@ import functools
 import inspect
 import textwrap
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, ParamSpec, TypeVar, get_type_hints
+from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from contralens.checks import nearest
 from contralens.errors import InputError, KindError
@@ -26,6 +26,7 @@ from contralens.types import Progress, silent
 P = ParamSpec("P")
 S = TypeVar("S")
 R = TypeVar("R")
+D = TypeVar("D")
 T = TypeVar("T", bound="Settings")
 ARGS, MORE = " " * 8, " " * 12
 """How the arguments of a docstring are indented, and their further lines."""
@@ -35,8 +36,8 @@ ARGS, MORE = " " * 8, " " * 12
 class Setting:
     """What is known of a setting besides its name, type and default."""
 
-    help: str
     kind: Kind
+    help: str
     python: str = ""
     """What else may be given in Python."""
     flag: str = ""
@@ -47,6 +48,17 @@ class Setting:
     """Whether the result depends on it."""
     written: bool = False
     """Whether the manifest of the result holds it under its name."""
+
+
+def about(kind: Kind, help: str, **more: Any) -> dict[str, Setting]:
+    """Metadata of a field that has no default."""
+    return {"setting": Setting(kind, help, **more)}
+
+
+def setting(default: D, kind: Kind, help: str, **more: Any) -> D:
+    """A field with its default; `more` are those of `Setting`."""
+    made: D = field(default=default, metadata=about(kind, help, **more))
+    return made
 
 
 @dataclass(frozen=True)
@@ -93,12 +105,8 @@ def settings_of(record: Any) -> dict[str, Setting]:
 
 @functools.cache
 def _declared(record: Any) -> dict[str, Setting]:
-    hints = get_type_hints(record, include_extras=True)
-    found = {f.name: [m for m in getattr(hints[f.name], "__metadata__", ()) if isinstance(m, Setting)]
-             for f in fields(record)}  # fmt: skip
     common = {name for kind in record.__mro__ if vars(kind).get("COMMON") for name in vars(kind)["__annotations__"]}
-    own = sorted(found, key=lambda name: name in common)
-    return {name: found[name][0] for name in own}
+    return {f.name: f.metadata["setting"] for f in sorted(fields(record), key=lambda f: f.name in common)}
 
 
 def default_of(record: Any, name: str) -> Any:
@@ -221,16 +229,12 @@ class Place(Settings):
 
     COMMON: ClassVar[bool] = True
     """Whether the settings of just this class are told last."""
-    device: Annotated[
-        str | None,
-        Setting("Where the networks run (on CUDA mining and scoring, too): cpu (default, or where a module of yours "
-                "is), cuda, cuda:1, mps.", DEVICE, result=False),
-    ] = None  # fmt: skip
-    cache: Annotated[
-        str | Path | None,
-        Setting("Cache folder (default: $CONTRALENS_CACHE or ~/.cache/contralens).", PATH, result=False),
-    ] = None
-    progress: Annotated[Progress, Setting("Called with stage, done and total.", PYTHON, result=False)] = silent
+    device: str | None = setting(None, DEVICE,
+        "Where the networks run (on CUDA mining and scoring, too): cpu (default, or where a module of "
+        "yours is), cuda, cuda:1, mps.", result=False)  # fmt: skip
+    cache: str | Path | None = setting(None, PATH,
+        "Cache folder (default: $CONTRALENS_CACHE or ~/.cache/contralens).", result=False)  # fmt: skip
+    progress: Progress = setting(silent, PYTHON, "Called with stage, done and total.", result=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,8 +242,6 @@ class Work(Place):
     """How the work of any job that runs networks over images is done."""
 
     COMMON: ClassVar[bool] = True
-    seed: Annotated[int, Setting("Seed of all that is drawn.", ANY_WHOLE, written=True)] = 0
-    batch_size: Annotated[int, Setting("Images per forward pass.", WHOLE, result=False)] = 32
-    workers: Annotated[
-        int | None, Setting("Threads that decode images (default: one per core).", WHOLE, result=False)
-    ] = None
+    seed: int = setting(0, ANY_WHOLE, "Seed of all that is drawn.", written=True)
+    batch_size: int = setting(32, WHOLE, "Images per forward pass.", result=False)
+    workers: int | None = setting(None, WHOLE, "Threads that decode images (default: one per core).", result=False)
