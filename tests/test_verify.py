@@ -208,6 +208,11 @@ def test_the_command(world) -> None:
     done = CliRunner().invoke(app, asked)
     assert done.exit_code == 0, done.output
     assert "2 labels of csp tested with the editor world" in done.stdout
+    page = (Path(run.path) / "verification.html").read_text()
+    assert page.count("<article>") == 2
+    assert "block3/0: " in page
+    assert "data:image/jpeg" in page
+    assert "<script" not in page
     told = json.loads(CliRunner().invoke(app, [*asked, "--json"]).stdout)
     assert [row["name"] for row in told["labels"]] == ["block3/0", "block3/1"]
     assert told["edits"]

@@ -43,6 +43,7 @@ def verify_command(
     batch_size: RunBatchSize = 32,
     seed: RunSeed = 0,
     most: Annotated[int, typer.Option(help="Labels shown.")] = 30,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write verification.html into the run.")] = True,
     trust_code: TrustCode = False,
     as_json: Json = False,
 ) -> None:
@@ -53,6 +54,7 @@ def verify_command(
     """
     from contralens.data.runs import load
     from contralens.report.progress import bar
+    from contralens.report.verify_page import write_verify_page
     from contralens.verifying.verify import verify
 
     with bar(quiet=as_json) as progress:
@@ -61,10 +63,18 @@ def verify_command(
             images=images, controls=controls, seconds=seconds, source=source, cache=cache, device=device,
             batch_size=batch_size, seed=seed, progress=progress,
         )  # fmt: skip
+    page = write_verify_page(load(run), found) if report else None
     if as_json:
-        told = {"out": str(found.path), "manifest": found.manifest, "labels": found.rows()}
+        told = {
+            "out": str(found.path),
+            "page": str(page) if page else None,
+            "manifest": found.manifest,
+            "labels": found.rows(),
+        }
         print_json({**told, "edits": found.edits.to_pylist()})
         return
     from contralens.report.verify_tables import verify_tables
 
     verify_tables(found, most)
+    if page:
+        typer.echo(f"page: {page}")

@@ -11,18 +11,8 @@ from contralens.report.console import console
 
 def verify_tables(found: Verification, most: int = 30) -> None:
     """Labels by outcome, what each experiment came to, and how far "verified" can be trusted."""
-    m = found.manifest
-    counts = found.counts
-    print(
-        f"{len(found.rows())} labels of {m['scorer']} tested with the editor {m['editor']['name']}: "
-        + ", ".join(f"{counts[word]} {word}" for word in OUTCOMES)
-    )
-    if counts["verified"] and sum(m["nulls"].values()):
-        nulls, rate = sum(m["nulls"].values()), m["false-discovery rate of verified"]
-        print(
-            f"of {nulls} null labels (control concepts in the labels' place) {m['nulls']['verified']} were verified: a "
-            f"false-discovery rate of at most about {rate:.0%}"
-        )
+    for line in summary_lines(found):
+        print(line)
     rows = [row for word in OUTCOMES for row in found.rows(word)]
     if rows and most > 0:
         table = Table(
@@ -35,8 +25,21 @@ def verify_tables(found: Verification, most: int = 30) -> None:
         console().print(table)
         if len(rows) > most:
             print(f"... and {len(rows) - most} more")
-    for note in m["notes"]:
-        print(f"note: {note}")
+
+
+def summary_lines(found: Verification) -> list[str]:
+    """How many labels were tested with which outcome, how null labels fared, and what a reader should know."""
+    m, counts = found.manifest, found.counts
+    lines = [
+        f"{len(found.rows())} labels of {m['scorer']} tested with the editor {m['editor']['name']}: "
+        + ", ".join(f"{counts[word]} {word}" for word in OUTCOMES)
+    ]
+    if counts["verified"] and (nulls := sum(m["nulls"].values())):
+        lines.append(
+            f"of {nulls} null labels (control concepts in the labels' place) {m['nulls']['verified']} were verified: a "
+            f"false-discovery rate of at most about {m['false-discovery rate of verified']:.0%}"
+        )
+    return lines + [f"note: {note}" for note in m["notes"]]
 
 
 def effect(share: float | None, images: int) -> str:
