@@ -167,11 +167,12 @@ def test_a_region_is_where_the_map_is_high() -> None:
 
 
 def test_a_killed_run_goes_on_to_the_same_bits(world, tmp_path) -> None:
-    run, folder = world
+    run, _ = world
     whole = verify(run, cache=tmp_path / "one", neurons=NEURONS[:8], save=False)
     code = (
         "import contralens; from contralens.verifying.verify import verify; "
-        f"verify(contralens.load({str(run.path)!r}), cache={str(tmp_path / 'two')!r}, neurons=list(range(8)), save=False)"
+        f"verify(contralens.load({str(run.path)!r}), cache={str(tmp_path / 'two')!r}, neurons=list(range(8)), "
+        "save=False)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], env=os.environ)
     kept = tmp_path / "two" / "experiments"

@@ -30,6 +30,8 @@ STYLE = """
 .strip img { width: 104px; height: 104px; object-fit: cover; border-radius: 6px; }
 .strip figcaption { font-size: 13px; color: var(--soft); max-width: 120px; }
 .part { margin-top: 36px; }
+.part article { margin-top: 26px; }
+.part h3 { font-size: 17px; margin: 0; }
 .part > p, .because { color: var(--soft); margin: 4px 0 12px; max-width: 78ch; }
 """
 WORDS = {"remove": "taken out", "insert": "put in"}
@@ -107,9 +109,10 @@ def _card(
         )
         told = f"{WORDS[picture['kind']]}: {number(edit['before'])} → {number(edit['after'])}"
         strips.append(f"<figure>{images}<figcaption>{told}</figcaption></figure>")
-    sides = f"removal {effect(row['remove'], row['remove_images'])}, insertion {effect(row['insert'], row['insert_images'])}"
+    removal, insertion = (effect(row[kind], row[f"{kind}_images"]) for kind in ("remove", "insert"))
     return (
         f"<article><h3>{escape(row['name'])}: {escape(row['label'])}"
         f'<span class="outcome {row["outcome"]}">{row["outcome"]}</span></h3>'
-        f'<p class="because">{escape(row["reason"])} ({sides})</p><div class="strip">{"".join(strips)}</div></article>'
+        f'<p class="because">{escape(row["reason"])} '
+        f'(removal {removal}, insertion {insertion})</p><div class="strip">{"".join(strips)}</div></article>'
     )
