@@ -42,6 +42,7 @@ ALLOWED = {
         "world",
     },
     "auditing": BASE | {"config", "math", "models", "data", "reopen", "split"},
+    "verifying": BASE | {"math", "models", "data", "reopen", "world"},
     "proposing": BASE | {"math", "models", "data", "evidence"},
     "labeling": BASE | {"math", "models", "data", "collecting", "proposing", "split"},
 }
