@@ -1,4 +1,4 @@
-"""The settings of what is asked of a finished run: its evaluation and its audit."""
+"""The settings of what is asked of a finished run: its evaluation, its audit, its verification."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from contralens.settings.kinds import (
     FILE_OR_OBJECT,
     NAMES,
     NULL_NEURONS,
+    NUMBER,
     PATH,
     PYTHON,
     SWITCH,
@@ -41,14 +42,22 @@ class OnRun(Work):
     COMMON: ClassVar[bool] = True
 
     run: Any = field(kw_only=False, metadata=about(THING, "A run folder.", python="Or a `Run`."))
-    groups: Any = field(default=None, metadata=GROUPS)
     source: Any = setting(None, FILE, "Where the run's images are now, if they moved.")
     target: Any = setting(None, PYTHON, "The run's network, where the manifest cannot say.")
+    save: bool = setting(True, SWITCH, "Keep the result in the run's folder, if it has one (default).")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge(OnRun):
+    """What is asked of a run by null neurons, images of groups, and classes."""
+
+    COMMON: ClassVar[bool] = True
+
+    groups: Any = field(default=None, metadata=GROUPS)
     classes: str | Path | Sequence[str] | None = setting(None, CLASSES,
         "File with the network's class names, one a line (default: those that come with its weights).",
         python="Or the names in a list.")  # fmt: skip
     fakes: int = setting(FAKES, NULL_NEURONS, "Null neurons of the null test.")
-    save: bool = setting(True, SWITCH, "Keep the result in the run's folder, if it has one (default).")
 
     @property
     def class_names(self) -> list[str] | None:
@@ -57,7 +66,7 @@ class OnRun(Work):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(OnRun):
+class Evaluate(Judge):
     """All settings of `contralens.evaluate`."""
 
     metrics: str | Sequence[str] = setting(DEFAULT_METRICS, NAMES,
@@ -105,7 +114,7 @@ class Evaluate(OnRun):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Audit(OnRun):
+class Audit(Judge):
     """All settings of `contralens.audit`."""
 
     concepts: str | Path | Mapping[str, Any] | Any = field(kw_only=False, metadata=about(FILE_OR_OBJECT,
@@ -145,3 +154,26 @@ class Audit(OnRun):
         super().__post_init__()
         if self.new_head and self.labeled is None:
             raise InputError("a new head needs labeled images with classes: give labeled= (--labeled FOLDER)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verify(OnRun):
+    """All settings of `contralens.verify`."""
+
+    editor: str | Any = setting("auto", THING,
+        "What changes the pictures: retrieve, swap, world (auto: world for images of a rendered world, "
+        "else retrieve).", python="Or an `Editor` of yours.")  # fmt: skip
+    scorer: str | None = setting(None, TEXT, "Whose labels (default: the primary scorer's).")
+    neurons: Sequence[int | str] | None = setting(None, PYTHON,
+        "Which, by index or name (default: all that have a label).")  # fmt: skip
+    label: str | None = setting(None, TEXT, "Another phrase to test than the scorer's labels; goes with neurons.")
+    images: int = setting(8, WHOLE, "Exemplars, and contrasts, edited for each label, at most.", written=True)
+    controls: int = setting(2, WHOLE, "Other edits that each image's is compared with.", written=True)
+    seconds: float | None = setting(None, NUMBER,
+        "Begin with no further neuron after so much time; the rest is left out, and a note says so.")  # fmt: skip
+    encoder: Any = setting(None, PYTHON, "The run's labeling encoder, where the manifest cannot say.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.label is not None and self.neurons is None:
+            raise InputError("`label` tests one phrase on the neurons given: say which with `neurons`")

@@ -17,19 +17,20 @@ from torch.nn.functional import normalize
 from torch.utils.data import default_collate
 
 from contralens import __version__
-from contralens.checks import as_text, counted, whole
+from contralens.checks import counted
 from contralens.data.files import digest
 from contralens.data.folders import keeping_part
 from contralens.data.owned import VERIFICATION
 from contralens.data.pictures import jpeg
 from contralens.data.runs import Run, load
-from contralens.data.verifications import EDITS, FORMAT, LABELS, PICTURES, Verification
+from contralens.data.verifications import EDITS, FORMAT, LABELS, OUTCOMES, PICTURES, Verification
 from contralens.errors import InputError
 from contralens.math.exemplars import neuron_statistics
 from contralens.math.experiments import (
     KINDS,
     LEAST_IMAGES,
     STRONG,
+    WEAK,
     Kind,
     Outcome,
     Side,
@@ -38,7 +39,9 @@ from contralens.math.experiments import (
     outcome,
 )
 from contralens.reopen import Reopened
-from contralens.types import Exemplars, Progress, silent
+from contralens.settings.on_run import Verify
+from contralens.settings.record import job
+from contralens.types import Exemplars
 from contralens.verifying.editors import Bench, Editor, Request, make_editor
 
 if TYPE_CHECKING:
@@ -57,49 +60,16 @@ SHOWN = 2
 SIDE = 160
 
 
-@keeping_part(VERIFICATION)
-def verify(
-    run: Run | str | Path,
-    *,
-    editor: str | Editor = "auto",
-    scorer: str | None = None,
-    neurons: Sequence[int | str] | None = None,
-    label: str | None = None,
-    images: int = 8,
-    controls: int = 2,
-    seconds: float | None = None,
-    source: Any = None,
-    target: Any = None,
-    encoder: Any = None,
-    cache: str | Path | None = None,
-    device: str = "cpu",
-    batch_size: int = 32,
-    seed: int = 0,
-    save: bool = True,
-    progress: Progress = silent,
-) -> Verification:
+@job(Verify)
+def verify(settings: Verify) -> Verification:
     """Test labels by changing pictures: take the concept out of exemplars, put it into contrasts, watch the neuron.
 
-    See `contralens.math.experiments` for what makes a label verified, refuted or untested. Each neuron's experiment is
-    kept in the cache as soon as it is done, so a run that was killed goes on with the next neuron.
-
-    Args:
-        run: a finished run, or its folder.
-        editor: what changes the pictures: "retrieve", "swap", "world", ... (`EDITORS`), or an `Editor` of yours. "auto"
-            is "world" for images of a rendered world and "retrieve" for others.
-        scorer: whose labels; by default the primary scorer's.
-        neurons: their indices or names; by default all that have a label.
-        label: another phrase to test than the scorer's labels, for the neurons given.
-        images: exemplars, and contrasts, to edit for each label, at most.
-        controls: other concepts that each image is edited for, at least 1 (2 to judge null labels).
-        seconds: stop beginning with further neurons after so much time; they are left out, and a note says so.
-        source: where the run's images are, if they moved.
-        target: the network, where the run cannot name it.
-        encoder: the labeling encoder, likewise.
-        save: keep it inside the run's folder.
+    See `contralens.math.experiments` for what makes a label verified, refuted or untested, and
+    `contralens.verifying.editors.EDITORS` for what changes pictures. Each neuron's experiment is kept in the cache as
+    soon as it is done, so a run that was killed goes on with the next neuron.
 
     Returns:
-        The verification.
+        The verification; inside the run folder where `save` and the run has one.
 
     Raises:
         InputError: no labels, an unknown editor or neuron, or an editor that cannot edit these images.
@@ -108,46 +78,48 @@ def verify(
     >>> [row["outcome"] in ("verified", "refuted", "untested") for row in found.rows()]
     [True, True, True]
     """
-    run = load(run) if not isinstance(run, Run) else run
-    for name, value, least in (("images", images, 1), ("controls", controls, 1), ("batch_size", batch_size, 1)):
-        whole(name, value, least)
-    reopened = Reopened(
-        run, source=source, target=target, encoder=encoder, cache=cache, device=device, batch_size=batch_size,
-        progress=progress,
-    )  # fmt: skip
-    hypotheses = _hypotheses(run, scorer, neurons, label)
-    bench = Bench(reopened)
-    brush = make_editor(_chosen(run, editor), bench)
-    laboratory = Laboratory(bench, brush, images, controls, batch_size, seed)
-    found, left, begun = [], 0, time.monotonic()
-    for done, (neuron, phrase) in enumerate(hypotheses):
-        progress("verifying", done, len(hypotheses))
-        if seconds is not None and time.monotonic() - begun > seconds:
-            left = len(hypotheses) - done
-            break
-        found.append(laboratory.kept(neuron, phrase))
-    progress("verifying", len(hypotheses), len(hypotheses))
-    notes = [*reopened.notes]
-    if left:
-        notes.append(f"{counted(left, 'label')} left out: the {seconds:g} seconds were over")
+    with keeping_part(settings.run, VERIFICATION, settings.save):
+        run = settings.run if isinstance(settings.run, Run) else load(settings.run)
+        hypotheses = _hypotheses(run, settings)
+        reopened = Reopened(
+            run, source=settings.source, target=settings.target, encoder=settings.encoder, cache=settings.cache,
+            device=settings.device or "cpu", batch_size=settings.batch_size, workers=settings.workers,
+            progress=settings.progress,
+        )  # fmt: skip
+        laboratory = Laboratory(reopened, settings)
+        found, begun = list[Tested](), time.monotonic()
+        for neuron, phrase in hypotheses:
+            settings.progress("verifying", len(found), len(hypotheses))
+            if settings.seconds is not None and time.monotonic() - begun > settings.seconds:
+                left = counted(len(hypotheses) - len(found), "label")
+                reopened.notes.append(f"{left} left out: the {settings.seconds:g} seconds were over")
+                break
+            found.append(laboratory.kept(neuron, phrase))
+        settings.progress("verifying", len(hypotheses), len(hypotheses))
+        result = Verification(
+            _manifest(settings, laboratory, found),
+            pa.Table.from_pylist([one.row(run) for one in found], schema=LABELS),
+            pa.Table.from_pylist([edit for one in found for edit in one.edits], schema=EDITS),
+            pa.Table.from_pylist([shot for one in found for shot in laboratory.pictures(one)], schema=PICTURES),
+        )
+        return result.save(run.path) if settings.save and run.path is not None else result
+
+
+def _manifest(settings: Verify, laboratory: Laboratory, found: Sequence[Tested]) -> dict[str, Any]:
+    run, editor = laboratory.reopened.run.manifest, laboratory.editor
+    words: list[str] = [one.outcome.word for one in found]
     nulls = [word for one in found for word in one.nulls]
-    words = [one.outcome.word for one in found]
-    manifest = {
-        "format": FORMAT, "contralens": __version__, "scorer": scorer or run.manifest["primary"], "label": label,
-        "editor": {"name": brush.name, "fingerprint": brush.fingerprint, "exact": brush.exact},
-        "target": run.manifest["target"]["fingerprint"], "encoder": run.manifest["encoder"]["name"],
-        "images": images, "controls": controls, "seed": seed, "strong": STRONG, "least images": LEAST_IMAGES,
-        "outcomes": {word: words.count(word) for word in ("verified", "refuted", "untested")},
-        "nulls": {word: nulls.count(word) for word in ("verified", "refuted", "untested")},
-        "false-discovery rate of verified": false_discovery_rate(words, nulls), "notes": notes,
+    return {
+        **settings.written(), "format": FORMAT, "contralens": __version__,
+        "scorer": settings.scorer or run["primary"], "label": settings.label,
+        "editor": {"name": editor.name, "fingerprint": editor.fingerprint, "exact": editor.exact},
+        "target": run["target"]["fingerprint"], "encoder": run["encoder"]["name"],
+        "strong": STRONG, "weak": WEAK, "least images": LEAST_IMAGES,
+        "outcomes": {word: words.count(word) for word in OUTCOMES},
+        "nulls": {word: nulls.count(word) for word in OUTCOMES},
+        "false-discovery rate of verified": false_discovery_rate(words, nulls),
+        "notes": list(laboratory.reopened.notes),
     }  # fmt: skip
-    result = Verification(
-        manifest,
-        pa.Table.from_pylist([one.row(run) for one in found], schema=LABELS),
-        pa.Table.from_pylist([edit for one in found for edit in one.edits], schema=EDITS),
-        pa.Table.from_pylist([picture for one in found for picture in laboratory.pictures(one)], schema=PICTURES),
-    )
-    return result.save(run.path) if save and run.path is not None else result
 
 
 @dataclass(frozen=True)
@@ -173,9 +145,11 @@ class Tested:
 class Laboratory:
     """Does the experiments of one run."""
 
-    def __init__(self, bench: Bench, editor: Editor, images: int, controls: int, batch_size: int, seed: int) -> None:
-        self.bench, self.editor, self.reopened = bench, editor, bench.reopened
-        self.images, self.controls, self.batch_size, self.seed = images, controls, batch_size, seed
+    def __init__(self, reopened: Reopened, settings: Verify) -> None:
+        self.reopened, self.bench = reopened, Bench(reopened)
+        self.editor: Editor = make_editor(_chosen(reopened.run, settings.editor), self.bench)
+        self.images, self.controls = settings.images, settings.controls
+        self.batch_size, self.seed = settings.batch_size, settings.seed
         self.activations = self.reopened.activations(self.reopened.probe)
         self.floors = neuron_statistics(self.activations).mean
         self.target = self.reopened.target
@@ -327,21 +301,17 @@ class Laboratory:
         return out
 
 
-def _hypotheses(
-    run: Run, scorer: str | None, neurons: Sequence[int | str] | None, label: str | None
-) -> list[tuple[int, str]]:
-    if label is not None:
-        as_text("label", label)
-        if neurons is None:
-            raise InputError("`label` tests one phrase on the neurons given: say which with `neurons`")
-    rows = {row["neuron"]: row for row in run.rows(scorer)}
-    chosen = list(rows) if neurons is None else [int(run.neuron(n)["neuron"]) for n in neurons]
-    found = [(n, label or rows[n]["label"]) for n in dict.fromkeys(chosen)]
-    if neurons is not None and (bare := [n for n, phrase in found if phrase is None]):
+def _hypotheses(run: Run, settings: Verify) -> list[tuple[int, str]]:
+    """(neuron, phrase) that are tested."""
+    rows = {row["neuron"]: row for row in run.rows(settings.scorer)}
+    wanted = settings.neurons
+    chosen = list(rows) if wanted is None else [int(run.neuron(n)["neuron"]) for n in wanted]
+    found = [(n, settings.label or rows[n]["label"]) for n in dict.fromkeys(chosen)]
+    if wanted is not None and (bare := [n for n, phrase in found if phrase is None]):
         raise InputError(f"neuron {run.neurons['name'][bare[0]]} has no label to test; give one with `label`")
     found = [(n, phrase) for n, phrase in found if phrase is not None]
     if not found:
-        raise InputError(f"no neuron of this run has a label by {scorer or run.manifest['primary']}")
+        raise InputError(f"no neuron of this run has a label by {settings.scorer or run.manifest['primary']}")
     return found
 
 
