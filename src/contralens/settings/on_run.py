@@ -16,6 +16,7 @@ from contralens.settings.kinds import (
     FILE_OR_OBJECT,
     NAMES,
     NULL_NEURONS,
+    NUMBER,
     PATH,
     PYTHON,
     SWITCH,
@@ -35,20 +36,27 @@ DEFAULT_METRICS = ("simulation", "cosy", "fade", "audit")
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnRun(Work):
+class OfRun(Work):
     """What is asked of any run."""
 
     COMMON: ClassVar[bool] = True
-
     run: Any = field(kw_only=False, metadata=about(THING, "A run folder.", python="Or a `Run`."))
-    groups: Any = field(default=None, metadata=GROUPS)
     source: Any = setting(None, FILE, "Where the run's images are now, if they moved.")
     target: Any = setting(None, PYTHON, "The run's network, where the manifest cannot say.")
+    save: bool = setting(True, SWITCH, "Keep the result in the run's folder, if it has one (default).")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnRun(OfRun):
+    """What is asked of the labels or neurons of a run, against chance."""
+
+    COMMON: ClassVar[bool] = True
+
+    groups: Any = field(default=None, metadata=GROUPS)
     classes: str | Path | Sequence[str] | None = setting(None, CLASSES,
         "File with the network's class names, one a line (default: those that come with its weights).",
         python="Or the names in a list.")  # fmt: skip
     fakes: int = setting(FAKES, NULL_NEURONS, "Null neurons of the null test.")
-    save: bool = setting(True, SWITCH, "Keep the result in the run's folder, if it has one (default).")
 
     @property
     def class_names(self) -> list[str] | None:
@@ -145,3 +153,23 @@ class Audit(OnRun):
         super().__post_init__()
         if self.new_head and self.labeled is None:
             raise InputError("a new head needs labeled images with classes: give labeled= (--labeled FOLDER)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verify(OfRun):
+    """All settings of `contralens.verify`."""
+
+    editor: Any = setting("auto", THING,
+        "What changes the pictures: retrieve, swap, world (auto: world for a rendered world, else retrieve).",
+        python="Or an `Editor`; see `EDITORS`.")  # fmt: skip
+    scorer: str | None = setting(None, TEXT, "Whose labels (default: the run's primary scorer).")
+    neurons: Sequence[int | str] | None = setting(None, PYTHON,
+        "Their indices or names (default: all that have a label).")  # fmt: skip
+    label: str | None = setting(None, TEXT,
+        "Another phrase to test than the scorer's labels; goes with neurons.", written=True)  # fmt: skip
+    images: int = setting(8, WHOLE, "Exemplars, and contrasts, edited for each label, at most.", written=True)
+    controls: int = setting(2, WHOLE,
+        "Other edits that each image's is compared with; 2 to judge null labels.", written=True)  # fmt: skip
+    seconds: float | None = setting(None, NUMBER,
+        "Begin with no further neuron after so much time; the rest is left out, and a note says so.")  # fmt: skip
+    encoder: Any = setting(None, PYTHON, "The run's labeling encoder, where the manifest cannot say.")

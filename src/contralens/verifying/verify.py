@@ -17,7 +17,7 @@ from torch.nn.functional import normalize
 from torch.utils.data import default_collate
 
 from contralens import __version__
-from contralens.checks import as_text, counted, whole
+from contralens.checks import as_text, counted
 from contralens.data.files import digest
 from contralens.data.folders import keeping_part
 from contralens.data.owned import VERIFICATION
@@ -38,7 +38,9 @@ from contralens.math.experiments import (
     outcome,
 )
 from contralens.reopen import Reopened
-from contralens.types import Exemplars, Progress, silent
+from contralens.settings.on_run import Verify
+from contralens.settings.record import job
+from contralens.types import Exemplars
 from contralens.verifying.editors import Bench, Editor, Request, make_editor
 
 if TYPE_CHECKING:
@@ -57,46 +59,12 @@ SHOWN = 2
 SIDE = 160
 
 
-@keeping_part(VERIFICATION)
-def verify(
-    run: Run | str | Path,
-    *,
-    editor: str | Editor = "auto",
-    scorer: str | None = None,
-    neurons: Sequence[int | str] | None = None,
-    label: str | None = None,
-    images: int = 8,
-    controls: int = 2,
-    seconds: float | None = None,
-    source: Any = None,
-    target: Any = None,
-    encoder: Any = None,
-    cache: str | Path | None = None,
-    device: str = "cpu",
-    batch_size: int = 32,
-    seed: int = 0,
-    save: bool = True,
-    progress: Progress = silent,
-) -> Verification:
+@job(Verify)
+def verify(settings: Verify) -> Verification:
     """Test labels by changing pictures: take the concept out of exemplars, put it into contrasts, watch the neuron.
 
     See `contralens.math.experiments` for what makes a label verified, refuted or untested. Each neuron's experiment is
     kept in the cache as soon as it is done, so a run that was killed goes on with the next neuron.
-
-    Args:
-        run: a finished run, or its folder.
-        editor: what changes the pictures: "retrieve", "swap", "world", ... (`EDITORS`), or an `Editor` of yours. "auto"
-            is "world" for images of a rendered world and "retrieve" for others.
-        scorer: whose labels; by default the primary scorer's.
-        neurons: their indices or names; by default all that have a label.
-        label: another phrase to test than the scorer's labels, for the neurons given.
-        images: exemplars, and contrasts, to edit for each label, at most.
-        controls: other concepts that each image is edited for, at least 1 (2 to judge null labels).
-        seconds: stop beginning with further neurons after so much time; they are left out, and a note says so.
-        source: where the run's images are, if they moved.
-        target: the network, where the run cannot name it.
-        encoder: the labeling encoder, likewise.
-        save: keep it inside the run's folder.
 
     Returns:
         The verification.
@@ -108,35 +76,40 @@ def verify(
     >>> [row["outcome"] in ("verified", "refuted", "untested") for row in found.rows()]
     [True, True, True]
     """
-    run = load(run) if not isinstance(run, Run) else run
-    for name, value, least in (("images", images, 1), ("controls", controls, 1), ("batch_size", batch_size, 1)):
-        whole(name, value, least)
+    with keeping_part(settings.run, VERIFICATION, settings.save):
+        return _verified(settings)
+
+
+def _verified(settings: Verify) -> Verification:
+    run = load(settings.run) if not isinstance(settings.run, Run) else settings.run
+    progress = settings.progress
     reopened = Reopened(
-        run, source=source, target=target, encoder=encoder, cache=cache, device=device, batch_size=batch_size,
-        progress=progress,
+        run, source=settings.source, target=settings.target, encoder=settings.encoder, cache=settings.cache,
+        device=settings.device or "cpu", batch_size=settings.batch_size, workers=settings.workers, progress=progress,
     )  # fmt: skip
-    hypotheses = _hypotheses(run, scorer, neurons, label)
+    hypotheses = _hypotheses(run, settings.scorer, settings.neurons, settings.label)
     bench = Bench(reopened)
-    brush = make_editor(_chosen(run, editor), bench)
-    laboratory = Laboratory(bench, brush, images, controls, batch_size, seed)
+    brush = make_editor(_chosen(run, settings.editor), bench)
+    laboratory = Laboratory(bench, brush, settings.images, settings.controls, settings.batch_size, settings.seed)
     found, left, begun = [], 0, time.monotonic()
     for done, (neuron, phrase) in enumerate(hypotheses):
         progress("verifying", done, len(hypotheses))
-        if seconds is not None and time.monotonic() - begun > seconds:
+        if settings.seconds is not None and time.monotonic() - begun > settings.seconds:
             left = len(hypotheses) - done
             break
         found.append(laboratory.kept(neuron, phrase))
     progress("verifying", len(hypotheses), len(hypotheses))
     notes = [*reopened.notes]
     if left:
-        notes.append(f"{counted(left, 'label')} left out: the {seconds:g} seconds were over")
+        notes.append(f"{counted(left, 'label')} left out: the {settings.seconds:g} seconds were over")
     nulls = [word for one in found for word in one.nulls]
     words = [one.outcome.word for one in found]
     manifest = {
-        "format": FORMAT, "contralens": __version__, "scorer": scorer or run.manifest["primary"], "label": label,
+        "format": FORMAT, "contralens": __version__, "scorer": settings.scorer or run.manifest["primary"],
+        **settings.written(),
         "editor": {"name": brush.name, "fingerprint": brush.fingerprint, "exact": brush.exact},
         "target": run.manifest["target"]["fingerprint"], "encoder": run.manifest["encoder"]["name"],
-        "images": images, "controls": controls, "seed": seed, "strong": STRONG, "least images": LEAST_IMAGES,
+        "strong": STRONG, "least images": LEAST_IMAGES,
         "outcomes": {word: words.count(word) for word in ("verified", "refuted", "untested")},
         "nulls": {word: nulls.count(word) for word in ("verified", "refuted", "untested")},
         "false-discovery rate of verified": false_discovery_rate(words, nulls), "notes": notes,
@@ -147,7 +120,7 @@ def verify(
         pa.Table.from_pylist([edit for one in found for edit in one.edits], schema=EDITS),
         pa.Table.from_pylist([picture for one in found for picture in laboratory.pictures(one)], schema=PICTURES),
     )
-    return result.save(run.path) if save and run.path is not None else result
+    return result.save(run.path) if settings.save and run.path is not None else result
 
 
 @dataclass(frozen=True)
