@@ -18,7 +18,7 @@ from contralens.errors import InputError
 from contralens.evaluation.recipes import read_recipe
 from contralens.settings.kinds import PYTHON, between
 from contralens.settings.label import Collect, Judge, Label, LabelCommand, LabelLayers, Mine, Score
-from contralens.settings.on_run import Audit, Evaluate
+from contralens.settings.on_run import Audit, Evaluate, Verify
 from contralens.settings.propose import Propose, ProposeCommand
 from contralens.settings.record import Work, documented, job, keys, read, setting, settings_of
 
@@ -42,6 +42,7 @@ AT_FIRST = {
     Evaluate: ("run",),
     Audit: ("run", "concepts"),
     Propose: ("run", "proposer"),
+    Verify: ("run",),
 }
 JOBS: tuple[Any, ...] = (
     (contralens.label, Label),
@@ -49,6 +50,7 @@ JOBS: tuple[Any, ...] = (
     (contralens.evaluate, Evaluate),
     (contralens.audit, Audit),
     (contralens.propose, Propose),
+    (contralens.verify, Verify),
 )
 NEEDED = ("world:1", "images", "world", "world")
 WRONG = {
