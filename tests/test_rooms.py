@@ -8,12 +8,13 @@ from pathlib import Path
 import contralens
 
 ROOT = Path(contralens.__file__).parent
-BASE = {"errors", "types", "checks", "plugs"}
+BASE = {"errors", "types", "checks", "plugs", "specs"}
 ALLOWED = {
     "errors": set(),
     "types": {"errors"},
     "checks": {"errors"},
     "plugs": {"errors", "checks"},
+    "specs": {"errors", "checks"},
     "math": BASE,
     "models": BASE | {"world"},
     "data": BASE | {"world"},
@@ -22,7 +23,7 @@ ALLOWED = {
     "split": BASE,
     "evidence": BASE | {"math", "models", "data", "collecting"},
     "reopen": BASE | {"math", "models", "data", "collecting", "evidence", "split"},
-    "config": {"errors", "checks", "data"},
+    "config": {"errors", "checks", "specs", "data"},
     "maps": BASE | {"models", "data", "reopen"},
     "demo": BASE | {"math", "data", "world", "labeling", "maps"},
     "evaluation": BASE
@@ -44,7 +45,7 @@ ALLOWED = {
     "proposing": BASE | {"math", "models", "data", "evidence"},
     "labeling": BASE | {"math", "models", "data", "collecting", "proposing", "split"},
 }
-NO_TORCH = {"errors", "types", "checks", "plugs", "config", "cli", "commands", "report", "explorer", "data"}
+NO_TORCH = {"errors", "types", "checks", "plugs", "specs", "config", "cli", "commands", "report", "explorer", "data"}
 
 
 def rooms_of(path: Path) -> tuple[str, set[str], set[str]]:

@@ -11,6 +11,7 @@ import yaml
 from contralens.checks import nearest, shown
 from contralens.data.trust import settings_that_run
 from contralens.errors import InputError
+from contralens.specs import part_of
 
 SETTINGS = (
     "target",
@@ -129,9 +130,9 @@ def _as_kind(path: Path, key: str, value: Any) -> Any:
 
 def _beside(path: Path, value: str) -> str:
     """TABLE:COLUMN with the table taken from beside the YAML file, if it lies there."""
-    table, colon, column = value.rpartition(":")
+    table, column = part_of(value)
     if table and not Path(table).is_absolute() and (path.parent / table).is_file():
-        return f"{path.parent / table}{colon}{column}"
+        return f"{path.parent / table}:{column}"
     return value
 
 

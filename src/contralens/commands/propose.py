@@ -12,6 +12,7 @@ import typer
 from contralens.checks import counted, nearest
 from contralens.commands.options import Cache, Json, Neurons, RunFolder, TrustCode, indices, prices, print_json
 from contralens.errors import InputError, MissingPackage
+from contralens.specs import setting
 
 if TYPE_CHECKING:
     from contralens.data.runs import Run
@@ -141,19 +142,19 @@ def read_settings(given: Mapping[str, Any] | Sequence[str]) -> dict[str, Any]:
     >>> read_settings(["focus=crop", "max-tokens=64"])
     {'focus': 'crop', 'max_tokens': 64}
     """
-    pairs = given.items() if isinstance(given, Mapping) else (str(text).split("=", 1) for text in given)
+    pairs = given.items() if isinstance(given, Mapping) else (setting(str(text)) for text in given)
     out = {}
-    for name, *value in pairs:
+    for name, value in pairs:
         kind = _settings().get(str(name).strip().replace("-", "_"))
-        if kind is None or not value:
+        if kind is None or value is None:
             known = [known.replace("_", "-") for known in _settings()]
             what = "is NAME=VALUE" if kind else f"knows no {name!r}{nearest(str(name), known)}"
             raise InputError(f"--propose {what}, e.g. focus=crop; the names are {', '.join(known)}")
         try:
-            out[str(name).strip().replace("-", "_")] = kind(value[0])
+            out[str(name).strip().replace("-", "_")] = kind(value)
         except (TypeError, ValueError):
             wanted = {int: "a whole number", float: "a number"}[kind]
-            raise InputError(f"--propose {name} takes {wanted}; got {value[0]!r}") from None
+            raise InputError(f"--propose {name} takes {wanted}; got {value!r}") from None
     return out
 
 
