@@ -164,9 +164,10 @@ def final_labels(labels: pa.Table, primary: str, judged: Judgements, level: Any 
     status, label = labels["status"].to_pylist(), labels["label"].to_pylist()
     best = list(label)
     why: list[str | None] = [None] * len(label)
-    overruled = np.array([word == CHANCE for word in status], bool)
+    overruled = np.zeros(len(status), bool)  # after labeling
     rates = {name: labels[name].to_pylist() for name in ("p", "fdr")}
-    places = np.flatnonzero(overruled)
+    down = [word == CHANCE and said is None for word, said in zip(status, label, strict=True)]
+    places = np.flatnonzero(np.array(down, bool))
     for at, concepts in zip(places.tolist(), labels["concepts"].take(pa.array(places)).to_pylist(), strict=True):
         best[at] = concepts[0] if concepts else None
         why[at] = turned_down("label", level, rates["fdr"][at])
