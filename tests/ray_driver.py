@@ -8,8 +8,9 @@ import time
 import torch
 from coloured import ColourEncoder, ColourNet, to_pixels
 
-from contralens.collecting.distributed import Job, collect_ray
+from contralens.collecting.distributed import collect_ray
 from contralens.models.targets import target
+from contralens.settings.label import Collect
 
 
 class Slow(ColourEncoder):
@@ -20,9 +21,9 @@ class Slow(ColourEncoder):
         return super().__call__(batch)
 
 
-def job(images: str, cache: str, slow: bool) -> Job:
+def job(images: str, cache: str, slow: bool) -> Collect:
     net = target(ColourNet(), "relu", preprocess=to_pixels)
-    return Job(net, images, Slow() if slow else ColourEncoder(), cache=cache)
+    return Collect(net, images, Slow() if slow else ColourEncoder(), cache=cache)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,11 @@ from coloured import COLOURS, ColourEncoder, ColourNet, to_pixels
 from patience import HUNG
 
 import contralens
-from contralens.checks import InputError
 from contralens.cli import main
 from contralens.config import SETTINGS, merge, read_config
+from contralens.errors import InputError
+from contralens.settings.label import LabelCommand
+from contralens.settings.record import flag_of, settings_of
 
 
 @dataclass
@@ -239,12 +241,12 @@ def test_values_of_a_config_file_are_what_they_must_be(tmp_path: Path) -> None:
     file.write_text("layer: [1, features]\n")
     assert read_config(file) == {"layer": ["1", "features"]}
     for line, says in (
-        ("k: many", "k must be a whole number; got 'many'"),
-        ("k: 2.5", "k must be a whole number; got 2.5"),
-        ("limit: true", "limit must be a whole number"),
-        ("holdout: [1]", "holdout must be a number"),
-        ("reuse: maybe", "reuse must be true or false; got 'maybe'"),
-        ("device: 0", "device must be a text; got 0"),
+        ("k: many", "`k` must be a whole number; got 'many'"),
+        ("k: 2.5", "`k` must be a whole number; got 2.5"),
+        ("limit: true", "`limit` must be a whole number"),
+        ("holdout: [1]", "`holdout` must be a number"),
+        ("reuse: maybe", "`reuse` must be true or false; got 'maybe'"),
+        ("device: 0", "`device` must be a text; got 0"),
     ):
         file.write_text(line)
         with pytest.raises(InputError, match=re.escape(says)):
@@ -253,9 +255,8 @@ def test_values_of_a_config_file_are_what_they_must_be(tmp_path: Path) -> None:
 
 def test_every_setting_is_a_flag_of_label(run: Run) -> None:
     shown = run("label", "--help").stdout
-    renamed = {"scorers": "scorer", "templates": "template"}
-    for setting in SETTINGS:
-        assert f"--{renamed.get(setting, setting).replace('_', '-')}" in shown
+    for name in SETTINGS:
+        assert f"--{flag_of(name, settings_of(LabelCommand)[name])}" in shown
 
 
 def test_lists_are_printed(run: Run) -> None:

@@ -28,7 +28,7 @@ import contralens
 from contralens.collecting import activations as stored
 from contralens.collecting import collect as collecting
 from contralens.collecting import distributed, probing, streaming
-from contralens.collecting.distributed import Job, collect_ray, collect_shard
+from contralens.collecting.distributed import collect_ray, collect_shard
 from contralens.evidence import exemplars_of
 from contralens.math.placing import activations_on, rows_on
 from contralens.math.ranking import best
@@ -37,6 +37,7 @@ from contralens.math.sources import DenseActivations, SparseActivations
 from contralens.models.encoder_base import BaseEncoder
 from contralens.models.hooks import run_layer
 from contralens.models.saes import SparseTarget, sae
+from contralens.settings.label import Collect
 from contralens.types import Exemplars
 
 K = 5
@@ -103,8 +104,8 @@ def latents(device: str) -> SparseTarget:
     return sae(layer, {"W_enc": quarters(13, 40, seed=4), "b_enc": bias})
 
 
-def job(images: Path, cache: Path, device: str) -> Job:
-    return Job(latents(device), str(images), Eyes(device), cache=str(cache), batch_size=7)
+def job(images: Path, cache: Path, device: str) -> Collect:
+    return Collect(latents(device), str(images), Eyes(device), cache=str(cache), batch_size=7)
 
 
 @pytest.fixture(scope="module")

@@ -13,14 +13,15 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 import contralens
-from contralens.checks import InputError
 from contralens.collecting import precision
 from contralens.collecting.collect import collect
-from contralens.collecting.distributed import Job, collect_shard
+from contralens.collecting.distributed import collect_shard
 from contralens.collecting.precision import half_if_safe, same_best
 from contralens.data.store import Store
+from contralens.errors import InputError
 from contralens.models.encoder_base import BaseEncoder, digest
 from contralens.reopen import Reopened
+from contralens.settings.label import Collect
 
 PREPROCESS = "resize=32x32,mean=half"
 
@@ -137,8 +138,8 @@ def test_label_shards_and_reopening_agree_on_fast_and_half(discs: Path, tmp_path
     alone = contralens.label(InPlace(), discs, Linear(), list(COLOURS), cache=tmp_path / "a", **options)
     assert {n["used"] for n in alone.manifest["precision"]["networks"].values()} == {"bf16"}
     assert alone.manifest["encoder"]["options"] == {"decode": "fast", "dtype": "bf16"}
-    work = Job(
-        InPlace(), str(discs), Linear(), layer="mixed", target_options={"preprocess": PREPROCESS},
+    work = Collect(
+        InPlace(), str(discs), Linear(), layer="mixed", preprocess=PREPROCESS,
         decode="fast", precision="bf16", cache=str(tmp_path / "b"),
     )  # fmt: skip
     collect_shard(work, 0, 1)

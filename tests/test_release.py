@@ -195,7 +195,8 @@ MISSING = """
 import json, sys, torch
 import contralens
 from contralens.errors import MissingPackage
-from contralens.collecting.distributed import Job, collect_ray
+from contralens.collecting.distributed import collect_ray
+from contralens.settings.label import Collect
 from contralens.data.decode import decode
 from contralens.data.wordnet import find_wordnet
 from contralens.models.painters import painter
@@ -211,7 +212,7 @@ for extra, use in {
     "datasets": lambda: contralens.images("hf-dataset:a:train"),
     "offline": lambda: contralens.encoder("offline"),
     "offline ": lambda: contralens.target("offline:lite0"),
-    "ray": lambda: collect_ray(Job(target="world:1", encoder="world", images="demo/world-1/images", layer="block3")),
+    "ray": lambda: collect_ray(Collect(target="world:1", encoder="world", images="demo/world-1/images", layer="block3")),
     "heif": lambda: decode(bytes(4) + b"ftypheic" + bytes(99)),
     "medical": lambda: decode(bytes(128) + b"DICM" + bytes(99)),
     "faiss": lambda: contralens.label("world:1", "demo/world-1/images", "world", "world", neighbours="faiss:hnsw"),

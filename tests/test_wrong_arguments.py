@@ -14,12 +14,12 @@ from coloured import COLOURS, ColourEncoder, ColourNet, to_pixels
 from torch import Tensor, nn
 
 import contralens
-from contralens.checks import InputError
-from contralens.commands.options import indices
 from contralens.config import read_config
 from contralens.data.runs import Run, load
 from contralens.data.vocabulary import read_vocabulary
+from contralens.errors import InputError
 from contralens.labeling.layers import label_layers
+from contralens.settings.kinds import indices
 
 PP = "resize=32x32,mean=half"
 BAD = (-1, 10**30, 2.5, "5", True, float("nan"), float("inf"), [1])
@@ -68,7 +68,7 @@ def test_neurons_of_other_kinds_are_taken(home: Path, discs: Path) -> None:
 
 @pytest.mark.parametrize("text", ["3-1", "0-999999999", "1,,2", "-1", "1.5", "²", "9" * 5000, "1-2-3", ""])
 def test_ranges_on_the_command_line(text: str) -> None:
-    one_line(lambda: indices(text), "--neurons")
+    one_line(lambda: indices("neurons", text), "`neurons`")
 
 
 @pytest.mark.parametrize("name", ["layer", "pooling", "neighbours", "scorers", "templates", "out", "candidates"])

@@ -20,6 +20,7 @@ _WHERE = {
     "RunError": "errors",
     "SCORERS": "math.scorers",
     "StoreError": "errors",
+    "Verification": "data.verifications",
     "add_maps": "maps",
     "audit": "auditing.audit",
     "compare": "evaluation.compare",
@@ -38,6 +39,7 @@ _WHERE = {
     "load": "data.runs",
     "load_audit": "data.audits",
     "load_head": "data.new_heads",
+    "load_verification": "data.verifications",
     "propose": "proposing.propose",
     "pruned": "auditing.pruning",
     "pull": "data.sharing",
@@ -47,6 +49,7 @@ _WHERE = {
     "select_neurons": "math.exemplars",
     "target": "models.targets",
     "targets": "models.targets",
+    "verify": "verifying.verify",
 }
 
 __all__ = ["__version__", *_WHERE]
@@ -68,6 +71,8 @@ if TYPE_CHECKING:
     from contralens.data.runs import load as load
     from contralens.data.sharing import pull as pull
     from contralens.data.sharing import push as push
+    from contralens.data.verifications import Verification as Verification
+    from contralens.data.verifications import load_verification as load_verification
     from contralens.errors import ContralensError as ContralensError
     from contralens.errors import ImageError as ImageError
     from contralens.errors import InputError as InputError
@@ -91,6 +96,7 @@ if TYPE_CHECKING:
     from contralens.models.targets import targets as targets
     from contralens.proposing.propose import propose as propose
     from contralens.types import Exemplars as Exemplars
+    from contralens.verifying.verify import verify as verify
 
 
 def __getattr__(name: str) -> Any:

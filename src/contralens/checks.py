@@ -59,6 +59,8 @@ def whole(name: str, value: Any, least: int = 1, most: int = 2**31 - 1) -> int:
 
 MOST_INDICES = 2**22
 """Neurons at most that are chosen one by one."""
+FAKES, MOST_FAKES = 1000, 1_000_000
+"""Null neurons of a null test, and how many it can have at most."""
 
 
 def distinct(name: str, given: Any) -> list[int]:

@@ -28,6 +28,7 @@ from contralens.commands.look import (
 )
 from contralens.commands.propose import propose_command
 from contralens.commands.share import export_labels_command, import_labels_command, pull_command, push_command
+from contralens.commands.verify import verify_command
 from contralens.commands.world import demo_command, world_command
 from contralens.errors import ContralensError
 
@@ -69,6 +70,7 @@ COMMANDS: dict[str, Any] = {
     "evaluate": evaluate_command,
     "compare": compare_command,
     "audit": audit_command,
+    "verify": verify_command,
     "propose": propose_command,
     "granularity": granularity_command,
     "export-labels": export_labels_command,

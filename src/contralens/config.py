@@ -8,78 +8,14 @@ from typing import Any
 
 import yaml
 
-from contralens.checks import nearest, shown
+from contralens.checks import nearest
 from contralens.data.trust import settings_that_run
 from contralens.errors import InputError
-from contralens.specs import part_of
+from contralens.settings.label import LabelCommand
+from contralens.settings.record import keys, read
 
-SETTINGS = (
-    "target",
-    "layer",
-    "encoder",
-    "images",
-    "vocabulary",
-    "scorers",
-    "out",
-    "pooling",
-    "sae",
-    "sae_pooling",
-    "k",
-    "reuse",
-    "exclude",
-    "neighbours",
-    "neurons",
-    "templates",
-    "proposer",
-    "candidates",
-    "propose",
-    "own_only",
-    "holdout",
-    "groups",
-    "per_group",
-    "fdr",
-    "fakes",
-    "confidence",
-    "calibrate",
-    "store_activations",
-    "limit",
-    "top",
-    "seed",
-    "device",
-    "batch_size",
-    "workers",
-    "cache",
-    "checkpoint",
-    "weights",
-    "preprocess",
-    "prefix_tokens",
-    "decode",
-    "precision",
-    "allow_nondeterministic",
-    "report",
-)
+SETTINGS = tuple(dict.fromkeys(keys(LabelCommand).values()))
 """What a run can be told; a file may hold all of it, whichever command reads it."""
-PATHS = ("images", "vocabulary", "out", "cache", "checkpoint", "candidates")
-"""Settings that may name a file; a relative one that lies beside the YAML file is taken from there."""
-COUNTS = ("k", "fakes", "limit", "top", "seed", "batch_size", "workers", "prefix_tokens", "per_group")
-SHARES = ("exclude", "holdout", "fdr")
-SWITCHES = ("reuse", "own_only", "confidence", "store_activations", "allow_nondeterministic", "report")
-TEXTS = (
-    "target",
-    "out",
-    "pooling",
-    "sae_pooling",
-    "neighbours",
-    "proposer",
-    "candidates",
-    "device",
-    "cache",
-    "checkpoint",
-    "weights",
-    "decode",
-    "precision",
-    "groups",
-)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -87,57 +23,7 @@ def read_config(path: Path) -> dict[str, Any]:
     content = read_yaml(path, "config file")
     if not isinstance(content, Mapping):
         raise InputError(f"{path} must hold settings as `name: value` lines; got {type(content).__name__}")
-    settings = {str(key).replace("-", "_"): value for key, value in content.items()}
-    for key in settings:
-        if key not in SETTINGS:
-            raise InputError(f"{path}: unknown setting {key!r}{nearest(key, SETTINGS)} (known: {', '.join(SETTINGS)})")
-    settings = {key: _as_kind(path, key, value) for key, value in settings.items() if value is not None}
-    for key in PATHS:
-        value = settings.get(key)
-        if not isinstance(value, str) or Path(value).is_absolute():
-            continue
-        file = value.partition("::")[0] if key == "checkpoint" else value  # FILE::PART
-        if (path.parent / file).exists():
-            settings[key] = str(path.parent / value)
-    for key in ("groups", "calibrate"):
-        if isinstance(value := settings.get(key), list):
-            settings[key] = [_beside(path, one) for one in value]
-        elif value is not None:
-            settings[key] = _beside(path, value)
-    return settings
-
-
-def _as_kind(path: Path, key: str, value: Any) -> Any:
-    """A setting as what it must be; YAML reads 1e-3 as a text, and the layer "1" of a sequence as a number."""
-    if key in ("images", "encoder", "vocabulary", "scorers", "templates", "calibrate") and not _is_texts(value):
-        raise InputError(f"{path}: {key} must be a text or a list of texts; got {shown(value)}")
-    if key == "layer":
-        return [str(name) for name in value] if isinstance(value, list) else str(value)
-    for keys, kind, said in ((COUNTS, int, "a whole number"), (SHARES, float, "a number")):
-        if key in keys:
-            try:
-                if not isinstance(value, bool) and kind(value) == float(value):
-                    return kind(value)
-            except (TypeError, ValueError, OverflowError):
-                pass
-            raise InputError(f"{path}: {key} must be {said}; got {shown(value)}")
-    if key in SWITCHES and not isinstance(value, bool):
-        raise InputError(f"{path}: {key} must be true or false; got {value!r}")
-    if key in TEXTS and not isinstance(value, str):
-        raise InputError(f"{path}: {key} must be a text; got {shown(value)}")
-    return value
-
-
-def _beside(path: Path, value: str) -> str:
-    """TABLE:COLUMN with the table taken from beside the YAML file, if it lies there."""
-    table, column = part_of(value)
-    if table and not Path(table).is_absolute() and (path.parent / table).is_file():
-        return f"{path.parent / table}:{column}"
-    return value
-
-
-def _is_texts(value: Any) -> bool:
-    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(one, str) for one in value))
+    return read(LabelCommand, content, f"{path}: ", path.parent)
 
 
 def check_code(settings: Any, path: Path, trust_code: bool, instead: str = "") -> None:

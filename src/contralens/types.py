@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+AUTO = "auto"
+"""The scorer that takes, for each neuron, the label with the highest confidence."""
 SUPPORTED, UNCERTAIN = 0.9, 0.5
 """Confidence from which a label is called supported, and uncertain."""
 

@@ -555,9 +555,9 @@ def test_the_command(case: Path, tmp_path: Path) -> None:
     again = json.loads(run(*options, *tables, "--json").stdout)
     assert again["pruning"] == told["pruning"]
     for more, words in (
-        (["--concepts", "dermoscpy"], "did you mean dermoscopy"), ([*options, "--mode", "hrad"], "hard or soft"),
+        (["--concepts", "dermoscpy"], "did you mean dermoscopy"), ([*options, "--mode", "hrad"], "did you mean hard"),
         (["--concepts", "dermoscopy", "--table", "x.csv"], "say with --labeled"),
-        (["--concepts", "dermoscopy", "--class-column", "x"], "say where with --labeled"),
+        (["--concepts", "dermoscopy", "--class-column", "x"], "say with --labeled"),
         ([*options, *tables[:2], "--class-column", "verdit"], "did you mean verdict"),
     ):  # fmt: skip
         done = run(*more)

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from contralens.checks import InputError
 from contralens.commands.evaluate import compare_command, evaluate_command
 from contralens.data.runs import load
+from contralens.errors import InputError
 from contralens.evaluation.compare import TIE, compare
 from contralens.evaluation.evaluate import evaluate
 from contralens.math.intervals import difference_interval, mean_interval
@@ -162,7 +162,7 @@ def test_evaluate_command_says_what_is_missing(app, evaluated):
     assert isinstance(outcome.exception, InputError)
     assert "a judge is missing" in str(outcome.exception)
     outcome = CliRunner().invoke(app, ["evaluate", str(evaluated[0]), "--gamma", "mine"])
-    assert "layer or neuron" in str(outcome.exception)
+    assert "layer, neuron" in str(outcome.exception)
 
 
 def test_evaluate_command_prints_table_and_json(app, evaluated, case, monkeypatch):

@@ -74,7 +74,7 @@ def test_a_small_recipe_is_followed(case, tmp_path, monkeypatch):
 
     real = encoders.encoder
     named = {"colours": ColourEncoder(), "colours:1.0": ColourEncoder(), "other": ColourEncoder(1.5)}
-    for module in ("labeling.label", "evaluation.evaluate"):
+    for module in ("collecting.networks", "evaluation.judging"):
         monkeypatch.setattr(f"contralens.{module}.load_encoder", lambda spec, **_: named.get(spec) or real(spec))
     monkeypatch.setattr(encoders, "encoder", lambda spec, **_: named.get(spec) or real(spec))
     here = Path(__file__).parent

@@ -2,75 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from contralens import __version__
-from contralens.auditing.aligning import DRAWS, align, embed_concepts, margin_noise
+from contralens.auditing.aligning import DRAWS, Alignment, Wordings, align, embed_concepts, margin_noise
 from contralens.auditing.concepts import SIDES, ConceptList, concept_list
 from contralens.auditing.concluding import conclusion, explanation, missing_classes
 from contralens.auditing.judging import LIKELY, TIE, Verdicts, concept_confidence
 from contralens.auditing.network import in_the_network
-from contralens.auditing.pruning import MODES, Mode, make_mask
-from contralens.auditing.reading import reading
-from contralens.checks import as_share, as_text, as_texts, nearest, whole
+from contralens.auditing.pruning import make_mask
+from contralens.auditing.reading import Reading, reading
 from contralens.data.audits import FORMAT, VERDICTS, Audit
 from contralens.data.folders import keeping_part
 from contralens.data.owned import AUDIT
 from contralens.data.runs import Run, load
-from contralens.errors import InputError
 from contralens.math.audit import clarity, polysemanticity, redundancy
 from contralens.math.exemplars import find_exemplars
-from contralens.math.fakes import FAKES, MOST_FAKES, fake_exemplars, with_fakes
+from contralens.math.fakes import fake_exemplars, with_fakes
 from contralens.math.scoring import parse_scorer, wants_activations
 from contralens.models.encoders import read_texts
 from contralens.reopen import Reopened
-from contralens.types import Exemplars, Progress, silent
+from contralens.settings.on_run import Audit as AuditSettings
+from contralens.settings.record import job
+from contralens.types import Exemplars
 
-IMAGES = 16
-"""Images per neuron that influence is measured over."""
 MOST_WORDS = 2000
 """Words of the run's vocabulary that compete with the list's at most."""
-SAMPLE = 32
-"""Unexplained neurons whose influence is measured inside the network, drawn at random."""
 
 
-@keeping_part(AUDIT)
-def audit(
-    run: Run | str | Path,
-    concepts: str | Path | Mapping[str, Any] | ConceptList,
-    *,
-    scorer: str = "csp",
-    labeled: Any = None,
-    new_head: bool = False,
-    subgroups: str | Path | Mapping[str, Any] | None = None,
-    image_column: str | None = None,
-    class_column: str | None = None,
-    groups: Any = None,
-    unseen: bool = False,
-    classes: Sequence[str] | None = None,
-    head: str | None = None,
-    follow: Sequence[str] | None = None,
-    fdr: float = 0.05,
-    mode: Mode = "hard",
-    fakes: int = FAKES,
-    images: int = IMAGES,
-    sample: int | None = SAMPLE,
-    encoder: Any = None,
-    source: Any = None,
-    target: Any = None,
-    cache: str | Path | None = None,
-    device: str = "cpu",
-    batch_size: int = 32,
-    seed: int = 0,
-    save: bool = True,
-    progress: Progress = silent,
-) -> Audit:
+@job(AuditSettings)
+def audit(settings: AuditSettings) -> Audit:
     """Judge every neuron of a run against a list of expected and spurious concepts, and measure what that is good for.
 
     A neuron stands for the concept that it stands out in most against null neurons, if that also beats a template with
@@ -79,42 +46,6 @@ def audit(
     Where an expected and a spurious concept tie it is "undecided" (`contralens.auditing.judging`). What neurons add to
     the class scores is measured three ways (`contralens.auditing.influence`). The mask switches spurious neurons off or
     turns them down (`contralens.auditing.pruning`); its effect is measured where labeled images are given.
-
-    Args:
-        run: a run, or its folder.
-        concepts: a shipped list ("dermoscopy", "photographs"), a YAML file or a dict; see `contralens.concept_list`.
-        scorer: with options, e.g. "csp", "csp:gamma=0.5", "semanticlens"; it need not be one that the run was labeled
-            with.
-        labeled: images with a known class, to measure pruning on: a folder with one sub-folder per class, or whatever
-            `contralens.labeled_images` takes.
-        new_head: whether to fit a new linear head on the neurons that are not spurious, on part of the labeled images,
-            and to measure it on the rest (`contralens.auditing.new_head`).
-        subgroups: a CSV file (an image column, then one per kind of group), or image -> {column: value}: groups of the
-            labeled images, beside those that they have.
-        image_column: the column of the labeled images' tables that names the image; found by itself by default.
-        class_column: the column that holds the class, likewise; see `contralens.labeled_images`.
-        groups: labeled images that belong together, as `contralens.label` takes them; by default what the run knows of
-            them. The intervals draw whole groups, and `unseen` goes by them.
-        unseen: whether to leave out labeled images that the verdicts were found on, the run's probe images, and others
-            of their groups.
-        classes: names of the network's classes; by default those that come with its weights.
-        head: name of the linear layer from the neurons to the classes; None tries out which one it is, "none" leaves
-            the head out.
-        follow: classes whose scores are followed; by default all, or the 20 predicted most often where there are more.
-        fdr: false-discovery rate of the verdicts, over 0 and below 1.
-        mode: "hard" switches spurious neurons off, "soft" turns them down.
-        fakes: fake neurons that chance is measured on.
-        images: images per neuron that influence is measured over.
-        sample: unexplained neurons whose gradient and ablation are measured beside all explained ones; None for all.
-        encoder: another encoder than the run's, by name or given; contrasts are then found in its space.
-        source: where the run's images are, if they moved.
-        target: the network, where the run cannot name it.
-        cache: the cache that `label` used.
-        device: where the networks run.
-        batch_size: images per forward pass.
-        seed: of all that is drawn.
-        save: whether to write RUN/audit/ (only for a run that lies in a folder).
-        progress: called with stage, done and total.
 
     Returns:
         The audit; inside the run folder where `save` and the run has one.
@@ -126,29 +57,50 @@ def audit(
     >>> sum(found.counts.values()), found.mask.shape
     (64, (64,))
     """
-    run = load(run) if not isinstance(run, Run) else run
-    listed = concept_list(concepts)
-    parse_scorer(as_text("scorer", scorer))
-    for name, given in (("classes", classes), ("follow", follow)):
-        if given is not None:
-            as_texts(name, given)
-    for name, word in (("head", head), ("image_column", image_column), ("class_column", class_column)):
-        if word is not None:
-            as_text(name, word)
-    _check(fdr, mode, images, batch_size, sample, fakes, seed)
-    if new_head and labeled is None:
-        raise InputError("a new head needs labeled images with classes: give labeled= (--labeled FOLDER)")
-    reopened = Reopened(
-        run, source=source, target=target, cache=cache, device=device, batch_size=batch_size, groups=groups,
-        progress=progress,
-    )  # fmt: skip
-    made, exemplars, embeddings = _space(reopened, encoder, device)
+    with keeping_part(settings.run, AUDIT, settings.save):
+        run = settings.run if isinstance(settings.run, Run) else load(settings.run)
+        listed = concept_list(settings.concepts)
+        parse_scorer(settings.scorer)
+        reopened = Reopened(
+            run, source=settings.source, target=settings.target, cache=settings.cache,
+            device=settings.device or "cpu", batch_size=settings.batch_size, workers=settings.workers,
+            groups=settings.groups, progress=settings.progress,
+        )  # fmt: skip
+        found = _judged(settings, reopened, listed)
+        verdicts, notes = found.verdicts, [*found.words.notes, *found.read.warnings(found.encoder.name, listed)]
+        keep = make_mask(
+            len(run), verdicts.exemplars.neurons, verdicts.spurious, verdicts.z("expected"), verdicts.z("spurious"),
+            settings.mode,
+        )  # fmt: skip
+        moved, pruning, new, about = in_the_network(reopened, verdicts.exemplars, verdicts.words, keep, notes, settings)
+        manifest = _manifest(settings, reopened, listed, found, pruning, about, notes)
+        made = Audit(manifest, verdicts.table(), moved, pruning, keep.numpy(), new)
+        return made.save(run.path) if settings.save and run.path is not None else made
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The verdicts on all neurons, and what they were found with."""
+
+    encoder: Any
+    verdicts: Verdicts
+    words: Wordings
+    read: Reading
+    aligned: Alignment
+    others: int
+    """Words of the vocabulary that competed."""
+
+
+def _judged(settings: AuditSettings, reopened: Reopened, listed: ConceptList) -> Judged:
+    """Judge each neuron against null neurons, the words of the list and others."""
+    scorer, fakes, seed = settings.scorer, settings.fakes, settings.seed
+    made, exemplars, embeddings = _space(reopened, settings.encoder, settings.device or "cpu")
     words = embed_concepts(made, listed)
-    progress("fake neurons", 0, fakes)
+    settings.progress("fake neurons", 0, fakes)
     probe = reopened.activations(reopened.probe)
     fake = fake_exemplars(probe, embeddings, fakes, seed, "permuted", exemplars.neurons, **reopened.mining)
     every = with_fakes(probe, fakes, seed, neurons=exemplars.neurons) if wants_activations(scorer) else None
-    progress("fake neurons", fakes, fakes)
+    settings.progress("fake neurons", fakes, fakes)
     aligned = align(scorer, exemplars, fake, embeddings, words, every)
     read = reading(embeddings, probe, exemplars.neurons, words, seed)
     sides = [torch.tensor([c.side == side for c in listed]) for side in ("expected", "spurious")]
@@ -157,21 +109,19 @@ def audit(
     verdicts = Verdicts(
         listed, exemplars, aligned,
         margin_noise(scorer, aligned, exemplars, embeddings, words, sides[0], sides[1], seed),
-        concept_confidence(aligned.best, words, others, exemplars, probe, embeddings), read, fdr, layer,
+        concept_confidence(aligned.best, words, others, exemplars, probe, embeddings), read, settings.fdr, layer,
     )  # fmt: skip
-    notes = [*words.notes, *read.warnings(made.name, listed)]
-    keep = make_mask(
-        len(run), exemplars.neurons, verdicts.spurious, verdicts.z("expected"), verdicts.z("spurious"), mode
-    )
-    moved, pruning, new, about = in_the_network(
-        reopened, exemplars, verdicts.words, keep, notes, labeled=labeled, new_head=new_head, subgroups=subgroups,
-        columns={"image_column": image_column, "class_column": class_column}, unseen=unseen, classes=classes, head=head,
-        follow=follow, mode=mode, images=images, sample=sample, batch_size=batch_size, seed=seed,
-        progress=progress,
-    )  # fmt: skip
+    return Judged(made, verdicts, words, read, aligned, len(others))
+
+
+def _manifest(
+    settings: AuditSettings, reopened: Reopened, listed: ConceptList, found: Judged, pruning: pa.Table,
+    about: dict[str, Any], notes: list[str],
+) -> dict[str, Any]:  # fmt: skip
+    run, mode, verdicts = reopened.run, settings.mode, found.verdicts
     counts = {v: verdicts.words.count(v) for v in VERDICTS}
     rows, missing = pruning.to_pylist(), missing_classes(about["classes"], listed)
-    manifest = {
+    return {
         "format": FORMAT,
         "contralens": __version__,
         "concepts": {
@@ -179,44 +129,30 @@ def audit(
             "templates": list(listed.templates),
             **{side: [c.name for c in listed.side(side)] for side in SIDES},
         },
-        "scorer": scorer,
-        "encoder": {"name": made.name, "fingerprint": made.fingerprint, "labeling": encoder is None},
-        "separation": read.manifest(listed),
+        **settings.written(),
+        "encoder": {
+            "name": found.encoder.name, "fingerprint": found.encoder.fingerprint, "labeling": settings.encoder is None,
+        },
+        "separation": found.read.manifest(listed),
         "threshold": {
             "rule": "score above that of the templates with nothing in them, false-discovery rate at most fdr, a "
                     "concept that the encoder reads, with at least this confidence; undecided below tie x noise",
-            "confidence": LIKELY, "other_words": len(others), "tie": TIE, "draws": DRAWS,
-            "empty": words.empty is not None, "fdr": fdr, "fakes": fakes, "kind": "permuted",
-            "null_share": aligned.null_share,
+            "confidence": LIKELY, "other_words": found.others, "tie": TIE, "draws": DRAWS,
+            "empty": found.words.empty is not None, "fdr": settings.fdr, "fakes": settings.fakes, "kind": "permuted",
+            "null_share": found.aligned.null_share,
         },
-        "mode": mode,
-        "seed": seed,
         "verdicts": counts,
-        "conclusion": conclusion(counts, rows, labeled is not None, mode),
+        "conclusion": conclusion(counts, rows, settings.labeled is not None, mode),
         "explanation": explanation(
             counts, rows, mode, about["output_layer"], missing, len(about["classes"]), about["new_head"]
         ),
         "missing_classes": missing,
-        "layer": {name: _mean(value) for name, value in layer.items()},
+        "layer": {name: _mean(value) for name, value in verdicts.layer.items()},
         "target": {key: run.manifest["target"].get(key) for key in ("name", "layer", "pooling", "fingerprint")},
         "probe": {"name": run.manifest["images"]["name"], "count": len(reopened.probe)},
         **about,
         "warnings": notes,
     }  # fmt: skip
-    found = Audit(manifest, verdicts.table(), moved, pruning, keep.numpy(), new)
-    return found.save(run.path) if save and run.path is not None else found
-
-
-def _check(fdr: float, mode: str, images: int, batch_size: int, sample: int | None, fakes: int, seed: int) -> None:
-    as_share("fdr", fdr)
-    if not isinstance(mode, str) or mode not in MODES:
-        raise InputError(f"`mode` must be hard or soft; got {mode!r}{nearest(str(mode), MODES)}")
-    whole("images", images)
-    whole("batch_size", batch_size)
-    whole("fakes", fakes, 1, MOST_FAKES)
-    whole("seed", seed, -(2**63), 2**63 - 1)
-    if sample is not None:
-        whole("sample", sample, 0)
 
 
 def _space(reopened: Reopened, encoder: Any, device: str) -> tuple[Any, Exemplars, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,8 @@ from contralens.models.heads import linear_head, named_head
 from contralens.models.hooked import HookedTarget
 from contralens.models.scaling import class_scores
 from contralens.reopen import Reopened
-from contralens.types import Exemplars, Progress
+from contralens.settings.on_run import Audit
+from contralens.types import Exemplars
 
 OUTPUT = "."
 """What the layer is called that is the network's own output."""
@@ -37,25 +38,11 @@ def in_the_network(
     verdicts: Sequence[str],
     keep: Tensor,
     notes: list[str],
-    *,
-    labeled: Any,
-    new_head: bool,
-    subgroups: Any,
-    columns: Mapping[str, str | None],
-    unseen: bool,
-    classes: Sequence[str] | None,
-    head: str | None,
-    follow: Sequence[str] | None,
-    mode: str,
-    images: int,
-    sample: int | None,
-    batch_size: int,
-    seed: int,
-    progress: Progress,
+    settings: Audit,
 ) -> tuple[pa.Table, pa.Table, NewHead | None, dict[str, Any]]:
     """Tables of influence and of pruning by `keep`, a new head, and what to write down; warnings go to `notes`.
 
-    `verdicts` are those of the exemplars' rows; the other arguments are those of `contralens.audit`.
+    `verdicts` are those of the exemplars' rows.
     """
     target = reopened.target
     nothing: dict[str, Any] = {
@@ -63,7 +50,7 @@ def in_the_network(
         "output_layer": str(reopened.run.manifest["target"].get("layer")) == OUTPUT,
     }  # fmt: skip
     if not isinstance(target, HookedTarget):
-        if labeled is not None:
+        if settings.labeled is not None:
             raise InputError(
                 f"{target.name} is no layer of a network that contralens runs, so nothing can be pruned there: leave "
                 "out labeled"
@@ -76,30 +63,27 @@ def in_the_network(
     try:
         scores = class_scores(target, batch)
     except InputError as e:  # it gives no class scores
-        if labeled is not None:
+        if settings.labeled is not None:
             raise
         notes.append(f"no influence and no pruning: {e}")
         return INFLUENCE.empty_table(), PRUNING.empty_table(), None, nothing
     count = scores.shape[1]
-    names = _names(reopened, classes, count)
-    given = None if labeled is None else read_labeled(labeled, names, count, subgroups, **columns)
+    names = _names(reopened, settings.class_names, count)
+    given = _labeled(settings, names, count, reopened)
     if given is not None and names is None:
         names = list(given.classes)
         notes.append(f"the labeled set's classes are taken for the network's, in order: {', '.join(names[:8])}")
-    if given is not None and unseen:
-        given = _unseen(given, reopened)
-    if given is not None and new_head:
-        check_enough(given)
     shown = names or [f"class {c}" for c in range(count)]
-    weight, told = _head(target, head, batch, notes)
-    chosen = _chosen(verdicts, sample, seed)
+    weight, told = _head(target, settings.head, batch, notes)
+    chosen = _chosen(verdicts, settings.sample, settings.seed)
     moved = influence(
-        target, exemplars, picture, weight=weight, chosen=chosen, follow=_followed(follow, shown), images=images,
-        batch_size=batch_size, progress=progress,
+        target, exemplars, picture, weight=weight, chosen=chosen, follow=_followed(settings.follow, shown),
+        images=settings.images, batch_size=settings.batch_size, progress=settings.progress,
     )  # fmt: skip
     about: dict[str, Any] = {
         "influence": {
-            "images": images, "neurons": len(chosen), "head": told, "classes": [shown[c] for c in moved.classes],
+            "images": settings.images, "neurons": len(chosen), "head": told,
+            "classes": [shown[c] for c in moved.classes],
             "unit": "class score (before softmax), mean over the images that activate the neuron most",
         },
         "agreement": moved.agreement(), "labeled": None, "new_head": None,
@@ -107,33 +91,54 @@ def in_the_network(
     }  # fmt: skip
     pruning, head_made = PRUNING.empty_table(), None
     if given is not None:
-        known, group_of = set(reopened.probe), reopened.groups_with(given.images)
-        taken = {group_of[f] for f in known if f in group_of}
-        seen = _seen(given, reopened)
-        shared = int(seen.sum())
-        clusters = [group_of.get(f, f"image {f}") for f in given.images.fingerprints()] if group_of else None
-        if "spurious" in verdicts:
-            pruning, more = measure_pruning(
-                target, given, keep, exemplars.neurons, mode, clusters=clusters, seed=seed, batch_size=batch_size,
-                progress=progress,
-            )  # fmt: skip
-            if new_head:
-                off = exemplars.neurons[torch.tensor([verdict == "spurious" for verdict in verdicts])]
-                head_made, about["new_head"] = fit_new_head(
-                    target, given, keep, off, clusters=clusters, seed=seed, batch_size=batch_size, progress=progress
-                )
-        else:
-            more = ["no neuron is spurious, so nothing was pruned" + " and no new head fitted" * new_head]
-        notes += [*given.notes, *more]
-        if shared:
-            also = ", or of their groups" if taken else ""
-            notes.append(f"{shared} of the labeled images are among those that the verdicts were found on{also}")
-        about["labeled"] = {
-            "name": given.images.name, "fingerprint": set_fingerprint(given.images), "images": len(given),
-            "probe_images": shared, "random_draws": RANDOM_PRUNINGS, "groups": len(set(clusters)) if clusters else None,
-            "interval": f"95 %, paired bootstrap over {'groups of images' if clusters else 'images'}",
-        }  # fmt: skip
+        pruning, head_made, about["new_head"], about["labeled"] = _pruned(
+            target, given, exemplars, verdicts, keep, notes, reopened, settings
+        )
     return _influence_table(exemplars, moved, shown), pruning, head_made, about
+
+
+def _labeled(settings: Audit, names: list[str] | None, count: int, reopened: Reopened) -> LabeledImages | None:
+    """The labeled images to measure pruning on, once it is sure that they will do."""
+    if settings.labeled is None:
+        return None
+    columns = {"image_column": settings.image_column, "class_column": settings.class_column}
+    given = read_labeled(settings.labeled, names, count, settings.subgroups, **columns)
+    if settings.unseen:
+        given = _unseen(given, reopened)
+    if settings.new_head:
+        check_enough(given)
+    return given
+
+
+def _pruned(
+    target: HookedTarget, given: LabeledImages, exemplars: Exemplars, verdicts: Sequence[str], keep: Tensor,
+    notes: list[str], reopened: Reopened, settings: Audit,
+) -> tuple[pa.Table, NewHead | None, Any, dict[str, Any]]:  # fmt: skip
+    """Table of pruning, a new head and what to write down of it, and of the labeled images."""
+    known, group_of = set(reopened.probe), reopened.groups_with(given.images)
+    taken = {group_of[f] for f in known if f in group_of}
+    shared = int(_seen(given, reopened).sum())
+    clusters = [group_of.get(f, f"image {f}") for f in given.images.fingerprints()] if group_of else None
+    how: dict[str, Any] = {
+        "clusters": clusters, "seed": settings.seed, "batch_size": settings.batch_size, "progress": settings.progress,
+    }  # fmt: skip
+    pruning, head, about_head = PRUNING.empty_table(), None, None
+    if "spurious" in verdicts:
+        pruning, more = measure_pruning(target, given, keep, exemplars.neurons, settings.mode, **how)
+        if settings.new_head:
+            off = exemplars.neurons[torch.tensor([verdict == "spurious" for verdict in verdicts])]
+            head, about_head = fit_new_head(target, given, keep, off, **how)
+    else:
+        more = ["no neuron is spurious, so nothing was pruned" + " and no new head fitted" * settings.new_head]
+    notes += [*given.notes, *more]
+    if shared:
+        also = ", or of their groups" if taken else ""
+        notes.append(f"{shared} of the labeled images are among those that the verdicts were found on{also}")
+    return pruning, head, about_head, {
+        "name": given.images.name, "fingerprint": set_fingerprint(given.images), "images": len(given),
+        "probe_images": shared, "random_draws": RANDOM_PRUNINGS, "groups": len(set(clusters)) if clusters else None,
+        "interval": f"95 %, paired bootstrap over {'groups of images' if clusters else 'images'}",
+    }  # fmt: skip
 
 
 def is_output(target: HookedTarget, batch: Any, scores: Tensor) -> bool:

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from contralens.checks import InputError
-from contralens.commands.options import Fakes, Json, print_json
+from contralens.checks import FAKES
+from contralens.commands.options import Json, print_json
+from contralens.errors import InputError
 
 app = typer.Typer(help="Benchmarks with known truth.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -30,7 +31,7 @@ def world_command(
     seed: Annotated[list[int] | None, typer.Option(help="Seed of a probe set, repeatable (default: 5 and 6).")] = None,
     images: Annotated[int, typer.Option(help="Pictures per probe set.")] = 2000,
     k: Annotated[int, typer.Option("--k", "-k", help="Exemplars per neuron.")] = 30,
-    fakes: Fakes = 1000,
+    fakes: Annotated[int, typer.Option(help="Null neurons of the null test.")] = FAKES,
     fdr: Annotated[float, typer.Option(help="False-discovery rate above which a label counts as no answer.")] = 0.05,
     out: Annotated[
         Path | None, typer.Option(help="Folder for world.json, world.parquet (a row per neuron) and world.png.")

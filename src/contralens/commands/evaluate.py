@@ -8,85 +8,22 @@ from typing import Annotated, Any
 
 import typer
 
-from contralens.checks import InputError
-from contralens.commands.options import (
-    Cache,
-    Classes,
-    Fakes,
-    Groups,
-    Json,
-    Replace,
-    RunBatchSize,
-    RunDevice,
-    RunFolder,
-    RunSeed,
-    Source,
-    TrustCode,
-    TrustConfig,
-    print_json,
-)
+from contralens.commands.flags import Given, with_flags
+from contralens.commands.options import Json, RunFolder, TrustCode, TrustConfig, print_json
+from contralens.settings.label import Label
+from contralens.settings.on_run import Evaluate
+from contralens.settings.record import read
 
 MOVES = ("same", "down", "sideways", "up", "unknown")
 
 
+@with_flags(Evaluate, without=("run", "save"))
 def evaluate_command(
+    given: Given,
     run: RunFolder,
-    metrics: Annotated[
-        str | None,
-        typer.Option(
-            help="Metrics or groups, with commas: simulation, cosy, fade, audit (default), faithfulness, granularity."
-        ),
-    ] = None,
-    judge: Annotated[
-        str | None, typer.Option(help="The encoder that judges, named as in `label`; not the one that labeled.")
-    ] = None,
-    same_judge: Annotated[
-        bool, typer.Option("--same-judge", help="Let the labeling encoder judge its own labels; the result says so.")
-    ] = False,
-    images: Annotated[
-        Path | None, typer.Option(help="Images for CoSy: a folder with one sub-folder per label.")
-    ] = None,
-    painter: Annotated[
-        str | None, typer.Option(help="Or paint them: diffusers:ID_OR_FOLDER[@steps=4,guidance=0,size=512].")
-    ] = None,
-    preset: Annotated[str | None, typer.Option(help="Published settings of painting: cosy or csp.")] = None,
-    count: Annotated[int | None, typer.Option(help="Images per label (default 20).")] = None,
-    prompt: Annotated[str | None, typer.Option(help='What the painter is asked, e.g. "a photo of {label}".')] = None,
-    control: Annotated[int | None, typer.Option(help="Control images at most (default: all held-out ones).")] = None,
-    heldout: Annotated[
-        str | None, typer.Option(help="Other images to evaluate on (default: those that label --holdout set aside).")
-    ] = None,
-    groups: Groups = None,
-    source: Source = None,
-    classes: Classes = None,
-    scorer: Annotated[list[str] | None, typer.Option(help="Judge this scorer only, repeatable.")] = None,
-    concepts: Annotated[int, typer.Option(help="Best concepts that make up a label.")] = 1,
-    gamma: Annotated[
-        str | None,
-        typer.Option(help="Also judge CSP at the gamma whose labels are most likely right: layer or neuron."),
-    ] = None,
-    truth: Annotated[
-        Path | None,
-        typer.Option(
-            help="True names of neurons, to count right labels: CSV with columns neuron and label, or JSON "
-            "(default: class names of an output layer, the rendered world's)."
-        ),
-    ] = None,
-    fdr: Annotated[
-        float | None,
-        typer.Option(help="Null test: say which labels beat random images at this false-discovery rate, e.g. 0.05."),
-    ] = None,
-    fakes: Fakes = 1000,
     mixtures: Annotated[
-        bool, typer.Option("--mixtures", help="Fake neurons are random mixtures of real ones, not shuffled ones.")
+        bool, typer.Option("--mixtures", help="Null neurons are random mixtures of real ones: --fake-kind mixture.")
     ] = False,
-    stability: Annotated[int, typer.Option(help="Bootstrap samples of the probe images, e.g. 50; 0 for none.")] = 0,
-    coverage: Annotated[float, typer.Option(help="Share of the samples that a label set holds.")] = 0.9,
-    meanings: Annotated[bool, typer.Option("--meanings", help="Look for neurons with two meanings.")] = False,
-    cache: Cache = None,
-    device: RunDevice = "cpu",
-    batch_size: RunBatchSize = 32,
-    seed: RunSeed = 0,
     trust_code: TrustCode = False,
     as_json: Json = False,
 ) -> None:
@@ -94,23 +31,14 @@ def evaluate_command(
 
     How faithful, specific, stable and above chance; kept in the run's folder.
     """
+    settings = {**read(Evaluate, given), **({"fake_kind": "mixture"} if mixtures else {})}
     from contralens.data.runs import load
-    from contralens.evaluation.evaluate import DEFAULT, evaluate
+    from contralens.evaluation.evaluate import evaluate
     from contralens.report.progress import bar
 
-    if gamma not in (None, "layer", "neuron"):
-        raise InputError(f"--gamma must be layer or neuron; got {gamma!r}")
-    names = read_classes(classes) if classes is not None else None
-    options: dict[str, Any] = {"gamma": gamma, "truth": truth, "fake_kind": "mixture" if mixtures else "permuted"}
     opened = load(run, trust_code=trust_code)
     with bar(quiet=as_json) as progress:
-        result = evaluate(
-            opened, metrics=metrics or DEFAULT, judge=judge, same_judge=same_judge, images=images, painter=painter,
-            preset=preset, count=count, prompt=prompt, control=control, heldout=heldout, groups=groups,
-            source=source, classes=names, scorers=scorer or None, concepts=concepts, fdr=fdr, fakes=fakes,
-            stability=stability, coverage=coverage, meanings=meanings,
-            cache=cache, device=device, batch_size=batch_size, seed=seed, progress=progress, **options,
-        )  # fmt: skip
+        result = evaluate(opened, **settings, progress=progress)
     if as_json:
         print_json(
             {
@@ -120,14 +48,6 @@ def evaluate_command(
         )  # fmt: skip
         return
     _print_evaluation(result)
-
-
-def read_classes(file: Path) -> list[str]:
-    """Names of a network's classes, one a line."""
-    try:
-        return [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as e:
-        raise InputError(f"cannot read the class names in {file}: {e}") from e
 
 
 def compare_command(
@@ -156,13 +76,12 @@ def compare_command(
         typer.echo(f"wrote {path}")
 
 
+@with_flags(Label, only=("replace", "cache", "device"))
 def recipe_command(
+    given: Given,
     recipe: Annotated[Path, typer.Argument(help="A YAML file such as recipes/resnet50-layer4.yaml.")],
     out: Annotated[Path, typer.Option(help="Folder for the run folders.")] = Path("contralens-recipe"),
-    replace: Replace = None,
     check: Annotated[bool, typer.Option("--check", help="Only say what is lacking here.")] = False,
-    cache: Cache = None,
-    device: RunDevice = "cpu",
     trust_code: TrustConfig = False,
     as_json: Json = False,
 ) -> None:
@@ -179,7 +98,7 @@ def recipe_command(
             typer.echo("\n".join(missing) or f"all that {recipe} needs is here (models are fetched when they are used)")
         raise typer.Exit(1 if missing else 0)
     with bar(quiet=as_json) as progress:
-        rows = follow(made, out, replace=bool(replace), device=device, cache=cache, progress=progress)
+        rows = follow(made, out, **read(Label, given), progress=progress)
     audited = [out / name for name, steps in made["runs"].items() if steps.get("audit")]
     pages = _audit_pages(audited)
     if as_json:

@@ -14,8 +14,12 @@ from typing import Annotated, Any
 
 import typer
 
-from contralens.checks import InputError, require
-from contralens.commands.options import Cache, Classes, RunBatchSize, RunFolder, Source, TrustCode
+from contralens.checks import require
+from contralens.commands.flags import Given, with_flags
+from contralens.commands.options import RunFolder, TrustCode
+from contralens.errors import InputError
+from contralens.settings.on_run import OnRun
+from contralens.settings.record import read
 
 PORT = 8787
 
@@ -75,36 +79,23 @@ def export_command(
     typer.echo(f"wrote {page / 'index.html'}")
 
 
+@with_flags(OnRun, only=("source", "classes", "cache", "device", "batch_size"))
 def maps_command(
+    given: Given,
     run: RunFolder,
     pairs: Annotated[int, typer.Option(help="Pairs per neuron, from the first, that get maps.")] = 10,
-    source: Source = None,
-    classes: Classes = None,
-    cache: Cache = None,
-    device: Annotated[str, typer.Option(help="Where the network runs: cpu, cuda, cuda:1, mps.")] = "cpu",
-    batch_size: RunBatchSize = 32,
     trust_code: TrustCode = False,
 ) -> None:
     """Add activation maps and fed classes to a run.
 
     Where each neuron is active in its exemplars, which classes it feeds, and a layout of all; `explore` shows them.
     """
-    from contralens.commands.evaluate import read_classes
     from contralens.data.runs import load
     from contralens.maps import add_maps
     from contralens.report.progress import bar
 
     with bar() as progress:
-        told = add_maps(
-            load(run, trust_code=trust_code),
-            pairs=pairs,
-            source=source,
-            classes=read_classes(classes) if classes is not None else None,
-            cache=cache,
-            device=device,
-            batch_size=batch_size,
-            progress=progress,
-        )
+        told = add_maps(load(run, trust_code=trust_code), pairs=pairs, **read(OnRun, given), progress=progress)
     typer.echo("\n".join(told))
 
 

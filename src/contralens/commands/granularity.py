@@ -7,12 +7,16 @@ from typing import Annotated
 
 import typer
 
-from contralens.commands.options import Cache, Json, Neurons, RunFolder, TrustCode, indices, print_json
+from contralens.commands.flags import Given, with_flags
+from contralens.commands.options import Json, RunFolder, TrustCode, print_json
+from contralens.settings.propose import Propose
+from contralens.settings.record import read
 
 
+@with_flags(Propose, only=("neurons", "device", "cache"))
 def granularity_command(
+    given: Given,
     run: RunFolder,
-    neurons: Neurons = None,
     scorer: Annotated[str, typer.Option(help="What scores the concepts along the chain.")] = "csp",
     sense: Annotated[
         int | None, typer.Option(help="Meaning of the label's noun, 0 the most frequent (default: by its gloss).")
@@ -21,8 +25,6 @@ def granularity_command(
         Path | None, typer.Option(help="Folder with WordNet's files (default: from contralens[wordnet] or the system).")
     ] = None,
     most: Annotated[int, typer.Option(help="Neurons shown with their chain; --json holds all.")] = 10,
-    device: Annotated[str, typer.Option(help="Where the encoder runs: cpu, cuda, cuda:1, mps.")] = "cpu",
-    cache: Cache = None,
     trust_code: TrustCode = False,
     as_json: Json = False,
 ) -> None:
@@ -33,9 +35,8 @@ def granularity_command(
     from contralens.data.runs import load
     from contralens.evaluation.granularity import granularity
 
-    chosen = None if neurons is None else indices(neurons)
     opened = load(run, trust_code=trust_code)
-    found = granularity(opened, chosen, scorer=scorer, sense=sense, wordnet=wordnet, cache=cache, device=device)
+    found = granularity(opened, **read(Propose, given), scorer=scorer, sense=sense, wordnet=wordnet)
     if as_json:
         print_json(found)
         return

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from contralens.commands.options import (
-    Checkpoint,
-    Device,
-    Json,
-    PrefixTokens,
-    Preprocess,
-    RunFolder,
-    Weights,
-    print_json,
-)
+from contralens.commands.flags import Given, with_flags
+from contralens.commands.options import Json, RunFolder, print_json
+from contralens.settings.label import Collect
+from contralens.settings.record import read
 
 
 def show_command(
@@ -49,13 +43,10 @@ def report_command(
     typer.echo(f"wrote {write_report(load(run), out, most=most)}")
 
 
+@with_flags(Collect, only=("checkpoint", "weights", "preprocess", "prefix_tokens", "device"))
 def layers_command(
+    given: Given,
     target: Annotated[str, typer.Argument(help="The network, as in `label --target`.")],
-    checkpoint: Checkpoint = None,
-    weights: Weights = None,
-    preprocess: Preprocess = None,
-    prefix_tokens: PrefixTokens = None,
-    device: Device = None,
     as_json: Json = False,
 ) -> None:
     """List a network's layers and how many neurons each has.
@@ -64,13 +55,8 @@ def layers_command(
     """
     from contralens.models.targets import layers as list_layers
 
-    options: dict[str, Any] = {
-        "checkpoint": checkpoint,
-        "weights": weights,
-        "preprocess": preprocess,
-        "prefix_tokens": prefix_tokens,
-    }
-    found = list_layers(target, **{key: value for key, value in options.items() if value is not None})
+    options = {name: value for name, value in read(Collect, given).items() if name != "device"}
+    found = list_layers(target, **options)
     if as_json:
         from dataclasses import asdict
 

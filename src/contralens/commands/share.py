@@ -8,7 +8,10 @@ from typing import Annotated
 import typer
 
 from contralens.checks import counted
-from contralens.commands.options import Replace, RunFolder, print_json
+from contralens.commands.flags import Given, with_flags
+from contralens.commands.options import RunFolder, print_json
+from contralens.settings.label import Label
+from contralens.settings.record import read
 
 NoNames = Annotated[
     bool, typer.Option("--no-names", help="Leave out the names of images; hashes of their contents stay.")
@@ -75,10 +78,11 @@ def push_command(
     typer.echo(f"pushed to {where}, {pictures}\nto get it: contralens pull {dest} --out run")
 
 
+@with_flags(Label, only=("replace",))
 def pull_command(
+    given: Given,
     source: Annotated[str, typer.Argument(help="A folder that `push` wrote, or hf:OWNER/NAME[@REVISION].")],
     out: Annotated[Path | None, typer.Option(help="Run folder to write (default: named like the source).")] = None,
-    replace: Replace = None,
 ) -> None:
     """Get a run that was pushed.
 
@@ -86,6 +90,6 @@ def pull_command(
     """
     from contralens.data.sharing import pull
 
-    run = pull(source, out, replace=bool(replace))
+    run = pull(source, out, **read(Label, given))
     pictures = "" if run.thumbnails.num_rows else "; it came without pictures"
     typer.echo(f"{counted(run.manifest['neurons']['labeled'], 'labeled neuron')} in {run.path}{pictures}")

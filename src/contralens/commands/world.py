@@ -7,8 +7,11 @@ from typing import Annotated
 
 import typer
 
-from contralens.checks import InputError
-from contralens.commands.options import Cache, Json, Replace, print_json
+from contralens.commands.flags import Given, with_flags
+from contralens.commands.options import Json, print_json
+from contralens.errors import InputError
+from contralens.settings.label import Label
+from contralens.settings.record import read
 
 
 def world_command(
@@ -29,12 +32,12 @@ def world_command(
     typer.echo(f"{images} pictures in {out / 'images'}, {out / 'vocabulary.txt'}; target world:{index}, encoder world")
 
 
+@with_flags(Label, only=("replace", "cache"))
 def demo_command(
+    given: Given,
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("contralens-demo"),
     world: Annotated[list[int] | None, typer.Option(help="World 1, 2 or 3, repeatable (default: all three).")] = None,
     images: Annotated[int, typer.Option(help="Probe images of each world; fewer are quicker and less sure.")] = 2000,
-    replace: Replace = None,
-    cache: Cache = None,
     as_json: Json = False,
 ) -> None:
     """Count right labels where the truth is known.
@@ -48,9 +51,7 @@ def demo_command(
     from contralens.world.targets import WORLDS
 
     with bar(quiet=as_json) as progress:
-        runs, judged = demo(
-            out, worlds=world or tuple(WORLDS), images=images, replace=bool(replace), cache=cache, progress=progress
-        )
+        runs, judged = demo(out, worlds=world or tuple(WORLDS), images=images, **read(Label, given), progress=progress)
     pages = [write_report(run) for run in runs]
     if as_json:
         print_json(

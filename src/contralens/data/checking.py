@@ -24,6 +24,7 @@ AGAIN = {
     "Run": "take another copy of the run, or label again (what the cache holds is not computed again)",
     "Evaluation": "run `contralens evaluate` again",
     "Audit": "run `contralens audit` again",
+    "Verification": "run `contralens verify` again",
     "Added": "run `contralens maps` again",
     "Share": "pull it again, or push the run again",
     "Candidates": "run `contralens propose` again (replies that it keeps are not asked for again)",

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
-from inspect import signature
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -33,22 +31,15 @@ def part_of_run(run: Path, kind: Kind) -> Iterator[Path]:
         yield folder
 
 
-def keeping_part(kind: Kind) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Of a function of (run, ..., save=True): the folder RUN/NAME is reserved before it begins."""
-
-    def around(make: Callable[P, T]) -> Callable[P, T]:
-        @functools.wraps(make)
-        def inner(*args: P.args, **kwargs: P.kwargs) -> T:
-            given = signature(make).bind(*args, **kwargs).arguments
-            path = getattr(given["run"], "path", given["run"])
-            if path is None or not given.get("save", True) or not (Path(path) / "manifest.json").is_file():
-                return make(*args, **kwargs)
-            with reserved(Path(path) / kind.what, kind):
-                return make(*args, **kwargs)
-
-        return inner
-
-    return around
+@contextlib.contextmanager
+def keeping_part(run: Any, kind: Kind, save: bool) -> Iterator[None]:
+    """Reserves the folder RUN/NAME, if what is made of a run, or of its folder, will be saved there."""
+    path = getattr(run, "path", run)
+    if path is None or not save or not (Path(path) / "manifest.json").is_file():
+        yield
+        return
+    with reserved(Path(path) / kind.what, kind):
+        yield
 
 
 def write_tables(folder: Path, tables: Mapping[str, pa.Table]) -> None:

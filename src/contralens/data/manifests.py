@@ -176,6 +176,14 @@ class Audit(_Sealed):
     warnings: list[str]
 
 
+class Verification(_Sealed):
+    """verification.json."""
+
+    editor: dict[str, Any]
+    scorer: str
+    notes: list[str]
+
+
 class Share(_Part):
     """share.json."""
 

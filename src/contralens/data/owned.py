@@ -17,7 +17,9 @@ ADDED = "added.json"
 """The manifest of what was added to a run folder after it was written: its report, its maps."""
 _MAPS = ("maps.parquet", "classes.parquet", "layout.parquet")
 _TABLES = ("neurons", "labels", "exemplars", "images", "concepts", "thumbnails", "candidates")
-_LEFT = re.compile(rf"{re.escape(TEMPORARY)}([a-z0-9_]{{8}}|(evaluation|audit)-[a-z0-9_]{{8}}(\.old)?|lock-.*)")
+_LEFT = re.compile(
+    rf"{re.escape(TEMPORARY)}([a-z0-9_]{{8}}|(evaluation|audit|verification)-[a-z0-9_]{{8}}(\.old)?|lock-.*)"
+)
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,13 @@ AUDIT = Kind(
     r"(neurons|influence|pruning)\.parquet|(mask|head)\.safetensors",
     part=True,
 )
+VERIFICATION = Kind(
+    "verification",
+    "verification.json",
+    lambda m: "format" in m and "editor" in m,
+    r"(?!)",
+    part=True,
+)
 _OLDER_RUN = (
     rf"({'|'.join(_TABLES)})\.parquet|labels\.json|vectors\.safetensors|report\.html|audit\.html|"
     rf"{'|'.join(map(re.escape, _MAPS))}"
@@ -60,7 +69,7 @@ RUN = Kind(
     "manifest.json",
     lambda m: "format" in m and "primary" in m and isinstance(m.get("scorers"), list),
     _OLDER_RUN,
-    {"evaluation": EVALUATION, "audit": AUDIT},
+    {"evaluation": EVALUATION, "audit": AUDIT, "verification": VERIFICATION},
 )
 SHARE = Kind(
     "pushed run",

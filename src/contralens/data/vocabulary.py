@@ -129,7 +129,7 @@ class Vocabulary:
 
 
 def read_vocabulary(
-    spec: str | Path | Sequence[str] | Mapping[str, Any], column: int | str | None = None
+    spec: str | Path | Sequence[str] | Mapping[str, Any] | Vocabulary, column: int | str | None = None
 ) -> Vocabulary:
     r"""The concepts that `spec` stands for, cleaned.
 
@@ -141,7 +141,7 @@ def read_vocabulary(
         spec: the name of a built-in vocabulary (`VOCABULARIES`), a text file with one concept a line (numbers, bullets
             or WordNet ids before all of them are taken off), a .csv or .tsv file, JSON or YAML (a list, or a list for
             each class), or such a list or dictionary. A file that is called like a built-in is written ./name; the
-            column of a table may follow it, "classes.csv:name".
+            column of a table may follow it, "classes.csv:name". A `Vocabulary` stays as it is.
         column: which column of a .csv or .tsv file: its number from 0 (all rows are taken), or the name that the first
             row gives it; None takes the one column of texts, without a header of known words.
 
@@ -155,6 +155,8 @@ def read_vocabulary(
     >>> vocabulary.lint.counts
     {'underscores': 1, 'duplicates': 1, 'empty': 1}
     """
+    if isinstance(spec, Vocabulary):
+        return spec
     if isinstance(spec, str) and spec in VOCABULARIES:
         kind = "built-in " if spec in _ABOUT else ""
         raw, source = list(_LOADERS[spec]()), f"{kind}{spec}: {VOCABULARIES[spec]}"

@@ -8,8 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from contralens.collecting.probing import proved
 from contralens.errors import InputError, MissingPackage, ModelUnavailable
+from contralens.evidence import encoder_named
 from contralens.models.encoders import embed_texts
+from contralens.models.encoders import encoder as load_encoder
 from contralens.reopen import Reopened
 from contralens.types import Encoder
 
@@ -19,6 +22,36 @@ SAME = 0.999
 """Correlation of the texts' similarities from which two text models count as one."""
 SMALL = 64
 """Parameters with fewer numbers than this are not compared: constants agree by accident."""
+
+
+def judge_of(reopened: Reopened, judge: Any, same_judge: bool, device: str) -> Encoder:
+    """The judge, once it is sure that it may be one; what it shares with others is noted.
+
+    Raises:
+        InputError: it is missing, or is the labeling encoder or the network under study, and nothing says that it may.
+    """
+    recorded = reopened.run.manifest["encoder"]
+    if judge is None and not same_judge:
+        raise InputError(
+            f"a judge is missing: give an encoder other than {recorded['name']} with --judge, or let the labeling "
+            "encoder judge its own labels with --same-judge (the result then says so)"
+        )
+    referee: Encoder = load_encoder(judge if judge is not None else encoder_named(reopened.run), device=device)
+    allow = bool(reopened.run.manifest.get("allow_nondeterministic"))
+    (referee,), notes = proved([referee], None, reopened.store, allow_nondeterministic=allow)
+    reopened.notes += notes
+    reopened.notes += shared(reopened, referee)
+    if not same_judge and is_target(reopened, referee):
+        raise InputError(
+            f"the judge {referee.name} holds the weights of the network under study and sees what its neurons see: "
+            "give another one with --judge, or say --same-judge (the result then says so)"
+        )
+    if referee.fingerprint == recorded["fingerprint"] and not same_judge:
+        raise InputError(
+            f"the judge {referee.name} is the labeling encoder and would judge its own labels: give another one with "
+            "--judge, or say --same-judge (the result then says so)"
+        )
+    return referee
 
 
 def shared(reopened: Reopened, judge: Encoder) -> list[str]:

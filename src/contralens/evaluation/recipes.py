@@ -18,9 +18,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-from collections.abc import Callable, Mapping
-from functools import cache
-from inspect import signature
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +31,17 @@ from contralens.data.replacing import reserved
 from contralens.data.wordnet import find_wordnet
 from contralens.errors import InputError, MissingPackage
 from contralens.evaluation.measuring import wanted_metrics
+from contralens.settings.label import Label
+from contralens.settings.on_run import Audit, Evaluate
+from contralens.settings.propose import Propose
+from contralens.settings.record import keys, read
 from contralens.types import Progress, silent
 
 KEYS = ("title", "about", "needs", "runs", "published")
-STEPS = ("label", "candidates", "evaluate", "audit")
+STEPS: dict[str, Any] = {"label": Label, "candidates": Propose, "evaluate": Evaluate, "audit": Audit}
+"""The steps of a run, and the records of their settings."""
+OURS = ("run", "out", "device", "cache")
+"""Settings that `follow` gives."""
 PUBLISHED = ("run", "scorer", "metric", "value", "source")
 NEEDED = ("target", "images", "encoder", "vocabulary")
 NEEDS = ("packages", "environment", "images")
@@ -61,11 +66,12 @@ def read_recipe(path: str | Path, *, trust_code: bool = False) -> dict[str, Any]
     if not recipe.get("runs") or not isinstance(recipe["runs"], Mapping):
         raise InputError(f"{path} has no runs by name")
     for name, steps in recipe["runs"].items():
-        known_keys(steps, STEPS, f"{path}: {name}")
+        known_keys(steps, tuple(STEPS), f"{path}: {name}")
         if "label" not in steps:
             raise InputError(f"{path}: {name} has no label step")
         for step, given in steps.items():
-            known_keys(given or {}, _arguments()[step], f"{path}: {name}: {step}")
+            known = {key: v for key, v in (given or {}).items() if not any(map(_VARIABLE.search, _texts(v)))}
+            _settings(step, known, f"{path}: {name}: {step}")
     check_code(recipe["runs"], path, trust_code)
     if not isinstance(recipe.get("published") or [], list):
         raise InputError(f"{path}: published must be a list of rows")
@@ -83,20 +89,10 @@ def read_recipe(path: str | Path, *, trust_code: bool = False) -> dict[str, Any]
     return dict(recipe)
 
 
-@cache
-def _arguments() -> dict[str, tuple[str, ...]]:
-    """What each step of a run may hold: the arguments of its function, without those that `follow` gives."""
-    from contralens.auditing.audit import audit
-    from contralens.evaluation.evaluate import evaluate
-    from contralens.labeling.arguments import TARGET_OPTIONS
-    from contralens.labeling.label import label
-    from contralens.proposing.propose import propose
-
-    steps: dict[str, Callable[..., Any]] = {"label": label, "candidates": propose, "evaluate": evaluate, "audit": audit}
-    given = {"run", "out", "device", "cache", "progress", "on_plan", "target_options"}
-    known = {step: tuple(name for name in signature(made).parameters if name not in given)
-             for step, made in steps.items()}  # fmt: skip
-    return {**known, "label": (*known["label"], *sorted(TARGET_OPTIONS - {*known["label"], *given}))}
+def _settings(step: str, given: Any, where: str) -> dict[str, Any]:
+    """What a step says as keyword arguments of its function, checked."""
+    known_keys(given or {}, tuple(name for name in keys(STEPS[step]) if name not in OURS), where)
+    return read(STEPS[step], given or {}, f"{where}: ")
 
 
 def _check_needs(needs: Mapping[str, Any], path: Path) -> None:
@@ -169,9 +165,9 @@ def follow(
     for name, steps in made["runs"].items():
         folder = Path(out) / name
         remade = {"audit"} & steps.keys() | ({"evaluation"} if "evaluate" in steps or "audit" not in steps else set())
-        settings = _filled(steps["label"])
-        with reserved(folder, RUN, inputs=inputs_of(settings), replace=replace, remade=remade):
-            result = _followed(steps, settings, folder, common)
+        filled = {step: _settings(step, _filled(given), f"{name}: {step}") for step, given in steps.items()}
+        with reserved(folder, RUN, inputs=inputs_of(filled["label"]), replace=replace, remade=remade):
+            result = _followed(filled, folder, common)
         rows_of = [] if result is None else result.summary.to_pylist()
         summaries[name] = {(row["scorer"], row["metric"]): row for row in rows_of}
     rows = []
@@ -185,27 +181,26 @@ def follow(
     return rows
 
 
-def _followed(
-    steps: Mapping[str, Any], settings: dict[str, Any], folder: Path, common: dict[str, Any]
-) -> Evaluation | None:
+def _followed(steps: Mapping[str, dict[str, Any]], folder: Path, common: dict[str, Any]) -> Evaluation | None:
     """The steps of one run, the last of which is its evaluation, if it has one."""
     from contralens.data.runs import load
     from contralens.evaluation.evaluate import evaluate
     from contralens.labeling.label import label
 
+    settings = steps["label"]
     run = label(**settings, **common, out=folder)
     if steps.get("candidates"):
         from contralens.proposing.propose import propose
 
-        settings["candidates"] = propose(run, **_filled(steps["candidates"]), **common)
-        label(**settings, **common, out=folder)
+        candidates = propose(run, **steps["candidates"], **common)
+        label(**{**settings, "candidates": candidates}, **common, out=folder)
     if steps.get("audit"):
         from contralens.auditing.audit import audit
 
-        audit(load(folder), **_filled(steps["audit"]), **common)
+        audit(load(folder), **steps["audit"], **common)
     if "evaluate" not in steps and "audit" in steps:
         return None
-    return evaluate(load(folder), **_filled(steps.get("evaluate") or {}), **common)
+    return evaluate(load(folder), **steps.get("evaluate", {}), **common)
 
 
 def _filled(value: Any) -> Any:

@@ -11,11 +11,12 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from contralens.checks import FAKES
 from contralens.data.evaluations import VERDICTS
 from contralens.errors import InputError
 from contralens.math.audit import Meanings, meanings
 from contralens.math.chance import Chance, chance
-from contralens.math.fakes import FAKES, fake_exemplars, with_fakes
+from contralens.math.fakes import fake_exemplars, with_fakes
 from contralens.math.ranking import best
 from contralens.math.scoring import score_blocks, wants_activations
 from contralens.math.stability import Stability, bootstrap_labels

@@ -1,93 +1,68 @@
-"""The arguments of `label`, checked before anything is loaded."""
+"""What only the rooms below can say of the settings of labeling: whether scorers and neurons are there."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from inspect import Parameter, signature
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from contralens.checks import as_path, as_share, as_text, distinct, nearest, shown, whole
+from contralens.checks import require
+from contralens.data.candidates import folder_of
+from contralens.data.vocabulary import read_vocabulary
 from contralens.errors import InputError
-from contralens.math.confidence import AUTO
+from contralens.labeling.proposed import ready_proposer
+from contralens.math.approximate import parse_neighbours
 from contralens.math.exemplars import select_neurons
-from contralens.math.fakes import MOST_FAKES
-from contralens.math.scorers import SCORERS
 from contralens.math.scoring import parse_scorer
 from contralens.math.sources import ActivationSource
-from contralens.models.targets import target
+from contralens.models.encoders import templates_of
+from contralens.settings.label import Mine, Score
+from contralens.settings.record import Settings, known, settings_of
+from contralens.types import AUTO
 
-WHOLE = {"k": 1, "top": 1, "batch_size": 1, "fakes": 1, "seed": -(2**63), "workers": 1, "limit": 1, "per_group": 1}
-"""Whole numbers among the arguments, and the least that each may be."""
-TEXTS = {"layer", "pooling", "sae_pooling", "neighbours"}
-PATHS = {"out", "cache"}
-MAY_BE_NONE = {"workers", "limit", "exclude", "fdr", "layer", "pooling", "sae_pooling", "out", "cache"}
-TARGET_OPTIONS = frozenset(
-    name for name, p in signature(target).parameters.items() if p.kind is Parameter.KEYWORD_ONLY
-)  # fmt: skip
+T = TypeVar("T", bound=Settings)
 
 
-def check_arguments(**given: Any) -> None:
-    """Refuse what is not of the right kind; None stands for what was not given, where that may be.
+def check_scorers(specs: Sequence[str]) -> None:
+    """Refuse scorers that are not there, and options that they do not have."""
+    for spec in specs:
+        if spec != AUTO:
+            parse_scorer(spec)
+
+
+def ready(settings: T) -> T:
+    """Settings after a look at what only the networks' rooms know; vocabulary, candidates and proposer opened.
 
     Raises:
-        InputError: one line that names the argument.
-
-    >>> check_arguments(k=30, workers=None, exclude=0.95, layer="block3")
+        InputError: one of them cannot be used, which shows here, before any work.
     """
-    for name, value in given.items():
-        if value is None and name in MAY_BE_NONE:
-            continue
-        if name in TEXTS:
-            as_text(name, value)
-        elif name in PATHS:
-            as_path(name, value)
-        elif name == "fakes":
-            whole(name, value, WHOLE[name], MOST_FAKES)
-        elif name in WHOLE:
-            whole(name, value, WHOLE[name], 2**63 - 1 if name == "seed" else 2**31 - 1)
-        else:
-            as_share(name, value, zero=name == "holdout", one=name == "exclude")
+    if not isinstance(settings, Score):
+        return settings
+    check_scorers(settings.specs)
+    templates_of(settings.templates)
+    if parse_neighbours(settings.neighbours)[0] != "exact":
+        require("faiss", "faiss")
+    candidates, proposer, proposing = ready_proposer(settings)
+    if proposer is not None and (out := getattr(settings, "out", None)) is not None:
+        proposing = {"folder": folder_of(Path(out)), **(proposing or {})}
+    words = read_vocabulary(settings.vocabulary)
+    return settings.to(type(settings), vocabulary=words, candidates=candidates, proposer=proposer, proposing=proposing)
 
 
-def wanted_neurons(given: Any) -> Any:
-    """ "all", "paper", or distinct indices in rising order.
+def changed(settings: Mine, record: type[T], before: type[Settings], changes: Mapping[str, Any]) -> T:
+    """The settings of a stage, those of the stage before it with some changed.
 
-    >>> wanted_neurons([5, 0, 5])
-    [0, 5]
+    Raises:
+        InputError: a change of what an earlier stage has settled, or no setting at all.
     """
-    if isinstance(given, str):
-        if given not in ("all", "paper"):
-            raise InputError(f'`neurons` must be "all", "paper" or indices; got {shown(given)}')
-        return given
-    return sorted(distinct("neurons", given))
-
-
-def wanted_scorers(given: Any) -> list[str]:
-    """Names of scorers with their options, each checked.
-
-    >>> wanted_scorers("csp:gamma=0.5")
-    ['csp:gamma=0.5']
-    """
-    specs = [given] if isinstance(given, str) else list(given) if isinstance(given, Sequence) else []
-    if not specs:
-        raise InputError(f"`scorers` must name some of {', '.join([*SCORERS, AUTO])}; got {shown(given)}")
-    for spec in specs:
-        if as_text("scorers", spec) != AUTO:
-            parse_scorer(spec)
-    return specs
-
-
-def known_options(given: Mapping[str, Any]) -> None:
-    """Refuse keywords of `label` that neither it nor `contralens.target` takes."""
-    from contralens.labeling.label import label
-
-    for name in given:
-        if name not in TARGET_OPTIONS:
-            known = {*TARGET_OPTIONS, *signature(label).parameters} - {"target_options"}
-            raise InputError(f"`label` takes no `{name}`{nearest(name, known)} (known: {', '.join(sorted(known))})")
+    settled = [name for name in changes if name in settings_of(before) and settings_of(before)[name].result]
+    if settled:
+        raise InputError(f"`{settled[0]}` was settled by a stage before: repeat that with the new value")
+    known(record, changes, record.__name__.lower())
+    return settings.to(record, **changes)
 
 
 def chosen_neurons(neurons: Any, activations: ActivationSource, status: list[str]) -> Tensor:
@@ -96,7 +71,7 @@ def chosen_neurons(neurons: Any, activations: ActivationSource, status: list[str
     if isinstance(neurons, str):
         wanted = torch.arange(len(ok)) if neurons == "all" else select_neurons(activations).sort().values
     else:
-        wanted = torch.as_tensor(neurons, dtype=torch.int64)
+        wanted = torch.as_tensor(sorted(neurons), dtype=torch.int64)
         if len(wanted) and not (0 <= int(wanted.min()) and int(wanted.max()) < len(ok)):
             raise InputError(f"`neurons` must lie in 0..{len(ok) - 1}; got {int(wanted.min())}..{int(wanted.max())}")
     return wanted[ok[wanted]]

@@ -7,16 +7,26 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from contralens import __version__
 from contralens.data.candidates import Candidates
+from contralens.data.files import digest
+from contralens.data.runs import FORMAT
+from contralens.data.trust import SIGNATURE, sign
 from contralens.data.vocabulary import Vocabulary
+from contralens.labeling.tables import picture_notes
 from contralens.math.chance import Chance
 from contralens.math.confidence import Weighed, model
 from contralens.math.panel import PANEL
 from contralens.math.ranking import Best
 from contralens.math.statistics import NeuronStatistics
+from contralens.models.encoders import templates_of
+from contralens.settings.label import Mine
 from contralens.types import Encoder, Exemplars, Target, word_of
+
+if TYPE_CHECKING:
+    from contralens.labeling.stages import Judged, Mined
 
 PROPOSED_UNFAIR = (
     "proposed concepts were written after a look at the real neurons' images, and nobody looked at the fakes': the "
@@ -24,9 +34,73 @@ PROPOSED_UNFAIR = (
 )
 
 
-def about_target(model: Target, options: Mapping[str, Any], sae: Any, sae_pooling: str | None) -> dict[str, Any]:
-    """The layer, and how `contralens.target` makes it again: by its origin, else by the `options` given."""
-    origin = getattr(getattr(model, "base", model), "origin", None) or {"spec": None, "options": options}
+def manifest_of(judged: Judged) -> dict[str, Any]:
+    """The manifest of a run, from what all stages found."""
+    scored, settings = judged.scored, judged.settings
+    mined = scored.mined
+    parts, everything = mined.parts, mined.collected.rows
+    status = mined.statistics.status()
+    about = about_mined(mined)
+    manifest = {
+        "format": FORMAT,
+        "contralens": __version__,
+        "target": about["target"],
+        "encoder": about["encoder"],
+        "precision": mined.collected.steady.precision,
+        "images": about["images"],
+        "groups": parts.about_groups(),
+        "near_copies": mined.near.about(),
+        "vocabulary": about_vocabulary(scored.vocabulary),
+        "candidates": about_candidates(scored.candidates, settings.own_only),
+        "templates": list(templates_of(settings.templates)),
+        **settings.written(),
+        "notes": [
+            *parts.notes(everything),
+            *picture_notes(mined.tables["thumbnails"]),
+            *mined.near.notes(),
+            *about_exemplars(mined.exemplars, len(mined.probe.usable), mined.statistics, parts.about_groups()),
+            *mined.collected.steady.notes,
+        ],
+        "neighbours": mined.found.recall or {"neighbours": "exact"},
+        "neurons": {
+            "selection": settings.neurons if isinstance(settings.neurons, str) else "given",
+            "labeled": len(mined.chosen),
+            "skipped": dict(sorted(Counter(s for s in status if s != "ok").items())),
+        },
+        "scorers": settings.specs,
+        "primary": settings.specs[-1],
+        "confidence": about_confidence(scored.found.weighed, scored.found.best, [one.about() for one in scored.known]),
+        "chance": about_chance(settings.fdr, settings.fakes, judged.chances, proposed=bool(scored.candidates)),
+        "versions": versions(),
+    }
+    signature = sign(manifest)
+    return manifest if signature is None else {**manifest, SIGNATURE: signature}
+
+
+def about_mined(mined: Mined) -> dict[str, Any]:
+    """The networks and images of what was mined."""
+    settings, parts, everything = mined.settings, mined.parts, mined.collected.rows
+    return {
+        "target": about_target(mined.collected.target, settings),
+        "encoder": about_encoder(mined.collected.encoder),
+        "images": {
+            "name": mined.collected.images.name,
+            "source": plain(getattr(settings.images, "source", settings.images)),
+            "given": len(mined.collected.images),
+            "count": len(mined.probe.usable),
+            "fingerprint": digest(*mined.probe.fingerprints),
+            "copies": parts.copied(everything),
+            "skipped": mined.probe.skipped,
+            "holdout": parts.about_holdout(everything),
+        },
+        **settings.written(),
+    }
+
+
+def about_target(model: Target, settings: Mine) -> dict[str, Any]:
+    """The layer, and how `contralens.target` makes it again: by its origin, else by the options given."""
+    made = getattr(getattr(model, "base", model), "origin", None)
+    origin = made or {"spec": None, "options": settings.target_options()}
     return {
         "name": model.name,
         "layer": model.layer,
@@ -36,8 +110,8 @@ def about_target(model: Target, options: Mapping[str, Any], sae: Any, sae_poolin
         "notes": list(getattr(model, "notes", [])),
         "spec": origin["spec"],
         "options": plain(origin["options"]),
-        "sae": plain(sae),
-        "sae_pooling": sae_pooling,
+        "sae": plain(settings.sae),
+        "sae_pooling": settings.sae_pooling,
     }
 
 

@@ -12,8 +12,11 @@ import torch
 from contralens.checks import counted
 from contralens.collecting.collect import Collected
 from contralens.data.groups import ImageGroups, image_groups
+from contralens.data.known import known_fingerprints
+from contralens.data.store import Store
 from contralens.errors import InputError
 from contralens.math.grouping import Groups
+from contralens.settings.label import Mine
 from contralens.split import drawn, split_keys
 from contralens.types import Images
 
@@ -119,3 +122,9 @@ def parts_of(
     keys = fingerprints if found is None else split_keys(fingerprints, found.names)
     held = drawn(keys, holdout, seed, "holdout") if holdout else [False] * len(fingerprints)
     return Parts(fingerprints, copies, held, holdout, found, per_group)
+
+
+def parts_asked(settings: Mine, images: Images, store: Store) -> Parts:
+    """The same, as the settings of labeling ask for it."""
+    fingerprints = known_fingerprints(images, store)
+    return parts_of(images, fingerprints, settings.holdout, settings.seed, settings.groups, settings.per_group)

@@ -2,41 +2,43 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from contralens.data.candidates import Candidates, folder_of, load_candidates
+from contralens.data.candidates import Candidates, load_candidates
 from contralens.data.runs import Run
 from contralens.errors import InputError, ModelUnavailable
+from contralens.settings.label import Score
+from contralens.types import Encoder, Images, Target
 
 
-def candidates_or_proposer(
-    proposer: Any, proposing: dict[str, Any] | None, candidates: Any, device: str | None
-) -> tuple[Candidates | None, dict[str, Any] | None]:
-    """Candidates that are there, or how to ask a ready proposer for them: what is wrong with either shows at once."""
-    if proposer is None:
-        if proposing:
+def ready_proposer(settings: Score) -> tuple[Candidates | None, Any, dict[str, Any] | None]:
+    """Candidates that are there, or a ready proposer and how to ask it: what is wrong with either shows at once."""
+    candidates, asking = settings.candidates, dict(settings.proposing or {})
+    if settings.proposer is None:
+        if asking:
             raise InputError("`proposing` says how `proposer` asks, and no `proposer` is given")
-        if candidates is None or isinstance(candidates, Candidates):
-            return candidates, None
-        return load_candidates(candidates), None
+        found = candidates is None or isinstance(candidates, Candidates)
+        return candidates if found else load_candidates(candidates), None, None
     if candidates is not None:
         raise InputError("`proposer` asks for candidates and `candidates` has some; give one of the two")
-    from contralens.models.proposers import CaptionBank
-    from contralens.models.proposers import proposer as load_proposer
+    from contralens.models.proposers import CaptionBank, proposer
 
-    asking = dict(proposing or {})
-    ready = load_proposer(proposer, **{"device": device or "cpu", **asking.pop("proposer_options", {})})
+    ready = proposer(settings.proposer, **{"device": settings.device or "cpu", **asking.pop("proposer_options", {})})
     if not isinstance(ready, CaptionBank):
         _ = ready.fingerprint  # reads a model's folder, or says that there is none
-    return None, {**asking, "proposer": ready}
+    return None, ready, asking
 
 
-def candidates_for(run: Run, out: str | Path | None, asking: dict[str, Any]) -> Candidates:
-    """Candidates for the neurons of a first run; replies are kept beside `out`, where labels will be written."""
+def candidates_for(run: Run, settings: Score, images: Images, encoder: Encoder, target: Target) -> Candidates:
+    """What a ready proposer says to a run's exemplars."""
     from contralens.proposing.propose import propose
 
-    found = propose(run, **{"folder": None if out is None else folder_of(Path(out)), **asking})
+    given: dict[str, Any] = {
+        "images": images, "encoder": encoder, "target": target, "device": settings.device or "cpu",
+        **(settings.proposing or {}), "proposer": settings.proposer, "cache": settings.cache,
+        "progress": settings.progress,
+    }  # fmt: skip
+    found = propose(run, **given)
     if not found.concepts:
         why = found.errors[0]["error"] if found.errors else "there is no neuron to ask about"
         raise ModelUnavailable(

@@ -2,59 +2,41 @@
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
-from inspect import signature
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import Any
 
-from contralens.checks import as_path
 from contralens.data.files import digest
 from contralens.data.owned import RUN
 from contralens.data.replacing import reserved
 from contralens.data.runs import Run
-
-P = ParamSpec("P")
-ELSEWHERE = ("out", "replace", "cache", "device", "batch_size", "workers", "progress")
-"""Arguments that do not say what a run holds."""
-READ = ("target", "images", "encoder", "vocabulary", "sae", "candidates", "checkpoint", "proposer", "groups")
-"""Arguments that may name files and folders that are read."""
+from contralens.settings.label import Label
+from contralens.settings.record import settings_of
 
 
-def reserving(make: Callable[P, Run]) -> Callable[P, Run]:
-    """Writes the run that `make` returns to `out`, which is reserved before `make` begins."""
-
-    @functools.wraps(make)
-    def inner(*args: P.args, **kwargs: P.kwargs) -> Run:
-        given = asked_of(make, *args, **kwargs)
-        out = given.get("out")
-        if out is None:
-            return make(*args, **kwargs)
-        out = as_path("out", out)
-        asked = request_of(given)
-        with reserved(out, RUN, inputs=inputs_of(given), replace=bool(given["replace"]), request=asked) as place:
-            run = make(*args, **kwargs)
-            return replace(run, manifest={**run.manifest, "request": place.request or asked}).save(out)
-
-    return inner
+@contextmanager
+def reserving(settings: Label) -> Iterator[Callable[[Run], Run]]:
+    """Reserves the folder `out`; gives what writes a run to it, or leaves the run as it is where there is no `out`."""
+    if (out := settings.out) is None:
+        yield lambda run: run
+        return
+    asked = request_of(settings)
+    with reserved(out, RUN, inputs=inputs_of(vars(settings)), replace=settings.replace, request=asked) as place:
+        yield lambda run: replace(run, manifest={**run.manifest, "request": place.request or asked}).save(out)
 
 
-def asked_of(make: Callable[..., Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
-    """The arguments of a call with all defaults, those of its ** among them."""
-    bound = signature(make).bind(*args, **kwargs)
-    bound.apply_defaults()
-    return {**bound.arguments, **bound.arguments.get("target_options", {}), "target_options": None}
-
-
-def request_of(arguments: Mapping[str, Any]) -> str:
+def request_of(settings: Label) -> str:
     """What says that the same run is asked for: two equal ones give equal labels unless files have changed meanwhile.
 
-    >>> request_of({"k": 5, "out": "run"}) == request_of({"out": "other", "k": 5})
+    >>> one = Label("world:1", "images", "world", "world", k=5, out="run")
+    >>> request_of(one) == request_of(one.to(Label, out="other", batch_size=8)) != request_of(one.to(Label, k=6))
     True
     """
-    return digest(*(f"{name}={_text(value)}" for name, value in sorted(arguments.items()) if name not in ELSEWHERE))
+    given = settings.given(*(name for name, setting in settings_of(Label).items() if setting.result))
+    return digest(*(f"{name}={_text(value)}" for name, value in sorted(given.items())))
 
 
 def _text(value: Any) -> str:
@@ -74,7 +56,8 @@ def inputs_of(arguments: Mapping[str, Any]) -> list[Path]:
     >>> [path.as_posix() for path in inputs_of({"images": "world-1/images", "encoder": "world", "k": 5})]
     ['world-1/images']
     """
-    found = (path for name in READ for path in _paths(name, arguments.get(name)))
+    reads = [name for name, setting in settings_of(Label).items() if setting.reads]
+    found = (path for name in reads for path in _paths(name, arguments.get(name)))
     return [path for path in dict.fromkeys(found) if path.exists()]
 
 

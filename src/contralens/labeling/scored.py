@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from contralens.collecting.streaming import RecomputedActivations
-from contralens.math.confidence import AUTO, Weighed
+from contralens.math.confidence import Weighed
 from contralens.math.panel import PANEL, Ballot, ballot_of
 from contralens.math.ranking import NONE, Best, best
 from contralens.math.scoring import score_blocks
 from contralens.math.sources import ActivationSource
-from contralens.types import Exemplars, Progress, silent
+from contralens.types import AUTO, Exemplars, Progress, silent
 
 
 @dataclass(frozen=True)
-class Scored:
+class Ranked:
     """What the scorers that were asked for say."""
 
     best: Mapping[str, Best]
@@ -27,7 +27,7 @@ class Scored:
     """How likely labels are right; None where that was not asked for, or activations are not stored."""
 
 
-def scored(
+def ranked(
     specs: Sequence[str],
     exemplars: Exemplars,
     embeddings: Tensor,
@@ -39,7 +39,7 @@ def scored(
     confidence: bool = True,
     level: Sequence[Weighed] = (),
     progress: Progress = silent,
-) -> Scored:
+) -> Ranked:
     """The `top` best concepts of each neuron by each scorer; with confidence, the panel's scorers are run as well.
 
     Args:
@@ -71,7 +71,7 @@ def scored(
         weighed = Weighed.of(in_order, labels, exemplars, activations, embeddings, texts)
         weighed = weighed.calibrated({}, level)
     found[AUTO] = weighed.ranked(top) if weighed else NONE
-    return Scored({spec: found[spec] for spec in specs}, weighed)
+    return Ranked({spec: found[spec] for spec in specs}, weighed)
 
 
 def _of_own(scores: Iterator[tuple[slice, Tensor]], allowed: Tensor) -> Iterator[tuple[slice, Tensor]]:

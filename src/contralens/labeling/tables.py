@@ -18,13 +18,14 @@ from torch.nn.functional import pad
 from contralens.collecting.collect import Collected
 from contralens.collecting.streaming import RecomputedActivations
 from contralens.data.groups import ImageGroups
-from contralens.data.runs import LABELS
+from contralens.data.runs import LABELS, VECTORS
 from contralens.data.vocabulary import Vocabulary
 from contralens.math.chance import Chance
 from contralens.math.confidence import Weighed
 from contralens.math.exemplars import Mined, NeuronStatistics
 from contralens.math.histograms import histograms
 from contralens.math.ranking import Best
+from contralens.math.scorers import contrast_parts
 from contralens.math.sources import ActivationSource
 from contralens.types import Exemplars, Target
 
@@ -152,6 +153,12 @@ def concept_table(words: Vocabulary, concepts: Sequence[str]) -> pa.Table:
     return pa.table(
         {"concept": list(concepts), "source": [words.source] * len(words.concepts) + ["proposed"] * proposed}
     )
+
+
+def vectors(exemplars: Exemplars, embeddings: Tensor, texts: Tensor) -> dict[str, np.ndarray]:
+    """What a run keeps so that CSP's score at any gamma can be had from it."""
+    parts = (*contrast_parts(exemplars, embeddings), texts)
+    return dict(zip(VECTORS, (part.float().cpu().numpy() for part in parts), strict=True))
 
 
 def thumbnail_table(exemplars: Exemplars, collected: Collected) -> pa.Table:

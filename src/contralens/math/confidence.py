@@ -36,10 +36,8 @@ from contralens.math.reasons import NO_LABEL, in_words
 from contralens.math.signals import signals
 from contralens.math.sources import source
 from contralens.math.tensors import matrix
-from contralens.types import Exemplars, word_of
+from contralens.types import AUTO, Exemplars, word_of
 
-AUTO = "auto"
-"""In place of a scorer: for each neuron the label with the highest confidence over the scorers of the panel."""
 FEW_IMAGES = 30
 """A label that was right on I images counts as if it had been wrong on this many more: a handful proves nothing."""
 SHRINKAGE = 10.0

@@ -20,10 +20,6 @@ from contralens.math.sources import ActivationSource, Beside, columns, source
 from contralens.math.tensors import blocks
 from contralens.types import Exemplars
 
-MOST_FAKES = 1_000_000
-"""Fake neurons at most: each needs its exemplars in memory."""
-FAKES = 1000
-"""Fakes by default."""
 FAKES_AT_ONCE = 256
 """Fakes made and mined at once."""
 

@@ -26,12 +26,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from contralens.checks import as_share, whole
+from contralens.checks import FAKES, as_share, whole
 from contralens.data.folders import plain
 from contralens.errors import InputError
 from contralens.math.chance import best_labels, chance_of
 from contralens.math.exemplars import find_exemplars
-from contralens.math.fakes import FAKES, fake_activations, together
+from contralens.math.fakes import fake_activations, together
 from contralens.math.intervals import clustered_interval
 from contralens.math.scorers import SCORERS
 from contralens.math.scoring import parse_scorer, run_scorer

@@ -1,0 +1,50 @@
+"""A verification on the terminal."""
+
+from __future__ import annotations
+
+from rich.markup import escape
+from rich.table import Column, Table
+
+from contralens.data.verifications import OUTCOMES, Verification
+from contralens.report.console import console
+
+
+def verify_tables(found: Verification, most: int = 30) -> None:
+    """Labels by outcome, what each experiment came to, and how far "verified" can be trusted."""
+    for line in summary_lines(found):
+        print(line)
+    rows = [row for word in OUTCOMES for row in found.rows(word)]
+    if rows and most > 0:
+        table = Table(
+            "neuron", Column("label", no_wrap=True), Column("outcome", no_wrap=True), "removal", "insertion", "because",
+            box=None, pad_edge=False,
+        )  # fmt: skip
+        for row in rows[:most]:
+            sides = (effect(row["remove"], row["remove_images"]), effect(row["insert"], row["insert_images"]))
+            table.add_row(row["name"], escape(row["label"]), row["outcome"], *sides, escape(row["reason"]))
+        console().print(table)
+        if len(rows) > most:
+            print(f"... and {len(rows) - most} more")
+
+
+def summary_lines(found: Verification) -> list[str]:
+    """How many labels were tested with which outcome, how null labels fared, and what a reader should know."""
+    m, counts = found.manifest, found.counts
+    lines = [
+        f"{len(found.rows())} labels of {m['scorer']} tested with the editor {m['editor']['name']}: "
+        + ", ".join(f"{counts[word]} {word}" for word in OUTCOMES)
+    ]
+    if counts["verified"] and (nulls := sum(m["nulls"].values())):
+        lines.append(
+            f"of {nulls} null labels (control concepts in the labels' place) {m['nulls']['verified']} were verified: a "
+            f"false-discovery rate of at most about {m['false-discovery rate of verified']:.0%}"
+        )
+    return lines + [f"note: {note}" for note in m["notes"]]
+
+
+def effect(share: float | None, images: int) -> str:
+    """
+    >>> effect(0.82, 8), effect(float("nan"), 0)
+    ('82% (8)', '-')
+    """
+    return f"{share:.0%} ({images})" if images and share is not None else "-"

@@ -1,0 +1,222 @@
+"""The settings of labeling, stage by stage: those of each stage include those of the stages before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from contralens.checks import FAKES
+from contralens.errors import InputError
+from contralens.settings.kinds import (
+    CALIBRATE,
+    CHECKPOINT,
+    ENCODER,
+    FILE,
+    LAYER,
+    NULL_NEURONS,
+    OBJECT,
+    PATH,
+    SWITCH,
+    TABLE,
+    TEMPLATES,
+    TEXT,
+    TEXTS,
+    THING,
+    WHOLE,
+    between,
+    indices_or,
+    named,
+    one_of,
+    whole_from,
+)
+from contralens.settings.record import Work, about, setting
+from contralens.types import AUTO
+
+DEFAULT_SCORERS = ("semanticlens", "clip_dissect", "csp:gamma=0", "csp")
+GROUPS = about(
+    TABLE,
+    "Images that belong together (of one patient, lesion, scene, video): TABLE:COLUMN. A group is held "
+    "out as a whole, gives a neuron at most `per_group` exemplars, and no contrast of its own.",
+    python="Or image -> group.",
+    reads=True,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collect(Work):
+    """What is computed of every image: by which networks, and how."""
+
+    target: Any = field(kw_only=False, metadata=about(THING,
+        "The network: torchvision:NAME, timm:NAME, hf:ID, module:FILE.py:FUNCTION, world:1.",
+        python="Or a `Target`, or an `nn.Module` (with `layer` and `preprocess`).", reads=True))  # fmt: skip
+    images: Any = field(kw_only=False, metadata=about(FILE,
+        "The probe images: a folder, @LIST.txt, hf-dataset:NAME:SPLIT[:COLUMN] or npz:FILE:ARRAY.",
+        python="Or a list of files, a torch or Hugging Face dataset.", reads=True))  # fmt: skip
+    encoder: Any = field(kw_only=False, metadata=about(ENCODER,
+        "The image-text encoder: open_clip:ARCH/TAG, hf:ID, offline, world; `contralens collect` takes "
+        "several.", python="Or an `Encoder`.", reads=True))  # fmt: skip
+    layer: str | Sequence[str] | None = setting(None, LAYER,
+        "Its layer, as in `named_modules()`; `contralens layers TARGET` lists them. The flag is "
+        "repeatable: one forward gives all.", python="Several are for `contralens.label_layers`.")  # fmt: skip
+    pooling: str | None = setting(None, TEXT,
+        "How a map or tokens become one number: mean, max, cls, mean_patches, ... (default: inferred).")  # fmt: skip
+    sae: Any = setting(None, OBJECT,
+        "A sparse autoencoder over that layer, whose latents are labeled instead: FILE or "
+        "FOLDER[:kind=topk,k=32,...].", reads=True)  # fmt: skip
+    sae_pooling: str | None = setting(None, TEXT, "How latents of patches become one: max (default), mean, cls.")
+    checkpoint: str | Path | None = setting(None, CHECKPOINT,
+        "Own weights for the architecture: .safetensors, .pt, .pth, .ckpt, a folder; FILE::PART for a "
+        "part.", reads=True)  # fmt: skip
+    weights: str | None = setting(None, TEXT, 'Name of pretrained weights, or "random" for none.')
+    preprocess: Callable[[Any], Any] | str | Mapping[str, Any] | None = setting(None, OBJECT,
+        'Preprocessing of own networks, e.g. "resize=256,crop=224,mean=imagenet".',
+        python="Or a function of an image.")  # fmt: skip
+    prefix_tokens: int | None = setting(None, whole_from(0),
+        "Class and register tokens before the patches, where that is not found out.")  # fmt: skip
+    dtype: str = setting("float32", TEXT,
+        'What the target computes in, whatever that does to labels: "float32" or "bf16".')  # fmt: skip
+    decode: str = setting("exact", one_of("exact", "fast"),
+        "\"exact\": each network's own transform; \"fast\": on tensors, where that agrees with it "
+        "(docs/scale.md).")  # fmt: skip
+    precision: str = setting("float32", one_of("float32", "bf16"),
+        '"float32", or "bf16" where it is faster and the first images allow it.')  # fmt: skip
+    allow_nondeterministic: bool = setting(False, SWITCH,
+        "Take networks whose rows are not a function of the image (random masking, dropout that is "
+        "always on, statistics of the batch); the run says so. They are refused otherwise.", written=True)  # fmt: skip
+    limit: int | None = setting(None, WHOLE, "Use a sample of that many images, drawn with `seed`.", written=True)
+
+    def target_options(self) -> dict[str, Any]:
+        """What `contralens.target` is told besides layer and device, where it is not the default."""
+        return self.given(
+            "pooling", "checkpoint", "weights", "preprocess", "prefix_tokens", "dtype", "decode",
+            "allow_nondeterministic",
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mine(Collect):
+    """How exemplars are found."""
+
+    k: int = setting(30, WHOLE, "Exemplars per neuron.", flag="-k", written=True)
+    reuse: bool = setting(True, SWITCH, "Let an image be the contrast of several positives (default).", written=True)
+    exclude: float | None = setting(None, between(one=True),
+        "Skip contrasts with a cosine above this: near-duplicates (default: off).", written=True)  # fmt: skip
+    neighbours: str = setting("exact", TEXT,
+        'How look-alikes are found: "exact"; beyond a million images faiss:hnsw, faiss:ivf (see '
+        "`find_exemplars`).")  # fmt: skip
+    neurons: Literal["all", "paper"] | Sequence[int] = setting("all", indices_or("all", "paper"),
+        '"all", "paper" (its choice of 200, `select_neurons`), or indices such as 0,5,10-20.')  # fmt: skip
+    holdout: float = setting(0.0, between(zero=True),
+        "Share of the images that no exemplar comes from, drawn with `seed`, kept for `contralens "
+        "evaluate` (default: none).")  # fmt: skip
+    groups: Any = field(default=None, metadata=GROUPS)
+    per_group: int = setting(1, WHOLE, "Exemplars of a neuron from one group at most; goes with `groups`.")
+    store_activations: bool = setting(True, SWITCH,
+        "Keep activations in the cache (default). Without, what is needed of all images is gathered "
+        "while the network runs, and it runs again on those whose activations decide a contrast: same "
+        "labels, memory O(N K), up to three times the network's time; a scorer that looks at all "
+        "activations takes one time more.")  # fmt: skip
+    calibrate: Any = setting(None, CALIBRATE,
+        "Neurons whose truth is known set the level of confidence, repeatable: outputs (the network's "
+        'own), or planted on what the images show: classes, TABLE:COLUMN ("|" between several concepts '
+        "of an image). docs/confidence.md says where this helps and where it harms.",
+        python="Or image -> concepts, or a list of these.")  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.store_activations or (self.reuse and not self.allow_nondeterministic):
+            return
+        raise InputError(
+            "a network whose rows differ from run to run cannot be run again for a contrast: store the activations"
+            if self.reuse
+            else "without reuse, contrasts are given out one rank after the other, and the network would run again for "
+            "each rank: store the activations, or allow reuse"
+        )
+
+    def mining(self) -> dict[str, Any]:
+        """Arguments of mining; those that may be left out only where they are not the default."""
+        return {"k": self.k, "reuse": self.reuse, "exclude": self.exclude, **self.given("neighbours")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score(Mine):
+    """Which concepts are scored, and by what."""
+
+    vocabulary: Any = field(kw_only=False, metadata=about(FILE,
+        "Concepts to choose from: a file (one a line, JSON, YAML, TABLE.csv:COLUMN), or a built-in name.",
+        python="Or a list of texts.", reads=True))  # fmt: skip
+    scorers: str | Sequence[str] = setting(DEFAULT_SCORERS, TEXTS,
+        'Scorer with its options, e.g. "csp:gamma=0.5", repeatable; the last is the primary (default: '
+        "semanticlens, clip_dissect, csp:gamma=0, csp). auto: for each neuron, the label with the "
+        "highest confidence.", flag="--scorer")  # fmt: skip
+    templates: str | Sequence[str] = setting("plain", TEMPLATES,
+        'Text template, repeatable, e.g. "a photo of a {}", or a set: plain, photo.', flag="--template")  # fmt: skip
+    normalise_texts: bool = setting(True, SWITCH,
+        "Normalise text embeddings (default); without, they are those of the published code.",
+        written=True)  # fmt: skip
+    proposer: Any = setting(None, THING,
+        "Ask for concepts beyond the vocabulary, showing the exemplars: hf:MODEL, openai:MODEL@URL, "
+        "captions:FILE; replies are kept in OUT.candidates (see `contralens.propose`).", reads=True)  # fmt: skip
+    proposing: Mapping[str, Any] | None = setting(None, named("focus=crop"),
+        "A setting of `contralens propose` for the proposer, repeatable, e.g. focus=crop.",
+        flag="--propose")  # fmt: skip
+    candidates: Any = setting(None, FILE,
+        "What `contralens propose` wrote: RUN.candidates; joins the vocabulary.", reads=True)  # fmt: skip
+    own_only: bool = setting(False, SWITCH,
+        "Score proposed concepts only for the neurons that they were proposed for.",
+        flag="--own-only/--for-all")  # fmt: skip
+    confidence: bool = setting(True, SWITCH,
+        "Say how likely each label is right, and why (default; see `contralens.label_confidence`). The "
+        "scorers of the panel are run besides those asked for; not where activations are not stored.")  # fmt: skip
+    top: int = setting(10, WHOLE, "Concepts kept per neuron and scorer.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if AUTO in self.specs and not (self.confidence and self.store_activations):
+            raise InputError('the scorer "auto" needs confidence, and that needs stored activations: leave both on')
+        if self.calibrate is not None and not (self.confidence and self.store_activations):
+            raise InputError("`calibrate` sets the level of confidence, which needs stored activations: leave both on")
+
+    @property
+    def specs(self) -> list[str]:
+        """The scorers as a list."""
+        return [self.scorers] if isinstance(self.scorers, str) else list(self.scorers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judge(Score):
+    """Which labels are turned down."""
+
+    fdr: float | None = setting(None, between(),
+        "Null test at this false-discovery rate, e.g. 0.05: no label where none beats `fakes` null "
+        "neurons (real activations in a random order) that go the same way (default: off).")  # fmt: skip
+    fakes: int = setting(FAKES, NULL_NEURONS, "Null neurons of the null test.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label(Judge):
+    """All settings of `contralens.label`."""
+
+    out: str | Path | None = setting(None, PATH,
+        "Run folder to write. What is there already is looked at before the work: only an older run, "
+        "with nothing else in it, is replaced.",
+        python="Without it the run is only returned.", result=False)  # fmt: skip
+    replace: bool = setting(False, SWITCH,
+        "Replace an older run even if it was edited or holds an evaluation, audit or maps.", result=False)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelLayers(Label):
+    """All settings of `contralens.label_layers`."""
+
+    layers: Sequence[str] = field(metadata=about(LAYER,
+        'Names of the layers. The run of each goes to OUT/LAYER ("output" for the layer ".").'))  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelCommand(Label):
+    """What the command and its YAML file take besides."""
+
+    report: bool = setting(True, SWITCH, "Write report.html into the run (default).", result=False)

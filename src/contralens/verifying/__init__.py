@@ -1,0 +1,1 @@
+"""Labels put to the test: pictures are edited, and the neuron is watched."""

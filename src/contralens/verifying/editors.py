@@ -1,0 +1,134 @@
+"""Editors: what takes a concept out of a picture, or puts it in; made by `editor("scheme:rest", bench)`.
+
+`EDITORS` maps a scheme to what makes an editor from the text after the colon and the `Bench`, the run at hand. An edit
+must depend on its request alone, so that an experiment that was killed goes on to the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from contralens.checks import nearest
+from contralens.errors import InputError
+from contralens.math.experiments import Kind
+from contralens.models.encoders import embed_texts
+from contralens.plugs import Plugs, Scheme
+from contralens.reopen import Reopened
+from contralens.specs import scheme
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class Request:
+    """One edit that is asked for."""
+
+    kind: Kind
+    concept: str
+    neuron: int
+    image: int
+    """Row of the run's images that is to be changed."""
+    partner: int
+    """Row of the image of the pair that is not changed: the contrast of a positive, the positive of a contrast."""
+    seed: int
+    control: bool = False
+    """Whether it is a control: another concept than the label, or for an editor `by_region` another place."""
+
+
+@runtime_checkable
+class Editor(Protocol):
+    """Pictures to changed pictures.
+
+    >>> class Grey:
+    ...     name, fingerprint, by_region, exact = "grey", "0" * 32, False, False
+    ...     def edit(self, request):
+    ...         return "nothing grey in it" if request.kind == "insert" else bench.picture(request.image).convert("L")
+    >>> isinstance(Grey(), Editor)
+    True
+    """
+
+    name: str
+    fingerprint: str
+    """32 hex digits: hash of all that an edit depends on besides its request."""
+    by_region: bool
+    """Whether it changes the place where the neuron fires, whatever the concept; its controls are other places."""
+    exact: bool
+    """Whether an edit is known to do what it says, so that the encoder need not check it."""
+
+    def edit(self, request: Request) -> Image | str:
+        """The changed picture, RGB; or why there is none, in a few words."""
+        ...
+
+
+class Bench:
+    """What editors need of a run: its pictures, where neurons fire, and what the encoder sees."""
+
+    def __init__(self, reopened: Reopened) -> None:
+        self.reopened = reopened
+        self._load = reopened.pictures(range(len(reopened.probe)))
+        self._pictures: dict[int, Image | None] = {}
+
+    def picture(self, image: int) -> Image | None:
+        """A picture of the run, RGB; None where it is gone or broken."""
+        if image not in self._pictures:
+            if len(self._pictures) > 256:
+                self._pictures.clear()
+            found = self._load(image)
+            self._pictures[image] = None if found is None else found.convert("RGB")
+        return self._pictures[image]
+
+    @cached_property
+    def embeddings(self) -> Tensor:
+        """(I,D) unit rows of the run's images by the labeling encoder."""
+        return normalize(self.reopened.embeddings(self.reopened.probe).float(), dim=1)
+
+    def text(self, concept: str) -> Tensor:
+        """(D) unit row of a concept of the run, or of another one that the labeling encoder reads."""
+        known = self.reopened.concepts
+        if concept in known:
+            return normalize(self.reopened.texts[known.index(concept)].float(), dim=0)
+        templates = self.reopened.run.manifest["templates"]
+        return normalize(embed_texts(self.reopened.encoder, [concept], templates)[0].float().cpu(), dim=0)
+
+
+def make_editor(spec: str | Editor, bench: Bench) -> Editor:
+    """The editor that a text names.
+
+    Raises:
+        InputError: an unknown scheme, or an editor that this run cannot be edited with.
+    """
+    if not isinstance(spec, str):
+        return spec
+    kind, rest = scheme(spec)
+    if ":" not in spec:
+        kind, question, rest = spec.partition("?")
+        rest = question + rest
+    if kind not in EDITORS:
+        raise InputError(f"unknown editor {kind!r}{nearest(kind, EDITORS)}; known: {', '.join(EDITORS)}")
+    maker: Callable[[str, Bench], Editor] = EDITORS[kind].loader()
+    return maker(rest, bench)
+
+
+_IMAGES = "contralens.verifying.image_editors"
+EDITORS: Plugs[Any] = Plugs("editors", {
+    "retrieve": Scheme(
+        f"{_IMAGES}:retrieve", "retrieve",
+        "finds another image of the run that differs most along the concept and least elsewhere",
+    ),
+    "swap": Scheme(
+        f"{_IMAGES}:swap", "swap",
+        "exchanges the region where the neuron fires between an exemplar and its contrast",
+    ),
+    "world": Scheme(
+        "contralens.verifying.world_editor:world", "world[:FOLDER][?clumsy=0.3]",
+        "renders a scene of a rendered world again with one factor changed",
+    ),
+})  # fmt: skip
+"""Scheme -> what makes an editor from the rest of its name and a `Bench`."""

@@ -1,0 +1,137 @@
+"""Editors that need no generator: a better look-alike found among the images, or a region exchanged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from contralens.data.files import digest
+from contralens.errors import InputError
+from contralens.models.where import where
+from contralens.verifying.editors import Bench, Request
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+APART = 1.0
+"""By how many deviations over the images the concept has to differ between the images of a minimal pair."""
+FIRES = 0.5
+"""The region where a neuron fires: from this share of the way between the map's median and its maximum."""
+
+
+class Retrieve:
+    """In place of an edit, the image of the run that differs along the concept and is most alike elsewhere.
+
+    With t the concept's unit text row and e unit image rows, images are compared by the cosine of what is left of them
+    without t. The best image whose e t is lower (removal) or higher (insertion) by at least `APART` deviations stands
+    for the edited one. Controls do so for another concept.
+    """
+
+    name, by_region, exact = "retrieve", False, False
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.fingerprint = digest(
+            "retrieve-1", bench.reopened.run.manifest["encoder"]["fingerprint"], *bench.reopened.probe
+        )
+        self._known: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def edit(self, request: Request) -> Image | str:
+        along, rest = self._along(request.concept)
+        change = (along - along[request.image]) * (1 if request.kind == "insert" else -1)
+        far = change >= APART * along[along.isfinite()].std()
+        far[request.image] = False
+        if not bool(far.any()):
+            return "no image differs enough along the concept"
+        alike = (rest @ rest[request.image]).masked_fill(~far, -torch.inf)
+        return self.bench.picture(int(alike.argmax())) or "the image found is gone"
+
+    def _along(self, concept: str) -> tuple[Tensor, Tensor]:
+        """(I) similarity to the concept, and (I,D) unit rows without it."""
+        if concept not in self._known:
+            e, t = self.bench.embeddings.nan_to_num(0.0), self.bench.text(concept)
+            along = e @ t
+            self._known = {concept: (along, normalize(e - along[:, None] * t, dim=1))}
+        return self._known[concept]
+
+
+class Swap:
+    """The region where the neuron fires, exchanged between an exemplar and its contrast, with a soft edge.
+
+    Removal pastes the contrast's pixels over the exemplar's region, insertion the exemplar's region into the contrast.
+    A control exchanges a region of the same size where the neuron fires least.
+    """
+
+    name, by_region, exact = "swap", True, False
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.fingerprint = digest("swap-1", bench.reopened.run.manifest["target"]["fingerprint"])
+
+    def edit(self, request: Request) -> Image | str:
+        from PIL import Image, ImageFilter
+
+        positive = request.image if request.kind == "remove" else request.partner
+        base, donor = self.bench.picture(request.image), self.bench.picture(request.partner)
+        shown = self.bench.picture(positive)
+        if base is None or donor is None or shown is None:
+            return "a picture of the pair is gone"
+        values, (left, top, right, bottom) = where(self.bench.reopened.target, [shown], request.neuron)[0]
+        box = region(values, low=request.control)
+        if box is None:
+            return "the neuron fires everywhere or nowhere on it"
+        h, w = values.shape
+        part = (box[0] / w * (right - left) + left, box[1] / h * (bottom - top) + top,
+                box[2] / w * (right - left) + left, box[3] / h * (bottom - top) + top)  # fmt: skip
+        share = tuple(v / s for v, s in zip(part, (shown.width, shown.height) * 2, strict=True))
+        pixels = tuple(round(v * s) for v, s in zip(share, (base.width, base.height) * 2, strict=True))
+        mask = Image.new("L", base.size, 0)
+        mask.paste(255, pixels)
+        soft = mask.filter(ImageFilter.GaussianBlur(max(1.0, min(base.size) / 40)))
+        return Image.composite(donor.resize(base.size), base, soft)
+
+
+def retrieve(rest: str, bench: Bench) -> Retrieve:
+    """The editor "retrieve"."""
+    return Retrieve(_bare("retrieve", rest, bench))
+
+
+def swap(rest: str, bench: Bench) -> Swap:
+    """The editor "swap"."""
+    return Swap(_bare("swap", rest, bench))
+
+
+def _bare(name: str, rest: str, bench: Bench) -> Bench:
+    if rest:
+        raise InputError(f"the editor {name} takes no options; got {rest!r}")
+    return bench
+
+
+def region(values: NDArray[np.float32], low: bool = False) -> tuple[int, int, int, int] | None:
+    """Columns and rows (left, top, right, bottom) where a map (H,W) is high; `low`: as large, where it sums least.
+
+    None for a map that is flat, or high nearly everywhere.
+
+    >>> values = np.zeros((4, 4), np.float32)
+    >>> values[1, 2] = 1.0
+    >>> region(values), region(values, low=True)
+    ((2, 1, 3, 2), (0, 0, 1, 1))
+    """
+    middle, most = float(np.median(values)), float(values.max())
+    if not most > middle:
+        return None
+    rows, columns = np.nonzero(values >= middle + FIRES * (most - middle))
+    top, left, bottom, right = rows.min(), columns.min(), rows.max() + 1, columns.max() + 1
+    h, w = bottom - top, right - left
+    if 2 * h * w > values.size:
+        return None
+    if low:
+        sums = np.lib.stride_tricks.sliding_window_view(values, (h, w)).sum((2, 3))
+        top, left = np.unravel_index(int(sums.argmin()), sums.shape)
+        bottom, right = top + h, left + w
+    return int(left), int(top), int(right), int(bottom)
