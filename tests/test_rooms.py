@@ -8,13 +8,14 @@ from pathlib import Path
 import contralens
 
 ROOT = Path(contralens.__file__).parent
-BASE = {"errors", "types", "checks", "plugs", "settings"}
+BASE = {"errors", "types", "checks", "plugs", "specs", "settings"}
 ALLOWED = {
     "errors": set(),
     "types": {"errors"},
     "checks": {"errors"},
     "plugs": {"errors", "checks"},
-    "settings": {"errors", "types", "checks"},
+    "specs": {"errors", "checks"},
+    "settings": {"errors", "types", "checks", "specs"},
     "math": BASE,
     "models": BASE | {"world"},
     "data": BASE | {"world"},
@@ -23,7 +24,7 @@ ALLOWED = {
     "split": BASE,
     "evidence": BASE | {"math", "models", "data", "collecting"},
     "reopen": BASE | {"math", "models", "data", "collecting", "evidence", "split"},
-    "config": {"errors", "checks", "data", "settings"},
+    "config": {"errors", "checks", "specs", "data", "settings"},
     "maps": BASE | {"models", "data", "reopen"},
     "demo": BASE | {"math", "data", "world", "labeling", "maps"},
     "evaluation": BASE
@@ -46,7 +47,10 @@ ALLOWED = {
     "proposing": BASE | {"math", "models", "data", "evidence"},
     "labeling": BASE | {"math", "models", "data", "collecting", "proposing", "split"},
 }
-NO_TORCH = {"errors", "types", "checks", "plugs", "settings", "config", "cli", "commands", "report", "explorer", "data"}
+NO_TORCH = {
+    "errors", "types", "checks", "plugs", "specs", "settings", "config", "cli", "commands", "report", "explorer",
+    "data",
+}  # fmt: skip
 
 
 def rooms_of(path: Path) -> tuple[str, set[str], set[str]]:

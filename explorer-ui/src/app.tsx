@@ -11,7 +11,7 @@ import { Search } from "./pages/Search";
 import { Problem, Waiting } from "./parts/Bits";
 import { source } from "./source";
 import { go, indexOf, readTheme, setTheme, type Theme, useKeys, useLoaded, useNotes, useRoute, type World, WorldContext } from "./state";
-import type { RunList } from "./types";
+import type { Index, RunList } from "./types";
 
 const TABS: [Page, string][] = [
   ["neurons", "Neurons"],
@@ -30,8 +30,13 @@ export function App() {
   const info =
     known.find((r) => r.key === route.run) ?? (route.run ? null : (known.find((r) => r.problem === null) ?? known[0] ?? null));
   const usable = info && info.problem === null ? info : null;
-  const index = useLoaded(usable ? `${usable.key} ${usable.stamp}` : null, () => indexOf(usable!));
   const notes = useNotes(usable?.key ?? null);
+  const corrected = (notes.notes?.notes ?? []).flatMap((n) => (n.kind === "label" ? [n.id] : [])).join();
+  const index = useLoaded(usable ? `${usable.key} ${usable.stamp} ${corrected}` : null, () => indexOf(usable!, corrected));
+  const latest = useRef<Index | null>(null); // stands until the one with a new correction is there
+  if (index.data) latest.current = index.data;
+  const same = latest.current?.key === usable?.key && latest.current?.stamp === usable?.stamp;
+  const shown = index.data ?? (same && !index.error ? latest.current : null);
   const [help, setHelp] = useState(false);
   useKeys((e) => {
     if (e.key === "/") {
@@ -43,10 +48,10 @@ export function App() {
 
   const world = useMemo<World | null>(
     () =>
-      list.data && usable && index.data
-        ? { list: list.data, info: usable, index: index.data, notes: notes.notes, noted: notes.noted, refreshNotes: notes.again }
+      list.data && usable && shown
+        ? { list: list.data, info: usable, index: shown, notes: notes.notes, noted: notes.noted, refreshNotes: notes.again }
         : null,
-    [list.data, usable, index.data, notes.notes, notes.noted, notes.again],
+    [list.data, usable, shown, notes.notes, notes.noted, notes.again],
   );
   const tab = TABS.find(([p]) => p === route.page)?.[1] ?? "Neuron";
   useEffect(() => {
@@ -110,7 +115,7 @@ export function App() {
           </Problem>
         )}
         {index.error && <Problem>{index.error}</Problem>}
-        {index.loading && <Waiting>Reading the neurons…</Waiting>}
+        {index.loading && !shown && <Waiting>Reading the neurons…</Waiting>}
         {world && (
           <WorldContext value={world}>
             <Mended key={`${world.info.key} ${world.info.stamp} ${route.page}`}>

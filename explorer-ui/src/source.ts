@@ -62,14 +62,12 @@ class Live implements Source {
   }
 
   note(run: string, neuron: number, kind: NoteKind, text: string) {
-    return get<Note>(`${at(run)}/notes`, json({ neuron, kind, text }));
+    const done = get<Note>(`${at(run)}/notes`, json({ neuron, kind, text }));
+    return done.finally(() => this.details.clear()); // a corrected label changes what a neuron's page says
   }
 
   async forget(run: string, id: string) {
     await get(`${at(run)}/notes/remove`, json({ id }));
-  }
-
-  refresh() {
     this.details.clear();
   }
 }

@@ -165,9 +165,9 @@ export function useWorld(): World {
 
 const indexes = new Map<string, Promise<Index>>();
 
-/** The index of a run, loaded once for each stamp. */
-export function indexOf(info: RunInfo): Promise<Index> {
-  const key = `${info.key} ${info.stamp}`;
+/** The index of a run, loaded once for each stamp and set of corrected labels. */
+export function indexOf(info: RunInfo, corrected = ""): Promise<Index> {
+  const key = `${info.key} ${info.stamp} ${corrected}`;
   let found = indexes.get(key);
   if (!found) {
     found = source.index(info.key, info.stamp);

@@ -1,124 +1,66 @@
-// The JSON of each page: mirrors src/contralens/explorer/shapes.py.
+// The JSON of each page. Written by scripts/make_ui_types.py from /openapi.json: change
+// src/contralens/explorer/shapes.py and run it again.
 
-export interface Missing {
-  what: string;
-  why: string;
-}
-export interface RunInfo {
-  key: string;
-  title: string;
-  stamp: string;
-  problem: string | null;
-  manifest: Record<string, unknown> | null;
-  missing: Missing[];
-  remarks: string[];
-  notes: number;
-  evaluation: Plain[];
-  audit: { concepts: string; counts: Record<string, number> } | null;
-}
-export interface RunList {
-  version: string;
-  runs: RunInfo[];
-  writable: boolean;
-  encoder: string | null;
-}
-export interface ScorerColumns {
-  scorer: string;
-  label: number[];
-  score: (number | null)[];
-  margin: (number | null)[];
-  columns: Record<string, (number | null)[]>;
-}
-export interface Index {
-  key: string;
-  stamp: string;
-  primary: string;
+/** Which neurons stand for expected and spurious concepts, what they do to the classes, and what pruning does. */
+export interface Audit {
+  run: string;
+  /** audit.json: the list of concepts, the rule of the verdicts, seeds, how well the measures agree. */
+  manifest: Record<string, unknown>;
+  /** What follows from the numbers, in one line. */
+  conclusion: string | null;
+  /** What the conclusion does not say by itself. */
+  explanation: string[];
+  warnings: string[];
   neuron: number[];
-  name: string[];
-  statuses: string[];
-  status: number[];
-  labels: string[];
-  scorers: ScorerColumns[];
+  verdict: string[];
+  /** The concept that each neuron stands out in most, also of unexplained ones. */
+  best: (string | null)[];
+  side: (string | null)[];
+  /** Why each neuron has no verdict for a side. */
+  reason: (string | null)[];
+  /** score, empty, z, expected, spurious, noise, p, fdr, confidence, clarity, redundancy, polysemanticity, margin. */
   columns: Record<string, (number | null)[]>;
-  shown: number;
-  positives: number[];
-  contrasts: number[];
+  /** Those that neurons move most, in the network's order. */
+  classes: string[];
+  /** Classes beyond these in influence.parquet. */
+  left_out: number;
+  /** ablation, gradient, head: a value per neuron and class, one neuron after the other; empty where not measured. */
+  influence: Record<string, (number | null)[]>;
+  pruning: Pruned[];
+  /** Accuracy on held-out images with a new head; empty where none was fitted. */
+  new_head: NewHead[];
 }
+
+/** That a run was audited, in one line. */
+export interface Audited {
+  /** Title of the list of concepts. */
+  concepts: string;
+  /** Verdict -> neurons. */
+  counts: Record<string, number>;
+}
+
+export interface Change {
+  name: string;
+  a: Row | null;
+  b: Row | null;
+}
+
+export interface Comparison {
+  a: string;
+  b: string;
+  matched_by: string;
+  both: number;
+  same: number;
+  changes: Change[];
+}
+
 export interface Concept {
   concept: string;
   score: number | null;
   source: string | null;
 }
-export interface ScorerLabels {
-  scorer: string;
-  status: string;
-  label: string | null;
-  score: number | null;
-  /** How likely the label is right, 0 to 1. */
-  confidence: number | null;
-  reasons: string[];
-  p: number | null;
-  /** False-discovery rate of the null test; null unless it was asked for. */
-  fdr: number | null;
-  concepts: Concept[];
-}
-export interface PictureInfo {
-  image: number;
-  id: string;
-  label: string | null;
-}
-export interface Pair {
-  rank: number;
-  activation: number | null;
-  positive: PictureInfo | null;
-  contrast: PictureInfo | null;
-  contrast_activation: number | null;
-  similarity: number | null;
-}
-export interface Gamma {
-  concepts: string[];
-  sources: (string | null)[];
-  first: number[];
-  second: number[];
-  norms: number[];
-}
-export interface HistogramData {
-  edges: number[];
-  counts: number[];
-}
-export interface Neighbour {
-  neuron: number;
-  name: string;
-  label: string | null;
-  similarity: number;
-  pictures: number[];
-}
-export interface ActivationMap {
-  image: number;
-  box: number[];
-  aspect: number;
-  height: number;
-  width: number;
-  values: number[];
-}
-export type Plain = Record<string, string | number | boolean | null>;
-export interface Measured {
-  scorer: string;
-  metric: string;
-  value: number | null;
-  mean: number | null;
-  low: number | null;
-  high: number | null;
-}
-export interface Fed {
-  name: string;
-  weight: number | null;
-  adds: number | null;
-}
-export interface Evaluated {
-  values: Measured[];
-  verdicts: Record<string, Plain[string] | Plain[string][]>[];
-}
+
+/** All about one neuron. */
 export interface Detail {
   run: string;
   neuron: number;
@@ -130,41 +72,131 @@ export interface Detail {
   labels: ScorerLabels[];
   exemplars: Pair[];
   gamma: Gamma | null;
-  histogram: HistogramData | null;
+  histogram: Histogram | null;
   neighbours: Neighbour[] | null;
   evaluation: Evaluated | null;
   candidates: Plain[] | null;
+  /** Those that it speaks for first, those that it speaks against last. */
   classes: Fed[] | null;
-  maps: ActivationMap[] | null;
+  maps: Map[] | null;
   audit: Verdict | null;
   missing: Missing[];
 }
-/** What a neuron adds to the score of a class, measured three ways. */
+
+export interface Evaluated {
+  values: Measured[];
+  /** By scorer: p, fdr, beats_chance; label_set with set_shares over resampled probe images; meanings. */
+  verdicts: (Record<string, Value | Value[]>)[];
+}
+
+/** A class that the neuron feeds through a linear head. */
+export interface Fed {
+  name: string;
+  /** What one unit of activation adds to the class score. */
+  weight: number | null;
+  /** The same at the mean activation of the neuron's exemplars. */
+  adds: number | null;
+}
+
+/** CSP at any gamma: score = (first - gamma second) / sqrt(norms[0] - 2 gamma norms[1] + gamma^2 norms[2]). Holds each concept that is among the best ten for some gamma in [0, 1]. */
+export interface Gamma {
+  concepts: string[];
+  sources: (string | null)[];
+  first: number[];
+  second: number[];
+  norms: number[];
+}
+
+export interface Gone {
+  error: string;
+}
+
+export interface Histogram {
+  edges: number[];
+  counts: number[];
+}
+
+export interface Hit {
+  neuron: number;
+  name: string;
+  label: string | null;
+  similarity: number;
+}
+
+export interface Hits {
+  query: string;
+  gamma: number;
+  /** What a reader should know of how the search was done. */
+  note: string | null;
+  hits: Hit[];
+}
+
+/** All neurons of a run in columns, enough to draw, sort and filter the overview. */
+export interface Index {
+  key: string;
+  stamp: string;
+  primary: string;
+  neuron: number[];
+  name: string[];
+  statuses: string[];
+  /** Place in `statuses`. */
+  status: number[];
+  labels: string[];
+  scorers: ScorerColumns[];
+  /** mean, maximum, firing_rate, agreement, and whatever else the run measured per neuron. */
+  columns: Record<string, (number | null)[]>;
+  /** Pictures per neuron in `positives` and `contrasts`. */
+  shown: number;
+  positives: number[];
+  /** `shown` image numbers per neuron, one neuron after the other, -1 for none. */
+  contrasts: number[];
+}
+
+/** What one neuron adds to the score of one class, measured three ways; null where one was not computed. */
 export interface Influenced {
-  ablation: number | null;
-  gradient: number | null;
+  name: string;
   head: number | null;
+  gradient: number | null;
+  ablation: number | null;
 }
-export interface Verdict {
-  verdict: string;
-  best: string | null;
-  side: string | null;
-  /** Why there is no verdict for a side; null where there is one. */
-  reason: string | null;
-  figures: Record<string, number | null>;
-  influence: (Influenced & { name: string })[];
+
+/** Where in an image the neuron was active: row-major values, 255 the strongest place among the neuron's maps. */
+export interface Map {
+  image: number;
+  /** Left, top, right, bottom of what the network saw, as shares of the image. */
+  box: number[];
+  /** Width / height of the image. */
+  aspect: number;
+  height: number;
+  width: number;
+  values: number[];
 }
-export interface Pruned {
-  group: string;
-  mode: string;
-  images: number | null;
-  before: number | null;
-  after: number | null;
-  difference: number | null;
+
+/** A figure of one label, and the mean of all labels of its scorer with the interval of that mean. */
+export interface Measured {
+  scorer: string;
+  metric: string;
+  value: number | null;
+  mean: number | null;
   low: number | null;
   high: number | null;
 }
-/** Accuracy on held-out images: the network, pruned, with a new head, with one on all neurons. */
+
+/** Something a page could show if the run, or this machine, had it. */
+export interface Missing {
+  what: string;
+  why: string;
+}
+
+export interface Neighbour {
+  neuron: number;
+  name: string;
+  label: string | null;
+  similarity: number;
+  pictures: number[];
+}
+
+/** Accuracy on held-out images of one group: the network, pruned, with a new head, with one on all neurons. */
 export interface NewHead {
   group: string;
   images: number | null;
@@ -173,51 +205,12 @@ export interface NewHead {
   after: number | null;
   all_neurons: number | null;
   difference: number | null;
+  /** 95 % interval of after - before. */
   low: number | null;
   high: number | null;
 }
-export interface Audit {
-  run: string;
-  manifest: Record<string, unknown>;
-  /** What follows from the numbers, in one line. */
-  conclusion: string | null;
-  explanation: string[];
-  warnings: string[];
-  neuron: number[];
-  verdict: string[];
-  best: (string | null)[];
-  side: (string | null)[];
-  reason: (string | null)[];
-  columns: Record<string, (number | null)[]>;
-  classes: string[];
-  left_out: number;
-  /** A value per neuron and class, one neuron after the other; empty where not measured. */
-  influence: Record<string, (number | null)[]>;
-  pruning: Pruned[];
-  new_head: NewHead[];
-}
-export interface Plane {
-  method: string;
-  methods: string[];
-  gamma: number;
-  explained: number[] | null;
-  neuron: number[];
-  x: number[];
-  y: number[];
-}
-export interface Hit {
-  neuron: number;
-  name: string;
-  label: string | null;
-  similarity: number;
-}
-export interface Hits {
-  query: string;
-  gamma: number;
-  note: string | null;
-  hits: Hit[];
-}
-export type NoteKind = "note" | "tag" | "label";
+
+/** What a person said of a neuron. */
 export interface Note {
   id: string;
   time: string;
@@ -226,9 +219,156 @@ export interface Note {
   kind: NoteKind;
   text: string;
 }
+
+export type NoteKind = "note" | "tag" | "label";
+
+/** The notes of a run that stand, oldest first. */
 export interface Notes {
   file: string;
   writable: boolean;
   notes: Note[];
   problems: string[];
+}
+
+export interface Pair {
+  rank: number;
+  activation: number | null;
+  positive: Picture | null;
+  contrast: Picture | null;
+  contrast_activation: number | null;
+  similarity: number | null;
+}
+
+export interface Picture {
+  image: number;
+  id: string;
+  label: string | null;
+}
+
+export type Plain = Record<string, Value>;
+
+/** Neurons as points: those with similar concept vectors lie close together. */
+export interface Plane {
+  /** "umap" or "pca". */
+  method: string;
+  /** All that the run has. */
+  methods: string[];
+  gamma: number;
+  /** PCA: share of the variance on each axis. */
+  explained: number[] | null;
+  neuron: number[];
+  x: number[];
+  y: number[];
+}
+
+/** Accuracy on some labeled images before and after pruning. */
+export interface Pruned {
+  /** "all", "balanced", "class=NAME" or "COLUMN=VALUE". */
+  group: string;
+  /** "hard" or "soft", or "random": the same factors given to neurons drawn at random. */
+  mode: string;
+  images: number | null;
+  before: number | null;
+  after: number | null;
+  difference: number | null;
+  /** 95 % interval of the difference. */
+  low: number | null;
+  high: number | null;
+}
+
+export interface Row {
+  neuron: number;
+  name: string;
+  status: string;
+  label: string | null;
+  score: number | null;
+  margin: number | null;
+  figures: Record<string, number | null>;
+}
+
+export interface Rows {
+  scorer: string;
+  /** Neurons that pass the filter. */
+  total: number;
+  rows: Row[];
+}
+
+/** One run folder that was opened, or the reason why it could not be. */
+export interface RunInfo {
+  /** Name in URLs. */
+  key: string;
+  title: string;
+  /** Changes when the run is written again. */
+  stamp: string;
+  problem: string | null;
+  manifest: Record<string, unknown> | null;
+  missing: Missing[];
+  /** What a reader of the labels should know: of the network, the encoder, the exemplars and the null test. */
+  remarks: string[];
+  notes: number;
+  /** Means of an evaluation over the neurons: scorer, metric, mean, low, high...; empty without one. */
+  evaluation: Plain[];
+  /** Null where there is none, or none that can be read: then `missing` says why. */
+  audit: Audited | null;
+}
+
+export interface RunList {
+  version: string;
+  runs: RunInfo[];
+  /** Whether notes can be written. */
+  writable: boolean;
+  /** Why there is no search by words or pictures; null where there is. */
+  encoder: string | null;
+}
+
+export interface ScorerColumns {
+  scorer: string;
+  /** Place in `labels`, -1 for none. */
+  label: number[];
+  score: (number | null)[];
+  /** Best minus second best score. */
+  margin: (number | null)[];
+  /** Of CSP; null for another scorer. */
+  gamma: number | null;
+  /** Of this scorer's labels: confidence and fdr by the run; fdr, stability and metrics by an evaluation. */
+  columns: Record<string, (number | null)[]>;
+}
+
+export interface ScorerLabels {
+  scorer: string;
+  /** "chance" where the null test of the run or of its evaluation (`--fdr`) turned the label down, "corrected" where the label is a person's. */
+  status: string;
+  /** As finally judged. */
+  label: string | null;
+  /** What the scorer said, also where it was turned down or corrected. */
+  best: string | null;
+  /** What turned the label down or corrected it; null if nothing did. */
+  why: string | null;
+  score: number | null;
+  /** How likely the label is right, 0 to 1; null without a label, or where the run has no confidence. */
+  confidence: number | null;
+  /** What speaks for the label, and what against it. */
+  reasons: string[];
+  p: number | null;
+  /** False-discovery rate of the null test, of the run or of its evaluation; null unless it was asked for. */
+  fdr: number | null;
+  concepts: Concept[];
+}
+
+export type Value = string | number | boolean | null;
+
+/** What an audit says of one neuron. */
+export interface Verdict {
+  /** "expected", "spurious", "undecided" or "unexplained". */
+  verdict: string;
+  /** The concept of the list that it stands out in most; not believed where the neuron is unexplained. */
+  best: string | null;
+  /** Side of the list that this concept is from. */
+  side: string | null;
+  /** Why there is no verdict for a side; null where there is one. */
+  reason: string | null;
+  /** score, empty, z, expected, spurious, noise, p, fdr, confidence, clarity, redundancy, polysemanticity, margin. */
+  figures: Record<string, number | null>;
+  /** The classes that it moves most first. */
+  influence: Influenced[];
 }

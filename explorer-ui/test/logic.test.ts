@@ -4,7 +4,7 @@ import { rounded, wordLimits, wordOf } from "../src/logic/confidence";
 import { csv, detailCsv, detailMarkdown, field, notesMarkdown } from "../src/logic/formats";
 import { colours, placed } from "../src/logic/heat";
 import { fitting } from "../src/logic/names";
-import { gammaOf, rescored, scores, turns } from "../src/logic/gamma";
+import { rescored, scores, turns } from "../src/logic/gamma";
 import { formatLasso, inside, parseLasso, type Point, thinned } from "../src/logic/lasso";
 import { format, parse } from "../src/logic/route";
 import { bins, columns, commonest, formatRanges, labelAt, parseRanges, select, type Selection, short, wordCounts } from "../src/logic/select";
@@ -21,8 +21,8 @@ const index: Index = {
   status: [0, 0, 1, 0],
   labels: ["blue ring", "Dog"],
   scorers: [
-    { scorer: "csp", label: [1, 0, -1, 1], score: [0.3, 0.5, null, 0.3], margin: [0.1, 0.2, null, 0.05], columns: { fdr: [0.01, 0.2, null, 0.04], confidence: [0.9, 0.899, null, 0.1] } },
-    { scorer: "semanticlens", label: [0, 0, -1, 1], score: [0.6, 0.2, null, 0.1], margin: [0, 0, null, 0], columns: { fdr: [0.5, 0.5, null, 0.5] } },
+    { scorer: "csp", label: [1, 0, -1, 1], score: [0.3, 0.5, null, 0.3], margin: [0.1, 0.2, null, 0.05], gamma: 1, columns: { fdr: [0.01, 0.2, null, 0.04], confidence: [0.9, 0.899, null, 0.1] } },
+    { scorer: "semanticlens", label: [0, 0, -1, 1], score: [0.6, 0.2, null, 0.1], margin: [0, 0, null, 0], gamma: null, columns: { fdr: [0.5, 0.5, null, 0.5] } },
   ],
   columns: { firing_rate: [0.9, 0.1, 0, 0.5] },
   shown: 1,
@@ -154,10 +154,6 @@ describe("gamma", () => {
 
   it("gives 0 for a vector of no length", () => {
     expect(scores({ ...data, norms: [0, 0, 0] }, 1)).toEqual([0, 0]);
-  });
-
-  it("reads gamma from a scorer's name", () => {
-    expect([gammaOf("csp"), gammaOf("csp:gamma=0.5"), gammaOf("csp:gamma=0"), gammaOf("semanticlens")]).toEqual([1, 0.5, 0, null]);
   });
 });
 

@@ -27,6 +27,7 @@ _WHERE = {
     "concept_list": "auditing.concepts",
     "encoder": "models.encoders",
     "evaluate": "evaluation.evaluate",
+    "final": "data.final",
     "find_exemplars": "math.exemplars",
     "granularity": "evaluation.granularity",
     "images": "data.images",
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from contralens.auditing.pruning import pruned as pruned
     from contralens.data.audits import Audit as Audit
     from contralens.data.audits import load_audit as load_audit
+    from contralens.data.final import final as final
     from contralens.data.images import images as images
     from contralens.data.label_files import label_file as label_file
     from contralens.data.label_files import read_labels as read_labels

@@ -29,11 +29,12 @@ from torch.utils.data import default_collate
 
 from contralens.checks import as_texts, whole
 from contralens.data.adding import add_to_run, check_addable
-from contralens.data.runs import Run, gamma_of, load
+from contralens.data.runs import Run, load
 from contralens.errors import InputError
 from contralens.models.heads import linear_head
 from contralens.models.where import maps, seen
 from contralens.reopen import Reopened
+from contralens.specs import gamma_of
 from contralens.types import Progress, silent
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def _layout(run: Run, neurons: list[int]) -> pa.Table | str:
     if find_spec("umap") is None:
         return "umap-learn is not installed (pip install 'contralens[umap]')"
     first, second = (run.vectors[name] for name in ("positive_mean", "contrast_mean"))
-    vectors = first - gamma_of(run.manifest["primary"]) * second
+    vectors = first - (gamma_of(run.manifest["primary"]) or 0.0) * second
     there = np.flatnonzero(np.isfinite(vectors).all(1) & (np.abs(vectors) > 0).any(1))
     if len(there) < FEWEST:
         return f"UMAP needs at least {FEWEST} labeled neurons, the run has {len(there)}"

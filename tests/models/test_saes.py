@@ -303,7 +303,7 @@ def test_files_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         read_sae({**NAMED, "b_enc": random(5)})
     with pytest.raises(InputError, match=r"no option 'kinds'; did you mean kind"):
         parse_sae("x.pt:kinds=topk")
-    with pytest.raises(InputError, match="option k cannot be 'many'"):
+    with pytest.raises(InputError, match="k must be a whole number; got 'many'"):
         parse_sae("x.pt:k=many")
     with pytest.raises(InputError, match="did you mean topk"):
         read_sae(NAMED, kind="top_k", k=3)

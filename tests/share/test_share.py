@@ -25,6 +25,7 @@ import contralens
 from contralens.cli import main
 from contralens.data.anonymous import anonymous
 from contralens.data.candidates import Candidates
+from contralens.data.final import final
 from contralens.data.label_files import LabelFile, label_file, read_labels, schema
 from contralens.data.runs import LABELS, Run, load
 from contralens.data.sealing import manifest_digest
@@ -69,6 +70,14 @@ def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 # --- the label file ---
 
 
+def finally_judged(run: Run) -> pa.Table:
+    """The labels as finally judged, with p and fdr of the labeling itself, as a label file has them."""
+    labels = final(run).labels.select(run.labels.column_names)
+    for name in ("p", "fdr"):
+        labels = labels.set_column(labels.schema.get_field_index(name), name, run.labels[name])
+    return labels
+
+
 def test_the_schema_is_published_as_it_is_shipped_and_a_real_file_keeps_to_it(run: Run, tmp_path: Path) -> None:
     published = ROOT / "docs" / "schemas" / "labels-1.schema.json"
     if published.is_file():
@@ -78,8 +87,8 @@ def test_the_schema_is_published_as_it_is_shipped_and_a_real_file_keeps_to_it(ru
     jsonschema.Draft7Validator(schema()).validate(json.loads((tmp_path / "l.json").read_text()))
     again = read_labels(tmp_path / "l.json")
     assert again == made
-    assert again.labels.equals(run.labels)
-    assert again.rows() == list(run)
+    assert again.labels.equals(finally_judged(run))
+    assert again.rows() == [row for row in finally_judged(run).to_pylist() if row["scorer"] == "csp"]
     assert [n["neuron"] for n in again.content["neurons"]] == list(range(len(run)))
 
 
@@ -95,7 +104,9 @@ def test_a_label_tells_its_evidence_its_source_and_what_was_measured(run: Run) -
     assert neuron["proposals"][0]["model"] == "hf:tiny"
     assert content["candidates"]["proposer"] == "hf:tiny"
     for label in neuron["labels"]:
-        assert label["source"] == ("proposed" if label["label"] == "teal" else "vocabulary")
+        sources = {None: None, "teal": "proposed"}  # None: turned down by the evaluation
+        assert label["source"] == sources.get(label["label"], "vocabulary")
+        assert (label["label"] is None) == (not label["chance"]["beats_chance"])
         assert 0 <= label["chance"]["fdr"] <= 1
         assert isinstance(label["chance"]["beats_chance"], bool)
     assert set(neuron["measured"]) == {"exemplar_clarity", "redundancy", "polysemanticity"}
@@ -316,7 +327,8 @@ def test_the_commands(run: Run, tmp_path: Path, command: Any, monkeypatch: pytes
     code, out, _ = command("import-labels", "l.json")
     assert code == 0
     assert "primary csp" in out
-    assert json.loads(command("import-labels", "l.json", "--json")[1]) == list(run)
+    rows = [row for row in finally_judged(run).to_pylist() if row["scorer"] == "csp"]
+    assert json.loads(command("import-labels", "l.json", "--json")[1]) == rows
     code, out, err = command("push", run.path, "shared")
     assert code == 0, err
     assert "without pictures (--with-thumbnails)" in out

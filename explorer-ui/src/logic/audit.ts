@@ -1,6 +1,9 @@
 // Which audited neurons are shown, in which order, and which class each moves most.
 
-import type { Audit, Influenced } from "../types";
+import type { Audit, Influenced as Named } from "../types";
+
+/** What a neuron adds to the score of a class, measured three ways. */
+export type Influenced = Omit<Named, "name">;
 
 export const VERDICTS = ["spurious", "expected", "undecided", "unexplained"] as const;
 export type VerdictName = (typeof VERDICTS)[number];

@@ -53,10 +53,3 @@ export function turns(data: Gamma): { gamma: number; from: string; to: string }[
   }
   return out;
 }
-
-/** The gamma of a scorer's name ("csp:gamma=0.5"), or null where it has none. */
-export function gammaOf(scorer: string): number | null {
-  if (!/^csp(:|$)/.test(scorer)) return null;
-  const found = /(?::|,)gamma=([0-9.]+)/.exec(scorer);
-  return found ? Math.min(1, Math.max(0, Number(found[1]))) : 1;
-}

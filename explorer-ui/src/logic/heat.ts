@@ -1,6 +1,6 @@
 // Where an activation map lies in the square that shows the middle of an image.
 
-import type { ActivationMap } from "../types";
+import type { Map as ActivationMap } from "../types";
 
 export interface Place {
   left: number;

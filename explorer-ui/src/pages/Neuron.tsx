@@ -19,9 +19,10 @@ import { trail } from "./Overview";
 /** One neuron with its evidence. */
 export function Neuron() {
   const route = useRoute();
-  const { info } = useWorld();
+  const { info, noted } = useWorld();
   const neuron = route.neuron ?? 0;
-  const { data, error, again } = useLoaded(`${info.key} ${info.stamp} ${neuron}`, () => source.detail(info.key, neuron));
+  const own = noted.get(neuron)?.findLast((n) => n.kind === "label")?.text; // a correction changes what is answered
+  const { data, error, again } = useLoaded(`${info.key} ${info.stamp} ${neuron} ${own ?? ""}`, () => source.detail(info.key, neuron));
   const last = useRef<Detail | null>(null); // stands until the next one is there, so that the page doesn't flicker
   if (data) last.current = data;
   useLayoutEffect(() => {
@@ -85,7 +86,7 @@ function Evidence({ detail }: { detail: Detail }) {
         <h1>{own ?? primary?.label ?? (primary?.status === "chance" ? STATUS["chance"] : "no label")}</h1>
         {own === undefined && primary?.status === "chance" && (
           <p className="soft">
-            The null test turned down “{primary.concepts[0]?.concept}” of {primary.scorer}: false-discovery rate {short(primary.fdr)}
+            The null test turned down “{primary.best}” of {primary.scorer}: false-discovery rate {short(primary.fdr)}
           </p>
         )}
         {own === undefined && primary?.label === null && primary.status !== "chance" && primary.status !== detail.status && (
@@ -96,7 +97,7 @@ function Evidence({ detail }: { detail: Detail }) {
             <Confidence value={primary.confidence} /> <span className="soft">{primary.reasons.join("; ")}</span>
           </p>
         )}
-        {own !== undefined && <p className="soft">corrected by hand; {primary?.scorer} says {primary?.label ?? "nothing"}</p>}
+        {own !== undefined && <p className="soft">corrected by hand; {primary?.scorer} says {primary?.best ?? "nothing"}</p>}
         {detail.audit && <VerdictLine audit={detail.audit} />}
         <div className="head-line">
           <FigureList figures={{ score: primary?.score ?? null, ...detail.figures }} />

@@ -65,6 +65,7 @@ export const STATUS: Record<string, string> = {
   constant: "the same on every image",
   nan: "activations are not numbers",
   chance: "no label beats random images",
+  corrected: "the label is a person's",
 };
 
 export function Status({ status }: { status: string }) {

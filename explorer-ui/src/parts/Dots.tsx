@@ -1,6 +1,6 @@
 import { largest, MEASURES, signed, surest } from "../logic/audit";
 import { short } from "../logic/select";
-import type { Influenced } from "../types";
+import type { Influenced } from "../logic/audit";
 
 const share = (value: number) => `${(100 * Math.max(0, Math.min(1, value))).toFixed(2)}%`;
 

@@ -1,5 +1,5 @@
 import { MEANING, short, titled } from "../logic/select";
-import type { Detail, Evaluated, HistogramData, Plain } from "../types";
+import type { Detail, Evaluated, Histogram as HistogramData, Plain } from "../types";
 
 /** How often each activation occurs, with the mean: contrasts come from the left of it. */
 export function ActivationHistogram({ data, mean }: { data: HistogramData; mean: number | null }) {

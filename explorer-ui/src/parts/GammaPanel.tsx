@@ -1,5 +1,6 @@
 import { type PointerEvent, useMemo, useRef } from "react";
-import { gammaOf, rescored, scores, turns } from "../logic/gamma";
+import { rescored, scores, turns } from "../logic/gamma";
+import { scorerOf } from "../logic/select";
 import { useParam, useWorld } from "../state";
 import type { Gamma } from "../types";
 import { Bar } from "./Bits";
@@ -11,7 +12,7 @@ const STEPS = 40;
 /** What contrast changes: CSP's concepts at any gamma, scored as the slider moves. */
 export function GammaPanel({ data, scorer }: { data: Gamma; scorer: string }) {
   const { index } = useWorld();
-  const standard = gammaOf(scorer) ?? gammaOf(index.primary) ?? 1;
+  const standard = scorerOf(index, scorer).gamma ?? scorerOf(index, index.primary).gamma ?? 1;
   const [text, setText] = useParam("gamma", String(standard));
   const gamma = Math.min(1, Math.max(0, Number(text) || 0));
   const top = useMemo(() => rescored(data, gamma, 8), [data, gamma]);

@@ -1,6 +1,6 @@
 import { useLayoutEffect, useRef } from "react";
 import { colours, placed } from "../logic/heat";
-import type { ActivationMap } from "../types";
+import type { Map as ActivationMap } from "../types";
 
 const share = (value: number) => `${(100 * value).toFixed(2)}%`;
 

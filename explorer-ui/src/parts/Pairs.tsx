@@ -1,7 +1,7 @@
 import { useEffect, useMemo, useRef } from "react";
 import { short } from "../logic/select";
 import { useKeys, useParam } from "../state";
-import type { ActivationMap, Detail, Pair } from "../types";
+import type { Detail, Map as ActivationMap, Pair } from "../types";
 import { Bar } from "./Bits";
 import { Heat } from "./Heat";
 import { Picture } from "./Picture";

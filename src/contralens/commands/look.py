@@ -19,9 +19,9 @@ def show_command(
     as_json: Json = False,
 ) -> None:
     """Show one neuron: labels, exemplars, contrasts."""
-    from contralens.data.runs import load
+    from contralens.data.final import final
 
-    opened = load(run)
+    opened = final(run)
     found = opened.neuron(neuron)
     if as_json:
         print_json(found)

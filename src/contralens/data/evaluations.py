@@ -119,6 +119,16 @@ def load_evaluation(run: str | Path) -> Evaluation:
     return Evaluation(held.manifest, **tables, path=folder)
 
 
+def evaluation_of(run: Path | None) -> Evaluation | None:
+    """The evaluation inside a run folder; None where there is none, or the run was never saved.
+
+    Raises:
+        RunError: there is one, and it is damaged.
+    """
+    there = run is not None and (run / "evaluation" / "manifest.json").is_file()
+    return load_evaluation(run) if there and run is not None else None
+
+
 def values_table(
     labels: Sequence[Mapping[str, Any]], scorer: str, metrics: Mapping[str, NDArray[np.float64]]
 ) -> pa.Table:

@@ -11,6 +11,7 @@ from typing import Any
 from contralens.checks import counted
 from contralens.data.tables import Places, read_column
 from contralens.errors import InputError, KindError
+from contralens.specs import part_of
 from contralens.types import Images
 
 
@@ -132,7 +133,7 @@ def groups_of_sets(given: Any, sets: Sequence[Images]) -> dict[str, str]:
 
 def _of_table(source: str, place: Places) -> tuple[dict[int, str], str]:
     """Row of the image -> group, and a name that the table gives an image."""
-    table, _, column = source.rpartition(":")
+    table, column = part_of(source)
     if not table or not Path(table).is_file():
         if Path(source).is_file():
             raise InputError(f"`groups`: say which column of {source} names the group, e.g. {source}:patient_id")

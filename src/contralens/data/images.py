@@ -18,6 +18,7 @@ from contralens.data.files import readable
 from contralens.data.sets import DatasetImages, FileImages, HuggingFaceImages, ImageSet, OtherImages
 from contralens.data.splits import classes_of
 from contralens.errors import InputError, KindError
+from contralens.specs import part_of, scheme
 
 _LISTS = (".txt", ".lst", ".list")
 
@@ -111,13 +112,13 @@ def _scheme(source: str, column: str | None, max_pixels: int) -> ImageSet | None
     """A set from "@list" or "scheme:rest"; None where `source` is a path."""
     if source.startswith("@"):
         return _listed_in(Path(source[1:]), max_pixels)
-    scheme, colon, rest = source.partition(":")
-    if scheme in SOURCES:
-        return SOURCES[scheme](rest, column, max_pixels)
-    if colon and len(scheme) > 1 and not os.path.exists(source):
+    kind, rest = scheme(source)
+    if kind in SOURCES:
+        return SOURCES[kind](rest, column, max_pixels)
+    if ":" in source and len(kind) > 1 and not os.path.exists(source):
         known = ", ".join(f"{s}:..." for s in SOURCES)
         raise InputError(
-            f"`images`: {source!r} is neither a folder nor one of {known}, @list.txt{nearest(scheme, SOURCES)}"
+            f"`images`: {source!r} is neither a folder nor one of {known}, @list.txt{nearest(kind, SOURCES)}"
         )
     return None
 
@@ -311,8 +312,8 @@ def _names(folder: Path) -> list[str]:
 
 
 def _numpy(rest: str, column: str | None, max_pixels: int) -> ImageSet:
-    file, _, name = (rest, "", "") if os.path.isfile(rest) else rest.rpartition(":")
-    found = DatasetImages(Arrays(file or rest, name or column), max_pixels)
+    file, name = (rest, "") if os.path.isfile(rest) else part_of(rest)
+    found = DatasetImages(Arrays(file or rest, (name if file else "") or column), max_pixels)
     found.name = f"npz:{rest}"
     return found
 

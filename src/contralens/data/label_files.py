@@ -20,8 +20,9 @@ import pyarrow.compute as pc
 
 from contralens.checks import first_line, nearest, require
 from contralens.data.anonymous import anonymous, relative
-from contralens.data.evaluations import Evaluation, load_evaluation
+from contralens.data.evaluations import Evaluation, evaluation_of
 from contralens.data.files import write_whole
+from contralens.data.final import CORRECTED, FINAL, final
 from contralens.data.folders import plain
 from contralens.data.runs import LABELS, Run
 from contralens.errors import InputError
@@ -30,6 +31,7 @@ NAME, VERSION = "contralens-labels", 1
 EXEMPLARS = "exemplars"
 """Stands for the scorer where an evaluation measured a neuron's exemplars, whatever its label."""
 _STATISTICS = ("mean", "minimum", "maximum", "firing_rate")
+_RATES = ["neuron", "scorer", "p", "fdr"]
 _PROPOSAL = ("concept", "text", "cosine", "place", "prompt", "model", "score")
 _SETTINGS = ("k", "reuse", "exclude", "templates", "normalise_texts", "seed", "limit")
 
@@ -93,13 +95,14 @@ class LabelFile:
         return LabelFile(self.content, Path(path))
 
 
-def label_file(run: Run, *, pairs: int | None = None, names: bool = True) -> LabelFile:
-    """The labels of a run, with their evidence and, if it was evaluated, what was measured.
+def label_file(run: Run, *, pairs: int | None = None, names: bool = True, corrections: bool = True) -> LabelFile:
+    """The labels of a run as finally judged, with their evidence and, if it was evaluated, what was measured.
 
     Args:
         run: a finished run.
         pairs: exemplars of each neuron that are kept as evidence; all by default.
         names: False leaves out the names of images, so that only the hashes of their contents tell which they are.
+        corrections: False leaves out the labels that people corrected in the explorer.
 
     Raises:
         InputError: `pairs` is negative.
@@ -111,9 +114,11 @@ def label_file(run: Run, *, pairs: int | None = None, names: bool = True) -> Lab
     """
     if pairs is not None and pairs < 0:
         raise InputError(f"`pairs` must be 0 or more; got {pairs}")
+    rates = {(row["neuron"], row["scorer"]): row for row in run.labels.select(_RATES).to_pylist()}
+    run = final(run, corrections=corrections)
     m = run.manifest
     held = m["images"].get("holdout")
-    evaluated = _evaluation(run)
+    evaluated = evaluation_of(run.path)
     images = _Images(run, names)
     content = {
         "format": NAME,
@@ -134,12 +139,18 @@ def label_file(run: Run, *, pairs: int | None = None, names: bool = True) -> Lab
         "scorers": run.scorers,
         "primary": m["primary"],
     }
-    neurons = plain(list(_neurons(run, evaluated, images, pairs)))
+    neurons = plain(list(_neurons(run, evaluated, images, pairs, rates)))
     return LabelFile({**anonymous(plain(content)), "images": images.told, "neurons": neurons})
 
 
-def _neurons(run: Run, evaluated: Evaluation | None, images: _Images, pairs: int | None) -> Iterator[dict[str, Any]]:
-    """An entry for each neuron that has rows among the labels."""
+def _neurons(
+    run: Run,
+    evaluated: Evaluation | None,
+    images: _Images,
+    pairs: int | None,
+    rates: dict[tuple[int, str], dict[str, Any]],
+) -> Iterator[dict[str, Any]]:
+    """An entry for each neuron that has rows among the labels; `rates` are those of the labeling itself."""
     known = {row["neuron"]: row for row in run.neurons.select(["neuron", *_STATISTICS]).to_pylist()}
     proposed = set(run.concepts.filter(pc.field("source") == "proposed")["concept"].to_pylist())
     evidence: dict[int, list[dict[str, Any]]] = {}
@@ -163,8 +174,10 @@ def _neurons(run: Run, evaluated: Evaluation | None, images: _Images, pairs: int
                 ],
                 "evidence": evidence.get(n, []),
             }
-        source = None if row["label"] is None else "proposed" if row["label"] in proposed else "vocabulary"
-        own = {key: row.get(key) for key in LABELS.names[2:]}
+        is_scored = row["label"] is not None and row["status"] != CORRECTED
+        source = None if not is_scored else "proposed" if row["label"] in proposed else "vocabulary"
+        own = {key: row.get(key) for key in FINAL.names[2:]}
+        own |= {key: rates.get((n, row["scorer"]), {}).get(key) for key in ("p", "fdr")}
         entries[n]["labels"].append({**own, "source": source, **measured.get((n, row["scorer"]), {})})
     yield from entries.values()
 
@@ -196,11 +209,6 @@ def _candidates(run: Run) -> dict[str, Any] | None:
     keys = ("proposer", "fingerprint", "prompt", "template", "count", "words", "domain", "pictures", "captions",
             "contrast", "merge", "own_only")  # fmt: skip
     return {key: made[key] for key in keys if key in made}
-
-
-def _evaluation(run: Run) -> Evaluation | None:
-    there = run.path is not None and (run.path / "evaluation" / "manifest.json").is_file()
-    return load_evaluation(run.path) if there and run.path is not None else None
 
 
 def _how(evaluated: Evaluation | None) -> dict[str, Any] | None:

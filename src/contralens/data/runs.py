@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -222,23 +221,7 @@ def _json_lines(table: pa.Table, at_once: int = 4096) -> Iterator[str]:
     yield "\n]\n" if len(table) else "]\n"
 
 
-def gamma_of(scorer: str) -> float:
-    """The gamma of a CSP scorer's name; of any other scorer 0: the positives alone.
-
-    >>> gamma_of("csp:gamma=0.5"), gamma_of("csp"), gamma_of("semanticlens")
-    (0.5, 1.0, 0.0)
-    """
-    name, _, options = scorer.partition(":")
-    if name != "csp":
-        return 0.0
-    match = re.search(r"(?:^|,)gamma=([0-9.]+)", options)
-    try:
-        return min(1.0, max(0.0, float(match.group(1)))) if match else 1.0
-    except ValueError:
-        return 1.0
-
-
-def _with_newer(labels: pa.Table) -> pa.Table:
+def with_newer(labels: pa.Table) -> pa.Table:
     """A table of labels with the columns that an older contralens did not write, null."""
     for column in LABELS:
         if column.name not in labels.column_names:
@@ -267,7 +250,7 @@ def load(path: str | Path, *, trust_code: bool = False) -> Run:
     with reading(path):
         held = Checked.of(path, "manifest.json", "Run", READABLE)
         manifest, tables = held.manifest, held.tables(COLUMNS)
-        tables["labels"] = _with_newer(tables["labels"])
+        tables["labels"] = with_newer(tables["labels"])
         candidates = held.table("candidates") if held.has("candidates.parquet") else None
         with safe_open(held.file("vectors.safetensors"), "np") as f:
             vectors = {name: f.get_tensor(name) for name in VECTORS}

@@ -21,10 +21,11 @@ import pyarrow as pa
 from contralens.checks import counted, first_line, require
 from contralens.data.anonymous import anonymous, relative
 from contralens.data.checking import check_schema, check_seal, inside
-from contralens.data.label_files import label_file, read_labels
+from contralens.data.final import final
+from contralens.data.label_files import LabelFile, label_file, read_labels
 from contralens.data.owned import EVALUATION, RUN, SHARE, look
 from contralens.data.replacing import reserved
-from contralens.data.runs import Run, load
+from contralens.data.runs import LABELS, Run, load
 from contralens.data.sealing import file_digest, seal
 from contralens.data.trust import SIGNATURE
 from contralens.errors import InputError, RunError, StoreError
@@ -108,7 +109,7 @@ def pull(source: str | Path, out: str | Path | None = None, *, replace: bool = F
                     copy = made.joinpath(*file.parts[1:])
                     copy.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(folder / file, copy)
-            if not _loaded(made, str(source)).labels.equals(read_labels(folder / "labels.json").labels):
+            if not _same_labels(_loaded(made, str(source)), read_labels(folder / "labels.json")):
                 raise RunError(f"{source}: the label file and the run do not hold the same labels")
     return load(out)
 
@@ -127,7 +128,7 @@ def _came_along(run: Path) -> bool:
 
 def _write(run: Run, folder: Path, thumbnails: bool, names: bool, dest: str) -> None:
     folder.mkdir(exist_ok=True)
-    told = label_file(run, names=names)
+    told = label_file(run, names=names, corrections=False)
     told.save(folder / "labels.json")
     sent = _public(run, thumbnails, names).save(folder / "run")
     if told.content["evaluation"] is not None and run.path is not None:
@@ -136,7 +137,7 @@ def _write(run: Run, folder: Path, thumbnails: bool, names: bool, dest: str) -> 
             shutil.copyfile(run.path / "evaluation" / name, folder / "run" / "evaluation" / name)
         about = json.loads((folder / "run" / "evaluation" / "manifest.json").read_text(encoding="utf-8"))
         seal(folder / "run" / "evaluation", "manifest.json", {**anonymous(about), "shared": True})
-    (folder / "README.md").write_text(_card(sent, thumbnails, dest), encoding="utf-8")
+    (folder / "README.md").write_text(_card(final(run, corrections=False), sent, thumbnails, dest), encoding="utf-8")
     content = {"format": NAME, "version": VERSION, "thumbnails": thumbnails, "names": names}
     seal(folder, "share.json", content)
 
@@ -185,10 +186,10 @@ def _with(table: pa.Table, column: str, values: Sequence[str | None]) -> pa.Tabl
     return table.set_column(table.schema.get_field_index(column), column, pa.array(values, pa.string()))
 
 
-def _card(run: Run, thumbnails: bool, dest: str) -> str:
+def _card(judged: Run, run: Run, thumbnails: bool, dest: str) -> str:
     """README.md, which the Hub shows as the page of the repository."""
     m = run.manifest
-    rows = [row for row in run.rows() if row["label"] is not None]
+    rows = [row for row in judged.rows() if row["label"] is not None]
     lines = [f"| {_cell(row['name'])} | {_cell(row['label'])} | {row['score']:.3f} |" for row in rows[:20]]
     more = [f"\n... and {len(rows) - 20:,} more, in `labels.json`."] if len(rows) > 20 else []
     where = dest if dest.startswith(HUB) else "FOLDER"
@@ -236,6 +237,17 @@ def _loaded(made: Path, source: str) -> Run:
         return load(made)
     except (InputError, RunError) as e:
         raise type(e)(str(e).replace(str(made), f"{source}/run")) from e
+
+
+def _same_labels(run: Run, file: LabelFile) -> bool:
+    """Whether a label file holds the labels of a run: as finally judged, or by an older contralens as they were scored.
+
+    p and fdr are those of the labeling itself.
+    """
+    judged = final(run, corrections=False).labels
+    for name in ("p", "fdr"):
+        judged = judged.set_column(judged.schema.get_field_index(name), name, run.labels[name])
+    return bool(file.labels.equals(judged.select(LABELS.names)) or file.labels.equals(run.labels))
 
 
 def _checked(folder: Path, source: str) -> list[PurePosixPath]:

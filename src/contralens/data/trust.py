@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from contralens.errors import InputError
+from contralens.specs import part_of, scheme, setting
 
 SIGNATURE = "made_here"
 ALLOW = "allow it with --trust-code (in Python: load(RUN, trust_code=True))"
@@ -50,10 +51,10 @@ def runs_code(kind: str, spec: Any) -> bool:
     """
     if not isinstance(spec, str):
         return False
-    scheme, group = spec.strip().partition(":")[0], "encoders" if kind == "judge" else f"{kind}s"
-    if scheme in SAFE[kind]:
+    name, group = scheme(spec)[0], "encoders" if kind == "judge" else f"{kind}s"
+    if name in SAFE[kind]:
         return False
-    return scheme == "module" or scheme in entry_points(group=f"contralens.{group}").names
+    return name == "module" or name in entry_points(group=f"contralens.{group}").names
 
 
 def opens_file(spec: Any) -> bool:
@@ -76,9 +77,9 @@ def settings_that_run(given: Any, where: str = "") -> Iterator[str]:
     """
     if isinstance(given, list):
         for text in given:
-            name, equals, value = str(text).partition("=")
-            if equals and name.strip().replace("-", "_") in SETTINGS:
-                yield f"{where}: {name.strip()}={value}"
+            name, value = setting(str(text))
+            if value is not None and name.replace("-", "_") in SETTINGS:
+                yield f"{where}: {name}={value}"
         return
     for key, value in given.items() if isinstance(given, Mapping) else ():
         name, place = str(key).replace("-", "_"), f"{where}.{key}" if where else str(key)
@@ -152,7 +153,7 @@ def _origin(spec: Any) -> str | None:
     """The file that "module:..." means here and now: the same words mean other code in another folder."""
     if not isinstance(spec, str) or not spec.startswith("module:"):
         return None
-    where = spec.removeprefix("module:").rpartition(":")[0]
+    where = part_of(spec.removeprefix("module:"))[0]
     if where.endswith(".py") or os.sep in where:
         return str(Path(where).expanduser().resolve())
     with contextlib.suppress(ImportError, ValueError, AttributeError):

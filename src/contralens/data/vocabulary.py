@@ -19,6 +19,7 @@ from contralens.data.word_files import TEXT_HEADERS, of_content, read_words
 from contralens.data.wordnet import find_wordnet, singulars, synonyms
 from contralens.errors import InputError, KindError, MissingPackage
 from contralens.plugs import Plugs, origin
+from contralens.specs import part_of
 
 __all__ = ["VOCABULARIES", "Lint", "Vocabulary", "read_vocabulary"]
 
@@ -227,7 +228,7 @@ def _tidy(entry: str, lint: Lint) -> str:
 def _read_file(spec: str | Path, column: int | str | None) -> tuple[list[str], list[str]]:
     path = Path(spec).expanduser()
     if not path.exists() and column is None and isinstance(spec, str):
-        before, _, named = spec.rpartition(":")
+        before, named = part_of(spec)
         if before and named and Path(before).expanduser().is_file():
             path, column = Path(before).expanduser(), named
     if not path.exists():

@@ -18,11 +18,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from contralens.checks import as_texts, shown
-from contralens.data.evaluations import Evaluation, load_evaluation
+from contralens.data.evaluations import Evaluation, evaluation_of
+from contralens.data.final import final, is_down, tests_of
 from contralens.data.folders import plain
 from contralens.data.owned import COMPARISON
 from contralens.data.replacing import reserved
-from contralens.data.runs import Run, load
+from contralens.data.runs import Run
 from contralens.data.sealing import seal
 from contralens.errors import InputError
 from contralens.math.intervals import difference_interval, mean_interval
@@ -66,12 +67,17 @@ class Method:
         return all(_place(a[key]) == _place(b[key]) for key in ("name", "layer", "neurons"))
 
     def labels(self) -> dict[int, tuple[str, str | None]]:
-        """Neuron -> (name, label); labels of a scorer that only the evaluation knows are taken from there."""
+        """Neuron -> (name, label as finally judged), also of a scorer that only the evaluation knows."""
         if self.scorer in self.run.scorers:
             return {row["neuron"]: (row["name"], row["label"]) for row in self.run.rows(self.scorer)}
         assert self.evaluation is not None
+        tests = tests_of(self.evaluation.verdicts)
         rows = self.evaluation.values.select(["neuron", "name", "scorer", "label"]).to_pylist()
-        return {row["neuron"]: (row["name"], row["label"]) for row in rows if row["scorer"] == self.scorer}
+        return {
+            row["neuron"]: (row["name"], None if is_down(tests, row["neuron"], self.scorer) else row["label"])
+            for row in rows
+            if row["scorer"] == self.scorer
+        }
 
     def values(self, metric: str) -> dict[int, float]:
         """Neuron -> value of a metric; nothing where the run was not evaluated."""
@@ -160,7 +166,7 @@ def compare(
         raise InputError(f"`runs` must be a list of runs or their folders; got {shown(runs)}")
     scorers = None if scorers is None else as_texts("scorers", scorers)
     metrics = None if metrics is None else as_texts("metrics", metrics)
-    opened = [run if isinstance(run, Run) else load(run) for run in runs]
+    opened = [final(run) for run in runs]
     if not opened:
         raise InputError("`runs` is empty; give at least one run")
     methods, notes = _methods(opened, scorers)
@@ -222,9 +228,7 @@ def _methods(runs: Sequence[Run], scorers: Sequence[str] | None) -> tuple[list[M
     found: list[tuple[Run, str, Evaluation | None]] = []
     notes: list[str] = []
     for run in runs:
-        evaluation = None
-        if run.path is not None and (run.path / "evaluation" / "manifest.json").is_file():
-            evaluation = load_evaluation(run.path)
+        evaluation = evaluation_of(run.path)
         known = list(dict.fromkeys([*run.scorers, *(evaluation.scorers if evaluation else [])]))
         if scorers is not None:
             chosen = [s for s in scorers if s in known]

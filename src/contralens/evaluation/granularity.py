@@ -11,6 +11,7 @@ from torch import Tensor
 
 from contralens.checks import as_path, as_text, distinct, whole
 from contralens.collecting.activations import stored_activations
+from contralens.data.final import final
 from contralens.data.runs import Run
 from contralens.data.store import Store
 from contralens.data.wordnet import WordNet, find_wordnet
@@ -78,7 +79,7 @@ def granularity(
     if wordnet is not None and not isinstance(wordnet, WordNet):
         as_path("wordnet", wordnet)
     words = wordnet if isinstance(wordnet, WordNet) else find_wordnet(wordnet)
-    rows = {row["neuron"]: row for row in run.rows() if row["status"] == "ok" and row["label"]}
+    rows = {row["neuron"]: row for row in final(run).rows() if row["label"] and row["best"]}
     chosen = list(rows) if neurons is None else distinct("neurons", neurons)
     if unlabeled := [n for n in chosen if n not in rows]:
         raise InputError(f"neuron {unlabeled[0]} has no label in this run; {len(rows)} neurons have one")

@@ -162,7 +162,8 @@ def _browsing(app: FastAPI, shelf: Shelf, search: Finder) -> None:
     def index(run: str, request: Request) -> Response:
         opened = shelf.run(run)
         plain = overview.remembered(opened, "index", lambda: dumps(overview.index(opened)))
-        headers = {"cache-control": "private, no-cache", "etag": f'"{opened.stamp}"', "vary": "accept-encoding"}
+        tag = f'"{opened.stamp}{opened.noted}"'
+        headers = {"cache-control": "private, no-cache", "etag": tag, "vary": "accept-encoding"}
         if request.headers.get("if-none-match") == headers["etag"]:
             return Response(status_code=304, headers=headers)
         if "gzip" in request.headers.get("accept-encoding", "") and not _is_local(request):
@@ -272,7 +273,9 @@ def _noting(app: FastAPI, shelf: Shelf) -> None:
             name = overview.named(opened, [new.neuron]).get(new.neuron, (None,))[0]
             if name is None:
                 raise NotThere(f"run {run} has no neuron {new.neuron}")
-            return shelf.notebooks[run].add(new.neuron, name, new.kind, new.text)
+            note = shelf.notebooks[run].add(new.neuron, name, new.kind, new.text)
+            shelf.noted(run)
+            return note
 
         return _json(await run_in_threadpool(write))
 
@@ -286,6 +289,7 @@ def _noting(app: FastAPI, shelf: Shelf) -> None:
         def write() -> shapes.Notes:
             shelf.run(run)
             shelf.notebooks[run].remove(old.id)
+            shelf.noted(run)
             return shelf.notebooks[run].read()
 
         return _json(await run_in_threadpool(write))

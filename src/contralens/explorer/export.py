@@ -15,11 +15,11 @@ from typing import Any
 
 from contralens import __version__
 from contralens.data.anonymous import anonymous
+from contralens.data.notes import Notebook
 from contralens.data.owned import EXPORT
 from contralens.data.replacing import reserved
 from contralens.data.sealing import seal
 from contralens.explorer import audited, overview, pages, shapes
-from contralens.explorer.notes import Notebook
 from contralens.explorer.runs import OpenRun, keys
 from contralens.explorer.values import dumps
 from contralens.types import Progress, silent
@@ -50,7 +50,8 @@ def export(
     out = Path(out)
     paths = [Path(p) for p in runs]
     with reserved(out, EXPORT, inputs=paths) as place, place.filled() as folder:
-        opened = [OpenRun(key, path) for key, path in keys(paths).items()]
+        corrected = {key: Notebook(p, writable=False).corrections() for key, p in keys(paths).items() if with_notes}
+        opened = [OpenRun(key, path, corrections=corrected.get(key, {})) for key, path in keys(paths).items()]
         _static(folder)
         infos: list[shapes.RunInfo] = []
         for run in opened:

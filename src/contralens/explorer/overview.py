@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contralens.checks import nearest
+from contralens.data.final import OVERRULED
 from contralens.errors import InputError
 from contralens.explorer import shapes
 from contralens.explorer.runs import OpenRun
 from contralens.explorer.values import number, quoted, short
+from contralens.specs import gamma_of
 
 SHOWN = 4
 """Pictures on a card of the overview."""
@@ -42,12 +44,8 @@ def measured(run: OpenRun) -> dict[str, str]:
     for name in ("confidence", "fdr"):
         if run.columns("labels").get(name) in NUMBERS and run.query(f"SELECT count({name}) FROM labels")[0][0]:
             out[name] = f"l.{name}"
-    if "verdicts" in run.tables:
-        for name, column in (("fdr", "fdr"), ("stability", "agreement")):
-            if run.columns("verdicts").get(column) in NUMBERS:
-                out[name] = (
-                    f"(SELECT first({column}) FROM verdicts v WHERE v.neuron = n.neuron AND v.scorer = s.scorer)"
-                )
+    if "verdicts" in run.tables and run.columns("verdicts").get("agreement") in NUMBERS:
+        out["stability"] = "(SELECT first(agreement) FROM verdicts v WHERE v.neuron = n.neuron AND v.scorer = s.scorer)"
     if "values" in run.tables:
         taken = {*SORTS, *figures(run), *out, "agreement", "status", "scorer"}
         for i, (metric,) in enumerate(run.query('SELECT DISTINCT metric FROM "values" ORDER BY metric LIMIT 24')):
@@ -69,18 +67,14 @@ def overview(run: OpenRun) -> None:
                 f" {alias} ON {alias}.neuron = n.neuron AND {alias}.scorer = s.scorer"
             )
             values.append(name)
-    refused = ""
-    if "verdicts" in run.tables and run.columns("verdicts").get("beats_chance") == "BOOLEAN":
-        refused = (
-            " OR EXISTS (FROM verdicts v WHERE v.neuron = n.neuron AND v.scorer = s.scorer AND NOT v.beats_chance)"
-        )
+    overruled = ", ".join(f"'{word}'" for word in OVERRULED)
     run.query(
         f"""
-        CREATE TABLE IF NOT EXISTS overview AS
+        CREATE OR REPLACE TABLE overview AS
         WITH votes AS (SELECT neuron, label, count(*) AS votes FROM labels WHERE label IS NOT NULL GROUP BY ALL),
              agree AS (SELECT neuron, max(votes) / sum(votes) AS agreement FROM votes GROUP BY neuron)
         SELECT n.neuron, n.name, s.scorer,
-               CASE WHEN l.status = 'chance'{refused} THEN 'chance' ELSE n.status END AS status, l.label, l.score,
+               CASE WHEN l.status IN ({overruled}) THEN l.status ELSE n.status END AS status, l.label, l.score,
                l.scores[1] - l.scores[2] AS margin, a.agreement{columns}
         FROM neurons n CROSS JOIN (SELECT DISTINCT scorer FROM labels) s
         LEFT JOIN labels l ON l.neuron = n.neuron AND l.scorer = s.scorer
@@ -121,6 +115,7 @@ def index(run: OpenRun) -> shapes.Index:
                 "label": [place.get(row[0], -1) for row in found],
                 "score": [short(row[1]) for row in found],
                 "margin": [short(row[2]) for row in found],
+                "gamma": gamma_of(scorer),
                 "columns": {name: [short(row[3 + i]) for row in found] for i, name in enumerate(given)},
             }
         )

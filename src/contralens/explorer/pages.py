@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from contralens.data.final import OVERRULED
 from contralens.explorer import audited, shapes
 from contralens.explorer.overview import figures, named, ready, remembered, rows, shown
 from contralens.explorer.runs import OpenRun
@@ -45,14 +46,13 @@ def detail(run: OpenRun, neuron: int) -> shapes.Detail:
     pairs = _pairs(run, neuron)
     first = run.query("SELECT agreement FROM overview WHERE neuron = ? LIMIT 1", [neuron])
     agreement = {"agreement": short(first[0][0])} if first and len(run.scorers) > 1 else {}
-    told = _verdicts(run, neuron)
-    labels = [_labels(run, by_scorer[s], told.get(s, {})) for s in run.scorers if s in by_scorer]
-    refused = any(own["scorer"] == run.primary and own["status"] == "chance" for own in labels)
+    labels = [_labels(run, by_scorer[s]) for s in run.scorers if s in by_scorer]
+    overruled = next((row["status"] for row in labels if row["scorer"] == run.primary), "")
     return {
         "run": run.key,
         "neuron": neuron,
         "name": str(own["name"]),
-        "status": "chance" if refused else str(own["status"]),
+        "status": overruled if overruled in OVERRULED else str(own["status"]),
         "previous": run.neurons[at - 1] if at else None,
         "next": run.neurons[at + 1] if at + 1 < len(run.neurons) else None,
         "figures": {**{n: number(own[n]) for n in figures(run)}, **agreement},
@@ -125,32 +125,22 @@ def compare(
     }
 
 
-def _verdicts(run: OpenRun, neuron: int) -> dict[str, dict[str, Any]]:
-    """What an evaluation says of each scorer's label: its null test and its stability."""
-    if "verdicts" not in run.tables:
-        return {}
-    return {str(r["scorer"]): r for r in run.records("SELECT * FROM verdicts WHERE neuron = ? LIMIT 50", [neuron])}
-
-
-def _labels(run: OpenRun, row: dict[str, Any], verdict: dict[str, Any]) -> shapes.ScorerLabels:
-    """A scorer's label, taken back where the null test of the run or of its evaluation turns it down."""
-    refused = row["label"] is not None and verdict.get("beats_chance") is False
-    rates = verdict if row.get("fdr") is None else row
-    concepts = row["concepts"] or []
-    scores = row["scores"] or []
+def _labels(run: OpenRun, row: dict[str, Any]) -> shapes.ScorerLabels:
+    """A scorer's label as finally judged."""
     sources = _sources(run)
+    concepts = zip(row["concepts"] or [], row["scores"] or [], strict=False)
     return {
         "scorer": row["scorer"],
-        "status": "chance" if refused else row["status"],
-        "label": None if refused else row["label"],
-        "score": None if refused else number(row["score"]),
-        "confidence": None if refused else number(row.get("confidence")),
-        "reasons": [] if refused else row.get("reasons") or [],
-        "p": number(rates.get("p")),
-        "fdr": number(rates.get("fdr")),
-        "concepts": [
-            {"concept": c, "score": number(s), "source": sources.get(c)} for c, s in zip(concepts, scores, strict=False)
-        ],
+        "status": row["status"],
+        "label": row["label"],
+        "best": row["best"],
+        "why": row["why"],
+        "score": number(row["score"]),
+        "confidence": number(row["confidence"]),
+        "reasons": row["reasons"] or [],
+        "p": number(row["p"]),
+        "fdr": number(row["fdr"]),
+        "concepts": [{"concept": c, "score": number(s), "source": sources.get(c)} for c, s in concepts],
     }
 
 
@@ -234,7 +224,7 @@ def _histogram(own: dict[str, Any]) -> shapes.Histogram | None:
     return {"edges": [float(f"{e:.6g}") for e in edges], "counts": [int(c) for c in counts]}
 
 
-def summary(run: OpenRun) -> list[dict[str, Any]]:
+def summary(run: OpenRun) -> list[shapes.Plain]:
     """Means of an evaluation over the neurons, with their intervals."""
     if "summary" not in run.tables:
         return []
@@ -263,7 +253,7 @@ def _evaluation(run: OpenRun, neuron: int) -> shapes.Evaluated | None:
                 [neuron],
             )
         ]
-    verdicts: list[dict[str, Any]] = []
+    verdicts: list[dict[str, shapes.Value | list[shapes.Value]]] = []
     if "verdicts" in run.tables:
         for row in run.records("SELECT * EXCLUDE (neuron) FROM verdicts WHERE neuron = ? LIMIT 50", [neuron]):
             verdicts.append(
@@ -272,7 +262,7 @@ def _evaluation(run: OpenRun, neuron: int) -> shapes.Evaluated | None:
     return {"values": values, "verdicts": verdicts}
 
 
-def _candidates(run: OpenRun, neuron: int) -> list[dict[str, Any]] | None:
+def _candidates(run: OpenRun, neuron: int) -> list[shapes.Plain] | None:
     if "candidates" not in run.tables:
         return None
     found = run.records("SELECT * EXCLUDE (neuron) FROM candidates WHERE neuron = ? LIMIT 500", [neuron])

@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,17 @@ import pyarrow.parquet as pq
 from contralens.checks import first_line, nearest
 from contralens.data import audits, evaluations
 from contralens.data.checking import Checked, read_manifest
+from contralens.data.final import Judgements, final_labels, standing, tests_of
 from contralens.data.folders import plain
+from contralens.data.notes import Note
 from contralens.data.owned import ADDED
-from contralens.data.runs import READABLE, gamma_of
+from contralens.data.runs import READABLE
 from contralens.data.trust import SIGNATURE, made_here
 from contralens.errors import InputError, RunError
 from contralens.explorer.columns import NEEDED, OF_AUDIT, OPTIONAL, QUIET, WHY, checked, schema_of
 from contralens.explorer.pictures import Pictures, inside
 from contralens.explorer.vectors import Vectors
+from contralens.specs import gamma_of
 
 LARGEST = 64 << 20
 """Bytes of the largest JSON file that is read."""
@@ -37,13 +40,16 @@ MANIFESTS: dict[str, tuple[str, str, Sequence[int]]] = {
     "audit": ("audit.json", "Audit", audits.READABLE),
     ADDED: (ADDED, "Added", (1,)),
 }
+NONE: Mapping[int, Note] = {}
+OF_LABELS = ("overview", "index", "index.gz", "named")
+"""What is remembered of a run that hangs on its labels."""
 ADDED_FILES = ("maps.parquet", "classes.parquet", "layout.parquet")
 
 
 class OpenRun:
     """A run folder, read as it was when opened; `fresh` tells whether the folder still holds the same run."""
 
-    def __init__(self, key: str, path: Path, trust_code: bool = False) -> None:
+    def __init__(self, key: str, path: Path, trust_code: bool = False, corrections: Mapping[int, Note] = NONE) -> None:
         self.key, self.path = key, path
         self.stamp = stamp(path)
         self._held: dict[str, Checked] = {}
@@ -60,7 +66,8 @@ class OpenRun:
         self._columns: dict[str, dict[str, str]] = {}
         self.tables: set[str] = set()
         for name in NEEDED:
-            self._load(name)
+            if name != "labels":
+                self._load(name)
         for name, (file, _, what) in OPTIONAL.items():
             try:
                 if (path / file).exists():
@@ -71,6 +78,9 @@ class OpenRun:
                     self.missing.append({"what": what, "why": WHY.get(name, f"this run has no {file}")})
             except RunError as e:
                 self.missing.append({"what": what, "why": str(e)})
+        self.cache: dict[str, Any] = {}
+        self.lock = threading.RLock()
+        self.judge(corrections)
         self.audit = self._audited()
         self.scorers: list[str] = [s for s in self.manifest.get("scorers", []) if isinstance(s, str)]
         found = [s for (s,) in self.query("SELECT DISTINCT scorer FROM labels")]
@@ -87,9 +97,7 @@ class OpenRun:
             self.vectors = Vectors(self._file("vectors.safetensors"), labeled, concepts)
         except RunError as e:
             self.missing.append({"what": "the gamma slider, neighbours, the map and search", "why": str(e)})
-        self.gamma = gamma_of(self.primary)
-        self.cache: dict[str, Any] = {}
-        self.lock = threading.RLock()
+        self.gamma = gamma_of(self.primary) or 0.0
 
     def close(self) -> None:
         self.db.close()
@@ -107,6 +115,31 @@ class OpenRun:
             return stamp(self.path) == self.stamp
         except RunError:
             return False
+
+    def judge(self, corrections: Mapping[int, Note]) -> None:
+        """Load the labels as finally judged: by the run, its evaluation, and people's corrections.
+
+        Raises:
+            RunError: they cannot be read.
+        """
+        with self.lock:
+            neurons = self._table("SELECT neuron, name FROM neurons")
+            verdicts = self._table("SELECT * FROM verdicts") if "verdicts" in self.tables else None
+            level = None
+            if verdicts is not None:
+                level = _fdr_of(self._folder("evaluation").manifest)
+            noted = standing(corrections, neurons)
+            self.noted = _digest(noted)
+            judged = Judgements(tests_of(verdicts), level, noted)
+            primary = str(self.manifest.get("primary"))
+            level = _fdr_of(self.manifest)
+            self._load("labels", judged=lambda labels: final_labels(labels, primary, judged, level))
+            for name in OF_LABELS:
+                self.cache.pop(name, None)
+
+    def _table(self, sql: str) -> pa.Table:
+        with self.db.cursor() as cursor:
+            return cursor.sql(sql).to_arrow_table()
 
     def query(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Rows of one statement; each call has a cursor of its own, so threads do not meet."""
@@ -181,14 +214,17 @@ class OpenRun:
         self.tables -= set(OF_AUDIT)
         return None
 
-    def _load(self, name: str, path: str | None = None) -> None:
+    def _load(self, name: str, path: str | None = None, judged: Callable[[pa.Table], pa.Table] | None = None) -> None:
         file = self._file(path or f"{name}.parquet")
         try:
             with file.open("rb") as opened:
                 table = pq.ParquetFile(opened, page_checksum_verification=True)
                 schema = schema_of(name, table.schema_arrow)
                 batches = (checked(batch, schema) for batch in table.iter_batches(8192, columns=schema.names))
-                self._put(name, pa.RecordBatchReader.from_batches(schema, batches))
+                if judged is not None:
+                    self._put(name, judged(pa.Table.from_batches(batches, schema)))
+                else:
+                    self._put(name, pa.RecordBatchReader.from_batches(schema, batches))
         except (RunError, pa.ArrowException, duckdb.Error, OSError) as e:
             partial = "" if isinstance(e, RunError) else ", it may be truncated or still being written"
             raise RunError(f"{file} cannot be read{partial}: {first_line(e)}") from e
@@ -220,9 +256,22 @@ class OpenRun:
 
     def _put(self, name: str, rows: Any) -> None:
         self.db.register("incoming", rows)
-        self.db.execute(f'CREATE TABLE "{name}" AS SELECT * FROM incoming')
+        self.db.execute(f'CREATE OR REPLACE TABLE "{name}" AS SELECT * FROM incoming')
         self.db.unregister("incoming")
         self.tables.add(name)
+        self._columns.pop(name, None)
+
+
+def _digest(corrections: Mapping[int, Note]) -> str:
+    """Hex digits that change with the corrections; nothing without any."""
+    told = "\n".join(f"{n} {note['time']} {note['text']}" for n, note in sorted(corrections.items()))
+    return hashlib.sha256(told.encode(errors="replace")).hexdigest()[:16] if told else ""
+
+
+def _fdr_of(manifest: Any) -> Any:
+    """The false-discovery rate that a null test went by, as the manifest of a run or an evaluation has it."""
+    told = manifest.get("chance") if isinstance(manifest, dict) else None
+    return told.get("fdr") if isinstance(told, dict) else None
 
 
 def keys(paths: Sequence[Path]) -> dict[str, Path]:

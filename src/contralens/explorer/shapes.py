@@ -4,17 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
-from typing_extensions import TypedDict
+from pydantic import ConfigDict
+from typing_extensions import TypeAliasType, TypedDict
+
+from contralens.data.notes import Note as Note
+from contralens.data.notes import Notes as Notes
+
+Value = TypeAliasType("Value", str | int | float | bool | None)
+Plain = TypeAliasType("Plain", dict[str, Value])
 
 
-class Missing(TypedDict):
+class Shape(TypedDict):
+    """What all have in common: OpenAPI, and with it the front end's types, says what stands below each member."""
+
+
+Shape.__pydantic_config__ = ConfigDict(use_attribute_docstrings=True)  # type: ignore[attr-defined]
+
+
+class Missing(Shape):
     """Something a page could show if the run, or this machine, had it."""
 
     what: str
     why: str
 
 
-class Audited(TypedDict):
+class Audited(Shape):
     """That a run was audited, in one line."""
 
     concepts: str
@@ -23,7 +37,7 @@ class Audited(TypedDict):
     """Verdict -> neurons."""
 
 
-class RunInfo(TypedDict):
+class RunInfo(Shape):
     """One run folder that was opened, or the reason why it could not be."""
 
     key: str
@@ -37,13 +51,13 @@ class RunInfo(TypedDict):
     remarks: list[str]
     """What a reader of the labels should know: of the network, the encoder, the exemplars and the null test."""
     notes: int
-    evaluation: list[dict[str, Any]]
+    evaluation: list[Plain]
     """Means of an evaluation over the neurons: scorer, metric, mean, low, high...; empty without one."""
     audit: Audited | None
     """Null where there is none, or none that can be read: then `missing` says why."""
 
 
-class RunList(TypedDict):
+class RunList(Shape):
     version: str
     runs: list[RunInfo]
     writable: bool
@@ -52,18 +66,20 @@ class RunList(TypedDict):
     """Why there is no search by words or pictures; null where there is."""
 
 
-class ScorerColumns(TypedDict):
+class ScorerColumns(Shape):
     scorer: str
     label: list[int]
     """Place in `labels`, -1 for none."""
     score: list[float | None]
     margin: list[float | None]
     """Best minus second best score."""
+    gamma: float | None
+    """Of CSP; null for another scorer."""
     columns: dict[str, list[float | None]]
     """Of this scorer's labels: confidence and fdr by the run; fdr, stability and metrics by an evaluation."""
 
 
-class Index(TypedDict):
+class Index(Shape):
     """All neurons of a run in columns, enough to draw, sort and filter the overview."""
 
     key: str
@@ -85,7 +101,7 @@ class Index(TypedDict):
     """`shown` image numbers per neuron, one neuron after the other, -1 for none."""
 
 
-class Row(TypedDict):
+class Row(Shape):
     neuron: int
     name: str
     status: str
@@ -95,24 +111,30 @@ class Row(TypedDict):
     figures: dict[str, float | None]
 
 
-class Rows(TypedDict):
+class Rows(Shape):
     scorer: str
     total: int
     """Neurons that pass the filter."""
     rows: list[Row]
 
 
-class Concept(TypedDict):
+class Concept(Shape):
     concept: str
     score: float | None
     source: str | None
 
 
-class ScorerLabels(TypedDict):
+class ScorerLabels(Shape):
     scorer: str
     status: str
-    """ "chance" where the null test of the run or of its evaluation (`--fdr`) turns the label down."""
+    """ "chance" where the null test of the run or of its evaluation (`--fdr`) turned the label down, "corrected" where
+    the label is a person's."""
     label: str | None
+    """As finally judged."""
+    best: str | None
+    """What the scorer said, also where it was turned down or corrected."""
+    why: str | None
+    """What turned the label down or corrected it; null if nothing did."""
     score: float | None
     confidence: float | None
     """How likely the label is right, 0 to 1; null without a label, or where the run has no confidence."""
@@ -124,13 +146,13 @@ class ScorerLabels(TypedDict):
     concepts: list[Concept]
 
 
-class Picture(TypedDict):
+class Picture(Shape):
     image: int
     id: str
     label: str | None
 
 
-class Pair(TypedDict):
+class Pair(Shape):
     rank: int
     activation: float | None
     positive: Picture | None
@@ -139,7 +161,7 @@ class Pair(TypedDict):
     similarity: float | None
 
 
-class Gamma(TypedDict):
+class Gamma(Shape):
     """CSP at any gamma: score = (first - gamma second) / sqrt(norms[0] - 2 gamma norms[1] + gamma^2 norms[2]).
 
     Holds each concept that is among the best ten for some gamma in [0, 1].
@@ -152,12 +174,12 @@ class Gamma(TypedDict):
     norms: list[float]
 
 
-class Histogram(TypedDict):
+class Histogram(Shape):
     edges: list[float]
     counts: list[int]
 
 
-class Neighbour(TypedDict):
+class Neighbour(Shape):
     neuron: int
     name: str
     label: str | None
@@ -165,7 +187,7 @@ class Neighbour(TypedDict):
     pictures: list[int]
 
 
-class Measured(TypedDict):
+class Measured(Shape):
     """A figure of one label, and the mean of all labels of its scorer with the interval of that mean."""
 
     scorer: str
@@ -176,13 +198,13 @@ class Measured(TypedDict):
     high: float | None
 
 
-class Evaluated(TypedDict):
+class Evaluated(Shape):
     values: list[Measured]
-    verdicts: list[dict[str, Any]]
+    verdicts: list[dict[str, Value | list[Value]]]
     """By scorer: p, fdr, beats_chance; label_set with set_shares over resampled probe images; meanings."""
 
 
-class Map(TypedDict):
+class Map(Shape):
     """Where in an image the neuron was active: row-major values, 255 the strongest place among the neuron's maps."""
 
     image: int
@@ -195,7 +217,7 @@ class Map(TypedDict):
     values: list[int]
 
 
-class Fed(TypedDict):
+class Fed(Shape):
     """A class that the neuron feeds through a linear head."""
 
     name: str
@@ -205,7 +227,7 @@ class Fed(TypedDict):
     """The same at the mean activation of the neuron's exemplars."""
 
 
-class Influenced(TypedDict):
+class Influenced(Shape):
     """What one neuron adds to the score of one class, measured three ways; null where one was not computed."""
 
     name: str
@@ -214,7 +236,7 @@ class Influenced(TypedDict):
     ablation: float | None
 
 
-class Verdict(TypedDict):
+class Verdict(Shape):
     """What an audit says of one neuron."""
 
     verdict: str
@@ -231,7 +253,7 @@ class Verdict(TypedDict):
     """The classes that it moves most first."""
 
 
-class Detail(TypedDict):
+class Detail(Shape):
     """All about one neuron."""
 
     run: str
@@ -247,7 +269,7 @@ class Detail(TypedDict):
     histogram: Histogram | None
     neighbours: list[Neighbour] | None
     evaluation: Evaluated | None
-    candidates: list[dict[str, Any]] | None
+    candidates: list[Plain] | None
     classes: list[Fed] | None
     """Those that it speaks for first, those that it speaks against last."""
     maps: list[Map] | None
@@ -255,7 +277,7 @@ class Detail(TypedDict):
     missing: list[Missing]
 
 
-class Pruned(TypedDict):
+class Pruned(Shape):
     """Accuracy on some labeled images before and after pruning."""
 
     group: str
@@ -271,7 +293,7 @@ class Pruned(TypedDict):
     high: float | None
 
 
-class NewHead(TypedDict):
+class NewHead(Shape):
     """Accuracy on held-out images of one group: the network, pruned, with a new head, with one on all neurons."""
 
     group: str
@@ -286,7 +308,7 @@ class NewHead(TypedDict):
     high: float | None
 
 
-class Audit(TypedDict):
+class Audit(Shape):
     """Which neurons stand for expected and spurious concepts, what they do to the classes, and what pruning does."""
 
     run: str
@@ -317,7 +339,7 @@ class Audit(TypedDict):
     """Accuracy on held-out images with a new head; empty where none was fitted."""
 
 
-class Plane(TypedDict):
+class Plane(Shape):
     """Neurons as points: those with similar concept vectors lie close together."""
 
     method: str
@@ -332,14 +354,14 @@ class Plane(TypedDict):
     y: list[float]
 
 
-class Hit(TypedDict):
+class Hit(Shape):
     neuron: int
     name: str
     label: str | None
     similarity: float
 
 
-class Hits(TypedDict):
+class Hits(Shape):
     query: str
     gamma: float
     note: str | None
@@ -347,13 +369,13 @@ class Hits(TypedDict):
     hits: list[Hit]
 
 
-class Change(TypedDict):
+class Change(Shape):
     name: str
     a: Row | None
     b: Row | None
 
 
-class Comparison(TypedDict):
+class Comparison(Shape):
     a: str
     b: str
     matched_by: str
@@ -362,22 +384,5 @@ class Comparison(TypedDict):
     changes: list[Change]
 
 
-class Note(TypedDict):
-    id: str
-    time: str
-    neuron: int
-    name: str
-    kind: str
-    """"note", "tag" or "label" (a corrected label)."""
-    text: str
-
-
-class Notes(TypedDict):
-    file: str
-    writable: bool
-    notes: list[Note]
-    problems: list[str]
-
-
-class Gone(TypedDict):
+class Gone(Shape):
     error: str

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from contralens import __version__
 from contralens.checks import nearest
+from contralens.data.notes import Notebook
 from contralens.errors import RunError
 from contralens.explorer import pages, shapes
-from contralens.explorer.notes import Notebook
 from contralens.explorer.runs import OpenRun, keys
 from contralens.explorer.values import NotThere
 
@@ -32,6 +32,7 @@ class Shelf:
         self.writable, self.trust_code = writable, trust_code
         self._open: dict[str, OpenRun] = {}
         self._looked: dict[str, float] = {}
+        self._noted: dict[str, str] = {}
         self._locks = {key: threading.Lock() for key in self.paths}
 
     def run(self, key: str) -> OpenRun:
@@ -43,16 +44,25 @@ class Shelf:
             run = self._open.get(key)
             if run is not None and now - self._looked.get(key, 0.0) < LOOK_SECONDS:
                 return run
-            if run is None or not run.fresh():
+            book = self.notebooks[key]
+            noted = book.stamp()
+            try:
+                if run is None or not run.fresh():
+                    self._open.pop(key, None)
+                    run = OpenRun(key, self.paths[key], self.trust_code, book.corrections())
+                    self._open[key] = run
+                    threading.Thread(target=run.pictures.warm, daemon=True).start()
+                elif noted != self._noted.get(key):
+                    run.judge(book.corrections())
+            except RunError as e:
                 self._open.pop(key, None)
-                try:
-                    run = OpenRun(key, self.paths[key], self.trust_code)
-                except RunError as e:
-                    raise NotReadable(str(e)) from e
-                self._open[key] = run
-                threading.Thread(target=run.pictures.warm, daemon=True).start()
-            self._looked[key] = now
+                raise NotReadable(str(e)) from e
+            self._looked[key], self._noted[key] = now, noted
             return run
+
+    def noted(self, key: str) -> None:
+        """Look at the run's notes at once: one was written."""
+        self._looked.pop(key, None)
 
     def list(self, encoder: str | None) -> shapes.RunList:
         """All runs, with the reason where one cannot be read."""

@@ -30,7 +30,7 @@ def short(value: Any) -> float | None:
     return None if value is None or not math.isfinite(value) else float(f"{float(value):.5g}")
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any) -> str | int | float | bool | None:
     if isinstance(value, float):
         return number(value)
     return value if value is None or isinstance(value, (str, int, bool)) else str(value)

@@ -27,6 +27,7 @@ from contralens.math.planting import LEAST
 from contralens.math.sources import ActivationSource
 from contralens.models.hooked import HookedTarget
 from contralens.models.targets import outputs_of
+from contralens.specs import part_of
 from contralens.types import Images, Target
 
 OUTPUTS, CLASSES = "outputs", "classes"
@@ -171,7 +172,7 @@ def _of_mapping(given: Mapping[str, Any], probe: Images) -> dict[str, list[str]]
 
 
 def _of_table(given: str, probe: Images) -> dict[str, list[str]]:
-    table, _, column = given.rpartition(":")
+    table, column = part_of(given)
     if not table or not Path(table).is_file():
         raise InputError(
             f'`calibrate` is "{OUTPUTS}", "{CLASSES}" or TABLE:COLUMN, e.g. shown.csv:concepts; there is no table '

@@ -18,6 +18,7 @@ from contralens.checks import as_text, nearest, require, whole
 from contralens.errors import InputError
 from contralens.math.neighbours import Neighbours, Products
 from contralens.math.tensors import blocks
+from contralens.specs import WHOLE, options, scheme
 
 INDEXES = {
     "hnsw": {"links": 32, "build": 80, "search": 0},
@@ -38,18 +39,14 @@ def parse_neighbours(spec: str) -> tuple[str, dict[str, int]]:
     """
     if as_text("neighbours", spec) == "exact":
         return "exact", {}
-    engine, _, rest = spec.partition(":")
-    kind, *given = rest.split(",")
+    engine, rest = scheme(spec)
+    kind, _, given = rest.partition(",")
     if engine != "faiss" or kind not in INDEXES:
         known = ["exact", *(f"faiss:{name}" for name in INDEXES)]
         raise InputError(f"unknown neighbours {spec!r}{nearest(spec, known)}; known: {', '.join(known)}")
-    options = dict(INDEXES[kind])
-    for part in given:
-        key, _, value = part.partition("=")
-        if key not in options or not (value.isascii() and value.isdigit()):
-            raise InputError(f"neighbours {spec!r}: {part!r} is none of {', '.join(f'{o}=NUMBER' for o in options)}")
-        options[key] = whole(f"{key} of {engine}:{kind}", int(value[:20]), *BOUNDS[key])
-    return kind, options
+    read = options(given, dict.fromkeys(INDEXES[kind], WHOLE), f"neighbours {spec!r}")
+    checked = {key: whole(f"{key} of {engine}:{kind}", value, *BOUNDS[key]) for key, value in read.items()}
+    return kind, {**INDEXES[kind], **checked}
 
 
 def approximate(products: Products, queries: Tensor, length: int, spec: str) -> tuple[Neighbours, dict[str, Any]]:
@@ -57,21 +54,21 @@ def approximate(products: Products, queries: Tensor, length: int, spec: str) -> 
 
     The index holds a float32 copy of the embeddings in memory (and the links of HNSW), 4 D bytes an image.
     """
-    kind, options = parse_neighbours(spec)
+    kind, given = parse_neighbours(spec)
     faiss = require("faiss", "faiss")
     faiss.omp_set_num_threads(torch.get_num_threads())
     total, width = products.e.shape
     length = min(length, total)
     if kind == "hnsw":
-        index = faiss.IndexHNSWFlat(width, options["links"], faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.efConstruction = options["build"]
-        index.hnsw.efSearch = options["search"] or 2 * length
+        index = faiss.IndexHNSWFlat(width, given["links"], faiss.METRIC_INNER_PRODUCT)
+        index.hnsw.efConstruction = given["build"]
+        index.hnsw.efSearch = given["search"] or 2 * length
     else:
-        lists = options["lists"] or max(1, min(total, round(4 * total**0.5)))
+        lists = given["lists"] or max(1, min(total, round(4 * total**0.5)))
         if lists > total:
             raise InputError(f"neighbours {spec!r}: {lists:,} lists need as many images; there are {total:,}")
         index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, lists, faiss.METRIC_INNER_PRODUCT)
-        index.nprobe = options["probes"] or max(1, lists // 16)
+        index.nprobe = given["probes"] or max(1, lists // 16)
         some = torch.randperm(total, generator=torch.Generator().manual_seed(0))[: 64 * lists].sort().values
         index.train(_floats(products, some))
     for block in blocks(total, 4 * width):

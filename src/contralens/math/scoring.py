@@ -12,6 +12,7 @@ from contralens.checks import nearest
 from contralens.errors import InputError
 from contralens.math.ranking import Columns, Scorer
 from contralens.math.scorers import SCORERS
+from contralens.specs import NUMBER, TEXT, WHOLE, Kind, options, scheme, word
 from contralens.types import Exemplars
 
 ACTIVATIONS = "activations"
@@ -27,22 +28,13 @@ def parse_scorer(spec: str) -> tuple[str, dict[str, Any]]:
     >>> parse_scorer("csp:gamma=0.5")
     ('csp', {'gamma': 0.5})
     """
-    name, _, rest = spec.partition(":")
+    name, rest = scheme(spec)
     if name not in SCORERS:
         raise InputError(f"unknown scorer {name!r}{nearest(name, SCORERS)} (known: {', '.join(SCORERS)})")
-    known = {key: default for key, default in _arguments(name).items() if key != ACTIVATIONS}
-    options: dict[str, Any] = {}
-    for part in filter(None, rest.split(",")):
-        key, eq, value = part.partition("=")
-        if not eq or key not in known:
-            takes = f"it takes {', '.join(known)}" if known else "it takes none"
-            raise InputError(f"scorer {name!r} has no option {key!r}{nearest(key, known)}; {takes}")
-        options[key] = value if value == "auto" and key in _automatic(name) else _value(
-            value, known[key], f"scorer {spec!r}: {key}"
-        )  # fmt: skip
-    if not 0.0 <= options.get("gamma", 0.0) <= 1.0:
+    given = options(rest, _kinds(name), f"scorer {name!r}")
+    if not 0.0 <= given.get("gamma", 0.0) <= 1.0:
         raise InputError(f"scorer {spec!r}: gamma must lie between 0 and 1")
-    return name, options
+    return name, given
 
 
 def wants_activations(scorer: str | Scorer) -> bool:
@@ -73,8 +65,8 @@ def run_scorer(
     >>> run_scorer("csp:gamma=0.5", found, e, e)
     tensor([[0., 0., 1.]])
     """
-    function, options = _ready(scorer, activations)
-    return function(exemplars, embeddings, texts, **options)
+    function, given = _ready(scorer, activations)
+    return function(exemplars, embeddings, texts, **given)
 
 
 def score_blocks(
@@ -89,42 +81,30 @@ def score_blocks(
     ...     print(which, tuple(scores.shape))
     slice(0, 3, None) (2, 3)
     """
-    function, options = _ready(scorer, activations)
+    function, given = _ready(scorer, activations)
     prepare = getattr(function, "columns", None)
     if prepare is None:
-        scores = function(exemplars, embeddings, texts, **options)
+        scores = function(exemplars, embeddings, texts, **given)
         return iter([(slice(0, scores.shape[1]), scores)])
-    columns: Columns = prepare(exemplars, embeddings, texts, **options)
+    columns: Columns = prepare(exemplars, embeddings, texts, **given)
     return columns.blocks()
 
 
 def _ready(scorer: str | Scorer, activations: Any) -> tuple[Scorer, dict[str, Any]]:
     """A scorer's function and the options to call it with."""
-    name, options = parse_scorer(scorer) if isinstance(scorer, str) else ("", {})
+    name, given = parse_scorer(scorer) if isinstance(scorer, str) else ("", {})
     function = SCORERS[name] if isinstance(scorer, str) else scorer
     if wants_activations(function):
         if activations is None:
             raise InputError(f"the scorer {name or 'given'} looks at the activations of all images, and got none")
-        options[ACTIVATIONS] = activations
-    return function, options
+        given[ACTIVATIONS] = activations
+    return function, given
 
 
-def _arguments(name: str) -> dict[str, Any]:
-    """What a scorer takes beside exemplars, embeddings and texts, with the defaults."""
-    return {key: p.default for key, p in list(inspect.signature(SCORERS[name]).parameters.items())[3:]}
-
-
-def _automatic(name: str) -> set[str]:
-    """Options of a scorer that may be "auto", by their annotation."""
-    return {key for key, p in inspect.signature(SCORERS[name]).parameters.items() if "auto" in str(p.annotation)}
-
-
-def _value(text: str, default: Any, what: str) -> Any:
-    """An option as a number of the default's kind; as text where the default is none and no number is given."""
-    try:
-        return int(text) if isinstance(default, int) else float(text)
-    except ValueError:
-        if isinstance(default, int | float):
-            kind = "a whole number" if isinstance(default, int) else "a number"
-            raise InputError(f"{what} must be {kind}; got {text!r}") from None
-        return text
+def _kinds(name: str) -> dict[str, Kind]:
+    """What a scorer takes beside exemplars, embeddings and texts: numbers as its defaults are, "auto" as annotated."""
+    kinds = {}
+    for key, p in list(inspect.signature(SCORERS[name]).parameters.items())[3:]:
+        kind = WHOLE if isinstance(p.default, int) else NUMBER if isinstance(p.default, float) else NUMBER | TEXT
+        kinds[key] = kind | word("auto") if "auto" in str(p.annotation) else kind
+    return {key: kind for key, kind in kinds.items() if key != ACTIVATIONS}

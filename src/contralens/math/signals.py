@@ -15,6 +15,7 @@ from torch.nn.functional import normalize
 from contralens.math.panel import Ballot
 from contralens.math.sources import ActivationSource
 from contralens.math.tensors import blocks
+from contralens.specs import scheme
 from contralens.types import Exemplars
 
 SAMPLE = 1024
@@ -95,7 +96,7 @@ class _Seen:
 def _votes(ballots: Mapping[str, Ballot], candidates: Tensor, concepts: int) -> dict[str, Tensor]:
     """What the scorers say: each one's view, how many chose the candidate, and for how many other neurons they did."""
     found = {
-        f"{key} ({name.partition(':')[0]})": value
+        f"{key} ({scheme(name)[0]})": value
         for name, said in ballots.items()
         for key, value in said.stands(candidates).items()
     }

@@ -17,6 +17,7 @@ from contralens.checks import nearest, shown
 from contralens.errors import InputError
 from contralens.models.encoder_base import BaseEncoder, digest, usable_device
 from contralens.plugs import Plugs, Scheme, scheme_of
+from contralens.specs import scheme
 from contralens.types import Encoder
 
 __all__ = [
@@ -80,13 +81,13 @@ def encoder(spec: str | Encoder, device: str = "cpu", *, decode: str = "exact", 
     (96, torch.Size([2, 96]))
     """
     if isinstance(spec, str):
-        scheme, _, rest = spec.strip().partition(":")
-        if scheme not in ENCODERS:
+        kind, rest = scheme(spec)
+        if kind not in ENCODERS:
             raise InputError(
-                f"unknown encoder {spec!r}{nearest(scheme, ENCODERS)}; an encoder is written as "
+                f"unknown encoder {spec!r}{nearest(kind, ENCODERS)}; an encoder is written as "
                 + "; ".join(s.form for s in ENCODERS.values())
             )
-        made: Encoder = ENCODERS[scheme].loader()(rest, str(usable_device(device)))
+        made: Encoder = ENCODERS[kind].loader()(rest, str(usable_device(device)))
         if isinstance(made, BaseEncoder):
             made.name = spec.strip()
         return _adapted(made, decode, dtype)

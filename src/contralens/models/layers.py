@@ -15,6 +15,7 @@ from contralens.models.hooked import HookedTarget
 from contralens.models.loaders import load, preprocess_of
 from contralens.models.outputs import PART, is_padded
 from contralens.models.pooling import choose
+from contralens.specs import scheme
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ def layers(
         network, function, name = spec.module, spec.preprocess, spec.name
     else:
         if isinstance(spec, str) and weights is None and checkpoint is None:
-            weights = "random" if spec.partition(":")[0] in ("torchvision", "timm", "hf") else None
+            weights = "random" if scheme(spec)[0] in ("torchvision", "timm", "hf") else None
         loaded, name = load(spec, weights, checkpoint)
         network, function = loaded.network, preprocess_of(preprocess, loaded, name)
     batch = hooks.probe_batch(function, name)

@@ -19,6 +19,7 @@ from contralens.models.loaders_torchvision import load_torchvision
 from contralens.models.own_code import load_module
 from contralens.models.preprocessing import Preprocessing, in_gray, preprocessing
 from contralens.plugs import Plugs
+from contralens.specs import scheme
 
 __all__ = ["TARGETS", "HFPreprocess", "load", "preprocess_of"]
 
@@ -69,17 +70,17 @@ def load(spec: str | nn.Module, weights: str | None, checkpoint: str | Path | No
         return Loaded(inner, notes=notes), type(inner).__name__
     if not isinstance(spec, str):
         raise KindError(f"a target is a text such as 'torchvision:resnet50' or an nn.Module; got {type(spec).__name__}")
-    scheme, colon, rest = spec.partition(":")
-    if not colon or not rest:
+    kind, rest = scheme(spec)
+    if not rest:
         raise InputError(
             f"target {spec!r} must be SCHEME:NAME, such as torchvision:{spec.rstrip(':')} or timm:{spec.rstrip(':')}; "
             f"schemes: {', '.join(TARGETS)}"
         )
-    if scheme not in TARGETS:
+    if kind not in TARGETS:
         raise InputError(
-            f"target {spec!r}: unknown scheme {scheme!r}{nearest(scheme, TARGETS) or '; known: ' + ', '.join(TARGETS)}"
+            f"target {spec!r}: unknown scheme {kind!r}{nearest(kind, TARGETS) or '; known: ' + ', '.join(TARGETS)}"
         )
-    loaded = TARGETS[scheme](rest, weights=weights, checkpoint=checkpoint)
+    loaded = TARGETS[kind](rest, weights=weights, checkpoint=checkpoint)
     return loaded, spec + loaded.suffix
 
 

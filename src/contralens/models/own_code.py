@@ -16,6 +16,7 @@ from contralens.checks import blaming, nearest
 from contralens.errors import InputError
 from contralens.models.arguments import split_arguments, told
 from contralens.models.loaded import Loaded, fill, seeded
+from contralens.specs import part_of
 
 
 def load_module(rest: str, *, weights: str | None = None, checkpoint: str | Path | None = None) -> Loaded:
@@ -27,8 +28,8 @@ def load_module(rest: str, *, weights: str | None = None, checkpoint: str | Path
     if weights not in (None, "random"):
         raise InputError(f"module:{rest}: weights are up to the callable; give a file with checkpoint=FILE")
     rest, given = split_arguments(rest, "module")
-    where, colon, attribute = rest.rpartition(":")
-    if not colon or not where or not attribute:
+    where, attribute = part_of(rest)
+    if not where or not attribute:
         raise InputError(f"module:{rest}: write module:FILE.py:CALLABLE or module:package.module:CALLABLE")
     found = _attribute(_imported(where, rest), attribute, rest)
     made: list[Any] = []

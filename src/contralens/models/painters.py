@@ -20,6 +20,7 @@ from contralens.errors import InputError
 from contralens.models.encoders import digest, usable_device
 from contralens.models.identity import network_digest
 from contralens.plugs import Plugs
+from contralens.specs import NUMBER, WHOLE, options, scheme, tail
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -144,23 +145,11 @@ def is_blank(image: Image) -> bool:
 
 
 def _diffusers(rest: str, device: str) -> Painter:
-    model, at, text = rest.rpartition("@")
-    if not at or "=" not in text:
-        model, text = rest, ""
-    kinds: dict[str, Callable[[str], Any]] = {"steps": int, "guidance": float, "size": int}
-    options: dict[str, Any] = {}
-    for part in filter(None, text.split(",")):
-        key, _, value = part.partition("=")
-        try:
-            options[key] = kinds[key](value)
-        except (KeyError, ValueError):
-            raise InputError(
-                f"painter diffusers:{rest}: {part!r} is not one of steps=NUMBER, guidance=NUMBER, size=PIXELS"
-                f"{nearest(key, kinds) if key not in kinds else ''}"
-            ) from None
+    model, text = tail(rest, "@")
+    given = options(text, {"steps": WHOLE, "guidance": NUMBER, "size": WHOLE}, f"painter diffusers:{model}")
     if not model:
         raise InputError("a painter is written as diffusers:ID_OR_FOLDER, e.g. diffusers:stabilityai/sd-turbo@steps=1")
-    return DiffusersPainter(model, device, **options)
+    return DiffusersPainter(model, device, **given)
 
 
 PAINTERS: Plugs[Callable[[str, str], Painter]] = Plugs("painters", {"diffusers": _diffusers})
@@ -179,10 +168,10 @@ def painter(spec: str | Painter, device: str = "cpu") -> Painter:
         if isinstance(spec, Painter):
             return spec
         raise InputError(f"`painter` must be a name such as 'diffusers:FOLDER' or a Painter; got {type(spec).__name__}")
-    scheme, colon, rest = spec.partition(":")
-    if not colon or scheme not in PAINTERS:
+    name, rest = scheme(spec)
+    if name not in PAINTERS:
         raise InputError(
-            f"unknown painter {spec!r}{nearest(scheme, PAINTERS)}; a painter is written as diffusers:ID_OR_FOLDER, "
+            f"unknown painter {spec!r}{nearest(name, PAINTERS)}; a painter is written as diffusers:ID_OR_FOLDER, "
             "with @steps=4,guidance=0,size=512 behind it if need be"
         )
-    return PAINTERS[scheme](rest, device)
+    return PAINTERS[name](rest, device)

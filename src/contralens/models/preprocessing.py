@@ -12,6 +12,7 @@ from torch import Tensor
 
 from contralens.checks import nearest
 from contralens.errors import InputError
+from contralens.specs import settings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -111,13 +112,11 @@ def preprocessing(spec: str | Mapping[str, Any]) -> Preprocessing:
     (0.5, 0.5, 0.5)
     """
     if isinstance(spec, str):
-        pairs = [part.partition("=") for part in spec.split(",") if part.strip()]
-        broken = next((key for key, equals, _ in pairs if not equals), None)
+        pairs = settings(spec)
+        broken = next((key for key, value in pairs if value is None), None)
         if broken is not None:
-            raise InputError(
-                f"preprocess: {broken.strip()!r} is not KEY=VALUE; write e.g. resize=256,crop=224,mean=imagenet"
-            )
-        values: dict[str, Any] = {key.strip(): value.strip() for key, _, value in pairs}
+            raise InputError(f"preprocess: {broken!r} is not KEY=VALUE; write e.g. resize=256,crop=224,mean=imagenet")
+        values: dict[str, Any] = dict(pairs)
     else:
         values = dict(spec)
     for key in values:

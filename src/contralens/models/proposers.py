@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 from contralens.checks import nearest
 from contralens.errors import ContralensError, InputError
 from contralens.plugs import Plugs, Scheme, scheme_of
+from contralens.specs import scheme
 
 __all__ = ["PROPOSERS", "CaptionBank", "Proposer", "ProposerError", "Reply", "Request", "proposer"]
 
@@ -173,13 +174,13 @@ def proposer(
             f"`proposer` must be a name such as 'openai:MODEL@URL' or a Proposer; got {type(spec).__name__}, "
             f"which lacks {', '.join(lacks)}"
         )
-    scheme, _, rest = spec.strip().partition(":")
-    if scheme not in PROPOSERS:
+    kind, rest = scheme(spec)
+    if kind not in PROPOSERS:
         raise InputError(
-            f"unknown proposer {spec!r}{nearest(scheme, PROPOSERS)}; a proposer is written as "
+            f"unknown proposer {spec!r}{nearest(kind, PROPOSERS)}; a proposer is written as "
             + "; ".join(s.form for s in PROPOSERS.values())
         )
-    loader = PROPOSERS[scheme].loader()
+    loader = PROPOSERS[kind].loader()
     takes = inspect.signature(loader).parameters
     if device is not None and "device" in takes:
         options["device"] = device
@@ -187,7 +188,7 @@ def proposer(
         if name not in takes and not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
             able = [p for p in takes if p != "rest"]
             raise InputError(
-                f"proposer {scheme}: has no option {name!r}{nearest(name, able)} (it has: {', '.join(able) or 'none'})"
+                f"proposer {kind}: has no option {name!r}{nearest(name, able)} (it has: {', '.join(able) or 'none'})"
             )
-    made: Proposer | CaptionBank = loader(rest.strip(), **options)
+    made: Proposer | CaptionBank = loader(rest, **options)
     return made

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from contralens.models.autoencoders import KINDS, NORMS, Autoencoder
 from contralens.models.sae_contents import Found
 from contralens.models.sae_disk import only_tensor, read_file, sorted_out
 from contralens.models.sae_formats import find
+from contralens.specs import FLAG, NUMBER, TEXT, WHOLE, options, tail
 
 
 def read_sae(
@@ -90,29 +91,18 @@ def parse_sae(spec: str) -> tuple[str, dict[str, Any]]:
     >>> parse_sae("runs/sae.pt")
     ('runs/sae.pt', {})
     """
-    path, _, rest = spec.rpartition(":")
-    if not path or "=" not in rest:
-        return spec, {}
-    options: dict[str, Any] = {}
-    for part in rest.split(","):
-        key, _, value = part.partition("=")
-        if key not in _OPTIONS:
-            raise InputError(f"sae {spec!r}: no option {key!r}{nearest(key, _OPTIONS)}; known: {', '.join(_OPTIONS)}")
-        try:
-            options[key] = _OPTIONS[key](value)
-        except (ValueError, KeyError):
-            raise InputError(f"sae {spec!r}: option {key} cannot be {value!r}") from None
-    return path, options
+    path, rest = tail(spec, ":")
+    return path, options(rest, _OPTIONS, f"sae {path!r}")
 
 
-_OPTIONS: dict[str, Callable[[str], Any]] = {
-    "kind": str,
-    "k": int,
-    "threshold": float,
-    "b_dec": {"yes": True, "no": False, "true": True, "false": False}.__getitem__,
-    "center": str,
-    "scale": float,
-    "ignore": str,
+_OPTIONS = {
+    "kind": TEXT,
+    "k": WHOLE,
+    "threshold": NUMBER,
+    "b_dec": FLAG,
+    "center": TEXT,
+    "scale": NUMBER,
+    "ignore": TEXT,
 }
 
 

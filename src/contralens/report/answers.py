@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from contralens.checks import counted
+from contralens.data.final import CORRECTED
 from contralens.data.runs import Run
 from contralens.types import SUPPORTED, UNCERTAIN, word_of
 
@@ -24,6 +26,18 @@ def answer(row: Mapping[str, Any]) -> str:
     return NO_LABEL if row["status"] == "chance" else f"no label ({row['status']})"
 
 
+def corrected(row: Mapping[str, Any]) -> str:
+    """That a person gave the label, in a row of the labels as finally judged; empty where nobody did.
+
+    >>> why = "corrected by a person, 2026-01-02T03:04:05Z"
+    >>> corrected({"scorer": "csp", "status": "corrected", "label": "a dog", "best": "a cat", "why": why})
+    'corrected by a person, 2026-01-02T03:04:05Z; csp said a cat'
+    >>> corrected({"scorer": "csp", "status": "ok", "label": "a dog", "best": "a dog", "why": None})
+    ''
+    """
+    return f"{row['why']}; {row['scorer']} said {row['best'] or 'nothing'}" if row["status"] == CORRECTED else ""
+
+
 def rates(row: Mapping[str, Any]) -> str:
     """The null test of the label, where that was asked for; with the label turned down, if it was.
 
@@ -32,7 +46,7 @@ def rates(row: Mapping[str, Any]) -> str:
     >>> rates({"label": "red", "status": "ok", "p": None, "fdr": None, "concepts": ["red"]})
     ''
     """
-    if row.get("fdr") is None:
+    if row.get("fdr") is None or row["status"] == CORRECTED:
         return ""
     outcome = f"{row['concepts'][0]} turned down" if row["status"] == "chance" else "passed"
     return f"null test: {outcome}; p {row['p']:.2g}, false-discovery rate {row['fdr']:.2g}"
@@ -62,12 +76,12 @@ def because(row: Mapping[str, Any]) -> str:
 def supported(run: Run) -> str:
     """A line that counts the primary scorer's labels by confidence; empty where that was not asked for."""
     confidence = run.manifest.get("confidence") or {}
-    told = confidence.get("labels", {}).get(run.manifest["primary"])
+    told = Counter(word_of(row["confidence"]) for row in run.rows() if row.get("confidence") is not None)
     if not told:
         return ""
     by = [f"{counted(one['neurons'], 'known neuron')} ({one['from']})" for one in confidence.get("level set by", [])]
     level = f"; level set by {' and '.join(by)}" if by else ""
-    counts = ", ".join(f"{told.get(word, 0)} {word}" for word in ("supported", "uncertain", "unsupported"))
+    counts = ", ".join(f"{told[word]} {word}" for word in ("supported", "uncertain", "unsupported"))
     words = f"confidence from {SUPPORTED}, from {UNCERTAIN}, below"
     return f"labels of {run.manifest['primary']}: {counts} ({words}){level}"
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from contralens.data.audits import VERDICTS, Audit, load_audit, margin
+from contralens.data.final import final
 from contralens.data.runs import Run
 from contralens.errors import InputError
 from contralens.report.cards import Pictures, number, pair
@@ -73,6 +74,7 @@ def write_audit_page(
 def audit_page(run: Run, found: Audit, most: int = 24, pairs: int = 10) -> str:
     """The page as text."""
     m = found.manifest
+    run = final(run)
     pictures = Pictures(run)
     moved: dict[int, list[dict[str, Any]]] = {}
     for row in found.influence.to_pylist():
@@ -215,7 +217,7 @@ def _part(
 
 def _card(run: Run, row: dict[str, Any], moved: Sequence[dict[str, Any]], pictures: Pictures, pairs: int) -> str:
     own = run.neuron(row["neuron"])
-    label = own["labels"][run.manifest["primary"]]["label"]
+    label = own["labels"].get(run.manifest["primary"], {}).get("label")
     numbers = [
         f"confidence {number(row['confidence'])}",
         f"stands out {number(row['z'])} deviations, margin {number(margin(row))} (noise {number(row['noise'])})",

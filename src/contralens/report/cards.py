@@ -8,8 +8,9 @@ from html import escape
 from typing import Any
 
 from contralens.data.runs import Run
-from contralens.report.answers import answer, because, rates, trust
+from contralens.report.answers import answer, because, corrected, rates, trust
 from contralens.report.origin import MARK, is_proposed, origin
+from contralens.specs import gamma_of
 
 CONCEPTS = 5
 
@@ -39,8 +40,9 @@ class Pictures:
 
 def contrast_pair(run: Run) -> tuple[str | None, str | None]:
     """The scorers that show what contrast changes: without it, and with it; None where the run lacks either."""
-    without = next((s for s in ("csp:gamma=0", "csp:gamma=0.0", "semanticlens") if s in run.scorers), None)
-    contrasted = [s for s in run.scorers if s.partition(":")[0] == "csp" and s != without]
+    plain = [s for s in run.scorers if gamma_of(s) == 0]
+    without = next((s for s in (*plain, "semanticlens") if s in run.scorers), None)
+    contrasted = [s for s in run.scorers if gamma_of(s) is not None and s != without]
     if without is None or not contrasted:
         return None, None
     primary = str(run.manifest["primary"])
@@ -124,7 +126,7 @@ def _histogram(found: dict[str, Any]) -> str:
 
 
 def _change(without: dict[str, Any], contrasted: dict[str, Any]) -> str:
-    before, after = without["label"], contrasted["label"]
+    before, after = (row["best"] if row["label"] is not None else None for row in (without, contrasted))
     if before is None or after is None:
         return ""
     top = [row["concepts"][:CONCEPTS] for row in (without, contrasted)]
@@ -149,9 +151,8 @@ def _gamma(scorer: str) -> str:
     >>> _gamma("csp"), _gamma("csp:gamma=0"), _gamma("semanticlens")
     ('csp, γ = 1', 'csp, γ = 0', 'semanticlens')
     """
-    name, _, options = scorer.partition(":")
-    given = dict(option.split("=", 1) for option in options.split(",") if "=" in option)
-    return f"{name}, γ = {given.get('gamma', '1')}" if name == "csp" else scorer
+    gamma = gamma_of(scorer)
+    return scorer if gamma is None else f"csp, γ = {gamma:g}"
 
 
 def pair(run: Run, found: dict[str, Any], row: dict[str, Any], pictures: Pictures) -> str:
@@ -181,7 +182,8 @@ def pair(run: Run, found: dict[str, Any], row: dict[str, Any], pictures: Picture
 
 
 def _scorer(run: Run, row: dict[str, Any], best: str | None, primary: bool) -> str:
-    told = f'<p class="rates">{escape(rates(row))}</p>' if rates(row) else ""
+    said = corrected(row) or rates(row)
+    told = f'<p class="rates">{escape(said)}</p>' if said else ""
     if row["label"] is None:
         body = f"<p>{escape(answer(row))}</p>{told}"
     else:

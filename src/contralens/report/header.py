@@ -18,6 +18,7 @@ REASONS = {
     "nan": "no finite activation",
     "not selected": "not among the neurons chosen",
     "chance": NO_LABEL,
+    "corrected": "the label is a person's",
 }
 """What a status of a neuron without a label means."""
 

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 from contralens.data.adding import add_to_run
 from contralens.data.files import write_whole
+from contralens.data.final import CORRECTED, final
 from contralens.data.runs import Run
 from contralens.errors import InputError
 from contralens.report.cards import Pictures, card, contrast_pair, order
@@ -56,7 +57,8 @@ def write_page(path: Path, text: str, run: Run) -> None:
 
 
 def page(run: Run, most: int = 200, pairs: int = 10, budget: int = PICTURE_BYTES) -> str:
-    """The report as text."""
+    """The report as text, of the labels as finally judged."""
+    run = final(run)
     m = run.manifest
     shown, pairs = _choose(run, most, pairs, budget)
     pictures = Pictures(run)
@@ -119,7 +121,7 @@ def _rows(run: Run, shown: set[int], base: str | None, contrasted: str | None) -
     """Per neuron: index, name, status, labels by scorer, primary score, changed by contrast, maximum, fires, cosine."""
     by_scorer = {}
     for scorer in run.scorers:
-        part = run.labels.filter(pc.field("scorer") == scorer).select(["neuron", "label", "score", "status"])
+        part = run.labels.filter(pc.field("scorer") == scorer).select(["neuron", "label", "score", "status", "best"])
         numbers, *values = (part[name].to_pylist() for name in part.column_names)
         by_scorer[scorer] = dict(zip(numbers, zip(*values, strict=True), strict=True))
     neurons = np.asarray(run.exemplars["neuron"])
@@ -132,15 +134,15 @@ def _rows(run: Run, shown: set[int], base: str | None, contrasted: str | None) -
     out = []
     for row in table:
         n = row["neuron"]
-        got = {scorer: by_scorer[scorer].get(n, (None, None, None)) for scorer in order(run)}
+        got = {scorer: by_scorer[scorer].get(n, (None, None, None, None)) for scorer in order(run)}
         primary = got[run.manifest["primary"]]
-        status = row["status"] if row["status"] != "ok" else (primary[2] or "not selected")
+        status = row["status"] if row["status"] != "ok" and primary[2] != CORRECTED else primary[2] or "not selected"
         changed = None
         if base and contrasted and got[base][0] is not None and got[contrasted][0] is not None:
-            changed = int(got[base][0] != got[contrasted][0])
+            changed = int(got[base][3] != got[contrasted][3])
         values = [primary[1], row["maximum"], row["firing_rate"], float(means[n]) if counts[n] else None]
         score, maximum, fires, cos = (_short(v) for v in values)
-        labels = [label for label, _, _ in got.values()]
+        labels = [label for label, *_ in got.values()]
         out.append([n, row["name"], status, labels, score, changed, maximum, fires, cos, int(n in shown)])
     return out
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from contralens.checks import require
+from contralens.data.final import final
 from contralens.data.runs import Run
 from contralens.errors import MissingPackage
 from contralens.math.intervals import mean_interval
@@ -71,6 +72,7 @@ def plot_pairs(run: Run, neuron: int | str, pairs: int = 8) -> Figure:
     from matplotlib.figure import Figure
     from PIL import Image
 
+    run = final(run)
     found = run.neuron(neuron)
     shown = [row for row in found["exemplars"] if row["positive"] >= 0][: max(1, pairs)]
     figure = Figure(figsize=(1.25 * max(1, len(shown)) + 0.6, 3.3), layout="constrained")

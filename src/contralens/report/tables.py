@@ -10,21 +10,23 @@ from rich.table import Column, Table
 
 from contralens.checks import counted
 from contralens.data.candidates import folder_of
+from contralens.data.final import OVERRULED, final
 from contralens.data.label_files import LabelFile
 from contralens.data.runs import Run
-from contralens.report.answers import abstentions, answer, because, notes, rates, supported, trust
+from contralens.report.answers import abstentions, answer, because, corrected, notes, rates, supported, trust
 from contralens.report.console import console
 from contralens.report.origin import MARK, asked, is_proposed, origin
 
 
 def labels_table(run: Run, most: int = 20) -> None:
     """The first neurons with the label of each scorer and the primary score."""
+    run = final(run)
     asked_chance = bool(run.manifest.get("chance"))
     asked_trust = bool(run.manifest.get("confidence"))
     more = ["null test"] * asked_chance + ["confidence"] * asked_trust
     table = Table("neuron", *run.scorers, "score", *more, box=None, pad_edge=False)
     columns = [run.rows(scorer) for scorer in run.scorers]
-    shown = [row for row in zip(*columns, strict=True) if any(r["status"] in ("ok", "chance") for r in row)]
+    shown = [row for row in zip(*columns, strict=True) if any(r["status"] in ("ok", *OVERRULED) for r in row)]
     primary = run.scorers.index(run.manifest["primary"])
     for row in shown[:most]:
         labels = (
@@ -43,6 +45,7 @@ def labels_table(run: Run, most: int = 20) -> None:
 
 def summary(run: Run, page: Path | None) -> None:
     """How the numbers were got, and where to look."""
+    run = final(run)
     m = run.manifest
     no_label = ", ".join(f"{n} {status}" for status, n in m["neurons"]["skipped"].items())
     skipped = len(m["images"]["skipped"])
@@ -81,7 +84,7 @@ def neuron_table(run: Run, found: dict[str, Any]) -> None:
         labels.add_row(scorer, escape(answer(row)), score, trust(row) or "-", escape(others))
     out.print(labels)
     for scorer, row in found["labels"].items():
-        if told := "; ".join(filter(None, [because(row), rates(row)])):
+        if told := "; ".join(filter(None, [because(row), corrected(row) or rates(row)])):
             print(f"{scorer}: {told}")
     for concept in dict.fromkeys(row["label"] for row in found["labels"].values()):
         if came := origin(run, found["neuron"], concept):

@@ -10,6 +10,7 @@ from typing import Any
 from contralens.checks import require
 from contralens.data.files import write_whole
 from contralens.errors import InputError, MissingPackage
+from contralens.specs import gamma_of
 
 BEGIN = "<!-- contralens bench world --docs -->"
 END = "<!-- end of contralens bench world -->"
@@ -150,7 +151,7 @@ def plot(bench: Mapping[str, Any], path: Path) -> Path | None:
                 three = [cells.get((kind, name, scorer, d), NOTHING) for d in s["dials"]]
                 mean, low, high = ([v[i] for v in three] for i in range(3))
                 style = {"color": "black", "linestyle": ":"} if scorer == "chance" else {"color": f"C{at}"}
-                wide = scorer.startswith("csp") and "gamma=0" not in scorer.removesuffix(".5")
+                wide = gamma_of(scorer) == 1
                 ax.plot(places, mean, label=scorer, linewidth=2.2 if wide else 1.2, marker=".", **style)
                 if wide or scorer == "semanticlens":
                     ax.fill_between(places, low, high, color=style["color"], alpha=0.13, linewidth=0)

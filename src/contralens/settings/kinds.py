@@ -23,6 +23,7 @@ from contralens.checks import (
     whole,
 )
 from contralens.errors import InputError
+from contralens.specs import setting
 
 MOST_SEED = 2**63
 
@@ -268,10 +269,10 @@ def named(example: str) -> Kind:
 
     def read(name: str, value: Any) -> Any:
         if isinstance(value, str | list | tuple):
-            split = [str(text).partition("=") for text in ([value] if isinstance(value, str) else value)]
-            if not split or not all(equals for _, equals, _ in split):
+            split = [setting(str(text)) for text in ([value] if isinstance(value, str) else value)]
+            if not split or any(text is None for _, text in split):
                 raise InputError(f"`{name}` is NAME=VALUE, e.g. {example}; got {shown(value)}")
-            value = {key: text for key, _, text in split}
+            value = dict(split)
         return {str(key).strip().replace("-", "_"): one for key, one in check(name, value).items()}
 
     def check(name: str, value: Any) -> Any:

@@ -20,6 +20,7 @@ from contralens.math.experiments import Kind
 from contralens.models.encoders import embed_texts
 from contralens.plugs import Plugs, Scheme
 from contralens.reopen import Reopened
+from contralens.specs import scheme
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -105,13 +106,13 @@ def make_editor(spec: str | Editor, bench: Bench) -> Editor:
     """
     if not isinstance(spec, str):
         return spec
-    scheme, mark, rest = spec.partition(":")
-    if not mark:
-        scheme, question, rest = spec.partition("?")
+    kind, rest = scheme(spec)
+    if ":" not in spec:
+        kind, question, rest = spec.partition("?")
         rest = question + rest
-    if scheme not in EDITORS:
-        raise InputError(f"unknown editor {scheme!r}{nearest(scheme, EDITORS)}; known: {', '.join(EDITORS)}")
-    maker: Callable[[str, Bench], Editor] = EDITORS[scheme].loader()
+    if kind not in EDITORS:
+        raise InputError(f"unknown editor {kind!r}{nearest(kind, EDITORS)}; known: {', '.join(EDITORS)}")
+    maker: Callable[[str, Bench], Editor] = EDITORS[kind].loader()
     return maker(rest, bench)
 
 

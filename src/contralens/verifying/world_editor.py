@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from contralens.data.files import digest
 from contralens.errors import InputError
+from contralens.specs import NUMBER, options
 from contralens.verifying.editors import Bench, Request
 from contralens.world.captions import meaning
 from contralens.world.render import render
@@ -67,12 +68,8 @@ def world(rest: str, bench: Bench) -> WorldEditor:
         InputError: the folder holds no rendered world, or another option than `clumsy` from 0 to 1.
     """
     place, _, option = rest.partition("?")
-    key, _, value = option.partition("=")
-    try:
-        clumsy = float(value) if option else 0.0
-    except ValueError:
-        clumsy = -1.0
-    if (option and key != "clumsy") or not 0 <= clumsy <= 1:
+    clumsy = options(option, {"clumsy": NUMBER}, "the editor world").get("clumsy", 0.0)
+    if not 0 <= clumsy <= 1:
         raise InputError(f"the editor world takes clumsy=SHARE, from 0 to 1, e.g. world?clumsy=0.3; got {option!r}")
     source = Path(place or str(bench.reopened.run.manifest["images"].get("source") or ""))
     found = next((f for f in (source / "scenes.parquet", source.parent / "scenes.parquet") if f.is_file()), None)

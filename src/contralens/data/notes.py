@@ -13,11 +13,12 @@ import secrets
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
+
+from typing_extensions import TypeAliasType, TypedDict
 
 from contralens.data.locking import lock_beside, locked
 from contralens.errors import InputError, StoreError
-from contralens.explorer import shapes
 
 KINDS = ("note", "tag", "label")
 LONGEST = {"note": 4000, "tag": 60, "label": 200}
@@ -26,6 +27,30 @@ PATIENCE = 60.0
 """Seconds to wait for another explorer that writes to the same notes."""
 NO_LINK_NO_WAIT = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 """Neither through a link nor waiting for a pipe."""
+
+
+NoteKind = TypeAliasType("NoteKind", Literal["note", "tag", "label"])
+
+
+class Note(TypedDict):
+    """What a person said of a neuron."""
+
+    id: str
+    time: str
+    neuron: int
+    name: str
+    kind: NoteKind
+    """A "label" is a corrected label."""
+    text: str
+
+
+class Notes(TypedDict):
+    """The notes of a run that stand, oldest first."""
+
+    file: str
+    writable: bool
+    notes: list[Note]
+    problems: list[str]
 
 
 class Notebook:
@@ -37,9 +62,9 @@ class Notebook:
         self.writable = writable
         self._lock = threading.Lock()
 
-    def read(self) -> shapes.Notes:
+    def read(self) -> Notes:
         """Notes that stand, oldest first; a damaged line is reported and skipped."""
-        kept: dict[str, shapes.Note] = {}
+        kept: dict[str, Note] = {}
         problems: list[str] = []
         try:
             data = self._bytes()
@@ -71,7 +96,19 @@ class Notebook:
         notes = list(kept.values())
         return {"file": self.path.name, "writable": self.writable, "notes": notes, "problems": problems[:20]}
 
-    def add(self, neuron: int, name: str, kind: str, text: str) -> shapes.Note:
+    def corrections(self) -> dict[int, Note]:
+        """Neuron -> the latest corrected label that stands."""
+        return {note["neuron"]: note for note in self.read()["notes"] if note["kind"] == "label"}
+
+    def stamp(self) -> str:
+        """What changes whenever the file does."""
+        try:
+            status = os.stat(self.path, follow_symlinks=False)
+        except OSError:
+            return ""
+        return f"{status.st_ino} {status.st_size} {status.st_mtime_ns}"
+
+    def add(self, neuron: int, name: str, kind: str, text: str) -> Note:
         """Append one note, tag or corrected label."""
         if kind not in KINDS:
             raise InputError(f"`kind` must be one of {', '.join(KINDS)}; got {kind!r}")
@@ -80,12 +117,12 @@ class Notebook:
             raise InputError("`text` is empty")
         if len(text) > LONGEST[kind]:
             raise InputError(f"a {kind} has at most {LONGEST[kind]} characters; got {len(text)}")
-        note: shapes.Note = {
+        note: Note = {
             "id": secrets.token_hex(6),
             "time": _now(),
             "neuron": neuron,
             "name": name,
-            "kind": kind,
+            "kind": cast(NoteKind, kind),
             "text": text if kind == "note" else " ".join(text.split()),
         }
         self._append(dict(note))
