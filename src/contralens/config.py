@@ -23,6 +23,8 @@ SETTINGS = (
     "sae",
     "sae_pooling",
     "k",
+    "rank_by",
+    "crop",
     "reuse",
     "exclude",
     "neighbours",
@@ -75,6 +77,8 @@ TEXTS = (
     "decode",
     "precision",
     "groups",
+    "rank_by",
+    "crop",
 )
 
 

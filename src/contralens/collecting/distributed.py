@@ -22,6 +22,7 @@ from contralens.data.images import images as image_set
 from contralens.data.known import known_fingerprints
 from contralens.data.store import TILE, Store, default_cache
 from contralens.models.encoders import encoder as load_encoder
+from contralens.models.relevance import ranked
 from contralens.models.targets import load_model, targets
 from contralens.types import Extractor, Images, Progress, silent
 
@@ -40,6 +41,7 @@ class Job:
     """Further arguments of `target`: pooling, checkpoint, weights, preprocess..."""
     sae: Any = None
     sae_pooling: str | None = None
+    rank_by: str = "activation"
     limit: int | None = None
     seed: int = 0
     cache: str | None = None
@@ -78,10 +80,11 @@ class Job:
         if layers is not None and not isinstance(layers, str) and len(layers) == 1:
             layers = layers[0]
         if layers is None or isinstance(layers, str):
-            return [load_model(self.target, {"layer": layers, **options}, self.sae, self.sae_pooling)]
+            made = load_model(self.target, {"layer": layers, **options}, self.sae, self.sae_pooling)
+            return [ranked(made, self.rank_by)]
         if self.sae is not None:
             raise InputError("a sparse autoencoder belongs to one layer: give that layer alone")
-        return [*targets(self.target, layers, **options)]
+        return [ranked(made, self.rank_by) for made in targets(self.target, layers, **options)]
 
     def store(self) -> Store:
         return Store(self.cache or default_cache())

@@ -26,6 +26,7 @@ from contralens.commands.options import (
     Precision,
     PrefixTokens,
     Preprocess,
+    RankBy,
     Replace,
     Sae,
     SaePooling,
@@ -74,6 +75,11 @@ def label_command(
     sae: Sae = None,
     sae_pooling: SaePooling = None,
     k: Annotated[int | None, typer.Option("--k", "-k", help="Exemplars per neuron (default 30).")] = None,
+    rank_by: RankBy = None,
+    crop: Annotated[
+        str | None,
+        typer.Option(help='Compare crops to where the neuron fires: by its "map", or by "relevance" of pixels.'),
+    ] = None,
     reuse: Annotated[
         bool | None, typer.Option("--reuse/--no-reuse", help="May one image be the contrast of several positives?")
     ] = None,
@@ -207,6 +213,7 @@ def collect_command(
     ] = None,
     images: Images = None,
     config: Config = None,
+    rank_by: RankBy = None,
     shard: Annotated[
         str | None, typer.Option(help="i/n: do the i-th of n parts (from 0), for SLURM, torchrun or any job system.")
     ] = None,

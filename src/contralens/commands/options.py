@@ -65,6 +65,13 @@ PrefixTokens = Annotated[
     int | None,
     typer.Option(help="Class and register tokens before the patches, where that is not found out."),
 ]
+RankBy = Annotated[
+    str | None,
+    typer.Option(
+        help='What ranks exemplars: "activation" (default), "relevance" to the predicted class, or '
+        '"relevance:method=gradient,class=3".'
+    ),
+]
 Decode = Annotated[
     str | None,
     typer.Option(help='"exact" (default): each network\'s own transform; "fast": on tensors, where that agrees.'),

@@ -31,6 +31,7 @@ from contralens.labeling.arguments import (
     wanted_scorers,
 )
 from contralens.labeling.copies import near_copies
+from contralens.labeling.crops import cropped
 from contralens.labeling.manifest import (
     about_candidates,
     about_chance,
@@ -44,6 +45,7 @@ from contralens.labeling.manifest import (
 )
 from contralens.labeling.probe import parts_of
 from contralens.labeling.proposed import candidates_for, candidates_or_proposer
+from contralens.labeling.ranking import about_ranking, check_ranking, no_confidence
 from contralens.labeling.reserving import reserving
 from contralens.labeling.scored import scored
 from contralens.labeling.tables import (
@@ -67,6 +69,7 @@ from contralens.math.scoring import wants_activations
 from contralens.math.statistics import STRONGEST
 from contralens.models.encoders import encoder as load_encoder
 from contralens.models.encoders import templates_of
+from contralens.models.relevance import ranked
 from contralens.models.targets import load_model
 from contralens.types import Encoder, Progress, silent
 
@@ -86,6 +89,8 @@ def label(
     sae_pooling: str | None = None,
     scorers: str | Sequence[str] = DEFAULT_SCORERS,
     k: int = 30,
+    rank_by: str = "activation",
+    crop: str | None = None,
     reuse: bool = True,
     exclude: float | None = None,
     neighbours: str = "exact",
@@ -132,6 +137,10 @@ def label(
         scorers: names with options, e.g. "csp:gamma=0.5"; the last one is the primary. "auto" takes, for each neuron,
             the label with the highest confidence.
         k: exemplars per neuron.
+        rank_by: "activation", or "relevance", what a neuron adds to the score of the predicted class, by LRP or by
+            activation times gradient; "relevance:method=gradient,class=3" (docs/howto/relevance.md).
+        crop: scorers compare crops of exemplars and contrasts to where the neuron fires: by its "map", or by the
+            "relevance" of pixels.
         reuse: whether one image may be the contrast of several positives of a neuron.
         exclude: skip contrasts with a cosine above this (near-duplicates); off by default.
         neighbours: how look-alikes are found, exactly or by FAISS; see `find_exemplars`.
@@ -191,6 +200,7 @@ def label(
         fdr=fdr, holdout=holdout, per_group=per_group, layer=layer, pooling=pooling, sae_pooling=sae_pooling,
         neighbours=neighbours, out=out, cache=cache,
     )  # fmt: skip
+    check_ranking(rank_by, crop, specs, fdr)
     neurons = wanted_neurons(neurons)
     known_options(target_options)
     if parse_neighbours(neighbours)[0] != "exact":
@@ -213,6 +223,8 @@ def label(
     model = load_model(
         target, {"layer": layer, "pooling": pooling, "device": device, **target_options}, sae, sae_pooling
     )
+    model = ranked(model, rank_by)
+    unjudged = no_confidence(model, crop, confidence)
     eyes: Encoder = load_encoder(encoder, device=device or "cpu", decode=decode)
     (model, eyes), unsteady = proved([model, eyes], probe, store, allow_nondeterministic=allow_nondeterministic)
     (model, eyes), checked = in_precision(precision, [model, eyes], probe, store)
@@ -266,9 +278,15 @@ def label(
     concepts = found.join(words.concepts) if found else words.concepts
     top = min(top, len(concepts))
     texts = cached.texts(store, eyes, concepts, templates, normalise_texts, progress)
+    crops = None if crop is None else cropped(
+        crop, model, eyes, probe, collected, exemplars, embeddings, store,
+        [*identity, repr((chosen.tolist(), *how))], **collecting,
+    )  # fmt: skip
+    seen = (exemplars, embeddings) if crops is None else (crops.exemplars, crops.embeddings)
     allowed = found.allowed(words.concepts, chosen.tolist()) if found and own_only else None
     told = scored(
-        specs, exemplars, embeddings, texts, activations, top=top, confidence=confidence, progress=progress,
+        specs, exemplars, embeddings, texts, activations, top=top, progress=progress,
+        confidence=confidence and not unjudged, crops=crops,
         allowed=None if allowed is None else torch.from_numpy(allowed),
     )  # fmt: skip
     asked = [spec for spec in specs if spec != AUTO]
@@ -316,7 +334,11 @@ def label(
             *near.notes(),
             *about_exemplars(exemplars, len(collected.usable), statistics, parts.about_groups()),
             *unsteady,
+            *unjudged,
+            *(crops.notes if crops else ()),
         ],
+        "ranking": about_ranking(model),
+        "crop": crops.about if crops else None,
         "allow_nondeterministic": allow_nondeterministic,
         "reuse": reuse,
         "exclude": exclude,
@@ -336,12 +358,12 @@ def label(
     }
     if (signature := sign(manifest)) is not None:
         manifest[SIGNATURE] = signature
-    vectors = (*contrast_parts(exemplars, embeddings), texts)
+    vectors = (*contrast_parts(*seen), texts)
     return Run(  # `reserving` writes it to `out`
         manifest,
-        neurons=neuron_table(model, statistics, status, chosen, activations, clarity(exemplars, embeddings)),
+        neurons=neuron_table(model, statistics, status, chosen, activations, clarity(*seen)),
         labels=label_table(model, status, chosen, told.best, concepts, chances, fdr, told.weighed),
-        exemplars=exemplar_table(mined),
+        exemplars=exemplar_table(mined, crops),
         images=image_table(probe, collected, parts.groups),
         concepts=concept_table(words, concepts),
         candidates=found.table() if found else None,

@@ -20,8 +20,11 @@ from contralens.data.store import Store
 from contralens.data.vocabulary import read_vocabulary
 from contralens.labeling.arguments import check_arguments, known_options
 from contralens.labeling.label import label
+from contralens.labeling.ranking import check_ranking
 from contralens.labeling.reserving import asked_of, inputs_of, request_of
 from contralens.models.encoders import encoder as load_encoder
+from contralens.models.ranking import ACTIVATION
+from contralens.models.relevance import ranked
 from contralens.models.targets import targets
 from contralens.types import Progress, silent
 
@@ -102,6 +105,7 @@ def _labeled(
     decode: str, precision: str, allow_nondeterministic: bool, seed: int, progress: Progress, **options: Any,
 ) -> dict[str, Run]:  # fmt: skip
     """What `label_layers` says, the run folders being reserved."""
+    check_ranking(options.get("rank_by") or ACTIVATION, None, [], None)
     read_vocabulary(vocabulary)  # what is wrong with it is told before the work
     check_arguments(batch_size=batch_size, workers=workers, limit=limit, seed=seed, cache=cache, out=out)
     of_label = {key: options.pop(key) for key in OF_LABEL if key in options}
@@ -111,9 +115,11 @@ def _labeled(
         options["allow_nondeterministic"] = of_label["allow_nondeterministic"] = True
     probe = image_set(images, limit=limit, seed=seed)
     store = Store(cache)
+    by = of_label.pop("rank_by", None)
     models = targets(target, layers, device=device, decode=decode, **options)
+    wanted = models if by is None else [ranked(model, by) for model in models]
     eyes = load_encoder(encoder, device=device or "cpu", decode=decode)
-    stored = models if of_label.get("store_activations", True) else []  # else each layer is gone through on its own
+    stored = wanted if of_label.get("store_activations", True) else []  # else each layer is gone through on its own
     fitting, _ = proved([*stored, eyes], probe, store, allow_nondeterministic=allow_nondeterministic)
     extractors, _ = in_precision(precision, fitting, probe, store)
     collect(probe, extractors, store, batch_size=batch_size, workers=workers, progress=progress)
@@ -123,7 +129,7 @@ def _labeled(
             batch_size=batch_size, workers=workers, progress=progress,
             out=None if out is None else Path(out) / folder_of_layer(model.layer), **of_label,
         )
-        for model in models
+        for model in wanted
     }  # fmt: skip
 
 

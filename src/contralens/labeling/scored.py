@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from contralens.collecting.streaming import RecomputedActivations
+from contralens.labeling.crops import Crops
 from contralens.math.confidence import AUTO, Weighed
 from contralens.math.panel import PANEL, Ballot, ballot_of
 from contralens.math.ranking import NONE, Best, best
-from contralens.math.scoring import score_blocks
+from contralens.math.scoring import score_blocks, wants_activations
 from contralens.math.sources import ActivationSource
 from contralens.types import Exemplars, Progress, silent
 
@@ -37,6 +38,7 @@ def scored(
     top: int,
     allowed: Tensor | None = None,
     confidence: bool = True,
+    crops: Crops | None = None,
     progress: Progress = silent,
 ) -> Scored:
     """The `top` best concepts of each neuron by each scorer; with confidence, the panel's scorers are run as well.
@@ -45,6 +47,7 @@ def scored(
         specs: scorers with options, and "auto".
         allowed: (N,C), whether a neuron may have a concept.
         confidence: say how likely labels are right, where activations are stored and there is a neuron at all.
+        crops: what scorers compare in place of the whole pictures, but for those that look at all images.
     """
     asked = [spec for spec in specs if spec != AUTO]
     judged = confidence and len(exemplars) > 0 and not isinstance(activations, RecomputedActivations)
@@ -53,7 +56,10 @@ def scored(
     panel: dict[str, Ballot] = {}
     for done, spec in enumerate(every):
         progress("scoring", done, len(every))
-        scores = score_blocks(spec, exemplars, embeddings, texts, activations)
+        seen: tuple[Exemplars, Tensor] = (exemplars, embeddings)
+        if crops is not None and not wants_activations(spec):
+            seen = (crops.exemplars, crops.embeddings)
+        scores = score_blocks(spec, *seen, texts, activations)
         if allowed is not None:
             scores = _of_own(scores, allowed)
         if judged and spec in PANEL:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,7 @@ from contralens.collecting.streaming import RecomputedActivations
 from contralens.data.groups import ImageGroups
 from contralens.data.runs import LABELS
 from contralens.data.vocabulary import Vocabulary
+from contralens.labeling.crops import Crops
 from contralens.math.chance import Chance
 from contralens.math.confidence import Weighed
 from contralens.math.exemplars import Mined, NeuronStatistics
@@ -117,9 +119,15 @@ def _trust(weighed: Weighed | None, best: Best) -> Callable[[Tensor], tuple[floa
     return lambda row: (sure[int(row)], reasons[int(row)] if sure[int(row)] is not None else None)
 
 
-def exemplar_table(mined: Mined) -> pa.Table:
+def exemplar_table(mined: Mined, crops: Crops | None = None) -> pa.Table:
+    """One row per neuron and rank; with crops also what was seen of both images, as shares of their sides."""
     exemplars = mined.exemplars
     n, k = exemplars.positives.shape
+    boxes = {} if crops is None else {
+        f"{side}_box": pa.array([None if math.isnan(box[0]) else box for box in own.reshape(-1, 4).tolist()],
+                                pa.list_(pa.float32(), 4))
+        for side, own in crops.boxes.items()
+    }  # fmt: skip
     return pa.table(
         {
             "neuron": pa.array(exemplars.neurons.repeat_interleave(k).numpy(), pa.int32()),
@@ -129,6 +137,7 @@ def exemplar_table(mined: Mined) -> pa.Table:
             "contrast": exemplars.contrasts.reshape(-1).numpy(),
             "contrast_activation": mined.cold.reshape(-1).numpy(),
             "similarity": exemplars.similarities.reshape(-1).numpy(),
+            **boxes,
         }
     )
 

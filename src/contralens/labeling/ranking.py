@@ -1,0 +1,44 @@
+"""By what exemplars are ranked and whether they are crops: checked before the work, and told in the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from contralens.checks import InputError
+from contralens.labeling.crops import wanted_crop
+from contralens.math.confidence import AUTO
+from contralens.models.ranking import ACTIVATION, Ranking
+from contralens.models.relevance import RelevanceTarget
+from contralens.types import Target
+
+
+def check_ranking(rank_by: Any, crop: Any, scorers: Sequence[str], fdr: float | None) -> None:
+    """Refuse what cannot go together.
+
+    Raises:
+        InputError: an unknown ranking or crop, crops with a null test, or confidence where it was not fitted.
+
+    >>> check_ranking("relevance", "map", ["csp"], None)
+    """
+    ranking, kind = Ranking.of(rank_by), wanted_crop(crop)
+    if kind is not None and fdr is not None:
+        raise InputError("null neurons fire nowhere in particular and cannot be cropped: leave out `fdr` or `crop`")
+    if AUTO in scorers and (kind is not None or ranking.by != ACTIVATION):
+        raise InputError(
+            'the scorer "auto" goes by confidence, which was fitted on whole pictures ranked by activation: name '
+            "scorers, or leave out `rank_by` and `crop`"
+        )
+
+
+def about_ranking(model: Target) -> dict[str, Any] | None:
+    """How relevance was computed; None where activations rank."""
+    return model.about if isinstance(model, RelevanceTarget) else None
+
+
+def no_confidence(model: Target, crop: str | None, asked: bool) -> list[str]:
+    """Why labels have no confidence although it was asked for; nothing where they have."""
+    if not asked or (crop is None and about_ranking(model) is None):
+        return []
+    what = "crops" if crop is not None else "exemplars ranked by relevance"
+    return [f"no confidence: it was fitted on whole pictures ranked by activation, and is not known for {what}"]
