@@ -133,8 +133,9 @@ def cropped(
     whole = float((rows[:, 1:] == WHOLE).all(1).mean()) if len(rows) else 0.0
     about = {"by": kind, "crops": len(rows), "whole": round(whole, 4), "lost": pictures.lost}
     notes.append(
-        f"scorers compare crops of exemplars and contrasts to where neurons fire ({kind}), {counted(len(rows), 'crop')} "
-        "in all; means over images (centred, priors over images) run over the crops; lookalike looks at whole pictures"
+        f"scorers compare crops of exemplars and contrasts to where neurons fire ({kind}), "
+        f"{counted(len(rows), 'crop')} in all; means over images (centred, priors over images) run over the crops; "
+        "lookalike looks at whole pictures"
     )
     if pictures.lost:
         notes.append(f"{counted(pictures.lost, 'image')} of exemplars could not be opened again and stayed whole")

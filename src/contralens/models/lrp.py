@@ -78,14 +78,18 @@ def _copied(network: nn.Module, batch: Any, name: str) -> nn.Module | str:
 
 def _problem(network: nn.Module, made: nn.Module, batch: Tensor) -> str | None:
     """Why relevance does not pass through a copy of a network; None where it is conserved."""
-    from zennit.composites import LAYER_MAP_BASE, LayerMapComposite
+    from zennit.composites import LayerMapComposite
+    from zennit.layer import Sum
+    from zennit.rules import Pass
     from zennit.torchvision import ResNetCanonizer
-    from zennit.types import Linear
+    from zennit.types import Activation, AvgPool, Linear
 
     with hooks.still(network, None):
         wanted = hooks.forward(network, batch)
-    # Without biases, which take relevance that nothing below them gets.
-    rules = LayerMapComposite([*LAYER_MAP_BASE, (Linear, _positive())], canonizers=[ResNetCanonizer()])
+    linear, mean = _magnitudes(["weight", "bias"]), _magnitudes([])
+    rules = LayerMapComposite(
+        [(Activation, Pass()), (Sum, mean), (AvgPool, mean), (Linear, linear)], canonizers=[ResNetCanonizer()]
+    )
     pixels = hooks.moved(batch, hooks.device_of(made)).float().clone().requires_grad_(True)
     with rules.context(made), hooks.still(made, None), torch.enable_grad():
         scores = made(pixels)
@@ -103,22 +107,19 @@ def _problem(network: nn.Module, made: nn.Module, batch: Tensor) -> str | None:
     return None
 
 
-def _positive() -> Any:
-    """The z+ rule without bias."""
+def _magnitudes(parameters: list[str]) -> Any:
+    """Shares by |weight| |input|, without bias: a rule that loses nothing, whatever the weights and the image are."""
     from zennit.core import BasicHook, stabilize
 
-    def part(sign: int) -> Any:
-        def of(parameter: Tensor, name: str) -> Tensor:
-            if name == "bias":
-                return torch.zeros_like(parameter)
-            return parameter.clamp(min=0) if sign > 0 else parameter.clamp(max=0)
-
-        return of
+    def above_zero(x: Tensor) -> Tensor:
+        return x.abs() + 1e-3 * x.abs().mean() + 1e-9
 
     return BasicHook(
-        input_modifiers=[lambda x: x.clamp(min=0), lambda x: x.clamp(max=0)],
-        param_modifiers=[part(1), part(-1)],
-        output_modifiers=[lambda x: x] * 2,
-        gradient_mapper=lambda above, outputs: [above / stabilize(sum(outputs))] * 2,
-        reducer=lambda inputs, slopes: inputs[0] * slopes[0] + inputs[1] * slopes[1],
+        input_modifiers=[above_zero],
+        param_modifiers=[lambda p, name: torch.zeros_like(p) if name == "bias" else above_zero(p)],
+        output_modifiers=[lambda x: x],
+        gradient_mapper=lambda above, outputs: above / stabilize(outputs[0], 1e-20),
+        reducer=lambda inputs, slopes: inputs[0] * slopes[0],
+        param_keys=parameters,
+        require_params=False,
     )

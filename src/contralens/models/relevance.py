@@ -60,21 +60,20 @@ def ranked(target: Target, by: Any) -> Target:
             "(`contralens.target`); use rank_by=activation"
         )
     batch = hooks.probe_batch(target.preprocess, target.name)
-    classes = class_scores(layer, batch).shape[1]
-    if ranking.cls is not None and ranking.cls >= classes:
-        raise InputError(
-            f"`rank_by`: class={ranking.cls}, but {target.name} gives {classes} class scores, 0 to {classes - 1}"
-        )
-    notes: list[str] = []
-    method, network = method_of(target, layer, ranking.method, batch, notes)
-    used = Ranking("relevance", method, ranking.cls)
-    made = RelevanceTarget(target, layer, used, network, classes, notes=notes)
-    rows = made(batch)
-    if bool(((rows != 0).sum(1) <= 1).all()):
+    scores = class_scores(layer, batch)
+    if ranking.cls is not None and ranking.cls >= scores.shape[1]:
+        raise InputError(f"`rank_by`: {target.name} has no class {ranking.cls}, only 0 to {scores.shape[1] - 1}")
+    own = layer(batch)
+    if own.shape == scores.shape and torch.allclose(own, scores):
         raise InputError(
             f"{target.name}: {target.layer} gives the class scores themselves, of which the explained one has all the "
             "relevance: use rank_by=activation, or a layer before it"
         )
+    notes: list[str] = []
+    method, network = method_of(target, layer, ranking.method, batch, notes)
+    used = Ranking("relevance", method, ranking.cls)
+    made = RelevanceTarget(target, layer, used, network, scores.shape[1], notes=notes)
+    made(batch)  # refuses what has no gradient
     return made
 
 
@@ -146,6 +145,11 @@ class RelevanceTarget:
         Raises:
             InputError: the class scores do not depend on the layer by a gradient.
         """
+        rows = self.relevance(batch)
+        return rows / (rows.abs().sum(1, keepdim=True) + 1e-10)
+
+    def relevance(self, batch: Any) -> Tensor:
+        """The same before shares are taken, in the unit of the class score."""
         found, slope = self._down(batch)
         if isinstance(self.of_network, SparseTarget):
             rows = latent_relevance(self.of_network, self.base, found, slope)
@@ -154,7 +158,7 @@ class RelevanceTarget:
             rows = _places_summed(r.float(), neurons_last(self.base))
         if rows.shape[1] != self.width:
             raise InputError(f"{self.name}: {self.layer} gave {rows.shape[1]} neurons, but had {self.width} before")
-        return (rows / (rows.abs().sum(1, keepdim=True) + 1e-10)).cpu()
+        return rows.cpu()
 
     def _down(self, batch: Any) -> tuple[Tensor, Tensor]:
         """What the layer gives, and what comes down to it from the class scores: gradient, or relevance of a copy."""
