@@ -26,9 +26,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from contralens import audit, concept_list, label, labeled_images, target
-from contralens.auditing.aligning import align, embed_concepts
+from contralens.auditing.aligning import align, embed_concepts, margin_noise
 from contralens.auditing.concepts import ConceptList
+from contralens.auditing.judging import Verdicts, concept_confidence
 from contralens.auditing.pruning import make_mask
+from contralens.auditing.reading import reading
+from contralens.math.audit import clarity, polysemanticity, redundancy
 from contralens.math.exemplars import find_exemplars
 from contralens.math.fakes import fake_exemplars
 from contralens.math.intervals import clustered_interval, mean_interval
@@ -108,26 +111,36 @@ def refit(rows: Tensor, classes: NDArray[np.int64], keep: Tensor) -> nn.Linear:
 def verdicts(
     a: Tensor, e: Tensor, encoder: Any, listed: ConceptList, concept: str, true: NDArray[np.bool_], seed: int
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Tensor]]:
-    """What each scorer finds for activations (I,N) and embeddings (I,D) by the audit's own rule, and its mask (N)."""
+    """What each scorer finds for activations (I,N) and embeddings (I,D), and its mask (N).
+
+    "SCORER, null test alone": the best concept beats the null and the empty template. "SCORER": an audit's verdict,
+    which also asks for confidence, for a margin beyond noise, and for concepts that the encoder reads here.
+    """
     words = embed_concepts(encoder, listed)
     artefact = [c.name for c in listed].index(concept)
     real = find_exemplars(a, e, k=K)
     fakes = fake_exemplars(a, e, FAKES, seed, k=K)
     spurious = torch.tensor([c.side == "spurious" for c in listed])
+    read = reading(e, a, real.neurons, words, seed)
+    layer = {f.__name__: f(real, e) for f in (clarity, redundancy, polysemanticity)}
     out, masks = {}, {}
     for scorer in SCORERS:
         told = align(scorer, real, fakes, e, words)
+        noise = margin_noise(scorer, told, real, e, words, ~spurious, spurious, seed)
+        sure = concept_confidence(told.best, words, words.texts[:0], real, a, e)
+        judged = Verdicts(listed, real, told, noise, sure, read, FDR, layer)
         kept = told.explained(FDR)
-        called = kept & (told.best == artefact)
-        any_spurious = kept & spurious[told.best.clamp_min(0)]
-        ranking = told.z[:, [artefact]].nan_to_num(-torch.inf)
-        out[scorer] = {
-            "called": called.tolist(), "explained": int(kept.sum()), "spurious": int(any_spurious.sum()),
-            "ap": float(auprc(torch.from_numpy(true)[:, None], ranking)),
-        }  # fmt: skip
-        masks[scorer] = make_mask(
-            a.shape[1], real.neurons, any_spurious, told.side(~spurious), told.side(spurious), "hard"
-        )
+        for name, some in (
+            (f"{scorer}, null test alone", kept & spurious[told.best.clamp_min(0)]), (scorer, judged.spurious)
+        ):  # fmt: skip
+            out[name] = {
+                "called": (some & (told.best == artefact)).tolist(), "explained": int(kept.sum()),
+                "spurious": int(some.sum()), "undecided": judged.words.count("undecided"),
+                "ap": float(auprc(torch.from_numpy(true)[:, None], told.z[:, [artefact]].nan_to_num(-torch.inf))),
+            }  # fmt: skip
+            masks[name] = make_mask(
+                a.shape[1], real.neurons, some, told.side(~spurious), told.side(spurious), "hard"
+            )  # fmt: skip
     return out, masks
 
 
@@ -219,7 +232,8 @@ def accuracies(results: Sequence[dict[str, Any]], counts: bool = False) -> list[
 
 def pruned(results: Sequence[dict[str, Any]], name: str) -> float:
     """Mean number of neurons switched off in a row of the table of accuracies."""
-    return float(np.mean([r["pruned"].get(name.split(",")[0].replace("random", "csp"), 0) for r in results]))
+    name = "csp" if name == "random" else name.removesuffix(", new head")
+    return float(np.mean([r["pruned"].get(name, 0) for r in results]))
 
 
 def tables(results: Sequence[dict[str, Any]]) -> str:

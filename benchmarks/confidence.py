@@ -2,6 +2,7 @@
 
     python benchmarks/confidence.py fit     # writes src/contralens/math/confidence.json from development data
     python benchmarks/confidence.py test    # the shipped model on untouched neurons, images and target
+    python benchmarks/confidence.py outputs # the same, where half of the outputs set the level for the others
     python benchmarks/confidence.py worlds  # fitted without one rendered world, tested on that world
 
 Development: output neurons of EfficientNet-Lite1 and Lite2 for even classes on half of the photographs (A), encoders
@@ -170,6 +171,21 @@ class Photographs:
             yield self.case("even classes", *pair, images, even, names)
             yield self.case("even classes, 300 names removed", *pair, images, even, self.without(names, 300, 97))
             yield self.case("even classes, nouns, 300 names removed", *pair, images, even, self.without(nouns, 300, 96))
+        yield from self.random_weights()
+
+    def halves_of_outputs(self) -> Iterator[tuple[Case, Case]]:
+        """Odd classes, and even ones that may set their level, on the same images among the same words."""
+        names, nouns, odd = torch.arange(1000), torch.arange(len(self.words)), torch.arange(1, 1000, 2)
+        images = self.halves["B"]
+        for pair in TEST:
+            for name, some, words in (
+                ("1,000 names", images, names), ("300 names removed", images, self.without(names, 300, 99)),
+                ("nouns, 300 names removed", images, self.without(nouns, 300, 98)), ("600 images", images[::4], names),
+            ):  # fmt: skip
+                yield self.case(name, *pair, some, odd, words), self.case(name, *pair, some, odd - 1, words)
+
+    def random_weights(self) -> Iterator[Case]:
+        names = torch.arange(1000)
         e = normalize(self.eyes["lite2"].mix(self.rows["lite2"][self.rows["some"]]), dim=1)
         for name, a in self.rows["random weights"].items():
             nothing: list[set[int]] = [set() for _ in range(a.shape[1])]
@@ -212,14 +228,14 @@ def logits(folder: Path) -> dict[str, Any]:
     return {"ids": ids, **{w: joined[w] for w in nets}, "some": some, "random weights": {n: joined[n] for n in random}}
 
 
-def worlds(seed: int = 50_000) -> Iterator[tuple[int, str, Case, Weighed]]:
-    """Planted and trained neurons of every rendered world and tie, and further neurons planted to set the level."""
-    from contralens.world.captions import concepts, meaning
+def worlds(seed: int = 50_000) -> Iterator[tuple[int, str, Case, dict[str, Weighed]]]:
+    """Planted and trained neurons of every rendered world and tie, and the neurons that may set the level there."""
+    from contralens.world.captions import concept_text, concepts, meaning
     from contralens.world.demo import score_labels
     from contralens.world.encoder import load_encoder
     from contralens.world.planted import planted_activations
     from contralens.world.render import render
-    from contralens.world.scenes import column
+    from contralens.world.scenes import FACTORS, column
     from contralens.world.targets import WORLDS, load_target, world
     from contralens.world.training import rows_of
     from contralens.world.truth import known, load_truth, target_activations
@@ -231,12 +247,18 @@ def worlds(seed: int = 50_000) -> Iterator[tuple[int, str, Case, Weighed]]:
             scenes = world(index).scenes(1200, seed + index + int(dial * 100), dial)
             pictures = render(scenes)
             e = rows_of(eyes.model.image, pictures)  # type: ignore[arg-type]
-            hidden = np.concatenate(list(target_activations(load_target(index), pictures).values()), 1)
+            layers = target_activations(load_target(index), pictures)
+            hidden = np.concatenate(list(layers.values()), 1)
             planted, _, rules = planted_activations(scenes, index)
             shows = np.stack(
                 [np.all([scenes.levels[:, column(f)] == v for f, v in meaning(word)], axis=0) for word in words], 1
             )
-            level = confidence._planted(torch.from_numpy(shows), e, t, 30, seed)
+            factor = world(index).true
+            outputs = [{words.index(concept_text(factor, name))} for name in FACTORS[factor]]
+            level = {
+                "planted neurons": confidence.planted(torch.from_numpy(shows), e, t, 30, seed),
+                "the outputs": weighed_outputs(torch.from_numpy(layers["head"]), outputs, e, t),
+            }
             measured = load_truth(index, "block3") + load_truth(index, "head")
             for kind, a, truth in (("planted", planted, rules), ("trained", hidden, measured)):
                 told = np.stack([score_labels([word] * len(truth), truth) for word in words], 1)
@@ -244,6 +266,13 @@ def worlds(seed: int = 50_000) -> Iterator[tuple[int, str, Case, Weighed]]:
                 real = torch.from_numpy(np.asarray(known(truth)))
                 name = f"world {index}, {kind}, tie {dial:g}"
                 yield index, kind, case(name, torch.from_numpy(a), e, t, sets, real), level
+
+
+def weighed_outputs(a: Tensor, truth: list[set[int]], e: Tensor, t: Tensor) -> Weighed:
+    """A network's outputs, whose names are known, as `label(..., calibrate="outputs")` weighs them."""
+    exemplars = find_exemplars(a, e, k=30)
+    panel = {name: ballot(name, exemplars, e, t, a) for name in PANEL}
+    return replace(Weighed.of(panel, [], exemplars, a, e, t), truth=dict(enumerate(truth)))
 
 
 def kept(file: Path, make: Any) -> Any:
@@ -283,10 +312,19 @@ def fit(cases: Sequence[Case]) -> Model:
     return replace(model, weights=solved, level=float(level.detach()), learnt_from=LEARNT_FROM)
 
 
-def set_by(model: Model, level: Weighed) -> Model:
-    """The model, its level and slope set by neurons planted on the same pictures."""
-    logits = model.logits(level.signals).masked_fill(level.candidates < 0, -torch.inf)
-    moved, slope = confidence._moved(*replace(level, logits=logits).known(level.truth))
+def set_by_case(model: Model, c: Case) -> Model:
+    """The model, its level and slope set by the real neurons of a case."""
+    logits = model.logits(c.signals).masked_fill(c.candidates < 0, -torch.inf)[c.real].double()
+    moved, slope = confidence.level_set_by([(logits, (c.right & (c.candidates >= 0))[c.real])])
+    return replace(model, level=moved + slope * model.level, weights=slope * model.weights)
+
+
+def set_by(model: Model, levels: Sequence[Weighed]) -> Model:
+    """The model, its level and slope set by neurons whose truth is known."""
+    weighed = [
+        replace(one, logits=model.logits(one.signals).masked_fill(one.candidates < 0, -torch.inf)) for one in levels
+    ]
+    moved, slope = confidence.level_set_by([one.known(one.truth) for one in weighed])
     return replace(model, level=moved + slope * model.level, weights=slope * model.weights)
 
 
@@ -344,7 +382,7 @@ def line(name: str, who: str, found: dict[str, Any]) -> str:
 def main() -> None:
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("what", choices=["fit", "test", "worlds"])
+    parser.add_argument("what", choices=["fit", "test", "outputs", "worlds"])
     parser.add_argument("--folder", type=Path, default=beside)
     parser.add_argument("--cache", type=Path, default=Path("/tmp/contralens-confidence"))
     parser.add_argument("--json", type=Path)
@@ -364,16 +402,23 @@ def main() -> None:
 
     print("| case | scorer | neurons | right | area | error | >= .9 | right there | word missing | null |")
     if args.what == "worlds":
-        every, photographs = list(worlds()), list(Photographs(args.folder, args.cache).development())
-        left = {w: fit([*photographs, *(c for i, _, c, _ in every if i != w)]) for w in {i for i, *_ in every}}
+        every, learnt = list(worlds()), list(Photographs(args.folder, args.cache).development())
+        left = {w: fit([*learnt, *(c for i, _, c, _ in every if i != w)]) for w in {i for i, *_ in every}}
         every = list(worlds(60_000))  # other pictures than those of the fit
         for kind in ("planted", "trained"):
-            own = [(i, c, left[i], set_by(left[i], level)) for i, k, c, level in every if k == kind]
-            for how, at in (("", 2), (", level set by planting", 3)):
-                say(f"worlds, {kind}, each left out{how}", [o[1] for o in own], None, [o[at] for o in own])
+            own = [(i, c, level) for i, k, c, level in every if k == kind]
+            for by in ([], ["planted neurons"], ["the outputs"], ["planted neurons", "the outputs"]):
+                models = [set_by(left[i], [level[one] for one in by]) if by else left[i] for i, _, level in own]
+                how = f", level set by {' and '.join(by)}" if by else ""
+                say(f"worlds, {kind}, each left out{how}", [c for _, c, _ in own], None, models)
                 for w in left:
-                    some = [o for o in own if o[0] == w]
-                    say(f"world {w} left out, {kind}{how}", [o[1] for o in some], None, [o[at] for o in some])
+                    some = [at for at, (i, *_) in enumerate(own) if i == w]
+                    say(
+                        f"world {w} left out, {kind}{how}",
+                        [own[at][1] for at in some],
+                        None,
+                        [models[at] for at in some],
+                    )
     else:
         photographs = Photographs(args.folder, args.cache)
         if args.what == "fit":
@@ -381,7 +426,12 @@ def main() -> None:
             OUT.write_text(json.dumps(model.to_json(), indent=1) + "\n", encoding="utf-8")
             print(f"{len(model.names)} signals in {OUT}")
             return
-        for c in photographs.test():
+        if args.what == "outputs":
+            shipped = confidence.model()
+            for c, others in photographs.halves_of_outputs():
+                say(f"{c.name}, the shipped level", [c], shipped)
+                say(f"{c.name}, level set by 500 other outputs", [c], set_by_case(shipped, others))
+        for c in photographs.test() if args.what == "test" else ():
             say(c.name, [c], confidence.model())
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1) + "\n")

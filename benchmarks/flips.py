@@ -27,12 +27,12 @@ from typing import Any
 import numpy as np
 
 import contralens
-from contralens.checks import InputError
 from contralens.data.audits import load_audit
 from contralens.data.evaluations import load_evaluation
 from contralens.data.known import SETTLED_SECONDS
 from contralens.data.sharing import pull
 from contralens.data.store import Snapshot, Table
+from contralens.errors import ContralensError, RunError
 from contralens.world.demo import write_world
 
 CACHED = {
@@ -99,7 +99,7 @@ def shown(run: Path) -> Any:
     try:
         told = [m["why"] for m in opened.missing if "maps" in m["what"] or "classes" in m["what"]]
         if told:
-            raise InputError(told[0])
+            raise RunError(told[0])
         return opened.query("SELECT * FROM maps ORDER BY ALL"), opened.query("SELECT * FROM classes ORDER BY ALL")
     finally:
         opened.close()
@@ -125,7 +125,7 @@ def outcome(file: Path, bit: int, read: Callable[[], Any], right: Any) -> tuple[
         if found is None and len(lines) == 1 and "\n" not in lines[0]:
             return "told", lines[0]
         return ("harmless", "") if found == right else ("believed", f"{file} bit {bit}")
-    except InputError as e:
+    except ContralensError as e:
         return ("told", str(e)) if "\n" not in str(e) else ("failed", str(e))
     except Exception as e:
         return "failed", f"{file} bit {bit}: {type(e).__name__}: {e}"

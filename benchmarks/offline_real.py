@@ -23,9 +23,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contralens.checks import ImageError, InputError
 from contralens.data.images import images as image_set
 from contralens.data.vocabulary import read_vocabulary
+from contralens.errors import ContralensError, ImageError
 from contralens.math.exemplars import find_exemplars
 from contralens.math.scorers import SCORERS
 from contralens.models.encoders import digest, embed_texts, encoder
@@ -135,6 +135,6 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except InputError as e:
+    except ContralensError as e:
         print(f"error: {e}", file=sys.stderr)
         raise SystemExit(2) from None

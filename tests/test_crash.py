@@ -19,7 +19,6 @@ from coloured import COLOURS, ColourEncoder, ColourNet, draw_discs, to_pixels
 from kept import bytes_in, killed, small_run, steps_of
 
 import contralens
-from contralens.checks import InputError
 from contralens.cli import main
 from contralens.collecting import collect as collecting
 from contralens.data import files, replacing
@@ -27,6 +26,7 @@ from contralens.data.owned import EXPORT, RUN, SHARE, look
 from contralens.data.replacing import reserved
 from contralens.data.sharing import pull, push
 from contralens.data.store import Store, Table
+from contralens.errors import StoreError
 from contralens.explorer.export import export
 
 KILLS = 20
@@ -187,7 +187,7 @@ def test_a_truncated_or_damaged_tile_is_never_read(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="set aside"):
         assert "a" not in Table(tmp_path / "t")
     tile.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(InputError, match="run the command again"):
+    with pytest.raises(StoreError, match="run the command again"):
         Table(tmp_path / "t").rows(["a"])
     assert "a" not in Table(tmp_path / "t")
 
@@ -198,7 +198,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_behind(tmp_path: Path, monke
 
     images = draw_discs(tmp_path / "discs")
     monkeypatch.setattr(files.os, "fsync", full)
-    with pytest.raises(InputError, match="disk is full"):
+    with pytest.raises(StoreError, match="disk is full"):
         work(images, tmp_path / "cache", tmp_path / "run")
     assert not (tmp_path / "run").exists()
     monkeypatch.undo()

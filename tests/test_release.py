@@ -194,7 +194,7 @@ def test_the_readmes_example_works_from_the_wheel(core: Path, demo: Path) -> Non
 MISSING = """
 import json, sys, torch
 import contralens
-from contralens.checks import InputError
+from contralens.errors import MissingPackage
 from contralens.collecting.distributed import Job, collect_ray
 from contralens.data.decode import decode
 from contralens.data.wordnet import find_wordnet
@@ -227,7 +227,7 @@ for extra, use in {
 }.items():
     try:
         said[extra] = f"no error: {use()!r}"
-    except InputError as e:
+    except MissingPackage as e:
         said[extra] = str(e)
 print(json.dumps(said))
 """

@@ -16,11 +16,11 @@ from torch.nn.functional import normalize
 from typer.testing import CliRunner
 
 import contralens
-from contralens.checks import InputError
 from contralens.cli import app
 from contralens.collecting.distributed import Job, collect_shard
 from contralens.data.pictures import Heat, crop_to
 from contralens.data.runs import Run
+from contralens.errors import InputError
 from contralens.labeling.layers import label_layers
 from contralens.math.scoring import run_scorer
 from contralens.models.pixel_heat import pixel_heat
@@ -223,6 +223,8 @@ def test_confidence_is_left_out_and_said(discs: Path, colour_net: ColourNet) -> 
         )
         with pytest.raises(InputError, match='"auto" goes by confidence'):
             label(discs, colour_net, **how, scorers="auto")
+        with pytest.raises(InputError, match="`calibrate` sets the level of confidence"):
+            label(discs, colour_net, **how, calibrate="outputs")
 
 
 @pytest.mark.parametrize(

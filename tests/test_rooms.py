@@ -8,11 +8,12 @@ from pathlib import Path
 import contralens
 
 ROOT = Path(contralens.__file__).parent
-BASE = {"types", "checks", "plugs"}
+BASE = {"errors", "types", "checks", "plugs"}
 ALLOWED = {
-    "types": set(),
-    "checks": set(),
-    "plugs": {"checks"},
+    "errors": set(),
+    "types": {"errors"},
+    "checks": {"errors"},
+    "plugs": {"errors", "checks"},
     "math": BASE,
     "models": BASE | {"world"},
     "data": BASE | {"world"},
@@ -21,7 +22,7 @@ ALLOWED = {
     "split": BASE,
     "evidence": BASE | {"math", "models", "data", "collecting"},
     "reopen": BASE | {"math", "models", "data", "collecting", "evidence", "split"},
-    "config": {"checks", "data"},
+    "config": {"errors", "checks", "data"},
     "maps": BASE | {"models", "data", "reopen"},
     "demo": BASE | {"math", "data", "world", "labeling", "maps"},
     "evaluation": BASE
@@ -43,7 +44,7 @@ ALLOWED = {
     "proposing": BASE | {"math", "models", "data", "evidence"},
     "labeling": BASE | {"math", "models", "data", "collecting", "proposing", "split"},
 }
-NO_TORCH = {"types", "checks", "plugs", "config", "cli", "commands", "report", "explorer", "data"}
+NO_TORCH = {"errors", "types", "checks", "plugs", "config", "cli", "commands", "report", "explorer", "data"}
 
 
 def rooms_of(path: Path) -> tuple[str, set[str], set[str]]:

@@ -19,12 +19,12 @@ from safetensors.numpy import load_file
 from torch import nn
 
 import contralens
-from contralens.checks import InputError
 from contralens.collecting import collect as collecting
 from contralens.collecting import probing, streaming
 from contralens.data.files import TEMPORARY
 from contralens.data.runs import Run
 from contralens.data.store import Store
+from contralens.errors import ImageError, InputError
 from contralens.models.targets import target
 from contralens.types import Images
 
@@ -139,7 +139,7 @@ def test_an_image_that_vanishes_is_named(images: Path, tmp_path: Path, small_til
         probe, layer, [ColourEncoder()], Store(tmp_path / "cache"), k=4, batch_size=7
     )
     (images / probe.ids[30]).unlink()
-    with pytest.raises(InputError, match="was read before and now cannot be read"):
+    with pytest.raises(ImageError, match="was read before and now cannot be read"):
         list(activations.blocks())
 
 

@@ -10,10 +10,16 @@ __version__ = "0.1.0"
 _WHERE = {
     "Audit": "data.audits",
     "ConceptList": "auditing.concepts",
+    "ContralensError": "errors",
     "Exemplars": "types",
-    "InputError": "checks",
+    "ImageError": "errors",
+    "InputError": "errors",
+    "MissingPackage": "errors",
+    "ModelUnavailable": "errors",
     "Run": "data.runs",
+    "RunError": "errors",
     "SCORERS": "math.scorers",
+    "StoreError": "errors",
     "add_maps": "maps",
     "audit": "auditing.audit",
     "compare": "evaluation.compare",
@@ -49,7 +55,6 @@ if TYPE_CHECKING:
     from contralens.auditing.concepts import ConceptList as ConceptList
     from contralens.auditing.concepts import concept_list as concept_list
     from contralens.auditing.pruning import pruned as pruned
-    from contralens.checks import InputError as InputError
     from contralens.data.audits import Audit as Audit
     from contralens.data.audits import load_audit as load_audit
     from contralens.data.images import images as images
@@ -61,6 +66,13 @@ if TYPE_CHECKING:
     from contralens.data.runs import load as load
     from contralens.data.sharing import pull as pull
     from contralens.data.sharing import push as push
+    from contralens.errors import ContralensError as ContralensError
+    from contralens.errors import ImageError as ImageError
+    from contralens.errors import InputError as InputError
+    from contralens.errors import MissingPackage as MissingPackage
+    from contralens.errors import ModelUnavailable as ModelUnavailable
+    from contralens.errors import RunError as RunError
+    from contralens.errors import StoreError as StoreError
     from contralens.evaluation.compare import compare as compare
     from contralens.evaluation.evaluate import evaluate as evaluate
     from contralens.evaluation.granularity import granularity as granularity

@@ -1,4 +1,4 @@
-"""One style of error: what is wrong, where, and what to do next, in one line."""
+"""Checks of what users give, each with an error of one line (`contralens.errors`): what is wrong, where, what to do."""
 
 from __future__ import annotations
 
@@ -11,36 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-
-class InputError(ValueError):
-    """Something that the user gave is wrong. The command line prints it as one line and exits with code 2.
-
-    >>> import contralens
-    >>> try:
-    ...     contralens.load("nowhere")
-    ... except InputError as e:
-    ...     print(e)
-    nowhere is not a whole run folder: manifest.json is missing
-    """
-
-
-class KindError(InputError, TypeError):
-    """An argument of a kind that cannot be used, such as a number in place of a path."""
-
-
-class ImageError(InputError):
-    """An image that cannot be decoded. It is counted, listed and skipped; a run never dies of it.
-
-    >>> import contralens
-    >>> from pathlib import Path
-    >>> Path("broken").mkdir()
-    >>> _ = Path("broken/half.png").write_bytes(b"no picture")
-    >>> try:
-    ...     contralens.images("broken").load(0)
-    ... except ImageError as e:
-    ...     print("half.png" in str(e))
-    True
-    """
+from contralens.errors import ContralensError, MissingPackage, ModelUnavailable
+from contralens.errors import ImageError as ImageError
+from contralens.errors import InputError as InputError
+from contralens.errors import KindError as KindError
 
 
 def shown(value: Any, most: int = 80) -> str:
@@ -64,11 +38,11 @@ def whole(name: str, value: Any, least: int = 1, most: int = 2**31 - 1) -> int:
     >>> whole("k", 2.5)
     Traceback (most recent call last):
         ...
-    contralens.checks.InputError: `k` must be a whole number; got 2.5
+    contralens.errors.InputError: `k` must be a whole number; got 2.5
     >>> whole("seed", -1, least=0)
     Traceback (most recent call last):
         ...
-    contralens.checks.InputError: `seed` must be at least 0; got -1
+    contralens.errors.InputError: `seed` must be at least 0; got -1
     """
     try:
         if type(value).__name__ in ("bool", "bool_"):
@@ -95,7 +69,7 @@ def distinct(name: str, given: Any) -> list[int]:
     >>> distinct("neurons", [0.5])
     Traceback (most recent call last):
         ...
-    contralens.checks.InputError: `neurons` must be a whole number; got 0.5
+    contralens.errors.InputError: `neurons` must be a whole number; got 0.5
     """
     if isinstance(given, str | bytes) or not isinstance(given, Iterable):
         raise InputError(f"`{name}` must be indices such as [0, 5]; got {shown(given)}")
@@ -115,7 +89,7 @@ def as_share(name: str, value: Any, *, zero: bool = False, one: bool = False) ->
     >>> as_share("holdout", 1)
     Traceback (most recent call last):
         ...
-    contralens.checks.InputError: `holdout` must lie between 0 and 1; got 1
+    contralens.errors.InputError: `holdout` must lie between 0 and 1; got 1
     """
     number = real(name, value)
     if not (0 < number < 1 or (zero and number == 0) or (one and number == 1)):
@@ -131,7 +105,7 @@ def real(name: str, value: Any) -> float:
     >>> real("price", "free")
     Traceback (most recent call last):
         ...
-    contralens.checks.InputError: `price` must be a number; got 'free'
+    contralens.errors.InputError: `price` must be a number; got 'free'
     """
     try:
         if isinstance(value, str | bytes) or type(value).__name__ in ("bool", "bool_"):
@@ -150,7 +124,7 @@ def as_text(name: str, value: Any) -> str:
     >>> as_text("layer", 5)
     Traceback (most recent call last):
         ...
-    contralens.checks.InputError: `layer` must be a text; got 5
+    contralens.errors.InputError: `layer` must be a text; got 5
     """
     if not isinstance(value, str):
         raise InputError(f"`{name}` must be a text; got {shown(value)}")
@@ -233,14 +207,23 @@ def blaming(what: str) -> Iterator[None]:
     ...     raise SystemExit(3)
     Traceback (most recent call last):
         ...
-    contralens.checks.InputError: the network failed (SystemExit: 3)
+    contralens.errors.InputError: the network failed (SystemExit: 3)
     """
     try:
         yield
-    except InputError:
+    except ContralensError:
         raise
     except (Exception, SystemExit) as e:
         raise InputError(f"{what} ({reason(e)})") from e
+
+
+def unavailable(message: str, error: BaseException) -> ContralensError:
+    """The error for a model that a library failed to load: a package that the library needs, or the model itself.
+
+    >>> unavailable("no weights", OSError()), unavailable("no weights", ImportError())
+    (ModelUnavailable('no weights'), MissingPackage('no weights'))
+    """
+    return (MissingPackage if isinstance(error, ImportError) else ModelUnavailable)(message)
 
 
 def reason(error: BaseException) -> str:
@@ -254,10 +237,10 @@ def reason(error: BaseException) -> str:
 
 
 def require(module: str, extra: str) -> Any:
-    """Import an optional dependency, or say which pip command installs it."""
+    """Import an optional dependency; `MissingPackage` says which pip command installs it."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as e:
-        raise InputError(
+        raise MissingPackage(
             f"this needs the package {e.name}, which is not installed: pip install 'contralens[{extra}]'"
         ) from e

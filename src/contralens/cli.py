@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import typer
 
 from contralens import __version__
-from contralens.checks import InputError
 from contralens.commands.audit import audit_command
 from contralens.commands.bench import app as bench_app
 from contralens.commands.evaluate import compare_command, evaluate_command, recipe_command
@@ -30,6 +29,7 @@ from contralens.commands.look import (
 from contralens.commands.propose import propose_command
 from contralens.commands.share import export_labels_command, import_labels_command, pull_command, push_command
 from contralens.commands.world import demo_command, world_command
+from contralens.errors import ContralensError
 
 app = typer.Typer(
     name="contralens",
@@ -111,7 +111,7 @@ def main() -> None:
         result = app(standalone_mode=False)
         if result == INTERRUPTED:  # typer's word for it
             raise KeyboardInterrupt
-    except InputError as e:
+    except ContralensError as e:
         print(f"contralens: {' '.join(str(e).split())}", file=sys.stderr)
         sys.exit(2)
     except _UsageError as e:

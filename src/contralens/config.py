@@ -8,8 +8,9 @@ from typing import Any
 
 import yaml
 
-from contralens.checks import InputError, nearest, shown
+from contralens.checks import nearest, shown
 from contralens.data.trust import settings_that_run
+from contralens.errors import InputError
 
 SETTINGS = (
     "target",
@@ -39,6 +40,8 @@ SETTINGS = (
     "per_group",
     "fdr",
     "fakes",
+    "confidence",
+    "calibrate",
     "store_activations",
     "limit",
     "top",
@@ -61,7 +64,7 @@ PATHS = ("images", "vocabulary", "out", "cache", "checkpoint", "candidates")
 """Settings that may name a file; a relative one that lies beside the YAML file is taken from there."""
 COUNTS = ("k", "fakes", "limit", "top", "seed", "batch_size", "workers", "prefix_tokens", "per_group")
 SHARES = ("exclude", "holdout", "fdr")
-SWITCHES = ("reuse", "own_only", "store_activations", "allow_nondeterministic", "report")
+SWITCHES = ("reuse", "own_only", "confidence", "store_activations", "allow_nondeterministic", "report")
 TEXTS = (
     "target",
     "out",
@@ -99,15 +102,17 @@ def read_config(path: Path) -> dict[str, Any]:
         file = value.partition("::")[0] if key == "checkpoint" else value  # FILE::PART
         if (path.parent / file).exists():
             settings[key] = str(path.parent / value)
-    table, colon, column = str(settings.get("groups", "")).rpartition(":")
-    if table and not Path(table).is_absolute() and (path.parent / table).is_file():
-        settings["groups"] = f"{path.parent / table}{colon}{column}"
+    for key in ("groups", "calibrate"):
+        if isinstance(value := settings.get(key), list):
+            settings[key] = [_beside(path, one) for one in value]
+        elif value is not None:
+            settings[key] = _beside(path, value)
     return settings
 
 
 def _as_kind(path: Path, key: str, value: Any) -> Any:
     """A setting as what it must be; YAML reads 1e-3 as a text, and the layer "1" of a sequence as a number."""
-    if key in ("images", "encoder", "vocabulary", "scorers", "templates") and not _is_texts(value):
+    if key in ("images", "encoder", "vocabulary", "scorers", "templates", "calibrate") and not _is_texts(value):
         raise InputError(f"{path}: {key} must be a text or a list of texts; got {shown(value)}")
     if key == "layer":
         return [str(name) for name in value] if isinstance(value, list) else str(value)
@@ -123,6 +128,14 @@ def _as_kind(path: Path, key: str, value: Any) -> Any:
         raise InputError(f"{path}: {key} must be true or false; got {value!r}")
     if key in TEXTS and not isinstance(value, str):
         raise InputError(f"{path}: {key} must be a text; got {shown(value)}")
+    return value
+
+
+def _beside(path: Path, value: str) -> str:
+    """TABLE:COLUMN with the table taken from beside the YAML file, if it lies there."""
+    table, colon, column = value.rpartition(":")
+    if table and not Path(table).is_absolute() and (path.parent / table).is_file():
+        return f"{path.parent / table}{colon}{column}"
     return value
 
 
@@ -161,7 +174,7 @@ def known_keys(given: Any, keys: Sequence[str], where: Any) -> None:
     >>> known_keys({"tilte": "x"}, ("title",), "mine.yaml")
     Traceback (most recent call last):
         ...
-    contralens.checks.InputError: mine.yaml: unknown key 'tilte'; did you mean title? (known: title)
+    contralens.errors.InputError: mine.yaml: unknown key 'tilte'; did you mean title? (known: title)
     """
     if not isinstance(given, Mapping):
         raise InputError(f"{where} must hold `name: value` lines; got {type(given).__name__}")

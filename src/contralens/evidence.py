@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contralens.checks import ImageError, InputError
 from contralens.data.images import images as image_set
 from contralens.data.runs import Run
 from contralens.data.store import Store
 from contralens.data.trust import check_named
+from contralens.errors import ImageError, InputError
 from contralens.types import Encoder, Exemplars, Images
 
 if TYPE_CHECKING:

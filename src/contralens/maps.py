@@ -27,9 +27,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from torch.utils.data import default_collate
 
-from contralens.checks import InputError, as_texts, whole
+from contralens.checks import as_texts, whole
 from contralens.data.adding import add_to_run, check_addable
 from contralens.data.runs import Run, gamma_of, load
+from contralens.errors import InputError
 from contralens.models.heads import linear_head
 from contralens.models.where import maps, seen
 from contralens.reopen import Reopened
@@ -90,7 +91,8 @@ def add_maps(
         run's pictures are gone, if any are.
 
     Raises:
-        InputError: the images or the network cannot be had, or the network is another one.
+        InputError: the images cannot be found, or the network is another one.
+        ModelUnavailable: the network cannot be loaded.
 
     >>> told = add_maps("run", pairs=2, layout=False)
     >>> [line.partition(" in ")[2] for line in told]
@@ -240,7 +242,7 @@ def _classes(reopened: Reopened, names: Sequence[str] | None, some: list[Image])
     if names is None:
         try:
             names = reopened.classes
-        except InputError:
+        except InputError:  # they have no names
             names = []
     if len(names) != len(weight):
         names = [f"class {c}" for c in range(len(weight))]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
-from contralens.checks import InputError
+from contralens.errors import ContralensError, InputError, MissingPackage
 
 T = TypeVar("T")
 
@@ -22,13 +22,18 @@ def imported(point: EntryPoint) -> Any:
     """The object of an entry point.
 
     Raises:
+        MissingPackage: what it imports is not installed.
         InputError: the package that names it cannot be imported, or lacks it.
     """
     try:
         return point.load()
     except (Exception, SystemExit) as e:
         lines = str(e).strip().splitlines() or [type(e).__name__]
-        raise InputError(f"the plug-in {point.value} of {point.group} cannot be imported: {lines[0][:200]}") from e
+        raise _broken(e)(f"the plug-in {point.value} of {point.group} cannot be imported: {lines[0][:200]}") from e
+
+
+def _broken(error: BaseException) -> type[ContralensError]:
+    return MissingPackage if isinstance(error, ModuleNotFoundError) else InputError
 
 
 def origin(point: EntryPoint) -> str:
@@ -113,13 +118,14 @@ class Scheme:
         """The function that loads what comes after the colon.
 
         Raises:
+            MissingPackage: what it imports is not installed.
             InputError: it cannot be imported.
         """
         module, _, function = self.where.partition(":")
         try:
             return getattr(importlib.import_module(module), function)
         except (ImportError, AttributeError, SystemExit) as e:
-            raise InputError(f"the plug-in {self.where} cannot be imported: {e}") from e
+            raise _broken(e)(f"the plug-in {self.where} cannot be imported: {e}") from e
 
 
 def scheme_of(point: EntryPoint) -> Scheme:

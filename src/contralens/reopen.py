@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from contralens import types
-from contralens.checks import ImageError, InputError, counted
+from contralens.checks import counted
 from contralens.collecting.activations import stored_activations
 from contralens.collecting.collect import collect
 from contralens.collecting.probing import proved
@@ -24,6 +24,7 @@ from contralens.data.runs import Run
 from contralens.data.sets import ImageSet, OtherImages
 from contralens.data.store import Store, Table
 from contralens.data.trust import check_named
+from contralens.errors import ImageError, InputError, MissingPackage, ModelUnavailable, RunError, StoreError
 from contralens.evidence import encoder_of, exemplars_of
 from contralens.math.grouping import Groups
 from contralens.math.sources import ActivationSource
@@ -251,7 +252,7 @@ class Reopened:
         try:
             self._check_target(given=False)
             found = list(load_target(recorded.get("spec") or recorded["name"], ".", device=self.device, **kept).neurons)
-        except InputError:
+        except (InputError, MissingPackage, ModelUnavailable):  # whoever needs the network says why it cannot be had
             found = ["output/0"]
         if found[0] == "output/0":
             raise InputError(
@@ -292,7 +293,7 @@ class Reopened:
             allow = bool(self.run.manifest.get("allow_nondeterministic"))
             (one,), _ = proved([extractor()], None, self.store, allow_nondeterministic=allow, expected=fingerprint)
             if one.fingerprint != fingerprint:
-                raise InputError(
+                raise StoreError(
                     f"{one.name} computes other rows now than the cache holds under its fingerprint; label again"
                 )
             for images in (["heldout_images"] if self._heldout is not None else []) + ["images"]:
@@ -331,7 +332,7 @@ class Reopened:
         neighbours = (self.run.manifest.get("neighbours") or {}).get("neighbours", "exact")
         if recorded := self.run.manifest.get("groups"):
             if "group" not in self.run.images.column_names:
-                raise InputError("the run was labeled with groups, and its table of images lacks the column group")
+                raise RunError("the run was labeled with groups, and its table of images lacks the column group")
             names = [name or i for i, name in enumerate(self.run.images["group"].to_pylist())]
             known = Groups.of(names, len(names))
             found["groups"] = None if known is None else replace(known, most=int(recorded["per_group"]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 
 VALIDATION = 0.3
 """Share of the held-out images on which anything that evaluation fits is fitted; the rest is the test part."""

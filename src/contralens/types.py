@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from contralens.errors import InputError
+
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
@@ -58,7 +60,7 @@ class Exemplars:
     def first(self, k: int) -> Exemplars:
         """The first `k` exemplars of every neuron."""
         if not 1 <= k <= self.positives.shape[1]:
-            raise ValueError(f"`k` must be between 1 and {self.positives.shape[1]}, the exemplars stored; got {k}")
+            raise InputError(f"`k` must be between 1 and {self.positives.shape[1]}, the exemplars stored; got {k}")
         return Exemplars(self.neurons, *(getattr(self, f.name)[:, :k] for f in fields(self)[1:]))
 
     def to(self, device: Any) -> Exemplars:

@@ -28,9 +28,9 @@ import contralens
 from contralens.auditing.aligning import MOST_IMAGES, align, embed_concepts, separation
 from contralens.auditing.concepts import concept_list
 from contralens.auditing.judging import LIKELY
-from contralens.checks import InputError
 from contralens.data.audits import INFLUENCE, NEURONS, PRUNING, Audit, load_audit
 from contralens.data.runs import Run, load
+from contralens.errors import InputError, RunError
 from contralens.math.chance import chance_of, standardised
 from contralens.math.fakes import fake_exemplars, together, with_fakes
 from contralens.math.intervals import paired_interval
@@ -461,7 +461,7 @@ def test_labels_and_subgroups_that_do_not_fit(case: Path, settings: dict[str, An
         load_audit(tmp_path)
     (tmp_path / "audit").mkdir()
     (tmp_path / "audit/audit.json").write_text("{")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(RunError, match="cannot be read"):
         load_audit(tmp_path)
 
 

@@ -13,9 +13,9 @@ from coloured import COLOURS, ColourEncoder, ColourNet, to_pixels
 from PIL import Image
 
 import contralens
-from contralens.checks import ImageError, InputError
 from contralens.data.decode import decode
 from contralens.data.images import images
+from contralens.errors import ImageError
 
 RAMP = np.linspace(0, 4095, 64).reshape(8, 8).round().astype(np.uint16)
 
@@ -231,5 +231,5 @@ def test_packages_that_are_not_there_are_named(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "b.heic").write_bytes(bytes(4) + b"ftypheic" + bytes(99))
     found = images(tmp_path)
     for at, words in enumerate(("package pydicom.*'contralens.medical.'", "package pillow_heif.*'contralens.heif.'")):
-        with pytest.raises(InputError, match=words):
+        with pytest.raises(ImageError, match=words):
             found.load(at)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -16,8 +17,8 @@ import torch
 from colour_case import COLOURS, ColourEncoder, colour_network, colour_target, paint_folder
 
 from contralens import label
-from contralens.checks import InputError
 from contralens.data.evaluations import load_evaluation
+from contralens.errors import InputError, MissingPackage, StoreError
 from contralens.evaluation.evaluate import evaluate
 from contralens.evaluation.measuring import GROUPS
 from contralens.math.sources import columns
@@ -279,7 +280,7 @@ def test_levels_of_labels_in_wordnet(run, settings):
         from contralens.data.wordnet import find_wordnet
 
         words = find_wordnet()
-    except InputError:
+    except MissingPackage:
         pytest.skip("WordNet is not installed")
     from contralens.evaluation.levels import depth, move
 
@@ -373,3 +374,41 @@ def test_the_printed_evaluation_names_what_a_metric_misses(run, case, settings, 
     for scorer in run.scorers:
         assert f"null test of {scorer}: no label beats random images on " in printed
         assert re.search(rf"{re.escape(scorer)}: \d+% of 3 bootstrap samples agree on a label; ", printed)
+
+
+class Closed(Anything):
+    """A judge with a closed vocabulary."""
+
+    def texts(self, texts):
+        if unknown := [t for t in texts if t.split()[-1] not in COLOURS]:
+            raise InputError(f"it knows no {unknown[0]}")
+        return super().texts(texts)
+
+
+def test_a_judge_that_refuses_a_hypernym_is_a_note_and_what_the_disk_refuses_is_none(case, run, settings, tmp_path):
+    from contralens.data.wordnet import find_wordnet
+    from contralens.evaluation.levels import levels
+    from contralens.evaluation.measuring import Session
+
+    try:
+        find_wordnet()
+    except MissingPackage:
+        pytest.skip("WordNet is not installed")
+
+    def curve(judge):
+        given = {key: settings[key] for key in ("heldout", "target", "encoder", "source")}
+        reopened = Reopened(run, **given, cache=tmp_path / "cache")
+        session = Session(reopened, judge, ["depth"], 0.1, 1, "mean", None, 5)
+        return levels(session, ["semanticlens", "csp"])[1].get("curve"), reopened.notes
+
+    shutil.copytree(case / "cache", tmp_path / "cache")
+    found, notes = curve(Closed())
+    assert found is None
+    assert any("no curve along the hypernyms: it knows no" in note for note in notes)
+    found, notes = curve(Anything())
+    assert set(found) == {"semanticlens", "csp"}
+    assert not notes
+    shutil.rmtree(tmp_path / "cache" / "rows")
+    (tmp_path / "cache" / "rows").write_text("a file is in the way")
+    with pytest.raises(StoreError, match="cannot write"):
+        curve(Anything())

@@ -10,8 +10,8 @@ import yaml
 
 from contralens import label
 from contralens.auditing.audit import audit
-from contralens.checks import InputError
 from contralens.data.audits import load_audit
+from contralens.errors import InputError, MissingPackage
 from contralens.evaluation.evaluate import evaluate
 from contralens.evaluation.measuring import wanted_metrics
 from contralens.evaluation.recipes import follow, lacking, read_recipe
@@ -124,5 +124,5 @@ def test_granularity_needs_wordnet_and_says_so_first(monkeypatch, run, settings)
     monkeypatch.setattr("contralens.data.wordnet._places", lambda: iter(()))
     assert any(line.startswith("for granularity: this needs WordNet") for line in lacking(recipe))
     monkeypatch.setattr("contralens.evaluation.evaluate.Reopened", lambda *a, **k: pytest.fail("work began"))
-    with pytest.raises(InputError, match="needs WordNet"):
+    with pytest.raises(MissingPackage, match="needs WordNet"):
         evaluate(run, metrics="granularity", **settings)

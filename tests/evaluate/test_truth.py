@@ -6,6 +6,7 @@ import json
 import math
 
 import pytest
+import torch
 from colour_case import COLOURS, ColourEncoder
 
 from contralens.checks import InputError
@@ -13,6 +14,7 @@ from contralens.evaluation.evaluate import evaluate, summarise
 from contralens.evaluation.judging import is_target, shared
 from contralens.evaluation.truth import sanity_record, truth_of
 from contralens.math.sanity import Sanity
+from contralens.math.simulation import ALPHAS
 from contralens.reopen import Reopened
 
 
@@ -135,3 +137,24 @@ def test_metrics_through_the_sigmoid_count_the_same_neurons_for_every_scorer(run
     counts = {s: rows[s, "cosine"]["neurons"] for s in scorers}
     assert len(set(counts.values())) == 1
     assert rows[scorers[0], "pearson"]["neurons"] < rows[scorers[1], "pearson"]["neurons"]
+
+
+def test_metrics_through_a_sigmoid_that_the_labels_do_not_determine_are_left_out(run, settings):
+    """A judge that likes no image more than another gives no slope; a slope that is given counts."""
+    values = {"metrics": "cosine,pearson,pearson_sigmoid", "scorers": ["csp"], **settings}
+
+    class Blind(ColourEncoder):
+        """Sees the same in every image, but for a trace of its colour."""
+
+        def __call__(self, batch):
+            rows = super().__call__(batch)
+            return torch.nn.functional.normalize(torch.ones_like(rows) + 1e-4 * rows, dim=1)
+
+    blind = Blind(1.2)
+    blind.fingerprint = "b1" * 16
+    told = evaluate(run, **{**values, "judge": blind})
+    assert told.manifest["sigmoid"]["alpha"] in (ALPHAS[0], ALPHAS[-1])
+    assert all(math.isnan(v) for m in ("cosine", "pearson_sigmoid") for v in told.value(m, "csp").values())
+    assert any("cosine are undefined" in note for note in told.manifest["notes"])
+    given = evaluate(run, **{**values, "judge": blind, "sigmoid": (1.0, 0.0)})
+    assert any(not math.isnan(v) for v in given.value("pearson_sigmoid", "csp").values())

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import normalize
 
-from contralens.checks import InputError
+from contralens.errors import InputError, ModelUnavailable
 from contralens.models.encoders import encoder
 from contralens.types import Encoder
 
@@ -228,12 +228,17 @@ def test_what_the_user_got_wrong_is_one_line(siglip, tmp_path, monkeypatch):
         ("hf:", "needs a model"),
         ("hf:/nowhere/at/all", "there is no folder"),
         ("hf:nobody", "there is no folder"),
-        ("hf:contralens/none", "could not be loaded.*hf:FOLDER"),
         (f"hf:{tmp_path / 'bert'}", "type bert, which does not put images and texts"),
+    ]:
+        with pytest.raises(InputError, match=message) as caught:
+            encoder(spec)
+        assert "\n" not in str(caught.value)
+    for spec, message in [
+        ("hf:contralens/none", "could not be loaded.*hf:FOLDER"),
         (f"hf:{tmp_path / 'bare'}", "could not be loaded|lacks"),
         (f"hf:{tmp_path / 'part'}", "has no weights for 1 parts of the model, e.g. text_model.head.weight"),
     ]:
-        with pytest.raises(InputError, match=message) as caught:
+        with pytest.raises(ModelUnavailable, match=message) as caught:
             encoder(spec)
         assert "\n" not in str(caught.value)
 
@@ -253,7 +258,7 @@ def test_a_folder_without_the_words_of_its_tokenizer(clip, tmp_path):
     """transformers makes a tokenizer then that knows no word."""
     words = shutil.ignore_patterns("tokenizer.json", "vocab.json", "merges.txt")
     shutil.copytree(clip, tmp_path / "mute", ignore=words)
-    with pytest.raises(InputError, match=r"lacks the words of its tokenizer: copy tokenizer\.json"):
+    with pytest.raises(ModelUnavailable, match=r"lacks the words of its tokenizer: copy tokenizer\.json"):
         encoder(f"hf:{tmp_path / 'mute'}")
 
 

@@ -11,7 +11,7 @@ import torch
 from patience import HUNG
 from PIL import Image
 
-from contralens.checks import InputError
+from contralens.errors import InputError, MissingPackage, ModelUnavailable
 from contralens.models.encoders import encoder
 from contralens.types import Encoder
 
@@ -95,7 +95,7 @@ def test_unknown_networks_and_missing_packages(monkeypatch):
     with pytest.raises(InputError, match="did you mean lite2"):
         encoder("offline:lite22")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"pip install 'contralens\[offline\]'"):
+    with pytest.raises(MissingPackage, match=r"pip install 'contralens\[offline\]'"):
         offline_encoder.offline_target_module("lite0")
 
 
@@ -105,7 +105,7 @@ def test_a_damaged_package_is_one_line(tmp_path, monkeypatch):
 
     (tmp_path / "model.zip").write_bytes(b"PK\x03\x04 cut off")
     monkeypatch.setattr(offline_encoder, "_package", lambda module, distribution: tmp_path)
-    with pytest.raises(InputError, match=r"model.zip cannot be read"):
+    with pytest.raises(ModelUnavailable, match=r"model.zip cannot be read"):
         offline_encoder.Sentences()
 
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch.nn.functional import normalize
 
-from contralens.checks import InputError
+from contralens.errors import InputError, ModelUnavailable
 from contralens.models.encoders import encoder
 from contralens.types import Encoder
 
@@ -168,7 +168,7 @@ def test_a_hugging_face_tokenizer_beside_the_weights(tmp_path, model):
     tokenizer = CLIPTokenizer(vocab=vocab, merges=merges)
     text_cfg = CONFIG["text_cfg"] | {"hf_tokenizer_name": "contralens/none"}
     folder = write_folder(tmp_path / "m", model, GRAY, text_cfg)
-    with pytest.raises(InputError, match="the tokenizer of open_clip:local-dir"):
+    with pytest.raises(ModelUnavailable, match="the tokenizer of open_clip:local-dir"):
         encoder(f"open_clip:local-dir:{folder}")
     tokenizer.save_pretrained(folder)
     made = encoder(f"open_clip:local-dir:{folder}")
@@ -201,7 +201,7 @@ def test_bad_folders(tmp_path, model):
     with pytest.raises(InputError, match="has no open_clip_config"):
         encoder(f"open_clip:local-dir:{tmp_path}")
     folder = write_folder(tmp_path / "m", model, GRAY, weights=None)
-    with pytest.raises(InputError, match="could not be loaded"):  # never random weights
+    with pytest.raises(ModelUnavailable, match="could not be loaded"):  # never random weights
         encoder(f"open_clip:local-dir:{folder}")
     (folder / "open_clip_config.json").write_text("{")
     with pytest.raises(InputError, match="not valid JSON"):
@@ -215,13 +215,15 @@ def test_a_pickle_with_code_is_refused(tmp_path, model):
 
     file = tmp_path / "evil.pt"
     torch.save({"state_dict": model.state_dict(), "x": Evil()}, file)
-    with pytest.raises(InputError, match="could not be loaded"):
+    with pytest.raises(ModelUnavailable, match="could not be loaded"):
         encoder(f"open_clip:{ARCH}@{file}")
     assert not (tmp_path / "owned").exists()
 
 
 def test_an_unreachable_hub_is_one_line(tags, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(InputError, match=r"weights contralens-tiny/openai .* could not be had.*local-dir") as caught:
+    with pytest.raises(
+        ModelUnavailable, match=r"weights contralens-tiny/openai .* could not be had.*local-dir"
+    ) as caught:
         encoder(f"open_clip:{ARCH}/openai")
     assert "\n" not in str(caught.value)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from contralens.checks import InputError
+from contralens.errors import ModelUnavailable
 from contralens.models.encoders import encoder
 
 open_clip = pytest.importorskip("open_clip")
@@ -102,12 +102,12 @@ def test_what_is_missing_is_named(
     bare = copied(clip, tmp_path / "bare")
     copied(bert, bare, "vocab.txt", "tokenizer.json", "tokenizer_config.json")
     with pytest.raises(
-        InputError, match=rf"hf_model_name = {NAME}: copy that model's config.json into {bare} "
+        ModelUnavailable, match=rf"hf_model_name = {NAME}: copy that model's config.json into {bare} "
     ) as caught:
         encoder(f"open_clip:local-dir:{bare}")
     assert "\n" not in str(caught.value)
     (bare / "config.json").write_text(json.dumps({"model_type": "clip"}))
-    with pytest.raises(InputError, match=r"the config.json there is of a clip: use the folder .*BiomedNLP"):
+    with pytest.raises(ModelUnavailable, match=r"the config.json there is of a clip: use the folder .*BiomedNLP"):
         encoder(f"open_clip:local-dir:{bare}")
     hub = tmp_path / "hub" / "models--contralens--biomed"
     snapshot = copied(clip, hub / "snapshots" / ("0" * 40))
@@ -115,7 +115,7 @@ def test_what_is_missing_is_named(
     (hub / "refs" / "main").write_text("0" * 40)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     with pytest.raises(
-        InputError,
+        ModelUnavailable,
         match=rf"hf_model_name = {NAME}: copy that model's config.json into {snapshot} .*:local-dir:{snapshot}",
     ):
         encoder("open_clip:hf-hub:contralens/biomed")
@@ -123,6 +123,6 @@ def test_what_is_missing_is_named(
     assert encoder(f"open_clip:local-dir:{snapshot}").width == 8
     mute = copied(bert, copied(clip, tmp_path / "mute"), "config.json")
     with pytest.raises(
-        InputError, match=rf"hf_tokenizer_name = {NAME}: copy that model's tokenizer files .* into {mute}"
+        ModelUnavailable, match=rf"hf_tokenizer_name = {NAME}: copy that model's tokenizer files .* into {mute}"
     ):
         encoder(f"open_clip:local-dir:{mute}")

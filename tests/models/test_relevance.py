@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.utils.data import TensorDataset
 
 import contralens
-from contralens.checks import InputError
+from contralens.errors import InputError, MissingPackage
 from contralens.models.pixel_heat import pixel_heat
 from contralens.models.ranking import Ranking
 from contralens.models.relevance import RelevanceTarget, ranked
@@ -294,7 +294,7 @@ def test_what_has_no_relevance_is_refused_in_one_line(monkeypatch: pytest.Monkey
     with pytest.raises(InputError, match="no rule of their own"):
         ranked(sae(layer, tensors), "relevance:method=lrp")
     monkeypatch.setitem(sys.modules, "zennit", None)
-    with pytest.raises(InputError, match=r"pip install 'contralens\[relevance\]'"):
+    with pytest.raises(MissingPackage, match=r"pip install 'contralens\[relevance\]'"):
         ranked(layer, "relevance")
     assert ranked(layer, "relevance:method=gradient").width == 4
 

@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import contralens
-from contralens.checks import InputError
 from contralens.collecting.collect import collect
 from contralens.data.store import Store, Table, sparse
+from contralens.errors import InputError, StoreError
 from contralens.math.sources import SparseActivations
 from contralens.models import saes
 from contralens.models.sae_files import parse_sae, read_sae
@@ -461,7 +461,7 @@ def test_sparse_tiles_give_rows_back(tmp_path: Path) -> None:
     data = bytearray(largest.read_bytes())
     data[-1] ^= 1
     largest.write_bytes(data)
-    with pytest.raises(InputError, match="damaged on disk"):
+    with pytest.raises(StoreError, match="damaged on disk"):
         Table(table.folder).rows(ids)
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision import models
 
-from contralens.checks import InputError
+from contralens.errors import InputError, ModelUnavailable
 from contralens.models import loaders
 from contralens.models.targets import HookedTarget, layers, target
 
@@ -86,7 +86,7 @@ def test_torchvision_classes_and_default_weights(tmp_path: Path) -> None:
     assert any("class names are those of the default weights" in note for note in t.notes)
     features = target("torchvision:squeezenet1_1", "features", checkpoint=tmp_path / "a.safetensors")
     assert features.neurons[0] == "features/0"
-    with pytest.raises(InputError, match=r"could not be had .*checkpoint=FILE") as e:
+    with pytest.raises(ModelUnavailable, match=r"could not be had .*checkpoint=FILE") as e:
         target("torchvision:squeezenet1_1", "features")
     assert "\n" not in str(e.value)
 
@@ -133,7 +133,8 @@ def test_what_cannot_be_had_is_one_clear_line(
     spec: str, match: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=match) as e:
+    kind = ModelUnavailable if "could not be" in match else InputError
+    with pytest.raises(kind, match=match) as e:
         target(spec, "x")
     assert "\n" not in str(e.value)
 
@@ -273,7 +274,7 @@ def test_transformers_inferred_and_a_moved_folder(dino: Path, tmp_path: Path) ->
     assert "\n" not in str(e.value)
     assert target(f"hf:{moved}", "layernorm", preprocess="resize=56x56,mean=half").width == 32
     (moved / "config.json").write_text('{"model_type": "nothing"}')
-    with pytest.raises(InputError, match="look into the folder"):
+    with pytest.raises(ModelUnavailable, match="look into the folder"):
         target(f"hf:{moved}", "layernorm", preprocess="resize=56x56,mean=half")
 
 
@@ -367,7 +368,7 @@ def test_a_world_brings_its_layer_and_classes(monkeypatch: pytest.MonkeyPatch) -
 
 def test_an_installation_without_worlds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "contralens.world.targets", None)
-    with pytest.raises(InputError, match="world:1: this installation has no rendered worlds"):
+    with pytest.raises(ModelUnavailable, match="world:1: this installation has no rendered worlds"):
         target("world:1")
 
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from propose_run import PixelEncoder, build_run
 
-from contralens.checks import InputError
 from contralens.data.runs import Run
 from contralens.data.store import Store
 from contralens.data.wordnet import find_wordnet
+from contralens.errors import InputError, MissingPackage, StoreError
 from contralens.evaluation.granularity import granularity
 from contralens.math.concepts import (
     STOP,
@@ -94,7 +94,7 @@ def test_falcons_own_contrast_and_groups(tmp_path: Path, bank: str) -> None:
     # contrast images are discs of any other kind, so what is mined away is "disc", and red and striped both remain
     assert {"striped red", "striped red disc"} & set(found.of(0))
     assert "disc" not in found.of(0)
-    with pytest.raises(InputError, match="no longer holds"):
+    with pytest.raises(StoreError, match="no longer holds"):
         propose(small_without_cache(run), bank, encoder=PixelEncoder(), cache=tmp_path / "none", folder=tmp_path / "d",
                 images=tmp_path / "images", caption_options={"contrast": "falcon"})  # fmt: skip
 
@@ -181,7 +181,7 @@ def test_separates_matches_the_binomial() -> None:
 def wordnet_or_skip() -> object:
     try:
         return find_wordnet()
-    except InputError as e:
+    except MissingPackage as e:
         pytest.skip(str(e))
 
 
@@ -227,7 +227,7 @@ def test_granularity_tells_where_the_evidence_stops(small: Run, tmp_path: Path) 
         "scorer": "lookalike",
         "cache": small.path.parent / "cache",
     }
-    with pytest.raises(InputError, match="cache no longer holds those of this run"):
+    with pytest.raises(StoreError, match="cache no longer holds those of this run"):
         granularity(small, **given)  # looks at the activations of all images
     ids, colours = small.images["id"].to_pylist(), ("red", "green", "blue")
     activations = np.array([[5.0 * name.startswith(f"{c}-striped") for c in colours] for name in ids], np.float32)

@@ -19,10 +19,10 @@ from patience import HUNG
 from PIL import Image
 from propose_run import PixelEncoder
 
-from contralens.checks import InputError
 from contralens.data.pictures import jpeg
 from contralens.data.prompts import parse_reply, schema
 from contralens.data.runs import Run
+from contralens.errors import InputError, ModelUnavailable
 from contralens.models.proposers import Proposer, Reply, Request, proposer
 from contralens.proposing.propose import propose
 
@@ -97,7 +97,7 @@ def test_a_run_with_a_local_model(small: Run, tmp_path: Path) -> None:
 
 def test_what_is_no_vision_language_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(InputError, match="cannot be loaded"):
+    with pytest.raises(ModelUnavailable, match="cannot be loaded"):
         proposer(f"hf:{tmp_path}").ask([question("red")])
     with pytest.raises(InputError, match="has no option 'wrkers'; did you mean workers"):
         proposer("openai:m@http://x/v1", wrkers=3)

@@ -10,7 +10,7 @@ import pytest
 from drawn import drawn_run
 from PIL import Image
 
-from contralens.checks import InputError
+from contralens.errors import InputError, MissingPackage
 from contralens.report.plots import plot_pairs
 
 
@@ -38,5 +38,5 @@ def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     import sys
 
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(InputError, match=r"contralens\[plots\]"):
+    with pytest.raises(MissingPackage, match=r"contralens\[plots\]"):
         plot_pairs(drawn_run(), 0)

@@ -21,8 +21,8 @@ import pytest
 from drawn import drawn_run
 from patience import HUNG
 
-from contralens.checks import InputError
 from contralens.data.runs import Run, load
+from contralens.errors import InputError, StoreError
 from contralens.report.html import page, write_report
 
 EVIL = "<script>document.title='hacked'</script><img src=x onerror=\"document.title='hacked'\">\"'&"
@@ -263,7 +263,7 @@ def test_errors_are_one_line(run: Run, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="`most` must be at least 0"):
         write_report(run, tmp_path / "x.html", most=-1)
     (tmp_path / "file").write_text("x")
-    with pytest.raises(InputError, match="cannot write"):
+    with pytest.raises(StoreError, match="cannot write"):
         write_report(run, tmp_path / "file" / "x.html")
 
 

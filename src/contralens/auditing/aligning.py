@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from contralens.auditing.concepts import ConceptList
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.math.chance import chance_of, null_moments, standardised
 from contralens.math.fakes import together
 from contralens.math.scorers import concept_lengths
@@ -115,7 +115,7 @@ def _in_templates(
     """Rows of the words that the encoder reads, one matrix per template, and why it refuses each of the others."""
     try:
         return [embed_texts(encoder, words, [template]) for template in templates], {}
-    except InputError:
+    except InputError:  # it refuses a word
         refused = read_texts(encoder, words, templates)[1]
         known = [word for word in words if word not in refused]
         return [embed_texts(encoder, known, [template]) for template in templates], refused

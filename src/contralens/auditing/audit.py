@@ -18,11 +18,12 @@ from contralens.auditing.judging import LIKELY, TIE, Verdicts, concept_confidenc
 from contralens.auditing.network import in_the_network
 from contralens.auditing.pruning import MODES, Mode, make_mask
 from contralens.auditing.reading import reading
-from contralens.checks import InputError, as_share, as_text, as_texts, nearest, whole
+from contralens.checks import as_share, as_text, as_texts, nearest, whole
 from contralens.data.audits import FORMAT, VERDICTS, Audit
 from contralens.data.folders import keeping_part
 from contralens.data.owned import AUDIT
 from contralens.data.runs import Run, load
+from contralens.errors import InputError
 from contralens.math.audit import clarity, polysemanticity, redundancy
 from contralens.math.exemplars import find_exemplars
 from contralens.math.fakes import FAKES, MOST_FAKES, fake_exemplars, with_fakes

@@ -8,9 +8,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from contralens.checks import InputError, KindError, nearest
+from contralens.checks import nearest
 from contralens.config import known_keys, read_yaml
 from contralens.data.files import digest
+from contralens.errors import InputError, KindError
 
 LISTS = files("contralens.auditing") / "lists"
 SIDES = ("expected", "spurious", "other")

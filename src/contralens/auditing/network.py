@@ -15,11 +15,12 @@ from torch.utils.data import default_collate
 from contralens.auditing.influence import Influence, influence
 from contralens.auditing.new_head import check_enough, fit_new_head
 from contralens.auditing.pruning import RANDOM_PRUNINGS, measure_pruning, read_labeled
-from contralens.checks import InputError, nearest
+from contralens.checks import nearest
 from contralens.data.audits import INFLUENCE, PRUNING
 from contralens.data.images import set_fingerprint
 from contralens.data.labeled import LabeledImages
 from contralens.data.new_heads import NewHead
+from contralens.errors import InputError
 from contralens.models.heads import linear_head, named_head
 from contralens.models.hooked import HookedTarget, network_target
 from contralens.models.scaling import class_scores
@@ -74,7 +75,7 @@ def in_the_network(
     batch = _some(target, picture, exemplars)
     try:
         scores = class_scores(target, batch)
-    except InputError as e:
+    except InputError as e:  # it gives no class scores
         if labeled is not None:
             raise
         notes.append(f"no influence and no pruning: {e}")
@@ -180,7 +181,7 @@ def _names(reopened: Reopened, classes: Sequence[str] | None, count: int) -> lis
         return list(classes)
     try:
         found = reopened.classes
-    except InputError:
+    except InputError:  # they have no names
         return None
     return found if len(found) == count else None
 

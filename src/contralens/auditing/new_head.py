@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from contralens.auditing.pruning import groups_of, right_under
-from contralens.checks import ImageError, InputError
 from contralens.data.labeled import LabeledImages
 from contralens.data.new_heads import NewHead
+from contralens.errors import ImageError, InputError
 from contralens.math.intervals import paired_interval
 from contralens.models.hooked import HookedTarget
 from contralens.split import drawn, split_keys

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from contralens.checks import ImageError, InputError, nearest
+from contralens.checks import nearest
 from contralens.data.audits import PRUNING, Audit, read_mask
 from contralens.data.labeled import UNKNOWN, LabeledImages, labeled_images
+from contralens.errors import ImageError, InputError
 from contralens.math.intervals import paired_interval
 from contralens.models.hooked import HookedTarget
 from contralens.models.hooks import named

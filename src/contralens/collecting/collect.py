@@ -22,10 +22,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from contralens.checks import ImageError, InputError, first_line
+from contralens.checks import first_line
 from contralens.collecting.activations import stored_activations
 from contralens.data.known import known_fingerprints
 from contralens.data.store import TILE, Store, Table, pack, sparse
+from contralens.errors import ImageError, InputError, MissingPackage, ModelUnavailable, StoreError
 from contralens.math.sources import ActivationSource
 from contralens.models.fast import Steps
 from contralens.models.fast import pixels as pixels_of
@@ -234,7 +235,7 @@ def _collect_tile(
                 for g, w in zip(groups, wanted, strict=True)
             ]
         except (Exception, SystemExit) as e:
-            if isinstance(e, MemoryError):
+            if isinstance(e, (MemoryError, MissingPackage, ModelUnavailable, StoreError)):  # not this image's fault
                 raise
             raise ImageError(f"preprocessing failed: {first_line(e)}") from e
         return pixels, _thumbnail(image) if fingerprints[i] in lacking[-1] else None

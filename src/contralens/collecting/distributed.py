@@ -14,13 +14,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from contralens.checks import InputError, require, whole
+from contralens.checks import require, whole
 from contralens.collecting.collect import Speed, collect_tiles, lacking_tiles, owned_images
 from contralens.collecting.precision import in_precision
 from contralens.collecting.probing import proved
 from contralens.data.images import images as image_set
 from contralens.data.known import known_fingerprints
 from contralens.data.store import TILE, Store, default_cache
+from contralens.errors import InputError
 from contralens.models.encoders import encoder as load_encoder
 from contralens.models.relevance import ranked
 from contralens.models.targets import load_model, targets

@@ -25,10 +25,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from contralens.checks import ImageError, InputError
 from contralens.data.known import known_fingerprints
 from contralens.data.store import Store
 from contralens.data.vocabulary import read_vocabulary
+from contralens.errors import ImageError, InputError
 from contralens.math.kernels import bfloat16_is_fast
 from contralens.models.encoder_base import BaseEncoder
 from contralens.models.encoders import embed_texts

@@ -27,11 +27,12 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import default_collate
 
-from contralens.checks import ImageError, InputError, blaming
+from contralens.checks import blaming
 from contralens.data.files import digest
 from contralens.data.known import known_fingerprints
 from contralens.data.sets import ImageSet, OtherImages
 from contralens.data.store import Store, Table
+from contralens.errors import ImageError, InputError
 from contralens.models.hooked import HookedTarget
 from contralens.models.repeating import is_coarse, noise, not_a_function, why_not_repeatable
 from contralens.models.saes import SparseTarget
@@ -97,7 +98,7 @@ def _check_repeatable(below: Extractor, some: Sequence[tuple[str, Any]]) -> None
     pictures = noise(2)
     try:
         below.preprocess(pictures[0])
-    except InputError:
+    except InputError:  # it takes no pictures but those of the set
         pictures = [image for _, image in some]
     except Exception:
         pass

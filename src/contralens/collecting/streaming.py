@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from contralens.checks import ImageError, InputError
 from contralens.collecting.collect import Collected, ahead, collect, owned_images
 from contralens.data.files import digest
 from contralens.data.known import known_fingerprints
 from contralens.data.store import TILE, Log, Snapshot, Store
+from contralens.errors import ImageError, InputError
 from contralens.math.grouping import Groups, same_groups
 from contralens.math.histograms import RunningHistogram
 from contralens.math.sources import ActivationSource, DenseActivations, SparseActivations, pairwise
@@ -324,7 +324,7 @@ class RecomputedActivations:
             return future.result()
         except ImageError as e:
             name = self._images.ids[int(image)]
-            raise InputError(f"image {name} was read before and now cannot be read: {e}") from e
+            raise ImageError(f"image {name} was read before and now cannot be read: {e}") from e
 
     def _steps(self, rows: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], list[int]]]:
         """Rows that are computed together, and the batches that this takes; whole batches, and no more than a block."""

@@ -68,6 +68,13 @@ def label_command(
         bool | None,
         typer.Option("--confidence/--no-confidence", help="Say how likely each label is right, and why (default)."),
     ] = None,
+    calibrate: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Neurons whose truth is known set the level of confidence, repeatable: outputs (the network's own), "
+            "or planted on what the images show: classes, TABLE:COLUMN."
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder to write (default: contralens-run).")] = None,
     replace: Replace = None,
     config: Config = None,

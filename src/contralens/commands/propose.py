@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 import typer
 
-from contralens.checks import InputError, counted, nearest
+from contralens.checks import counted, nearest
 from contralens.commands.options import Cache, Json, Neurons, RunFolder, TrustCode, indices, prices, print_json
+from contralens.errors import InputError, MissingPackage
 
 if TYPE_CHECKING:
     from contralens.data.runs import Run
@@ -186,7 +187,7 @@ def _network_and_images(run: Run, images: Any, focus: Any, cache: Path | None, d
     if images is None:
         try:
             there = set(reopened.images.fingerprints()) & set(run.images["fingerprint"].to_pylist())
-        except InputError:
+        except (InputError, MissingPackage):  # they cannot be opened here: thumbnails do
             there = set()
         images = reopened.images if there else None
     return images, reopened.target if focus else None

@@ -13,11 +13,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from contralens.checks import InputError
 from contralens.data.files import explained, sweep, write_whole
 from contralens.data.locking import lock_beside, locked
 from contralens.data.owned import ADDED, RUN, look
 from contralens.data.sealing import DIGEST, FILES, PENDING, file_digest, manifest_digest, manifest_text, sealed
+from contralens.errors import InputError
 
 PATIENCE = 60.0
 """Seconds to wait for another process that adds files to the same folder."""
@@ -44,7 +44,8 @@ def add_to_run(run: Path, files: Mapping[str, bytes]) -> None:
     """Write files into a run folder, each whole or not at all, and list them in its added.json.
 
     Raises:
-        InputError: one of them is there and not ours; the folder is no run, or cannot be written.
+        InputError: one of them is there and not ours; the folder is no run.
+        StoreError: it cannot be written.
 
     >>> add_to_run(Path("run"), {"report.html": b"<p>empty</p>"})
     >>> Path("run/report.html").read_text()

@@ -30,12 +30,12 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from contralens.checks import InputError
 from contralens.data.checking import Checked
 from contralens.data.folders import part_of_run, plain, reading, write_tables
 from contralens.data.new_heads import NewHead, load_head
 from contralens.data.owned import AUDIT
 from contralens.data.sealing import seal
+from contralens.errors import InputError
 
 FORMAT = 3
 READABLE = (1, 2, FORMAT)
@@ -166,7 +166,8 @@ def load_audit(run: str | Path) -> Audit:
         run: the run's folder.
 
     Raises:
-        InputError: there is none, or it cannot be read.
+        InputError: there is none.
+        RunError: it cannot be read.
 
     >>> import contralens
     >>> made = contralens.audit("run", {"expected": ["striped"], "spurious": ["red"]}, fakes=50, sample=0)

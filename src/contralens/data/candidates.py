@@ -26,12 +26,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from contralens.checks import InputError, as_path
+from contralens.checks import as_path
 from contralens.data.checking import read_manifest
 from contralens.data.files import explained, sweep, write_whole
 from contralens.data.locking import lock_beside, locked
 from contralens.data.replacing import apart
 from contralens.data.sealing import DIGEST, manifest_digest
+from contralens.errors import InputError, RunError
 
 FORMAT = 1
 
@@ -138,13 +139,11 @@ def load_candidates(path: str | Path) -> Candidates:
         content = read_manifest(file, "Candidates", (FORMAT,))
         parts = [content[name] for name in ("concepts", "provenance", "errors", "manifest")]
         if not all(p["concept"] in set(parts[0]) for p in parts[1]):
-            raise InputError(f"{file}: its provenance names concepts that it does not hold; propose again")
+            raise RunError(f"{file}: its provenance names concepts that it does not hold; propose again")
     except FileNotFoundError:
         raise InputError(f"no candidates in {path}; `contralens propose RUN` writes RUN.candidates") from None
     except (OSError, ValueError, KeyError, TypeError) as e:
-        if isinstance(e, InputError):
-            raise
-        raise InputError(f"{file} cannot be read as candidates: {type(e).__name__}") from e
+        raise RunError(f"{file} cannot be read as candidates: {type(e).__name__}") from e
     concepts, provenance, errors, manifest = parts
     return Candidates(concepts, provenance, errors, manifest, file.parent)
 
@@ -164,7 +163,8 @@ def claimed(folder: Path, inputs: Iterable[Path] = ()) -> Iterator[None]:
     """Hold the folder of candidates, after a look that nothing would be written over that is not ours.
 
     Raises:
-        InputError: something would be; the folder is, contains or lies in one of `inputs`; another process has it.
+        InputError: something would be; the folder is, contains or lies in one of `inputs`.
+        StoreError: another process has it.
     """
     real = folder.resolve()
     if os.path.lexists(real) and not real.is_dir():

@@ -16,8 +16,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from contralens.checks import InputError, first_line
+from contralens.checks import first_line
 from contralens.data.sealing import DIGEST, FILES, PENDING, file_digest, manifest_digest
+from contralens.errors import RunError
 
 AGAIN = {
     "Run": "take another copy of the run, or label again (what the cache holds is not computed again)",
@@ -42,19 +43,19 @@ def read_manifest(file: Path, model: str, formats: Sequence[Any], key: str = "fo
         key: what the manifest calls its format.
 
     Raises:
-        InputError: it is no such manifest; one line with the file, the place in it and what to do.
+        RunError: it is no such manifest; one line with the file, the place in it and what to do.
         OSError: it cannot be opened.
     """
     text = inside(file.parent, file.name).read_bytes()
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as e:
-        raise InputError(f"{file} cannot be read: {first_line(e)}; {AGAIN[model]}") from e
+        raise RunError(f"{file} cannot be read: {first_line(e)}; {AGAIN[model]}") from e
     if not isinstance(content, dict):
-        raise InputError(f"{file} cannot be read: it holds no object; {AGAIN[model]}")
+        raise RunError(f"{file} cannot be read: it holds no object; {AGAIN[model]}")
     made = content.get(key)
     if type(made) is not type(formats[-1]) or made not in formats:
-        raise InputError(f"{file.parent} has {key} {made!r}; this contralens reads {formats[-1]}")
+        raise RunError(f"{file.parent} has {key} {made!r}; this contralens reads {formats[-1]}")
     check_seal(file, content, model, needed=model == "Added" or (isinstance(made, int) and made >= SEALED_FROM))
     check_schema(file, content, model)
     return content
@@ -63,7 +64,7 @@ def read_manifest(file: Path, model: str, formats: Sequence[Any], key: str = "fo
 def check_seal(file: Path, content: Mapping[str, Any], model: str, needed: bool = False) -> None:
     """Refuse a manifest whose digest is not that of its content."""
     if (DIGEST in content or needed) and content.get(DIGEST) != manifest_digest(content):
-        raise InputError(f"{file} is damaged or was edited: it is not as it was written; {AGAIN[model]}")
+        raise RunError(f"{file} is damaged or was edited: it is not as it was written; {AGAIN[model]}")
 
 
 def check_schema(file: Path, content: Mapping[str, Any], model: str) -> None:
@@ -77,7 +78,7 @@ def check_schema(file: Path, content: Mapping[str, Any], model: str) -> None:
     except ValidationError as e:
         first = e.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
-        raise InputError(
+        raise RunError(
             f"{file} is damaged or was edited: {place + ': ' if place else ''}{first['msg']}; {AGAIN[model]}"
         ) from e
 
@@ -86,17 +87,17 @@ def inside(folder: Path, name: str) -> Path:
     """The plain file of a folder, unless it is a link that leads out of it.
 
     Raises:
-        InputError: it is one, or is no plain file.
+        RunError: it is one, or is no plain file.
         FileNotFoundError: it is not there.
     """
     path = folder / name
     real = path.resolve()
     if not real.is_relative_to(folder.resolve()):
-        raise InputError(f"{path} is a link out of the run folder; it is not followed")
+        raise RunError(f"{path} is a link out of the run folder; it is not followed")
     if not path.exists():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     if not real.is_file():
-        raise InputError(f"{path} is not a file")
+        raise RunError(f"{path} is not a file")
     return real
 
 
@@ -127,14 +128,14 @@ class Checked:
         """A file that is as it was written.
 
         Raises:
-            InputError: it is not; one line with the file and what to do.
+            RunError: it is not; one line with the file and what to do.
             FileNotFoundError: it is not there.
         """
         path, files = inside(self.folder, name), self.manifest.get(FILES)
         if isinstance(files, dict):
             known = {files.get(name), (self.manifest.get(PENDING) or {}).get(name)}
             if file_digest(path) not in known:
-                raise InputError(
+                raise RunError(
                     f"{self.folder / name} is damaged or was edited: it is not as it was written; {AGAIN[self.model]}"
                 )
         return path
@@ -149,7 +150,7 @@ class Checked:
         for name, columns in schemas.items():
             found[name] = self.table(name)
             if lacking := [column for column in columns if column not in found[name].column_names]:
-                raise InputError(
+                raise RunError(
                     f"{self.folder / name}.parquet is damaged or was edited: it has no column {', '.join(lacking)}; "
                     f"{AGAIN[self.model]}"
                 )

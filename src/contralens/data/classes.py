@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from contralens.checks import InputError, counted
+from contralens.checks import counted
 from contralens.data.layouts import Layout
 from contralens.data.tables import CLASS_COLUMNS, Table, bit, some
+from contralens.errors import InputError
 
 OTHER_CLASS_COLUMNS = (
     "diagnostic", "malignant", "benign_malignant", "disease", "category", "class_name", "label_name", "labels",

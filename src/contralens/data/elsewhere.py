@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from contralens.checks import InputError, nearest
+from contralens.checks import nearest
+from contralens.errors import InputError
 
 DATASET = "as hf-dataset:{folder}:train, or hf-dataset:{folder}:train:COLUMN (extra datasets)"
 PYTHON = "in Python, give a data set with __len__ and __getitem__ that yields pictures; or save them as files"

@@ -21,11 +21,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from contralens.checks import InputError, nearest
+from contralens.checks import nearest
 from contralens.data.checking import Checked
 from contralens.data.folders import part_of_run, plain, reading, write_tables
 from contralens.data.owned import EVALUATION
 from contralens.data.sealing import seal
+from contralens.errors import InputError
 
 FORMAT = 2
 READABLE = (1, FORMAT)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from contralens.checks import InputError
+from contralens.errors import StoreError
 
 TEMPORARY = ".partial-"
 """Prefix of names that are still being written; a reader ignores them."""
@@ -62,7 +62,7 @@ def explained(path: Path) -> Iterator[None]:
         }.get(e.errno or 0)
         if what is None:
             raise
-        raise InputError(f"cannot write {path}: {what}") from e
+        raise StoreError(f"cannot write {path}: {what}") from e
 
 
 def write_whole(path: Path, data: bytes, sync: bool = True) -> None:

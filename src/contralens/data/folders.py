@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import SafetensorError
 
-from contralens.checks import InputError, first_line
+from contralens.checks import first_line
 from contralens.data.owned import Kind
 from contralens.data.replacing import reserved
+from contralens.errors import InputError, RunError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -66,9 +67,11 @@ def reading(folder: Path, absent: str | None = None) -> Iterator[None]:
         yield
     except FileNotFoundError as e:
         missing = f"{folder} is not a whole run folder: {Path(e.filename or folder).name} is missing{runs_in(folder)}"
+        if absent is None and (folder / "manifest.json").is_file():
+            raise RunError(missing) from e
         raise InputError(absent or missing) from e
     except (UnicodeDecodeError, pa.ArrowException, SafetensorError, OSError) as e:
-        raise InputError(f"{folder} cannot be read: {first_line(e)}") from e
+        raise RunError(f"{folder} cannot be read: {first_line(e)}") from e
 
 
 def runs_in(folder: Path) -> str:

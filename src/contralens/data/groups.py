@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from contralens.checks import InputError, KindError, counted
+from contralens.checks import counted
 from contralens.data.tables import Places, read_column
+from contralens.errors import InputError, KindError
 from contralens.types import Images
 
 
@@ -118,7 +119,7 @@ def groups_of_sets(given: Any, sets: Sequence[Images]) -> dict[str, str]:
     for images in sets:
         try:
             found = image_groups(given, images.ids, images.name)
-        except InputError as e:
+        except InputError as e:  # it names images of another set
             errors.append(e)
             continue
         names += found.names if found else [None] * len(images)

@@ -10,13 +10,14 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from contralens import types
-from contralens.checks import InputError, KindError, nearest, require
+from contralens.checks import nearest, require
 from contralens.data.decode import DICOM_START, MAX_PIXELS, suffixes
 from contralens.data.dicom import is_dicom
 from contralens.data.elsewhere import WAYS, Arrays, way_to_read
 from contralens.data.files import readable
 from contralens.data.sets import DatasetImages, FileImages, HuggingFaceImages, ImageSet, OtherImages
 from contralens.data.splits import classes_of
+from contralens.errors import InputError, KindError
 
 _LISTS = (".txt", ".lst", ".list")
 

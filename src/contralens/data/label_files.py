@@ -18,12 +18,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from contralens.checks import InputError, first_line, nearest, require
+from contralens.checks import first_line, nearest, require
 from contralens.data.anonymous import anonymous, relative
 from contralens.data.evaluations import Evaluation, load_evaluation
 from contralens.data.files import write_whole
 from contralens.data.folders import plain
 from contralens.data.runs import LABELS, Run
+from contralens.errors import InputError
 
 NAME, VERSION = "contralens-labels", 1
 EXEMPLARS = "exemplars"

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contralens.checks import InputError, counted, nearest
+from contralens.checks import counted, nearest
 from contralens.data.classes import classes_in
 from contralens.data.images import images as image_set
 from contralens.data.images import listed
 from contralens.data.sets import HuggingFaceImages, ImageSet, OtherImages
 from contralens.data.splits import is_split
 from contralens.data.tables import Places, Table, read_table, some
+from contralens.errors import InputError
 from contralens.types import Images
 
 MOST_GROUPS = 30

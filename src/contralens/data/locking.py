@@ -8,8 +8,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from contralens.checks import InputError
 from contralens.data.files import TEMPORARY
+from contralens.errors import StoreError
 
 LOCK = f"{TEMPORARY}lock-"
 """Prefix of the names of lock files."""
@@ -37,7 +37,7 @@ def locked(file: Path, busy: str, wait: float = 0.0) -> Iterator[None]:
         wait: seconds to wait for another holder; below 0, as long as it takes.
 
     Raises:
-        InputError: another one holds it.
+        StoreError: another one holds it.
     """
     from filelock import BaseFileLock, FileLock, Timeout
 
@@ -48,7 +48,7 @@ def locked(file: Path, busy: str, wait: float = 0.0) -> Iterator[None]:
                 assert lock is not None
                 lock.acquire(timeout=wait)
             except Timeout:
-                raise InputError(busy) from None
+                raise StoreError(busy) from None
             except NotImplementedError:  # a file system without locks
                 lock = None
             # The file is removed before its lock is released. Whoever opened it before that holds a lock that nobody

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 
 FORMAT = "contralens head 1"
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageFilter
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 
 PICTURES_VERSION = "pictures-1"
 """Part of every key of a reply: raise it when the code changes how pictures are made."""

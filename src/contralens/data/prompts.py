@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contralens.checks import InputError, nearest
+from contralens.checks import nearest
+from contralens.errors import InputError
 
 __all__ = ["PROMPTS", "Prompt", "ReplyError", "Shown", "choose", "clean", "parse_reply", "read_prompt", "schema"]
 

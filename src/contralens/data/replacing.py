@@ -18,12 +18,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from contralens.checks import InputError
 from contralens.data.exchange import exchange
 from contralens.data.files import TEMPORARY, explained, readable, sync_folder
 from contralens.data.locking import lock_beside, locked
 from contralens.data.owned import RUN, Held, Kind, look
 from contralens.data.sealing import DIGEST, file_digest, manifest_digest
+from contralens.errors import InputError, RunError, StoreError
 
 _reservations: dict[tuple[int, int, Path], Reservation] = {}
 """What each thread of this process has reserved."""
@@ -91,7 +91,7 @@ class Reservation:
 
     def _place(self, made: Path) -> None:
         if self.run is not None and self.run != _of_run(self.path):
-            raise InputError(f"{self.given.parent} was labeled again meanwhile: repeat the command on the new run")
+            raise RunError(f"{self.given.parent} was labeled again meanwhile: repeat the command on the new run")
         if not self.path.exists():
             os.rename(made, self.path)
             return
@@ -130,8 +130,8 @@ def reserved(
         request: what says that the same run is asked for again.
 
     Raises:
-        InputError: it holds something that is not ours, or would be lost; it is, contains or lies inside an input;
-            it cannot be written; another process writes it.
+        InputError: it holds something that is not ours, or would be lost; it is, contains or lies inside an input.
+        StoreError: it cannot be written; another process writes it.
 
     >>> from contralens.data.owned import RUN
     >>> Path("mine").mkdir()
@@ -186,7 +186,7 @@ def restored(path: Path, kind: Kind) -> None:
     """Give an older folder its name back, if a killed process left it only under a hidden one."""
     if os.path.lexists(path) or not path.parent.is_dir() or not _left(path.resolve()):
         return
-    with contextlib.suppress(InputError, OSError), locked(lock_beside(path.resolve()), ""):
+    with contextlib.suppress(StoreError, OSError), locked(lock_beside(path.resolve()), ""):
         settle(path.resolve(), kind)
 
 

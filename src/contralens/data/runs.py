@@ -37,13 +37,14 @@ import pyarrow.parquet as pq
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from contralens.checks import InputError, as_path, nearest
+from contralens.checks import as_path, nearest
 from contralens.data.checking import Checked
 from contralens.data.folders import reading
 from contralens.data.owned import RUN
 from contralens.data.replacing import reserved, restored
 from contralens.data.sealing import seal
 from contralens.data.trust import made_here
+from contralens.errors import InputError
 
 FORMAT = 2
 READABLE = (1, FORMAT)
@@ -195,7 +196,8 @@ class Run:
             replace: also replace an older run that was changed since, or that holds an evaluation, an audit or maps.
 
         Raises:
-            InputError: the folder holds what contralens did not write, or would lose something, or cannot be written.
+            InputError: the folder holds what contralens did not write, or would lose something.
+            StoreError: it cannot be written.
         """
         path = Path(path)
         with reserved(path, RUN, replace=replace) as place, place.filled() as folder:
@@ -253,7 +255,8 @@ def load(path: str | Path, *, trust_code: bool = False) -> Run:
             network has to be loaded again.
 
     Raises:
-        InputError: no such folder, another format, or a file of it is missing or damaged.
+        InputError: no such folder.
+        RunError: another format, or a file of it is missing or damaged.
 
     >>> run = load("run")
     >>> run.manifest["target"]["layer"], run.scorers[-1], run.neuron("block3/5")["exemplars"][0]["rank"]

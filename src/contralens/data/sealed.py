@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from contralens.data.files import explained
+from contralens.errors import StoreError
 
 KINDS = {
     "BOOL": np.bool_, "U8": np.uint8, "I8": np.int8, "U16": np.uint16, "I16": np.int16, "U32": np.uint32,
@@ -33,7 +34,7 @@ _checked: set[tuple[str, int, int, int]] = set()
 """Files whose data this process has checked: path, inode, size and time of change."""
 
 
-class Damaged(ValueError):
+class Damaged(StoreError):
     """A file of the cache is not as it was written. It is told as a warning, and its rows are computed again.
 
     >>> from contralens.data.store import Store

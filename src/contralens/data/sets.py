@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 from PIL import Image
 
 from contralens import types
-from contralens.checks import ImageError, InputError
 from contralens.data.decode import MAX_PIXELS, content_hash, decode, picture, reason
 from contralens.data.files import readable
+from contralens.errors import ImageError, InputError
 
 _THREADS = 8
 _PIECE = 64

@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from contralens.checks import InputError, counted, first_line, require
+from contralens.checks import counted, first_line, require
 from contralens.data.anonymous import anonymous, relative
 from contralens.data.checking import check_schema, check_seal, inside
 from contralens.data.label_files import label_file, read_labels
@@ -27,6 +27,7 @@ from contralens.data.replacing import reserved
 from contralens.data.runs import Run, load
 from contralens.data.sealing import file_digest, seal
 from contralens.data.trust import SIGNATURE
+from contralens.errors import InputError, RunError, StoreError
 
 NAME, VERSION = "contralens-share", 2
 READABLE = (1, VERSION)
@@ -52,7 +53,8 @@ def push(
         The folder, or the address of the commit.
 
     Raises:
-        InputError: a folder with other files in it, no access to the Hub.
+        InputError: a folder with other files in it.
+        StoreError: no access to the Hub.
 
     >>> push("run", "shared-run")
     'shared-run'
@@ -80,7 +82,9 @@ def pull(source: str | Path, out: str | Path | None = None, *, replace: bool = F
         replace: also replace an older run that was changed since, or that holds an evaluation, an audit or maps.
 
     Raises:
-        InputError: nothing was pushed there, or a file is missing or not as it was; `out` holds something else.
+        InputError: nothing was pushed there; `out` holds something else.
+        RunError: a file is missing or not as it was.
+        StoreError: no access to the Hub.
 
     >>> where = push("run", "shared-run")
     >>> pull(where, "pulled").labels.equals(load("run").labels)
@@ -105,7 +109,7 @@ def pull(source: str | Path, out: str | Path | None = None, *, replace: bool = F
                     copy.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(folder / file, copy)
             if not _loaded(made, str(source)).labels.equals(read_labels(folder / "labels.json").labels):
-                raise InputError(f"{source}: the label file and the run do not hold the same labels")
+                raise RunError(f"{source}: the label file and the run do not hold the same labels")
     return load(out)
 
 
@@ -230,8 +234,8 @@ def _loaded(made: Path, source: str) -> Run:
     """What was copied, as a run; an error names where it is from."""
     try:
         return load(made)
-    except InputError as e:
-        raise InputError(str(e).replace(str(made), f"{source}/run")) from e
+    except (InputError, RunError) as e:
+        raise type(e)(str(e).replace(str(made), f"{source}/run")) from e
 
 
 def _checked(folder: Path, source: str) -> list[PurePosixPath]:
@@ -241,7 +245,7 @@ def _checked(folder: Path, source: str) -> list[PurePosixPath]:
     except FileNotFoundError:
         raise InputError(f"{source} holds nothing that `contralens push` wrote (no share.json)") from None
     except (OSError, ValueError, RecursionError) as e:
-        raise InputError(f"{source}: share.json cannot be read: {first_line(e)}") from e
+        raise RunError(f"{source}: share.json cannot be read: {first_line(e)}") from e
     if not isinstance(content, dict) or content.get("format") != NAME or not isinstance(content.get("files"), dict):
         raise InputError(f"{source}: share.json is not one of contralens")
     if content.get("version") not in READABLE:
@@ -256,15 +260,15 @@ def _checked(folder: Path, source: str) -> list[PurePosixPath]:
             or file.suffix not in _KINDS
             or "\\" in str(file)
         ):
-            raise InputError(f"{source}: share.json lists {str(file)!r}, which no run holds")
+            raise RunError(f"{source}: share.json lists {str(file)!r}, which no run holds")
         try:
             same = file_digest(inside(folder, str(file))) == content["files"][str(file)]
         except FileNotFoundError:
-            raise InputError(f"{source}: {file} is missing; pull again") from None
+            raise RunError(f"{source}: {file} is missing; pull again") from None
         if not same:
-            raise InputError(f"{source}: {file} is not as it was pushed; pull again")
+            raise RunError(f"{source}: {file} is not as it was pushed; pull again")
     if PurePosixPath("labels.json") not in files:
-        raise InputError(f"{source}: share.json lists no labels.json")
+        raise RunError(f"{source}: share.json lists no labels.json")
     check_seal(folder / "share.json", content, "Share", needed=content["version"] > 1)
     check_schema(folder / "share.json", content, "Share")
     return files
@@ -314,7 +318,7 @@ def _explained(repo: str) -> Iterator[None]:
     try:
         yield
     except errors.OfflineModeIsEnabled as e:
-        raise InputError("the Hub cannot be reached: HF_HUB_OFFLINE is set") from e
+        raise StoreError("the Hub cannot be reached: HF_HUB_OFFLINE is set") from e
     except errors.RevisionNotFoundError as e:
         raise InputError(f"the repository {repo} has no such revision") from e
     except errors.RepositoryNotFoundError as e:
@@ -323,8 +327,8 @@ def _explained(repo: str) -> Iterator[None]:
         status = getattr(getattr(e, "response", None), "status_code", None)
         line = next(iter(str(e).strip().splitlines()), "") or type(e).__name__
         hint = LOG_IN if status in (401, 403, None) else ""
-        raise InputError(f"the Hub refused {repo}: {line[:200]}{hint}") from e
+        raise StoreError(f"the Hub refused {repo}: {line[:200]}{hint}") from e
     except Exception as e:  # the Hub's client passes on errors of whichever HTTP library it was built on
         if not type(e).__module__.startswith("http"):
             raise
-        raise InputError(f"the connection to the Hub broke ({type(e).__name__}); try again") from e
+        raise StoreError(f"the connection to the Hub broke ({type(e).__name__}); try again") from e

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from contralens.checks import InputError
 from contralens.data.files import TEMPORARY, digest, explained, sweep, write_whole
 from contralens.data.sealed import Damaged, Sealed, sealed, set_aside
+from contralens.errors import StoreError
 
 TILE = 512
 """Images in a tile: what a killed run has to do again at most."""
@@ -199,7 +199,7 @@ class Table:
         """A tile whose data have been checked."""
         if not self._checks(tile):
             path = self._tiles[tile].path
-            raise InputError(f"cached tile {path} was damaged on disk and is set aside; run the command again")
+            raise StoreError(f"cached tile {path} was damaged on disk and is set aside; run the command again")
         return self._tiles[tile]
 
     def _load(self, tile: int, *names: str) -> dict[str, np.ndarray]:

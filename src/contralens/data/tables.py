@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from contralens.checks import InputError, nearest
+from contralens.checks import nearest
 from contralens.data.layouts import Layout, layout_of
+from contralens.errors import InputError
 
 CLASS_COLUMNS = ("class", "label", "diagnosis", "dx", "target")
 """Names of a column that holds an image's class."""

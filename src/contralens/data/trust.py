@@ -23,7 +23,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 
 SIGNATURE = "made_here"
 ALLOW = "allow it with --trust-code (in Python: load(RUN, trust_code=True))"

@@ -14,9 +14,10 @@ from typing import Any
 
 import yaml
 
-from contralens.checks import InputError, KindError, nearest, shown
+from contralens.checks import nearest, shown
 from contralens.data.word_files import TEXT_HEADERS, of_content, read_words
 from contralens.data.wordnet import find_wordnet, singulars, synonyms
+from contralens.errors import InputError, KindError, MissingPackage
 from contralens.plugs import Plugs, origin
 
 __all__ = ["VOCABULARIES", "Lint", "Vocabulary", "read_vocabulary"]
@@ -122,7 +123,7 @@ class Vocabulary:
         """
         try:
             return synonyms(self.concepts, find_wordnet())
-        except InputError:
+        except MissingPackage:
             return []
 
 

@@ -18,7 +18,8 @@ from typing import Any
 
 import yaml
 
-from contralens.checks import InputError, first_line, shown
+from contralens.checks import first_line, shown
+from contralens.errors import InputError
 
 TEXT_HEADERS = {
     "concept", "concepts", "label", "labels", "class", "classes", "class name", "class names", "classname", "name",

@@ -15,7 +15,7 @@ from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from contralens.checks import InputError
+from contralens.errors import InputError, MissingPackage
 
 __all__ = ["Synset", "WordNet", "find_wordnet", "singulars", "synonyms"]
 
@@ -179,7 +179,8 @@ def find_wordnet(folder: str | Path | None = None) -> WordNet:
     """WordNet from `folder`, or wherever a package or the system keeps its database files.
 
     Raises:
-        InputError: there is none; says what to install.
+        InputError: the folder holds none.
+        MissingPackage: there is none; says what to install.
     """
     places = [Path(folder).expanduser()] if folder is not None else list(_places())
     for place in places:
@@ -192,7 +193,7 @@ def find_wordnet(folder: str | Path | None = None) -> WordNet:
             return WordNet(str(place), partial(_from_folder, place))
     if folder is not None:
         raise InputError(f"{folder} holds no WordNet database (a folder with index.noun and data.noun)")
-    raise InputError(
+    raise MissingPackage(
         "this needs WordNet's files, which are not installed: pip install 'contralens[wordnet]', or name their folder"
     )
 

@@ -17,13 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from contralens.checks import InputError, as_texts, shown
+from contralens.checks import as_texts, shown
 from contralens.data.evaluations import Evaluation, load_evaluation
 from contralens.data.folders import plain
 from contralens.data.owned import COMPARISON
 from contralens.data.replacing import reserved
 from contralens.data.runs import Run, load
 from contralens.data.sealing import seal
+from contralens.errors import InputError
 from contralens.math.intervals import difference_interval, mean_interval
 
 TIE = 1e-6
@@ -117,7 +118,8 @@ class Comparison:
         Written whole or not at all; an older comparison there is replaced.
 
         Raises:
-            InputError: the folder holds something else, is one of the runs compared, or cannot be written.
+            InputError: the folder holds something else, is one of the runs compared.
+            StoreError: it cannot be written.
         """
         from contralens.report.plots import plot_values
 

@@ -19,10 +19,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from contralens.checks import ImageError, InputError
 from contralens.data.files import digest
 from contralens.data.images import images as image_set
 from contralens.data.store import Table, pack
+from contralens.errors import ImageError, InputError
 from contralens.math.sources import ActivationSource
 from contralens.models.painters import BATCH, Painter, is_blank
 from contralens.reopen import Reopened
@@ -142,7 +142,7 @@ def from_folder(reopened: Reopened, labels: Iterable[str], folder: str | Path) -
     for i in used:
         try:
             blank = is_blank(images.load(i))
-        except InputError:
+        except ImageError:
             counts["unreadable"] += 1
             continue
         counts["blank"] += blank

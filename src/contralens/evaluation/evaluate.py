@@ -10,13 +10,14 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from contralens import __version__
-from contralens.checks import InputError, as_share, as_text, as_texts, nearest, real, shown, whole
+from contralens.checks import as_share, as_text, as_texts, nearest, real, shown, whole
 from contralens.collecting.probing import proved
 from contralens.data.evaluations import FORMAT, SUMMARY, VALUES, Evaluation, values_table
 from contralens.data.folders import keeping_part
 from contralens.data.owned import EVALUATION
 from contralens.data.runs import Run, load
 from contralens.data.wordnet import find_wordnet
+from contralens.errors import InputError
 from contralens.evaluation.cosy import from_folder, paint
 from contralens.evaluation.faithful import faithfulness
 from contralens.evaluation.judging import is_target, shared

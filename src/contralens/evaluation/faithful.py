@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import default_collate
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.math.metrics import gained_share
 from contralens.math.statistics import survey
 from contralens.models.encoders import embed_texts

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contralens.checks import InputError, as_path, as_text, distinct, whole
+from contralens.checks import as_path, as_text, distinct, whole
 from contralens.collecting.activations import stored_activations
 from contralens.data.runs import Run
 from contralens.data.store import Store
 from contralens.data.wordnet import WordNet, find_wordnet
+from contralens.errors import InputError, StoreError
 from contralens.evidence import cached_rows, encoder_of, exemplars_of
 from contralens.math.concepts import separates
 from contralens.math.scoring import parse_scorer, run_scorer, wants_activations
@@ -62,7 +63,9 @@ def granularity(
         that WordNet knows.
 
     Raises:
-        InputError: no WordNet, an encoder that is not the run's, image rows that the cache no longer holds.
+        InputError: an encoder that is not the run's.
+        MissingPackage: no WordNet.
+        StoreError: the cache no longer holds the rows of the images.
 
     >>> from contralens.data.runs import load
     >>> found = granularity(load("run"))
@@ -82,7 +85,7 @@ def granularity(
     store = Store(cache)
     kept = cached_rows(run, store, "encoder")
     if kept is None:
-        raise InputError(
+        raise StoreError(
             "the cache no longer holds the image embeddings of this run; label again, with the same images"
         )
     embeddings = torch.from_numpy(kept)
@@ -132,7 +135,7 @@ def _activations(run: Run, store: Store) -> ActivationSource:
     table = store.table("rows", run.manifest["target"]["fingerprint"])
     fingerprints = run.images["fingerprint"].to_pylist()
     if not all(table.has_row(f) for f in fingerprints):
-        raise InputError(
+        raise StoreError(
             "the scorer looks at the activations of all images, and the cache no longer holds those of this run; label "
             "again, storing them, or choose another scorer"
         )

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from contralens.checks import InputError
+from contralens.errors import InputError, MissingPackage, ModelUnavailable
 from contralens.models.encoders import embed_texts
 from contralens.reopen import Reopened
 from contralens.types import Encoder
@@ -39,11 +39,19 @@ def shared(reopened: Reopened, judge: Encoder) -> list[str]:
     return notes
 
 
+NOT_HAD = (InputError, MissingPackage, ModelUnavailable)
+"""What a run's network or encoder raises that cannot be loaded here; figures from the cache do not need it."""
+
+
 def is_target(reopened: Reopened, judge: Encoder) -> bool:
-    """Whether the judge holds the weights of the network under study, and so sees what the neurons see."""
+    """Whether the judge holds the weights of the network under study, and so sees what the neurons see.
+
+    Where the network cannot be opened, a note says that this is not known.
+    """
     try:
         target: Any = reopened.target
-    except InputError:
+    except NOT_HAD as e:
+        reopened.notes.append(f"whether the judge {judge.name} holds the network's own weights is not known: {e}")
         return False
     network = getattr(target, "module", None)
     if not isinstance(network, nn.Module):
@@ -78,7 +86,7 @@ def _classes(encoder: Encoder | None) -> tuple[str, ...]:
 def _encoder(reopened: Reopened) -> Encoder | None:
     try:
         return reopened.encoder
-    except InputError:
+    except NOT_HAD:
         return None
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contralens.checks import InputError
 from contralens.data.wordnet import WordNet, find_wordnet
+from contralens.errors import InputError
 from contralens.evaluation.measuring import BLOCK_BYTES, MATRICES_HELD, Session
 from contralens.math.intervals import mean_interval
 from contralens.math.metrics import pearson
@@ -67,19 +67,28 @@ def levels(session: Session, scorers: Sequence[str]) -> tuple[dict[str, NDArray[
             if s != plain
         }
     if session.judge is not None:
+        chains = {s: _chains(words, labels[s]) for s in scorers}
         try:
-            details["curve"] = {s: _curve(session, words, labels[s]) for s in scorers}
-        except InputError as e:  # an encoder with a closed vocabulary need not know every hypernym
+            for some in chains.values():
+                for step in range(STEPS + 1):
+                    session.read([chain[step] for chain in some.values() if len(chain) > step])
+        except InputError as e:  # it refuses a text: with a closed vocabulary it need not know every hypernym
             session.reopened.notes.append(f"no curve along the hypernyms: {e}")
+        else:
+            details["curve"] = {s: _curve(session, some) for s, some in chains.items()}
     details["source"] = words.source
     return depths, details
 
 
-def _curve(session: Session, words: WordNet, labels: dict[int, str]) -> list[dict[str, Any]]:
-    assert session.judge is not None
+def _chains(words: WordNet, labels: dict[int, str]) -> dict[int, list[str]]:
+    """The label and its hypernyms by neuron, for the labels that WordNet knows."""
     chains = {n: [text for text, _ in words.chain(label)][: STEPS + 1] for n, label in labels.items()}
+    return {n: chain for n, chain in chains.items() if chain}
+
+
+def _curve(session: Session, chains: dict[int, list[str]]) -> list[dict[str, Any]]:
     found: dict[int, list[float]] = {step: [] for step in range(STEPS + 1)}
-    neurons = [n for n, chain in chains.items() if chain]
+    neurons = list(chains)
     for block in blocks(len(neurons), len(session.reopened.test) * MATRICES_HELD * 8, BLOCK_BYTES):
         a = session.activations(neurons[block])
         for step, values in found.items():

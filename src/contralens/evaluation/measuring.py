@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from contralens.checks import InputError, as_texts, nearest
+from contralens.checks import as_texts, nearest
+from contralens.errors import InputError
 from contralens.evaluation.cosy import Made
 from contralens.math import metrics
 from contralens.math.metrics import active
@@ -131,6 +132,7 @@ class Session:
         self.made: Made | None = None
         self.control: int | None = None
         self.sigmoid_used: dict[str, Any] | None = None
+        self._undetermined = False
         self.notes: list[str] = []
         self.effects: dict[int, tuple[Tensor, Tensor]] = {}
         """Neuron -> class shares (factors,classes) over all images and over its strongest (`faithful`)."""
@@ -157,13 +159,17 @@ class Session:
     def _judged(self) -> Callable[[Part], Tensor]:
         return cache(lambda part: self.reopened.embeddings(getattr(self.reopened, part), self.judge))
 
-    def cosines(self, texts: Sequence[str], part: Part = "test") -> Tensor:
-        """The judge's cosines (I,len(texts)) of a part's images and some texts."""
+    def read(self, texts: Sequence[str]) -> None:
+        """Have the judge embed texts that it has not read yet; `InputError` where it refuses one."""
         assert self.judge is not None
         new = [text for text in dict.fromkeys(texts) if text not in self._texts]
         if new:
             embedded = embed_texts(self.judge, new, self.run.manifest["templates"])
             self._texts |= dict(zip(new, embedded, strict=True))
+
+    def cosines(self, texts: Sequence[str], part: Part = "test") -> Tensor:
+        """The judge's cosines (I,len(texts)) of a part's images and some texts."""
+        self.read(texts)
         e = self._judged(part)
         return e @ torch.stack([self._texts[text] for text in texts]).T if texts else torch.empty(len(e), 0)
 
@@ -220,8 +226,7 @@ class Session:
             raw = simulate(s, combine=self.combine)
             present = active(raw, self.share)
             if wanted & set(SIGMOID):
-                bent = simulate(s, *self.sigmoid(), combine=self.combine)
-                out |= {"pearson_sigmoid": metrics.pearson(a, bent), "cosine": metrics.cosine(a, bent)}
+                out |= self._through_sigmoid(a, s)
             if wanted & set(GROUPS["simulation"]):
                 truth = active(a, self.share)
                 out |= {"pearson": metrics.pearson(a, raw), "auprc": metrics.auprc(truth, raw)}
@@ -240,6 +245,14 @@ class Session:
             out |= {"dma": metrics.dma(a1, strongest), "max_ratio": metrics.max_ratio(a1, strongest)}
         return {name: out[name].double().numpy() for name in self.wanted if name in out}
 
+    def _through_sigmoid(self, a: Tensor, s: Tensor) -> dict[str, Tensor]:
+        """The metrics `SIGMOID` (n); undefined where the labels do not determine the sigmoid."""
+        alpha, beta = self.sigmoid()
+        if self._undetermined:
+            return dict.fromkeys(SIGMOID, torch.full((a.shape[1],), torch.nan))
+        bent = simulate(s, alpha, beta, combine=self.combine)
+        return {"pearson_sigmoid": metrics.pearson(a, bent), "cosine": metrics.cosine(a, bent)}
+
     def _controls(self) -> Tensor:
         """Rows of the test part that serve as control images: all, or a sample."""
         count = len(self.reopened.test)
@@ -257,9 +270,10 @@ class Session:
             self._sigmoid = fit_sigmoid(a, cosines)
             self.sigmoid_used = {"fitted on": f"{len(a)} validation images, {len(rows)} labels of {scorer}"}
             if self._sigmoid[0] in (ALPHAS[0], ALPHAS[-1]):
+                self._undetermined = True
                 self.notes.append(
-                    f"{' and '.join(SIGMOID)} say little: the slope of the judge's sigmoid ({self._sigmoid[0]:g}) is "
-                    "the last one tried, so the labels do not determine it; read pearson"
+                    f"{' and '.join(SIGMOID)} are undefined: the slope of the judge's sigmoid ({self._sigmoid[0]:g}) "
+                    "is the last one tried, so the labels do not determine it; read pearson, or give `sigmoid`"
                 )
         alpha, beta = self._sigmoid
         self.sigmoid_used = {**(self.sigmoid_used or {"given": True}), "alpha": alpha, "beta": beta}

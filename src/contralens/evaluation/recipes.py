@@ -24,13 +24,14 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from contralens.checks import InputError, nearest, real, whole
+from contralens.checks import nearest, real, whole
 from contralens.config import check_code, known_keys, read_yaml
 from contralens.data.evaluations import Evaluation
 from contralens.data.images import images as image_set
 from contralens.data.owned import RUN
 from contralens.data.replacing import reserved
 from contralens.data.wordnet import find_wordnet
+from contralens.errors import InputError, MissingPackage
 from contralens.evaluation.measuring import wanted_metrics
 from contralens.types import Progress, silent
 
@@ -132,7 +133,7 @@ def lacking(recipe: Mapping[str, Any]) -> list[str]:
     if any("depth" in wanted_metrics(some) for some in metrics if some):
         try:
             find_wordnet()
-        except InputError as e:
+        except MissingPackage as e:
             out.append(f"for granularity: {e}")
     used = {v for text in _texts(recipe["runs"]) for v in _VARIABLE.findall(text)}
     out += [f"{name} is not set" for name in sorted(used - set(told)) if name not in os.environ]

@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.csv
 from numpy.typing import NDArray
 
-from contralens.checks import InputError, first_line
+from contralens.checks import first_line
 from contralens.data.evaluations import values_table
+from contralens.data.names import plain, synonyms, words_of
 from contralens.data.runs import Run
-from contralens.data.wordnet import WordNet, find_wordnet
+from contralens.errors import InputError
 from contralens.evaluation.measuring import Session
 from contralens.math.sanity import Sanity
 
@@ -112,7 +113,7 @@ def sanity_record(tests: Mapping[str, Sanity], below: Mapping[str, float]) -> di
 
 def _named(run: Run, names: Names, source: str) -> Truth:
     at = {str(name): n for n, name in enumerate(run.neurons["name"].to_pylist())}
-    wordnet = _wordnet()
+    wordnet = synonyms()
     accepted: dict[int, set[str]] = {}
     written: dict[int, str] = {}
     for neuron, some in names.items():
@@ -121,11 +122,11 @@ def _named(run: Run, names: Names, source: str) -> Truth:
             raise InputError(f"the truth names neuron {neuron!r}, which the run does not have")
         each = [some] if isinstance(some, str) else list(some)
         written[n] = each[0].partition(",")[0].strip()
-        accepted[n] = {word for name in each for word in _words(name, wordnet)}
+        accepted[n] = {word for name in each for word in words_of(name, wordnet)}
     known = np.zeros(run.neurons.num_rows, bool)
     known[list(accepted)] = True
-    synonyms = "" if wordnet is None else "; synonyms by WordNet count"
-    return Truth(source + synonyms, known, lambda n, label: _plain(label) in accepted[n], written)
+    also = "" if wordnet is None else "; synonyms by WordNet count"
+    return Truth(source + also, known, lambda n, label: plain(label) in accepted[n], written)
 
 
 def _rendered(run: Run, name: str) -> Truth | None:
@@ -137,7 +138,7 @@ def _rendered(run: Run, name: str) -> Truth | None:
 
     try:
         truths = load_truth(name, run.manifest["target"]["layer"])
-    except (InputError, OSError, KeyError):
+    except (InputError, KeyError):  # no network of the rendered world, or a layer that was not measured
         return None
     if len(truths) != run.neurons.num_rows:
         return None
@@ -147,28 +148,6 @@ def _rendered(run: Run, name: str) -> Truth | None:
         lambda n, label: bool(score_labels([label], [truths[n]])[0]),
         {n: concept_text(f, FACTORS[f][i]) for n in np.flatnonzero(there).tolist() for f, i in truths[n].levels[:1]},
     )  # fmt: skip
-
-
-def _words(name: str, wordnet: WordNet | None) -> set[str]:
-    """A true name, its parts between commas, and the other words of a noun's only meaning."""
-    parts = {_plain(part) for part in (name, *name.split(","))} - {""}
-    if wordnet is not None:
-        for part in list(parts):
-            senses = wordnet.senses(part)
-            if len(senses) == 1:
-                parts |= {_plain(word) for word in senses[0].words}
-    return parts
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.replace("_", " ").casefold().split())
-
-
-def _wordnet() -> WordNet | None:
-    try:
-        return find_wordnet()
-    except InputError:
-        return None
 
 
 def _read(file: str | Path) -> Names:

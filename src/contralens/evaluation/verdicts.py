@@ -11,8 +11,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from contralens.checks import InputError
 from contralens.data.evaluations import VERDICTS
+from contralens.errors import InputError
 from contralens.math.audit import Meanings, meanings
 from contralens.math.chance import Chance, chance
 from contralens.math.fakes import FAKES, fake_exemplars, with_fakes

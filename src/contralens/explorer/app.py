@@ -21,11 +21,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from contralens import __version__
-from contralens.checks import InputError
+from contralens.errors import ContralensError, InputError, RunError
 from contralens.explorer import audited, overview, pages, shapes
 from contralens.explorer.guard import Guard
 from contralens.explorer.search import LARGEST_UPLOAD, Finder, Unavailable
-from contralens.explorer.shelf import NotReadable, Shelf
+from contralens.explorer.shelf import Shelf
 from contralens.explorer.values import NotThere, dumps, range_of
 
 KINDS = {
@@ -121,7 +121,7 @@ def _shape(model: Any) -> dict[int | str, dict[str, Any]]:
 
 
 def _errors(app: FastAPI) -> None:
-    codes = {NotThere: 404, NotReadable: 503, Unavailable: 503, TooLarge: 413}
+    codes = {NotThere: 404, RunError: 503, Unavailable: 503, TooLarge: 413}
 
     async def told(_: Request, error: Exception) -> Response:
         code = next((c for kind, c in codes.items() if isinstance(error, kind)), 422)
@@ -139,7 +139,7 @@ def _errors(app: FastAPI) -> None:
     async def gone(_: Request, __: Exception) -> Response:
         return Response(status_code=400)  # nobody is there to read it
 
-    app.add_exception_handler(InputError, told)
+    app.add_exception_handler(ContralensError, told)
     app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(ValidationError, invalid)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from contralens.checks import InputError
 from contralens.data import audits
 from contralens.data.evaluations import SUMMARY, VALUES, VERDICTS
+from contralens.errors import RunError
 
 _N, _I, _F, _T = pa.int32(), pa.int64(), pa.float64(), pa.string()
 
@@ -70,11 +70,11 @@ def schema_of(name: str, given: pa.Schema) -> pa.Schema:
     """The columns of a table that are read, each of its kind; of columns that are not known, only plain ones.
 
     Raises:
-        InputError: a column lacks.
+        RunError: a column lacks.
     """
     columns = NEEDED[name] if name in NEEDED else OPTIONAL[name][1]
     if lacking := [column for column in columns if column not in given.names]:
-        raise InputError(f"it has no column {', '.join(lacking)}")
+        raise RunError(f"it has no column {', '.join(lacking)}")
     kinds = {**_FURTHER.get(name, {}), **columns}
     if name in OF_AUDIT:
         return pa.schema({n: kind for n, kind in kinds.items() if n in given.names})

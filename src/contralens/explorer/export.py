@@ -44,7 +44,8 @@ def export(
         with_notes: publish the notes, tags and corrected labels too.
 
     Raises:
-        InputError: a run cannot be read, or `out` holds something else.
+        InputError: `out` holds something else.
+        RunError: a run cannot be read.
     """
     out = Path(out)
     paths = [Path(p) for p in runs]

@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from contralens.checks import InputError
 from contralens.data.locking import lock_beside, locked
+from contralens.errors import InputError, StoreError
 from contralens.explorer import shapes
 
 KINDS = ("note", "tag", "label")
@@ -118,7 +118,7 @@ class Notebook:
                 ):
                     end = file.seek(0, os.SEEK_END)
                     if end + len(line) > LARGEST:
-                        raise InputError(f"{self.path} is full ({LARGEST >> 20} MB)")
+                        raise StoreError(f"{self.path} is full ({LARGEST >> 20} MB)")
                     if end:
                         file.seek(end - 1)
                         if file.read(1) != b"\n":  # a line that a crash cut short
@@ -126,7 +126,7 @@ class Notebook:
                     file.write(line)
                     os.fsync(file.fileno())
             except OSError as e:
-                raise InputError(_why(self.path, e)) from e
+                raise StoreError(_why(self.path, e)) from e
 
 
 def _why(path: Path, error: OSError) -> str:

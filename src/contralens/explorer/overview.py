@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from contralens.checks import InputError, nearest
+from contralens.checks import nearest
+from contralens.errors import InputError
 from contralens.explorer import shapes
 from contralens.explorer.runs import OpenRun
 from contralens.explorer.values import number, quoted, short

@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from contralens.checks import InputError, first_line
+from contralens.checks import first_line
 from contralens.data import checking
+from contralens.errors import RunError, StoreError
 
 UNPACKED_BYTES = 1 << 30
 """Bytes of thumbnails up to which all are unpacked as soon as a run is open."""
@@ -29,15 +30,13 @@ class Pictures:
         try:
             self._file = pq.ParquetFile(path, memory_map=False, pre_buffer=False, page_checksum_verification=True)
             if "jpeg" not in self._file.schema_arrow.names:
-                raise InputError(f"{path} cannot be read: it has no column jpeg")
+                raise RunError(f"{path} cannot be read: it has no column jpeg")
             kept = self._file.read(columns=["fingerprint"])["fingerprint"]
             images = pq.ParquetFile(inside(path.parent, "images.parquet")).read(columns=["fingerprint"])["fingerprint"]
             places = pc.index_in(images, value_set=kept.combine_chunks())
             self._row = np.asarray(pc.fill_null(places, -1).to_numpy(), np.int64)
         except (pa.ArrowException, OSError, KeyError) as e:
-            raise InputError(
-                f"{path} cannot be read, it may be truncated or still being written: {first_line(e)}"
-            ) from e
+            raise RunError(f"{path} cannot be read, it may be truncated or still being written: {first_line(e)}") from e
         rows = [self._file.metadata.row_group(g).num_rows for g in range(self._file.num_row_groups)]
         self._starts = np.concatenate([[0], np.cumsum(rows, dtype=np.int64)])
         self._offset = np.full(len(kept), -1, np.int64)
@@ -78,7 +77,7 @@ class Pictures:
         ):
             return
         for group, row in enumerate(self._starts[:-1]):
-            with contextlib.suppress(InputError), self._lock:
+            with contextlib.suppress(StoreError), self._lock:
                 if row < len(self._offset) and self._offset[row] < 0:
                     self._unpack(group)
             time.sleep(0.002)  # others first
@@ -98,7 +97,7 @@ class Pictures:
         try:
             os.pwrite(self._spool.fileno(), b"".join(blobs), self._end)
         except OSError as e:
-            raise InputError(f"no room for thumbnails in {tempfile.gettempdir()}: {e.strerror}; free some space") from e
+            raise StoreError(f"no room for thumbnails in {tempfile.gettempdir()}: {e.strerror}; free some space") from e
         self._length[first:last] = lengths
         ends = self._end + np.cumsum(lengths, dtype=np.int64)
         self._offset[first:last] = ends - lengths
@@ -110,4 +109,4 @@ def inside(folder: Path, name: str) -> Path:
     try:
         return checking.inside(folder, name)
     except FileNotFoundError:
-        raise InputError(f"{folder / name} is missing") from None
+        raise RunError(f"{folder / name} is missing") from None

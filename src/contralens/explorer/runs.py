@@ -15,13 +15,14 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from contralens.checks import InputError, first_line, nearest
+from contralens.checks import first_line, nearest
 from contralens.data import audits, evaluations
 from contralens.data.checking import Checked, read_manifest
 from contralens.data.folders import plain
 from contralens.data.owned import ADDED
 from contralens.data.runs import READABLE, gamma_of
 from contralens.data.trust import SIGNATURE, made_here
+from contralens.errors import InputError, RunError
 from contralens.explorer.columns import NEEDED, OF_AUDIT, OPTIONAL, QUIET, WHY, checked, schema_of
 from contralens.explorer.pictures import Pictures, inside
 from contralens.explorer.vectors import Vectors
@@ -68,14 +69,14 @@ class OpenRun:
                     self._candidates()
                 elif name not in QUIET or (name in OF_AUDIT and "audit" in self.tables):
                     self.missing.append({"what": what, "why": WHY.get(name, f"this run has no {file}")})
-            except InputError as e:
+            except RunError as e:
                 self.missing.append({"what": what, "why": str(e)})
         self.audit = self._audited()
         self.scorers: list[str] = [s for s in self.manifest.get("scorers", []) if isinstance(s, str)]
         found = [s for (s,) in self.query("SELECT DISTINCT scorer FROM labels")]
         self.scorers = [s for s in self.scorers if s in found] or sorted(found)
         if not self.scorers:
-            raise InputError(f"{path} cannot be read as a run: it has no labels")
+            raise RunError(f"{path} cannot be read as a run: it has no labels")
         primary = self.manifest.get("primary")
         self.primary: str = primary if primary in self.scorers else self.scorers[-1]
         self.neurons: list[int] = [n for (n,) in self.query("SELECT neuron FROM neurons ORDER BY neuron")]
@@ -84,7 +85,7 @@ class OpenRun:
             labeled = [n for (n,) in self.query("SELECT DISTINCT neuron FROM exemplars ORDER BY neuron")]
             concepts = self._concepts()
             self.vectors = Vectors(self._file("vectors.safetensors"), labeled, concepts)
-        except InputError as e:
+        except RunError as e:
             self.missing.append({"what": "the gamma slider, neighbours, the map and search", "why": str(e)})
         self.gamma = gamma_of(self.primary)
         self.cache: dict[str, Any] = {}
@@ -104,7 +105,7 @@ class OpenRun:
     def fresh(self) -> bool:
         try:
             return stamp(self.path) == self.stamp
-        except InputError:
+        except RunError:
             return False
 
     def query(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -141,7 +142,7 @@ class OpenRun:
 
     def _concepts(self) -> list[str]:
         if "concepts" not in self.tables:
-            raise InputError(f"{self.path.name} has no concepts.parquet, written by `contralens label` since 0.1")
+            raise RunError(f"{self.path.name} has no concepts.parquet, written by `contralens label` since 0.1")
         return [c for (c,) in self.query("SELECT concept FROM concepts ORDER BY rowid")]
 
     def _candidates(self) -> None:
@@ -154,8 +155,8 @@ class OpenRun:
             kinds = {"neuron": pa.int64(), "concept": pa.string(), "text": pa.string(), "model": pa.string(),
                      "prompt": pa.string(), "place": pa.int64(), "score": pa.float64()}  # fmt: skip
             table = pa.table({k: pa.array([p.get(k) for p in given], t) for k, t in kinds.items()})
-        except (OSError, ValueError, KeyError, TypeError, OverflowError, pa.ArrowException) as e:
-            raise InputError(f"{file} cannot be read: {first_line(e)}") from e
+        except (RunError, OSError, ValueError, KeyError, TypeError, OverflowError, pa.ArrowException) as e:
+            raise RunError(f"{file} cannot be read: {first_line(e)}") from e
         self._put("candidates", table)
 
     def _audited(self) -> dict[str, Any] | None:
@@ -170,12 +171,12 @@ class OpenRun:
                     audits.VERDICTS,
                 )[0]
                 if any(wrong):
-                    raise InputError(
+                    raise RunError(
                         f"{self.path / 'audit/neurons.parquet'} cannot be read: {wrong[0]} of its rows have no known "
                         f"verdict and {wrong[1]} no neuron of their own"
                     )
                 return told
-            except InputError as e:
+            except RunError as e:
                 self.missing.append({"what": OPTIONAL["audit"][2], "why": str(e)})
         self.tables -= set(OF_AUDIT)
         return None
@@ -188,9 +189,9 @@ class OpenRun:
                 schema = schema_of(name, table.schema_arrow)
                 batches = (checked(batch, schema) for batch in table.iter_batches(8192, columns=schema.names))
                 self._put(name, pa.RecordBatchReader.from_batches(schema, batches))
-        except (InputError, pa.ArrowException, duckdb.Error, OSError) as e:
-            partial = "" if isinstance(e, InputError) else ", it may be truncated or still being written"
-            raise InputError(f"{file} cannot be read{partial}: {first_line(e)}") from e
+        except (RunError, pa.ArrowException, duckdb.Error, OSError) as e:
+            partial = "" if isinstance(e, RunError) else ", it may be truncated or still being written"
+            raise RunError(f"{file} cannot be read{partial}: {first_line(e)}") from e
 
     def _file(self, name: str) -> Path:
         """A file of the run that is as it was written, as far as the run can tell."""
@@ -202,9 +203,9 @@ class OpenRun:
         try:
             return self._folder(part).file(own)
         except FileNotFoundError as e:
-            raise InputError(f"{e.filename} is missing") from None
+            raise RunError(f"{e.filename} is missing") from None
         except OSError as e:
-            raise InputError(f"{self.path / name} cannot be read: {first_line(e)}") from e
+            raise RunError(f"{self.path / name} cannot be read: {first_line(e)}") from e
 
     def _folder(self, part: str) -> Checked:
         """The run ("") or a part of it, once its manifest has been looked at."""
@@ -213,7 +214,7 @@ class OpenRun:
             folder = self.path if part in ("", ADDED) else self.path / part
             file = inside(folder, name)
             if file.stat().st_size > LARGEST:
-                raise InputError(f"{folder / name} cannot be read: it is larger than {LARGEST >> 20} MB")
+                raise RunError(f"{folder / name} cannot be read: it is larger than {LARGEST >> 20} MB")
             self._held[part] = Checked.of(folder, name, model, formats)
         return self._held[part]
 
@@ -254,8 +255,8 @@ def stamp(path: Path) -> str:
                 parts.append(f"{name} {status.st_ino} {status.st_size} {status.st_mtime_ns}")
     except OSError as e:
         if not path.is_dir():
-            raise InputError(f"there is no run folder {path}") from e
-        raise InputError(
+            raise RunError(f"there is no run folder {path}") from e
+        raise RunError(
             f"{path} is not a whole run folder: {Path(e.filename).name} is missing; if the run is being written, wait"
         ) from e
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from contralens.checks import ImageError, InputError
 from contralens.data.trust import check_named
+from contralens.errors import ContralensError, ImageError, InputError, MissingPackage, ModelUnavailable
 from contralens.explorer import shapes
 from contralens.explorer.overview import named
 from contralens.explorer.runs import OpenRun
@@ -25,7 +25,7 @@ KINDS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b"R
 """How uploads may begin: JPEG, PNG, GIF, BMP, WebP."""
 
 
-class Unavailable(InputError):
+class Unavailable(ContralensError):
     """Search by meaning cannot be had here: 503."""
 
 
@@ -69,7 +69,7 @@ class Finder:
             note = None
             try:
                 query = query - np.asarray(encoder.texts([t.replace("{}", "") for t in templates]), np.float32)
-            except InputError as e:
+            except InputError as e:  # it refuses a text
                 note = f"Nothing was subtracted, as this encoder has no empty sentence ({e})."
         return self._hits(run, text, query.mean(0), gamma, most, note)
 
@@ -102,12 +102,12 @@ class Finder:
             raise Unavailable("this run does not say which encoder it was made with")
         try:
             check_named(run, "encoder", name, "search by label")
-        except InputError as e:
+        except InputError as e:  # not trusted
             raise Unavailable(str(e)) from e
         if name not in self._encoders:
             try:
                 self._encoders[name] = self._load(name)
-            except InputError as e:
+            except (InputError, MissingPackage, ModelUnavailable) as e:
                 raise Unavailable(f"the encoder {name} cannot be loaded: {e}") from e
             while len(self._encoders) > 2:
                 self._encoders.popitem(last=False)

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from contralens import __version__
-from contralens.checks import InputError, nearest
+from contralens.checks import nearest
+from contralens.errors import RunError
 from contralens.explorer import pages, shapes
 from contralens.explorer.notes import Notebook
 from contralens.explorer.runs import OpenRun, keys
@@ -18,7 +19,7 @@ LOOK_SECONDS = 0.5
 """Seconds between two looks at whether a run changed."""
 
 
-class NotReadable(InputError):
+class NotReadable(RunError):
     """A run that was given, but cannot be read now: 503."""
 
 
@@ -46,7 +47,7 @@ class Shelf:
                 self._open.pop(key, None)
                 try:
                     run = OpenRun(key, self.paths[key], self.trust_code)
-                except InputError as e:
+                except RunError as e:
                     raise NotReadable(str(e)) from e
                 self._open[key] = run
                 threading.Thread(target=run.pictures.warm, daemon=True).start()

@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 
 
 class NotThere(InputError):

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from contralens.checks import InputError
+from contralens.errors import RunError
 
 Floats = NDArray[np.float32]
 NAMES = ("positive_mean", "contrast_mean", "texts")
@@ -39,7 +39,7 @@ class Vectors:
             or n != len(neurons)
             or not width
         ):
-            raise InputError(
+            raise RunError(
                 f"{path} does not fit its run: shapes {self.first.shape}, {self.second.shape} and {self.texts.shape} "
                 f"for {len(neurons)} neurons and {len(concepts)} concepts"
             )
@@ -167,7 +167,7 @@ class Rows:
         size = self._kind.itemsize * self.shape[1]
         data = os.pread(self._file.fileno(), max(0, last - first) * size, self._start + first * size)
         if len(data) != max(0, last - first) * size:
-            raise InputError(f"{self._path} is cut off; write the run again")
+            raise RunError(f"{self._path} is cut off; write the run again")
         rows = np.frombuffer(data, self._kind).reshape(-1, self.shape[1])
         return np.asarray(rows, np.float32)
 
@@ -194,5 +194,5 @@ def _arrays(path: Path) -> dict[str, Rows]:
                 raise ValueError(f"{name} is cut off")
             out[name] = Rows(file, path, kind, 8 + length + low, (rows, width))
     except (OSError, ValueError, KeyError, TypeError) as e:
-        raise InputError(f"{path} cannot be read: {e if not isinstance(e, KeyError) else f'no {e}'}") from e
+        raise RunError(f"{path} cannot be read: {e if not isinstance(e, KeyError) else f'no {e}'}") from e
     return out

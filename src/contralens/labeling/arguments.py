@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contralens.checks import InputError, as_path, as_share, as_text, distinct, nearest, shown, whole
+from contralens.checks import as_path, as_share, as_text, distinct, nearest, shown, whole
+from contralens.errors import InputError
 from contralens.math.confidence import AUTO
 from contralens.math.exemplars import select_neurons
 from contralens.math.fakes import MOST_FAKES

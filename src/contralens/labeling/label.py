@@ -30,6 +30,7 @@ from contralens.labeling.arguments import (
     wanted_neurons,
     wanted_scorers,
 )
+from contralens.labeling.calibrating import Calibration
 from contralens.labeling.copies import near_copies
 from contralens.labeling.crops import cropped
 from contralens.labeling.manifest import (
@@ -107,6 +108,7 @@ def label(
     fdr: float | None = None,
     fakes: int = FAKES,
     confidence: bool = True,
+    calibrate: Any = None,
     store_activations: bool = True,
     limit: int | None = None,
     top: int = 10,
@@ -161,6 +163,10 @@ def label(
         fakes: how many fake neurons chance is measured on.
         confidence: say how likely each label is right, and why (see `contralens.label_confidence`); the scorers of the
             panel are run besides those asked for. Not where activations are not stored.
+        calibrate: neurons whose truth is known set the level of confidence: "outputs", the network's own, whose class
+            names are known; or neurons planted on what the images show: "classes" (folders, or a data set with
+            classes), "TABLE:COLUMN" ("|" between several concepts of an image), or image -> concepts; or a list of
+            these. docs/confidence.md says where this helps and where it harms.
         store_activations: False keeps no activation on disk: what is needed of all images is gathered while the network
             runs, and it runs again on those whose activations decide a contrast. Same exemplars and labels, memory
             O(N K), up to three times the network's time; a scorer that looks at all activations takes one time more.
@@ -195,12 +201,14 @@ def label(
     specs = wanted_scorers(scorers)
     if AUTO in specs and not (confidence and store_activations):
         raise InputError('the scorer "auto" needs confidence, and that needs stored activations: leave both on')
+    if calibrate is not None and not (confidence and store_activations):
+        raise InputError("`calibrate` sets the level of confidence, which needs stored activations: leave both on")
     check_arguments(
         k=k, top=top, batch_size=batch_size, workers=workers, fakes=fakes, limit=limit, seed=seed, exclude=exclude,
         fdr=fdr, holdout=holdout, per_group=per_group, layer=layer, pooling=pooling, sae_pooling=sae_pooling,
         neighbours=neighbours, out=out, cache=cache,
     )  # fmt: skip
-    check_ranking(rank_by, crop, specs, fdr)
+    check_ranking(rank_by, crop, specs, fdr, calibrate)
     neurons = wanted_neurons(neurons)
     known_options(target_options)
     if parse_neighbours(neighbours)[0] != "exact":
@@ -226,13 +234,15 @@ def label(
     model = ranked(model, rank_by)
     unjudged = no_confidence(model, crop, confidence)
     eyes: Encoder = load_encoder(encoder, device=device or "cpu", decode=decode)
-    (model, eyes), unsteady = proved([model, eyes], probe, store, allow_nondeterministic=allow_nondeterministic)
-    (model, eyes), checked = in_precision(precision, [model, eyes], probe, store)
+    calibration = Calibration.asked(calibrate, model, images, probe)
+    networks = [model, eyes, *calibration.extractors]
+    networks, unsteady = proved(networks, probe, store, allow_nondeterministic=allow_nondeterministic)
+    (model, eyes, *outputs), checked = in_precision(precision, networks, probe, store)
 
     parts = parts_of(probe, known_fingerprints(probe, store), holdout, seed, groups, per_group)
     collecting: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "progress": progress}
     if store_activations:
-        collected, streamed = collect(probe, [model, eyes], store, **collecting), None
+        collected, streamed = collect(probe, [model, eyes, *outputs], store, **collecting), None
     else:
         strongest = max(k, STRONGEST if neurons == "paper" else 0)
         collected, streamed = collect_streamed(
@@ -284,10 +294,14 @@ def label(
     )  # fmt: skip
     seen = (exemplars, embeddings) if crops is None else (crops.exemplars, crops.embeddings)
     allowed = found.allowed(words.concepts, chosen.tolist()) if found and own_only else None
+    known = calibration.known(
+        collected.activations(2) if outputs else None, [probe.ids[i] for i in collected.usable], embeddings, concepts,
+        texts, seed, **found_with,
+    )  # fmt: skip
     told = scored(
         specs, exemplars, embeddings, texts, activations, top=top, progress=progress,
         confidence=confidence and not unjudged, crops=crops,
-        allowed=None if allowed is None else torch.from_numpy(allowed),
+        level=[one.weighed for one in known], allowed=None if allowed is None else torch.from_numpy(allowed),
     )  # fmt: skip
     asked = [spec for spec in specs if spec != AUTO]
     chances: dict[str, Chance] = {}
@@ -350,7 +364,7 @@ def label(
         },
         "scorers": specs,
         "primary": specs[-1],
-        "confidence": about_confidence(told.weighed, told.best),
+        "confidence": about_confidence(told.weighed, told.best, [one.about() for one in known]),
         "chance": about_chance(fdr, fakes, chances, proposed=bool(found)),
         "seed": seed,
         "limit": limit,

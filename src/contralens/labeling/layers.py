@@ -8,7 +8,6 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from contralens.checks import InputError
 from contralens.collecting.collect import collect
 from contralens.collecting.precision import in_precision
 from contralens.collecting.probing import proved
@@ -18,6 +17,7 @@ from contralens.data.replacing import reserved
 from contralens.data.runs import Run
 from contralens.data.store import Store
 from contralens.data.vocabulary import read_vocabulary
+from contralens.errors import InputError
 from contralens.labeling.arguments import check_arguments, known_options
 from contralens.labeling.label import label
 from contralens.labeling.ranking import check_ranking

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,9 @@ def about_chance(fdr: float | None, fakes: int, chances: Mapping[str, Chance], p
     }
 
 
-def about_confidence(weighed: Weighed | None, best: Mapping[str, Best]) -> dict[str, Any] | None:
+def about_confidence(
+    weighed: Weighed | None, best: Mapping[str, Best], known: Sequence[Mapping[str, Any]] = ()
+) -> dict[str, Any] | None:
     """How many labels of each scorer are supported, and by what that was told; None where it was not asked for."""
     if weighed is None:
         return None
@@ -88,6 +90,7 @@ def about_confidence(weighed: Weighed | None, best: Mapping[str, Best]) -> dict[
     return {
         "panel": list(PANEL),
         "learnt from": model().learnt_from,
+        "level set by": list(known),
         "labels": {spec: dict(sorted(Counter(said).items())) for spec, said in words.items()},
     }
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from contralens.checks import InputError, counted
+from contralens.checks import counted
 from contralens.collecting.collect import Collected
 from contralens.data.groups import ImageGroups, image_groups
+from contralens.errors import InputError
 from contralens.math.grouping import Groups
 from contralens.split import drawn, split_keys
 from contralens.types import Images

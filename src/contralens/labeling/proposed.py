@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from contralens.checks import InputError
 from contralens.data.candidates import Candidates, folder_of, load_candidates
 from contralens.data.runs import Run
+from contralens.errors import InputError, ModelUnavailable
 
 
 def candidates_or_proposer(
@@ -39,7 +39,7 @@ def candidates_for(run: Run, out: str | Path | None, asking: dict[str, Any]) -> 
     found = propose(run, **{"folder": None if out is None else folder_of(Path(out)), **asking})
     if not found.concepts:
         why = found.errors[0]["error"] if found.errors else "there is no neuron to ask about"
-        raise InputError(
+        raise ModelUnavailable(
             f"{found.manifest['proposer']} proposed nothing: {why}; nothing was labeled, what was computed is kept"
         )
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.labeling.crops import wanted_crop
 from contralens.math.confidence import AUTO
 from contralens.models.ranking import ACTIVATION, Ranking
@@ -13,7 +13,7 @@ from contralens.models.relevance import RelevanceTarget
 from contralens.types import Target
 
 
-def check_ranking(rank_by: Any, crop: Any, scorers: Sequence[str], fdr: float | None) -> None:
+def check_ranking(rank_by: Any, crop: Any, scorers: Sequence[str], fdr: float | None, calibrate: Any = None) -> None:
     """Refuse what cannot go together.
 
     Raises:
@@ -24,10 +24,11 @@ def check_ranking(rank_by: Any, crop: Any, scorers: Sequence[str], fdr: float | 
     ranking, kind = Ranking.of(rank_by), wanted_crop(crop)
     if kind is not None and fdr is not None:
         raise InputError("null neurons fire nowhere in particular and cannot be cropped: leave out `fdr` or `crop`")
-    if AUTO in scorers and (kind is not None or ranking.by != ACTIVATION):
+    what = "`calibrate` sets the level of" if calibrate is not None else 'the scorer "auto" goes by'
+    if (AUTO in scorers or calibrate is not None) and (kind is not None or ranking.by != ACTIVATION):
         raise InputError(
-            'the scorer "auto" goes by confidence, which was fitted on whole pictures ranked by activation: name '
-            "scorers, or leave out `rank_by` and `crop`"
+            f"{what} confidence, which was fitted on whole pictures ranked by activation: leave it out, or `rank_by` "
+            "and `crop`"
         )
 
 

@@ -38,6 +38,7 @@ def scored(
     top: int,
     allowed: Tensor | None = None,
     confidence: bool = True,
+    level: Sequence[Weighed] = (),
     crops: Crops | None = None,
     progress: Progress = silent,
 ) -> Scored:
@@ -47,6 +48,7 @@ def scored(
         specs: scorers with options, and "auto".
         allowed: (N,C), whether a neuron may have a concept.
         confidence: say how likely labels are right, where activations are stored and there is a neuron at all.
+        level: neurons whose truth is known, which set the level of confidence.
         crops: what scorers compare in place of the whole pictures, but for those that look at all images.
     """
     asked = [spec for spec in specs if spec != AUTO]
@@ -73,6 +75,7 @@ def scored(
         labels = [found[spec].labels for spec in asked]
         in_order = {spec: panel[spec] for spec in PANEL}
         weighed = Weighed.of(in_order, labels, exemplars, activations, embeddings, texts)
+        weighed = weighed.calibrated({}, level)
     found[AUTO] = weighed.ranked(top) if weighed else NONE
     return Scored({spec: found[spec] for spec in specs}, weighed)
 

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contralens.checks import InputError, as_text, nearest, require, whole
+from contralens.checks import as_text, nearest, require, whole
+from contralens.errors import InputError
 from contralens.math.neighbours import Neighbours, Products
 from contralens.math.tensors import blocks
 

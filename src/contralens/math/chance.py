@@ -21,7 +21,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.math.fakes import together
 from contralens.math.ranking import Scorer
 from contralens.math.scoring import score_blocks

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.math.sources import columns, source
 from contralens.math.tensors import blocks, matrix
 from contralens.types import Exemplars

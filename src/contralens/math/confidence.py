@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.math.exemplars import find_exemplars, neuron_statistics
 from contralens.math.panel import PANEL, Ballot, ballot
 from contralens.math.planting import plant
@@ -106,14 +106,14 @@ def label_confidence(
             f"activations {a.shape}, embeddings {tuple(e.shape)} and texts {tuple(t.shape)} do not belong together"
         )
     known = _known(truth, a.shape[1], len(t))
-    planted = None if shows is None else _planted(_checked(shows, len(e), len(t)), e, t, k, seed)
+    level = [] if shows is None else [planted(_checked(shows, len(e), len(t)), e, t, k, seed)]
     exemplars = find_exemplars(a, e, k=k)
     status = neuron_statistics(a).status()
     panel = {name: ballot(name, exemplars, e, t, a) for name in PANEL}
     judged = panel if scorer == AUTO else {scorer: panel.get(scorer) or ballot(scorer, exemplars, e, t, a)}
     weighed = Weighed.of(panel, [said.labels for said in judged.values()], exemplars, a, e, t)
     dead = torch.tensor([word != "ok" for word in status])
-    return weighed.without(dead).calibrated(known, planted).chosen(list(judged), status)
+    return weighed.without(dead).calibrated(known, level).chosen(list(judged), status)
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Weighed:
     images: int
     """How many images there were to tell from."""
     truth: Mapping[int, set[int]] = field(default_factory=dict)
-    """Right concepts of neurons; of planted ones."""
+    """Right concepts of neurons, by row, where they are known."""
 
     @classmethod
     def of(
@@ -159,15 +159,14 @@ class Weighed:
             len(rows), self.candidates.shape[1]
         )
 
-    def calibrated(self, truth: Mapping[int, set[int]], planted: Weighed | None = None) -> Weighed:
-        """Log odds moved and stretched to fit neurons whose right concepts are known, as far as there are many."""
-        sets = [self.known(truth), *([] if planted is None else [planted.known(planted.truth)])]
-        width = max(logits.shape[1] for logits, _ in sets)
-        logits = torch.cat([pad(some, (0, width - some.shape[1]), value=-torch.inf) for some, _ in sets])
-        right = torch.cat([pad(some, (0, width - some.shape[1])) for _, some in sets])
-        if not len(logits):
-            return self
-        level, slope = _moved(logits, right)
+    def calibrated(self, truth: Mapping[int, set[int]], others: Sequence[Weighed] = ()) -> Weighed:
+        """Log odds moved and stretched to fit neurons whose right concepts are known, as far as there are many.
+
+        Args:
+            truth: of neurons here.
+            others: neurons from elsewhere, each with its own `truth`.
+        """
+        level, slope = level_set_by([self.known(truth), *(other.known(other.truth) for other in others)])
         return replace(self, logits=level + slope * self.logits)
 
     @property
@@ -285,6 +284,14 @@ def log_likelihood(logits: Tensor, right: Tensor) -> Tensor:
     return logits.masked_fill(~right, -torch.inf).logsumexp(1) - logits.logsumexp(1)
 
 
+def level_set_by(known: Sequence[tuple[Tensor, Tensor]]) -> tuple[float, float]:
+    """Level and slope that fit several sets of neurons best, as `Weighed.known` gives them; (0, 1) without any."""
+    width = max(logits.shape[1] for logits, _ in known)
+    logits = torch.cat([pad(some, (0, width - some.shape[1]), value=-torch.inf) for some, _ in known])
+    right = torch.cat([pad(some, (0, width - some.shape[1])) for _, some in known])
+    return _moved(logits, right) if len(logits) else (0.0, 1.0)
+
+
 def _moved(logits: Tensor, right: Tensor) -> tuple[float, float]:
     """Level and slope that fit best, shrunk towards 0 and 1."""
     moved = torch.zeros(2, dtype=torch.float64, requires_grad=True)
@@ -304,7 +311,7 @@ def _moved(logits: Tensor, right: Tensor) -> tuple[float, float]:
     return level, max(0.1, 1 + slope)
 
 
-def _planted(shows: Tensor, e: Tensor, t: Tensor, k: int, seed: int) -> Weighed:
+def planted(shows: Tensor, e: Tensor, t: Tensor, k: int, seed: int) -> Weighed:
     """Planted neurons, weighed in a vocabulary that lacks some of their words."""
     activations, truth = plant(shows, PLANTED, seed)
     if not truth:

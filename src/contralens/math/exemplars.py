@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.math.approximate import approximate
 from contralens.math.grouping import Groups
 from contralens.math.neighbours import (

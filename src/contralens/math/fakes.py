@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.math.exemplars import find_exemplars
 from contralens.math.sources import ActivationSource, Beside, columns, source
 from contralens.math.tensors import blocks

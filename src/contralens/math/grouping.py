@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contralens.checks import InputError, whole
+from contralens.checks import whole
+from contralens.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.math.neighbours import Products, nearest_images
 from contralens.math.ranking import Columns, by_columns
 from contralens.math.sources import ActivationSource, columns, source

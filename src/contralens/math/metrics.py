@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.math.tensors import blocks, matrix
 
 ACTIVE_SHARE = 0.05

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.math.lookalike import lookalike
 from contralens.math.ranking import Columns, Scorer, by_columns
 from contralens.math.tensors import all_bits, blocks, combine, matrix, room, spread

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from contralens.checks import InputError, nearest
+from contralens.checks import nearest
+from contralens.errors import InputError
 from contralens.math.ranking import Columns, Scorer
 from contralens.math.scorers import SCORERS
 from contralens.types import Exemplars

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.math.metrics import pearson
 
 SIGLIP_SO400M = (58.0, -0.13)

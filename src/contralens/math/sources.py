@@ -13,7 +13,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.math.tensors import BLOCK_BYTES, blocks, matrix
 
 

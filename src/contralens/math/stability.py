@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.math.exemplars import find_exemplars
 from contralens.math.grouping import Groups, draw_groups
 from contralens.math.ranking import Scorer, best

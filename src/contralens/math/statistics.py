@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.math.grouping import Groups
 from contralens.math.sources import ActivationSource, source
 from contralens.math.tensors import shares, spread

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 
 BLOCK_BYTES = 32 * 2**20
 """Scratch memory that one step of blocked work may take."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 
 _WORDS = {"true": True, "false": False, "none": None, "null": None}
 

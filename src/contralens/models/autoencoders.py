@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.models.describing import describe
 
 KINDS = {

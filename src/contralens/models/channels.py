@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image

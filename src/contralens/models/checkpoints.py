@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from contralens.checks import InputError, some
+from contralens.checks import some
+from contralens.errors import InputError
 from contralens.models.matching import Fit, best_fit
 from contralens.models.weight_files import Tables, read_state, read_tables
 
@@ -155,7 +156,7 @@ def _built_anew(
         for number, extra in _candidates(fit, other_heads and classes is None, infer or Inferred(), arguments, filled):
             try:
                 network = build(number if number is not None else classes, **{**arguments, **extra})
-            except InputError:
+            except InputError:  # these arguments build no network
                 continue
             again, also = _fit(read, network, choice, adapt)
             tried.append((again.misfits(), len(tried), number, extra, network, again, also))

@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from torch.utils.data import default_collate
 
-from contralens.checks import InputError, first_line
+from contralens.checks import first_line
+from contralens.errors import InputError
 from contralens.models.fast import DECODES, fast_or_own
 from contralens.models.hooks import DTYPES, moved, true_float32
 from contralens.models.identity import describe

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from contralens.checks import InputError, nearest, shown
+from contralens.checks import nearest, shown
+from contralens.errors import InputError
 from contralens.models.encoder_base import BaseEncoder, digest, usable_device
 from contralens.plugs import Plugs, Scheme, scheme_of
 from contralens.types import Encoder
@@ -70,7 +71,9 @@ def encoder(spec: str | Encoder, device: str = "cpu", *, decode: str = "exact", 
         dtype: likewise.
 
     Raises:
-        InputError: unknown scheme or model, weights that cannot be had, a device that is not there.
+        InputError: unknown scheme or model, a device that is not there.
+        ModelUnavailable: the weights cannot be loaded.
+        MissingPackage: a package is not installed.
 
     >>> eyes = encoder("world")
     >>> eyes.width, eyes.texts(["striped", "a red star"]).shape
@@ -196,7 +199,7 @@ def read_texts(
     """Rows of the texts that the encoder reads, in order (see `embed_texts`), and why it refuses each of the others."""
     try:
         return embed_texts(encoder, texts, templates, normalise), {}
-    except InputError:
+    except InputError:  # it refuses a text
         refused = {}
         for text in texts:
             try:

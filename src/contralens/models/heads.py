@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contralens.checks import InputError, nearest
+from contralens.checks import nearest
+from contralens.errors import InputError
 from contralens.models.hooked import HookedTarget
 from contralens.models.scaling import TOLERANCE, class_scores
 from contralens.types import Target
@@ -24,7 +25,7 @@ def linear_head(target: Target, batch: Any) -> Tensor | None:
         return None
     try:
         scores = class_scores(target, batch)
-    except InputError:
+    except InputError:  # it gives no class scores
         return None
     rows = target(batch)
     for module in target.module.modules():

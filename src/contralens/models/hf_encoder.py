@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from contralens.checks import InputError, first_line, require
+from contralens.checks import first_line, require, unavailable
+from contralens.errors import InputError, ModelUnavailable
 from contralens.models.encoder_base import (
     ENCODER_VERSION,
     BaseEncoder,
@@ -112,9 +113,10 @@ def load(rest: str, device: str = "cpu") -> HfEncoder:
             )
             processor = transformers.AutoProcessor.from_pretrained(source, trust_remote_code=False)
     except Exception as e:
-        raise InputError(
+        raise unavailable(
             f"hf:{rest} could not be loaded: {first_line(e)}; without a network, give a folder that holds config.json, "
-            "model.safetensors, the tokenizer and preprocessor_config.json (hf:FOLDER), or use the encoder 'offline'"
+            "model.safetensors, the tokenizer and preprocessor_config.json (hf:FOLDER), or use the encoder 'offline'",
+            e,
         ) from e
     if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
         raise InputError(
@@ -123,15 +125,15 @@ def load(rest: str, device: str = "cpu") -> HfEncoder:
         )
     missing = sorted(report["missing_keys"])
     if missing:
-        raise InputError(
+        raise ModelUnavailable(
             f"hf:{rest} has no weights for {len(missing)} parts of the model, e.g. {missing[0]}; they would be random"
         )
     image_processor, tokenizer = (getattr(processor, part, None) for part in ("image_processor", "tokenizer"))
     if image_processor is None or tokenizer is None:
         lacks = "preprocessor_config.json" if image_processor is None else "the tokenizer files"
-        raise InputError(f"hf:{rest} lacks {lacks}; preprocessing is never guessed")
+        raise ModelUnavailable(f"hf:{rest} lacks {lacks}; preprocessing is never guessed")
     if len(tokenizer.get_vocab()) <= len(set(tokenizer.all_special_tokens)):
-        raise InputError(
+        raise ModelUnavailable(
             f"hf:{rest} lacks the words of its tokenizer: copy tokenizer.json (or vocab.txt, vocab.json with "
             "merges.txt, spiece.model) of the same model into the folder"
         )

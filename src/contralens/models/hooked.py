@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.models import hooks, identity
 from contralens.models.pooling import Choice, Layout, Tokens, pool
 
@@ -55,6 +55,8 @@ class HookedTarget:
     """Weights of the network that were not in the source; the layer does not depend on them, class scores may."""
     raster_order: bool | None = None
     """Whether patch tokens lie row by row, as maps need it; None until somebody asked (`models.where`)."""
+    classes: tuple[str, ...] | None = None
+    """Names of the network's outputs, where the weights know them."""
     origin: dict[str, Any] = field(default_factory=dict)
     """"spec" and "options" that `target` makes the same one from; "spec" is None where no text names the network."""
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from contralens.checks import InputError, blaming, reason
+from contralens.checks import blaming, reason
+from contralens.errors import InputError
 from contralens.models.outputs import images_first, module_of, tensor_of, tensors_in, valid_tokens
 
 DTYPES = {"float32": None, "bf16": torch.bfloat16}

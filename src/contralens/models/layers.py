@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.models import hooks, tokens
 from contralens.models.hooked import HookedTarget
 from contralens.models.loaders import load, preprocess_of
@@ -87,7 +87,7 @@ def layers(
                     found.output.shape, module, network, prefix_tokens=before, square=square, layer="it", found=own
                 )
                 note = "; ".join([*choice.notes, *several(key, found.tensors)])
-            except InputError as e:
+            except InputError as e:  # it cannot be pooled
                 note = str(e)
         pooling, width = (choice.name, choice.width) if choice else (None, None)
         rows.append(LayerInfo(key, type(module).__name__, shape, width, pooling, found.calls, note))

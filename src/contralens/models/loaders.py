@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from contralens.checks import InputError, KindError, nearest
+from contralens.checks import nearest
+from contralens.errors import InputError, KindError, ModelUnavailable
 from contralens.models.channels import adapted, channels_of
 from contralens.models.loaded import Loaded, Loader
 from contralens.models.loaders_hf import HFPreprocess, load_hf
@@ -29,7 +30,7 @@ def load_world(rest: str, *, weights: str | None = None, checkpoint: str | Path 
     try:
         worlds = importlib.import_module("contralens.world.targets")
     except ModuleNotFoundError as e:
-        raise InputError(f"world:{rest}: this installation has no rendered worlds ({e})") from e
+        raise ModelUnavailable(f"world:{rest}: this installation has no rendered worlds ({e})") from e
     network, preprocess, default_layer, classes = worlds.build(rest)
     return Loaded(network, preprocess, classes=classes, default_layer=default_layer)
 

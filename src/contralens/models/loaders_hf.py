@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from contralens.checks import InputError, nearest, reason, require
+from contralens.checks import nearest, reason, require, unavailable
+from contralens.errors import ContralensError, InputError
 from contralens.models.arguments import split_arguments, told
 from contralens.models.loaded import Loaded, fill, seeded
 from contralens.models.towers import as_images, images_for, is_language_model, tower_of, with_small_text
@@ -39,7 +40,7 @@ def load_hf(rest: str, *, weights: str | None = None, checkpoint: str | Path | N
             setattr(config, key, value)
         sees = is_language_model(transformers, config)
         _fill(loaded, transformers, config, source, what, weights, checkpoint, sees)
-    except InputError:
+    except ContralensError:
         raise
     except Exception as e:  # OSError, ValueError, RuntimeError, the hub client's own, ...
         how = (
@@ -47,7 +48,7 @@ def load_hf(rest: str, *, weights: str | None = None, checkpoint: str | Path | N
             if Path(source).is_dir()
             else "offline, give a folder written by save_pretrained, hf:FOLDER"
         )
-        raise InputError(f"{what}: the network could not be loaded ({reason(e)}): {how}") from e
+        raise unavailable(f"{what}: the network could not be loaded ({reason(e)}): {how}", e) from e
     names = getattr(config, "id2label", None) or {}
     if _heads(config) and not all(str(v).startswith("LABEL_") for v in names.values()):
         loaded.classes = [str(names[i]) for i in sorted(names)]

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from contralens.checks import InputError, nearest, reason, require
+from contralens.checks import nearest, reason, require, unavailable
+from contralens.errors import ContralensError, InputError
 from contralens.models.arguments import split_arguments, told
 from contralens.models.channels import Gray
 from contralens.models.checkpoints import Inferred
@@ -54,14 +55,15 @@ def load_timm(rest: str, *, weights: str | None = None, checkpoint: str | Path |
                 loaded.network = timm.create_model(rest, pretrained=True, **given)
         else:
             fill(loaded, build, checkpoint, f"timm:{rest}", infer=_INFER, adapt=_adapt)
-    except InputError:
+    except ContralensError:
         raise
     except TypeError as e:
         raise InputError(f"timm:{rest} cannot be built with {told(given) or 'its settings'} ({reason(e)})") from e
     except Exception as e:  # the hub's client, urllib and timm each raise their own
-        raise InputError(
+        raise unavailable(
             f"timm:{rest}: the weights are not cached and could not be had ({reason(e)}): give a file with "
-            "checkpoint=FILE (--checkpoint FILE), or a folder with timm:local-dir:FOLDER"
+            "checkpoint=FILE (--checkpoint FILE), or a folder with timm:local-dir:FOLDER",
+            e,
         ) from e
     network: Any = loaded.network
     origin = f"{network.pretrained_cfg.get('architecture', architecture)}.{network.pretrained_cfg.get('tag') or '-'}"

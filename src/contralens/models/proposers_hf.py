@@ -12,7 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from contralens.checks import InputError, first_line, require
+from contralens.checks import first_line, require, unavailable
+from contralens.errors import InputError
 from contralens.models.proposers import ProposerError, Reply, Request
 
 PROPOSER_VERSION = "hf-1"
@@ -89,7 +90,7 @@ class HuggingFaceProposer:
         try:
             return kind.from_pretrained(source, trust_remote_code=self.trust_remote_code, **options)
         except (OSError, ValueError, KeyError, ImportError) as e:
-            raise InputError(f"{self.name} cannot be loaded as a vision-language model: {first_line(e)}") from e
+            raise unavailable(f"{self.name} cannot be loaded as a vision-language model: {first_line(e)}", e) from e
 
     @cached_property
     def _processor(self) -> Any:

@@ -18,7 +18,8 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from contralens.checks import InputError, require
+from contralens.checks import require
+from contralens.errors import InputError
 from contralens.models.proposers import ProposerError, Reply, Request
 
 OPENAI = "https://api.openai.com/v1"

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from contralens.checks import InputError, nearest, shown
+from contralens.checks import nearest, shown
+from contralens.errors import InputError
 
 METHODS = ("auto", "lrp", "gradient")
 ACTIVATION = "activation"

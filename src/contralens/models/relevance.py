@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.models import hooks, lrp
 from contralens.models.autoencoders import Autoencoder
 from contralens.models.hooked import HookedTarget

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contralens.checks import InputError, shown
+from contralens.checks import shown
+from contralens.errors import InputError
 
 
 @dataclass(slots=True)

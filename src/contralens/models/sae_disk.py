@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contralens.checks import InputError, first_line
+from contralens.checks import first_line
+from contralens.errors import InputError
 from contralens.models import unpickling
 from contralens.models.sae_contents import is_sae_settings
 from contralens.models.weight_files import read_state, read_tables

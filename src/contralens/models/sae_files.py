@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contralens.checks import InputError, blaming, nearest, real, shown, whole
+from contralens.checks import blaming, nearest, real, shown, whole
+from contralens.errors import InputError
 from contralens.models.autoencoders import KINDS, NORMS, Autoencoder
 from contralens.models.sae_contents import Found
 from contralens.models.sae_disk import only_tensor, read_file, sorted_out

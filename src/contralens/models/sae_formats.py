@@ -12,7 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
-from contralens.checks import InputError, blaming
+from contralens.checks import blaming
+from contralens.errors import InputError
 from contralens.models import sae_trainers as trainers
 from contralens.models.sae_contents import Contents, Found
 

@@ -11,7 +11,8 @@ from collections.abc import Collection
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from contralens.checks import InputError, nearest, shown
+from contralens.checks import nearest, shown
+from contralens.errors import InputError
 from contralens.models.sae_contents import Contents, Found
 
 _SAELENS = {

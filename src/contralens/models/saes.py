@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contralens.checks import InputError, nearest, reason
+from contralens.checks import nearest, reason
+from contralens.errors import ContralensError, InputError
 from contralens.models import hooks, identity
 from contralens.models import pooling as layer_pooling
 from contralens.models.hooked import HookedTarget
@@ -310,7 +311,7 @@ def _own(
     try:
         with torch.no_grad():
             width = int(encode(torch.zeros(2, target.width)).shape[1])
-    except InputError:
+    except ContralensError:
         raise
     except Exception as e:
         raise InputError(

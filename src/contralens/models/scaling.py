@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contralens.checks import InputError, some
+from contralens.checks import some
+from contralens.errors import InputError
 from contralens.models import hooks
 from contralens.models.hooked import HookedTarget, network_target
 from contralens.models.outputs import first_tensor, module_of, tensor_of

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contralens.checks import InputError, as_path, as_text, blaming, first_line, nearest, shown, whole
+from contralens.checks import as_path, as_text, blaming, first_line, nearest, shown, whole
+from contralens.errors import InputError
 from contralens.models import hooks, identity, repeating, tokens, untrained
 from contralens.models.fast import DECODES, fast_or_own
 from contralens.models.hooked import HookedTarget, fingerprint_of
@@ -79,8 +80,10 @@ def target(
             dropout that is always on, statistics of the batch); `.notes` then says so.
 
     Raises:
-        InputError: anything that the user named is unknown, cannot be had or does not fit, or activations are not a
-            function of the image; in one line.
+        InputError: anything that the user named is unknown or does not fit, or activations are not a function of the
+            image; in one line.
+        ModelUnavailable: the weights cannot be loaded.
+        MissingPackage: a package is not installed.
 
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
     >>> t = target(net, layer="1", preprocess="resize=16x16,mean=half")
@@ -124,6 +127,25 @@ def targets(spec: str | nn.Module, layers: Sequence[str], **options: Any) -> lis
     if options.get("neurons") is not None:
         raise InputError("`neurons` names the neurons of one layer: leave it out with several")
     return _made(spec, list(layers), **options)
+
+
+def outputs_of(layer: HookedTarget) -> HookedTarget:
+    """The outputs of a layer's network, by class, as another target; one forward serves both.
+
+    Raises:
+        InputError: the weights do not know the names of their classes, or the layer is the output itself.
+
+    >>> outputs_of(target("world:1", layer="block3")).neurons[1]
+    'striped'
+    """
+    if layer.classes is None:
+        raise InputError(f"{layer.name} does not know the names of its outputs")
+    if list(layer.neurons) == list(layer.classes):
+        raise InputError(f"{layer.name}: the layer {layer.layer} is the output itself")
+    return target(
+        layer.module, layer=".", preprocess=layer.preprocess, neurons=layer.classes, dtype=layer.dtype,
+        allow_nondeterministic=not layer.repeatable,
+    )  # fmt: skip
 
 
 def load_model(model: Any, options: dict[str, Any], sae: Any = None, sae_pooling: str | None = None) -> Target:
@@ -222,6 +244,7 @@ def _made(
                 dtype=dtype,
                 notes=notes,
                 network=described,
+                classes=_classes(probe["."].output, loaded),
                 origin=origin,
             )
         )
@@ -320,10 +343,17 @@ def _names(
             got = len(given) if isinstance(given, Sized) and not isinstance(given, str) else shown(given)
             raise InputError(f"`neurons` must be {width} names, one per neuron of {layer}; got {got}")
         return [str(name) for name in given]
-    is_output = whole is not None and whole.shape == rows.shape and torch.equal(whole.float(), rows)
-    if is_output and loaded.classes is not None and len(loaded.classes) == width and "random" not in loaded.suffix:
+    classes = _classes(whole, loaded)
+    if classes is not None and whole is not None and whole.shape == rows.shape and torch.equal(whole.float(), rows):
         if loaded.suffix:
             notes.append("class names are those of the default weights, as the checkpoint has as many classes")
-        return [str(name) for name in loaded.classes]
+        return list(classes)
     prefix = "output" if layer == "." else layer
     return [f"{prefix}/{i}" for i in range(width)]
+
+
+def _classes(whole: Tensor | None, loaded: Loaded) -> tuple[str, ...] | None:
+    """Names of the network's outputs, if the weights know as many as there are."""
+    if loaded.classes is None or "random" in loaded.suffix or whole is None or whole.dim() != 2:
+        return None
+    return tuple(map(str, loaded.classes)) if len(loaded.classes) == whole.shape[1] else None

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from contralens.checks import InputError, blaming, counted
+from contralens.checks import blaming, counted
+from contralens.errors import InputError
 from contralens.models.hooks import Tap, run_taps
 from contralens.types import Extractor
 

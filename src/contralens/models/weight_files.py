@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contralens.checks import InputError, first_line, reason
+from contralens.checks import first_line, reason
+from contralens.errors import InputError
 from contralens.models import unpickling
 from contralens.models.unpickling import Stub
 

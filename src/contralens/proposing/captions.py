@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from contralens.checks import ImageError, InputError, counted
+from contralens.checks import counted
 from contralens.data.candidates import Candidates
 from contralens.data.files import digest
 from contralens.data.prompts import clean
 from contralens.data.runs import Run
 from contralens.data.store import Store
 from contralens.data.vocabulary import read_vocabulary
+from contralens.errors import ImageError, InputError, StoreError
 from contralens.evidence import RunImages, cached_rows, encoder_of, exemplars_of
 from contralens.math.concepts import (
     contrast_phrases,
@@ -118,7 +119,7 @@ def caption_candidates(
     if whole:
         rows = cached_rows(run, store, "target")
         if rows is None:
-            raise InputError("the cache no longer holds the activations of this run; label again, with the same images")
+            raise StoreError("the cache no longer holds the activations of this run; label again, with the same images")
         activations = torch.from_numpy(rows)
     group_of = {n: list(group) for group in groups or () for n in group}
     proposals, errors = [], []
@@ -194,7 +195,7 @@ def _embeddings(
     if kept is not None:
         return torch.from_numpy(kept), []
     if needed is None:
-        raise InputError("the cache no longer holds the rows of this run; label again, with the same images")
+        raise StoreError("the cache no longer holds the rows of this run; label again, with the same images")
     pictures = RunImages(run, images)
     out = np.zeros((len(pictures.ids), encoder.width), np.float32)
     lost = 0

@@ -14,12 +14,13 @@ from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, ParamSpec
 
-from contralens.checks import InputError, as_path, as_share, as_text, distinct, real, shown, whole
+from contralens.checks import as_path, as_share, as_text, distinct, real, shown, whole
 from contralens.data.candidates import Candidates, Replies, claimed, folder_of
 from contralens.data.pictures import Layout
 from contralens.data.prompts import near_copies, read_prompt
 from contralens.data.runs import Run, load
 from contralens.data.store import Store
+from contralens.errors import InputError
 from contralens.evidence import RunImages, cached_rows, encoder_of
 from contralens.models.proposers import CaptionBank, Proposer
 from contralens.models.proposers import proposer as load_proposer

@@ -7,7 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from contralens.checks import ImageError
+from contralens.errors import ImageError
 from contralens.models.proposers import Proposer, Reply, Request
 from contralens.proposing.budget import Purse
 from contralens.proposing.plan import ASSUMED_SECONDS, Plan

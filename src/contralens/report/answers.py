@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from contralens.checks import counted
 from contralens.data.runs import Run
 from contralens.types import SUPPORTED, UNCERTAIN, word_of
 
@@ -60,11 +61,15 @@ def because(row: Mapping[str, Any]) -> str:
 
 def supported(run: Run) -> str:
     """A line that counts the primary scorer's labels by confidence; empty where that was not asked for."""
-    told = (run.manifest.get("confidence") or {}).get("labels", {}).get(run.manifest["primary"])
+    confidence = run.manifest.get("confidence") or {}
+    told = confidence.get("labels", {}).get(run.manifest["primary"])
     if not told:
         return ""
+    by = [f"{counted(one['neurons'], 'known neuron')} ({one['from']})" for one in confidence.get("level set by", [])]
+    level = f"; level set by {' and '.join(by)}" if by else ""
     counts = ", ".join(f"{told.get(word, 0)} {word}" for word in ("supported", "uncertain", "unsupported"))
-    return f"labels of {run.manifest['primary']}: {counts} (confidence from {SUPPORTED}, from {UNCERTAIN}, below)"
+    words = f"confidence from {SUPPORTED}, from {UNCERTAIN}, below"
+    return f"labels of {run.manifest['primary']}: {counts} ({words}){level}"
 
 
 def notes(manifest: Mapping[str, Any]) -> list[str]:

@@ -9,9 +9,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from contralens.checks import InputError
 from contralens.data.audits import VERDICTS, Audit, load_audit, margin
 from contralens.data.runs import Run
+from contralens.errors import InputError
 from contralens.report.cards import Pictures, number, pair
 from contralens.report.html import shared_style, style_hash, write_page
 

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from contralens.checks import InputError
 from contralens.data.adding import add_to_run
 from contralens.data.files import write_whole
 from contralens.data.runs import Run
+from contralens.errors import InputError
 from contralens.report.cards import Pictures, card, contrast_pair, order
 from contralens.report.header import REASONS, about_cards, footer, header, overview
 

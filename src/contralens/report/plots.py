@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from contralens.checks import InputError, require
+from contralens.checks import require
 from contralens.data.runs import Run
+from contralens.errors import MissingPackage
 from contralens.math.intervals import mean_interval
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def plot_values(metric: str, values: Mapping[str, Sequence[float]], folder: Path
     """A violin with a strip of points and the mean with its interval per method; None without matplotlib."""
     try:
         require("matplotlib", "plots")
-    except InputError:
+    except MissingPackage:
         return None
     from matplotlib.figure import Figure
 
@@ -58,7 +59,8 @@ def plot_pairs(run: Run, neuron: int | str, pairs: int = 8) -> Figure:
         pairs: how many, strongest first.
 
     Raises:
-        InputError: no matplotlib (`pip install 'contralens[plots]'`), or the run has no such neuron.
+        InputError: the run has no such neuron.
+        MissingPackage: no matplotlib (`pip install 'contralens[plots]'`).
 
     >>> from contralens.data.runs import load
     >>> figure = plot_pairs(load("run"), 5)

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from contralens.checks import InputError, require
+from contralens.checks import require
 from contralens.data.files import write_whole
+from contralens.errors import InputError, MissingPackage
 
 BEGIN = "<!-- contralens bench world --docs -->"
 END = "<!-- end of contralens bench world -->"
@@ -132,7 +133,7 @@ def plot(bench: Mapping[str, Any], path: Path) -> Path | None:
     """Right, exact and answered against the dial, a line per scorer, some with a band; None without matplotlib."""
     try:
         require("matplotlib", "plots")
-    except InputError:
+    except MissingPackage:
         return None
     from matplotlib.figure import Figure
 

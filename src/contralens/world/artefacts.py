@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from contralens.checks import InputError, nearest
+from contralens.checks import nearest
+from contralens.errors import InputError
 from contralens.world.captions import SYNONYMS, concept_text
 from contralens.world.render import COLOURS, SIZE, render
 from contralens.world.scenes import FACTORS, Scenes, column, level, sample_scenes

@@ -26,8 +26,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from contralens.checks import InputError, as_share, whole
+from contralens.checks import as_share, whole
 from contralens.data.folders import plain
+from contralens.errors import InputError
 from contralens.math.chance import best_labels, chance_of
 from contralens.math.exemplars import find_exemplars
 from contralens.math.fakes import FAKES, fake_activations, together

@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from contralens.checks import InputError, nearest
+from contralens.checks import nearest
+from contralens.errors import InputError
 from contralens.math.exemplars import find_exemplars, neuron_statistics
 from contralens.types import Exemplars, Progress, silent
 from contralens.world.captions import concepts

@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from contralens.checks import InputError, whole
+from contralens.checks import whole
 from contralens.data.adding import check_listed, write_listed
 from contralens.data.files import TEMPORARY, explained
 from contralens.data.locking import lock_beside, locked
 from contralens.data.sealing import DIGEST
+from contralens.errors import InputError
 from contralens.math.intervals import wilson as wilson
 from contralens.world.captions import concepts, names
 from contralens.world.render import SIZE, render

@@ -20,7 +20,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from contralens.checks import InputError, nearest
+from contralens.checks import nearest
+from contralens.errors import InputError, ModelUnavailable
 from contralens.world.captions import VOCABULARY, words
 from contralens.world.render import SIZE
 from contralens.world.scenes import Scenes
@@ -142,11 +143,11 @@ def save(module: nn.Module, path: Path) -> None:
 def load_into(module: nn.Module, path: Path) -> nn.Module:
     """Fill a module from `save`'s file, in evaluation mode; raises `InputError` where the file is missing."""
     if not path.exists():
-        raise InputError(f"{path} is missing: run `make world` to train the rendered world's networks")
+        raise ModelUnavailable(f"{path} is missing: run `make world` to train the rendered world's networks")
     state = {name: value.float() for name, value in load_file(path).items()}
     missing, unexpected = module.load_state_dict(state, strict=False)
     if unexpected or any(not name.endswith("num_batches_tracked") for name in missing):
-        raise InputError(f"{path} does not fit this version: run `make world` to train the networks again")
+        raise ModelUnavailable(f"{path} does not fit this version: run `make world` to train the networks again")
     return module.eval()
 
 

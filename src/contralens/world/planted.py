@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.world.scenes import FACTORS, Scenes
 from contralens.world.targets import World, world
 from contralens.world.truth import Truth

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from contralens.checks import InputError, nearest
+from contralens.checks import nearest
+from contralens.errors import InputError
 
 FACTORS: dict[str, tuple[str, ...]] = {
     "shape": ("circle", "square", "triangle", "star", "heart", "cross", "moon", "ring"),

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from PIL import Image
 from torch import Tensor, nn
 
-from contralens.checks import InputError, nearest
+from contralens.checks import nearest
+from contralens.errors import InputError
 from contralens.world.encoder import WEIGHTS, conv, load_into, preprocess
 from contralens.world.scenes import FACTORS, Scenes, Tie, level, sample_scenes
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from contralens.checks import InputError
+from contralens.errors import InputError, ModelUnavailable
 from contralens.world.encoder import WEIGHTS, to_tensor
 from contralens.world.render import render
 from contralens.world.scenes import FACTORS, Scenes, sample_scenes
@@ -108,7 +108,7 @@ def load_truth(index: int | str, layer: str = LAYER) -> list[Truth]:
     """The shipped truth of a target's neurons, as `scripts/make_world.py` measured it."""
     path = WEIGHTS / f"target-{world(index).index}.json"
     if not path.exists():
-        raise InputError(f"{path} is missing: run `make world` to measure the truth again")
+        raise ModelUnavailable(f"{path} is missing: run `make world` to measure the truth again")
     effects = json.loads(path.read_text())["effects"]
     if layer not in effects:
         raise InputError(f"truth is known for the layers {', '.join(effects)}; got {layer!r}")
