@@ -7,8 +7,8 @@ trained networks whose truth by intervention is one level or two (`contralens.wo
 before the classes, as it is shipped, and of block2, measured here. Planted neurons have no network and so no relevance
 and no map.
 
-The networks classify the true factor of their world, so relevance to the predicted class is nearly the answer
-for neurons that respond to a class. Those ("class") and the others ("other": colours, backgrounds) stand apart.
+The networks classify the true factor of their world, so relevance to the predicted class might give the answer away
+for neurons that respond to it. Those ("class") and the others ("other": colours, backgrounds) stand apart.
 Each difference is to whole pictures ranked by activation with the same scorer, paired by neuron; intervals: 95 %,
 bootstrap over the neurons of a world that stand for one level.
 """

@@ -86,9 +86,9 @@ def _problem(network: nn.Module, made: nn.Module, batch: Tensor) -> str | None:
 
     with hooks.still(network, None):
         wanted = hooks.forward(network, batch)
-    linear, mean = _magnitudes(["weight", "bias"]), _magnitudes([])
+    shares = _magnitudes()
     rules = LayerMapComposite(
-        [(Activation, Pass()), (Sum, mean), (AvgPool, mean), (Linear, linear)], canonizers=[ResNetCanonizer()]
+        [(Activation, Pass()), (Sum, shares), (AvgPool, shares), (Linear, shares)], canonizers=[ResNetCanonizer()]
     )
     pixels = hooks.moved(batch, hooks.device_of(made)).float().clone().requires_grad_(True)
     with rules.context(made), hooks.still(made, None), torch.enable_grad():
@@ -107,7 +107,7 @@ def _problem(network: nn.Module, made: nn.Module, batch: Tensor) -> str | None:
     return None
 
 
-def _magnitudes(parameters: list[str]) -> Any:
+def _magnitudes() -> Any:
     """Shares by |weight| |input|, without bias: a rule that loses nothing, whatever the weights and the image are."""
     from zennit.core import BasicHook, stabilize
 
@@ -120,6 +120,4 @@ def _magnitudes(parameters: list[str]) -> Any:
         output_modifiers=[lambda x: x],
         gradient_mapper=lambda above, outputs: above / stabilize(outputs[0], 1e-20),
         reducer=lambda inputs, slopes: inputs[0] * slopes[0],
-        param_keys=parameters,
-        require_params=False,
     )

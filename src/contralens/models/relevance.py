@@ -100,7 +100,17 @@ def method_of(target: Target, layer: HookedTarget, wanted: str, batch: Any, note
 
 @dataclass(eq=False)
 class RelevanceTarget:
-    """Relevance of a layer's neurons, or of latents, as a `contralens.types.Target`; made by `ranked`."""
+    """Relevance of a layer's neurons, or of latents, as a `contralens.types.Target`; made by `ranked`.
+
+    >>> import contralens
+    >>> layer = contralens.target("world:1", layer="block3")
+    >>> made = ranked(layer, "relevance:method=gradient")
+    >>> batch = torch.rand(2, 3, 96, 96)
+    >>> torch.allclose(made(batch).abs().sum(1), torch.ones(2)), tuple(made.relevance(batch).shape)
+    (True, (2, 64))
+    >>> made.of_network is layer, made.device.type, made.origin["spec"]
+    (True, 'cpu', 'world:1')
+    """
 
     of_network: HookedTarget | SparseTarget
     """The neurons or latents themselves."""
