@@ -366,6 +366,11 @@ def test_where_on_the_pixels(x: Tensor) -> None:
     assert torch.allclose(
         torch.stack([one.sum() for one in flat]), functional.relu(net.first(x)).mean((2, 3))[:, 0], rtol=1e-3
     )
+    tokens = made(Tokens)
+    ours = pixel_heat(target(tokens, "blocks.0", preprocess=PREPROCESS, pooling="cls"))(x, [[6]] * 5)
+    pixels = x.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(tokens.tokens(pixels)[:, 0, 6].sum(), pixels)
+    assert torch.allclose(torch.cat(ours), (slope * x).abs().sum(1), atol=1e-6)
     ready = ranked(target(net, "act", preprocess=PREPROCESS), "relevance")
     assert pixel_heat(ready).method == "lrp"
     with pytest.raises(InputError, match="use crop=map"):

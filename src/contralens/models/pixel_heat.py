@@ -70,7 +70,8 @@ class PixelHeat:
                 hooks.forward(self.network, rows)
             leaf = kept[0].detach().requires_grad_(True)
             pooled = pool(self.layer.pooling, leaf, self.layer.tokens)
-            (start,) = torch.autograd.grad(pooled[torch.arange(len(neurons)), neurons].sum(), leaf)
+            own = pooled.gather(1, neurons[:, None])
+            (start,) = torch.autograd.grad(own.sum(), leaf)
             if self.method == "lrp":
                 start = (start * leaf.detach()).clamp_min(0)
             (down,) = torch.autograd.grad(kept[0], rows, start)
