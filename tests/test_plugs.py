@@ -10,6 +10,7 @@ from plugged import install, registries
 
 from contralens.checks import InputError
 from contralens.data.vocabulary import VOCABULARIES, read_vocabulary
+from contralens.errors import MissingPackage
 from contralens.evaluation.measuring import METRICS, wanted_metrics
 from contralens.math.scorers import SCORERS, csp
 from contralens.math.scoring import parse_scorer
@@ -94,7 +95,7 @@ def test_a_broken_package_is_one_line_and_hinders_nothing_else(tmp_path: Path, m
         lambda: encoder("broken:x"),
         lambda: proposer("broken:x"),
     ):
-        with pytest.raises(InputError, match=r"the plug-in \S+ .*cannot be imported: "):
+        with pytest.raises(MissingPackage, match=r"the plug-in \S+ .*cannot be imported: "):
             use()
     assert VOCABULARIES.about("decay") == "from the package lichen"
 
