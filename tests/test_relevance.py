@@ -21,6 +21,7 @@ from contralens.collecting.distributed import Job, collect_shard
 from contralens.data.pictures import Heat, crop_to
 from contralens.data.runs import Run
 from contralens.errors import InputError
+from contralens.evaluation.granularity import granularity
 from contralens.labeling.layers import label_layers
 from contralens.math.scoring import run_scorer
 from contralens.models.pixel_heat import pixel_heat
@@ -70,6 +71,8 @@ def test_every_way_to_the_same_run(discs: Path, colour_net: ColourNet, tmp_path:
         rank_by="relevance", confidence=False, cache=tmp_path / "b",
     )  # fmt: skip
     ready = contralens.models.relevance.ranked(contralens.target(colour_net, "relu", preprocess=to_pixels), "relevance")
+    with pytest.raises(InputError, match='"auto" goes by confidence'):
+        contralens.label(ready, discs, ColourEncoder(), list(COLOURS), scorers="auto")
     given = contralens.label(ready, discs, ColourEncoder(), list(COLOURS), k=5, confidence=False, cache=tmp_path / "c")
     for other in (streamed, layered["relu"], given):
         assert other.exemplars == run.exemplars
@@ -194,6 +197,11 @@ def test_scorers_compare_crops(discs: Path, colour_net: ColourNet, kind: str) ->
     assert first[0] @ red > whole.vectors["positive_mean"][0] @ red  # less grey in it
     assert run.manifest["crop"]["crops"] > 10
     assert run.manifest["crop"]["by"].startswith(kind)
+
+
+def test_what_scores_whole_pictures_refuses_a_run_of_crops(discs: Path, colour_net: ColourNet) -> None:
+    with pytest.raises(InputError, match="labeled from crops"):
+        granularity(label(discs, colour_net, crop="map"))
 
 
 def test_crops_are_kept(discs: Path, colour_net: ColourNet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ EXEMPLARS = "exemplars"
 """Stands for the scorer where an evaluation measured a neuron's exemplars, whatever its label."""
 _STATISTICS = ("mean", "minimum", "maximum", "firing_rate")
 _PROPOSAL = ("concept", "text", "cosine", "place", "prompt", "model", "score")
-_SETTINGS = ("k", "reuse", "exclude", "templates", "normalise_texts", "seed", "limit")
+_SETTINGS = ("k", "ranking", "crop", "reuse", "exclude", "templates", "normalise_texts", "seed", "limit")
 
 
 @dataclass(frozen=True)

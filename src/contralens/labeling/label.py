@@ -232,7 +232,7 @@ def label(
         target, {"layer": layer, "pooling": pooling, "device": device, **target_options}, sae, sae_pooling
     )
     model = ranked(model, rank_by)
-    unjudged = no_confidence(model, crop, confidence)
+    unjudged = no_confidence(model, crop, confidence, specs, calibrate)
     eyes: Encoder = load_encoder(encoder, device=device or "cpu", decode=decode)
     calibration = Calibration.asked(calibrate, model, images, probe)
     networks = [model, eyes, *calibration.extractors]
