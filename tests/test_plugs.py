@@ -89,13 +89,13 @@ def test_a_broken_package_is_one_line_and_hinders_nothing_else(tmp_path: Path, m
     install(tmp_path, monkeypatch, "lichen", CODE, everything("lichen"))
     for kind, plugs in registries().items():
         assert all("\n" not in plugs.about(name) for name in plugs), kind
-    for use in (
-        lambda: parse_scorer("broken"),
-        lambda: TARGETS["broken"],
-        lambda: encoder("broken:x"),
-        lambda: proposer("broken:x"),
+    for use, error in (
+        (lambda: parse_scorer("broken"), MissingPackage),
+        (lambda: TARGETS["broken"], InputError),  # the package is there, what it should hold is not
+        (lambda: encoder("broken:x"), MissingPackage),
+        (lambda: proposer("broken:x"), MissingPackage),
     ):
-        with pytest.raises(MissingPackage, match=r"the plug-in \S+ .*cannot be imported: "):
+        with pytest.raises(error, match=r"the plug-in \S+ .*cannot be imported: "):
             use()
     assert VOCABULARIES.about("decay") == "from the package lichen"
 
