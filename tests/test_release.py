@@ -201,6 +201,7 @@ from contralens.data.decode import decode
 from contralens.data.wordnet import find_wordnet
 from contralens.models.painters import painter
 from contralens.models.proposers import proposer
+from contralens.models.relevance import ranked
 from contralens.report.plots import plot_pairs
 
 said = {}
@@ -220,6 +221,7 @@ for extra, use in {
     "openai": lambda: proposer("openai:m@http://localhost:1/v1"),
     "vlm": lambda: proposer("hf:a/b"),
     "generate": lambda: painter("diffusers:a/b"),
+    "relevance": lambda: ranked(contralens.target("world:1", layer="block3"), "relevance"),
     "plots": lambda: plot_pairs(None, 0),
     "share": lambda: contralens.read_labels("labels.json"),
     "share ": lambda: contralens.push("demo/world-1/planted", "hf:a/b"),

@@ -123,8 +123,12 @@ def add_maps(
     else:
         _write(run.path / "maps.parquet", found)
         told.append(f"{found.num_rows} activation maps in {run.path / 'maps.parquet'}")
-    fed = _classes(reopened, classes, [p for p in map(pictures, sorted(wanted)[:4]) if p is not None])
-    if fed is None:
+    by_relevance = bool(run.manifest.get("ranking"))
+    some = [] if by_relevance else [p for p in map(pictures, sorted(wanted)[:4]) if p is not None]
+    fed = _classes(reopened, classes, some)
+    if by_relevance:
+        told.append("no classes: the exemplars were ranked by relevance, and their mean activations are not known")
+    elif fed is None:
         told.append(f"no classes: {reopened.target.layer} does not feed them through one linear layer")
     else:
         _write(run.path / "classes.parquet", fed)

@@ -74,6 +74,8 @@ class Reopened:
         self._source, self._heldout = source, heldout
         self._options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "progress": progress}
         self.notes: list[str] = []
+        if run.manifest.get("crop"):
+            self.notes.append("the run was labeled from crops of its exemplars; here whole pictures are looked at")
 
     @property
     def on_other_images(self) -> bool:
@@ -203,6 +205,8 @@ class Reopened:
     @cached_property
     def target(self) -> Target:
         """The network of the run, rebuilt from its manifest and checked to be the same."""
+        from contralens.models.ranking import Ranking
+        from contralens.models.relevance import ranked
         from contralens.models.targets import load_model
 
         recorded = self.run.manifest["target"]
@@ -221,7 +225,7 @@ class Reopened:
         allow = bool(self.run.manifest.get("allow_nondeterministic"))
         if allow and options:
             options["allow_nondeterministic"] = True
-        made: Target = load_model(given, options, **sae)
+        made: Target = ranked(load_model(given, options, **sae), Ranking.recorded(self.run.manifest.get("ranking")))
         (made,), _ = proved([made], None, self.store, allow_nondeterministic=allow, expected=recorded["fingerprint"])
         if made.fingerprint != recorded["fingerprint"]:
             raise InputError(

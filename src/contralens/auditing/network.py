@@ -22,7 +22,7 @@ from contralens.data.labeled import LabeledImages
 from contralens.data.new_heads import NewHead
 from contralens.errors import InputError
 from contralens.models.heads import linear_head, named_head
-from contralens.models.hooked import HookedTarget
+from contralens.models.hooked import HookedTarget, network_target
 from contralens.models.scaling import class_scores
 from contralens.reopen import Reopened
 from contralens.settings.on_run import Audit
@@ -44,7 +44,7 @@ def in_the_network(
 
     `verdicts` are those of the exemplars' rows.
     """
-    target = reopened.target
+    target = network_target(reopened.target)
     nothing: dict[str, Any] = {
         "influence": None, "agreement": {}, "labeled": None, "classes": [], "new_head": None,
         "output_layer": str(reopened.run.manifest["target"].get("layer")) == OUTPUT,

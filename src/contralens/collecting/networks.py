@@ -12,6 +12,7 @@ from contralens.data.images import images as image_set
 from contralens.data.store import Store
 from contralens.errors import InputError
 from contralens.models.encoders import encoder as load_encoder
+from contralens.models.relevance import ranked
 from contralens.models.targets import load_model, targets
 from contralens.settings.label import Collect
 from contralens.types import Encoder, Extractor, Images, Target
@@ -56,10 +57,11 @@ def _targets(settings: Collect) -> Sequence[Target]:
     layers = settings.layer
     if layers is None or isinstance(layers, str) or len(layers) == 1:
         layer = layers[0] if isinstance(layers, (list, tuple)) else layers
-        return [load_model(settings.target, {"layer": layer, **options}, settings.sae, settings.sae_pooling)]
+        made = load_model(settings.target, {"layer": layer, **options}, settings.sae, settings.sae_pooling)
+        return [ranked(made, settings.rank_by)]
     if settings.sae is not None or settings.sae_pooling is not None:
         raise InputError("a sparse autoencoder belongs to one layer: give that layer alone")
-    return targets(settings.target, layers, **options)
+    return [ranked(made, settings.rank_by) for made in targets(settings.target, layers, **options)]
 
 
 def steady(

@@ -33,7 +33,7 @@ EXEMPLARS = "exemplars"
 _STATISTICS = ("mean", "minimum", "maximum", "firing_rate")
 _RATES = ["neuron", "scorer", "p", "fdr"]
 _PROPOSAL = ("concept", "text", "cosine", "place", "prompt", "model", "score")
-_SETTINGS = ("k", "reuse", "exclude", "templates", "normalise_texts", "seed", "limit")
+_SETTINGS = ("k", "ranking", "crop", "reuse", "exclude", "templates", "normalise_texts", "seed", "limit")
 
 
 @dataclass(frozen=True)

@@ -105,17 +105,30 @@ class Heat:
 
 def crop_to(image: Image.Image, heat: Heat, share: float = 0.5, least: float = 1 / 3) -> Image.Image:
     """The smallest box around all places with at least `share` of the peak, no side below `least` of the image's."""
-    hot = heat.values >= share * heat.values.max()
-    if heat.values.max() <= 0 or not hot.any():
-        return image
+    box = crop_box(image.size, heat, share, least)
+    return image if box is None else image.crop(box)
+
+
+def crop_box(
+    size: tuple[int, int], heat: Heat, share: float = 0.5, least: float = 1 / 3
+) -> tuple[int, int, int, int] | None:
+    """Left, top, right, bottom of what `crop_to` keeps of an image of this size; None for all of it.
+
+    >>> crop_box((90, 90), Heat(np.eye(3, dtype=np.float32)[:, :1], (0, 0, 90, 90)))
+    (0, 0, 90, 30)
+    """
+    peak = heat.values.max()
+    hot = heat.values >= share * peak
+    if not peak > 0 or not hot.any():
+        return None
     left, top, right, bottom = heat.box
     high, wide = heat.values.shape
     rows, columns = np.flatnonzero(hot.any(1)), np.flatnonzero(hot.any(0))
     x = _widen(
-        left + columns[0] / wide * (right - left), left + (columns[-1] + 1) / wide * (right - left), image.width, least
+        left + columns[0] / wide * (right - left), left + (columns[-1] + 1) / wide * (right - left), size[0], least
     )
-    y = _widen(top + rows[0] / high * (bottom - top), top + (rows[-1] + 1) / high * (bottom - top), image.height, least)
-    return image.crop((x[0], y[0], x[1], y[1]))
+    y = _widen(top + rows[0] / high * (bottom - top), top + (rows[-1] + 1) / high * (bottom - top), size[1], least)
+    return x[0], y[0], x[1], y[1]
 
 
 def mask_to(image: Image.Image, heat: Heat, share: float = 0.5) -> Image.Image:

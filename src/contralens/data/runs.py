@@ -8,7 +8,9 @@ A run folder holds manifest.json, labels.json (the labels again, for people), si
   and scorer. confidence is how likely the label is right (0 to 1, null where it was not asked for). p and fdr
   say how the label stands against chance, null unless that was asked for; status "chance": no label beats chance, so
   the label is null
-- exemplars: neuron, rank, positive, activation, contrast, contrast_activation, similarity; images by row of `images`
+- exemplars: neuron, rank, positive, activation, contrast, contrast_activation, similarity; images by row of `images`.
+  Ranked by relevance (manifest: ranking), activations are shares of relevance. Of crops (manifest: crop) also
+  positive_box and contrast_box: left, top, right, bottom as shares of the image
 - images: index, id, fingerprint, label; with groups also group, null for an image in none
 - concepts: concept, source; in the order of the vectors' `texts`
 - thumbnails: fingerprint, jpeg; for the images that exemplars name

@@ -74,6 +74,8 @@ def granularity(
     [('large objects', 'large objects'), ('orange', 'orange')]
     """
     parse_scorer(as_text("scorer", scorer))
+    if run.manifest.get("crop"):
+        raise InputError("this run was labeled from crops, and granularity scores whole pictures: label without `crop`")
     if sense is not None:
         whole("sense", sense, 0)
     if wordnet is not None and not isinstance(wordnet, WordNet):

@@ -14,6 +14,7 @@ from contralens.data.candidates import folder_of
 from contralens.data.vocabulary import read_vocabulary
 from contralens.errors import InputError
 from contralens.labeling.proposed import ready_proposer
+from contralens.labeling.ranking import check_ranking
 from contralens.math.approximate import parse_neighbours
 from contralens.math.exemplars import select_neurons
 from contralens.math.scoring import parse_scorer
@@ -42,6 +43,7 @@ def ready(settings: T) -> T:
     if not isinstance(settings, Score):
         return settings
     check_scorers(settings.specs)
+    check_ranking(settings.rank_by, settings.crop, settings.specs, getattr(settings, "fdr", None), settings.calibrate)
     templates_of(settings.templates)
     if parse_neighbours(settings.neighbours)[0] != "exact":
         require("faiss", "faiss")

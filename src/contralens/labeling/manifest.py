@@ -15,6 +15,7 @@ from contralens.data.files import digest
 from contralens.data.runs import FORMAT
 from contralens.data.trust import SIGNATURE, sign
 from contralens.data.vocabulary import Vocabulary
+from contralens.labeling.ranking import about_ranking
 from contralens.labeling.tables import picture_notes
 from contralens.math.chance import Chance
 from contralens.math.confidence import Weighed, model
@@ -54,12 +55,16 @@ def manifest_of(judged: Judged) -> dict[str, Any]:
         "candidates": about_candidates(scored.candidates, settings.own_only),
         "templates": list(templates_of(settings.templates)),
         **settings.written(),
+        "ranking": about["ranking"],
+        "crop": scored.crops.about if scored.crops else None,
         "notes": [
             *parts.notes(everything),
             *picture_notes(mined.tables["thumbnails"]),
             *mined.near.notes(),
             *about_exemplars(mined.exemplars, len(mined.probe.usable), mined.statistics, parts.about_groups()),
             *mined.collected.steady.notes,
+            *scored.unjudged,
+            *(scored.crops.notes if scored.crops else ()),
         ],
         "neighbours": mined.found.recall or {"neighbours": "exact"},
         "neurons": {
@@ -82,6 +87,7 @@ def about_mined(mined: Mined) -> dict[str, Any]:
     settings, parts, everything = mined.settings, mined.parts, mined.collected.rows
     return {
         "target": about_target(mined.collected.target, settings),
+        "ranking": about_ranking(mined.collected.target),
         "encoder": about_encoder(mined.collected.encoder),
         "images": {
             "name": mined.collected.images.name,

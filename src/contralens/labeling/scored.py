@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from contralens.collecting.streaming import RecomputedActivations
+from contralens.labeling.crops import Crops
 from contralens.math.confidence import Weighed
 from contralens.math.panel import PANEL, Ballot, ballot_of
 from contralens.math.ranking import NONE, Best, best
-from contralens.math.scoring import score_blocks
+from contralens.math.scoring import score_blocks, wants_activations
 from contralens.math.sources import ActivationSource
 from contralens.types import AUTO, Exemplars, Progress, silent
 
@@ -38,6 +39,7 @@ def ranked(
     allowed: Tensor | None = None,
     confidence: bool = True,
     level: Sequence[Weighed] = (),
+    crops: Crops | None = None,
     progress: Progress = silent,
 ) -> Ranked:
     """The `top` best concepts of each neuron by each scorer; with confidence, the panel's scorers are run as well.
@@ -47,6 +49,7 @@ def ranked(
         allowed: (N,C), whether a neuron may have a concept.
         confidence: say how likely labels are right, where activations are stored and there is a neuron at all.
         level: neurons whose truth is known, which set the level of confidence.
+        crops: what scorers compare in place of the whole pictures, but for those that look at all images.
     """
     asked = [spec for spec in specs if spec != AUTO]
     judged = confidence and len(exemplars) > 0 and not isinstance(activations, RecomputedActivations)
@@ -55,7 +58,10 @@ def ranked(
     panel: dict[str, Ballot] = {}
     for done, spec in enumerate(every):
         progress("scoring", done, len(every))
-        scores = score_blocks(spec, exemplars, embeddings, texts, activations)
+        seen: tuple[Exemplars, Tensor] = (exemplars, embeddings)
+        if crops is not None and not wants_activations(spec):
+            seen = (crops.exemplars, crops.embeddings)
+        scores = score_blocks(spec, *seen, texts, activations)
         if allowed is not None:
             scores = _of_own(scores, allowed)
         if judged and spec in PANEL:

@@ -29,9 +29,11 @@ from contralens.labeling import cached
 from contralens.labeling.arguments import changed, chosen_neurons, ready
 from contralens.labeling.calibrating import Calibration, Known
 from contralens.labeling.copies import NearCopies, near_copies
+from contralens.labeling.crops import Crops, cropped
 from contralens.labeling.manifest import about_mined, manifest_of
 from contralens.labeling.probe import Parts, parts_asked
 from contralens.labeling.proposed import candidates_for
+from contralens.labeling.ranking import no_confidence
 from contralens.labeling.reserving import reserving
 from contralens.labeling.scored import Ranked, ranked
 from contralens.labeling.tables import (
@@ -42,6 +44,7 @@ from contralens.labeling.tables import (
     neuron_table,
     thumbnail_table,
     vectors,
+    with_crops,
 )
 from contralens.math import exemplars as mining
 from contralens.math.audit import clarity
@@ -157,6 +160,17 @@ class Scored:
     found: Ranked
     known: Sequence[Known]
     """Neurons whose truth is known, which set the level of confidence."""
+    crops: Crops | None
+    """What scorers compared in place of whole pictures, where that was asked for."""
+    unjudged: Sequence[str]
+    """Why labels have no confidence, although it was asked for."""
+
+    @property
+    def seen(self) -> tuple[Exemplars, Tensor]:
+        """Exemplars and embeddings that scorers compared, of whole pictures or of crops."""
+        if self.crops is None:
+            return self.mined.exemplars, self.mined.embeddings
+        return self.crops.exemplars, self.crops.embeddings
 
 
 @dataclass(frozen=True)
@@ -268,17 +282,25 @@ def score(mined: Mined, **changes: Any) -> Scored:
     if settings.proposer is not None:
         embedded(words.concepts)  # an encoder that fails does so before anything is asked
         candidates = candidates_for(mined.run(), settings, collected.images, collected.encoder, collected.target)
+    unjudged = no_confidence(
+        collected.target, settings.crop, settings.confidence, settings.specs, settings.calibrate
+    )  # fmt: skip
     concepts = candidates.join(words.concepts) if candidates else list(words.concepts)
     texts = embedded(concepts)
+    crops = None if settings.crop is None else cropped(
+        settings.crop, collected.target, collected.encoder, collected.images, mined.probe, mined.exemplars,
+        mined.embeddings, collected.store, [*mined.identity, repr(mined.how)], batch_size=settings.batch_size,
+        workers=settings.workers, progress=settings.progress,
+    )  # fmt: skip
     own = candidates if settings.own_only else None
     allowed = torch.from_numpy(own.allowed(words.concepts, mined.chosen.tolist())) if own else None
     known = _known(mined, concepts, texts)
     found = ranked(
         settings.specs, mined.exemplars, mined.embeddings, texts, mined.activations, allowed=allowed,
-        top=min(settings.top, len(concepts)), confidence=settings.confidence, progress=settings.progress,
-        level=[one.weighed for one in known],
+        top=min(settings.top, len(concepts)), progress=settings.progress, crops=crops,
+        confidence=settings.confidence and not unjudged, level=[one.weighed for one in known],
     )  # fmt: skip
-    return Scored(settings, mined, words, candidates, concepts, texts, found, known)
+    return Scored(settings, mined, words, candidates, concepts, texts, found, known, crops, unjudged)
 
 
 def judge(scored: Scored, **changes: Any) -> Judged:
@@ -330,8 +352,8 @@ def write(judged: Judged, **changes: Any) -> Run:
             ),
             concepts=concept_table(scored.vocabulary, scored.concepts),
             candidates=scored.candidates.table() if scored.candidates else None,
-            vectors=vectors(mined.exemplars, mined.embeddings, scored.texts),
-            **mined.tables,
+            vectors=vectors(*scored.seen, scored.texts),
+            **(mined.tables if scored.crops is None else with_crops(mined.tables, mined.found, scored.crops)),
         ))  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,8 @@ from contralens.collecting.streaming import RecomputedActivations
 from contralens.data.groups import ImageGroups
 from contralens.data.runs import LABELS, VECTORS
 from contralens.data.vocabulary import Vocabulary
+from contralens.labeling.crops import Crops
+from contralens.math.audit import clarity
 from contralens.math.chance import Chance
 from contralens.math.confidence import Weighed
 from contralens.math.exemplars import Mined, NeuronStatistics
@@ -38,8 +41,6 @@ def neuron_table(
     activations: ActivationSource,
     clear: Tensor,
 ) -> pa.Table:
-    clarities = np.full(len(status), np.nan)
-    clarities[chosen.numpy()] = clear.cpu().numpy()
     selected = np.zeros(len(status), bool)
     selected[chosen.numpy()] = True
     if isinstance(activations, RecomputedActivations):
@@ -55,7 +56,7 @@ def neuron_table(
             "minimum": statistics.minimum.double().numpy(),
             "maximum": statistics.maximum.double().numpy(),
             "firing_rate": statistics.firing.double().numpy() / activations.shape[0],
-            "clarity": pa.array(clarities, from_pandas=True),
+            "clarity": _clarities(len(status), chosen, clear),
             "selected": selected,
             "histogram": pa.array(counts.tolist(), pa.list_(pa.int64())),
         }
@@ -118,9 +119,15 @@ def _trust(weighed: Weighed | None, best: Best) -> Callable[[Tensor], tuple[floa
     return lambda row: (sure[int(row)], reasons[int(row)] if sure[int(row)] is not None else None)
 
 
-def exemplar_table(mined: Mined) -> pa.Table:
+def exemplar_table(mined: Mined, crops: Crops | None = None) -> pa.Table:
+    """One row per neuron and rank; with crops also what was seen of both images, as shares of their sides."""
     exemplars = mined.exemplars
     n, k = exemplars.positives.shape
+    boxes = {} if crops is None else {
+        f"{side}_box": pa.array([None if math.isnan(box[0]) else box for box in own.reshape(-1, 4).tolist()],
+                                pa.list_(pa.float32(), 4))
+        for side, own in crops.boxes.items()
+    }  # fmt: skip
     return pa.table(
         {
             "neuron": pa.array(exemplars.neurons.repeat_interleave(k).numpy(), pa.int32()),
@@ -130,8 +137,25 @@ def exemplar_table(mined: Mined) -> pa.Table:
             "contrast": exemplars.contrasts.reshape(-1).numpy(),
             "contrast_activation": mined.cold.reshape(-1).numpy(),
             "similarity": exemplars.similarities.reshape(-1).numpy(),
+            **boxes,
         }
     )
+
+
+def with_crops(tables: Mapping[str, pa.Table], mined: Mined, crops: Crops) -> dict[str, pa.Table]:
+    """The tables of what was mined, with the boxes of crops, and how alike the crops are in place of the pictures."""
+    neurons = tables["neurons"]
+    clear = _clarities(len(neurons), mined.exemplars.neurons, clarity(crops.exemplars, crops.embeddings))
+    at = neurons.schema.get_field_index("clarity")
+    return {
+        **tables, "neurons": neurons.set_column(at, "clarity", clear), "exemplars": exemplar_table(mined, crops),
+    }  # fmt: skip
+
+
+def _clarities(neurons: int, chosen: Tensor, clear: Tensor) -> pa.Array:
+    out = np.full(neurons, np.nan)
+    out[chosen.numpy()] = clear.cpu().numpy()
+    return pa.array(out, from_pandas=True)
 
 
 def image_table(probe: Any, collected: Collected, groups: ImageGroups | None) -> pa.Table:

@@ -126,6 +126,17 @@ class Autoencoder:
         direction = self.decoder[latent] if self.gain is None else self.decoder[latent] / self.gain[latent]
         return (factor - 1) * self(x)[:, latent, None] * direction * self._normalised(x)[1]
 
+    def attributed(self, x: Tensor, slope: Tensor) -> Tensor:
+        """Each latent's share of activations (T,D), times a gradient there (T,D), summed over D: (T,N).
+
+        z[n] <W_dec[n] in x's scale, slope>: the first-order estimate of what switching the latent off takes from what
+        the gradient is of.
+        """
+        if self.decoder is None:
+            raise InputError("the sparse autoencoder's file holds no decoder (W_dec), so its latents have no share")
+        along = (slope.float() * self._normalised(x)[1]) @ self.decoder.T
+        return self(x) * (along if self.gain is None else along / self.gain)
+
     def _normalised(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """norm((x - center) / std * scale) (T,D), and what brings it back to x's scale, (T,1) or (T,D)."""
         x = x.float()

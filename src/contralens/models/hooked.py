@@ -110,6 +110,11 @@ class HookedTarget:
         return pooled.cpu()
 
 
+def network_target(target: Any) -> Any:
+    """The layer or the latents themselves where a target ranks images by something else, such as relevance."""
+    return getattr(target, "of_network", target)
+
+
 def fingerprint_of(
     network: str, layer: str, choice: Choice, dtype: str, function: Callable[[Any], Any], notes: list[str]
 ) -> str:

@@ -94,7 +94,7 @@ class SparseTarget:
         if self.pooling == "pooled":
             return replace(below, rows=lambda pooled: self._latents(below.rows(pooled)[:, None]))
         return replace(
-            below, pick=lambda output, valid: _tokens_of(output, base, self.pooling, valid).clone(), rows=self._latents
+            below, pick=lambda output, valid: tokens_of(output, base, self.pooling, valid).clone(), rows=self._latents
         )
 
     @torch.no_grad()
@@ -130,7 +130,7 @@ class SparseTarget:
                 raise InputError(f"the latents of {self.name} cannot be scaled: the layer is pooled by magnitude")
             seen = layer_pooling.pool(base.pooling, output, base.tokens)[:, None]
         else:
-            seen = _tokens_of(output, base, self.pooling)
+            seen = tokens_of(output, base, self.pooling)
         rows = seen.flatten(0, 1).to(self.device)
         at_once = max(1, BLOCK_BYTES // (4 * self.width))
         gained = torch.cat([change(part, latent, factor) for part in torch.split(rows, at_once)])
@@ -244,7 +244,7 @@ def _choose(target: Target, pooling: str | None, tokens: str = "") -> str:
     return chosen
 
 
-def _tokens_of(output: Tensor, target: HookedTarget, pooling: str, valid: Tensor | None = None) -> Tensor:
+def tokens_of(output: Tensor, target: HookedTarget, pooling: str, valid: Tensor | None = None) -> Tensor:
     """A layer's output as tokens (B,L,D): the patches, the places of a map, or the class token.
 
     In the place of padding stands the image's first patch, which leaves a maximum as it is.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from contralens.checks import some
 from contralens.errors import InputError
 from contralens.models import hooks
-from contralens.models.hooked import HookedTarget
+from contralens.models.hooked import HookedTarget, network_target
 from contralens.models.outputs import first_tensor, module_of, tensor_of
 from contralens.models.pooling import POOLINGS, channels_last
 from contralens.models.saes import SparseTarget
@@ -35,6 +35,7 @@ def scalable(target: Target) -> Scalable:
     Raises:
         InputError: contralens did not make it of a network.
     """
+    target = network_target(target)
     if isinstance(target, HookedTarget) or (isinstance(target, SparseTarget) and isinstance(target.base, HookedTarget)):
         return target
     raise InputError(

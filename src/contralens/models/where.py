@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from contralens.models import hooks
-from contralens.models.hooked import HookedTarget
+from contralens.models.hooked import HookedTarget, network_target
 from contralens.models.pooling import POOLINGS, patches_of
 from contralens.models.repeating import noise
 from contralens.models.saes import SparseTarget
@@ -41,6 +41,7 @@ def where(target: Target, images: Sequence[Image], neuron: int, method: str = "a
         method: "auto", or "occlusion" for any layer: the fall of the activation when one of `cells` x `cells` squares
             is grey. That takes cells^2 + 1 forwards an image.
     """
+    target = network_target(target)
     if method == "auto":
         found = maps(target, images, [[neuron]] * len(images))
         if found is not None:
@@ -58,6 +59,7 @@ def maps(target: Target, images: Sequence[Image], wanted: Sequence[Sequence[int]
     None where the layer has no places (a class token, a row per image), where its tokens do not lie row by row (Hiera),
     and of targets of another kind.
     """
+    target = network_target(target)
     if isinstance(target, SparseTarget):
         return _latents(target, images, wanted)
     if not isinstance(target, HookedTarget) or target.pooling not in (*_MAPS, *_MAPS_LAST, *_PATCHES):

@@ -10,7 +10,7 @@ from typing import Any
 from contralens.data.runs import Run
 from contralens.report.answers import NO_LABEL, abstentions, notes
 from contralens.report.cards import number
-from contralens.report.origin import MARK, asked
+from contralens.report.origin import MARK, asked, seen_as
 
 REASONS = {
     "dead": "never active",
@@ -53,7 +53,7 @@ def header(run: Run, rows: Sequence[Sequence[Any]]) -> str:
         ("Probe images", f"{escape(images['name'])}: {images['count']:,} used, {_skipped(len(skipped))}"),
         ("Encoder", f"{escape(encoder['name'])}, width {encoder['width']:,}"),
         ("Vocabulary", f"{escape(vocabulary['source'])}: {vocabulary['concepts']:,} concepts, asked as {templates}"),
-        ("Exemplars", f"the {m['k']} strongest images of each neuron; {pairing}"),
+        ("Exemplars", f"the {m['k']} {seen_as(m)}; {pairing}"),
         ("Scorers", ", ".join(scorers)),
     ]
     if came := asked(run):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow.compute as pc
@@ -33,6 +34,22 @@ def origin(run: Run, neuron: int, concept: str | None) -> str:
     whom = f"for this neuron{more}" if own else f"for {row['name']}{more}, not for this neuron,"
     start = "Proposed" if is_proposed(run, concept) else "In the vocabulary, and also proposed"
     return f"{start} {whom} by {row['model']} ({_how(row)})"
+
+
+def seen_as(manifest: Mapping[str, Any]) -> str:
+    """What ranked a run's exemplars, and whether scorers saw crops of them.
+
+    >>> seen_as({})
+    'strongest images of each neuron'
+    >>> seen_as({"ranking": {"method": "lrp", "class": None}, "crop": {"by": "map"}})
+    'images in which each neuron is most relevant to the predicted class (lrp), cropped by map'
+    """
+    ranking, crop = manifest.get("ranking"), manifest.get("crop")
+    which = "strongest images of each neuron"
+    if ranking:
+        goal = "the predicted class" if ranking["class"] is None else f"class {ranking['class']}"
+        which = f"images in which each neuron is most relevant to {goal} ({ranking['method']})"
+    return f"{which}, cropped by {crop['by']}" if crop else which
 
 
 def _how(row: dict[str, Any]) -> str:

@@ -66,6 +66,10 @@ class Collect(Work):
         "A sparse autoencoder over that layer, whose latents are labeled instead: FILE or "
         "FOLDER[:kind=topk,k=32,...].", reads=True)  # fmt: skip
     sae_pooling: str | None = setting(None, TEXT, "How latents of patches become one: max (default), mean, cls.")
+    rank_by: str = setting("activation", TEXT,
+        'What ranks exemplars: "activation", or "relevance", what a neuron adds to the score of the '
+        'predicted class, by LRP or by activation times gradient; "relevance:method=gradient,class=3" '
+        "(docs/howto/relevance.md).")  # fmt: skip
     checkpoint: str | Path | None = setting(None, CHECKPOINT,
         "Own weights for the architecture: .safetensors, .pt, .pth, .ckpt, a folder; FILE::PART for a "
         "part.", reads=True)  # fmt: skip
@@ -151,6 +155,9 @@ class Score(Mine):
         'Scorer with its options, e.g. "csp:gamma=0.5", repeatable; the last is the primary (default: '
         "semanticlens, clip_dissect, csp:gamma=0, csp). auto: for each neuron, the label with the "
         "highest confidence.", flag="--scorer")  # fmt: skip
+    crop: str | None = setting(None, TEXT,
+        'Scorers compare crops of exemplars and contrasts to where the neuron fires: by its "map", or by '
+        'the "relevance" of pixels.')  # fmt: skip
     templates: str | Sequence[str] = setting("plain", TEMPLATES,
         'Text template, repeatable, e.g. "a photo of a {}", or a set: plain, photo.', flag="--template")  # fmt: skip
     normalise_texts: bool = setting(True, SWITCH,
