@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 import contralens
 from contralens.cli import app
-from contralens.collecting.distributed import Job, collect_shard
+from contralens.collecting.distributed import collect_shard
 from contralens.data.pictures import Heat, crop_to
 from contralens.data.runs import Run
 from contralens.errors import InputError
@@ -28,6 +28,7 @@ from contralens.models.pixel_heat import pixel_heat
 from contralens.models.where import maps, seen
 from contralens.reopen import Reopened
 from contralens.report.html import write_report
+from contralens.settings.label import Collect
 from contralens.types import Exemplars
 from contralens.world.demo import write_world
 
@@ -82,7 +83,9 @@ def test_every_way_to_the_same_run(discs: Path, colour_net: ColourNet, tmp_path:
 
 def test_collected_rows_are_found(discs: Path, colour_net: ColourNet, tmp_path: Path) -> None:
     cache = str(tmp_path / "cache")
-    job = Job(colour_net, discs, ColourEncoder(), "relu", {"preprocess": to_pixels}, cache=cache, rank_by="relevance")
+    job = Collect(
+        colour_net, discs, ColourEncoder(), layer="relu", preprocess=to_pixels, cache=cache, rank_by="relevance"
+    )  # fmt: skip
     assert collect_shard(job, 0, 1).speed.images == 42
     seen_images = []
     label(discs, colour_net, rank_by="relevance", cache=cache, progress=lambda *told: seen_images.append(told))

@@ -19,6 +19,7 @@ from torch.utils.data import default_collate
 from contralens import __version__
 from contralens.checks import counted
 from contralens.data.files import digest
+from contralens.data.final import final
 from contralens.data.folders import keeping_part
 from contralens.data.owned import VERIFICATION
 from contralens.data.pictures import jpeg
@@ -303,7 +304,7 @@ class Laboratory:
 
 def _hypotheses(run: Run, settings: Verify) -> list[tuple[int, str]]:
     """(neuron, phrase) that are tested."""
-    rows = {row["neuron"]: row for row in run.rows(settings.scorer)}
+    rows = {row["neuron"]: row for row in final(run).rows(settings.scorer)}
     wanted = settings.neurons
     chosen = list(rows) if wanted is None else [int(run.neuron(n)["neuron"]) for n in wanted]
     found = [(n, settings.label or rows[n]["label"]) for n in dict.fromkeys(chosen)]
