@@ -47,7 +47,8 @@ def parameters_of(record: type[Settings]) -> griffe.Parameters:
     shape = inspect.signature(record).parameters
     return griffe.Parameters(*(
         griffe.Parameter(
-            name, annotation=None, kind=kinds[p.kind], default=None if p.default is p.empty else _shown(p.default)
+            name, annotation=str(p.annotation), kind=kinds[p.kind],
+            default=None if p.default is p.empty else _shown(p.default),
         )
         for name, p in shape.items()
     ))  # fmt: skip

@@ -87,6 +87,11 @@ class Verification:
 
         Raises:
             InputError: the folder is no run.
+
+        >>> import contralens
+        >>> found = contralens.verify("run", neurons=[0], images=3, save=False)
+        >>> found.save("run").path.as_posix()
+        'run/verification'
         """
         with part_of_run(run := Path(run), VERIFICATION) as folder:
             write_tables(folder, {name: getattr(self, name) for name in TABLES})

@@ -167,7 +167,13 @@ class Scored:
 
     @property
     def seen(self) -> tuple[Exemplars, Tensor]:
-        """Exemplars and embeddings that scorers compared, of whole pictures or of crops."""
+        """Exemplars and embeddings that scorers compared, of whole pictures or of crops.
+
+        >>> from contralens.settings.label import Mine
+        >>> mined = mine(collect(Mine("world:1", "world-1/images", "world", layer="block3", k=5)))
+        >>> [len(score(mined, vocabulary="world", scorers="csp", crop=by).seen[1]) > 80 for by in (None, "map")]
+        [False, True]
+        """
         if self.crops is None:
             return self.mined.exemplars, self.mined.embeddings
         return self.crops.exemplars, self.crops.embeddings

@@ -50,7 +50,11 @@ EXCESS = 0.1
 
 @dataclass(frozen=True)
 class Trial:
-    """One edit of one image, measured on one neuron."""
+    """One edit of one image, measured on one neuron.
+
+    >>> Trial("remove", image=3, concept=0, before=1.2, after=0.1).kind
+    'remove'
+    """
 
     kind: Kind
     image: int
@@ -62,7 +66,12 @@ class Trial:
 
 @dataclass(frozen=True)
 class Side:
-    """What removal or insertion came to for one concept."""
+    """What removal or insertion came to for one concept.
+
+    >>> side = Side("remove", images=6, effect=0.9, low=0.8, high=1.0, above=0.85, above_low=0.7, above_high=1.0)
+    >>> side.passes, side.fails
+    (True, False)
+    """
 
     kind: Kind
     images: int
@@ -87,7 +96,11 @@ class Side:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the experiment says of one label."""
+    """What the experiment says of one label.
+
+    >>> outcome([], floor=0.0).word, outcome([], floor=0.0).remove.images
+    ('untested', 0)
+    """
 
     word: Literal["verified", "refuted", "untested"]
     reason: str

@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """One edit that is asked for."""
+    """One edit that is asked for.
+
+    >>> Request("insert", "striped", neuron=5, image=17, partner=3, seed=0).control
+    False
+    """
 
     kind: Kind
     concept: str
@@ -68,7 +72,13 @@ class Editor(Protocol):
 
 
 class Bench:
-    """What editors need of a run: its pictures, where neurons fire, and what the encoder sees."""
+    """What editors need of a run: its pictures, where neurons fire, and what the encoder sees.
+
+    >>> import contralens
+    >>> bench = Bench(Reopened(contralens.load("run")))
+    >>> bench.picture(0).size, bench.embeddings.shape, bench.text("striped").shape
+    ((96, 96), torch.Size([80, 96]), torch.Size([96]))
+    """
 
     def __init__(self, reopened: Reopened) -> None:
         self.reopened = reopened
@@ -103,6 +113,11 @@ def make_editor(spec: str | Editor, bench: Bench) -> Editor:
 
     Raises:
         InputError: an unknown scheme, or an editor that this run cannot be edited with.
+
+    >>> import contralens
+    >>> bench = Bench(Reopened(contralens.load("run")))
+    >>> make_editor("retrieve", bench).name, make_editor("world?clumsy=0.3", bench).name
+    ('retrieve', 'world, clumsy=0.3')
     """
     if not isinstance(spec, str):
         return spec
@@ -124,7 +139,7 @@ EDITORS: Plugs[Any] = Plugs("editors", {
     ),
     "swap": Scheme(
         f"{_IMAGES}:swap", "swap",
-        "exchanges the region where the neuron fires between an exemplar and its contrast",
+        "exchanges the region where the neuron fires with the contrast's: where it looks, not if a label is right",
     ),
     "world": Scheme(
         "contralens.verifying.world_editor:world", "world[:FOLDER][?clumsy=0.3]",
