@@ -29,7 +29,7 @@ from contralens.data.store import Store
 
 
 def rows_of(images: Path, cache: Path) -> list[np.ndarray]:
-    probe, extractors = job(str(images), str(cache), slow=False).images_and_extractors()
+    probe, extractors = distributed._opened(job(str(images), str(cache), slow=False))
     assert lacking_tiles(probe, extractors, Store(cache)) == []
     collected = read_collected(probe, extractors, Store(cache))
     return [collected.rows(0), collected.rows(1)]

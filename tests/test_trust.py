@@ -259,7 +259,7 @@ def test_a_recipe_names_no_code(tmp_path: Path) -> None:
     needed = dict.fromkeys(("target", "images", "encoder", "vocabulary"), "world:1")
     for step, settings in (
         ("label", needed | {"target": "module:os:abort"}),
-        ("evaluate", {"target": "module:os:abort"}),
+        ("evaluate", {"judge": "module:os:abort"}),
         ("candidates", {"proposer": "hf:x", "proposer_options": {"trust_remote_code": True}}),
     ):
         file.write_text(yaml.safe_dump({"runs": {"a": {"label": needed, step: settings}}}))

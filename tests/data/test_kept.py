@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from kept import bytes_in, killed, small_run
 
 import contralens
-from contralens.checks import InputError
 from contralens.data.adding import add_to_run
 from contralens.data.candidates import Candidates, claimed
 from contralens.data.evaluations import SUMMARY, VALUES, VERDICTS, Evaluation
 from contralens.data.sharing import pull, push
+from contralens.errors import ContralensError
 from contralens.explorer.export import export
 from contralens.world import demo
 
@@ -84,7 +84,7 @@ def situations(draw: Callable[..., Any]) -> tuple[list[str], list[tuple[str, byt
 
 
 def call(name: str, out: Path, home: Path) -> None:
-    with contextlib.suppress(InputError), warnings.catch_warnings():
+    with contextlib.suppress(ContralensError), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         WRITERS[name](out, home)
 

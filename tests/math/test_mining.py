@@ -407,7 +407,11 @@ def test_approximate_neighbours_of_hostile_data(case):
 
 @pytest.mark.parametrize(
     ("spec", "says"),
-    [("fais:hnsw", "did you mean faiss:hnsw"), ("faiss:flat", "unknown"), ("faiss:ivf,search=3", "probes=NUMBER")],
+    [
+        ("fais:hnsw", "did you mean faiss:hnsw"),
+        ("faiss:flat", "unknown"),
+        ("faiss:ivf,search=3", "it takes lists, probes"),
+    ],
 )
 def test_unknown_neighbours(spec, says):
     with pytest.raises(InputError, match=says):

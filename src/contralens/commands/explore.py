@@ -18,7 +18,7 @@ from contralens.checks import require
 from contralens.commands.flags import Given, with_flags
 from contralens.commands.options import RunFolder, TrustCode
 from contralens.errors import InputError
-from contralens.settings.on_run import OnRun
+from contralens.settings.on_run import OnLabels
 from contralens.settings.record import read
 
 PORT = 8787
@@ -79,7 +79,7 @@ def export_command(
     typer.echo(f"wrote {page / 'index.html'}")
 
 
-@with_flags(OnRun, only=("source", "classes", "cache", "device", "batch_size"))
+@with_flags(OnLabels, only=("source", "classes", "cache", "device", "batch_size"))
 def maps_command(
     given: Given,
     run: RunFolder,
@@ -95,7 +95,7 @@ def maps_command(
     from contralens.report.progress import bar
 
     with bar() as progress:
-        told = add_maps(load(run, trust_code=trust_code), pairs=pairs, **read(OnRun, given), progress=progress)
+        told = add_maps(load(run, trust_code=trust_code), pairs=pairs, **read(OnLabels, given), progress=progress)
     typer.echo("\n".join(told))
 
 

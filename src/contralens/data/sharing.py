@@ -109,7 +109,9 @@ def pull(source: str | Path, out: str | Path | None = None, *, replace: bool = F
                     copy = made.joinpath(*file.parts[1:])
                     copy.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(folder / file, copy)
-            if not _same_labels(_loaded(made, str(source)), read_labels(folder / "labels.json")):
+            with _called(made, f"{source}/run"):
+                same = _same_labels(load(made), read_labels(folder / "labels.json"))
+            if not same:
                 raise RunError(f"{source}: the label file and the run do not hold the same labels")
     return load(out)
 
@@ -231,12 +233,13 @@ def _cell(text: str) -> str:
 # --- what comes back ---
 
 
-def _loaded(made: Path, source: str) -> Run:
-    """What was copied, as a run; an error names where it is from."""
+@contextmanager
+def _called(made: Path, name: str) -> Iterator[None]:
+    """Errors about a copy name what it is a copy of."""
     try:
-        return load(made)
+        yield
     except (InputError, RunError) as e:
-        raise type(e)(str(e).replace(str(made), f"{source}/run")) from e
+        raise type(e)(str(e).replace(str(made), name)) from e
 
 
 def _same_labels(run: Run, file: LabelFile) -> bool:

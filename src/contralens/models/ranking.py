@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from contralens import specs
 from contralens.checks import nearest, shown
 from contralens.errors import InputError
 
@@ -37,15 +38,15 @@ class Ranking:
         """
         if isinstance(text, Ranking):
             return text
-        name, _, rest = text.partition(":") if isinstance(text, str) else ("", "", "")
+        name, rest = specs.scheme(text) if isinstance(text, str) else ("", "")
         if name not in (ACTIVATION, "relevance") or (name == ACTIVATION and rest):
             raise InputError(
                 '`rank_by` must be "activation", "relevance", or such as "relevance:method=gradient,class=3"; got '
                 f"{shown(text)}"
             )
         found: dict[str, Any] = {}
-        for part in filter(None, rest.split(",")):
-            key, _, value = part.partition("=")
+        for key, said in specs.settings(rest):
+            value, part = said or "", f"{key}={said}"
             if key == "method" and value in METHODS:
                 found["method"] = value
             elif key == "class" and value == "label":

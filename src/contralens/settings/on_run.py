@@ -48,7 +48,7 @@ class OnRun(Work):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judge(OnRun):
+class OnLabels(OnRun):
     """What is asked of a run by null neurons, images of groups, and classes."""
 
     COMMON: ClassVar[bool] = True
@@ -66,7 +66,7 @@ class Judge(OnRun):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(Judge):
+class Evaluate(OnLabels):
     """All settings of `contralens.evaluate`."""
 
     metrics: str | Sequence[str] = setting(DEFAULT_METRICS, NAMES,
@@ -114,7 +114,7 @@ class Evaluate(Judge):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Audit(Judge):
+class Audit(OnLabels):
     """All settings of `contralens.audit`."""
 
     concepts: str | Path | Mapping[str, Any] | Any = field(kw_only=False, metadata=about(FILE_OR_OBJECT,
