@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from contralens.math import lookalike
+from contralens.math.confidence import label_confidence
 from contralens.math.exemplars import find_exemplars, neuron_statistics
 from contralens.math.intervals import mean_interval
 from contralens.math.scoring import run_scorer
@@ -38,7 +39,7 @@ from contralens.world.truth import base_scenes, known, measure_effects, truth_of
 
 TIES = (0.0, 0.3, 0.5, 0.8, 0.95)
 PUBLISHED = ("semanticlens", "csp", "clip_dissect")
-RULE, CHOSEN, SHIPPED = "power=auto, rule", "power=auto, no rule", "power=1.5"
+RULE, CHOSEN, SHIPPED, AUTO = "power=auto, rule", "power=auto, no rule", "power=1.5", "auto"
 
 
 class TopK(nn.Module):
@@ -109,7 +110,7 @@ def main() -> None:
     args = parser.parse_args()
     words, eyes = [c.text for c in concepts()], load_encoder()
     texts = eyes.texts(words)
-    right: dict[str, list[np.ndarray]] = {name: [] for name in (RULE, CHOSEN, SHIPPED, *PUBLISHED)}
+    right: dict[str, list[np.ndarray]] = {name: [] for name in (AUTO, RULE, CHOSEN, SHIPPED, *PUBLISHED)}
     each: list[dict[str, Any]] = []
     for index in WORLDS:
         net = load_target(index)
@@ -140,8 +141,10 @@ def main() -> None:
             }  # fmt: skip
             exemplars = find_exemplars(a[:, use], e, k=30)
             row: dict[str, Any] = {"world": index, "tie": tie, "latents": int(use.sum()), "median firing": silent}
+            chosen = {AUTO: label_confidence(a[:, use], e, texts, k=30).labels}
             for name, spec in specs.items():
-                labels = run_scorer(spec, exemplars, e, texts, a[:, use]).nan_to_num(-torch.inf).argmax(1)
+                chosen[name] = run_scorer(spec, exemplars, e, texts, a[:, use]).nan_to_num(-torch.inf).argmax(1)
+            for name, labels in chosen.items():
                 hit = told[use].gather(1, labels[:, None])[:, 0].double().numpy()
                 right[name].append(hit)
                 row[name] = float(hit.mean())
@@ -149,11 +152,16 @@ def main() -> None:
             print(json.dumps({k: round(v, 3) if isinstance(v, float) else v for k, v in each[-1].items()}), flush=True)
     joined = {name: np.concatenate(parts) for name, parts in right.items()}
     rows = []
-    print(f"{len(joined[RULE])} latents over all\n| scorer | right | rule minus it (95 % interval) |\n|---|---|---|")
+    print(f"{len(joined[RULE])} latents over all\n| scorer | right | rule minus it | auto minus it (95 % intervals) |")
+    print("|---|---|---|---|")
     for name, hits in joined.items():
-        i = mean_interval(joined[RULE] - hits)
-        rows.append({"scorer": name, "right": float(hits.mean()), "difference": i.mean, "low": i.low, "high": i.high})
-        print(f"| {name} | {hits.mean():.3f} | {i.mean:+.3f} ({i.low:+.3f} to {i.high:+.3f}) |")
+        both = [mean_interval(joined[one] - hits) for one in (RULE, AUTO)]
+        rows.append({
+            "scorer": name, "right": float(hits.mean()),
+            **{one: [i.mean, i.low, i.high] for one, i in zip((RULE, AUTO), both, strict=True)},
+        })  # fmt: skip
+        cells = [f"{i.mean:+.3f} ({i.low:+.3f} to {i.high:+.3f})" for i in both]
+        print(f"| {name} | {hits.mean():.3f} | " + " | ".join(cells) + " |")
     if args.json:
         args.json.write_text(json.dumps({"each": each, "all": rows}, indent=1) + "\n")
 
