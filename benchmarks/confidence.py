@@ -271,8 +271,7 @@ def worlds(seed: int = 50_000) -> Iterator[tuple[int, str, Case, dict[str, Weigh
 def weighed_outputs(a: Tensor, truth: list[set[int]], e: Tensor, t: Tensor) -> Weighed:
     """A network's outputs, whose names are known, as `label(..., calibrate="outputs")` weighs them."""
     exemplars = find_exemplars(a, e, k=30)
-    panel = {name: ballot(name, exemplars, e, t, a) for name in PANEL}
-    return replace(Weighed.of(panel, [], exemplars, a, e, t), truth=dict(enumerate(truth)))
+    return replace(Weighed.by_panel(exemplars, a, e, t), truth=dict(enumerate(truth)))
 
 
 def kept(file: Path, make: Any) -> Any:

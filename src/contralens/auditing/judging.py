@@ -28,7 +28,6 @@ from contralens.auditing.concepts import ConceptList
 from contralens.auditing.reading import Reading
 from contralens.data.audits import NEURONS, VERDICTS
 from contralens.math.confidence import Weighed
-from contralens.math.panel import PANEL, ballot
 from contralens.types import Exemplars
 
 LIKELY = 0.5
@@ -57,8 +56,7 @@ def concept_confidence(
     True
     """
     texts = torch.cat([words.texts, others.to(words.texts)])
-    panel = {name: ballot(name, exemplars, embeddings, texts, activations) for name in PANEL}
-    weighed = Weighed.of(panel, [], exemplars, activations, embeddings, texts)
+    weighed = Weighed.by_panel(exemplars, activations, embeddings, texts)
     concept = torch.cat([words.concept, torch.full((len(others),), -1)])
     of = concept[weighed.candidates.clamp_min(0)]
     own = (weighed.candidates >= 0) & (of == best[:, None])

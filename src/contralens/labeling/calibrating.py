@@ -22,7 +22,6 @@ from contralens.data.tables import Places, read_column
 from contralens.errors import InputError, KindError
 from contralens.math.confidence import Weighed, planted
 from contralens.math.exemplars import mine, neuron_statistics
-from contralens.math.panel import PANEL, ballot
 from contralens.math.planting import LEAST
 from contralens.math.sources import ActivationSource
 from contralens.models.hooked import HookedTarget
@@ -138,8 +137,7 @@ def _of_outputs(
 ) -> Known:  # fmt: skip
     alive = torch.tensor([n for n, word in enumerate(neuron_statistics(rows).status()) if word == "ok"])
     exemplars = mine(rows, embeddings, neurons=alive, **mining).exemplars
-    panel = {name: ballot(name, exemplars, embeddings, texts, rows) for name in PANEL}
-    weighed = Weighed.of(panel, [], exemplars, rows, embeddings, texts)
+    weighed = Weighed.by_panel(exemplars, rows, embeddings, texts)
     truth = {row: words.of(outputs.neurons[n]) for row, n in enumerate(alive.tolist())}
     return Known("class names of the network's outputs", replace(weighed, truth=truth))
 

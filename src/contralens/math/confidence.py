@@ -142,6 +142,12 @@ class Weighed:
         logits = model().logits(found).masked_fill(candidates < 0, -torch.inf)
         return cls(candidates, list(asked), found, logits, len(embeddings))
 
+    @classmethod
+    def by_panel(cls, exemplars: Exemplars, activations: Any, embeddings: Tensor, texts: Tensor) -> Weighed:
+        """The labels that the panel's scorers give now."""
+        panel = {name: ballot(name, exemplars, embeddings, texts, activations) for name in PANEL}
+        return cls.of(panel, [], exemplars, activations, embeddings, texts)
+
     def without(self, neurons: Tensor) -> Weighed:
         """No label for these neurons (N, bool)."""
         off = [said.masked_fill(neurons, -1) for said in self.asked]
@@ -320,8 +326,7 @@ def planted(shows: Tensor, e: Tensor, t: Tensor, k: int, seed: int) -> Weighed:
     stays[shown[order[: round(MISSING * len(shown))]]] = False
     place = torch.where(stays, stays.cumsum(0) - 1, -1)
     exemplars = find_exemplars(activations, e, k=k)
-    panel = {name: ballot(name, exemplars, e, t[stays], activations) for name in PANEL}
-    weighed = Weighed.of(panel, [], exemplars, activations, e, t[stays])
+    weighed = Weighed.by_panel(exemplars, activations, e, t[stays])
     return replace(weighed, truth={n: set(place[sorted(own)].tolist()) - {-1} for n, own in enumerate(truth)})
 
 

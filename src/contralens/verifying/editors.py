@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -78,12 +79,15 @@ class Bench:
     >>> bench = Bench(Reopened(contralens.load("run")))
     >>> bench.picture(0).size, bench.embeddings.shape, bench.text("striped").shape
     ((96, 96), torch.Size([80, 96]), torch.Size([96]))
+    >>> bench.along("striped")[1].shape
+    torch.Size([80])
     """
 
     def __init__(self, reopened: Reopened) -> None:
         self.reopened = reopened
         self._load = reopened.pictures(range(len(reopened.probe)))
         self._pictures: dict[int, Image | None] = {}
+        self._along: dict[str, tuple[Tensor, Tensor, float]] = {}
 
     def picture(self, image: int) -> Image | None:
         """A picture of the run, RGB; None where it is gone or broken."""
@@ -99,6 +103,16 @@ class Bench:
         """(I,D) unit rows of the run's images by the labeling encoder."""
         return normalize(self.reopened.embeddings(self.reopened.probe).float(), dim=1)
 
+    def along(self, concept: str) -> tuple[Tensor, Tensor, float]:
+        """The concept's row, the similarity of each image to it (I), and their standard deviation."""
+        if concept not in self._along:
+            if len(self._along) > 64:
+                self._along.clear()
+            t = self.text(concept)
+            every = self.embeddings @ t
+            self._along[concept] = t, every, float(every[every.isfinite()].std())
+        return self._along[concept]
+
     def text(self, concept: str) -> Tensor:
         """(D) unit row of a concept of the run, or of another one that the labeling encoder reads."""
         known = self.reopened.concepts
@@ -106,6 +120,11 @@ class Bench:
             return normalize(self.reopened.texts[known.index(concept)].float(), dim=0)
         templates = self.reopened.run.manifest["templates"]
         return normalize(embed_texts(self.reopened.encoder, [concept], templates)[0].float().cpu(), dim=0)
+
+
+def scenes_of(place: Path) -> Path | None:
+    """The file that describes the scenes of a rendered world, for its folder or that of its images."""
+    return next((f for f in (place / "scenes.parquet", place.parent / "scenes.parquet") if f.is_file()), None)
 
 
 def make_editor(spec: str | Editor, bench: Bench) -> Editor:

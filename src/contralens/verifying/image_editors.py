@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn.functional import normalize
 
 from contralens.data.files import digest
 from contralens.errors import InputError
@@ -37,27 +35,20 @@ class Retrieve:
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         self.fingerprint = digest(
-            "retrieve-1", bench.reopened.run.manifest["encoder"]["fingerprint"], *bench.reopened.probe
+            "retrieve-2", bench.reopened.run.manifest["encoder"]["fingerprint"], *bench.reopened.probe
         )
-        self._known: dict[str, tuple[Tensor, Tensor]] = {}
 
     def edit(self, request: Request) -> Image | str:
-        along, rest = self._along(request.concept)
+        _, along, spread = self.bench.along(request.concept)
         change = (along - along[request.image]) * (1 if request.kind == "insert" else -1)
-        far = change >= APART * along[along.isfinite()].std()
+        far = change >= APART * spread
         far[request.image] = False
         if not bool(far.any()):
             return "no image differs enough along the concept"
-        alike = (rest @ rest[request.image]).masked_fill(~far, -torch.inf)
-        return self.bench.picture(int(alike.argmax())) or "the image found is gone"
-
-    def _along(self, concept: str) -> tuple[Tensor, Tensor]:
-        """(I) similarity to the concept, and (I,D) unit rows without it."""
-        if concept not in self._known:
-            e, t = self.bench.embeddings.nan_to_num(0.0), self.bench.text(concept)
-            along = e @ t
-            self._known = {concept: (along, normalize(e - along[:, None] * t, dim=1))}
-        return self._known[concept]
+        e = self.bench.embeddings
+        rest = (1 - along.square()).clamp_min(1e-12).sqrt()  # that of the image itself is the same for all
+        alike = (e @ e[request.image] - along * along[request.image]) / rest
+        return self.bench.picture(int(alike.masked_fill(~far, -torch.inf).argmax())) or "the image found is gone"
 
 
 class Swap:

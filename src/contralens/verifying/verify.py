@@ -43,7 +43,7 @@ from contralens.reopen import Reopened
 from contralens.settings.on_run import Verify
 from contralens.settings.record import job
 from contralens.types import Exemplars
-from contralens.verifying.editors import Bench, Editor, Request, make_editor
+from contralens.verifying.editors import Bench, Editor, Request, make_editor, scenes_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -257,9 +257,7 @@ class Laboratory:
             row["used"], row["why"] = self._counts(row)
 
     def _moved(self, before: Tensor, after: Tensor, concept: str) -> tuple[float, float]:
-        t = self.bench.text(concept)
-        every = self.bench.embeddings @ t
-        spread = every[every.isfinite()].std()
+        t, _, spread = self.bench.along(concept)
         rest = [normalize(e - (e @ t) * t, dim=0) for e in (before, after)]
         return float((after - before) @ t / spread), float(rest[0] @ rest[1])
 
@@ -319,9 +317,7 @@ def _hypotheses(run: Run, settings: Verify) -> list[tuple[int, str]]:
 def _chosen(run: Run, editor: str | Editor) -> str | Editor:
     if editor != "auto":
         return editor
-    place = Path(str(run.manifest["images"].get("source") or ""))
-    rendered = any((folder / "scenes.parquet").is_file() for folder in (place, place.parent))
-    return "world" if rendered else "retrieve"
+    return "retrieve" if scenes_of(Path(str(run.manifest["images"].get("source") or ""))) is None else "world"
 
 
 def _numbers(kind: str, side: Side) -> dict[str, Any]:

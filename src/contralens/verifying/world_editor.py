@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from contralens.data.files import digest
 from contralens.errors import InputError
 from contralens.specs import NUMBER, options
-from contralens.verifying.editors import Bench, Request
+from contralens.verifying.editors import Bench, Request, scenes_of
 from contralens.world.captions import meaning
 from contralens.world.render import render
 from contralens.world.scenes import FACTORS, NAMES, Scenes, column
@@ -72,7 +72,7 @@ def world(rest: str, bench: Bench) -> WorldEditor:
     if not 0 <= clumsy <= 1:
         raise InputError(f"the editor world takes clumsy=SHARE, from 0 to 1, e.g. world?clumsy=0.3; got {option!r}")
     source = Path(place or str(bench.reopened.run.manifest["images"].get("source") or ""))
-    found = next((f for f in (source / "scenes.parquet", source.parent / "scenes.parquet") if f.is_file()), None)
+    found = scenes_of(source)
     if found is None:
         raise InputError(
             f"the editor world needs the folder of a rendered world (contralens world 1 --out FOLDER), and "
