@@ -78,9 +78,9 @@ class Bench:
     >>> import contralens
     >>> bench = Bench(Reopened(contralens.load("run")))
     >>> bench.picture(0).size, bench.embeddings.shape, bench.text("striped").shape
-    ((96, 96), torch.Size([80, 96]), torch.Size([96]))
+    ((96, 96), torch.Size([64, 96]), torch.Size([96]))
     >>> bench.along("striped")[1].shape
-    torch.Size([80])
+    torch.Size([64])
     """
 
     def __init__(self, reopened: Reopened) -> None:
