@@ -95,8 +95,11 @@ def test_the_wheel_holds_the_package_and_nothing_else(archives: tuple[Path, Path
         "contralens/data/schemas/labels-1.schema.json",
         *(f"contralens/explorer/static/{name}" for name in ("explorer.css", "explorer.js", "icon.svg", "index.html")),
         "contralens/math/confidence.json",
-        "contralens/report/report.css",
-        "contralens/report/report.js",
+        *(
+            f"contralens/pages/{path.name}"
+            for kind in ("html", "css", "js")
+            for path in PACKAGE.glob(f"pages/*.{kind}")
+        ),
         "contralens/world/README.md",
         "contralens/world/weights/encoder.json",
         "contralens/world/weights/encoder.safetensors",

@@ -8,7 +8,7 @@ from pathlib import Path
 import contralens
 
 ROOT = Path(contralens.__file__).parent
-BASE = {"errors", "types", "checks", "plugs", "specs", "settings"}
+BASE = {"errors", "types", "checks", "plugs", "specs", "settings", "pages"}
 ALLOWED = {
     "errors": set(),
     "types": {"errors"},
@@ -16,6 +16,7 @@ ALLOWED = {
     "plugs": {"errors", "checks"},
     "specs": {"errors", "checks"},
     "settings": {"errors", "types", "checks", "specs"},
+    "pages": set(),
     "math": BASE,
     "models": BASE | {"world"},
     "data": BASE | {"world"},

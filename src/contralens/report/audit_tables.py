@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from contralens.data.audits import Audit, margin
-from contralens.report.cards import number
+from contralens.pages import number
 from contralens.report.console import console
 
 
