@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from contralens.data.adding import write_listed
+from contralens.data.added_files import write_listed
 
 LIST = "dry-run.json"
 

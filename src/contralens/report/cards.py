@@ -9,7 +9,7 @@ from typing import Any
 
 from contralens.data.runs import Run
 from contralens.report.answers import answer, because, corrected, rates, trust
-from contralens.report.origin import MARK, is_proposed, origin
+from contralens.report.concept_origin import MARK, is_proposed, origin
 from contralens.specs import gamma_of
 
 CONCEPTS = 5

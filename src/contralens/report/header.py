@@ -10,7 +10,7 @@ from typing import Any
 from contralens.data.runs import Run
 from contralens.report.answers import NO_LABEL, abstentions, notes
 from contralens.report.cards import number
-from contralens.report.origin import MARK, asked, seen_as
+from contralens.report.concept_origin import MARK, asked, seen_as
 
 REASONS = {
     "dead": "never active",

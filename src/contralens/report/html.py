@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from contralens.data.adding import add_to_run
-from contralens.data.files import write_whole
-from contralens.data.final import CORRECTED, final
+from contralens.data.added_files import add_to_run
+from contralens.data.atomic_files import write_whole
+from contralens.data.final_labels import CORRECTED, final
 from contralens.data.runs import Run
 from contralens.errors import InputError
 from contralens.report.cards import Pictures, card, contrast_pair, order
