@@ -98,8 +98,8 @@ def trained(net: nn.Module, index: int, latents: int, active: int) -> tuple[TopK
 def unruled(a: Tensor, e: Tensor) -> float:
     """The power that `power="auto"` takes for dense neurons."""
     neurons, usable = torch.arange(a.shape[1]), torch.ones(len(e), dtype=torch.bool)
-    mean = survey(source(a), 0, neurons, usable)[0].mean
-    return lookalike.chosen_power(source(a), neurons, mean, usable, lookalike.centred(e, usable))
+    statistics = survey(source(a), 0, neurons, usable)[0]
+    return lookalike.chosen_power(source(a), neurons, statistics, usable, lookalike.centred(e, usable))
 
 
 def main() -> None:

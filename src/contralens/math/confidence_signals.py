@@ -14,6 +14,7 @@ from torch.nn.functional import normalize
 
 from contralens.math.activation_sources import ActivationSource
 from contralens.math.scorer_panel import Ballot
+from contralens.math.statistics import RunningTop
 from contralens.math.tensors import blocks
 from contralens.specs import scheme
 from contralens.types import Exemplars
@@ -38,7 +39,7 @@ def signals(
         embeddings: (I,D) unit rows; a row with NaN leaves its image out.
         texts: (C,D).
 
-    Memory: (I,U) of the U different candidates in blocks, (N,D), (N,`SAMPLE`) and the answer.
+    Memory: blocks of (I,C), (N,D), (D,D), (N,`SAMPLE`) and the answer.
     """
     e, t = embeddings.cpu().float(), texts.cpu().float()
     usable = e.isfinite().all(1)
@@ -47,8 +48,9 @@ def signals(
     seen = _Seen.of(activations, exemplars.neurons.cpu(), e, usable)
     unique, which = torch.unique(candidates.clamp_min(0), return_inverse=True)
     found = _votes(ballots, candidates, len(t))
-    found |= _exemplars_say(exemplars, which, unique, candidates, seen, e, t)
-    found |= _images_say(exemplars, which, unique, activations, seen, e, t, usable)
+    nearest = _Nearest.of(exemplars.positives.cpu(), unique, usable, e, t)
+    found |= _exemplars_say(exemplars, which, unique, candidates, nearest, seen, e, t)
+    found |= _images_say(exemplars, nearest.images[which], activations, seen, usable)
     found |= _halves(exemplars, candidates, seen, e, t)
     found |= {name: value[:, None].expand(candidates.shape) for name, value in _neuron(exemplars, seen, e).items()}
     return {name: value.float().masked_fill(candidates < 0, torch.nan) for name, value in found.items()}
@@ -65,6 +67,8 @@ class _Seen:
     """(N,D) of activation and embedding."""
     centre: Tensor
     """(D) mean embedding."""
+    scatter: Tensor
+    """(D,D) covariance of the embeddings."""
     sample: Tensor
     """(N,S) activations of images drawn at random, rising."""
 
@@ -75,6 +79,7 @@ class _Seen:
         n = len(neurons)
         first, second, count = (torch.zeros(n, dtype=torch.float64) for _ in range(3))
         along, lost, sample = torch.zeros(n, e.shape[1]), torch.zeros(n, e.shape[1]), []
+        scatter = torch.zeros(e.shape[1], e.shape[1], dtype=torch.float64)
         for start, rows in a.blocks(neurons, budget=16 * 2**20):
             rows, here = rows.cpu().float(), slice(start, start + len(rows))
             counts = rows.isfinite() & usable[here, None]
@@ -84,13 +89,15 @@ class _Seen:
             count += counts.sum(0)
             x = (e[here] - centre).masked_fill_(~usable[here, None], 0.0)
             along += rows.T @ x
+            scatter += x.T @ x
             if not bool(counts.all()):
                 lost += (~counts).float().T @ x
         mean = first / count
         deviation = (second / count - mean.square()).clamp_min(0.0).sqrt()
         covariance = (along + mean.float()[:, None] * lost) / count.float()[:, None]  # x sums to 0 over all images
         places = torch.cat(sample).T.nan_to_num(-torch.inf).sort(dim=1).values
-        return cls(mean.float(), deviation.float().clamp_min(1e-12), covariance, centre, places.contiguous())
+        spread = (scatter / usable.sum()).float()
+        return cls(mean.float(), deviation.float().clamp_min(1e-12), covariance, centre, spread, places.contiguous())
 
 
 def _votes(ballots: Mapping[str, Ballot], candidates: Tensor, concepts: int) -> dict[str, Tensor]:
@@ -112,34 +119,63 @@ def _votes(ballots: Mapping[str, Ballot], candidates: Tensor, concepts: int) -> 
     }
 
 
+@dataclass(frozen=True, slots=True)
+class _Nearest:
+    """Images and texts that are nearest to one another, from one product of both."""
+
+    place: Tensor
+    """(N,K) row of the next two for each exemplar."""
+    texts: Tensor
+    """(P,5) nearest texts of each exemplar's image."""
+    cosine: Tensor
+    """(P) with the nearest of them."""
+    images: Tensor
+    """(U,5) nearest images of each candidate's text."""
+
+    @classmethod
+    def of(cls, positives: Tensor, unique: Tensor, usable: Tensor, e: Tensor, t: Tensor) -> _Nearest:
+        """Of exemplars (N,K), and of candidates (U), texts' indices. Memory: blocks, and what it holds."""
+        looked_at, place = torch.unique(positives.clamp_min(0), return_inverse=True)
+        asked = torch.zeros(len(e), dtype=torch.bool)
+        asked[looked_at] = True
+        top = RunningTop(t[:0, :1].expand(0, len(unique)), min(STRONGEST, int(usable.sum())))
+        texts, cosine = [], []
+        for part in blocks(len(e), 4 * len(t), budget=16 * 2**20):
+            here = torch.arange(part.start, part.stop)
+            some = asked[part]
+            among_all = e[here[some]] @ t.T
+            best = among_all.topk(min(STRONGEST, len(t)), dim=1)
+            texts.append(best.indices)
+            cosine.append(best.values[:, 0])
+            columns = torch.empty(len(here), len(unique))
+            columns[some] = among_all[:, unique]
+            if not bool(some.all()):
+                columns[~some] = e[here[~some]] @ t[unique].T
+            if not bool(usable[part].all()):
+                columns[~usable[part]] = -torch.inf
+            top.add(part.start, columns)
+        return cls(place, torch.cat(texts), torch.cat(cosine), top.result()[1])
+
+
 def _exemplars_say(
-    exemplars: Exemplars, which: Tensor, unique: Tensor, candidates: Tensor, seen: _Seen, e: Tensor, t: Tensor
-) -> dict[str, Tensor]:
+    exemplars: Exemplars, which: Tensor, unique: Tensor, candidates: Tensor, nearest: _Nearest, seen: _Seen, e: Tensor,
+    t: Tensor,
+) -> dict[str, Tensor]:  # fmt: skip
     """How the exemplars and their contrasts look beside the candidate's text, and which texts they are nearest to."""
-    at = exemplars.positives.cpu()
-    there = at >= 0
-    images, place = torch.unique(at.clamp_min(0), return_inverse=True)
-    nearest = torch.empty(len(images), min(STRONGEST, len(t)), dtype=torch.int64)
-    best = torch.empty(len(images))
-    for part in blocks(len(images), 4 * len(t)):
-        cosines = e[images[part]] @ t.T
-        nearest[part] = cosines.topk(nearest.shape[1], dim=1).indices
-        best[part] = cosines.amax(1)
+    positives, contrasts = exemplars.positives.cpu(), exemplars.contrasts.cpu()
+    there = positives >= 0
     top = there & (torch.arange(there.shape[1]) < STRONGEST)
     near = torch.zeros(3, *candidates.shape)
+    texts = nearest.texts[nearest.place]
     for q in range(candidates.shape[1]):
-        hit = nearest[place] == candidates[:, q, None, None]
+        hit = texts == candidates[:, q, None, None]
         near[0, :, q] = _mean(hit.any(2).float(), top)
         near[1, :, q] = _mean(hit[:, :, 0].float(), top)
         near[2, :, q] = _mean(hit.any(2).float(), there)
-    first, second, strong = (_middle(e, *side) for side in (
-        (exemplars.positives.cpu(), there), (exemplars.contrasts.cpu(), exemplars.contrasts.cpu() >= 0),
-        (exemplars.positives.cpu(), top),
-    ))  # fmt: skip
+    middles = (_middle(e, *side) for side in ((positives, there), (contrasts, contrasts >= 0), (positives, top)))
+    own, contrast, five = (_along(v, t, candidates) for v in middles)
     text = t[unique]
-    spread = _deviations(e, seen, text)
-    own, contrast, five = ((v @ text.T).gather(1, which) for v in (first, second, strong))
-    usual, scale = (seen.centre @ text.T)[which], spread[which]
+    usual, scale = (text @ seen.centre)[which], _deviations(seen, text)[which]
     return {
         "near (strongest)": near[0],
         "nearest (strongest)": near[1],
@@ -148,29 +184,22 @@ def _exemplars_say(
         "above the average image (strongest)": (five - usual) / scale,
         "above the contrasts": ((own - contrast) / scale).nan_to_num(0.0),
         "cosine": five,
-        "cosine below the best": five - _mean(best[place], top)[:, None],
-        "correlation": (seen.covariance @ text.T).gather(1, which) / (seen.deviation[:, None] * scale),
+        "cosine below the best": five - _mean(nearest.cosine[nearest.place], top)[:, None],
+        "correlation": _along(seen.covariance, t, candidates) / (seen.deviation[:, None] * scale),
         "closest other word": _closest(normalize(t, dim=1), unique)[which],
     }
 
 
 def _images_say(
-    exemplars: Exemplars, which: Tensor, unique: Tensor, activations: ActivationSource, seen: _Seen, e: Tensor,
-    t: Tensor, usable: Tensor,
-) -> dict[str, Tensor]:  # fmt: skip
-    """The way back: do the images that are nearest to the candidate's text activate the neuron?"""
-    count = min(STRONGEST, int(usable.sum()))
-    images = torch.empty(len(unique), count, dtype=torch.int64)
-    for part in blocks(len(unique), 4 * len(e)):
-        cosines = (e @ t[unique[part]].T).masked_fill(~usable[:, None], -torch.inf)
-        images[part] = cosines.topk(count, dim=0).indices.T
-    asked = images[which]  # (N,Q,count)
-    neurons = exemplars.neurons.cpu()[:, None, None].expand(asked.shape)
+    exemplars: Exemplars, images: Tensor, activations: ActivationSource, seen: _Seen, usable: Tensor
+) -> dict[str, Tensor]:
+    """The way back: do the images (N,Q,5) that are nearest to the candidate's text activate the neuron?"""
+    neurons = exemplars.neurons.cpu()[:, None, None].expand(images.shape)
     value = (
-        activations.lookup(asked.reshape(-1), neurons.reshape(-1))
+        activations.lookup(images.reshape(-1), neurons.reshape(-1))
         .cpu()
         .float()
-        .view(asked.shape)
+        .view(images.shape)
         .nan_to_num(-torch.inf)
     )
     values = exemplars.activations.cpu().nan_to_num(torch.inf)
@@ -203,7 +232,7 @@ def _halves(exemplars: Exemplars, candidates: Tensor, seen: _Seen, e: Tensor, t:
     )
     rank = torch.zeros(candidates.shape)
     for v in (one, other):
-        own = torch.einsum("nd,nqd->nq", v, t[candidates.clamp_min(0)])
+        own = _along(v, t, candidates)
         above = torch.zeros(candidates.shape)
         for part in blocks(len(t), 4 * len(v)):
             scores = v @ t[part].T
@@ -247,12 +276,17 @@ def _middle(e: Tensor, images: Tensor, there: Tensor) -> Tensor:
     return out.masked_fill(~there.any(1, keepdim=True), torch.nan)
 
 
-def _deviations(e: Tensor, seen: _Seen, text: Tensor) -> Tensor:
+def _along(v: Tensor, t: Tensor, candidates: Tensor) -> Tensor:
+    """Products (N,Q) of each neuron's row (N,D) with the texts of its candidates."""
+    out = torch.empty(candidates.shape)
+    for part in blocks(len(v), 4 * t.shape[1] * candidates.shape[1]):
+        out[part] = (t[candidates[part].clamp_min(0)] @ v[part, :, None])[:, :, 0]
+    return out
+
+
+def _deviations(seen: _Seen, text: Tensor) -> Tensor:
     """Deviation (U) over the images of their cosine with each text."""
-    out = torch.zeros(len(text), dtype=torch.float64)
-    for part in blocks(len(e), 4 * len(text)):
-        out += ((e[part] - seen.centre) @ text.T).square().sum(0, dtype=torch.float64)
-    return (out / len(e)).sqrt().clamp_min(1e-9).float()
+    return ((text @ seen.scatter) * text).sum(1).clamp_min(0.0).sqrt().clamp_min(1e-9)
 
 
 def _closest(t: Tensor, unique: Tensor) -> Tensor:

@@ -95,20 +95,29 @@ def ballot_of(scores: Iterator[tuple[slice, Tensor]], kept: int = KEPT) -> Ballo
         if top is None:
             top = RunningTop(some.T, max(kept, KEPT))
         top.add(block.start, some.T)
-        told = some.isfinite()
-        some = some.masked_fill(~told, 0.0)
-        rows.append(_sums(told, some, 1))
-        columns.append(torch.stack(_spread(_sums(told, some, 0))))
+        by_row, by_column = _sums(some)
+        rows.append(by_row)
+        columns.append(torch.stack(_spread(by_column)))
     assert top is not None
     values, concepts = top.result()
     every, spread = torch.cat(columns, 1), _spread(torch.stack(rows).sum(0))
     return Ballot(concepts, values.masked_fill(concepts < 0, torch.nan), *spread, *every)
 
 
-def _sums(told: Tensor, some: Tensor, dim: int) -> Tensor:
-    """(3, ...) float64: how many, their sum and that of their squares."""
-    wide = [told.sum(dim), some.sum(dim, dtype=torch.float64), some.square().sum(dim, dtype=torch.float64)]
-    return torch.stack([each.double().cpu() for each in wide])
+def _sums(some: Tensor) -> tuple[Tensor, Tensor]:
+    """Of scores (N,c), along the rows (3,N) and the columns (3,c), float64: how many, their sum and that of squares."""
+    count = [torch.full((len(some),), some.shape[1]), torch.full((some.shape[1],), len(some))]
+    total = some.sum(1)
+    if not bool(total.isfinite().all()):
+        told = some.isfinite()
+        some, count = some.masked_fill(~told, 0.0), [told.sum(1), told.sum(0)]
+        total = some.sum(1)
+    square = some.square()
+    sums = ((total, square.sum(1)), (some.sum(0), square.sum(0)))
+    rows, columns = (torch.stack([n, *both]) for n, both in zip(
+        (n.double().cpu() for n in count), ([each.double().cpu() for each in both] for both in sums), strict=True
+    ))  # fmt: skip
+    return rows, columns
 
 
 def _spread(sums: Tensor) -> tuple[Tensor, Tensor]:
