@@ -41,11 +41,11 @@ from contralens.collecting.collect import collect
 from contralens.collecting.precision import half_if_safe
 from contralens.data.images import images as image_set
 from contralens.data.store import Store
+from contralens.encoders.base import BaseEncoder
 from contralens.math.exemplars import DenseActivations, find_exemplars
 from contralens.math.ranking import best
 from contralens.math.scorers import SCORERS
 from contralens.math.scoring import score_blocks
-from contralens.models.encoder_base import BaseEncoder
 from contralens.models.hooks import moved, run_layer
 from contralens.models.targets import HookedTarget, target
 from contralens.types import Exemplars

@@ -11,14 +11,14 @@ from torch.nn.functional import normalize
 
 import contralens
 from contralens.checks import InputError
+from contralens.math.activation_sources import source
 from contralens.math.confidence import Model, _probabilities, label_confidence, log_likelihood, model
+from contralens.math.confidence_signals import signals
 from contralens.math.exemplars import find_exemplars
-from contralens.math.fakes import fake_activations
-from contralens.math.panel import KEPT, PANEL, ballot, ballot_of
-from contralens.math.planting import plant
+from contralens.math.null_neurons import fake_activations
+from contralens.math.planted_neurons import plant
+from contralens.math.scorer_panel import KEPT, PANEL, ballot, ballot_of
 from contralens.math.scoring import run_scorer
-from contralens.math.signals import signals
-from contralens.math.sources import source
 
 CONCEPTS, IMAGES = 40, 800
 

@@ -18,7 +18,7 @@ from contralens.checks import require
 from contralens.commands.flags import Given, with_flags
 from contralens.commands.options import RunFolder, TrustCode
 from contralens.errors import InputError
-from contralens.settings.on_run import OnLabels
+from contralens.settings.finished_run import OnLabels
 from contralens.settings.record import read
 
 PORT = 8787
@@ -40,7 +40,7 @@ def explore_command(
     """
     _modest()
     _needs()
-    from contralens.data.folders import runs_in
+    from contralens.data.table_folders import runs_in
     from contralens.explorer.app import create_app
     from contralens.explorer.guard import is_loopback
 

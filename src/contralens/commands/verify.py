@@ -8,7 +8,7 @@ import typer
 
 from contralens.commands.flags import Given, with_flags
 from contralens.commands.options import Json, RunFolder, TrustCode, print_json
-from contralens.settings.on_run import Verify
+from contralens.settings.finished_run import Verify
 from contralens.settings.record import read
 
 

@@ -22,7 +22,7 @@ from starlette.requests import ClientDisconnect
 
 from contralens import __version__
 from contralens.errors import ContralensError, InputError, RunError
-from contralens.explorer import audited, overview, pages, shapes
+from contralens.explorer import audit_pages, overview, pages, shapes
 from contralens.explorer.guard import Guard
 from contralens.explorer.search import LARGEST_UPLOAD, Finder, Unavailable
 from contralens.explorer.shelf import Shelf
@@ -197,7 +197,7 @@ def _browsing(app: FastAPI, shelf: Shelf, search: Finder) -> None:
     @app.get("/api/runs/{run}/audit", responses=_shape(shapes.Audit), summary="Expected and spurious neurons")
     def audit(run: str) -> Response:
         opened = shelf.run(run)
-        found = overview.remembered(opened, "audit", lambda: dumps(audited.page(opened)))
+        found = overview.remembered(opened, "audit", lambda: dumps(audit_pages.page(opened)))
         return Response(found, media_type="application/json", headers=NEVER)
 
     @app.get("/api/compare", responses=_shape(shapes.Comparison), summary="Two runs or scorers side by side")

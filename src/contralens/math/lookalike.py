@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 
 from contralens.errors import InputError
+from contralens.math.activation_sources import ActivationSource, source
 from contralens.math.neighbours import Products, nearest_images
 from contralens.math.ranking import Columns, by_columns
-from contralens.math.sources import ActivationSource, source
 from contralens.math.statistics import NeuronStatistics, survey
 from contralens.math.tensors import blocks, eigen, matrix
 from contralens.types import Exemplars

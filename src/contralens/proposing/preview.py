@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from contralens.data.adding import write_listed
+from contralens.data.added_files import write_listed
 from contralens.pages import render
 
 LIST = "dry-run.json"

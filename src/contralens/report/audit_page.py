@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from contralens.data.audits import VERDICTS, Audit, load_audit, margin
-from contralens.data.final import final
+from contralens.data.final_labels import final
 from contralens.data.runs import Run
 from contralens.errors import InputError
 from contralens.pages import number, render

@@ -8,7 +8,7 @@ from typing import Any
 
 from contralens.data.runs import Run
 from contralens.report.answers import answer, because, corrected, rates, trust
-from contralens.report.origin import is_proposed, origin
+from contralens.report.concept_origin import is_proposed, origin
 from contralens.specs import gamma_of
 
 CONCEPTS = 5

@@ -9,7 +9,7 @@ from typing import Any
 from contralens.data.runs import Run
 from contralens.pages import number
 from contralens.report.answers import NO_LABEL, abstentions, notes
-from contralens.report.origin import asked, seen_as
+from contralens.report.concept_origin import asked, seen_as
 
 REASONS = {
     "dead": "never active",

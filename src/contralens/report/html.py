@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from contralens.data.adding import add_to_run
-from contralens.data.files import write_whole
-from contralens.data.final import CORRECTED, final
+from contralens.data.added_files import add_to_run
+from contralens.data.atomic_files import write_whole
+from contralens.data.final_labels import CORRECTED, final
 from contralens.data.runs import Run
 from contralens.errors import InputError
 from contralens.pages import render
 from contralens.report.cards import Pictures, card, contrast_pair, order
+from contralens.report.concept_origin import MARK
 from contralens.report.header import REASONS, header, shown_cards, table
-from contralens.report.origin import MARK
 
 PICTURE_BYTES = 20_000_000
 """Bytes of JPEG that a report embeds at most; in base64 they take a third more."""

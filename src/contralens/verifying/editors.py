@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from contralens.checks import nearest
+from contralens.encoders.registry import embed_texts
 from contralens.errors import InputError
 from contralens.math.experiments import Kind
-from contralens.models.encoders import embed_texts
 from contralens.plugs import Plugs, Scheme
-from contralens.reopen import Reopened
+from contralens.run_data.reopened import Reopened
 from contralens.specs import scheme
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from contralens.data.files import digest
+from contralens.data.atomic_files import digest
 from contralens.errors import InputError
-from contralens.models.where import where
+from contralens.models.activation_maps import where
 from contralens.verifying.editors import Bench, Request
 
 if TYPE_CHECKING:

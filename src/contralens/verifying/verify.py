@@ -18,12 +18,12 @@ from torch.utils.data import default_collate
 
 from contralens import __version__
 from contralens.checks import counted
-from contralens.data.files import digest
-from contralens.data.final import final
-from contralens.data.folders import keeping_part
-from contralens.data.owned import VERIFICATION
+from contralens.data.atomic_files import digest
+from contralens.data.final_labels import final
+from contralens.data.folder_kinds import VERIFICATION
 from contralens.data.pictures import jpeg
 from contralens.data.runs import Run, load
+from contralens.data.table_folders import keeping_part
 from contralens.data.verifications import EDITS, FORMAT, LABELS, OUTCOMES, PICTURES, Verification
 from contralens.errors import InputError
 from contralens.math.exemplars import neuron_statistics
@@ -39,8 +39,8 @@ from contralens.math.experiments import (
     false_discovery_rate,
     outcome,
 )
-from contralens.reopen import Reopened
-from contralens.settings.on_run import Verify
+from contralens.run_data.reopened import Reopened
+from contralens.settings.finished_run import Verify
 from contralens.settings.record import job
 from contralens.types import Exemplars
 from contralens.verifying.editors import Bench, Editor, Request, make_editor, scenes_of
