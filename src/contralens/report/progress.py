@@ -20,7 +20,7 @@ QUIET = "CONTRALENS_QUIET"
 
 @contextlib.contextmanager
 def bar(quiet: bool = False) -> Iterator[Progress]:
-    """A `Progress` on stderr: bars with rate and remaining time on a terminal, plain lines elsewhere (nohup, SLURM, CI).
+    """A `Progress` on stderr: bars with rate and remaining time on a terminal; plain lines elsewhere (SLURM, CI).
 
     Lines come at the start and the end of each stage, and every half minute.
     """
