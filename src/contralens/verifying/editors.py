@@ -51,6 +51,10 @@ class Request:
 class Editor(Protocol):
     """Pictures to changed pictures.
 
+    An editor that makes pictures with a model may say so by an attribute `generative = True`. Each of its edits is then
+    kept in the cache, controls are only tried as often as they are used, and an edit must also leave the rest of the
+    picture as it was: more like the picture than all but 5 % of the run's other images are, without the concept.
+
     >>> class Grey:
     ...     name, fingerprint, by_region, exact = "grey", "0" * 32, False, False
     ...     def edit(self, request):
@@ -79,8 +83,8 @@ class Bench:
     >>> bench = Bench(Reopened(contralens.load("run")))
     >>> bench.picture(0).size, bench.embeddings.shape, bench.text("striped").shape
     ((96, 96), torch.Size([64, 96]), torch.Size([96]))
-    >>> bench.along("striped")[1].shape
-    torch.Size([64])
+    >>> bench.along("striped")[1].shape, bench.alike(0, "striped").shape
+    (torch.Size([64]), torch.Size([64]))
     """
 
     def __init__(self, reopened: Reopened) -> None:
@@ -112,6 +116,13 @@ class Bench:
             every = self.embeddings @ t
             self._along[concept] = t, every, float(every[every.isfinite()].std())
         return self._along[concept]
+
+    def alike(self, image: int, concept: str) -> Tensor:
+        """Cosine of each image (I) with this one in what is left of both without the concept."""
+        _, along, _ = self.along(concept)
+        e = self.embeddings
+        rest = (1 - along.square()).clamp_min(1e-12).sqrt()
+        return (e @ e[image] - along * along[image]) / (rest * rest[image])
 
     def text(self, concept: str) -> Tensor:
         """(D) unit row of a concept of the run, or of another one that the labeling encoder reads."""
@@ -150,8 +161,17 @@ def make_editor(spec: str | Editor, bench: Bench) -> Editor:
     return maker(rest, bench)
 
 
+def is_generative(editor: Editor) -> bool:
+    """Whether an editor makes pictures with a model, so that each one costs."""
+    return bool(getattr(editor, "generative", False))
+
+
 _IMAGES = "contralens.verifying.image_editors"
 EDITORS: Plugs[Any] = Plugs("editors", {
+    "diffusers": Scheme(
+        "contralens.verifying.diffusers_editor:diffusers", "diffusers:ID_OR_FOLDER[@steps=20,...]",
+        "a diffusion model changes the picture: on instruction, by inpainting where the neuron fires, or as a whole",
+    ),
     "retrieve": Scheme(
         f"{_IMAGES}:retrieve", "retrieve",
         "finds another image of the run that differs most along the concept and least elsewhere",

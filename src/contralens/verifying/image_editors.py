@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 APART = 1.0
 """By how many deviations over the images the concept has to differ between the images of a minimal pair."""
+NO_REGION = "the neuron fires everywhere or nowhere on it"
 FIRES = 0.5
 """The region where a neuron fires: from this share of the way between the map's median and its maximum."""
 
@@ -45,9 +46,7 @@ class Retrieve:
         far[request.image] = False
         if not bool(far.any()):
             return "no image differs enough along the concept"
-        e = self.bench.embeddings
-        rest = (1 - along.square()).clamp_min(1e-12).sqrt()  # that of the image itself is the same for all
-        alike = (e @ e[request.image] - along * along[request.image]) / rest
+        alike = self.bench.alike(request.image, request.concept)
         return self.bench.picture(int(alike.masked_fill(~far, -torch.inf).argmax())) or "the image found is gone"
 
 
@@ -75,7 +74,7 @@ class Swap:
         values, (left, top, right, bottom) = where(self.bench.reopened.target, [shown], request.neuron)[0]
         box = region(values, low=request.control)
         if box is None:
-            return "the neuron fires everywhere or nowhere on it"
+            return NO_REGION
         h, w = values.shape
         part = (box[0] / w * (right - left) + left, box[1] / h * (bottom - top) + top,
                 box[2] / w * (right - left) + left, box[3] / h * (bottom - top) + top)  # fmt: skip
