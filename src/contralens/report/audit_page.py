@@ -12,6 +12,7 @@ from typing import Any
 from contralens.data.audits import VERDICTS, Audit, load_audit, margin
 from contralens.data.final import final
 from contralens.data.runs import Run
+from contralens.data.verifications import on_verdict, outcomes_of, verification_of
 from contralens.errors import InputError
 from contralens.report.cards import Pictures, number, pair
 from contralens.report.html import shared_style, style_hash, write_page
@@ -79,9 +80,13 @@ def audit_page(run: Run, found: Audit, most: int = 24, pairs: int = 10) -> str:
     moved: dict[int, list[dict[str, Any]]] = {}
     for row in found.influence.to_pylist():
         moved.setdefault(row["neuron"], []).append(row)
-    parts = [_part(run, found, verdict, moved, pictures, most, pairs) for verdict in ("spurious", "expected")]
+    tested = verification_of(run.path, str(run.manifest["target"]["fingerprint"]))
+    experiments = outcomes_of(tested.labels if tested else None)
+    parts = [
+        _part(run, found, verdict, moved, pictures, most, pairs, experiments) for verdict in ("spurious", "expected")
+    ]
     for verdict in ("undecided", "unexplained"):
-        parts.append(_part(run, found, verdict, moved, pictures, most // 4, pairs))
+        parts.append(_part(run, found, verdict, moved, pictures, most // 4, pairs, experiments))
     shown = pictures.encoded()
     body = re.sub(
         r'<img data-p="(\d+)"',
@@ -203,19 +208,29 @@ def _part(
     pictures: Pictures,
     most: int,
     pairs: int,
+    experiments: Mapping[tuple[int, str], tuple[str, str]],
 ) -> str:
     rows = found.rows(verdict)
     named = Counter(row["best"] for row in rows if row["best"])
     counted = ", ".join(f"{escape(name)} {count:,}" for name, count in named.most_common(12))
     more = f" The {most:,} with the largest margin are shown." if len(rows) > most else ""
-    cards = "".join(_card(run, row, moved.get(row["neuron"], []), pictures, pairs) for row in rows[:most])
+    cards = "".join(
+        _card(run, row, moved.get(row["neuron"], []), pictures, pairs, on_verdict(experiments.get(_key(row))))
+        for row in rows[:most]
+    )
     return (
         f'<section class="part" id="{verdict}"><h2>{verdict.capitalize()}: {len(rows):,}</h2>'
         f"<p>{ABOUT[verdict]}{more} {counted}</p>{cards}</section>\n"
     )
 
 
-def _card(run: Run, row: dict[str, Any], moved: Sequence[dict[str, Any]], pictures: Pictures, pairs: int) -> str:
+def _key(row: Mapping[str, Any]) -> tuple[int, str]:
+    return int(row["neuron"]), str(row["best"])
+
+
+def _card(
+    run: Run, row: dict[str, Any], moved: Sequence[dict[str, Any]], pictures: Pictures, pairs: int, tested: str
+) -> str:
     own = run.neuron(row["neuron"])
     label = own["labels"].get(run.manifest["primary"], {}).get("label")
     numbers = [
@@ -233,7 +248,8 @@ def _card(run: Run, row: dict[str, Any], moved: Sequence[dict[str, Any]], pictur
         cells = [[r["class"], *(_signed(r[k]) for k in ("ablation", "gradient", "head"))] for r in shown]
         effects = f'<div class="effects">{_table(("adds to", "ablation", "gradient", "head"), cells, 1)}</div>'
     verdict = row["verdict"]
-    why = f'<p class="numbers">{escape(row["reason"])}</p>' if row["reason"] else ""
+    told = (row["reason"], tested[:1].upper() + tested[1:])
+    why = "".join(f'<p class="numbers">{escape(text)}</p>' for text in told if text)
     return "".join(
         [
             f'<section class="neuron" id="n{row["neuron"]}">\n<div class="head"><div><h3>{escape(own["name"])}</h3>',

@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from contralens.data.runs import Run
-from contralens.report.answers import answer, because, corrected, rates, trust
+from contralens.report.answers import answer, because, corrected, rates, tested, trust
 from contralens.report.origin import MARK, is_proposed, origin
 from contralens.specs import gamma_of
 
@@ -62,6 +62,7 @@ def card(run: Run, neuron: int, pairs: int, pictures: Pictures, without: str | N
             f'<section class="neuron" id="n{neuron}">\n<div class="head"><div><h3>{escape(found["name"])}</h3>',
             f'<p class="title">{escape(answer(primary))} {score}</p>',
             f'<p class="trust">{_trust(primary)}</p>' if trust(primary) else "",
+            _tested(primary),
             f'<p class="numbers">{_numbers(found)}</p></div>{_histogram(found)}</div>\n',
             _proposals(run, neuron, best),
             _change(labels[without], labels[contrasted]) if without and contrasted else "",
@@ -77,6 +78,13 @@ def card(run: Run, neuron: int, pairs: int, pictures: Pictures, without: str | N
 def _trust(row: dict[str, Any]) -> str:
     """How likely the label is right, and why."""
     return f"Confidence <b>{escape(trust(row))}</b>: {escape(because(row))}"
+
+
+def _tested(row: dict[str, Any]) -> str:
+    """What an experiment on the label came to."""
+    if not (said := tested(row)):
+        return ""
+    return f'<p class="trust"><b class="outcome {row["verified"]}">{row["verified"]}</b> {escape(said)}</p>'
 
 
 def _proposals(run: Run, neuron: int, label: str | None) -> str:
@@ -182,7 +190,7 @@ def pair(run: Run, found: dict[str, Any], row: dict[str, Any], pictures: Picture
 
 
 def _scorer(run: Run, row: dict[str, Any], best: str | None, primary: bool) -> str:
-    said = corrected(row) or rates(row)
+    said = "; ".join(filter(None, [corrected(row) or rates(row), "" if primary else tested(row)]))
     told = f'<p class="rates">{escape(said)}</p>' if said else ""
     if row["label"] is None:
         body = f"<p>{escape(answer(row))}</p>{told}"

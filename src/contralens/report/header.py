@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from contralens.data.runs import Run
-from contralens.report.answers import NO_LABEL, abstentions, notes
+from contralens.report.answers import NO_LABEL, abstentions, experiments, notes
 from contralens.report.cards import number
 from contralens.report.origin import MARK, asked, seen_as
 
@@ -62,6 +62,8 @@ def header(run: Run, rows: Sequence[Sequence[Any]]) -> str:
         facts.append(("Without a label", not_labeled))
     if told := abstentions(run):
         facts.append(("Null test", "<br>".join(map(escape, told))))
+    if said := experiments(run):
+        facts.append(("Experiments", escape(said)))
     failed = (m.get("candidates") or {}).get("errors", [])
     return "".join(
         [

@@ -21,10 +21,6 @@ ABOUT = {
     "untested": "Too few edits, or an effect that is neither surely strong nor surely weak.",
 }
 STYLE = """
-.outcome { border-radius: 6px; padding: 1px 9px; margin-left: 8px; font-size: 13px; font-weight: 600; }
-.outcome.verified { background: var(--positive-soft); color: var(--positive); }
-.outcome.refuted { background: var(--contrast-soft); color: var(--contrast); }
-.outcome.untested { background: var(--well); color: var(--soft); }
 .strip { display: flex; flex-wrap: wrap; gap: 18px; margin: 10px 0 0; }
 .strip figure { margin: 0; display: flex; align-items: center; gap: 6px; }
 .strip img { width: 104px; height: 104px; object-fit: cover; border-radius: 6px; }
@@ -68,17 +64,13 @@ def verify_page(found: Verification, most: int = 60) -> str:
     """The page as text."""
     style = shared_style() + STYLE
     policy = f"default-src 'none'; img-src data:; style-src {style_hash(style)}; base-uri 'none'; form-action 'none'"
-    pictures: dict[int, list[dict[str, Any]]] = {}
+    pictures: dict[tuple[int, str], list[dict[str, Any]]] = {}
     for row in found.pictures.to_pylist():
-        pictures.setdefault(row["neuron"], []).append(row)
-    measured = {
-        (row["neuron"], row["kind"], row["image"]): row
-        for row in found.edits.to_pylist() if row["used"] and not row["control"]
-    }  # fmt: skip
+        pictures.setdefault((row["neuron"], row["label"]), []).append(row)
     parts = []
     for word in OUTCOMES:
         rows = found.rows(word)
-        cards = [_card(row, pictures.get(row["neuron"], []), measured) for row in rows[:most]]
+        cards = [_card(row, pictures.get((row["neuron"], row["label"]), [])) for row in rows[:most]]
         more = f"<p>... and {len(rows) - most} more</p>" if len(rows) > most else ""
         parts.append(
             f'<section class="part"><h2>{word.capitalize()} <small>{len(rows)}</small></h2><p>{ABOUT[word]}</p>'
@@ -97,22 +89,24 @@ def verify_page(found: Verification, most: int = 60) -> str:
     )
 
 
-def _card(
-    row: Mapping[str, Any], pictures: Sequence[Mapping[str, Any]], measured: Mapping[tuple[int, str, int], Any]
-) -> str:
-    strips = []
-    for picture in pictures:
-        edit = measured[row["neuron"], picture["kind"], picture["image"]]
-        images = "".join(
-            f'<img loading="lazy" alt="{when}" src="data:image/jpeg;base64,{base64.b64encode(picture[when]).decode()}">'
-            for when in ("before", "after")
-        )
-        told = f"{WORDS[picture['kind']]}: {number(edit['before'])} → {number(edit['after'])}"
-        strips.append(f"<figure>{images}<figcaption>{told}</figcaption></figure>")
+def _card(row: Mapping[str, Any], pictures: Sequence[Mapping[str, Any]]) -> str:
     removal, insertion = (effect(row[kind], row[f"{kind}_images"]) for kind in ("remove", "insert"))
     return (
         f"<article><h3>{escape(row['name'])}: {escape(row['label'])}"
         f'<span class="outcome {row["outcome"]}">{row["outcome"]}</span></h3>'
         f'<p class="because">{escape(row["reason"])} '
-        f'(removal {removal}, insertion {insertion})</p><div class="strip">{"".join(strips)}</div></article>'
+        f"(removal {removal}, insertion {insertion})</p>{strip(pictures)}</article>"
     )
+
+
+def strip(pictures: Sequence[Mapping[str, Any]]) -> str:
+    """Pictures before and after as HTML, with what the neuron did."""
+    figures = []
+    for picture in pictures:
+        images = "".join(
+            f'<img loading="lazy" alt="{when}" src="data:image/jpeg;base64,{base64.b64encode(picture[when]).decode()}">'
+            for when in ("before", "after")
+        )
+        told = f"{WORDS[picture['kind']]}: {number(picture['was'])} → {number(picture['became'])}"
+        figures.append(f"<figure>{images}<figcaption>{told}</figcaption></figure>")
+    return f'<div class="strip">{"".join(figures)}</div>'

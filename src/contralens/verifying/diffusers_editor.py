@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from contralens.models import diffusion
 from contralens.models.encoders import usable_device
 from contralens.models.identity import network_digest
 from contralens.models.painters import is_blank
-from contralens.models.where import Place, where
+from contralens.models.where import Place
 from contralens.specs import NUMBER, TEXT, WHOLE, options, scheme, tail, word
 from contralens.verifying.editors import Bench, Request
 from contralens.verifying.image_editors import FIRES, NO_REGION
@@ -101,7 +103,7 @@ class Diffusers:
         self.prompts = {"remove": way.remove, "insert": way.insert, **(prompts or {})}
         if bare := [kind for kind, text in self.prompts.items() if kind in (prompts or {}) and "{concept}" not in text]:
             raise InputError(f"diffusers:{model}: {bare[0]} must say where the concept goes: {{concept}}")
-        self.name = f"diffusers:{model}, {self.mode}"
+        self.name = f"diffusers:{Path(model).name if os.path.isdir(model) else model}, {self.mode}"
         self.size, self._multiple = size or _side(self._pipeline), _multiple(self._pipeline)
         self._segmenter = _segmenter(mask, bench.reopened.device)
         self.fingerprint = digest(
@@ -145,14 +147,14 @@ class Diffusers:
 
     def _mask(self, request: Request) -> Image | str:
         """Where to paint: where the neuron fires, or the concept is, on the pair's positive; also in its contrast."""
-        shown = self.bench.picture(request.image if request.kind == "remove" else request.partner)
-        if shown is None:
+        positive = request.image if request.kind == "remove" else request.partner
+        shown, place = self.bench.picture(positive), self.bench.where(positive, request.neuron)
+        if shown is None or place is None:
             return "a picture of the pair is gone"
         if self._segmenter is not None:
-            place = self._segmenter.where(shown, request.concept)
-            if place[0].max() >= SEEN:
-                return mask(place, shown.size) or NO_REGION
-        place = where(self.bench.reopened.target, [shown], request.neuron)[0]
+            seen = self._segmenter.where(shown, request.concept)
+            if seen[0].max() >= SEEN:
+                return mask(seen, shown.size) or NO_REGION
         return mask(place, shown.size, low=request.control and request.kind == "remove") or NO_REGION
 
     def _fit(self, size: tuple[int, int]) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from contralens.checks import nearest
 from contralens.errors import InputError
 from contralens.math.experiments import Kind
 from contralens.models.encoders import embed_texts
+from contralens.models.where import Place, where
 from contralens.plugs import Plugs, Scheme
 from contralens.reopen import Reopened
 from contralens.specs import scheme
@@ -71,8 +72,9 @@ class Editor(Protocol):
     exact: bool
     """Whether an edit is known to do what it says, so that the encoder need not check it."""
 
-    def edit(self, request: Request) -> Image | str:
-        """The changed picture, RGB; or why there is none, in a few words."""
+    def edit(self, request: Request) -> Image | str | int:
+        """The changed picture, RGB; or why there is none, in a few words; or the row of an image of the run that stands
+        for the changed one."""
         ...
 
 
@@ -85,12 +87,15 @@ class Bench:
     ((96, 96), torch.Size([64, 96]), torch.Size([96]))
     >>> bench.along("striped")[1].shape, bench.alike(0, "striped").shape
     (torch.Size([64]), torch.Size([64]))
+    >>> bench.where(0, neuron=5)[0].ndim
+    2
     """
 
     def __init__(self, reopened: Reopened) -> None:
         self.reopened = reopened
         self._load = reopened.pictures(range(len(reopened.probe)))
         self._pictures: dict[int, Image | None] = {}
+        self._places: dict[tuple[int, int], Place | None] = {}
         self._along: dict[str, tuple[Tensor, Tensor, float]] = {}
 
     def picture(self, image: int) -> Image | None:
@@ -101,6 +106,16 @@ class Bench:
             found = self._load(image)
             self._pictures[image] = None if found is None else found.convert("RGB")
         return self._pictures[image]
+
+    def where(self, image: int, neuron: int) -> Place | None:
+        """Where on a picture of the run a neuron fires, as `contralens.models.where.where` tells it; None without a
+        picture."""
+        if (image, neuron) not in self._places:
+            if len(self._places) > 256:
+                self._places.clear()
+            shown = self.picture(image)
+            self._places[image, neuron] = None if shown is None else where(self.reopened.target, [shown], neuron)[0]
+        return self._places[image, neuron]
 
     @cached_property
     def embeddings(self) -> Tensor:

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from contralens.data.files import digest
 from contralens.errors import InputError
-from contralens.models.where import where
 from contralens.verifying.editors import Bench, Request
 
 if TYPE_CHECKING:
@@ -36,10 +35,10 @@ class Retrieve:
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         self.fingerprint = digest(
-            "retrieve-2", bench.reopened.run.manifest["encoder"]["fingerprint"], *bench.reopened.probe
+            "retrieve-3", bench.reopened.run.manifest["encoder"]["fingerprint"], *bench.reopened.probe
         )
 
-    def edit(self, request: Request) -> Image | str:
+    def edit(self, request: Request) -> int | str:
         _, along, spread = self.bench.along(request.concept)
         change = (along - along[request.image]) * (1 if request.kind == "insert" else -1)
         far = change >= APART * spread
@@ -47,7 +46,7 @@ class Retrieve:
         if not bool(far.any()):
             return "no image differs enough along the concept"
         alike = self.bench.alike(request.image, request.concept)
-        return self.bench.picture(int(alike.masked_fill(~far, -torch.inf).argmax())) or "the image found is gone"
+        return int(alike.masked_fill(~far, -torch.inf).argmax())
 
 
 class Swap:
@@ -68,10 +67,10 @@ class Swap:
 
         positive = request.image if request.kind == "remove" else request.partner
         base, donor = self.bench.picture(request.image), self.bench.picture(request.partner)
-        shown = self.bench.picture(positive)
-        if base is None or donor is None or shown is None:
+        shown, place = self.bench.picture(positive), self.bench.where(positive, request.neuron)
+        if base is None or donor is None or shown is None or place is None:
             return "a picture of the pair is gone"
-        values, (left, top, right, bottom) = where(self.bench.reopened.target, [shown], request.neuron)[0]
+        values, (left, top, right, bottom) = place
         box = region(values, low=request.control)
         if box is None:
             return NO_REGION

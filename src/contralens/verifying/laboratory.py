@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -24,7 +23,8 @@ from contralens.math.exemplars import neuron_statistics
 from contralens.math.experiments import KINDS, Kind, Outcome, Side, Trial, outcome
 from contralens.reopen import Reopened
 from contralens.settings.on_run import Verify
-from contralens.types import Exemplars
+from contralens.types import Exemplars, Progress, silent
+from contralens.verifying.budget import Budget
 from contralens.verifying.editors import Bench, Editor, Request, is_generative, make_editor, scenes_of
 
 if TYPE_CHECKING:
@@ -49,42 +49,6 @@ class _Over(Exception):
     """The edits or seconds that were granted are used up."""
 
 
-@dataclass
-class Budget:
-    """How many pictures may be made, and for how long; None for no limit.
-
-    >>> budget = Budget(edits=1)
-    >>> budget.spend(), budget.over
-    (True, 'the budget of 1 edits was used up')
-    """
-
-    edits: int | None = None
-    seconds: float | None = None
-    made: int = 0
-    begun: float = field(default_factory=time.monotonic)
-
-    @property
-    def over(self) -> str:
-        """What is used up, or nothing."""
-        if self.edits is not None and self.made >= self.edits:
-            return f"the budget of {self.edits} edits was used up"
-        if self.seconds is not None and time.monotonic() - self.begun > self.seconds:
-            return f"the {self.seconds:g} seconds were over"
-        return ""
-
-    def spend(self) -> bool:
-        """Whether one edit more may be made; it is then counted.
-
-        >>> budget = Budget(edits=1)
-        >>> budget.spend(), budget.spend()
-        (True, False)
-        """
-        if self.over:
-            return False
-        self.made += 1
-        return True
-
-
 @dataclass(frozen=True)
 class Tested:
     """What came of one label."""
@@ -94,11 +58,13 @@ class Tested:
     outcome: Outcome
     nulls: Sequence[str]
     edits: list[dict[str, Any]]
+    editor: str
 
     def row(self, run: Run) -> dict[str, Any]:
         out: dict[str, Any] = {
             "neuron": self.neuron, "name": str(run.neurons["name"][self.neuron]), "label": self.label,
             "outcome": self.outcome.word, "reason": self.outcome.reason, "nulls": list(self.nulls),
+            "editor": self.editor,
         }  # fmt: skip
         for kind, side in (("remove", self.outcome.remove), ("insert", self.outcome.insert)):
             out |= _numbers(kind, side)
@@ -113,6 +79,8 @@ class Laboratory:
         self.editor: Editor = make_editor(_chosen(reopened.run, settings.editor), self.bench)
         self.generative = is_generative(self.editor)
         self.budget = Budget(settings.edits, settings.seconds)
+        self.progress: Progress = silent
+        """Hears how far one experiment is."""
         self.images, self.controls = settings.images, settings.controls
         self.batch_size, self.seed = settings.batch_size, settings.seed
         self.activations = self.reopened.activations(self.reopened.probe)
@@ -161,21 +129,24 @@ class Laboratory:
 
     def _edits(self, neuron: int, label: str) -> list[dict[str, Any]]:
         """Rows of the table of edits: the label's, on up to `images` images of either side, and their controls."""
-        others = self._others(neuron, label)
+        others, sides = self._others(neuron, label), self._sides(neuron)
         out: list[dict[str, Any]] = []
-        for kind, pairs in self._sides(neuron).items():
+        planned = sum(min(self.images, len(pairs)) for pairs in sides.values()) * (1 + self.controls)
+        for kind, pairs in sides.items():
             tried: list[tuple[Row, int]] = []
             while len(tried) < len(pairs) and (lacking := self.images - sum(row["used"] for row, _ in tried)):
                 some = pairs[len(tried) : len(tried) + lacking]
                 edited = [self._edited(self._request(kind, neuron, *pair, label, 0)) for pair in some]
                 self._measure(edited)
                 tried += [(found[0], pair[1]) for found, pair in zip(edited, some, strict=True)]
+            self.progress("editing pictures", min(len(out) + len(tried), planned), planned)
             controls = [
                 control for row, partner in tried if row["used"]
                 for control in self._controls(row, kind, neuron, partner, others)
             ]  # fmt: skip
             self._measure(controls)
             out += [row for row, _ in tried] + [found[0] for found in controls]
+            self.progress("editing pictures", min(len(out), planned), planned)
         return out
 
     def _controls(self, row: Row, kind: Kind, neuron: int, partner: int, others: Sequence[str]) -> list[EditedRow]:
@@ -217,13 +188,17 @@ class Laboratory:
             "control": request.seed - self.seed, "used": False, "why": "the picture is gone",
         }  # fmt: skip
         before = self.bench.picture(request.image)
-        after = None if before is None else self._changed(request)
+        made = None if before is None else self._changed(request)
+        after = self.bench.picture(made) if isinstance(made, int) else made
         if before is None or after is None or isinstance(after, str):
             return row | {"why": after or row["why"]}, before, None
-        return row | {"pixels": _pixels(before, after)}, before, after.convert("RGB")
+        row["pixels"] = _pixels(before, after)
+        if isinstance(made, int):
+            self._known(row, made)
+        return row, before, after.convert("RGB")
 
-    def _changed(self, request: Request, granted: bool = False) -> Image | str:
-        """The changed picture; from the cache where pictures cost."""
+    def _changed(self, request: Request, granted: bool = False) -> Image | str | int:
+        """What the editor gives; from the cache where pictures cost."""
         if not self.generative:
             return self.editor.edit(request)
 
@@ -231,6 +206,8 @@ class Laboratory:
             if not granted and not self.budget.spend():
                 raise _Over
             made = self.editor.edit(request)
+            if isinstance(made, int):
+                return {"row": np.array(made)}
             if isinstance(made, str):
                 return {"why": np.frombuffer(made.encode(), np.uint8)}
             file = io.BytesIO()
@@ -242,13 +219,15 @@ class Laboratory:
         held = self.reopened.store.remember("edited", *key).get_or_make(arrays)
         if "why" in held:
             return bytes(held["why"].tobytes()).decode()
+        if "row" in held:
+            return int(held["row"])
         from PIL import Image
 
         return Image.open(io.BytesIO(held["picture"].tobytes())).convert("RGB")
 
     def _measure(self, edited: Sequence[EditedRow]) -> None:
         """Fill in what the network and the encoder make of edits."""
-        every = [(row, after) for row, _, after in edited if after is not None]
+        every = [(row, after) for row, _, after in edited if after is not None and row["after"] is None]
         for start in range(0, len(every), self.batch_size):
             self._forward(every[start : start + self.batch_size])
 
@@ -256,14 +235,24 @@ class Laboratory:
         eyes = self.reopened.encoder
         after = self.target(default_collate([self.target.preprocess(image) for _, image in done]))
         seen = eyes(default_collate([eyes.preprocess(image) for _, image in done])).float().cpu()
-        images, neurons = (torch.tensor([row[name] for row, _ in done]) for name in ("image", "neuron"))
-        before = self.activations.lookup(images, neurons)
+        before = self._activations([(row["image"], row["neuron"]) for row, _ in done])
         for i, (row, _) in enumerate(done):
-            row["before"], row["after"] = float(before[i]), float(after[i, row["neuron"]])
-            row["moved"], row["alike"] = self._moved(
-                self.bench.embeddings[row["image"]], normalize(seen[i], dim=0), row["concept"]
-            )
-            row["used"], row["why"] = self._counts(row)
+            self._fill(row, before[i], float(after[i, row["neuron"]]), normalize(seen[i], dim=0))
+
+    def _known(self, row: Row, image: int) -> None:
+        """Fill in what is known already: an image of the run stands for the changed one."""
+        before, after = self._activations([(row["image"], row["neuron"]), (image, row["neuron"])])
+        self._fill(row, before, after, self.bench.embeddings[image])
+
+    def _activations(self, wanted: Sequence[tuple[int, int]]) -> list[float]:
+        """Of (image, neuron)."""
+        images, neurons = torch.tensor(wanted, dtype=torch.int64).T
+        return [float(value) for value in self.activations.lookup(images, neurons)]
+
+    def _fill(self, row: Row, before: float, after: float, seen: Tensor) -> None:
+        row["before"], row["after"] = before, after
+        row["moved"], row["alike"] = self._moved(self.bench.embeddings[row["image"]], seen, row["concept"])
+        row["used"], row["why"] = self._counts(row)
 
     def _moved(self, before: Tensor, after: Tensor, concept: str) -> tuple[float, float]:
         t, _, spread = self.bench.along(concept)
@@ -298,7 +287,7 @@ class Laboratory:
         images = {c: len({(t.kind, t.image) for t in trials if t.concept == c}) for c in controls}
         null = max(images, key=lambda c: (images[c], -c), default=None)
         nulls = [] if null is None or len(controls) < 2 else [outcome(trials, floor, concept=null).word]
-        return Tested(neuron, label, own, nulls, edits)
+        return Tested(neuron, label, own, nulls, [row | {"label": label} for row in edits], self.editor.name)
 
     def pictures(self, tested: Tested) -> list[dict[str, Any]]:
         """Before and after of the label's edits that moved the neuron most, made again."""
@@ -310,10 +299,13 @@ class Laboratory:
             for row in own[:SHOWN]:
                 image = row["image"]
                 old = self.bench.picture(image)
-                new = self._changed(self._request(kind, tested.neuron, image, partners[image], tested.label, 0), True)
-                if old is not None and not isinstance(new, str):
-                    out.append({"neuron": tested.neuron, "kind": kind, "image": image,
-                                "before": _small(old), "after": _small(new)})  # fmt: skip
+                made = self._changed(self._request(kind, tested.neuron, image, partners[image], tested.label, 0), True)
+                new = self.bench.picture(made) if isinstance(made, int) else made
+                if old is not None and new is not None and not isinstance(new, str):
+                    out.append({
+                        "neuron": tested.neuron, "label": tested.label, "kind": kind, "image": image,
+                        "before": _small(old), "after": _small(new), "was": row["before"], "became": row["after"],
+                    })  # fmt: skip
         return out
 
 

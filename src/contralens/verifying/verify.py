@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -13,8 +13,8 @@ from contralens.data.final import final
 from contralens.data.folders import keeping_part
 from contralens.data.owned import VERIFICATION
 from contralens.data.runs import Run, load
-from contralens.data.verifications import EDITS, FORMAT, LABELS, OUTCOMES, PICTURES, Verification
-from contralens.errors import InputError
+from contralens.data.verifications import EDITS, FORMAT, LABELS, OUTCOMES, PICTURES, Verification, verification_of
+from contralens.errors import InputError, RunError
 from contralens.math.experiments import LEAST_IMAGES, STRONG, WEAK, false_discovery_rate
 from contralens.reopen import Reopened
 from contralens.settings.on_run import Verify
@@ -31,7 +31,8 @@ def verify(settings: Verify) -> Verification:
     soon as it is done, so a run that was killed goes on with the next neuron.
 
     Returns:
-        The verification; inside the run folder where `save` and the run has one.
+        The verification; inside the run folder where `save` and the run has one, and then with the labels that were
+        tested before.
 
     Raises:
         InputError: no labels, an unknown editor or neuron, or an editor that cannot edit these images.
@@ -49,7 +50,9 @@ def verify(settings: Verify) -> Verification:
             progress=settings.progress,
         )  # fmt: skip
         laboratory = Laboratory(reopened, settings)
-        found = list[Tested]()
+        if len(hypotheses) == 1:
+            laboratory.progress = settings.progress
+        found: list[Tested] = []
         for neuron, phrase in hypotheses:
             settings.progress("verifying", len(found), len(hypotheses))
             tested = laboratory.kept(neuron, phrase)
@@ -60,28 +63,44 @@ def verify(settings: Verify) -> Verification:
             found.append(tested)
         settings.progress("verifying", len(hypotheses), len(hypotheses))
         result = Verification(
-            _manifest(settings, laboratory, found),
+            _manifest(settings, laboratory),
             pa.Table.from_pylist([one.row(run) for one in found], schema=LABELS),
             pa.Table.from_pylist([edit for one in found for edit in one.edits], schema=EDITS),
             pa.Table.from_pylist([shot for one in found for shot in laboratory.pictures(one)], schema=PICTURES),
         )
+        if settings.save and (older := _older(run, result)) is not None:
+            result = result.added_to(older)
+        result = replace(result, manifest={**result.manifest, **_totals(result.labels)})
         return result.save(run.path) if settings.save and run.path is not None else result
 
 
-def _manifest(settings: Verify, laboratory: Laboratory, found: Sequence[Tested]) -> dict[str, Any]:
+def _totals(labels: pa.Table) -> dict[str, Any]:
+    """What the manifest says of a table of labels: outcomes, those of null labels, the false-discovery rate."""
+    words = labels["outcome"].to_pylist()
+    nulls = [word for some in labels["nulls"].to_pylist() for word in some or ()]
+    return {
+        "outcomes": {word: words.count(word) for word in OUTCOMES},
+        "nulls": {word: nulls.count(word) for word in OUTCOMES},
+        "false-discovery rate of verified": false_discovery_rate(words, nulls),
+    }
+
+
+def _older(run: Run, result: Verification) -> Verification | None:
+    """What the run's folder holds of experiments on the same network, if it can be read."""
+    try:
+        return verification_of(run.path, result.manifest["target"])
+    except RunError:
+        return None
+
+
+def _manifest(settings: Verify, laboratory: Laboratory) -> dict[str, Any]:
     run, editor = laboratory.reopened.run.manifest, laboratory.editor
-    words: list[str] = [one.outcome.word for one in found]
-    nulls = [word for one in found for word in one.nulls]
     return {
         **settings.written(), "format": FORMAT, "contralens": __version__,
         "scorer": settings.scorer or run["primary"], "label": settings.label,
         "editor": {"name": editor.name, "fingerprint": editor.fingerprint, "exact": editor.exact},
         "target": run["target"]["fingerprint"], "encoder": run["encoder"]["name"],
-        "strong": STRONG, "weak": WEAK, "least images": LEAST_IMAGES,
-        "outcomes": {word: words.count(word) for word in OUTCOMES},
-        "nulls": {word: nulls.count(word) for word in OUTCOMES},
-        "false-discovery rate of verified": false_discovery_rate(words, nulls),
-        "notes": list(laboratory.reopened.notes),
+        "strong": STRONG, "weak": WEAK, "least images": LEAST_IMAGES, "notes": list(laboratory.reopened.notes),
     }  # fmt: skip
 
 
