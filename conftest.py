@@ -20,7 +20,7 @@ os.environ["XDG_STATE_HOME"] = _state.name  # no test makes or reads the user's 
 def toured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder after the first steps of the tour, on fewer pictures."""
     import contralens
-    from contralens.world.demo import write_world
+    from contralens.bench.world_images import write_world
 
     home = tmp_path_factory.mktemp("tour")
     write_world(home / "world-1", 1, 80)

@@ -26,20 +26,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from contralens import audit, concept_list, label, labeled_images, target
-from contralens.auditing.aligning import align, embed_concepts, margin_noise
+from contralens.auditing.alignment import align, embed_concepts, margin_noise
+from contralens.auditing.concept_verdicts import Verdicts, concept_confidence
 from contralens.auditing.concepts import ConceptList
-from contralens.auditing.judging import Verdicts, concept_confidence
+from contralens.auditing.encoder_checks import reading
 from contralens.auditing.pruning import make_mask
-from contralens.auditing.reading import reading
-from contralens.math.audit import clarity, polysemanticity, redundancy
+from contralens.bench.training import rows_of, tune_target
+from contralens.math.exemplar_statistics import clarity, polysemanticity, redundancy
 from contralens.math.exemplars import find_exemplars
-from contralens.math.fakes import fake_exemplars
 from contralens.math.intervals import clustered_interval, mean_interval
 from contralens.math.metrics import auprc
+from contralens.math.null_neurons import fake_exemplars
 from contralens.world.artefacts import CLASSES, Plant, Shown, artefact_neurons, artefact_share
 from contralens.world.encoder import load_encoder, preprocess
 from contralens.world.targets import LAYER
-from contralens.world.training import rows_of, tune_target
 from contralens.world.truth import target_activations
 
 PLANTS = (Plant("patch", strength=0.5), Plant("patch", strength=0.9), Plant("brick", strength=0.5))

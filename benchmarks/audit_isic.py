@@ -23,9 +23,9 @@ from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
 from contralens import concept_list, target
-from contralens.auditing.aligning import embed_concepts, separation
+from contralens.auditing.alignment import embed_concepts, separation
 from contralens.auditing.concepts import ConceptList
-from contralens.models.encoders import encoder
+from contralens.encoders.registry import encoder
 from contralens.world.artefacts import artefact_neurons, share_explained
 
 KINDS = ("basal_cell_carcinoma", "melanoma", "nevus", "pigmented_benign_keratosis")

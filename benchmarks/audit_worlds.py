@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 import contralens
+from contralens.bench.world_images import vocabulary, write_world
 from contralens.math.intervals import wilson
 from contralens.world.captions import SYNONYMS
-from contralens.world.demo import vocabulary, write_world
 from contralens.world.scenes import FACTORS
 from contralens.world.targets import WORLDS, World
 from contralens.world.truth import load_truth

@@ -16,17 +16,17 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
-from contralens.math.chance import chance
+from contralens.bench.training import rows_of
+from contralens.bench.world_bench import BENCHED
+from contralens.bench.world_images import vocabulary
 from contralens.math.exemplars import find_exemplars, neuron_statistics
-from contralens.math.fakes import fake_exemplars, together, with_fakes
+from contralens.math.null_neurons import fake_exemplars, together, with_fakes
+from contralens.math.null_test import chance
 from contralens.types import Exemplars
-from contralens.world.bench import BENCHED
-from contralens.world.demo import vocabulary
 from contralens.world.encoder import load_encoder
 from contralens.world.planted import planted_activations
 from contralens.world.render import render
 from contralens.world.targets import LAYER, load_target, world
-from contralens.world.training import rows_of
 from contralens.world.truth import target_activations
 
 SETTINGS = ((1, 0.9), (2, 0.9), (1, 0.5))

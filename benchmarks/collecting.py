@@ -34,13 +34,13 @@ from contralens.data.decode import decode
 from contralens.data.images import images as image_set
 from contralens.data.store import Store
 from contralens.data.vocabulary import read_vocabulary
+from contralens.encoders.registry import embed_texts, encoder
+from contralens.loading.fast_preprocessing import fast, pixels
+from contralens.loading.preprocessing import preprocessing
 from contralens.math.exemplars import find_exemplars
 from contralens.math.scorers import SCORERS
-from contralens.models.encoders import embed_texts, encoder
-from contralens.models.fast import fast, pixels
-from contralens.models.preprocessing import preprocessing
+from contralens.models.shared_forward import rows_together
 from contralens.models.targets import targets
-from contralens.models.together import rows_together
 
 
 def cpu(work: Callable[[Any], Any], items: Sequence[Any], repeats: int = 3) -> float:

@@ -30,16 +30,17 @@ from torch.nn.functional import normalize
 from contralens.checks import ImageError
 from contralens.data.images import images as image_set
 from contralens.data.wordnet import find_wordnet
+from contralens.encoders.offline_encoder import OfflineEncoder
+from contralens.encoders.registry import embed_texts
+from contralens.loading.offline_networks import offline_target_module
 from contralens.math import confidence
+from contralens.math.activation_sources import source
 from contralens.math.confidence import Model, Weighed, each_once, log_likelihood
+from contralens.math.confidence_signals import signals
 from contralens.math.exemplars import find_exemplars
-from contralens.math.fakes import fake_activations
 from contralens.math.intervals import mean_interval
-from contralens.math.panel import PANEL, ballot
-from contralens.math.signals import signals
-from contralens.math.sources import source
-from contralens.models.encoders import embed_texts
-from contralens.models.offline_encoder import OfflineEncoder, offline_target_module
+from contralens.math.null_neurons import fake_activations
+from contralens.math.scorer_panel import PANEL, ballot
 from contralens.types import SUPPORTED
 
 OUT = Path(confidence.__file__).with_name("confidence.json")
@@ -230,14 +231,14 @@ def logits(folder: Path) -> dict[str, Any]:
 
 def worlds(seed: int = 50_000) -> Iterator[tuple[int, str, Case, dict[str, Weighed]]]:
     """Planted and trained neurons of every rendered world and tie, and the neurons that may set the level there."""
+    from contralens.bench.training import rows_of
+    from contralens.bench.world_images import score_labels
     from contralens.world.captions import concept_text, concepts, meaning
-    from contralens.world.demo import score_labels
     from contralens.world.encoder import load_encoder
     from contralens.world.planted import planted_activations
     from contralens.world.render import render
     from contralens.world.scenes import FACTORS, column
     from contralens.world.targets import WORLDS, load_target, world
-    from contralens.world.training import rows_of
     from contralens.world.truth import known, load_truth, target_activations
 
     words, eyes = [c.text for c in concepts()], load_encoder()

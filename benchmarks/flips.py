@@ -27,13 +27,13 @@ from typing import Any
 import numpy as np
 
 import contralens
+from contralens.bench.world_images import write_world
 from contralens.data.audits import load_audit
 from contralens.data.evaluations import load_evaluation
-from contralens.data.known import SETTLED_SECONDS
-from contralens.data.sharing import pull
+from contralens.data.fingerprint_cache import SETTLED_SECONDS
 from contralens.data.store import Snapshot, Table
 from contralens.errors import ContralensError, RunError
-from contralens.world.demo import write_world
+from contralens.sharing.push_pull import pull
 
 CACHED = {
     "rows": "activations, embeddings", "texts": "text embeddings", "thumbnails": "thumbnails", "exemplars": "exemplars",

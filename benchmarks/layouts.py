@@ -33,7 +33,7 @@ import torch
 
 from contralens.collecting.activations import stored_activations
 from contralens.data.store import TILE, Table
-from contralens.math.sources import columns
+from contralens.math.activation_sources import columns
 from contralens.math.statistics import RunningSurvey, survey
 
 ROWS, WIDTH = 4096, 128

@@ -7,7 +7,7 @@
 number:
 
 - from the cache: activations and embeddings lie in tiles on disk, as `contralens collect` leaves them (with
-  `--modes cached plain` also without confidence, so that its cost shows);
+  `--modes plain cached` also without confidence, so that its cost shows; each mines for itself);
 - nothing stored: `store_activations=False`, in a process that also runs the networks.
 
 The images, the network and the encoder are made up (clusters of 250 images, activations ReLU(class signal + noise)), so
@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -110,14 +111,16 @@ def child(what: str, folder: Path, args: argparse.Namespace) -> None:
     if what == "collect":
         collect(images, [net, eyes], Store(folder / "cache"), batch_size=256)
     else:
-        cache, stored = folder / ("other" if what == "streamed" else "cache"), what != "streamed"
+        cache, stored = folder / ("other" if what == "streamed" else what), what != "streamed"
+        if stored:  # the same tiles, and nothing that another mode found
+            shutil.copytree(folder / "cache", cache, copy_function=os.link)
         words = [f"concept {i}" for i in range(args.texts)]
         contralens.label(
             net, images, eyes, words, k=args.k, cache=cache, store_activations=stored, batch_size=256,
-            out=folder / what, confidence=what != "plain",
+            out=folder / f"run of {what}", confidence=what != "plain",
         )  # fmt: skip
-    seconds = time.perf_counter() - start
-    print(json.dumps({"imported": imported, "peak": peak_resident(), "seconds": seconds}))
+    seconds, cpu = time.perf_counter() - start, time.process_time()
+    print(json.dumps({"imported": imported, "peak": peak_resident(), "seconds": seconds, "cpu": cpu}))
 
 
 def measure(what: str, folder: Path, images: int, args: argparse.Namespace) -> dict[str, float]:
@@ -126,6 +129,25 @@ def measure(what: str, folder: Path, images: int, args: argparse.Namespace) -> d
         command += [f"--{name}", str(getattr(args, name))]
     out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     return json.loads(out.splitlines()[-1])
+
+
+def cost_of_confidence(found: list[dict]) -> str:
+    """What confidence adds to labeling, in CPU seconds, and how it grows with the images; nothing if not measured."""
+    cpu = {(f["images"], f["mode"]): f["cpu"] for f in found}
+    sizes = sorted({images for images, mode in cpu if mode == "plain"} & {i for i, mode in cpu if mode == "cached"})
+    if not sizes:
+        return ""
+    added = [cpu[i, "cached"] - cpu[i, "plain"] for i in sizes]
+    rows = [
+        [f"{i:,}", f"{cpu[i, 'plain']:.0f}", f"{more:.0f}", f"{more / cpu[i, 'plain']:.2f}"]
+        for i, more in zip(sizes, added, strict=True)
+    ]
+    text = "\n\n" + table(["images", "without confidence, CPU s", "confidence adds, CPU s", "times"], rows)
+    if len(sizes) > 1 and min(added) > 0:
+        for what, line in (("labeling", [cpu[i, "plain"] for i in sizes]), ("confidence", added)):
+            power = math.log(line[-1] / line[0]) / math.log(sizes[-1] / sizes[0])
+            text += f"\n\nThe cost of {what} grows as the number of images to the power of {power:.2f}."
+    return text
 
 
 def main() -> None:
@@ -158,10 +180,19 @@ def main() -> None:
     rows = [
         [f"{f['images']:,}", MODES[f["mode"]],
          f"{f['peak'] / 1e6:,.0f}", f"{f['imported'] / 1e6:.0f}", f"{4e-6 * f['images'] * args.width:.0f}",
-         f"{4e-6 * f['images'] * args.neurons:,.0f}", f"{f['seconds']:.0f}"]
+         f"{4e-6 * f['images'] * args.neurons:,.0f}", f"{f['seconds']:.0f}", f"{f['cpu']:.0f}"]
         for f in found
     ]  # fmt: skip
-    heads = ["images", "activations", "peak MB", "of it imports", "embeddings MB", "activations would be MB", "seconds"]
+    heads = [
+        "images",
+        "activations",
+        "peak MB",
+        "of it imports",
+        "embeddings MB",
+        "activations would be MB",
+        "seconds",
+        "CPU seconds",
+    ]
     text = f"{args.neurons:,} neurons, D={args.width}, {args.texts:,} texts, K={args.k}.\n\n{table(heads, rows)}"
     wrong = [f for f in found if f["images"] <= 50_000 and f["peak"] >= LIMIT]
     for mode in args.modes:
@@ -171,6 +202,7 @@ def main() -> None:
             text += f"\n\n{mode}: {grown / more:,.0f} bytes more for each image; its embedding is {4 * args.width:,}."
             if not args.quick and grown > (8 * args.width + LISTS) * more:
                 wrong.append(line[-1])
+    text += cost_of_confidence(found)
     publish("memory", text, args, found)
     if wrong:
         sys.exit(f"too much memory: {wrong}")

@@ -25,12 +25,12 @@ from torch import Tensor
 
 from contralens.data.images import images as image_set
 from contralens.data.vocabulary import read_vocabulary
+from contralens.encoders.registry import digest, embed_texts, encoder
 from contralens.errors import ContralensError, ImageError
+from contralens.fingerprint.network import describe, network_digest
+from contralens.loading.offline_networks import offline_target_module
 from contralens.math.exemplars import find_exemplars
 from contralens.math.scorers import SCORERS
-from contralens.models.encoders import digest, embed_texts, encoder
-from contralens.models.identity import describe, network_digest
-from contralens.models.offline_encoder import offline_target_module
 
 ROWS: list[tuple[str, dict[str, Any]]] = [
     ("semanticlens", {}),

@@ -33,12 +33,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from contralens import label
+from contralens.bench.world_images import score_labels, write_world
 from contralens.data.pictures import GAP
+from contralens.encoders.registry import embed_texts
 from contralens.math.intervals import mean_interval
-from contralens.models.encoders import embed_texts
 from contralens.proposing.propose import propose
 from contralens.world.captions import captions, concept_text
-from contralens.world.demo import score_labels, write_world
 from contralens.world.encoder import load_encoder
 from contralens.world.planted import PlantedTarget
 from contralens.world.scenes import FACTORS, sample_scenes

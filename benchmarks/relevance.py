@@ -28,8 +28,8 @@ import torch
 from numpy.typing import NDArray
 
 import contralens
+from contralens.bench.world_images import SEED, score_labels, write_world
 from contralens.math.intervals import clustered_interval
-from contralens.world.demo import SEED, score_labels, write_world
 from contralens.world.encoder import to_tensor
 from contralens.world.render import render
 from contralens.world.scenes import Scenes

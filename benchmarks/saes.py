@@ -47,8 +47,8 @@ def work(args: argparse.Namespace) -> None:
     from torch.nn.functional import normalize
 
     import contralens
-    from contralens.models.encoder_base import BaseEncoder
-    from contralens.models.saes import sae
+    from contralens.encoders.base import BaseEncoder
+    from contralens.models.sae_target import sae
 
     torch.set_num_threads(args.threads)
     random = torch.Generator().manual_seed(0)

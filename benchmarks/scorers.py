@@ -24,24 +24,25 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from contralens.bench.training import rows_of
+from contralens.bench.world_images import score_labels
 from contralens.checks import ImageError
 from contralens.data.images import images as image_set
 from contralens.data.vocabulary import read_vocabulary
 from contralens.data.wordnet import find_wordnet
-from contralens.math.chance import best_labels
+from contralens.encoders.offline_encoder import OfflineEncoder, Sentences
+from contralens.encoders.registry import embed_texts
+from contralens.loading.offline_networks import offline_target_module
 from contralens.math.exemplars import find_exemplars, neuron_statistics
 from contralens.math.intervals import clustered_interval, mean_interval
 from contralens.math.metrics import active, auprc, pearson
+from contralens.math.null_test import best_labels
 from contralens.math.scoring import run_scorer
-from contralens.models.encoders import embed_texts
-from contralens.models.offline_encoder import OfflineEncoder, Sentences, offline_target_module
 from contralens.world.captions import concepts
-from contralens.world.demo import score_labels
 from contralens.world.encoder import load_encoder
 from contralens.world.planted import planted_activations
 from contralens.world.render import render
 from contralens.world.targets import load_target, world
-from contralens.world.training import rows_of
 from contralens.world.truth import known, load_truth, target_activations
 
 PAPERS = ("semanticlens", "csp:gamma=0", "csp:gamma=0.5", "csp", "clip_dissect", "clip_dissect_csp")

@@ -24,10 +24,10 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 import contralens
+from contralens.bench.world_images import vocabulary, write_world
 from contralens.data.store import Store
-from contralens.evidence import cached_rows, exemplars_of
-from contralens.math import audit
-from contralens.world.demo import vocabulary, write_world
+from contralens.math import exemplar_statistics
+from contralens.run_data.stored import cached_rows, exemplars_of
 
 K = 30
 
@@ -111,9 +111,9 @@ def ours(folder: Path, concepts: list[str], encoder: Any, target: Any, scorers: 
         "neurons": exemplars.neurons,
         "positives": exemplars.positives,
         "labels": [row["label"] for row in run.rows("semanticlens")],
-        "clarity": audit.clarity(exemplars, embeddings),
-        "redundancy": audit.redundancy(exemplars, embeddings),
-        "polysemanticity": audit.polysemanticity(exemplars, embeddings),
+        "clarity": exemplar_statistics.clarity(exemplars, embeddings),
+        "redundancy": exemplar_statistics.redundancy(exemplars, embeddings),
+        "polysemanticity": exemplar_statistics.polysemanticity(exemplars, embeddings),
         "cpu": labeled,
     }
 

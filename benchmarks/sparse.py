@@ -21,20 +21,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from contralens.bench.training import rows_of
+from contralens.bench.world_images import score_labels
 from contralens.math import lookalike
+from contralens.math.activation_sources import source
 from contralens.math.confidence import label_confidence
 from contralens.math.exemplars import find_exemplars, neuron_statistics
 from contralens.math.intervals import mean_interval
 from contralens.math.scoring import run_scorer
-from contralens.math.sources import source
 from contralens.math.statistics import survey
 from contralens.world.captions import concepts
-from contralens.world.demo import score_labels
 from contralens.world.encoder import load_encoder, to_tensor
 from contralens.world.render import render
 from contralens.world.scenes import Scenes, sample_scenes
 from contralens.world.targets import WORLDS, load_target, world
-from contralens.world.training import rows_of
 from contralens.world.truth import base_scenes, known, measure_effects, truth_of
 
 TIES = (0.0, 0.3, 0.5, 0.8, 0.95)
@@ -98,8 +98,8 @@ def trained(net: nn.Module, index: int, latents: int, active: int) -> tuple[TopK
 def unruled(a: Tensor, e: Tensor) -> float:
     """The power that `power="auto"` takes for dense neurons."""
     neurons, usable = torch.arange(a.shape[1]), torch.ones(len(e), dtype=torch.bool)
-    mean = survey(source(a), 0, neurons, usable)[0].mean
-    return lookalike.chosen_power(source(a), neurons, mean, usable, lookalike.centred(e, usable))
+    statistics = survey(source(a), 0, neurons, usable)[0]
+    return lookalike.chosen_power(source(a), neurons, statistics, usable, lookalike.centred(e, usable))
 
 
 def main() -> None:

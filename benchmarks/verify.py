@@ -22,13 +22,13 @@ import torch
 from PIL import Image
 
 import contralens
+from contralens.bench.training import tune_target
+from contralens.bench.world_images import score_labels, vocabulary
 from contralens.math.intervals import wilson
-from contralens.world.demo import score_labels, vocabulary
 from contralens.world.encoder import preprocess
 from contralens.world.render import render
 from contralens.world.scenes import FACTORS, Scenes
 from contralens.world.targets import LAYER, World
-from contralens.world.training import tune_target
 from contralens.world.truth import base_scenes, known, measure_target, truth_of
 
 NEW = {

@@ -23,10 +23,10 @@ import torch
 
 import contralens
 from contralens.data.wordnet import find_wordnet
+from contralens.encoders.offline_encoder import offline_target_module
 from contralens.math.intervals import wilson
-from contralens.models.offline_encoder import offline_target_module
-from contralens.reopen import Reopened
-from contralens.settings.on_run import Verify
+from contralens.run_data.reopened import Reopened
+from contralens.settings.finished_run import Verify
 from contralens.verifying.laboratory import Laboratory
 
 OUTCOMES = ("verified", "refuted", "untested")

@@ -18,7 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-from contralens.world import training
+from contralens.bench import training
 from contralens.world.encoder import WEIGHTS, DualEncoder, load_into, save
 from contralens.world.targets import WORLDS, TargetNet, class_names
 from contralens.world.truth import measure_target

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from contralens.data.owned import ADDED
-from contralens.data.sealing import DIGEST, FILES
+from contralens.data.folder_kinds import ADDED
+from contralens.data.seals import DIGEST, FILES
 
 
 def as_older(run: Path) -> Path:

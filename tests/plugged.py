@@ -41,12 +41,12 @@ def keep(monkeypatch: pytest.MonkeyPatch) -> None:
 def registries() -> dict[str, Any]:
     """Every `Plugs` of contralens, by kind."""
     from contralens.data import vocabulary
+    from contralens.encoders.registry import ENCODERS
     from contralens.evaluation.measuring import METRICS
+    from contralens.evaluation.painters import PAINTERS
+    from contralens.loading.loaders import TARGETS
     from contralens.math.scorers import SCORERS
-    from contralens.models.encoders import ENCODERS
-    from contralens.models.loaders import TARGETS
-    from contralens.models.painters import PAINTERS
-    from contralens.models.proposers import PROPOSERS
+    from contralens.proposing.proposers import PROPOSERS
 
     return {
         "scorers": SCORERS, "encoders": ENCODERS, "targets": TARGETS, "proposers": PROPOSERS, "painters": PAINTERS,

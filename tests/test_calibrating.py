@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 import contralens
 from contralens.checks import InputError
 from contralens.cli import app
+from contralens.models.shared_forward import forward_key
 from contralens.models.targets import outputs_of
-from contralens.models.together import forward_key
 
 COLOURS = ("red", "green", "blue", "yellow", "white")
 PATTERNS = ("plain", "striped", "dotted", "checkered", "zigzag", "split")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import contralens
+from contralens.bench.world_images import write_world
 from contralens.cli import main
-from contralens.world.demo import write_world
 
 OWN = """
 from torch import nn

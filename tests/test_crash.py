@@ -21,13 +21,13 @@ from kept import bytes_in, killed, small_run, steps_of
 import contralens
 from contralens.cli import main
 from contralens.collecting import collect as collecting
-from contralens.data import files, replacing
-from contralens.data.owned import EXPORT, RUN, SHARE, look
-from contralens.data.replacing import reserved
-from contralens.data.sharing import pull, push
+from contralens.data import atomic_files, replace_folder
+from contralens.data.folder_kinds import EXPORT, RUN, SHARE, look
+from contralens.data.replace_folder import reserved
 from contralens.data.store import Store, Table
 from contralens.errors import StoreError
 from contralens.explorer.export import export
+from contralens.sharing.push_pull import pull, push
 
 KILLS = 20
 
@@ -77,8 +77,8 @@ def test_killed_at_twenty_moments_a_run_resumes_to_the_same_bytes(tmp_path: Path
         tiles.add(len(list(cache.rglob("*.safetensors"))))
         if (tmp_path / "run").exists():  # whole, or not there at all
             assert bytes_of(tmp_path / "run") == expected
-            files.shutil.rmtree(tmp_path / "run")
-            files.shutil.rmtree(cache)
+            atomic_files.shutil.rmtree(tmp_path / "run")
+            atomic_files.shutil.rmtree(cache)
     assert len(tiles) > 2, "the kills should hit different states of the store"
     work(images, cache, tmp_path / "run")
     assert bytes_of(tmp_path / "run") == expected
@@ -131,7 +131,7 @@ def test_killed_at_any_moment_the_older_or_the_new_one_is_whole_in_its_place(
 
         def run(state: int = 1 - there, gap: bool = gap) -> None:
             if gap:
-                replacing.exchange = lambda *_: False  # type: ignore[assignment]
+                replace_folder.exchange = lambda *_: False  # type: ignore[assignment]
             job(state, out)
 
         # Anywhere, and every other time among the last steps: there the folders change places.
@@ -197,7 +197,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_behind(tmp_path: Path, monke
         raise OSError(errno.ENOSPC, "No space left on device")
 
     images = draw_discs(tmp_path / "discs")
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr(atomic_files.os, "fsync", full)
     with pytest.raises(StoreError, match="disk is full"):
         work(images, tmp_path / "cache", tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -24,7 +24,7 @@ from contralens.collecting import collect as collecting
 from contralens.collecting import distributed
 from contralens.collecting.collect import lacking_tiles, read_collected
 from contralens.collecting.distributed import collect_shard
-from contralens.data import known, sets
+from contralens.data import fingerprint_cache, image_sets
 from contralens.data.store import Store
 
 
@@ -59,21 +59,21 @@ def test_shards_together_are_the_whole_and_any_n_goes_on(tmp_path: Path, monkeyp
 def test_shards_hash_each_image_once_between_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collecting, "TILE", 8)
     monkeypatch.setattr(distributed, "TILE", 8)
-    monkeypatch.setattr(known, "KEPT_TOGETHER", 8)
+    monkeypatch.setattr(fingerprint_cache, "KEPT_TOGETHER", 8)
     images = draw_discs(tmp_path / "discs", count=60)
     hashed: list[str] = []
-    true_hash = sets.content_hash
-    monkeypatch.setattr(sets, "content_hash", lambda source: (hashed.append(source.name), true_hash(source))[1])
+    true_hash = image_sets.content_hash
+    monkeypatch.setattr(image_sets, "content_hash", lambda source: (hashed.append(source.name), true_hash(source))[1])
     work = job(str(images), str(tmp_path / "cache"), slow=False)
 
     collect_shard(work, 1, 3)
     assert len(hashed) == 60, "files that have just been written are not taken for settled"
-    monkeypatch.setattr(known, "SETTLED_SECONDS", 0.0)
+    monkeypatch.setattr(fingerprint_cache, "SETTLED_SECONDS", 0.0)
     probe = contralens.images(images)
     store = Store(tmp_path / "cache")
     for at in (0, 8):  # another shard has come this far
         part = probe.take(range(at, at + 8))
-        known.known_fingerprints(part, store)
+        fingerprint_cache.known_fingerprints(part, store)
     hashed.clear()
     collect_shard(work, 2, 3)
     assert sorted(hashed) == sorted(Path(i).name for i in probe.ids[16:]), "the parts that are there are not hashed"
@@ -82,26 +82,26 @@ def test_shards_hash_each_image_once_between_them(tmp_path: Path, monkeypatch: p
     collect_shard(work, 0, 3)
     assert hashed == []
     expected = list(contralens.images(images).fingerprints())
-    assert known.known_fingerprints(contralens.images(images), store) == expected
+    assert fingerprint_cache.known_fingerprints(contralens.images(images), store) == expected
 
     changed = images / probe.ids[20]
     stamp = changed.stat()
     changed.write_bytes(changed.read_bytes()[::-1])  # as long as before
     os.utime(changed, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))  # and with the time of before
     hashed.clear()
-    fresh = known.known_fingerprints(contralens.images(images), store)
+    fresh = fingerprint_cache.known_fingerprints(contralens.images(images), store)
     assert [i for i, (a, b) in enumerate(zip(fresh, expected, strict=True)) if a != b] == [20]
     assert len(hashed) == 8, "only the part with the changed file is hashed again"
 
 
 def test_what_cannot_be_read_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(known, "SETTLED_SECONDS", 0.0)
+    monkeypatch.setattr(fingerprint_cache, "SETTLED_SECONDS", 0.0)
     images = draw_discs(tmp_path / "discs", count=7)
     (images / "gone.png").symlink_to(tmp_path / "nowhere.png")
-    before = known.known_fingerprints(contralens.images(images), Store(tmp_path / "cache"))
+    before = fingerprint_cache.known_fingerprints(contralens.images(images), Store(tmp_path / "cache"))
     assert not list((tmp_path / "cache").rglob("*.safetensors"))
     (tmp_path / "nowhere.png").write_bytes((images / "red" / "000.png").read_bytes())
-    after = known.known_fingerprints(contralens.images(images), Store(tmp_path / "cache"))
+    after = fingerprint_cache.known_fingerprints(contralens.images(images), Store(tmp_path / "cache"))
     assert sum(a != b for a, b in zip(before, after, strict=True)) == 1
     assert after == contralens.images(images).fingerprints()
 

@@ -18,8 +18,8 @@ from PIL import Image
 import contralens
 from contralens import checks, errors
 from contralens.checks import blaming
-from contralens.data.locking import locked
-from contralens.data.replacing import lock_beside
+from contralens.data.locks import locked
+from contralens.data.replace_folder import lock_beside
 from contralens.data.runs import load
 from contralens.data.store import Table
 from contralens.errors import (
@@ -66,8 +66,8 @@ def labeled(images: Path, cache: Path, **options: Any) -> contralens.Run:
 
 
 def test_the_tree_at_the_top_of_the_file_is_the_tree() -> None:
-    from contralens.data.sealed import Damaged
-    from contralens.models.proposers import ProposerError
+    from contralens.data.sealed_tensors import Damaged
+    from contralens.proposing.proposers import ProposerError
 
     parents = {InputError: ContralensError, errors.KindError: InputError, ImageError: ContralensError,
                StoreError: ContralensError, RunError: StoreError, Damaged: StoreError, MissingPackage: ContralensError,
@@ -102,7 +102,7 @@ def test_a_damaged_tile_is_a_store_error(discs: Path, tmp_path: Path) -> None:
 
 
 def test_what_another_process_holds_is_a_store_error(tmp_path: Path) -> None:
-    code = "from pathlib import Path\nfrom contralens.data.locking import locked\nwith locked(Path('l'), ''): pass"
+    code = "from pathlib import Path\nfrom contralens.data.locks import locked\nwith locked(Path('l'), ''): pass"
     with locked(tmp_path / "l", "mine"):
         done = without([], code, tmp_path)
     assert done.stderr.splitlines()[-1].startswith("contralens.errors.StoreError")
@@ -147,7 +147,11 @@ def test_a_model_without_weights_is_unavailable(tmp_path: Path, monkeypatch: pyt
 PACKAGES = {
     "encoder": (["open_clip"], "contralens.encoder('open_clip:ViT-B-32/openai')", "open-clip"),
     "target": (["timm"], "contralens.target('timm:resnet18', 'layer1')", "timm"),
-    "plots": (["matplotlib"], "__import__('contralens.report.plots').report.plots.plot_pairs(None, 0)", "plots"),
+    "plots": (
+        ["matplotlib"],
+        "__import__('contralens.evaluation.plots').evaluation.plots.plot_pairs(None, 0)",
+        "plots",
+    ),
     "images": (["datasets"], "contralens.images('hf-dataset:a/b:train')", "datasets"),
 }
 
@@ -225,8 +229,8 @@ def test_a_missing_package_in_preprocessing_is_no_bad_image(kind: type[Exception
 
 @pytest.mark.parametrize("kind", OTHERS)
 def test_a_refused_text_is_told_from_all_else(kind: type[Exception]) -> None:
-    from contralens.auditing.aligning import _in_templates
-    from contralens.models.encoders import read_texts
+    from contralens.auditing.alignment import _in_templates
+    from contralens.encoders.registry import read_texts
 
     encoder = ColourEncoder()
     encoder.texts = raising(kind("mine"))  # type: ignore[method-assign]
@@ -247,7 +251,7 @@ class Lazy:
 
 
 def test_a_judge_is_compared_with_what_can_be_loaded(colour_encoder: ColourEncoder) -> None:
-    from contralens.evaluation.judging import _encoder, is_target
+    from contralens.evaluation.judge_independence import _encoder, is_target
 
     for error in (InputError("x"), MissingPackage("x"), ModelUnavailable("x")):
         assert not is_target(Lazy(error), colour_encoder)  # type: ignore[arg-type]
@@ -260,7 +264,7 @@ def test_a_judge_is_compared_with_what_can_be_loaded(colour_encoder: ColourEncod
 
 
 def test_a_damaged_wordnet_is_not_a_missing_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from contralens.data.names import synonyms
+    from contralens.data.synonyms import synonyms
     from contralens.data.vocabulary import read_vocabulary
 
     words = read_vocabulary(["car", "automobile"])
@@ -278,7 +282,7 @@ def test_images_of_a_run_whose_reader_is_missing(tmp_path: Path, discs: Path) ->
     labeled(discs, tmp_path / "cache", out=tmp_path / "run")
     code = """
 import contralens
-from contralens.reopen import Reopened
+from contralens.run_data.reopened import Reopened
 run = contralens.load("run")
 for source in ("hf-dataset:a/b:train", "nowhere"):
     try:
@@ -315,7 +319,8 @@ def test_a_plug_in_whose_package_is_missing(tmp_path: Path, monkeypatch: pytest.
 def test_figures_go_without_matplotlib_and_without_nothing_else(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from contralens.report import plots, world_bench
+    from contralens.evaluation import plots
+    from contralens.report import world_bench
 
     for kind in (StoreError, InputError):
         monkeypatch.setattr(plots, "require", raising(kind("x")))

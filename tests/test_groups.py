@@ -227,7 +227,7 @@ def test_evaluation_goes_by_groups(lesions: Path, tmp_path: Path) -> None:
     found = contralens.evaluate(run, **again)
     assert found.manifest["groups"] == {"source": table, "count": 15}
     assert found.manifest["stability"]["groups"] is True
-    from contralens.reopen import Reopened
+    from contralens.run_data.reopened import Reopened
 
     opened = Reopened(run, cache=tmp_path / "cache", source=images)
     assert not {lesion[f] for f in opened.validation} & {lesion[f] for f in opened.test}

@@ -14,11 +14,11 @@ from older import as_older
 
 import contralens
 from contralens.data.audits import load_audit
-from contralens.data.candidates import Candidates, load_candidates
-from contralens.data.checking import read_manifest
+from contralens.data.checked_reading import read_manifest
 from contralens.data.evaluations import load_evaluation
-from contralens.data.sharing import pull
 from contralens.errors import InputError, RunError
+from contralens.proposing.candidates import Candidates, load_candidates
+from contralens.sharing.push_pull import pull
 
 ODD: list[Any] = [None, True, -1, 1.5, "", "x", [], {}, [None], {"a": 1}, 10**30, float("nan")]
 
@@ -125,8 +125,8 @@ def test_a_manifest_of_any_content_is_read_or_told_in_a_line(
 
 def test_a_run_whose_manifest_is_readable_can_be_shown(home: Path, tmp_path: Path) -> None:
     """What the schema lets through, readers can use: of format 1, where no digest tells."""
-    from contralens.data.label_files import label_file
     from contralens.report.html import write_report
+    from contralens.sharing.label_files import label_file
 
     run = as_older(shutil.copytree(home / "run", tmp_path / "run"))
     content = json.loads((run / "manifest.json").read_text())

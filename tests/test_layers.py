@@ -15,7 +15,7 @@ import contralens
 from contralens.checks import InputError
 from contralens.collecting.collect import collect
 from contralens.data.store import Store
-from contralens.models.together import forward_key, rows_together
+from contralens.models.shared_forward import forward_key, rows_together
 from contralens.types import Extractor
 
 
@@ -134,7 +134,7 @@ def test_several_layers_on_the_command_line_and_in_evaluation(tmp_path: Path, di
     assert [r["manifest"]["target"]["layer"] for r in runs] == ["block2", "block3"]
     assert [Path(r["report"]).is_file() for r in runs] == [True, True]
     assert {r["manifest"]["target"]["spec"] for r in runs} == {"world:1"}
-    from contralens.reopen import Reopened
+    from contralens.run_data.reopened import Reopened
 
     again = Reopened(contralens.load(tmp_path / "runs" / "block2"), cache=tmp_path / "elsewhere")
     assert again.target.fingerprint == runs[0]["manifest"]["target"]["fingerprint"]

@@ -25,10 +25,10 @@ from contralens.checks import InputError
 from contralens.data.images import images as image_set
 from contralens.data.runs import Run
 from contralens.maps import LARGEST, _coarse
+from contralens.models.activation_maps import maps, seen
 from contralens.models.heads import linear_head
-from contralens.models.saes import sae
+from contralens.models.sae_target import sae
 from contralens.models.targets import target
-from contralens.models.where import maps, seen
 
 CLASSES = ["ant", "bee", "cow", "dog"]
 

@@ -27,16 +27,16 @@ from torch import Tensor, nn
 import contralens
 from contralens.collecting import activations as stored
 from contralens.collecting import collect as collecting
-from contralens.collecting import distributed, probing, streaming
+from contralens.collecting import distributed, probe_check, streaming
 from contralens.collecting.distributed import collect_ray, collect_shard
-from contralens.evidence import exemplars_of
-from contralens.math.placing import activations_on, rows_on
+from contralens.encoders.base import BaseEncoder
+from contralens.math.activation_sources import DenseActivations, SparseActivations
+from contralens.math.gpu_placing import activations_on, rows_on
 from contralens.math.ranking import best
 from contralens.math.scorers import csp
-from contralens.math.sources import DenseActivations, SparseActivations
-from contralens.models.encoder_base import BaseEncoder
 from contralens.models.hooks import run_layer
-from contralens.models.saes import SparseTarget, sae
+from contralens.models.sae_target import SparseTarget, sae
+from contralens.run_data.stored import exemplars_of
 from contralens.settings.label import Collect
 from contralens.types import Exemplars
 
@@ -69,7 +69,7 @@ class Features(nn.Module):
         return self.relu(self.conv(x))
 
 
-LOOKS = len(probing.SIZES) + probing.OF_THE_SET
+LOOKS = len(probe_check.SIZES) + probe_check.OF_THE_SET
 """Images that every run computes before it uses the cache."""
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 import contralens
 from contralens.checks import InputError
-from contralens.collecting import probing
+from contralens.collecting import probe_check
 from contralens.data.runs import Run, _json_lines
 
 
@@ -108,7 +108,10 @@ def test_only_what_depends_on_a_change_is_computed_again(discs: Path, tmp_path: 
         forwards.clear()
         label(folder, net, encoder, **options)
         hook.remove()
-        images, texts = len(probing.SIZES) + probing.OF_THE_SET, len(probing.TEXTS)  # what every run looks at
+        images, texts = (
+            len(probe_check.SIZES) + probe_check.OF_THE_SET,
+            len(probe_check.TEXTS),
+        )  # what every run looks at
         return sum(forwards) - images, encoder.seen - images, encoder.read - texts
 
     def seen(**options: Any) -> tuple[int, int, int]:

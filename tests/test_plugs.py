@@ -10,15 +10,15 @@ from plugged import install, registries
 
 from contralens.checks import InputError
 from contralens.data.vocabulary import VOCABULARIES, read_vocabulary
+from contralens.encoders.registry import ENCODERS, encoder
 from contralens.errors import MissingPackage
 from contralens.evaluation.measuring import METRICS, wanted_metrics
+from contralens.evaluation.painters import painter
+from contralens.loading.loaders import TARGETS
 from contralens.math.scorers import SCORERS, csp
 from contralens.math.scoring import parse_scorer
-from contralens.models.encoders import ENCODERS, encoder
-from contralens.models.loaders import TARGETS
-from contralens.models.painters import painter
-from contralens.models.proposers import proposer
 from contralens.models.targets import target
+from contralens.proposing.proposers import proposer
 
 CODE = '''
 import torch
@@ -36,15 +36,15 @@ def words():
 
 def load_target(rest, *, weights=None, checkpoint=None):
     """Plain pixels."""
-    from contralens.models.loaded import Loaded
+    from contralens.loading.loaded import Loaded
     return Loaded(torch.nn.Flatten(), default_layer=".")
 
 def load_encoder(rest, device):
-    from contralens.models.encoders import load_world
+    from contralens.encoders.registry import load_world
     return load_world("", device)
 
 def load_proposer(rest, temperature=1.0):
-    from contralens.models.proposers import CaptionBank
+    from contralens.proposing.proposers import CaptionBank
     return CaptionBank(rest)
 
 def load_painter(rest, device):

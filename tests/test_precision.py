@@ -18,9 +18,9 @@ from contralens.collecting.collect import collect
 from contralens.collecting.distributed import collect_shard
 from contralens.collecting.precision import half_if_safe, same_best
 from contralens.data.store import Store
+from contralens.encoders.base import BaseEncoder, digest
 from contralens.errors import InputError
-from contralens.models.encoder_base import BaseEncoder, digest
-from contralens.reopen import Reopened
+from contralens.run_data.reopened import Reopened
 from contralens.settings.label import Collect
 
 PREPROCESS = "resize=32x32,mean=half"
@@ -43,7 +43,7 @@ class Linear(BaseEncoder):
         with torch.no_grad():
             self.net[1].weight.copy_(torch.randn(24, 3 * 32 * 32, generator=random) * scale)
         self.width, self.fingerprint = 24, digest("linear", scale)
-        self._transform = contralens.models.preprocessing.preprocessing(PREPROCESS)
+        self._transform = contralens.loading.preprocessing.preprocessing(PREPROCESS)
         self.calls = 0
 
     def preprocess(self, image: Any) -> Tensor:

@@ -16,6 +16,7 @@ from torch.nn.functional import normalize
 from typer.testing import CliRunner
 
 import contralens
+from contralens.bench.world_images import write_world
 from contralens.cli import app
 from contralens.collecting.distributed import collect_shard
 from contralens.data.pictures import Heat, crop_to
@@ -24,13 +25,12 @@ from contralens.errors import InputError
 from contralens.evaluation.granularity import granularity
 from contralens.labeling.layers import label_layers
 from contralens.math.scoring import run_scorer
-from contralens.models.pixel_heat import pixel_heat
-from contralens.models.where import maps, seen
-from contralens.reopen import Reopened
+from contralens.models.activation_maps import maps, seen
+from contralens.models.pixel_attribution import pixel_heat
 from contralens.report.html import write_report
+from contralens.run_data.reopened import Reopened
 from contralens.settings.label import Collect
 from contralens.types import Exemplars
-from contralens.world.demo import write_world
 
 
 def label(images: Any, net: Any, **options: Any) -> Run:

@@ -92,11 +92,14 @@ def test_the_wheel_holds_the_package_and_nothing_else(archives: tuple[Path, Path
     lists = {path.relative_to(PACKAGE.parent).as_posix() for path in PACKAGE.glob("auditing/lists/*.yaml")}
     assert {name for name in names if not name.endswith(".py")} == {
         "contralens/py.typed",
-        "contralens/data/schemas/labels-1.schema.json",
+        "contralens/sharing/schemas/labels-1.schema.json",
         *(f"contralens/explorer/static/{name}" for name in ("explorer.css", "explorer.js", "icon.svg", "index.html")),
         "contralens/math/confidence.json",
-        "contralens/report/report.css",
-        "contralens/report/report.js",
+        *(
+            f"contralens/pages/{path.name}"
+            for kind in ("html", "css", "js")
+            for path in PACKAGE.glob(f"pages/*.{kind}")
+        ),
         "contralens/world/README.md",
         "contralens/world/weights/encoder.json",
         "contralens/world/weights/encoder.safetensors",
@@ -199,10 +202,10 @@ from contralens.collecting.distributed import collect_ray
 from contralens.settings.label import Collect
 from contralens.data.decode import decode
 from contralens.data.wordnet import find_wordnet
-from contralens.models.painters import painter
-from contralens.models.proposers import proposer
+from contralens.evaluation.painters import painter
+from contralens.proposing.proposers import proposer
 from contralens.models.relevance import ranked
-from contralens.report.plots import plot_pairs
+from contralens.evaluation.plots import plot_pairs
 
 said = {}
 for extra, use in {

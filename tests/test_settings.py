@@ -16,9 +16,9 @@ from contralens.commands.flags import Given, settings_from, with_flags
 from contralens.config import read_config
 from contralens.errors import InputError
 from contralens.evaluation.recipes import read_recipe
+from contralens.settings.finished_run import Audit, Evaluate, Verify
 from contralens.settings.kinds import PYTHON, between
 from contralens.settings.label import Collect, Judge, Label, LabelCommand, LabelLayers, Mine, Score
-from contralens.settings.on_run import Audit, Evaluate, Verify
 from contralens.settings.propose import Propose, ProposeCommand
 from contralens.settings.record import Work, documented, job, keys, read, setting, settings_of
 

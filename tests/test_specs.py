@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 import contralens
 from contralens import specs
 from contralens.errors import InputError
-from contralens.math.approximate import parse_neighbours
+from contralens.evaluation.painters import painter
+from contralens.loading.preprocessing import preprocessing
+from contralens.math.faiss_neighbours import parse_neighbours
 from contralens.math.scoring import parse_scorer
-from contralens.models.painters import painter
-from contralens.models.preprocessing import preprocessing
-from contralens.models.sae_files import parse_sae
 from contralens.report.cards import _gamma
+from contralens.saes.reading import parse_sae
 
 ROOT = Path(contralens.__file__).parent
 KINDS = {"gamma": specs.NUMBER, "k": specs.WHOLE, "on": specs.FLAG, "kind": specs.TEXT}

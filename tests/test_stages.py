@@ -88,7 +88,7 @@ def test_settings_of_later_stages_may_come_early(mined: Mined, tmp_path: Path) -
 
 
 def test_a_proposer_is_asked_once_with_the_exemplars(mined: Mined, tmp_path: Path) -> None:
-    from contralens.models.proposers import Reply
+    from contralens.proposing.proposers import Reply
 
     asked: list[int] = []
 

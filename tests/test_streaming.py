@@ -20,8 +20,8 @@ from torch import nn
 
 import contralens
 from contralens.collecting import collect as collecting
-from contralens.collecting import probing, streaming
-from contralens.data.files import TEMPORARY
+from contralens.collecting import probe_check, streaming
+from contralens.data.atomic_files import TEMPORARY
 from contralens.data.runs import Run
 from contralens.data.store import Store
 from contralens.errors import ImageError, InputError
@@ -115,7 +115,9 @@ def test_finished_passes_are_not_run_again(images: Path, tmp_path: Path, small_t
     )
     try:
         label(images, tmp_path / "cache", store_activations=False)
-        looks = 8 + len(probing.SIZES) + probing.OF_THE_SET  # when `target` is made, and before the cache is used
+        looks = (
+            8 + len(probe_check.SIZES) + probe_check.OF_THE_SET
+        )  # when `target` is made, and before the cache is used
         assert 76 <= sum(ran) - looks <= 3 * 76, "once for all images, then for those that decide a contrast"
         ran.clear()
         label(images, tmp_path / "cache", store_activations=False)

@@ -20,10 +20,10 @@ import contralens
 from contralens.checks import InputError
 from contralens.cli import main
 from contralens.data import trust
-from contralens.data.sealing import manifest_digest
+from contralens.data.seals import manifest_digest
 from contralens.evaluation.recipes import read_recipe
-from contralens.evidence import encoder_of
-from contralens.reopen import Reopened
+from contralens.run_data.reopened import Reopened
+from contralens.run_data.stored import encoder_of
 
 NET = """
 import pathlib, coloured

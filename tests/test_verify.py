@@ -20,14 +20,14 @@ from scipy.stats import t as student
 from typer.testing import CliRunner
 
 import contralens
+from contralens.bench.world_images import score_labels, write_world
 from contralens.cli import app
 from contralens.errors import InputError, RunError
 from contralens.math.experiments import STUDENT, Trial, false_discovery_rate, interval, outcome
-from contralens.reopen import Reopened
+from contralens.run_data.reopened import Reopened
 from contralens.verifying.editors import Bench, Request, make_editor
 from contralens.verifying.image_editors import region
 from contralens.verifying.verify import verify
-from contralens.world.demo import score_labels, write_world
 from contralens.world.truth import known, load_truth
 
 

@@ -17,12 +17,12 @@ from tiny_diffusion import tiny_clipseg, tiny_instruct, tiny_stable_diffusion
 from typer.testing import CliRunner
 
 import contralens
+from contralens.bench.world_images import write_world
 from contralens.cli import app
 from contralens.errors import InputError, MissingPackage, ModelUnavailable
-from contralens.reopen import Reopened
+from contralens.run_data.reopened import Reopened
 from contralens.verifying.editors import Bench, Request, make_editor
 from contralens.verifying.verify import verify
-from contralens.world.demo import write_world
 
 pytest.importorskip("diffusers")
 TINY = "steps=2,size=16"

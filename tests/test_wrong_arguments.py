@@ -197,7 +197,7 @@ def test_a_huge_field_of_a_vocabulary(tmp_path: Path) -> None:
 def test_label_files_with_huge_numbers(home: Path) -> None:
     import json
 
-    from contralens.data.label_files import label_file, read_labels
+    from contralens.sharing.label_files import label_file, read_labels
 
     path = label_file(load(home / "run"), pairs=1).save(home / "labels.json").path
     assert path is not None
@@ -260,7 +260,7 @@ def test_fakes_are_mined_as_labels_were(
     pytest.importorskip("faiss")
     from contralens.evaluation.verdicts import Probed
     from contralens.math import exemplars
-    from contralens.reopen import Reopened
+    from contralens.run_data.reopened import Reopened
 
     one_line(lambda: _label(discs, home, neighbours="faiss:ivf,lists=1000"), "lists need as many images")
     one_line(lambda: _label(discs, home, neighbours="faiss:hnsw,links=1"), "links")

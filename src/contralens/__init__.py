@@ -25,27 +25,27 @@ _WHERE = {
     "audit": "auditing.audit",
     "compare": "evaluation.compare",
     "concept_list": "auditing.concepts",
-    "encoder": "models.encoders",
+    "encoder": "encoders.registry",
     "evaluate": "evaluation.evaluate",
-    "final": "data.final",
+    "final": "data.final_labels",
     "find_exemplars": "math.exemplars",
     "granularity": "evaluation.granularity",
     "images": "data.images",
     "label": "labeling.label",
     "label_confidence": "math.confidence",
-    "label_file": "data.label_files",
+    "label_file": "sharing.label_files",
     "label_layers": "labeling.layers",
-    "labeled_images": "data.labeled",
+    "labeled_images": "data.labeled_images",
     "load": "data.runs",
     "load_audit": "data.audits",
     "load_head": "data.new_heads",
     "load_verification": "data.verifications",
     "propose": "proposing.propose",
     "pruned": "auditing.pruning",
-    "pull": "data.sharing",
-    "push": "data.sharing",
-    "read_labels": "data.label_files",
-    "sae": "models.saes",
+    "pull": "sharing.push_pull",
+    "push": "sharing.push_pull",
+    "read_labels": "sharing.label_files",
+    "sae": "models.sae_target",
     "select_neurons": "math.exemplars",
     "target": "models.targets",
     "targets": "models.targets",
@@ -61,18 +61,15 @@ if TYPE_CHECKING:
     from contralens.auditing.pruning import pruned as pruned
     from contralens.data.audits import Audit as Audit
     from contralens.data.audits import load_audit as load_audit
-    from contralens.data.final import final as final
+    from contralens.data.final_labels import final as final
     from contralens.data.images import images as images
-    from contralens.data.label_files import label_file as label_file
-    from contralens.data.label_files import read_labels as read_labels
-    from contralens.data.labeled import labeled_images as labeled_images
+    from contralens.data.labeled_images import labeled_images as labeled_images
     from contralens.data.new_heads import load_head as load_head
     from contralens.data.runs import Run as Run
     from contralens.data.runs import load as load
-    from contralens.data.sharing import pull as pull
-    from contralens.data.sharing import push as push
     from contralens.data.verifications import Verification as Verification
     from contralens.data.verifications import load_verification as load_verification
+    from contralens.encoders.registry import encoder as encoder
     from contralens.errors import ContralensError as ContralensError
     from contralens.errors import ImageError as ImageError
     from contralens.errors import InputError as InputError
@@ -90,11 +87,14 @@ if TYPE_CHECKING:
     from contralens.math.exemplars import find_exemplars as find_exemplars
     from contralens.math.exemplars import select_neurons as select_neurons
     from contralens.math.scorers import SCORERS as SCORERS
-    from contralens.models.encoders import encoder as encoder
-    from contralens.models.saes import sae as sae
+    from contralens.models.sae_target import sae as sae
     from contralens.models.targets import target as target
     from contralens.models.targets import targets as targets
     from contralens.proposing.propose import propose as propose
+    from contralens.sharing.label_files import label_file as label_file
+    from contralens.sharing.label_files import read_labels as read_labels
+    from contralens.sharing.push_pull import pull as pull
+    from contralens.sharing.push_pull import push as push
     from contralens.types import Exemplars as Exemplars
     from contralens.verifying.verify import verify as verify
 

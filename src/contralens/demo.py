@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from contralens.data.adding import check_listed, write_listed
-from contralens.data.owned import RUN
-from contralens.data.replacing import reserved
+from contralens.bench.world_images import IMAGES, dominated, score_labels, wilson, write_world
+from contralens.data.added_files import check_listed, write_listed
+from contralens.data.folder_kinds import RUN
+from contralens.data.replace_folder import reserved
 from contralens.data.runs import Run
 from contralens.labeling.label import label
 from contralens.maps import add_maps
 from contralens.types import Progress, silent
-from contralens.world.demo import IMAGES, dominated, score_labels, wilson, write_world
 from contralens.world.planted import PlantedTarget
 from contralens.world.targets import STRENGTH, WORLDS
 from contralens.world.truth import Truth, known, load_truth
@@ -47,7 +47,7 @@ class Judged:
     right: np.ndarray
     """(N) bool, for the neurons with a known truth."""
     dominated: np.ndarray
-    """(N) bool: an incidental level shows on most activating images (see `contralens.world.demo.dominated`)."""
+    """(N) bool: an incidental level shows on most activating images (see `contralens.bench.world_images.dominated`)."""
 
 
 def demo(

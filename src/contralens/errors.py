@@ -5,11 +5,11 @@
     │   └── KindError           an argument of a type that cannot be used; also a TypeError
     ├── ImageError              one image cannot be decoded
     ├── StoreError              the disk: the cache is damaged, a file cannot be written, another process holds it
-    │   ├── Damaged             one file of the cache is not as it was written (contralens.data.sealed)
+    │   ├── Damaged             one file of the cache is not as it was written (contralens.data.sealed_tensors)
     │   └── RunError            a run folder, or a part of one, is damaged, incomplete or of another version
     ├── MissingPackage          an optional package is not installed
     ├── ModelUnavailable        the weights of a network, encoder, painter or proposer cannot be loaded
-    └── ProposerError           a proposer has no answer to one question (contralens.models.proposers)
+    └── ProposerError           a proposer has no answer to one question (contralens.proposing.proposers)
 
 Whoever catches one of these names the class that is meant, so that a damaged cache is never taken for a wrong argument.
 """
@@ -76,7 +76,7 @@ class StoreError(ContralensError):
     resumes, and computes damaged parts of the cache again.
 
     >>> from pathlib import Path
-    >>> from contralens.data.files import write_whole
+    >>> from contralens.data.atomic_files import write_whole
     >>> Path("rows").mkdir()
     >>> try:
     ...     write_whole(Path("rows"), b"numbers")

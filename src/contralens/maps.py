@@ -28,12 +28,12 @@ from numpy.typing import NDArray
 from torch.utils.data import default_collate
 
 from contralens.checks import as_texts, whole
-from contralens.data.adding import add_to_run, check_addable
+from contralens.data.added_files import add_to_run, check_addable
 from contralens.data.runs import Run, load
 from contralens.errors import InputError
+from contralens.models.activation_maps import maps, seen
 from contralens.models.heads import linear_head
-from contralens.models.where import maps, seen
-from contralens.reopen import Reopened
+from contralens.run_data.reopened import Reopened
 from contralens.specs import gamma_of
 from contralens.types import Progress, silent
 

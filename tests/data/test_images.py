@@ -18,9 +18,9 @@ from PIL import Image
 
 from contralens import types
 from contralens.checks import ImageError, InputError
+from contralens.data.fingerprint_cache import known_fingerprints
+from contralens.data.image_sets import unique
 from contralens.data.images import images, set_fingerprint
-from contralens.data.known import known_fingerprints
-from contralens.data.sets import unique
 from contralens.data.store import Store
 
 

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from kept import bytes_in, killed, small_run
 
 import contralens
-from contralens.data.adding import add_to_run
-from contralens.data.candidates import Candidates, claimed
+from contralens.bench import world_images
+from contralens.data.added_files import add_to_run
 from contralens.data.evaluations import SUMMARY, VALUES, VERDICTS, Evaluation
-from contralens.data.sharing import pull, push
 from contralens.errors import ContralensError
 from contralens.explorer.export import export
-from contralens.world import demo
+from contralens.proposing.candidates import Candidates, claimed
+from contralens.sharing.push_pull import pull, push
 
 CASES = 520
 NAMES = (
@@ -64,7 +64,7 @@ WRITERS: dict[str, Callable[[Path, Path], object]] = {
     "push": lambda out, home: push(home / "run", out),
     "export": lambda out, home: export([home / "run"], out),
     "compare": lambda out, home: contralens.compare([small_run()], ["semanticlens", "csp"]).save(out),
-    "world": lambda out, home: demo.write_world(out, 1, 2),
+    "world": lambda out, home: world_images.write_world(out, 1, 2),
     "propose": lambda out, home: propose(out),
     "evaluate": lambda out, home: evaluate(out),
     "report": lambda out, home: add_to_run(out, {"report.html": b"page", "maps.parquet": b"maps"}),

@@ -9,9 +9,9 @@ from typing import Any
 from PIL import Image
 
 import contralens
+from contralens.bench.world_images import write_world
 from contralens.data.audits import Audit
 from contralens.world.captions import SYNONYMS
-from contralens.world.demo import write_world
 from contralens.world.render import render
 from contralens.world.scenes import FACTORS
 from contralens.world.targets import world

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 import contralens
-from contralens.data.candidates import Candidates
 from contralens.data.evaluations import SUMMARY, VALUES, VERDICTS, Evaluation
 from contralens.data.runs import Run
 from contralens.explorer.app import create_app
 from contralens.explorer.search import Finder
+from contralens.proposing.candidates import Candidates
 
 HOSTILE = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
 

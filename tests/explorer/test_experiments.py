@@ -18,16 +18,17 @@ from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 import contralens
+from contralens.bench.world_images import write_world
 from contralens.cli import app
-from contralens.data.final import final
-from contralens.data.label_files import read_labels
+from contralens.commands.verify import label_test
+from contralens.data.final_labels import final
 from contralens.data.notes import Notebook
 from contralens.errors import RunError
 from contralens.explorer.app import create_app
 from contralens.explorer.export import export
 from contralens.report.audit_page import audit_page
 from contralens.report.html import page
-from contralens.world.demo import write_world
+from contralens.sharing.label_files import read_labels
 
 HOST = "http://127.0.0.1"
 NEURONS = list(range(12))
@@ -64,7 +65,7 @@ def here(tested: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def client(here: Path) -> Iterator[TestClient]:
-    with TestClient(create_app([here]), base_url=HOST) as client:
+    with TestClient(create_app([here], tester=label_test), base_url=HOST) as client:
         yield client
 
 
@@ -135,7 +136,7 @@ def test_an_audit_says_what_experiments_confirm_or_contradict(tested, here) -> N
         words = {"verified": "confirms it", "refuted": "contradicts it", "untested": "did not settle it"}
         said = f"n experiment {words[outcomes[1][1]]}"
         assert said in audit_page(contralens.load(here), audit, most=200)
-        with TestClient(create_app([here]), base_url=HOST) as client:
+        with TestClient(create_app([here], tester=label_test), base_url=HOST) as client:
             assert said in client.get("/api/runs/run/neurons/1").json()["audit"]["experiment"]
             whole = client.get("/api/runs/run/audit").json()
         assert said in whole["experiment"][whole["neuron"].index(1)]
@@ -181,7 +182,7 @@ def test_a_button_tests_a_label_and_the_page_shows_it(here, client) -> None:
 
 
 def test_read_only_tests_nothing(here) -> None:
-    with TestClient(create_app([here], read_only=True), base_url=HOST) as client:
+    with TestClient(create_app([here], read_only=True, tester=label_test), base_url=HOST) as client:
         refused = client.post("/api/runs/run/verify", json={"neuron": 0, "label": "red"})
         assert refused.status_code == 503
         assert "--read-only" in refused.json()["error"]
@@ -195,7 +196,7 @@ def test_experiments_on_another_network_or_damaged_ones_are_not_shown(here) -> N
         other = {**found.manifest, "target": "0" * 32}
         contralens.Verification(other, found.labels, found.edits, found.pictures).save(here)
         assert all(row["verified"] is None for row in final(here).rows("csp"))
-        with TestClient(create_app([here]), base_url=HOST) as client:
+        with TestClient(create_app([here], tester=label_test), base_url=HOST) as client:
             assert client.get("/api/runs/run/neurons/1").json()["experiments"] is None
             why = client.get("/api/runs").json()["runs"][0]["missing"]
         assert any("another network" in m["why"] for m in why)
@@ -205,7 +206,7 @@ def test_experiments_on_another_network_or_damaged_ones_are_not_shown(here) -> N
         pq.write_table(table.set_column(3, "outcome", pa.array(["perhaps"] * len(table))), file)
         with pytest.raises(RunError, match="verification"):
             final(here)
-        with TestClient(create_app([here]), base_url=HOST) as client:
+        with TestClient(create_app([here], tester=label_test), base_url=HOST) as client:
             assert client.get("/api/runs/run/neurons/1").status_code == 200
     finally:
         shutil.rmtree(here / "verification")

@@ -28,7 +28,7 @@ import contralens
 from contralens.data.audits import margin
 from contralens.data.runs import Run
 from contralens.explorer import shapes
-from contralens.explorer.audited import MOST_CLASSES
+from contralens.explorer.audit_pages import MOST_CLASSES
 from contralens.explorer.export import export
 
 pytestmark = pytest.mark.slow

@@ -11,14 +11,14 @@ from torch.nn.functional import normalize
 
 import contralens
 from contralens.checks import InputError
+from contralens.math.activation_sources import source
 from contralens.math.confidence import Model, _probabilities, label_confidence, log_likelihood, model
+from contralens.math.confidence_signals import signals
 from contralens.math.exemplars import find_exemplars
-from contralens.math.fakes import fake_activations
-from contralens.math.panel import KEPT, PANEL, ballot, ballot_of
-from contralens.math.planting import plant
+from contralens.math.null_neurons import fake_activations
+from contralens.math.planted_neurons import plant
+from contralens.math.scorer_panel import KEPT, PANEL, ballot, ballot_of
 from contralens.math.scoring import run_scorer
-from contralens.math.signals import signals
-from contralens.math.sources import source
 
 CONCEPTS, IMAGES = 40, 800
 
@@ -65,26 +65,52 @@ def test_what_is_not_kept_stands_at_the_end() -> None:
     assert torch.equal(wider.stands(order[:, 150:151])["rank"], below["rank"])
 
 
-def test_signals_agree_with_a_slow_copy() -> None:
+def test_a_ballot_counts_only_scores_that_are_there() -> None:
+    scores = torch.randn(7, 50, generator=torch.Generator().manual_seed(0)) - 40
+    scores[2], scores[:, 9], scores[4, 3] = torch.nan, torch.nan, torch.nan
+    said = ballot_of(iter([(slice(0, 30), scores[:, :30]), (slice(30, 50), scores[:, 30:])]))
+    there = scores[[0, 1, 3, 4, 5, 6]]
+    torch.testing.assert_close(said.mean[[0, 1, 3, 4, 5, 6]], there.nanmean(1))
+    assert bool(said.mean[2].isnan())
+    assert bool(said.concept_mean[9].isnan())
+    own = there[:, 3][~there[:, 3].isnan()]
+    torch.testing.assert_close(said.concept_deviation[3], own.std(correction=0), atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("broken", [0, 3])
+def test_signals_agree_with_a_slow_copy(broken) -> None:
     a, e, t, _ = made()
+    e[torch.arange(broken) * 7] = torch.nan
     a, x = a[:, :6], find_exemplars(a[:, :6], e, k=10)
     panel = {spec: ballot(spec, x, e, t, a) for spec in PANEL}
     candidates = torch.stack([said.labels for said in panel.values()], 1)
     found = signals(panel, candidates, x, source(a), e, t)
-    cosine = e @ t.T
+    there = ~e.isnan().any(1)
+    cosine = (e @ t.T).nan_to_num(-torch.inf)
+    spread, average = cosine[there].std(0, correction=0), e[there].mean(0) @ t.T
     for n in range(6):
         for q, c in enumerate(candidates[n].tolist()):
             near = [c in cosine[i].topk(5).indices.tolist() for i in x.positives[n, :5].tolist()]
             assert found["near (strongest)"][n, q] == pytest.approx(sum(near) / 5)
-            together = torch.stack([a[:, n], cosine[:, c]])
+            best = torch.stack([cosine[i].max() for i in x.positives[n, :5]]).mean()
+            own = cosine[x.positives[n], c].mean()
+            assert found["cosine below the best"][n, q] == pytest.approx(
+                float(cosine[x.positives[n, :5], c].mean() - best), abs=1e-5
+            )
+            assert found["above the average image"][n, q] == pytest.approx(
+                float((own - average[c]) / spread[c]), rel=1e-3, abs=1e-3
+            )
+            back = (a[cosine[:, c].topk(5).indices, n] - a[there, n].mean()) / (
+                x.activations[n, :5].mean() - a[there, n].mean()
+            )
+            assert found["its images' activation"][n, q] == pytest.approx(float(back.clamp(-2, 2).mean()), abs=1e-4)
+            together = torch.stack([a[there, n], cosine[there, c]])
             assert found["correlation"][n, q] == pytest.approx(float(torch.corrcoef(together)[0, 1]), abs=1e-3)
             votes = sum(int(said.labels[n]) == c for said in panel.values()) / len(PANEL)
             assert found["votes"][n, q] == pytest.approx(votes)
             back = [i in x.positives[n].tolist() for i in cosine[:, c].topk(5).indices.tolist()]
             assert found["its images among the exemplars"][n, q] == pytest.approx(sum(back) / 5)
-            own = (cosine[x.positives[n], c].mean() - cosine[:, c].mean()) / cosine[:, c].std(correction=0)
-            assert found["above the average image"][n, q] == pytest.approx(float(own), abs=1e-3)
-    peak = (x.activations[:, 0] - x.activations[:, -1]) / a.std(0, correction=0)
+    peak = (x.activations[:, 0] - x.activations[:, -1]) / a[there].std(0, correction=0)
     torch.testing.assert_close(found["peak"][:, 0], peak, atol=1e-3, rtol=1e-3)
 
 

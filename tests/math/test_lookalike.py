@@ -11,6 +11,7 @@ from clusters import clustered
 from torch.nn.functional import normalize
 
 from contralens.checks import InputError
+from contralens.math import lookalike as module
 from contralens.math.exemplars import find_exemplars
 from contralens.math.lookalike import ABOVE, POWERS, RIDGES, SPARSE, lookalike
 from contralens.math.scoring import parse_scorer, run_scorer
@@ -89,6 +90,23 @@ def test_the_true_concept_wins_over_one_tied_to_it():
     assert score[0, 0] > score[0, 1]
 
 
+def test_of_many_images_some_are_contrasted_with_their_nearest_among_all(monkeypatch):
+    a, e = clustered(120, 4)
+    t, x = concepts(e.shape[1]), find_exemplars(a, e, k=5)
+    every = lookalike(x, e, t, activations=a)
+    nearest = {int(i): int(other) for i, other in zip(*module._look_alikes(e, 1)[0], strict=True)}
+    monkeypatch.setattr(module, "CONTRASTED", 100)
+    images, others = module._look_alikes(e, 1)[0]
+    assert len(images) == 100
+    assert bool((images[1:] > images[:-1]).all())
+    assert {int(i): int(other) for i, other in zip(images, others, strict=True)} == {
+        int(i): nearest[int(i)] for i in images
+    }
+    some = lookalike(x, e, t, activations=a)
+    assert torch.corrcoef(torch.stack([every.flatten(), some.flatten()]))[0, 1] > 0.95
+    assert torch.equal(some, lookalike(x, e, t, activations=a))
+
+
 def test_where_look_alikes_are_copies_the_average_image_stands_in():
     a, e = clustered(20, 3)
     a, e, t = a.repeat(7, 1), e.repeat(7, 1), concepts(e.shape[1])
@@ -165,6 +183,22 @@ def test_the_power_is_chosen_by_what_the_embeddings_explain():
             run_scorer("lookalike:power=auto", x, e, t, a), lookalike(x, e, t, activations=a, power=powers[-1])
         )
     assert SPARSE < powers[0] < powers[1]
+
+
+def test_holes_and_dead_neurons_do_not_choose_the_power():
+    random = torch.Generator().manual_seed(1)
+    e = normalize(torch.randn(300, 16, generator=random), dim=1)
+    a = (e @ torch.randn(16, 20, generator=random)).clamp_min(0) ** 2 + torch.rand(300, 20, generator=random) / 10
+    t = concepts(16)
+    broken = torch.cat([a * 1e30, torch.zeros(300, 1), torch.full((300, 1), math.nan)], 1)
+    scores = run_scorer("lookalike:power=auto", find_exemplars(broken, e, k=5), e, t, broken)
+    assert scores[20:].isnan().all()
+    torch.testing.assert_close(
+        scores[:20],
+        lookalike(find_exemplars(a, e, k=5), e, t, activations=a, power=slow_power(a, e)),
+        atol=1e-3,
+        rtol=1e-3,
+    )
 
 
 def test_sparse_latents_have_a_power_of_their_own_and_words_are_read():

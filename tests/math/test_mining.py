@@ -14,7 +14,7 @@ from test_exemplars import agrees, same
 from torch.nn.functional import normalize
 
 from contralens.checks import InputError
-from contralens.math import exemplars, neighbours, sources, tensors
+from contralens.math import activation_sources, exemplars, neighbours, tensors
 from contralens.math.exemplars import (
     ActivationSource,
     DenseActivations,
@@ -205,7 +205,7 @@ class Streamed:
 def test_the_protocol():
     a = torch.rand(4, 3)
     assert all(isinstance(w, ActivationSource) for name, w in ways(a) if name != "torch csr")
-    assert isinstance(sources.source(a), DenseActivations)
+    assert isinstance(activation_sources.source(a), DenseActivations)
 
 
 @pytest.mark.parametrize("reuse", [True, False], ids=["reuse", "no_reuse"])
@@ -304,7 +304,7 @@ class Rows(Streamed):
             yield some, self.a[some]
 
     def lookup(self, images, neurons):
-        return sources.pairwise(self, images, neurons)
+        return activation_sources.pairwise(self, images, neurons)
 
 
 def test_rows_give_identical_exemplars(case, tiny, monkeypatch):

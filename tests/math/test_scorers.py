@@ -123,12 +123,12 @@ def test_clip_dissect_prior_over_neurons_depends_on_the_set_and_over_images_does
 
 
 def test_blocks_change_nothing(monkeypatch):
-    from contralens.math import lookalike, scorers, sources, tensors
+    from contralens.math import activation_sources, lookalike, scorers, tensors
 
     a, e = clustered(60, 6)
     x, t = find_exemplars(a, e, k=5), texts(16, count=50)
     whole = {name: run_scorer(name, x, e, t, a) for name in SCORERS}
-    for module in (scorers, lookalike, sources):
+    for module in (scorers, lookalike, activation_sources):
         monkeypatch.setattr(module, "blocks", lambda total, each, budget=0: tensors.blocks(total, each, each * 7))
     for name, expected in whole.items():
         torch.testing.assert_close(run_scorer(name, x, e, t, a), expected, atol=2e-6, rtol=1e-5)

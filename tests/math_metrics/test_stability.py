@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from test_chance import layer
+from test_null_test import layer
 
 from contralens.checks import InputError
 from contralens.math.exemplars import find_exemplars

@@ -14,11 +14,11 @@ from torch.utils.data import TensorDataset
 
 import contralens
 from contralens.errors import InputError, MissingPackage
-from contralens.models.pixel_heat import pixel_heat
+from contralens.models.determinism import noise, why_not_repeatable
+from contralens.models.interventions import class_scores, scaled
+from contralens.models.pixel_attribution import pixel_heat
 from contralens.models.ranking import Ranking
 from contralens.models.relevance import RelevanceTarget, ranked
-from contralens.models.repeating import noise, why_not_repeatable
-from contralens.models.scaling import class_scores, scaled
 from contralens.models.targets import target
 from contralens.types import Target
 
@@ -199,7 +199,7 @@ def test_latents_add_what_switching_them_off_takes(x: Tensor, pooling: str, norm
     """Where the score is linear in the layer, relevance is the fall of the score without the latent."""
     from dataclasses import replace
 
-    from contralens.models.saes import sae
+    from contralens.models.sae_target import sae
 
     net = made(Tokens)
     weights = torch.randn(8, 5, generator=torch.Generator().manual_seed(2))
@@ -276,7 +276,7 @@ def test_what_ranks_is_refused_in_one_line(how: object, says: str) -> None:
 
 
 def test_what_has_no_relevance_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    from contralens.models.saes import sae
+    from contralens.models.sae_target import sae
 
     net = made(Net)
     with pytest.raises(InputError, match=r"head gives the class scores themselves.*a layer before it"):
@@ -378,7 +378,7 @@ def test_where_on_the_pixels(x: Tensor) -> None:
 
 
 def test_maps_of_a_relevance_target_are_those_of_the_neurons() -> None:
-    from contralens.models.where import maps
+    from contralens.models.activation_maps import maps
 
     plain = contralens.target("world:1", layer="block3")
     pictures = noise(2)

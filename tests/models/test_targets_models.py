@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from contralens.errors import InputError, ModelUnavailable
-from contralens.models import loaders
+from contralens.loading import loaders
 from contralens.models.targets import HookedTarget, layers, target
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
@@ -211,7 +211,7 @@ def test_real_weights_and_photographs(picture: Image.Image) -> None:
     photographs = sorted((SHARED / "data" / "imagenet-samples").rglob("*.[jJ]*"))[:40]
     if found is None or not photographs:
         pytest.skip("needs the [offline] extra and ../shared/data")
-    from contralens.models.offline_encoder import offline_target_module
+    from contralens.loading.offline_networks import offline_target_module
 
     net, preprocess, classes = offline_target_module()
     t = target(net, "classifier", preprocess=preprocess, neurons=classes)

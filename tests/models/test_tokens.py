@@ -15,9 +15,9 @@ from torch.utils.data import default_collate
 
 from contralens.checks import InputError
 from contralens.cli import main
-from contralens.models.saes import sae
+from contralens.models.activation_maps import maps
+from contralens.models.sae_target import sae
 from contralens.models.targets import layers, target
-from contralens.models.where import maps
 
 PP = "resize=32x32,mean=half"
 PLACES = 16

@@ -11,7 +11,7 @@ from drawn import drawn_run
 from PIL import Image
 
 from contralens.errors import InputError, MissingPackage
-from contralens.report.plots import plot_pairs
+from contralens.evaluation.plots import plot_pairs
 
 
 def test_pairs_show_the_exemplars_above_their_contrasts() -> None:

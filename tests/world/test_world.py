@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from contralens.bench import training, world_images
 from contralens.checks import InputError
 from contralens.types import Encoder, Target
-from contralens.world import captions, demo, encoder, planted, training, truth
+from contralens.world import captions, encoder, planted, truth
 from contralens.world.render import SIZE, render
 from contralens.world.scenes import FACTORS, Scenes, Tie, level, sample_scenes
 from contralens.world.targets import WORLDS, build, class_names, load_target, world
@@ -175,7 +176,7 @@ def test_targets_classify_their_tied_world(index: int) -> None:
     module, _preprocess, layer, classes = build(str(index))
     assert classes == class_names(index)
     assert layer in dict(module.named_modules())
-    scenes = demo.probe_scenes(index, 300)
+    scenes = world_images.probe_scenes(index, 300)
     guess = training.rows_of(module, render(scenes)).argmax(1).numpy()
     assert np.mean(guess == scenes.of(world(index).true)) > 0.85
     shipped = truth.load_truth(index)
@@ -218,15 +219,15 @@ def test_planted_neurons_follow_their_rule(index: int) -> None:
     effects = truth.measure_effects(activate, truth.base_scenes(400))
     for name, row, known in zip(names, effects, stated, strict=True):
         assert truth.truth_of(row).levels == known.levels, name
-    scenes = demo.probe_scenes(index)
+    scenes = world_images.probe_scenes(index)
     a, names, stated = planted.planted_activations(scenes, index)
     top = np.argsort(-a, axis=0, kind="stable")[:30].T
     of_true = np.array([t.levels[0][0] == world(index).true for t in stated])
-    assert demo.dominated(top, scenes, stated)[of_true].mean() > 0.9
+    assert world_images.dominated(top, scenes, stated)[of_true].mean() > 0.9
 
 
 def test_planted_target_looks_pictures_up() -> None:
-    scenes = demo.probe_scenes(1, 12)
+    scenes = world_images.probe_scenes(1, 12)
     pictures = render(scenes)
     target = planted.PlantedTarget(1, scenes, pictures)
     assert isinstance(target, Target)
@@ -240,7 +241,7 @@ def test_planted_target_looks_pictures_up() -> None:
 
 
 def test_world_on_disk_is_what_was_rendered(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    scenes, pictures = demo.write_world(tmp_path, 3, n=20)
+    scenes, pictures = world_images.write_world(tmp_path, 3, n=20)
     table = pq.read_table(tmp_path / "scenes.parquet").to_pydict()
     levels = np.stack([[names.index(x) for x in table[factor]] for factor, names in FACTORS.items()], axis=1)
     back = Scenes(levels, np.array(table["nuisances"], np.float32))
@@ -254,8 +255,8 @@ def test_world_on_disk_is_what_was_rendered(tmp_path) -> None:  # type: ignore[n
 
 
 def test_wilson_covers_the_edges() -> None:
-    assert demo.wilson(0, 0) == (0.0, 1.0)
-    low, high = demo.wilson(0, 20)
+    assert world_images.wilson(0, 0) == (0.0, 1.0)
+    low, high = world_images.wilson(0, 20)
     assert low == 0.0
     assert 0.1 < high < 0.2
-    assert demo.wilson(20, 20)[1] == pytest.approx(1.0)
+    assert world_images.wilson(20, 20)[1] == pytest.approx(1.0)

@@ -11,24 +11,24 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from contralens import __version__
-from contralens.auditing.aligning import DRAWS, Alignment, Wordings, align, embed_concepts, margin_noise
+from contralens.auditing.alignment import DRAWS, Alignment, Wordings, align, embed_concepts, margin_noise
+from contralens.auditing.concept_verdicts import LIKELY, TIE, Verdicts, concept_confidence
 from contralens.auditing.concepts import SIDES, ConceptList, concept_list
-from contralens.auditing.concluding import conclusion, explanation, missing_classes
-from contralens.auditing.judging import LIKELY, TIE, Verdicts, concept_confidence
+from contralens.auditing.conclusions import conclusion, explanation, missing_classes
+from contralens.auditing.encoder_checks import Reading, reading
 from contralens.auditing.network import in_the_network
 from contralens.auditing.pruning import make_mask
-from contralens.auditing.reading import Reading, reading
 from contralens.data.audits import FORMAT, VERDICTS, Audit
-from contralens.data.folders import keeping_part
-from contralens.data.owned import AUDIT
+from contralens.data.folder_kinds import AUDIT
 from contralens.data.runs import Run, load
-from contralens.math.audit import clarity, polysemanticity, redundancy
+from contralens.data.table_folders import keeping_part
+from contralens.encoders.registry import read_texts
+from contralens.math.exemplar_statistics import clarity, polysemanticity, redundancy
 from contralens.math.exemplars import find_exemplars
-from contralens.math.fakes import fake_exemplars, with_fakes
+from contralens.math.null_neurons import fake_exemplars, with_fakes
 from contralens.math.scoring import parse_scorer, wants_activations
-from contralens.models.encoders import read_texts
-from contralens.reopen import Reopened
-from contralens.settings.on_run import Audit as AuditSettings
+from contralens.run_data.reopened import Reopened
+from contralens.settings.finished_run import Audit as AuditSettings
 from contralens.settings.record import job
 from contralens.types import Exemplars
 
@@ -41,11 +41,12 @@ def audit(settings: AuditSettings) -> Audit:
     """Judge every neuron of a run against a list of expected and spurious concepts, and measure what that is good for.
 
     A neuron stands for the concept that it stands out in most against null neurons, if that also beats a template with
-    nothing in it and the false-discovery rate (`contralens.auditing.aligning`), if the encoder can read the concept on
-    these images (`contralens.auditing.reading`) and if it is more likely right than not; else it is "unexplained".
-    Where an expected and a spurious concept tie it is "undecided" (`contralens.auditing.judging`). What neurons add to
-    the class scores is measured three ways (`contralens.auditing.influence`). The mask switches spurious neurons off or
-    turns them down (`contralens.auditing.pruning`); its effect is measured where labeled images are given.
+    nothing in it and the false-discovery rate (`contralens.auditing.alignment`), if the encoder can read the concept on
+    these images (`contralens.auditing.encoder_checks`) and if it is more likely right than not; else it is
+    "unexplained". Where an expected and a spurious concept tie it is "undecided"
+    (`contralens.auditing.concept_verdicts`). What neurons add to the class scores is measured three ways
+    (`contralens.auditing.influence`). The mask switches spurious neurons off or turns them down
+    (`contralens.auditing.pruning`); its effect is measured where labeled images are given.
 
     Returns:
         The audit; inside the run folder where `save` and the run has one.
@@ -159,7 +160,7 @@ def _space(reopened: Reopened, encoder: Any, device: str) -> tuple[Any, Exemplar
     """The encoder, the exemplars with contrasts in its space, and the probe images' rows (I,D)."""
     if encoder is None:
         return reopened.encoder, reopened.exemplars, reopened.embeddings(reopened.probe)
-    from contralens.models.encoders import encoder as load_encoder
+    from contralens.encoders.registry import encoder as load_encoder
 
     made = load_encoder(encoder, device=device)
     embeddings = reopened.embeddings(reopened.probe, made)

@@ -10,7 +10,7 @@ from typing import Any
 
 from contralens.checks import nearest
 from contralens.config import known_keys, read_yaml
-from contralens.data.files import digest
+from contralens.data.atomic_files import digest
 from contralens.errors import InputError, KindError
 
 LISTS = files("contralens.auditing") / "lists"

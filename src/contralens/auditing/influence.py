@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from contralens.models.hooked import HookedTarget
-from contralens.models.scaling import Variants, class_scores, gradient_times_activation
+from contralens.models.hooked_layer import HookedTarget
+from contralens.models.interventions import Variants, class_scores, gradient_times_activation
 from contralens.types import Exemplars, Progress, silent
 
 if TYPE_CHECKING:

@@ -18,14 +18,14 @@ from contralens.auditing.pruning import RANDOM_PRUNINGS, measure_pruning, read_l
 from contralens.checks import nearest
 from contralens.data.audits import INFLUENCE, PRUNING
 from contralens.data.images import set_fingerprint
-from contralens.data.labeled import LabeledImages
+from contralens.data.labeled_images import LabeledImages
 from contralens.data.new_heads import NewHead
 from contralens.errors import InputError
 from contralens.models.heads import linear_head, named_head
-from contralens.models.hooked import HookedTarget, network_target
-from contralens.models.scaling import class_scores
-from contralens.reopen import Reopened
-from contralens.settings.on_run import Audit
+from contralens.models.hooked_layer import HookedTarget, network_target
+from contralens.models.interventions import class_scores
+from contralens.run_data.reopened import Reopened
+from contralens.settings.finished_run import Audit
 from contralens.types import Exemplars
 
 OUTPUT = "."

@@ -1,7 +1,7 @@
 """A new linear head on the neurons that are not spurious, fitted on labeled images and measured on others.
 
-Labeled images are split by their content and the seed (`contralens.split.drawn`): `HELD_OUT` of them only measure. The
-head is a logistic regression on the pooled activations, standardised over the images that fit it, with a ridge: of
+Labeled images are split by their content and the seed (`contralens.holdout.drawn`): `HELD_OUT` of them only measure.
+The head is a logistic regression on the pooled activations, standardised over the images that fit it, with a ridge: of
 `PENALTIES` the one with the least cross-entropy on `TUNING` of the fitting images is taken, then all of them are
 fitted. The weights are folded back, so that the head takes activations as they come. A second head on all neurons says
 how much of the change comes from fitting again and how much from leaving the spurious neurons out.
@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from contralens.auditing.pruning import groups_of, right_under
-from contralens.data.labeled import LabeledImages
+from contralens.data.labeled_images import LabeledImages
 from contralens.data.new_heads import NewHead
 from contralens.errors import ImageError, InputError
+from contralens.holdout import drawn, split_keys
 from contralens.math.intervals import paired_interval
-from contralens.models.hooked import HookedTarget
-from contralens.split import drawn, split_keys
+from contralens.models.hooked_layer import HookedTarget
 from contralens.types import Progress, silent
 
 HELD_OUT = 0.3

@@ -1,7 +1,7 @@
 """Neurons switched off or turned down inside the real network, and what that does to its accuracy.
 
 hard: 0 for every neuron whose verdict is spurious. soft: z_e / z_s of it, limited to [0,1], with z_e and z_s the
-standing out of its best expected and its best spurious concept (`contralens.auditing.aligning`): a neuron that speaks
+standing out of its best expected and its best spurious concept (`contralens.auditing.alignment`): a neuron that speaks
 of the spurious alone is switched off, one that speaks nearly as much for something expected keeps most of its strength.
 """
 
@@ -22,12 +22,12 @@ from torch.utils.data import default_collate
 
 from contralens.checks import nearest
 from contralens.data.audits import PRUNING, Audit, read_mask
-from contralens.data.labeled import UNKNOWN, LabeledImages, labeled_images
+from contralens.data.labeled_images import UNKNOWN, LabeledImages, labeled_images
 from contralens.errors import ImageError, InputError
 from contralens.math.intervals import paired_interval
-from contralens.models.hooked import HookedTarget
+from contralens.models.hooked_layer import HookedTarget
 from contralens.models.hooks import named
-from contralens.models.scaling import Variants, kept, neurons_last
+from contralens.models.interventions import Variants, kept, neurons_last
 from contralens.types import Progress, silent
 
 RANDOM_PRUNINGS = 5

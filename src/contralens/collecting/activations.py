@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from contralens.data.store import TILE, Table
-from contralens.math.sources import ActivationSource, SparseActivations, pairwise
+from contralens.math.activation_sources import ActivationSource, SparseActivations, pairwise
 from contralens.math.tensors import BLOCK_BYTES, blocks
 
 

@@ -24,14 +24,14 @@ from torch.utils.data import default_collate
 
 from contralens.checks import first_line
 from contralens.collecting.activations import stored_activations
-from contralens.data.known import known_fingerprints
+from contralens.data.fingerprint_cache import known_fingerprints
 from contralens.data.store import TILE, Store, Table, pack, sparse
 from contralens.errors import ImageError, InputError, MissingPackage, ModelUnavailable, StoreError
-from contralens.math.sources import ActivationSource
-from contralens.models.fast import Steps
-from contralens.models.fast import pixels as pixels_of
+from contralens.loading.fast_preprocessing import Steps
+from contralens.loading.fast_preprocessing import pixels as pixels_of
+from contralens.math.activation_sources import ActivationSource
 from contralens.models.hooks import pinned
-from contralens.models.together import forward_key, rows_together
+from contralens.models.shared_forward import forward_key, rows_together
 from contralens.types import Extractor, Images, Progress, silent
 
 THUMBNAIL = 128

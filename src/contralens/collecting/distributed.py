@@ -4,7 +4,7 @@ Every worker builds the image set, the target and the encoder from the same sett
 a tile appears in the store whole or not at all. So workers need not know of each other: shard i of n takes the tiles
 t with t % n == i, whatever has been done before is not done again, and a re-run may use another n. All workers must see
 the images under the same paths and share the cache folder. The images' fingerprints, which decide what a tile is, are
-shared through the store as well (`data.known`): shards that start together hash a part each.
+shared through the store as well (`data.fingerprint_cache`): shards that start together hash a part each.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from contralens.checks import require
 from contralens.collecting.collect import Speed, collect_tiles, lacking_tiles, owned_images
 from contralens.collecting.networks import networks, steady
-from contralens.data.known import known_fingerprints
+from contralens.data.fingerprint_cache import known_fingerprints
 from contralens.data.store import TILE, Store, default_cache
 from contralens.errors import InputError
 from contralens.settings.label import Collect

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from contralens.collecting.precision import in_precision
-from contralens.collecting.probing import proved
+from contralens.collecting.probe_check import proved
 from contralens.data.images import images as image_set
 from contralens.data.store import Store
+from contralens.encoders.registry import encoder as load_encoder
 from contralens.errors import InputError
-from contralens.models.encoders import encoder as load_encoder
 from contralens.models.relevance import ranked
 from contralens.models.targets import load_model, targets
 from contralens.settings.label import Collect

@@ -1,7 +1,7 @@
 """Half precision, used only where a look at the first images says that it is safe.
 
 bfloat16 halves the memory traffic of a forward and is several times faster on hardware that multiplies it (Intel AMX,
-NVIDIA since Ampere), and slower on other CPUs, where float32 stays (`math.kernels`). Its rows differ from those of
+NVIDIA since Ampere), and slower on other CPUs, where float32 stays (`math.fast_kernels`). Its rows differ from those of
 float32, have fingerprints of their own, and are used for a network only if on the first `CHECKED_IMAGES` images
 
 - no row of the encoder turns by more than `TURN` (1 - cosine),
@@ -25,14 +25,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from contralens.data.known import known_fingerprints
+from contralens.data.fingerprint_cache import known_fingerprints
 from contralens.data.store import Store
 from contralens.data.vocabulary import read_vocabulary
+from contralens.encoders.base import BaseEncoder
+from contralens.encoders.registry import embed_texts
 from contralens.errors import ImageError, InputError
-from contralens.math.kernels import bfloat16_is_fast
-from contralens.models.encoder_base import BaseEncoder
-from contralens.models.encoders import embed_texts
-from contralens.models.hooked import HookedTarget
+from contralens.math.fast_kernels import bfloat16_is_fast
+from contralens.models.hooked_layer import HookedTarget
 from contralens.types import Extractor, Images
 
 PRECISIONS = ("float32", "bf16")

@@ -24,16 +24,16 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from contralens.collecting.collect import Collected, ahead, collect, owned_images
-from contralens.data.files import digest
-from contralens.data.known import known_fingerprints
+from contralens.data.atomic_files import digest
+from contralens.data.fingerprint_cache import known_fingerprints
 from contralens.data.store import TILE, Log, Snapshot, Store
 from contralens.errors import ImageError, InputError
+from contralens.math.activation_sources import ActivationSource, DenseActivations, SparseActivations, pairwise
 from contralens.math.grouping import Groups, same_groups
 from contralens.math.histograms import RunningHistogram
-from contralens.math.sources import ActivationSource, DenseActivations, SparseActivations, pairwise
 from contralens.math.statistics import NeuronStatistics, RunningSurvey
 from contralens.math.tensors import BLOCK_BYTES, blocks
-from contralens.models.together import rows_together
+from contralens.models.shared_forward import rows_together
 from contralens.types import Extractor, Images, Progress, silent
 
 VERSION = "1"

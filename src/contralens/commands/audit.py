@@ -10,7 +10,7 @@ import typer
 from contralens.commands.flags import Given, with_flags
 from contralens.commands.options import Json, RunFolder, TrustCode, print_json
 from contralens.errors import InputError
-from contralens.settings.on_run import Audit
+from contralens.settings.finished_run import Audit
 from contralens.settings.record import read
 
 

@@ -48,10 +48,10 @@ def world_command(
 
     About three minutes on two cores.
     """
+    from contralens.bench.cases import BENCH_WORLDS, DIALS, SEEDS
+    from contralens.bench.world_bench import BENCHED, world_bench
     from contralens.report import world_bench as paper
     from contralens.report.progress import bar
-    from contralens.world.bench import BENCHED, world_bench
-    from contralens.world.cases import BENCH_WORLDS, DIALS, SEEDS
 
     if out is not None:
         _check_out(out)
@@ -101,7 +101,7 @@ def _save(bench: Any, found: dict[str, Any], out: Path) -> list[Path]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from contralens.data.files import write_whole
+    from contralens.data.atomic_files import write_whole
     from contralens.report.world_bench import plot
 
     out.mkdir(parents=True, exist_ok=True)

@@ -10,8 +10,8 @@ import typer
 
 from contralens.commands.flags import Given, with_flags
 from contralens.commands.options import Json, RunFolder, TrustCode, TrustConfig, print_json
+from contralens.settings.finished_run import Evaluate
 from contralens.settings.label import Label
-from contralens.settings.on_run import Evaluate
 from contralens.settings.record import read
 
 MOVES = ("same", "down", "sideways", "up", "unknown")

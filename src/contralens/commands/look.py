@@ -19,7 +19,7 @@ def show_command(
     as_json: Json = False,
 ) -> None:
     """Show one neuron: labels, exemplars, contrasts."""
-    from contralens.data.final import final
+    from contralens.data.final_labels import final
 
     opened = final(run)
     found = opened.neuron(neuron)
@@ -98,7 +98,7 @@ def vocab_command(
 
 def encoders_command(as_json: Json = False) -> None:
     """List the ways to name an image-text encoder."""
-    from contralens.models.encoders import ENCODERS
+    from contralens.encoders.registry import ENCODERS
 
     _pairs({scheme.form: scheme.about for scheme in ENCODERS.values()}, as_json)
 
@@ -108,7 +108,7 @@ def proposers_command(as_json: Json = False) -> None:
 
     Vision-language models here or on servers, and caption banks.
     """
-    from contralens.models.proposers import PROPOSERS
+    from contralens.proposing.proposers import PROPOSERS
 
     _pairs({scheme.form: scheme.about for scheme in PROPOSERS.values()}, as_json)
 

@@ -28,7 +28,7 @@ TrustCode = Annotated[
 
 def print_json(value: Any) -> None:
     """Print a value as JSON, NaN and infinities as null."""
-    from contralens.data.folders import plain
+    from contralens.data.table_folders import plain
 
     escaped = codecs.lookup(getattr(sys.stdout, "encoding", None) or "utf-8").name != "utf-8"
     typer.echo(json.dumps(plain(value), indent=2, ensure_ascii=escaped, default=str))

@@ -52,7 +52,7 @@ def print_plan(plan: Any) -> None:
 
 def _network_and_images(run: Run, settings: dict[str, Any]) -> tuple[Any, Any]:
     """The probe images, by default where the run found them if they are still there, and the network for a focus."""
-    from contralens.reopen import Reopened
+    from contralens.run_data.reopened import Reopened
 
     images = settings.get("images")
     reopened = Reopened(run, source=images, cache=settings.get("cache"), device=settings.get("device", "cpu"))

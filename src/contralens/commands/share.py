@@ -28,8 +28,8 @@ def export_labels_command(
 
     With scores, evidence by image name and hash, provenance, and what was measured.
     """
-    from contralens.data.label_files import label_file
     from contralens.data.runs import load
+    from contralens.sharing.label_files import label_file
 
     loaded = load(run)
     path = out or Path(f"{run.resolve()}.labels.json")
@@ -46,7 +46,7 @@ def import_labels_command(
     ] = False,
 ) -> None:
     """Check a label file against its schema, and list its labels."""
-    from contralens.data.label_files import read_labels
+    from contralens.sharing.label_files import read_labels
 
     found = read_labels(file)
     rows = found.rows(scorer)
@@ -71,7 +71,7 @@ def push_command(
 
     Images are not pushed, nor their thumbnails unless asked for; names of images are, unless --no-names.
     """
-    from contralens.data.sharing import push
+    from contralens.sharing.push_pull import push
 
     where = push(run, dest, thumbnails=with_thumbnails, names=not no_names, public=public)
     pictures = "with thumbnails of the evidence" if with_thumbnails else "without pictures (--with-thumbnails)"
@@ -88,7 +88,7 @@ def pull_command(
 
     It is checked file by file; every other command then reads it.
     """
-    from contralens.data.sharing import pull
+    from contralens.sharing.push_pull import pull
 
     run = pull(source, out, **read(Label, given))
     pictures = "" if run.thumbnails.num_rows else "; it came without pictures"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from contralens.commands.flags import Given, with_flags
 from contralens.commands.options import Json, RunFolder, TrustCode, print_json
-from contralens.settings.on_run import Verify
+from contralens.settings.finished_run import Verify
 from contralens.settings.record import read
+from contralens.types import Progress
 
 
 @with_flags(Verify, without=("run", "save"))
@@ -52,3 +54,11 @@ def verify_command(
     verify_tables(found, most, asked)
     if page:
         typer.echo(f"page: {page}")
+
+
+def label_test(run: Path, neuron: int, label: str, trust_code: bool, progress: Progress) -> None:
+    """Put one label of one neuron to the test, for the explorer; the run's folder then holds what came of it."""
+    from contralens.data.runs import load
+    from contralens.verifying.verify import verify
+
+    verify(load(run, trust_code=trust_code), neurons=[neuron], label=label, progress=progress)

@@ -24,7 +24,7 @@ def world_command(
 
     Of a world whose truth is known; `label --target world:1 --encoder world` labels a network trained on such.
     """
-    from contralens.world.demo import write_world
+    from contralens.bench.world_images import write_world
 
     if images < 1:
         raise InputError(f"--images must be at least 1; got {images}")

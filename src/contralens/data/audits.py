@@ -30,11 +30,11 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from contralens.data.checking import Checked
-from contralens.data.folders import part_of_run, plain, reading, write_tables
+from contralens.data.checked_reading import Checked
+from contralens.data.folder_kinds import AUDIT
 from contralens.data.new_heads import NewHead, load_head
-from contralens.data.owned import AUDIT
-from contralens.data.sealing import seal
+from contralens.data.seals import seal
+from contralens.data.table_folders import part_of_run, plain, reading, write_tables
 from contralens.errors import InputError
 
 FORMAT = 3

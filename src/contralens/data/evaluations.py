@@ -22,10 +22,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from contralens.checks import nearest
-from contralens.data.checking import Checked
-from contralens.data.folders import part_of_run, plain, reading, write_tables
-from contralens.data.owned import EVALUATION
-from contralens.data.sealing import seal
+from contralens.data.checked_reading import Checked
+from contralens.data.folder_kinds import EVALUATION
+from contralens.data.seals import seal
+from contralens.data.table_folders import part_of_run, plain, reading, write_tables
 from contralens.errors import InputError
 
 FORMAT = 2

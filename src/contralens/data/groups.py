@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from contralens.checks import counted
-from contralens.data.tables import Places, read_column
+from contralens.data.image_tables import Places, read_column
 from contralens.errors import InputError, KindError
 from contralens.specs import part_of
 from contralens.types import Images

@@ -11,12 +11,12 @@ from typing import Any
 
 from contralens import types
 from contralens.checks import nearest, require
+from contralens.data.atomic_files import readable
 from contralens.data.decode import DICOM_START, MAX_PIXELS, suffixes
 from contralens.data.dicom import is_dicom
-from contralens.data.elsewhere import WAYS, Arrays, way_to_read
-from contralens.data.files import readable
-from contralens.data.sets import DatasetImages, FileImages, HuggingFaceImages, ImageSet, OtherImages
-from contralens.data.splits import classes_of
+from contralens.data.image_sets import DatasetImages, FileImages, HuggingFaceImages, ImageSet, OtherImages
+from contralens.data.other_sources import WAYS, Arrays, way_to_read
+from contralens.data.split_names import classes_of
 from contralens.errors import InputError, KindError
 from contralens.specs import part_of, scheme
 

@@ -17,7 +17,7 @@ from typing import Any, Literal, cast
 
 from typing_extensions import TypeAliasType, TypedDict
 
-from contralens.data.locking import lock_beside, locked
+from contralens.data.locks import lock_beside, locked
 from contralens.errors import InputError, StoreError
 
 KINDS = ("note", "tag", "label")

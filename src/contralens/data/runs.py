@@ -39,11 +39,11 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from contralens.checks import as_path, nearest
-from contralens.data.checking import Checked
-from contralens.data.folders import reading
-from contralens.data.owned import RUN
-from contralens.data.replacing import reserved, restored
-from contralens.data.sealing import seal
+from contralens.data.checked_reading import Checked
+from contralens.data.folder_kinds import RUN
+from contralens.data.replace_folder import reserved, restored
+from contralens.data.seals import seal
+from contralens.data.table_folders import reading
 from contralens.data.trust import made_here
 from contralens.errors import InputError
 
@@ -99,7 +99,7 @@ class Run:
     vectors: dict[str, np.ndarray] = field(compare=False)
     """`positive_mean` and `contrast_mean` (labeled N,D), `texts` (C,D), float32."""
     candidates: pa.Table | None = None
-    """Where proposed concepts came from (see `contralens.data.candidates`), if any were."""
+    """Where proposed concepts came from (see `contralens.proposing.candidates`), if any were."""
     path: Path | None = field(default=None, compare=False)
     trusted: bool = field(default=True, compare=False)
     """Whether what the manifest names may be imported and opened: `label` made it here, or the user said so."""

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from contralens.data.files import TEMPORARY, digest, explained, sweep, write_whole
-from contralens.data.sealed import Damaged, Sealed, sealed, set_aside
+from contralens.data.atomic_files import TEMPORARY, digest, explained, sweep, write_whole
+from contralens.data.sealed_tensors import Damaged, Sealed, sealed, set_aside
 from contralens.errors import StoreError
 
 TILE = 512

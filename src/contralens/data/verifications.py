@@ -24,10 +24,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from contralens.data.checking import Checked
-from contralens.data.folders import part_of_run, plain, reading, write_tables
-from contralens.data.owned import VERIFICATION
-from contralens.data.sealing import seal
+from contralens.data.checked_reading import Checked
+from contralens.data.folder_kinds import VERIFICATION
+from contralens.data.seals import seal
+from contralens.data.table_folders import part_of_run, plain, reading, write_tables
 from contralens.errors import InputError
 
 FORMAT = 3

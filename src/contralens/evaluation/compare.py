@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from contralens.checks import as_texts, shown
 from contralens.data.evaluations import Evaluation, evaluation_of
-from contralens.data.final import final, is_down, tests_of
-from contralens.data.folders import plain
-from contralens.data.owned import COMPARISON
-from contralens.data.replacing import reserved
+from contralens.data.final_labels import final, is_down, tests_of
+from contralens.data.folder_kinds import COMPARISON
+from contralens.data.replace_folder import reserved
 from contralens.data.runs import Run
-from contralens.data.sealing import seal
+from contralens.data.seals import seal
+from contralens.data.table_folders import plain
 from contralens.data.verifications import OUTCOMES
 from contralens.errors import InputError
 from contralens.math.intervals import difference_interval, mean_interval
@@ -142,7 +142,7 @@ class Comparison:
             InputError: the folder holds something else, is one of the runs compared.
             StoreError: it cannot be written.
         """
-        from contralens.report.plots import plot_values
+        from contralens.evaluation.plots import plot_values
 
         folder, runs = Path(folder), [m.run.path for m in self.methods if m.run.path is not None]
         with reserved(folder, COMPARISON, inputs=runs) as place, place.filled() as made:

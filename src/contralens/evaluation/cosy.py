@@ -19,13 +19,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from contralens.data.files import digest
+from contralens.data.atomic_files import digest
 from contralens.data.images import images as image_set
 from contralens.data.store import Table, pack
+from contralens.encoders.diffusion import is_blank
 from contralens.errors import ImageError, InputError
-from contralens.math.sources import ActivationSource
-from contralens.models.painters import BATCH, Painter, is_blank
-from contralens.reopen import Reopened
+from contralens.evaluation.painters import BATCH, Painter
+from contralens.math.activation_sources import ActivationSource
+from contralens.run_data.reopened import Reopened
 from contralens.types import Progress, silent
 
 
@@ -96,7 +97,7 @@ def paint(
     Args:
         reopened: the run whose network looks at the images.
         labels: the labels to paint; each is painted once.
-        painter: see `contralens.models.painters`.
+        painter: see `contralens.evaluation.painters`.
         prompt: what to ask for; {label} stands for the label.
     """
     if "{label}" not in prompt:

@@ -12,15 +12,17 @@ import pyarrow as pa
 from contralens import __version__
 from contralens.checks import as_texts, nearest
 from contralens.data.evaluations import FORMAT, SUMMARY, VALUES, Evaluation, values_table
-from contralens.data.folders import keeping_part
-from contralens.data.owned import EVALUATION
+from contralens.data.folder_kinds import EVALUATION
 from contralens.data.runs import Run, load
+from contralens.data.table_folders import keeping_part
 from contralens.data.wordnet import find_wordnet
 from contralens.errors import InputError
 from contralens.evaluation.cosy import from_folder, paint
-from contralens.evaluation.faithful import faithfulness
-from contralens.evaluation.judging import is_target, judge_of
-from contralens.evaluation.levels import levels
+from contralens.evaluation.faithfulness import faithfulness
+from contralens.evaluation.gamma_tuning import tuned
+from contralens.evaluation.ground_truth import Truth, against_truth, sanity_record, truth_of
+from contralens.evaluation.hypernyms import levels
+from contralens.evaluation.judge_independence import is_target, judge_of
 from contralens.evaluation.measuring import (
     GROUPS,
     RETRIEVED,
@@ -30,15 +32,13 @@ from contralens.evaluation.measuring import (
     on_heldout,
     wanted_metrics,
 )  # fmt: skip
-from contralens.evaluation.truth import Truth, against_truth, sanity_record, truth_of
-from contralens.evaluation.tune import tuned
+from contralens.evaluation.painters import PRESETS, Preset
+from contralens.evaluation.painters import painter as load_painter
 from contralens.evaluation.verdicts import Probed, about_groups, abstained, verdict_table
-from contralens.math import audit
+from contralens.math import exemplar_statistics
 from contralens.math.intervals import mean_interval
-from contralens.models.painters import PRESETS, Preset
-from contralens.models.painters import painter as load_painter
-from contralens.reopen import Reopened
-from contralens.settings.on_run import Evaluate
+from contralens.run_data.reopened import Reopened
+from contralens.settings.finished_run import Evaluate
 from contralens.settings.record import job
 from contralens.types import AUTO
 
@@ -265,7 +265,8 @@ def _audit(reopened: Reopened, wanted: Sequence[str]) -> pa.Table:
     """What the exemplars say by themselves, in the labeling encoder's space; no label, scorer "exemplars"."""
     e, found = reopened.embeddings(reopened.probe), reopened.exemplars
     functions = {
-        "exemplar_clarity": audit.clarity, "redundancy": audit.redundancy, "polysemanticity": audit.polysemanticity,
+        "exemplar_clarity": exemplar_statistics.clarity, "redundancy": exemplar_statistics.redundancy,
+        "polysemanticity": exemplar_statistics.polysemanticity,
     }  # fmt: skip
     names = reopened.run.neurons["name"].to_pylist()
     rows = [{"neuron": n, "name": names[n], "label": None} for n in found.neurons.tolist()]

@@ -11,16 +11,16 @@ from torch import Tensor
 
 from contralens.checks import as_path, as_text, distinct, whole
 from contralens.collecting.activations import stored_activations
-from contralens.data.final import final
+from contralens.data.final_labels import final
 from contralens.data.runs import Run
 from contralens.data.store import Store
 from contralens.data.wordnet import WordNet, find_wordnet
+from contralens.encoders.registry import read_texts
 from contralens.errors import InputError, StoreError
-from contralens.evidence import cached_rows, encoder_of, exemplars_of
-from contralens.math.concepts import separates
+from contralens.math.activation_sources import ActivationSource
+from contralens.math.caption_concepts import separates
 from contralens.math.scoring import parse_scorer, run_scorer, wants_activations
-from contralens.math.sources import ActivationSource
-from contralens.models.encoders import read_texts
+from contralens.run_data.stored import cached_rows, encoder_of, exemplars_of
 
 MOST_SENSES = 6
 """Meanings of a noun that are compared; rarer ones are left out."""

@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from contralens.checks import as_texts, nearest
+from contralens.encoders.registry import embed_texts
 from contralens.errors import InputError
 from contralens.evaluation.cosy import Made
 from contralens.math import metrics
+from contralens.math.activation_sources import ActivationSource, columns
+from contralens.math.metric_sanity import METRICS as SANITY
+from contralens.math.metric_sanity import Metric, Sanity, sanity_table
 from contralens.math.metrics import active
-from contralens.math.sanity import METRICS as SANITY
-from contralens.math.sanity import Metric, Sanity, sanity_table
 from contralens.math.simulation import ALPHAS, fit_sigmoid, simulate
-from contralens.math.sources import ActivationSource, columns
 from contralens.math.tensors import blocks
-from contralens.models.encoders import embed_texts
 from contralens.plugs import Plugs
-from contralens.reopen import Reopened
+from contralens.run_data.reopened import Reopened
 from contralens.types import Encoder, Progress, silent
 
 GROUPS: dict[str, dict[str, str]] = {

@@ -25,14 +25,14 @@ from typing import Any
 from contralens.checks import nearest, real, whole
 from contralens.config import check_code, known_keys, read_yaml
 from contralens.data.evaluations import Evaluation
+from contralens.data.folder_kinds import RUN
 from contralens.data.images import images as image_set
-from contralens.data.owned import RUN
-from contralens.data.replacing import reserved
+from contralens.data.replace_folder import reserved
 from contralens.data.wordnet import find_wordnet
 from contralens.errors import InputError, MissingPackage
 from contralens.evaluation.measuring import wanted_metrics
+from contralens.settings.finished_run import Audit, Evaluate
 from contralens.settings.label import Label
-from contralens.settings.on_run import Audit, Evaluate
 from contralens.settings.propose import Propose
 from contralens.settings.record import keys, read
 from contralens.types import Progress, silent

@@ -14,13 +14,13 @@ from torch import Tensor
 from contralens.checks import FAKES
 from contralens.data.evaluations import VERDICTS
 from contralens.errors import InputError
-from contralens.math.audit import Meanings, meanings
-from contralens.math.chance import Chance, chance
-from contralens.math.fakes import fake_exemplars, with_fakes
+from contralens.math.exemplar_statistics import Meanings, meanings
+from contralens.math.null_neurons import fake_exemplars, with_fakes
+from contralens.math.null_test import Chance, chance
 from contralens.math.ranking import best
 from contralens.math.scoring import score_blocks, wants_activations
 from contralens.math.stability import Stability, bootstrap_labels
-from contralens.reopen import Reopened
+from contralens.run_data.reopened import Reopened
 from contralens.types import Exemplars, Progress, silent
 
 SAMPLES = 50

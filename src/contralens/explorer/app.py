@@ -22,9 +22,9 @@ from starlette.requests import ClientDisconnect
 
 from contralens import __version__
 from contralens.errors import ContralensError, InputError, RunError
-from contralens.explorer import audited, overview, pages, shapes
+from contralens.explorer import audit_pages, overview, pages, shapes
 from contralens.explorer.guard import Guard
-from contralens.explorer.jobs import Jobs
+from contralens.explorer.jobs import Jobs, Tester
 from contralens.explorer.posting import noting, testing
 from contralens.explorer.replies import NEVER, TooLarge, as_json, body, is_local, shape
 from contralens.explorer.search import LARGEST_UPLOAD, Finder, Unavailable
@@ -56,6 +56,7 @@ def create_app(
     token: str | None = None,
     finder: Finder | None = None,
     trust_code: bool = False,
+    tester: Tester | None = None,
 ) -> Any:
     """The explorer of some run folders as an ASGI application.
 
@@ -65,6 +66,7 @@ def create_app(
         host: where the server is bound; decides which Host headers are answered.
         token: what a request must carry, in the URL at first, then as a cookie, or as a bearer token.
         finder: what loads encoders; by default `contralens.encoder`, when first asked for.
+        tester: what puts a label to the test; by default nothing does.
         trust_code: let runs that were not made here name encoders that run code or open files.
     """
     shelf = Shelf(runs, writable=not read_only, trust_code=trust_code)
@@ -88,7 +90,7 @@ def create_app(
     _browsing(app, shelf, search)
     _searching(app, shelf, search)
     noting(app, shelf)
-    testing(app, shelf, Jobs(read_only, trust_code))
+    testing(app, shelf, Jobs(tester, read_only, trust_code))
     _pages(app)
     app.add_middleware(Guard, host=host, token=token)
     return app
@@ -174,7 +176,7 @@ def _browsing(app: FastAPI, shelf: Shelf, search: Finder) -> None:
     @app.get("/api/runs/{run}/audit", responses=shape(shapes.Audit), summary="Expected and spurious neurons")
     def audit(run: str) -> Response:
         opened = shelf.run(run)
-        found = overview.remembered(opened, "audit", lambda: dumps(audited.page(opened)))
+        found = overview.remembered(opened, "audit", lambda: dumps(audit_pages.page(opened)))
         return Response(found, media_type="application/json", headers=NEVER)
 
     @app.get("/api/compare", responses=shape(shapes.Comparison), summary="Two runs or scorers side by side")

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from contralens import __version__
-from contralens.data.anonymous import anonymous
+from contralens.data.folder_kinds import EXPORT
 from contralens.data.notes import Notebook
-from contralens.data.owned import EXPORT
-from contralens.data.replacing import reserved
-from contralens.data.sealing import seal
-from contralens.explorer import audited, overview, pages, shapes
+from contralens.data.replace_folder import reserved
+from contralens.data.seals import seal
+from contralens.explorer import audit_pages, overview, pages, shapes
 from contralens.explorer.runs import OpenRun, keys
 from contralens.explorer.values import dumps
+from contralens.sharing.local_paths import anonymous
 from contralens.types import Progress, silent
 
 NEURONS_PER_FILE = 16
@@ -82,7 +82,7 @@ def _run(folder: Path, run: OpenRun, with_notes: bool, progress: Progress) -> sh
             _data(folder, f"{run.key}/map-{method}", pages.plane(run, method))
         _data(folder, f"{run.key}/map", pages.plane(run))
     if run.audit is not None:
-        _data(folder, f"{run.key}/audit", anonymous(audited.page(run)))
+        _data(folder, f"{run.key}/audit", anonymous(audit_pages.page(run)))
     notes: shapes.Notes = {"file": f"{run.key}.notes.jsonl", "writable": False, "notes": [], "problems": []}
     if with_notes:
         notes = {**Notebook(run.path, writable=False).read(), "writable": False}

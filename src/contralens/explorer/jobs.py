@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import threading
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from contralens.checks import first_line, shown
@@ -13,13 +15,17 @@ from contralens.explorer.overview import named
 from contralens.explorer.runs import OpenRun
 from contralens.explorer.search import Unavailable
 from contralens.explorer.values import NotThere
+from contralens.types import Progress
+
+Tester = Callable[[Path, int, str, bool, Progress], object]
+"""Tests a label: run folder, neuron, label, whether the run may name code, and what hears how far it is."""
 
 
 class Jobs:
     """The last experiment of each run, and how far it is."""
 
-    def __init__(self, read_only: bool = False, trust_code: bool = False) -> None:
-        self._read_only, self._trust_code = read_only, trust_code
+    def __init__(self, test: Tester | None, read_only: bool = False, trust_code: bool = False) -> None:
+        self._test, self._read_only, self._trust_code = test, read_only, trust_code
         self._jobs: dict[str, shapes.Job] = {}
         self._lock = threading.Lock()
 
@@ -39,6 +45,8 @@ class Jobs:
         """
         if self._read_only:
             raise Unavailable("started with --read-only: no label is put to the test")
+        if self._test is None:
+            raise Unavailable("this server puts no label to the test; `contralens explore` does")
         if importlib.util.find_spec("torch") is None:
             raise Unavailable("torch is not installed here, which experiments need (pip install contralens)")
         if not named(run, [neuron]):
@@ -63,12 +71,9 @@ class Jobs:
         def progress(stage: str, done: int, total: int) -> None:
             self._set(job, stage=stage, done=done, total=total)
 
+        assert self._test is not None
         try:
-            from contralens.data.runs import load
-            from contralens.verifying.verify import verify
-
-            opened = load(run.path, trust_code=self._trust_code)
-            verify(opened, neurons=[job["neuron"]], label=job["label"], progress=progress)
+            self._test(run.path, job["neuron"], job["label"], self._trust_code, progress)
             self._set(job, state="done", stage="done")
         except ContralensError as e:
             self._set(job, state="failed", stage=str(e))

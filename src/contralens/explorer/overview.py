@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contralens.checks import nearest
-from contralens.data.final import OVERRULED
+from contralens.data.final_labels import OVERRULED
 from contralens.errors import InputError
 from contralens.explorer import shapes
 from contralens.explorer.runs import OpenRun

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from contralens.data.final import OVERRULED
-from contralens.explorer import audited, shapes, tested
+from contralens.data.final_labels import OVERRULED
+from contralens.explorer import audit_pages, shapes, tested
 from contralens.explorer.overview import figures, named, ready, remembered, rows, shown
 from contralens.explorer.runs import OpenRun
 from contralens.explorer.values import NotThere, image_number, number, plain, short
@@ -26,7 +26,7 @@ def info(run: OpenRun, notes: int) -> shapes.RunInfo:
         "remarks": remarks(run.manifest),
         "notes": notes,
         "evaluation": summary(run),
-        "audit": audited.line(run),
+        "audit": audit_pages.line(run),
     }
 
 
@@ -65,7 +65,7 @@ def detail(run: OpenRun, neuron: int) -> shapes.Detail:
         "candidates": _candidates(run, neuron),
         "classes": _classes(run, neuron),
         "maps": _maps(run, neuron),
-        "audit": audited.verdict(run, neuron),
+        "audit": audit_pages.verdict(run, neuron),
         "experiments": tested.experiments(run, neuron),
         "missing": missing,
     }

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from contralens.checks import first_line
-from contralens.data import checking
+from contralens.data import checked_reading
 from contralens.errors import RunError, StoreError
 
 UNPACKED_BYTES = 1 << 30
@@ -107,6 +107,6 @@ class Pictures:
 def inside(folder: Path, name: str) -> Path:
     """The file of a run, unless it is a link that leads out of the run folder, or no plain file."""
     try:
-        return checking.inside(folder, name)
+        return checked_reading.inside(folder, name)
     except FileNotFoundError:
         raise RunError(f"{folder / name} is missing") from None

@@ -17,12 +17,12 @@ import pyarrow.parquet as pq
 
 from contralens.checks import first_line, nearest
 from contralens.data import audits, evaluations, verifications
-from contralens.data.checking import Checked, read_manifest
-from contralens.data.final import Judgements, final_labels, standing, tests_of
-from contralens.data.folders import plain
+from contralens.data.checked_reading import Checked, read_manifest
+from contralens.data.final_labels import Judgements, final_labels, standing, tests_of
+from contralens.data.folder_kinds import ADDED
 from contralens.data.notes import Note
-from contralens.data.owned import ADDED
 from contralens.data.runs import READABLE
+from contralens.data.table_folders import plain
 from contralens.data.trust import SIGNATURE, made_here
 from contralens.errors import InputError, RunError
 from contralens.explorer.columns import NEEDED, OF_AUDIT, OPTIONAL, QUIET, WHY, checked, schema_of

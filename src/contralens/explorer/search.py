@@ -140,6 +140,6 @@ class Finder:
 
 
 def _load(name: str) -> Any:
-    import contralens
+    from contralens.encoders.registry import encoder
 
-    return contralens.encoder(name)
+    return encoder(name)

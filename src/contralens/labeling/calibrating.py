@@ -16,15 +16,15 @@ import torch
 from torch import Tensor
 
 from contralens.checks import counted
-from contralens.data.labeled import labeled_images
-from contralens.data.names import Wording
-from contralens.data.tables import Places, read_column
+from contralens.data.image_tables import Places, read_column
+from contralens.data.labeled_images import labeled_images
+from contralens.data.synonyms import Wording
 from contralens.errors import InputError, KindError
+from contralens.math.activation_sources import ActivationSource
 from contralens.math.confidence import Weighed, planted
 from contralens.math.exemplars import mine, neuron_statistics
-from contralens.math.planting import LEAST
-from contralens.math.sources import ActivationSource
-from contralens.models.hooked import HookedTarget
+from contralens.math.planted_neurons import LEAST
+from contralens.models.hooked_layer import HookedTarget
 from contralens.models.targets import outputs_of
 from contralens.specs import part_of
 from contralens.types import Images, Target

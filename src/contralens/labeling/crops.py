@@ -24,13 +24,13 @@ from torch.utils.data import default_collate
 
 from contralens.checks import blaming, counted, shown
 from contralens.collecting.collect import Collected, ahead
-from contralens.data.files import digest
+from contralens.data.atomic_files import digest
 from contralens.data.pictures import Heat, crop_box
 from contralens.data.store import TILE, Store
 from contralens.errors import ImageError, InputError
-from contralens.models.pixel_heat import PixelHeat, pixel_heat
+from contralens.models.activation_maps import maps, seen
+from contralens.models.pixel_attribution import PixelHeat, pixel_heat
 from contralens.models.ranking import Ranking
-from contralens.models.where import maps, seen
 from contralens.types import Encoder, Exemplars, Images, Progress, Target
 
 VERSION = "crops 1"

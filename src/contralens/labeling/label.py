@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contralens.data.runs import Run
-from contralens.labeling.arguments import ready
+from contralens.labeling.check_settings import ready
 from contralens.labeling.reserving import reserving
 from contralens.labeling.stages import collect, judge, mine, score, write
 from contralens.settings.label import Label

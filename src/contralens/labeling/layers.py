@@ -11,7 +11,7 @@ from contralens.collecting.networks import networks, steady
 from contralens.data.runs import Run
 from contralens.data.store import Store
 from contralens.errors import InputError
-from contralens.labeling.arguments import ready
+from contralens.labeling.check_settings import ready
 from contralens.labeling.reserving import reserving
 from contralens.labeling.stages import collect, judge, mine, score, write
 from contralens.settings.label import Collect, Label, LabelLayers

@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contralens import __version__
-from contralens.data.candidates import Candidates
-from contralens.data.files import digest
+from contralens.data.atomic_files import digest
 from contralens.data.runs import FORMAT
 from contralens.data.trust import SIGNATURE, sign
 from contralens.data.vocabulary import Vocabulary
+from contralens.encoders.registry import templates_of
 from contralens.labeling.ranking import about_ranking
 from contralens.labeling.tables import picture_notes
-from contralens.math.chance import Chance
 from contralens.math.confidence import Weighed, model
-from contralens.math.panel import PANEL
+from contralens.math.null_test import Chance
 from contralens.math.ranking import Best
+from contralens.math.scorer_panel import PANEL
 from contralens.math.statistics import NeuronStatistics
-from contralens.models.encoders import templates_of
+from contralens.proposing.candidates import Candidates
 from contralens.settings.label import Mine
 from contralens.types import Encoder, Exemplars, Target, word_of
 

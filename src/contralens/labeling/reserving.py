@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from contralens.data.files import digest
-from contralens.data.owned import RUN
-from contralens.data.replacing import reserved
+from contralens.data.atomic_files import digest
+from contralens.data.folder_kinds import RUN
+from contralens.data.replace_folder import reserved
 from contralens.data.runs import Run
 from contralens.settings.label import Label
 from contralens.settings.record import settings_of

@@ -19,23 +19,22 @@ from torch import Tensor
 from contralens.collecting import collect as collecting
 from contralens.collecting.networks import Networks, Steady, networks, steady
 from contralens.collecting.streaming import RecomputedActivations, collect_streamed
-from contralens.data.candidates import Candidates
-from contralens.data.files import digest
+from contralens.data.atomic_files import digest
 from contralens.data.runs import LABELS, Run
 from contralens.data.store import Store
 from contralens.data.vocabulary import Vocabulary, read_vocabulary
 from contralens.errors import InputError
-from contralens.labeling import cached
-from contralens.labeling.arguments import changed, chosen_neurons, ready
+from contralens.labeling import stored_exemplars
 from contralens.labeling.calibrating import Calibration, Known
-from contralens.labeling.copies import NearCopies, near_copies
+from contralens.labeling.check_settings import changed, chosen_neurons, ready
 from contralens.labeling.crops import Crops, cropped
 from contralens.labeling.manifest import about_mined, manifest_of
-from contralens.labeling.probe import Parts, parts_asked
-from contralens.labeling.proposed import candidates_for
+from contralens.labeling.near_copies import NearCopies, near_copies
+from contralens.labeling.probe_set import Parts, parts_asked
+from contralens.labeling.proposed_concepts import candidates_for
 from contralens.labeling.ranking import no_confidence
 from contralens.labeling.reserving import reserving
-from contralens.labeling.scored import Ranked, ranked
+from contralens.labeling.scoring import Ranked, ranked
 from contralens.labeling.tables import (
     concept_table,
     exemplar_table,
@@ -47,14 +46,15 @@ from contralens.labeling.tables import (
     with_crops,
 )
 from contralens.math import exemplars as mining
-from contralens.math.audit import clarity
-from contralens.math.chance import Chance, chance
-from contralens.math.fakes import fake_exemplars, with_fakes
+from contralens.math.activation_sources import ActivationSource
+from contralens.math.exemplar_statistics import clarity
+from contralens.math.gpu_placing import activations_on, rows_on
 from contralens.math.grouping import Groups
-from contralens.math.placing import activations_on, rows_on
+from contralens.math.null_neurons import fake_exemplars, with_fakes
+from contralens.math.null_test import Chance, chance
 from contralens.math.scoring import wants_activations
-from contralens.math.sources import ActivationSource
 from contralens.math.statistics import STRONGEST, NeuronStatistics
+from contralens.proposing.candidates import Candidates
 from contralens.settings.label import Collect, Judge, Label, Mine, Score
 from contralens.settings.record import settings_of
 from contralens.types import AUTO, Encoder, Exemplars, Images, Target
@@ -248,7 +248,7 @@ def mine(collected: Collected, **changes: Any) -> Mined:
     numbers = [] if groups is None else [settings.per_group, digest(*map(str, groups.numbers.tolist()))]
     how = (chosen.tolist(), *settings.mining().values(), *numbers)
     settings.progress("mining", 0, len(chosen))
-    found = cached.mined(
+    found = stored_exemplars.mined(
         collected.store, [*identity, repr(how)],
         lambda: mining.mine(activations, embeddings, neurons=chosen, groups=groups, **settings.mining()),
     )  # fmt: skip
@@ -281,7 +281,7 @@ def score(mined: Mined, **changes: Any) -> Scored:
     settings = ready(changed(mined.settings, Score, Mine, changes))
     collected, words = mined.collected, read_vocabulary(settings.vocabulary)
     embedded = functools.partial(
-        cached.texts, collected.store, collected.encoder, templates=settings.templates,
+        stored_exemplars.texts, collected.store, collected.encoder, templates=settings.templates,
         normalise=settings.normalise_texts, progress=settings.progress,
     )  # fmt: skip
     candidates: Candidates | None = settings.candidates
@@ -325,7 +325,7 @@ def judge(scored: Scored, **changes: Any) -> Judged:
     activations, embeddings, chosen, seed = mined.activations, mined.embeddings, mined.chosen, settings.seed
     settings.progress("fake neurons", 0, fakes)
     how = {**mined.settings.mining(), "groups": mined.groups}
-    made = cached.fakes(
+    made = stored_exemplars.fakes(
         mined.collected.store, [*mined.identity, repr((*mined.how, fakes, seed))],
         lambda: fake_exemplars(activations, embeddings, fakes, seed, neurons=chosen, **how),
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """How likely a label is right, told from signs that do not know the truth; `auto` takes the likeliest label.
 
-The model. Candidates c of a neuron are the labels that the scorers of the panel give it (`math.panel`), each with its
-signals x[c] (`math.signals`). At most one of them is right, so on I images
+The model. Candidates c of a neuron are the labels that the scorers of the panel give it (`scorer_panel`), each with
+its signals x[c] (`math.confidence_signals`). At most one of them is right, so on I images
 
     P(c) = I / (I + 30) exp f(x[c]) / (1 + sum over candidates c' of exp f(x[c'])),
     f(x) = b + sum over signals s of g_s(x_s),
@@ -28,13 +28,13 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from contralens.errors import InputError
+from contralens.math.activation_sources import source
+from contralens.math.confidence_reasons import NO_LABEL, in_words
+from contralens.math.confidence_signals import signals
 from contralens.math.exemplars import find_exemplars, neuron_statistics
-from contralens.math.panel import PANEL, Ballot, ballot
-from contralens.math.planting import plant
+from contralens.math.planted_neurons import plant
 from contralens.math.ranking import Best
-from contralens.math.reasons import NO_LABEL, in_words
-from contralens.math.signals import signals
-from contralens.math.sources import source
+from contralens.math.scorer_panel import PANEL, Ballot, ballot
 from contralens.math.tensors import matrix
 from contralens.types import AUTO, Exemplars, word_of
 

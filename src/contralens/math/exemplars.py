@@ -25,7 +25,15 @@ import torch
 from torch import Tensor
 
 from contralens.errors import InputError
-from contralens.math.approximate import approximate
+from contralens.math.activation_sources import (
+    ActivationSource,
+    DenseActivations,
+    RowActivations,
+    SparseActivations,
+    along,
+    source,
+)
+from contralens.math.faiss_neighbours import approximate
 from contralens.math.grouping import Groups
 from contralens.math.neighbours import (
     CACHE,
@@ -42,7 +50,6 @@ from contralens.math.neighbours import (
     over,
     winners,
 )
-from contralens.math.sources import ActivationSource, DenseActivations, RowActivations, SparseActivations, along, source
 from contralens.math.statistics import FIRES, NeuronStatistics, neuron_statistics, select_neurons, survey
 from contralens.math.tensors import BLOCK_BYTES, all_bits, blocks, matrix, return_memory, room, spread
 from contralens.types import Exemplars
@@ -91,7 +98,7 @@ def find_exemplars(
             greedily in rank order.
         exclude: skip partners whose cosine to the positive is above this (near-duplicates); off by default.
         neighbours: "exact", or "faiss:hnsw" or "faiss:ivf" for approximate lists of neighbours; see
-            `contralens.math.approximate`.
+            `contralens.math.faiss_neighbours`.
         groups: (I), a name or a number per image, equal for images that belong together (one patient, lesion, scene,
             video): at most one exemplar of a neuron comes from each group, and no contrast from its exemplar's group.
             `contralens.math.grouping.Groups` allows more per group.

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contralens.math.sources import source
+from contralens.math.activation_sources import source
 
 FINE_BINS = 256
 """Bins of a `RunningHistogram`."""

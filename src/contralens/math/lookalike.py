@@ -1,8 +1,8 @@
 """Graded contrast: activations over the whole range, regressed on how images differ from their look-alikes.
 
 Ours, unpublished. CSP contrasts the strongest images of a neuron with one look-alike each. Here every image is
-contrasted with its `pairs` nearest images, and with the average image, and how much of each contrast is trusted
-depends on how well the encoder's space explains the neuron at all:
+contrasted with its `pairs` nearest images (of more than 2^14 images, as many drawn at random are), and with the average
+image, and how much of each contrast is trusted depends on how well the encoder's space explains the neuron at all:
 
     b[i,n]  = max(0, a[i,n] - mean_i a[i,n])^power, standardised over the images
     x[i]    = e[i] - mean e
@@ -25,11 +25,11 @@ import torch
 from torch import Tensor
 
 from contralens.errors import InputError
+from contralens.math.activation_sources import ActivationSource, source
 from contralens.math.neighbours import Products, nearest_images
 from contralens.math.ranking import Columns, by_columns
-from contralens.math.sources import ActivationSource, columns, source
-from contralens.math.statistics import survey
-from contralens.math.tensors import blocks, matrix
+from contralens.math.statistics import NeuronStatistics, survey
+from contralens.math.tensors import blocks, eigen, matrix
 from contralens.types import Exemplars
 
 RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -43,7 +43,9 @@ SPARSE = 0.75
 FEW = 0.2
 """Neurons are sparse latents if half of them fire on at most this share of the images."""
 LOOKED_AT = 512
-"""Most neurons that `power="auto"` looks at; fewer where their activations would take more than 64 MB."""
+"""Most neurons that `power="auto"` looks at; fewer where there are more than 2^15 images."""
+CONTRASTED = 2**14
+"""Most images whose look-alikes are sought; of more, as many are drawn, so that cost grows as the images do."""
 NOTHING = 1e-9
 """Look-alikes that differ by no more than this share of what images differ by are copies."""
 
@@ -56,6 +58,7 @@ def lookalike(
     """Graded contrast over look-alike pairs, from all activations: scores (N,C); see the module for the equation.
 
     Two passes over the activations, in blocks; memory is one block, (I,D) twice, (N,D) and the answer. On the CPU.
+    Look-alikes are sought of at most `CONTRASTED` images, among all.
 
     Args:
         exemplars: says which neurons; one without any exemplar scores NaN. Its images are not looked at.
@@ -86,18 +89,18 @@ def lookalike(
     mean, x = statistics.mean, centred(e, usable)
     if power == "auto":
         firing = statistics.firing.double() / usable.sum()
-        power = SPARSE if float(firing.median()) <= FEW else chosen_power(a, n, mean, usable, x)
+        power = SPARSE if float(firing.median()) <= FEW else chosen_power(a, n, statistics, usable, x)
     y = _laplacian(x, alike)
     near, far = _gram(x, y), _gram(x, x)
     total, look, every = _sums(a, n, mean, usable, x, y, power)
-    explained = _explained(every, far / usable.sum(), int(usable.sum()))
+    explained = _explained(every, eigen(far / usable.sum()), int(usable.sum()))
     if not near.trace() > NOTHING * far.trace():
         near, look = far, every
     near_trace, far_trace = float(near.trace()), float(far.trace())
     if not far_trace > 0:
         return Columns((len(n), len(t)), e, lambda some: e.new_full((len(n), len(t[some])), torch.nan))
     metric = e.shape[1] / 2 * (near / near_trace + far / far_trace)
-    values, axes = torch.linalg.eigh((metric + metric.T) / 2)
+    values, axes = eigen((metric + metric.T) / 2)
     g = explained[:, None]
     v = (g * look / near_trace + (1 - g) * every / far_trace) @ axes / (g * values.clamp_min(0.0) + 1 - g)
     nothing = (exemplars.positives < 0).all(1) | ~(total > 0)
@@ -111,26 +114,59 @@ def centred(e: Tensor, usable: Tensor) -> Tensor:
     return x.masked_fill_(~usable[:, None], 0.0)
 
 
-def chosen_power(a: ActivationSource, n: Tensor, mean: Tensor, usable: Tensor, x: Tensor) -> float:
+def chosen_power(a: ActivationSource, n: Tensor, statistics: NeuronStatistics, usable: Tensor, x: Tensor) -> float:
     """1.5 p*, with p* the p of `POWERS` under which the embeddings explain the neurons `n` best.
 
     R2(p) is the mean over neurons of the generalised cross-validated R^2 of the ridge regression of
     b_p = standardised max(0, a - mean)^p on the centred embeddings x (I,D). Chosen by what predicts, without any label.
+
+    Args:
+        statistics: of the neurons `n`.
+
+    One pass over the activations for all powers, of which each is a product of eighth roots.
     """
     most = max(1, min(LOOKED_AT, len(n), 2**24 // max(1, len(x))))
     drawn = torch.randperm(len(n), generator=torch.Generator().manual_seed(0))[:most].sort().values
-    values, covariance, images = source(columns(a, n[drawn])), _gram(x, x) / usable.sum(), int(usable.sum())
-
-    def explained(p: float) -> float:
-        total, _, every = _sums(values, torch.arange(most), mean[drawn], usable, x, x[:, :0], p)
-        return float(_explained(every[total > 0], covariance, images).mean().nan_to_num(-1.0))
-
-    return ABOVE * max(POWERS, key=explained)
+    mean, reach = statistics.mean[drawn], (statistics.maximum.double() - statistics.mean)[drawn].clamp_min(1e-30)
+    sums = torch.zeros(len(POWERS), most, x.shape[1], dtype=torch.float64)
+    moments = torch.zeros(len(POWERS), 2, most, dtype=torch.float64)
+    count, lost = torch.zeros(most, dtype=torch.float64), torch.zeros(most, x.shape[1], dtype=torch.float64)
+    for start, rows in a.blocks(n[drawn], budget=4 * 2**20):
+        rows, here = rows.cpu(), slice(start, start + len(rows))
+        counts = rows.isfinite() & usable[here, None]
+        b = ((rows.double() - mean) / reach).clamp(0.0, 1.0).masked_fill_(~counts, 0.0).to(x.dtype)
+        eighth, now, reached = b.sqrt().sqrt().sqrt(), torch.ones_like(b), 0
+        for place, power in enumerate(POWERS):
+            for _ in range(round(8 * power) - reached):
+                now.mul_(eighth)
+            reached = round(8 * power)
+            moments[place, 0] += now.sum(0)
+            moments[place, 1] += now.square().sum(0)
+            sums[place] += now.T @ x[here]
+        count += counts.sum(0)
+        if not bool(counts.all()):
+            lost += (~counts).to(x.dtype).T @ x[here]
+    middle = moments[:, 0] / count
+    deviation = (moments[:, 1] / count - middle.square()).clamp_min(0.0).sqrt()
+    every = (sums + middle[:, :, None] * lost) / deviation[:, :, None]  # x sums to 0 over all images
+    covariance, images = _gram(x, x) / usable.sum(), int(usable.sum())
+    axes = eigen(covariance)
+    explained = [
+        float(_explained(some[told > 0], axes, images).mean().nan_to_num(-1.0))
+        for some, told in zip(every, deviation, strict=True)
+    ]
+    return ABOVE * POWERS[explained.index(max(explained))]
 
 
 def _look_alikes(e: Tensor, pairs: int) -> list[tuple[Tensor, Tensor]]:
-    """The `pairs` nearest images of each: first, second, ... as (images, their look-alikes), ties by index."""
+    """The `pairs` nearest images of each: first, second, ... as (images, their look-alikes), ties by index.
+
+    Of more than `CONTRASTED` images, those of so many drawn at random.
+    """
     images = e.isfinite().all(1).nonzero()[:, 0]
+    if len(images) > CONTRASTED:
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+        images = images[order[:CONTRASTED].sort().values]
     products = Products(e)
     found = nearest_images(products, images, 4 * (pairs + 1)).images[:, : 4 * (pairs + 1)].long()
     place = found.clamp_min(0)
@@ -186,9 +222,9 @@ def _sums(
     return deviation, sums[:, :width], sums[:, width:]
 
 
-def _explained(every: Tensor, covariance: Tensor, images: int) -> Tensor:
-    """g (N): the best generalised cross-validated R^2 over `RIDGES`, from sum_i b x (N,D) and X'X / I."""
-    values, axes = torch.linalg.eigh(covariance)
+def _explained(every: Tensor, covariance: tuple[Tensor, Tensor], images: int) -> Tensor:
+    """g (N): the best generalised cross-validated R^2 over `RIDGES`, from sum_i b x (N,D) and X'X / I by its axes."""
+    values, axes = covariance
     values = values.clamp_min(0.0)
     along = (every @ axes / images).square()
     best = torch.ones(len(every), dtype=every.dtype)

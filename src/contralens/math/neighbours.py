@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from contralens.math.kernels import bfloat16_is_fast
+from contralens.math.fast_kernels import bfloat16_is_fast
 from contralens.math.tensors import BLOCK_BYTES, blocks, return_memory, room, spread
 
 TOLERANCE = 4e-6

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from contralens.errors import InputError
+from contralens.math.activation_sources import Resampled, source
 from contralens.math.exemplars import find_exemplars
 from contralens.math.grouping import Groups, draw_groups
 from contralens.math.ranking import Scorer, best
 from contralens.math.scoring import score_blocks
-from contralens.math.sources import Resampled, source
 from contralens.math.tensors import matrix
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from contralens.errors import InputError
+from contralens.math.activation_sources import ActivationSource, source
 from contralens.math.grouping import Groups
-from contralens.math.sources import ActivationSource, source
 from contralens.math.tensors import shares, spread
 
 FIRES = 1e-6

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from contralens.checks import nearest
 from contralens.errors import InputError
-from contralens.models.hooked import HookedTarget
-from contralens.models.scaling import TOLERANCE, class_scores
+from contralens.models.hooked_layer import HookedTarget
+from contralens.models.interventions import TOLERANCE, class_scores
 from contralens.types import Target
 
 

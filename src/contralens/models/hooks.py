@@ -14,7 +14,7 @@ from torch.utils.data import default_collate
 
 from contralens.checks import blaming, reason
 from contralens.errors import InputError
-from contralens.models.outputs import images_first, module_of, tensor_of, tensors_in, valid_tokens
+from contralens.models.layer_outputs import images_first, module_of, tensor_of, tensors_in, valid_tokens
 
 DTYPES = {"float32": None, "bf16": torch.bfloat16}
 """Precisions, and what autocast takes for them."""

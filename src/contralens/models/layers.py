@@ -10,10 +10,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from contralens.errors import InputError
+from contralens.loading.loaders import load, preprocess_of
 from contralens.models import hooks, tokens
-from contralens.models.hooked import HookedTarget
-from contralens.models.loaders import load, preprocess_of
-from contralens.models.outputs import PART, is_padded
+from contralens.models.hooked_layer import HookedTarget
+from contralens.models.layer_outputs import PART, is_padded
 from contralens.models.pooling import choose
 from contralens.specs import scheme
 

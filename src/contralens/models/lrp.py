@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from contralens.checks import blaming, require
 from contralens.models import hooks
-from contralens.models.hooked import HookedTarget
+from contralens.models.hooked_layer import HookedTarget
 
 NAME = "epsilon plus flat"
 CONSERVED = 0.05

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from contralens.checks import nearest
 from contralens.errors import InputError
-from contralens.models.layouts import (
+from contralens.models.token_layouts import (
     Layout,
     Prefix,
     Tokens,

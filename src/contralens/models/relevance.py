@@ -26,13 +26,13 @@ from torch import Tensor, nn
 
 from contralens.errors import InputError
 from contralens.models import hooks, lrp
-from contralens.models.autoencoders import Autoencoder
-from contralens.models.hooked import HookedTarget
-from contralens.models.outputs import first_tensor
+from contralens.models.hooked_layer import HookedTarget
+from contralens.models.interventions import changed, class_scores, neurons_last
+from contralens.models.layer_outputs import first_tensor
 from contralens.models.pooling import class_token_of
 from contralens.models.ranking import ACTIVATION, Ranking
-from contralens.models.saes import SparseTarget, tokens_of
-from contralens.models.scaling import changed, class_scores, neurons_last
+from contralens.models.sae_target import SparseTarget, tokens_of
+from contralens.saes.autoencoder import Autoencoder
 from contralens.types import Target
 
 VERSION = "contralens relevance 1"

@@ -16,17 +16,18 @@ from torch import Tensor, nn
 
 from contralens.checks import as_path, as_text, blaming, first_line, nearest, shown, whole
 from contralens.errors import InputError
-from contralens.models import hooks, identity, repeating, tokens, untrained
-from contralens.models.fast import DECODES, fast_or_own
-from contralens.models.hooked import HookedTarget, fingerprint_of
+from contralens.fingerprint.network import attributes, network_digest
+from contralens.loading.fast_preprocessing import DECODES, fast_or_own
+from contralens.loading.loaded import Loaded, Loader
+from contralens.loading.loaders import TARGETS, load, preprocess_of
+from contralens.loading.preprocessing import Preprocessing
+from contralens.models import determinism, hooks, tokens, untrained_weights
+from contralens.models.hooked_layer import HookedTarget, fingerprint_of
+from contralens.models.input_scale import scale_notes
+from contralens.models.layer_outputs import PART, module_of
 from contralens.models.layers import LayerInfo, found_tokens, layers, several, unpadded
-from contralens.models.loaded import Loaded, Loader
-from contralens.models.loaders import TARGETS, load, preprocess_of
-from contralens.models.outputs import PART, module_of
 from contralens.models.pooling import POOLINGS, choose, pool
-from contralens.models.preprocessing import Preprocessing
-from contralens.models.saes import sae as with_sae
-from contralens.models.scales import scale_notes
+from contralens.models.sae_target import sae as with_sae
 from contralens.types import Target
 
 __all__ = [
@@ -75,7 +76,8 @@ def target(
         neurons: N names, instead of the class names or "layer/index".
         prefix_tokens: class and register tokens before the patches, where that cannot be found out.
         dtype: "float32", or "bf16" for autocast.
-        decode: "exact" preprocesses as the weights ask for; "fast" on tensors, where that agrees (`models.fast`).
+        decode: "exact" preprocesses as the weights ask for; "fast" on tensors, where that agrees
+            (`loading.fast_preprocessing`).
         allow_nondeterministic: take a network whose activations are not a function of the image (random masking,
             dropout that is always on, statistics of the batch); `.notes` then says so.
 
@@ -194,13 +196,13 @@ def _made(
     names = [_known(layer if layer is not None else loaded.default_layer, modules, network, loaded, name)
              for layer in wanted]  # fmt: skip
     batch = hooks.probe_batch(function, name)
-    before = identity.attributes(network)
+    before = attributes(network)
     found: dict[int, tokens.Found] = {}
     probe = hooks.probe(network, [*names, "."], batch, name, hooks.DTYPES[dtype], keep=True)
     if preprocess is not None or loaded.preprocess_note or name.startswith("module:"):
         loaded.notes += scale_notes(function, loaded.preprocess, network, preprocess is not None)
-    untrained.check_unused(loaded, [n for n in names if probe[n].output is not None], batch, probe, name)
-    described = identity.network_digest(network, before)
+    untrained_weights.check_unused(loaded, [n for n in names if probe[n].output is not None], batch, probe, name)
+    described = network_digest(network, before)
     given = {"pooling": pooling, "preprocess": preprocess, "weights": weights, "checkpoint": checkpoint,
              "prefix_tokens": prefix_tokens, "dtype": None if dtype == "float32" else dtype,
              "decode": None if decode == "exact" else decode,
@@ -257,16 +259,16 @@ def _check_repeatable(made: Sequence[HookedTarget], allowed: bool) -> None:
     taps = [replace(one.tap, autocast=None) for one in made]
     first = made[0]
     with blaming(f"{first.name}: the network failed after a first batch"):
-        why = repeating.why_not_repeatable(
-            repeating.noise(hooks.PROBES), first.preprocess, lambda batch: hooks.run_taps(taps, batch), first.module
+        why = determinism.why_not_repeatable(
+            determinism.noise(hooks.PROBES), first.preprocess, lambda batch: hooks.run_taps(taps, batch), first.module
         )
     if why is None:
         return
     if not allowed:
-        raise InputError(repeating.not_a_function(first.name, why))
+        raise InputError(determinism.not_a_function(first.name, why))
     for one in made:
         one.repeatable = False
-        one.notes.append(repeating.not_a_function(one.name, why, allowed=True))
+        one.notes.append(determinism.not_a_function(one.name, why, allowed=True))
 
 
 def _known(layer: str | None, modules: Mapping[str, nn.Module], network: nn.Module, loaded: Loaded, name: str) -> str:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from contralens.data.candidates import Replies
+from contralens.proposing.candidates import Replies
 
 
 class Purse:

@@ -13,23 +13,23 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from contralens.checks import counted
-from contralens.data.candidates import Candidates
-from contralens.data.files import digest
-from contralens.data.prompts import clean
+from contralens.data.atomic_files import digest
 from contralens.data.runs import Run
 from contralens.data.store import Store
 from contralens.data.vocabulary import read_vocabulary
 from contralens.errors import ImageError, InputError, StoreError
-from contralens.evidence import RunImages, cached_rows, encoder_of, exemplars_of
-from contralens.math.concepts import (
+from contralens.math.caption_concepts import (
     contrast_phrases,
     falcon_contrasts,
     group_positives,
     phrases,
     top_captions,
 )
-from contralens.models.proposers import CaptionBank
+from contralens.proposing.candidates import Candidates
 from contralens.proposing.merge import gather
+from contralens.proposing.prompts import clean
+from contralens.proposing.proposers import CaptionBank
+from contralens.run_data.stored import RunImages, cached_rows, encoder_of, exemplars_of
 from contralens.types import Encoder, Progress, silent
 
 

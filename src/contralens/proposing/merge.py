@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from contralens.data.candidates import Candidates
+from contralens.proposing.candidates import Candidates
 from contralens.types import Encoder
 
 
@@ -26,7 +26,7 @@ def gather(
         times[p["text"]] = times.get(p["text"], 0) + 1
     order = sorted(times, key=lambda text: -times[text])
     if encoder is not None and order:
-        from contralens.models.encoders import read_texts
+        from contralens.encoders.registry import read_texts
 
         rows, unreadable = read_texts(encoder, order)
         order = [text for text in order if text not in unreadable]
@@ -39,7 +39,7 @@ def gather(
                 errors = [*errors, {"neuron": p["neuron"], "name": p["name"], "error": why, "reply": p["reply"]}]
     concept, cosine = {text: text for text in order}, dict.fromkeys(order, 1.0)
     if encoder is not None and merge is not None and len(order) > 1:
-        from contralens.math.concepts import merge_near
+        from contralens.math.caption_concepts import merge_near
 
         counts_as, near = merge_near(rows, merge)
         for i, text in enumerate(order):

@@ -13,19 +13,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from contralens.data.candidates import Candidates, Replies, claimed, folder_of
 from contralens.data.pictures import Layout
-from contralens.data.prompts import Prompt, near_copies, read_prompt
 from contralens.data.runs import Run, load
 from contralens.data.store import Store
 from contralens.errors import InputError
-from contralens.evidence import RunImages, cached_rows, encoder_of
-from contralens.models.proposers import CaptionBank, Proposer
-from contralens.models.proposers import proposer as load_proposer
 from contralens.proposing.budget import Purse
+from contralens.proposing.candidates import Candidates, Replies, claimed, folder_of
 from contralens.proposing.merge import gather
+from contralens.proposing.prompts import Prompt, near_copies, read_prompt
+from contralens.proposing.proposers import CaptionBank, Proposer
+from contralens.proposing.proposers import proposer as load_proposer
 from contralens.proposing.questions import Questions
 from contralens.proposing.session import Session
+from contralens.run_data.stored import RunImages, cached_rows, encoder_of
 from contralens.settings.propose import Propose
 from contralens.settings.record import job
 
@@ -40,7 +40,7 @@ def propose(settings: Propose) -> Candidates:
     Raises:
         InputError: something given is wrong. A server that fails is not: that is recorded for the neuron.
 
-    >>> from contralens.models.proposers import Reply
+    >>> from contralens.proposing.proposers import Reply
     >>> class Stripes:
     ...     name, fingerprint, batch, workers = "stripes", "stripes-1", 4, 1
     ...     def ask(self, requests):
@@ -172,7 +172,7 @@ def _focus(run: Run, focus: str | None, target: Any, images: Any) -> Callable[[A
     if images is None or target is None:
         raise InputError("`focus` needs the images and the target of the run, to see where its neurons fire")
     from contralens.data.pictures import Heat, crop_to, mask_to
-    from contralens.models.where import where
+    from contralens.models.activation_maps import where
 
     if target.fingerprint != run.manifest["target"]["fingerprint"]:
         raise InputError(f"{target.name} is not the target of this run: its fingerprint is another one")

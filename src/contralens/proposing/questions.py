@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from contralens.data.candidates import Replies
-from contralens.data.files import digest
+from contralens.data.atomic_files import digest
 from contralens.data.pictures import PICTURES_VERSION, Layout
-from contralens.data.prompts import Prompt, ReplyError, Shown, choose, parse_reply, schema
 from contralens.data.runs import Run
-from contralens.evidence import RunImages
-from contralens.models.proposers import Request
+from contralens.proposing.candidates import Replies
 from contralens.proposing.preview import write_question
+from contralens.proposing.prompts import Prompt, ReplyError, Shown, choose, parse_reply, schema
+from contralens.proposing.proposers import Request
+from contralens.run_data.stored import RunImages
 
 Posed = tuple[Request, list[dict[str, Any]]]
 """A question, and what its pictures show."""

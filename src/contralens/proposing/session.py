@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from contralens.errors import ImageError
-from contralens.models.proposers import Proposer, Reply, Request
 from contralens.proposing.budget import Purse
 from contralens.proposing.plan import ASSUMED_SECONDS, Plan
+from contralens.proposing.proposers import Proposer, Reply, Request
 from contralens.proposing.questions import Posed, Questions
 from contralens.types import Progress
 

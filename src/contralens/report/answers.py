@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from contralens.checks import counted
-from contralens.data.final import CORRECTED
+from contralens.data.final_labels import CORRECTED
 from contralens.data.runs import Run
 from contralens.data.verifications import OUTCOMES
 from contralens.types import SUPPORTED, UNCERTAIN, word_of
 
 NO_LABEL = "no label beats random images"
-"""Said of a status `chance`: what the null test turned down (`contralens.math.chance`)."""
+"""Said of a status `chance`: what the null test turned down (`contralens.math.null_test`)."""
 
 
 def answer(row: Mapping[str, Any]) -> str:

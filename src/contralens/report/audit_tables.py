@@ -10,7 +10,7 @@ from rich.table import Column, Table
 
 from contralens.data.audits import Audit, margin
 from contralens.data.verifications import outcomes_of, verification_of
-from contralens.report.cards import number
+from contralens.pages import number
 from contralens.report.console import console
 
 SAID = {"verified": "confirms it", "refuted": "contradicts it", "untested": "did not settle it"}

@@ -1,29 +1,27 @@
 """The HTML report of a run: one file with everything in it, that asks nobody for anything.
 
 The page is a header (how the numbers were got), a table of all neurons, and a card for each neuron shown with pictures.
-Every picture is embedded once, however often it occurs. The same run gives the same bytes.
+Every picture is embedded once, however often it occurs. The same run gives the same bytes. `contralens.pages` holds
+the templates.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
-from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 
-from contralens.data.adding import add_to_run
-from contralens.data.files import write_whole
-from contralens.data.final import CORRECTED, final
+from contralens.data.added_files import add_to_run
+from contralens.data.atomic_files import write_whole
+from contralens.data.final_labels import CORRECTED, final
 from contralens.data.runs import Run
 from contralens.errors import InputError
+from contralens.pages import render
 from contralens.report.cards import Pictures, card, contrast_pair, order
-from contralens.report.header import REASONS, about_cards, footer, header, overview
+from contralens.report.concept_origin import MARK
+from contralens.report.header import REASONS, header, shown_cards, table
 
 PICTURE_BYTES = 20_000_000
 """Bytes of JPEG that a report embeds at most; in base64 they take a third more."""
@@ -65,35 +63,27 @@ def page(run: Run, most: int = 200, pairs: int = 10, budget: int = PICTURE_BYTES
     base, contrasted = contrast_pair(run)
     cards = [card(run, neuron, pairs, pictures, base, contrasted) for neuron in shown]
     rows = _rows(run, set(shown), base, contrasted)
-    data = {
-        "scorers": order(run),
-        "base": base if contrasted == m["primary"] else None,
-        "reasons": REASONS,
-        "rows": rows,
-    }
-    style, script = shared_style(), _text("report.js")
-    policy = (
-        f"default-src 'none'; img-src data:; style-src {style_hash(style)}; script-src {style_hash(script)}; "
-        "base-uri 'none'; form-action 'none'"
-    )
-    title = f"{m['target']['name']} · {m['target']['layer']}"
-    return "\n".join(
-        [
-            '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">',
-            f"<title>{escape(title)} – contralens</title>\n<style>{style}</style>\n</head>\n<body>",
-            header(run, rows),
-            overview(rows),
-            about_cards(run, len(shown), pairs),
-            *cards,
-            footer(run),
-            f'<script type="application/json" id="data">{_json(data)}</script>',
-            f'<script type="application/json" id="pictures">{_json(pictures.encoded())}</script>',
-            f"<script>{script}</script>\n</body>\n</html>\n",
-        ]
-    )
+    return render(
+        "report.html",
+        script="report.js",
+        target=m["target"],
+        top=header(run, rows),
+        scorers=run.scorers,
+        primary=m["primary"],
+        table=table(rows),
+        cards=cards,
+        mark=MARK,
+        version=m["contralens"],
+        source=run.path.name if run.path else "a run",
+        data={
+            "scorers": order(run),
+            "base": base if contrasted == m["primary"] else None,
+            "reasons": REASONS,
+            "rows": rows,
+        },
+        pictures=pictures.encoded(),
+        **shown_cards(run, len(shown), pairs),
+    )  # fmt: skip
 
 
 def _choose(run: Run, most: int, pairs: int, budget: int) -> tuple[list[int], int]:
@@ -149,25 +139,3 @@ def _rows(run: Run, shown: set[int], base: str | None, contrasted: str | None) -
 
 def _short(value: float | None) -> float | None:
     return None if value is None or not np.isfinite(value) else float(f"{value:.4g}")
-
-
-def shared_style() -> str:
-    """The style of the report's pages."""
-    return _text("report.css") + _widths()
-
-
-def _text(name: str) -> str:
-    return (files("contralens.report") / name).read_text(encoding="utf-8")
-
-
-def _widths() -> str:
-    """Widths in per cent as classes, since the page's policy allows no style attributes."""
-    return "".join(f".w{i}{{width:{i}%}}" for i in range(101))
-
-
-def style_hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")

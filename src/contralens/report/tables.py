@@ -9,10 +9,9 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from contralens.checks import counted
-from contralens.data.candidates import folder_of
-from contralens.data.final import OVERRULED, final
-from contralens.data.label_files import LabelFile
+from contralens.data.final_labels import OVERRULED, final
 from contralens.data.runs import Run
+from contralens.proposing.candidates import folder_of
 from contralens.report.answers import (
     abstentions,
     answer,
@@ -25,8 +24,9 @@ from contralens.report.answers import (
     tested,
     trust,
 )
+from contralens.report.concept_origin import MARK, asked, is_proposed, origin
 from contralens.report.console import console
-from contralens.report.origin import MARK, asked, is_proposed, origin
+from contralens.sharing.label_files import LabelFile
 
 
 def labels_table(run: Run, most: int = 20) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from contralens.checks import require
-from contralens.data.files import write_whole
+from contralens.data.atomic_files import write_whole
 from contralens.errors import InputError, MissingPackage
 from contralens.specs import gamma_of
 

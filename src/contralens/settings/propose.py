@@ -91,7 +91,7 @@ class Propose(Asking):
     on_plan: Callable[[Any], None] | None = setting(None, PYTHON,
         "Hears the plan (`Plan`, or `CaptionPlan` of a caption bank) before anything is asked.")  # fmt: skip
     proposer_options: Mapping[str, Any] | None = setting(None, named("workers=2"),
-        "Options of the backend, see `contralens.models.proposers.proposer`.")  # fmt: skip
+        "Options of the backend, see `contralens.proposing.proposers.proposer`.")  # fmt: skip
     caption_options: Mapping[str, Any] | None = setting(None, named("contrast=falcon"),
         "Options of a caption bank, see `caption_candidates`.")  # fmt: skip
 

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 
 from contralens.checks import first_line, require, unavailable
-from contralens.data.files import digest
+from contralens.data.atomic_files import digest
+from contralens.encoders import diffusion
+from contralens.encoders.diffusion import is_blank
+from contralens.encoders.registry import usable_device
 from contralens.errors import InputError, ModelUnavailable
-from contralens.models import diffusion
-from contralens.models.encoders import usable_device
-from contralens.models.identity import network_digest
-from contralens.models.painters import is_blank
-from contralens.models.where import Place
+from contralens.fingerprint.network import network_digest
+from contralens.models.activation_maps import Place
 from contralens.specs import NUMBER, TEXT, WHOLE, options, scheme, tail, word
 from contralens.verifying.editors import Bench, Request
 from contralens.verifying.image_editors import FIRES, NO_REGION

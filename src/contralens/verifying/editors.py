@@ -16,12 +16,12 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from contralens.checks import nearest
+from contralens.encoders.registry import embed_texts
 from contralens.errors import InputError
 from contralens.math.experiments import Kind
-from contralens.models.encoders import embed_texts
-from contralens.models.where import Place, where
+from contralens.models.activation_maps import Place, where
 from contralens.plugs import Plugs, Scheme
-from contralens.reopen import Reopened
+from contralens.run_data.reopened import Reopened
 from contralens.specs import scheme
 
 if TYPE_CHECKING:
@@ -108,8 +108,7 @@ class Bench:
         return self._pictures[image]
 
     def where(self, image: int, neuron: int) -> Place | None:
-        """Where on a picture of the run a neuron fires, as `contralens.models.where.where` tells it; None without a
-        picture."""
+        """Where a neuron fires on a picture (`contralens.models.activation_maps.where`); None without the picture."""
         if (image, neuron) not in self._places:
             if len(self._places) > 256:
                 self._places.clear()

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from contralens.data.files import digest
+from contralens.data.atomic_files import digest
 from contralens.errors import InputError
 from contralens.verifying.editors import Bench, Request
 

@@ -15,14 +15,14 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from torch.utils.data import default_collate
 
-from contralens.data.files import digest
+from contralens.data.atomic_files import digest
 from contralens.data.pictures import jpeg
 from contralens.data.runs import Run
 from contralens.data.verifications import EDITS
 from contralens.math.exemplars import neuron_statistics
 from contralens.math.experiments import KINDS, Kind, Outcome, Side, Trial, outcome
-from contralens.reopen import Reopened
-from contralens.settings.on_run import Verify
+from contralens.run_data.reopened import Reopened
+from contralens.settings.finished_run import Verify
 from contralens.types import Exemplars, Progress, silent
 from contralens.verifying.budget import Budget
 from contralens.verifying.editors import Bench, Editor, Request, is_generative, make_editor, scenes_of

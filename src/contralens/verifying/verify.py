@@ -9,15 +9,15 @@ import pyarrow as pa
 
 from contralens import __version__
 from contralens.checks import counted
-from contralens.data.final import final
-from contralens.data.folders import keeping_part
-from contralens.data.owned import VERIFICATION
+from contralens.data.final_labels import final
+from contralens.data.folder_kinds import VERIFICATION
 from contralens.data.runs import Run, load
+from contralens.data.table_folders import keeping_part
 from contralens.data.verifications import EDITS, FORMAT, LABELS, OUTCOMES, PICTURES, Verification, verification_of
 from contralens.errors import InputError, RunError
 from contralens.math.experiments import LEAST_IMAGES, STRONG, WEAK, false_discovery_rate
-from contralens.reopen import Reopened
-from contralens.settings.on_run import Verify
+from contralens.run_data.reopened import Reopened
+from contralens.settings.finished_run import Verify
 from contralens.settings.record import job
 from contralens.verifying.laboratory import Laboratory, Tested
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from contralens.data.files import digest
+from contralens.data.atomic_files import digest
 from contralens.errors import InputError
 from contralens.specs import NUMBER, options
 from contralens.verifying.editors import Bench, Request, scenes_of

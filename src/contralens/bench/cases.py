@@ -1,0 +1,201 @@
+"""Probe sets of the rendered worlds with the tie as a dial, and neurons on them whose truth is known.
+
+A world at dial d is the world whose incidental levels come with their true ones with probability d: 0 unties them, and
+at 1 nothing in the probe set tells the two apart. One seed draws the same scenes at every dial, save for the incidental
+levels that the tie overwrites, so neighbouring dials differ in what was asked and in nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from contralens.bench.training import rows_of
+from contralens.bench.world_images import IMAGES, SEED, probe_scenes
+from contralens.checks import nearest
+from contralens.errors import InputError
+from contralens.math.exemplars import find_exemplars, neuron_statistics
+from contralens.types import Exemplars, Progress, silent
+from contralens.world.captions import concepts
+from contralens.world.encoder import load_encoder
+from contralens.world.planted import planted_activations
+from contralens.world.render import render
+from contralens.world.scenes import Scenes
+from contralens.world.targets import LAYER, WORLDS, World, load_target
+from contralens.world.truth import LEVELS, Truth, known, load_truth, target_activations
+
+Kind = Literal["planted", "trained"]
+KINDS: tuple[Kind, ...] = ("planted", "trained")
+DIALS = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0)
+SEEDS = (SEED, SEED + 1)
+BLOCK = 256
+"""Pictures that stand in memory at once."""
+
+BENCH_WORLDS: dict[int, World] = {
+    **WORLDS,
+    4: World(4, "size", {"background": {"small": "water", "large": "brick"}}),
+    5: World(5, "count", {"colour": {"one": "orange", "two": "green", "three": "pink"}}),
+    6: World(6, "background", {
+        "shape": {"sand": "star", "grass": "heart", "water": "moon", "brick": "cross", "snow": "circle",
+                  "night": "ring"},
+    }),
+}  # fmt: skip
+"""The worlds with a trained network, and three more whose neurons are all planted."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """The neurons of one kind in one world, on one probe set."""
+
+    world: World
+    kind: Kind
+    dial: float
+    seed: int
+    activations: Tensor
+    """(I,N) of the neurons that have something to tell: none is dead or constant."""
+    embeddings: Tensor
+    """(I,D) unit rows of the world's encoder."""
+    exemplars: Exemplars
+    truth: tuple[Truth, ...]
+    """(N); label accuracy is about those of kind "known"."""
+    names: tuple[str, ...]
+    """(N)"""
+
+    @cached_property
+    def known(self) -> NDArray[np.bool_]:
+        """(N): neurons with a single-valued truth."""
+        return known(self.truth)
+
+    @cached_property
+    def true_levels(self) -> NDArray[np.bool_]:
+        """(N,38): the levels that each neuron responds to, columns as in `LEVELS`."""
+        return _marked([t.levels for t in self.truth])
+
+    @cached_property
+    def tied_levels(self) -> NDArray[np.bool_]:
+        """(N,38): levels that the world ties to a neuron's true ones and that are not true themselves."""
+        tied = self.world.partner_levels
+        marked = _marked([[p for level in t.levels for p in tied.get(level, ())] for t in self.truth])
+        return marked & ~self.true_levels
+
+    @cached_property
+    def clusters(self) -> NDArray[np.str_]:
+        """(N): neurons of one world that stand for the same level are right or wrong together."""
+        first = [t.levels[0] if t.levels else (t.kind, 0) for t in self.truth]
+        return np.array([f"{self.world.index}/{factor}/{number}" for factor, number in first])
+
+
+def cases(
+    worlds: Sequence[int | World] = tuple(BENCH_WORLDS),
+    dials: Sequence[float] = DIALS,
+    kinds: Sequence[Kind] = KINDS,
+    seeds: Sequence[int] = SEEDS,
+    *,
+    images: int = IMAGES,
+    k: int = 30,
+    progress: Progress = silent,
+) -> Iterator[Case]:
+    """Every case asked for, world by world; what the dials of one world share is rendered and embedded once.
+
+    About 4 ms of one core for a new picture and 0.1 s for a case. A world without a trained network yields its planted
+    neurons only.
+
+    >>> [(c.world.index, c.kind, c.dial) for c in cases([4], [0.5, 1.0], seeds=[5], images=60)]
+    [(4, 'planted', 0.5), (4, 'planted', 1.0)]
+    """
+    for kind in kinds:
+        if kind not in KINDS:
+            raise InputError(f"unknown kind {kind!r}{nearest(str(kind), KINDS)}; known: {', '.join(KINDS)}")
+    if any(not 0.0 <= dial <= 1.0 for dial in dials):
+        raise InputError(f"a dial lies between 0 (untied) and 1 (always together); got {', '.join(map(str, dials))}")
+    chosen = [bench_world(w) for w in worlds]
+    for done, (of, seed) in enumerate((w, s) for w in chosen for s in seeds):
+        progress("worlds", done, len(chosen) * len(seeds))
+        own = [kind for kind in kinds if kind == "planted" or of.index in WORLDS]
+        if not own:
+            continue
+        scenes = [probe_scenes(of, images, seed, dial) for dial in dials]
+        embeddings, trained, place = _seen(of, scenes, "trained" in own)
+        for dial, drawn, rows in zip(dials, scenes, place, strict=True):
+            for kind in own:
+                if kind == "planted":
+                    values, names, truth = planted_activations(drawn, of, seed)
+                    a = torch.from_numpy(values)
+                else:
+                    a, truth = trained[rows], load_truth(of.index)
+                    names = [f"{LAYER}/{n}" for n in range(a.shape[1])]
+                yield _case(of, kind, dial, seed, a, embeddings[rows], truth, names, k)
+    progress("worlds", len(chosen) * len(seeds), len(chosen) * len(seeds))
+
+
+def bench_world(index: int | str | World) -> World:
+    """A world of the benchmark by number; raises `InputError` for an unknown one."""
+    if isinstance(index, World):
+        return index
+    if str(index) not in map(str, BENCH_WORLDS):
+        raise InputError(f"unknown world {index!r}: one of {', '.join(map(str, BENCH_WORLDS))}")
+    return BENCH_WORLDS[int(index)]
+
+
+def spoken() -> tuple[dict[str, NDArray[np.bool_]], dict[str, Tensor]]:
+    """The two vocabularies: which levels each concept names, (C,38), and its text embedding, (C,D).
+
+    "single" holds the 38 levels, "pairs" those and their 292 combinations.
+    """
+    encoder = load_encoder()
+    words = {"single": concepts(), "pairs": concepts(2)}
+    return (
+        {which: _marked([c.levels for c in own]) for which, own in words.items()},
+        {which: encoder.texts([c.text for c in own]) for which, own in words.items()},
+    )
+
+
+def _case(
+    of: World, kind: Kind, dial: float, seed: int, a: Tensor, e: Tensor, truth: Sequence[Truth], names: Sequence[str],
+    k: int,
+) -> Case:  # fmt: skip
+    status = neuron_statistics(a).status()
+    kept = [n for n, s in enumerate(status) if s == "ok"]
+    a = a[:, kept].contiguous()
+    return Case(
+        of, kind, dial, seed, a, e, find_exemplars(a, e, k=k), tuple(truth[n] for n in kept),
+        tuple(names[n] for n in kept),
+    )  # fmt: skip
+
+
+def _seen(of: World, scenes: Sequence[Scenes], trained: bool) -> tuple[Tensor, Tensor, list[NDArray[np.int64]]]:
+    """Embeddings (U,D) and activations (U,N) of all different pictures, and which of them each set of scenes shows."""
+    size = len(scenes[0])
+    levels = np.concatenate([s.levels for s in scenes])
+    at = np.tile(np.arange(size), len(scenes))
+    _, first, place = np.unique(np.column_stack([at, levels]), axis=0, return_index=True, return_inverse=True)
+    different = Scenes(levels[first], scenes[0].nuisances[at[first]])
+    tower, net = load_encoder().model.image, load_target(of.index) if trained else None
+    assert isinstance(tower, torch.nn.Module)
+    embeddings, activations = [], []
+    for start in range(0, len(different), BLOCK):
+        pictures = render(different[start : start + BLOCK])
+        embeddings.append(rows_of(tower, pictures))
+        if net is not None:
+            activations.append(torch.from_numpy(target_activations(net, pictures)[LAYER]))
+    e = torch.nn.functional.normalize(torch.cat(embeddings), dim=1)
+    return (
+        e,
+        torch.cat(activations) if activations else torch.empty(len(e), 0),
+        np.split(place.reshape(-1), len(scenes)),
+    )
+
+
+def _marked(levels: Sequence[Sequence[tuple[str, int]]]) -> NDArray[np.bool_]:
+    at = {level: i for i, level in enumerate(LEVELS)}
+    out = np.zeros((len(levels), len(LEVELS)), bool)
+    for row, own in zip(out, levels, strict=True):
+        row[[at[level] for level in own]] = True
+    return out

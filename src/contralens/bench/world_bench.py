@@ -1,0 +1,238 @@
+"""The world benchmark: every scorer's labels against the truth, as an incidental concept is tied to it ever more.
+
+What is told of each neuron with a known truth, for each scorer:
+
+- right: its label, out of the 38 single levels, names a true level.
+- misled: it names a level that is tied to the true one instead.
+- exact: its label out of 330 concepts, pairs such as "red striped" among them, names true levels and nothing else.
+- specific: the same, among the labels that name a true level at all.
+- answered: the label beats chance at the false-discovery rate asked for; to the others the answer is "no label".
+- right_answered: right, among the answered.
+- false_discovery: with one meaningless neuron (real activations in a random order) beside each real one, the share of
+  the meaningless among the answered.
+
+The row "chance" is the first scorer's answer to those meaningless neurons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from contralens.bench.cases import BENCH_WORLDS, DIALS, KINDS, SEEDS, Case, Kind, bench_world, cases, spoken
+from contralens.bench.world_images import IMAGES
+from contralens.checks import FAKES, as_share, whole
+from contralens.data.table_folders import plain
+from contralens.errors import InputError
+from contralens.math.exemplars import find_exemplars
+from contralens.math.intervals import clustered_interval
+from contralens.math.null_neurons import fake_activations, together
+from contralens.math.null_test import best_labels, chance_of
+from contralens.math.scorers import SCORERS
+from contralens.math.scoring import parse_scorer, run_scorer
+from contralens.types import Progress, silent
+from contralens.world.targets import World
+from contralens.world.truth import Truth
+
+BENCHED = (
+    "csp",
+    "csp:gamma=0.5",
+    "csp:gamma=0",
+    "semanticlens",
+    "clip_dissect",
+    "clip_dissect_csp",
+    "centred",
+    "centred:gamma=1",
+    "mean_difference",
+    "lookalike",
+)
+REFERENCE = "csp"
+"""What the others are compared with, neuron by neuron."""
+CHANCE = "chance"
+MEASURES = ("right", "misled", "exact", "specific", "answered", "right_answered", "false_discovery")
+PAIRED = ("right", "exact")
+"""Measures whose difference to `REFERENCE` is told."""
+
+Method = Callable[[Case, Tensor], Tensor]
+"""A case and text embeddings (C,D) to scores (N,C): a scorer that may look at the activations, too."""
+
+
+@dataclass(frozen=True)
+class WorldBench:
+    """Outcomes of all neurons with a known truth, and what follows from them."""
+
+    settings: dict[str, Any]
+    neurons: dict[str, NDArray[Any]]
+    """world, kind, dial, seed, name, cluster: (R) each, a row per neuron, probe set and dial."""
+    outcomes: dict[str, dict[str, NDArray[np.float64]]]
+    """Scorer -> measure -> (R): 0 or 1, NaN where the question does not arise. "real" and "fake" say whether the
+    neuron, and the meaningless one beside it, were answered when both stood in one set."""
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Kind, dial, scorer, measure: mean, low, high, count; of "right" and "exact" also the difference to CSP.
+
+        Intervals: 95 %, bootstrap over clusters (the neurons of a world that stand for one level); those of the
+        difference paired by neuron.
+        """
+        out = []
+        for kind, dial in [(kind, dial) for kind in self.settings["kinds"] for dial in self.settings["dials"]]:
+            here = (self.neurons["kind"] == kind) & (self.neurons["dial"] == dial)
+            groups = self.neurons["cluster"][here]
+            for scorer, own in self.outcomes.items():
+                for measure in MEASURES:
+                    if measure != "false_discovery":
+                        values, of = own[measure][here], groups
+                    else:  # every answer counts once: 1 where a meaningless neuron got it
+                        told = [np.where(own[who][here] == 1, v, np.nan) for who, v in (("fake", 1.0), ("real", 0.0))]
+                        values, of = np.concatenate(told), np.concatenate([groups, groups])
+                    found = clustered_interval(values, of)
+                    row = {"kind": kind, "dial": dial, "scorer": scorer, "measure": measure, **asdict(found)}
+                    row |= {"low": float(np.maximum(found.low, 0)), "high": float(np.minimum(found.high, 1))}
+                    if measure in PAIRED and scorer != REFERENCE and REFERENCE in self.outcomes:
+                        d = values - self.outcomes[REFERENCE][measure][here]
+                        row["difference"] = asdict(clustered_interval(d, groups))
+                    out.append(row)
+        return out
+
+    def to_dict(self) -> dict[str, Any]:
+        """Settings and rows as plain values, for JSON."""
+        found: dict[str, Any] = plain({"settings": self.settings, "rows": self.rows()})
+        return found
+
+    def table(self) -> pa.Table:
+        """One row per scorer, neuron, probe set and dial with its outcomes."""
+        parts = []
+        for scorer, own in self.outcomes.items():
+            columns = {**self.neurons, "scorer": np.full(len(self.neurons["kind"]), scorer), **own}
+            parts.append(pa.table({name: pa.array(v.tolist()) for name, v in columns.items()}))
+        return pa.concat_tables(parts)
+
+
+def world_bench(
+    scorers: Sequence[str] = BENCHED,
+    methods: Mapping[str, Method] | None = None,
+    *,
+    worlds: Sequence[int | World] = tuple(BENCH_WORLDS),
+    dials: Sequence[float] = DIALS,
+    kinds: Sequence[Kind] = KINDS,
+    seeds: Sequence[int] = SEEDS,
+    images: int = IMAGES,
+    k: int = 30,
+    fakes: int = FAKES,
+    fdr: float = 0.05,
+    progress: Progress = silent,
+) -> WorldBench:
+    """Judge scorers in the rendered worlds.
+
+    Args:
+        scorers: as in `contralens.label`, e.g. "csp:gamma=0.5".
+        methods: more by name, functions of a `Case` and text embeddings (C,D) to scores (N,C), for what needs more than
+            exemplars: the case holds the activations, too.
+        worlds: numbers of `BENCH_WORLDS`, or worlds of your own.
+        dials: how often an incidental level comes with its true one, 0 to 1.
+        kinds: "planted" neurons, with a known rule, and "trained" ones, with truth by intervention.
+        seeds: probe sets per world and dial, of `images` pictures each; `k` exemplars.
+        fakes: meaningless neurons against which chance is told, at the false-discovery rate `fdr`.
+
+    >>> bench = world_bench(["csp"], worlds=[5], dials=[0.5], seeds=[5], images=150, fakes=40)
+    >>> [row["count"] for row in bench.rows() if row["measure"] == "right"]  # CSP and chance
+    [24, 24]
+    """
+    judged = {spec: _from_exemplars(spec) for spec in scorers} | dict(methods or {})
+    whole("images", images, 1, 1_000_000)
+    whole("k", k)
+    whole("fakes", fakes, 1, 1_000_000)
+    as_share("fdr", fdr)
+    if not judged:
+        raise InputError(f"`scorers` is empty; choose from {', '.join(SCORERS)}")
+    named, texts = spoken()
+    neurons: list[dict[str, NDArray[Any]]] = []
+    outcomes: dict[str, list[dict[str, NDArray[np.float64]]]] = {}
+    for case in cases(worlds, dials, kinds, seeds, images=images, k=k, progress=progress):
+        n, known = len(case.truth), case.known
+        everyone = _with_fakes(case, fakes, k)
+        neurons.append({
+            "world": np.full(n, case.world.index)[known], "kind": np.full(n, case.kind)[known],
+            "dial": np.full(n, case.dial)[known], "seed": np.full(n, case.seed)[known],
+            "name": np.array(case.names)[known], "cluster": case.clusters[known],
+        })  # fmt: skip
+        for at, (name, method) in enumerate(judged.items()):
+            labels = {which: best_labels(method(case, t)) for which, t in texts.items()}
+            scores = method(everyone, texts["single"])
+            alone = chance_of(torch.cat([scores[:n], scores[2 * n :]]), n, labels=labels["single"]).beats(fdr)
+            mixed = chance_of(
+                scores, 2 * n, labels=torch.cat([labels["single"], best_labels(scores[n : 2 * n])])
+            ).beats(fdr)
+            own = _outcomes(case, labels, named, alone)
+            own |= {"real": mixed[:n].double().numpy()[known], "fake": mixed[n:].double().numpy()[known]}
+            outcomes.setdefault(name, []).append(own)
+            if at == 0:
+                idle = {"single": scores, "pairs": method(everyone, texts["pairs"])}
+                labels = {which: best_labels(s[n : 2 * n]) for which, s in idle.items()}
+                own = _outcomes(case, labels, named, mixed[n:])
+                outcomes.setdefault(CHANCE, []).append(
+                    own | {who: np.full(known.sum(), np.nan) for who in ("real", "fake")}
+                )
+    if not neurons:
+        raise InputError("nothing to judge: these worlds have no neurons of the kinds asked for")
+    outcomes[CHANCE] = outcomes.pop(CHANCE)  # last
+    settings = {
+        "worlds": [bench_world(w).index for w in worlds], "dials": list(dials),
+        "kinds": [kind for kind in kinds if any(kind in part["kind"] for part in neurons)],
+        "seeds": list(seeds), "images": images, "k": k, "fakes": fakes, "fdr": fdr,
+        "concepts": {which: len(rows) for which, rows in named.items()}, "scorers": list(judged),
+    }  # fmt: skip
+    return WorldBench(settings, _joined(neurons), {name: _joined(parts) for name, parts in outcomes.items()})
+
+
+def _from_exemplars(spec: str) -> Method:
+    parse_scorer(spec)
+    return lambda case, texts: run_scorer(spec, case.exemplars, case.embeddings, texts, case.activations)
+
+
+def _with_fakes(case: Case, fakes: int, k: int) -> Case:
+    """The N neurons, a meaningless one beside each, and the fakes against which chance is told."""
+    n = len(case.truth)
+    made = [fake_activations(case.activations, c, seed) for c, seed in ((n, case.seed + 10_000), (fakes, case.seed))]
+    exemplars = together(case.exemplars, *(find_exemplars(a, case.embeddings, k) for a in made))
+    return replace(
+        case, activations=torch.cat([case.activations, *made], dim=1),
+        exemplars=replace(exemplars, neurons=torch.arange(2 * n + fakes)),
+        truth=(*case.truth, *[Truth((), "dead", 0.0)] * (n + fakes)), names=(*case.names, *["fake"] * (n + fakes)),
+    )  # fmt: skip
+
+
+def _outcomes(
+    case: Case, labels: Mapping[str, Tensor], named: Mapping[str, NDArray[np.bool_]], answered: Tensor
+) -> dict[str, NDArray[np.float64]]:
+    """Measures of the neurons with a known truth; `labels` (N) out of both vocabularies, -1 for none."""
+    known = case.known
+    true, tied = case.true_levels[known], case.tied_levels[known]
+    said = {which: _said(labels[which], rows)[known] for which, rows in named.items()}
+    right = (said["single"] & true).any(1)
+    misled = (said["single"] & tied).any(1) & ~right
+    names_it, more = (said["pairs"] & true).any(1), (said["pairs"] & ~true).any(1)
+    exact, told = names_it & ~more, answered.numpy()[known]
+    found = {"right": right, "misled": misled, "exact": exact, "answered": told}
+    return {
+        **{measure: np.asarray(value, np.float64) for measure, value in found.items()},
+        "specific": np.where(names_it, exact.astype(np.float64), np.nan),
+        "right_answered": np.where(told, right.astype(np.float64), np.nan),
+    }
+
+
+def _said(labels: Tensor, named: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(N,38): the levels that labels name; none where there is no label."""
+    at = labels.numpy()
+    return np.asarray(named[at] & (at >= 0)[:, None])
+
+
+def _joined(parts: Sequence[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -1,0 +1,143 @@
+"""Files that join others in a folder: a report or maps in a run, rendered pictures in a folder of the user's.
+
+The folder's list (a sealed manifest) first says what will be written, then the files are, then the list is closed. So
+each file of ours can be proven ours at any moment, and nothing else is ever written over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from contralens.data.atomic_files import explained, sweep, write_whole
+from contralens.data.folder_kinds import ADDED, RUN, look
+from contralens.data.locks import lock_beside, locked
+from contralens.data.seals import DIGEST, FILES, PENDING, file_digest, manifest_digest, manifest_text, sealed
+from contralens.errors import InputError
+
+PATIENCE = 60.0
+"""Seconds to wait for another process that adds files to the same folder."""
+
+
+def check_addable(run: Path, names: Iterable[str]) -> None:
+    """Raise if one of the files would be written over one in a run that contralens did not write.
+
+    Raises:
+        InputError: so it is; or the folder is no run.
+    """
+    held = look(run, RUN) if run.is_dir() else None
+    if held is None or held.manifest is None:
+        raise InputError(f"{run} is not a run folder")
+    for name in names:
+        if name in held.foreign or name in held.changed or (run / name).is_dir():
+            raise InputError(
+                f"{run / name} is not as contralens wrote it, and would be written over: move it away, or choose "
+                "another file"
+            )
+
+
+def add_to_run(run: Path, files: Mapping[str, bytes]) -> None:
+    """Write files into a run folder, each whole or not at all, and list them in its added.json.
+
+    Raises:
+        InputError: one of them is there and not ours; the folder is no run.
+        StoreError: it cannot be written.
+
+    >>> add_to_run(Path("run"), {"report.html": b"<p>empty</p>"})
+    >>> Path("run/report.html").read_text()
+    '<p>empty</p>'
+    """
+    busy = f"another process is adding files to {run}; try again when it has ended"
+    with explained(run), locked(lock_beside(run.resolve() / ADDED), busy, PATIENCE):
+        check_addable(run, files)
+        write_listed(run, ADDED, {"format": 1}, files, keep=True)
+
+
+def listed(folder: Path, name: str) -> dict[str, set[str]]:
+    """Path -> the digests that a file of ours may have, by the list `name` of a folder; empty if there is none."""
+    try:
+        content = json.loads((folder / name).read_text(encoding="utf-8"))
+        if content[DIGEST] != manifest_digest(content):
+            return {}
+        found: dict[str, set[str]] = {}
+        for key in (FILES, PENDING):
+            for file, digest in content.get(key, {}).items():
+                found.setdefault(file, set()).add(digest)
+        return found
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def write_listed(
+    folder: Path, name: str, content: Mapping[str, Any], files: Mapping[str, bytes], *, keep: bool = False,
+    older: Iterable[str] = (), sync: bool = True,
+) -> None:  # fmt: skip
+    """Write files into `folder` and list them in `folder`/`name`; files listed before go, unless `keep`.
+
+    Args:
+        folder: may hold other files, which stay. No other process may write into it meanwhile.
+        name: the list, a JSON file with `content` in it.
+        files: what to write, by path in the folder.
+        older: files that a version without digests wrote, which count as listed.
+        sync: False spares the fsync of each file.
+
+    Raises:
+        InputError: a file is there that is not ours.
+
+    >>> write_listed(Path("some"), "list.json", {}, {"one.txt": b"1", "two.txt": b"2"})
+    >>> write_listed(Path("some"), "list.json", {}, {"two.txt": b"3"})
+    >>> sorted(path.name for path in Path("some").iterdir())
+    ['list.json', 'two.txt']
+    """
+    before, known = listed(folder, name), set(older)
+    check_listed(folder, name, files, older=known)
+    new = {file: hashlib.sha256(data).hexdigest() for file, data in files.items()}
+    there = {file: file_digest(folder / file) for file in {*before, *known} - {name} if _is_file(folder / file)}
+    own = {file: digest for file, digest in there.items() if file in known or digest in before[file]}
+    with explained(folder):
+        for place in {(folder / file).parent for file in [name, *files]}:
+            sweep(place, 0.0)
+        write_whole(folder / name, manifest_text(sealed(content, own, new)).encode())
+        for file in () if keep else sorted(own.keys() - new.keys()):
+            (folder / file).unlink()
+        for file, data in files.items():
+            write_whole(folder / file, data, sync)
+        write_whole(folder / name, manifest_text(sealed(content, {**(own if keep else {}), **new})).encode())
+
+
+def check_listed(folder: Path, name: str, files: Iterable[str], *, older: Iterable[str] = ()) -> None:
+    """Raise if one of the files is in `folder` and not as the list `name` says, nor one of the `older` ones.
+
+    A list that is there has to be one, too, unless there are `older` files, of a version without it.
+    """
+    before, known = listed(folder, name), set(older)
+    if os.path.lexists(folder / name) and not known and not _is_list(folder / name):
+        raise InputError(
+            f"{folder / name} is not as contralens wrote it, and would be written over: move it away, or choose "
+            "another folder"
+        )
+    for file in files:
+        path = folder / file
+        if not os.path.lexists(path) or (file in known and _is_file(path)):
+            continue
+        if not _is_file(path) or file_digest(path) not in before.get(file, ()):
+            raise InputError(
+                f"{path} is not as contralens wrote it, and would be written over: move it away, or choose another "
+                "folder"
+            )
+
+
+def _is_list(file: Path) -> bool:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return _is_file(file) and bool(content[DIGEST] == manifest_digest(content))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return False
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()

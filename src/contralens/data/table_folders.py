@@ -1,0 +1,91 @@
+"""What a run, an evaluation and an audit have in common on the disk: a folder of parquet tables with a manifest."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors import SafetensorError
+
+from contralens.checks import first_line
+from contralens.data.folder_kinds import Kind
+from contralens.data.replace_folder import reserved
+from contralens.errors import InputError, RunError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+@contextlib.contextmanager
+def part_of_run(run: Path, kind: Kind) -> Iterator[Path]:
+    """A folder to be filled that takes the place of RUN/NAME, whole or not at all."""
+    if not (run / "manifest.json").is_file():
+        raise InputError(f"{run} is not a run folder; an {kind.what} is kept inside the run that it judges")
+    with reserved(run / kind.what, kind) as place, place.filled() as folder:
+        yield folder
+
+
+@contextlib.contextmanager
+def keeping_part(run: Any, kind: Kind, save: bool) -> Iterator[None]:
+    """Reserves the folder RUN/NAME, if what is made of a run, or of its folder, will be saved there."""
+    path = getattr(run, "path", run)
+    if path is None or not save or not (Path(path) / "manifest.json").is_file():
+        yield
+        return
+    with reserved(Path(path) / kind.what, kind):
+        yield
+
+
+def write_tables(folder: Path, tables: Mapping[str, pa.Table]) -> None:
+    for name, table in tables.items():
+        pq.write_table(table, folder / f"{name}.parquet", write_page_checksum=True)
+
+
+def write_json(file: Path, value: Any) -> None:
+    file.write_text(json_text(value), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def reading(folder: Path, absent: str | None = None) -> Iterator[None]:
+    """Turn what is missing (`absent` says it) or damaged into one line."""
+    try:
+        yield
+    except FileNotFoundError as e:
+        missing = f"{folder} is not a whole run folder: {Path(e.filename or folder).name} is missing{runs_in(folder)}"
+        if absent is None and (folder / "manifest.json").is_file():
+            raise RunError(missing) from e
+        raise InputError(absent or missing) from e
+    except (UnicodeDecodeError, pa.ArrowException, SafetensorError, OSError) as e:
+        raise RunError(f"{folder} cannot be read: {first_line(e)}") from e
+
+
+def runs_in(folder: Path) -> str:
+    """A hint with the runs one or two levels below `folder`, ready to append to an error; empty if there are none."""
+    below = sorted(at.parent for depth in ("*", "*/*") for at in folder.glob(f"{depth}/manifest.json"))
+    runs = [str(run) for run in below if (run / "exemplars.parquet").is_file()]
+    more = f" and {len(runs) - 3} more" if len(runs) > 3 else ""
+    return f"; runs in it: {', '.join(runs[:3])}{more}" if runs else ""
+
+
+def plain(value: Any) -> Any:
+    """NaN and infinities as None, since JSON has no word for them.
+
+    >>> plain({"mean": float("nan"), "all": [1.0]})
+    {'mean': None, 'all': [1.0]}
+    """
+    if isinstance(value, dict):
+        return {key: plain(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def json_text(value: Any) -> str:
+    """JSON for people to read, too, NaN and infinities as null."""
+    return json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,1 @@
+"""Equal texts and digests for what computes the same: settings, functions with all that they reach, networks."""

@@ -1,0 +1,1 @@
+"""Where networks come from: names, files of weights, the user's own code; and their preprocessing."""

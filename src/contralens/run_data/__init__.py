@@ -1,0 +1,1 @@
+"""A finished run with its images and numbers at hand again."""

@@ -1,0 +1,1 @@
+"""Sparse autoencoders: the one formula, and the files that trainers write."""

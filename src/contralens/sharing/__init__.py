@@ -1,0 +1,1 @@
+"""Labels for others: label files, and runs pushed and pulled."""
