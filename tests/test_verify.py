@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 import contralens
 from contralens.bench.world_images import score_labels, write_world
 from contralens.cli import app
+from contralens.data.verifications import outcomes_of
 from contralens.errors import InputError, RunError
 from contralens.math.experiments import STUDENT, Trial, false_discovery_rate, interval, outcome
 from contralens.run_data.reopened import Reopened
@@ -201,6 +202,29 @@ def test_one_phrase_a_budget_and_what_is_refused(world) -> None:
     ):  # fmt: skip
         with pytest.raises(InputError, match=said):
             verify(run, **options, **more)
+
+
+def test_a_refuted_label_gives_way_to_a_verified_concept_step_by_step(world) -> None:
+    run, folder = world
+    options = {"cache": folder / "cache", "save": False, "neurons": NEURONS}
+    plain = verify(run, **options)
+    found = verify(run, refine=5, **options)
+    first = [row for row in found.rows() if row["instead_of"] is None]
+    assert first == plain.rows(), "what was tested first stays as it is"
+    refuted = {row["neuron"]: row["label"] for row in first if row["outcome"] == "refuted"}
+    assert refuted
+    steps = [row for row in found.rows() if row["instead_of"] is not None]
+    assert {row["neuron"] for row in steps} <= set(refuted)
+    for neuron, label in refuted.items():
+        own = [row for row in steps if row["neuron"] == neuron]
+        assert 0 < len(own) <= 5
+        assert {row["instead_of"] for row in own} == {label}
+        assert len({row["label"] for row in own} | {label}) == len(own) + 1, "no concept twice"
+        assert all(row["outcome"] != "verified" for row in own[:-1]), "the first verified one ends the search"
+    outcomes = outcomes_of(found.labels)
+    for row in steps:
+        if row["outcome"] == "verified":
+            assert f"; {row['label']} is verified instead" in outcomes[row["neuron"], row["instead_of"]][1]
 
 
 def test_the_command(world) -> None:

@@ -101,12 +101,13 @@ def is_down(tests: Mapping[Key, tuple[Any, Any, bool | None]], neuron: int, scor
     return tests.get((neuron, scorer), (None, None, None))[2] is False
 
 
-def final(run: Run | str | Path, *, corrections: bool = True) -> Run:
+def final(run: Run | str | Path, *, corrections: bool = True, experiments: bool = True) -> Run:
     """The run with its labels as finally judged, in columns as `FINAL` has them; for readers, not for `evaluate`.
 
     Args:
         run: a run, or its folder. One that is final already is given back.
         corrections: False leaves out what people corrected, e.g. for what others are sent.
+        experiments: False leaves out what experiments came to, e.g. to make them anew where they are damaged.
 
     Raises:
         RunError: the evaluation or the verification in the run's folder is damaged.
@@ -119,7 +120,7 @@ def final(run: Run | str | Path, *, corrections: bool = True) -> Run:
     if "why" in run.labels.column_names:
         return run
     evaluation = evaluation_of(run.path)
-    tested_by = verification_of(run.path, str(run.manifest["target"]["fingerprint"]))
+    tested_by = verification_of(run.path, str(run.manifest["target"]["fingerprint"])) if experiments else None
     manifest, noted = _manifest(run, evaluation), {}
     if corrections and run.path is not None:
         book = Notebook(run.path, writable=False)

@@ -2,7 +2,8 @@
 
 RUN/verification/ holds verification.json (how the numbers were got) and three parquet tables:
 
-- labels: neuron, name, label, outcome ("verified", "refuted" or "untested"), reason, editor, remove_images, remove,
+- labels: neuron, name, label, outcome ("verified", "refuted" or "untested"), reason, editor, instead_of (the refuted
+  label of the neuron, where this is a concept that was tested in its place, else null), remove_images, remove,
   remove_low, remove_high, remove_above, remove_above_low (the effect of removal, and what it is above that of
   controls), the same for insert, and nulls: outcomes of the neuron's control concepts in the label's place
 - edits: neuron, label, kind ("remove" or "insert"), image (row of the run's images), concept, control, before, after
@@ -39,6 +40,7 @@ SIDES = [f"{kind}_{part}".rstrip("_") for kind in ("remove", "insert") for part 
 LABELS = pa.schema([
     ("neuron", pa.int32()), ("name", pa.string()), ("label", pa.string()), ("outcome", pa.string()),
     ("reason", pa.string()), ("editor", pa.string()),
+    ("instead_of", pa.string()),
     *((name, pa.int32() if name.endswith("images") else pa.float64()) for name in SIDES),
     ("nulls", pa.list_(pa.string())),
 ])  # fmt: skip
@@ -130,8 +132,13 @@ def outcomes_of(labels: pa.Table | None) -> dict[tuple[int, str], tuple[str, str
     if labels is None:
         return {}
     columns = (labels[name].to_pylist() for name in ("neuron", "label", "outcome", "reason", "editor"))
+    instead = {
+        (row["neuron"], row["instead_of"]): f"; {row['label']} is verified instead"
+        for row in labels.select(["neuron", "label", "outcome", "instead_of"]).to_pylist()
+        if row["instead_of"] is not None and row["outcome"] == "verified"
+    }
     return {
-        (neuron, label): (outcome, f"{reason} (editor {editor})")
+        (neuron, label): (outcome, f"{reason}{instead.get((neuron, label), '')} (editor {editor})")
         for neuron, label, outcome, reason, editor in zip(*columns, strict=True)
     }
 

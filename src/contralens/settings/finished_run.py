@@ -174,6 +174,9 @@ class Verify(OnRun):
     edits: int | None = setting(None, WHOLE,
         "Let a diffusion model make at most so many pictures; labels that it does not suffice for are left out, and "
         "a later call goes on.")  # fmt: skip
+    refine: int = setting(0, whole_from(0),
+        "Where a label is refuted, test up to so many other concepts, until one is verified (default: none).",
+        written=True)  # fmt: skip
     encoder: Any = setting(None, PYTHON, "The run's labeling encoder, where the manifest cannot say.")
 
     def __post_init__(self) -> None:

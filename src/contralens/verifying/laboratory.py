@@ -59,12 +59,16 @@ class Tested:
     nulls: Sequence[str]
     edits: list[dict[str, Any]]
     editor: str
+    others: dict[str, Outcome]
+    """Control concepts, judged in the label's place."""
+    instead_of: str | None = None
+    """The refuted label in whose place it was tested."""
 
     def row(self, run: Run) -> dict[str, Any]:
         out: dict[str, Any] = {
             "neuron": self.neuron, "name": str(run.neurons["name"][self.neuron]), "label": self.label,
             "outcome": self.outcome.word, "reason": self.outcome.reason, "nulls": list(self.nulls),
-            "editor": self.editor,
+            "editor": self.editor, "instead_of": self.instead_of,
         }  # fmt: skip
         for kind, side in (("remove", self.outcome.remove), ("insert", self.outcome.insert)):
             out |= _numbers(kind, side)
@@ -284,10 +288,12 @@ class Laboratory:
         floor = float(self.floors[neuron])
         own = outcome(trials, floor)
         controls = sorted({t.concept for t in trials} - {0})
+        names = {} if self.editor.by_region else {row["control"]: row["concept"] for row in used if row["control"]}
+        others = {names[c]: outcome(trials, floor, concept=c) for c in controls if c in names}
         images = {c: len({(t.kind, t.image) for t in trials if t.concept == c}) for c in controls}
         null = max(images, key=lambda c: (images[c], -c), default=None)
         nulls = [] if null is None or len(controls) < 2 else [outcome(trials, floor, concept=null).word]
-        return Tested(neuron, label, own, nulls, [row | {"label": label} for row in edits], self.editor.name)
+        return Tested(neuron, label, own, nulls, [row | {"label": label} for row in edits], self.editor.name, others)
 
     def pictures(self, tested: Tested) -> list[dict[str, Any]]:
         """Before and after of the label's edits that moved the neuron most, made again."""

@@ -20,6 +20,7 @@ from contralens.run_data.reopened import Reopened
 from contralens.settings.finished_run import Verify
 from contralens.settings.record import job
 from contralens.verifying.laboratory import Laboratory, Tested
+from contralens.verifying.refining import next_ones
 
 
 @job(Verify)
@@ -61,6 +62,8 @@ def verify(settings: Verify) -> Verification:
                 reopened.notes.append(f"{left} left out: {laboratory.budget.over}")
                 break
             found.append(tested)
+            if tested.outcome.word == "refuted" and settings.refine:
+                found += _refined(laboratory, tested, settings)
         settings.progress("verifying", len(hypotheses), len(hypotheses))
         result = Verification(
             _manifest(settings, laboratory),
@@ -72,6 +75,20 @@ def verify(settings: Verify) -> Verification:
             result = result.added_to(older)
         result = replace(result, manifest={**result.manifest, **_totals(result.labels)})
         return result.save(run.path) if settings.save and run.path is not None else result
+
+
+def _refined(laboratory: Laboratory, refuted: Tested, settings: Verify) -> list[Tested]:
+    """Other concepts tested in place of a refuted label, until one is verified, none is left or the budget is over."""
+    out: list[Tested] = []
+    run = laboratory.reopened.run
+    for concept in next_ones(run, refuted, laboratory.reopened.concepts, settings.scorer)[: settings.refine]:
+        tested = laboratory.kept(refuted.neuron, concept)
+        if tested is None:
+            break
+        out.append(replace(tested, instead_of=refuted.label))
+        if tested.outcome.word == "verified":
+            break
+    return out
 
 
 def _totals(labels: pa.Table) -> dict[str, Any]:
@@ -106,7 +123,7 @@ def _manifest(settings: Verify, laboratory: Laboratory) -> dict[str, Any]:
 
 def _hypotheses(run: Run, settings: Verify) -> list[tuple[int, str]]:
     """(neuron, phrase) that are tested."""
-    rows = {row["neuron"]: row for row in final(run).rows(settings.scorer)}
+    rows = {row["neuron"]: row for row in final(run, experiments=False).rows(settings.scorer)}
     wanted = settings.neurons
     chosen = list(rows) if wanted is None else [int(run.neuron(n)["neuron"]) for n in wanted]
     found = [(n, settings.label or rows[n]["label"]) for n in dict.fromkeys(chosen)]
