@@ -151,6 +151,7 @@ def test_comparisons_and_pulled_runs_hold_them(tested, here, tmp_path) -> None:
         word: sum(found == word for _, found in outcomes.values()) for word in ("verified", "refuted", "untested")
     }
     assert told["experiments"]["csp"] == counts
+    assert f"csp, labels put to the test: {counts['verified']} verified" in command("compare", here)
     for pictures in (False, True):
         where = contralens.push(here, tmp_path / f"shared-{pictures}", thumbnails=pictures)
         back = contralens.pull(where, tmp_path / f"pulled-{pictures}")
