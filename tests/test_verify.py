@@ -25,6 +25,7 @@ from contralens.cli import app
 from contralens.data.verifications import outcomes_of
 from contralens.errors import InputError, RunError
 from contralens.math.experiments import STUDENT, Trial, false_discovery_rate, interval, outcome
+from contralens.report.verify_page import verify_page
 from contralens.run_data.reopened import Reopened
 from contralens.verifying.editors import Bench, Request, make_editor
 from contralens.verifying.image_editors import region
@@ -225,6 +226,10 @@ def test_a_refuted_label_gives_way_to_a_verified_concept_step_by_step(world) -> 
     for row in steps:
         if row["outcome"] == "verified":
             assert f"; {row['label']} is verified instead" in outcomes[row["neuron"], row["instead_of"]][1]
+    assert f"Tested instead of {steps[0]['instead_of']}: " in verify_page(
+        found, moved={steps[0]["neuron"]: "plain +0.50"}
+    )
+    assert "adds to class scores: plain +0.50" in verify_page(found, moved={steps[0]["neuron"]: "plain +0.50"})
 
 
 def test_the_command(world) -> None:

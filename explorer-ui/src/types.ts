@@ -112,6 +112,8 @@ export interface Experiment {
   outcome: string;
   reason: string;
   editor: string;
+  /** The refuted label in whose place it was tested (`--refine`). */
+  instead_of: string | null;
   /** Share of the neuron's excess that is lost where the concept is taken out. */
   removal: number | null;
   removal_images: number;

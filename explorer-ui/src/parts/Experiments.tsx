@@ -35,7 +35,11 @@ export function Experiments({ neuron, label, found }: { neuron: number; label: s
       {first.map((one) => (
         <div key={one.label} className="experiment">
           <p>
-            <b>{one.label}</b> <Outcome outcome={one.outcome} /> <span className="soft">{one.reason}</span>
+            <b>{one.label}</b> <Outcome outcome={one.outcome} />{" "}
+            <span className="soft">
+              {one.instead_of !== null && `tested instead of ${one.instead_of}: `}
+              {one.reason}
+            </span>
           </p>
           {one.edited.length > 0 && (
             <ul className="edits">

@@ -267,6 +267,8 @@ class Experiment(Shape):
     """"verified", "refuted" or "untested"."""
     reason: str
     editor: str
+    instead_of: str | None
+    """The refuted label in whose place it was tested (`--refine`)."""
     removal: float | None
     """Share of the neuron's excess that is lost where the concept is taken out."""
     removal_images: int

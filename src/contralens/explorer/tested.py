@@ -27,7 +27,8 @@ def experiments(run: OpenRun, neuron: int) -> list[shapes.Experiment] | None:
     return [
         {
             "label": row["label"], "outcome": row["outcome"], "reason": row["reason"] or "",
-            "editor": row["editor"] or "", "removal": number(row["remove"]), "insertion": number(row["insert"]),
+            "editor": row["editor"] or "", "instead_of": row["instead_of"],
+            "removal": number(row["remove"]), "insertion": number(row["insert"]),
             "removal_images": row["remove_images"] or 0, "insertion_images": row["insert_images"] or 0,
             "edited": pictures.get(row["label"], []),
         }

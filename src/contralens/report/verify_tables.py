@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from rich.markup import escape
 from rich.table import Column, Table
@@ -23,7 +24,7 @@ def verify_tables(found: Verification, most: int = 30, only: Collection[int] = (
         )  # fmt: skip
         for row in rows[:most]:
             sides = (effect(row["remove"], row["remove_images"]), effect(row["insert"], row["insert_images"]))
-            table.add_row(row["name"], escape(row["label"]), row["outcome"], *sides, escape(row["reason"]))
+            table.add_row(row["name"], escape(_label(row)), row["outcome"], *sides, escape(row["reason"]))
         console().print(table)
         if len(rows) > most:
             print(f"... and {len(rows) - most} more")
@@ -42,6 +43,10 @@ def summary_lines(found: Verification) -> list[str]:
             f"false-discovery rate of at most about {m['false-discovery rate of verified']:.0%}"
         )
     return lines + [f"note: {note}" for note in m["notes"]]
+
+
+def _label(row: Mapping[str, Any]) -> str:
+    return f"{row['label']} (not {row['instead_of']})" if row["instead_of"] is not None else str(row["label"])
 
 
 def _editors(found: Verification) -> str:
