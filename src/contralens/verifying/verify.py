@@ -38,7 +38,7 @@ def verify(settings: Verify) -> Verification:
     Raises:
         InputError: no labels, an unknown editor or neuron, or an editor that cannot edit these images.
 
-    >>> found = verify("run", neurons=[0, 1, 2], images=3)
+    >>> found = verify("run", neurons=[0, 1, 2], images=3, save=False)
     >>> [row["outcome"] in ("verified", "refuted", "untested") for row in found.rows()]
     [True, True, True]
     """
