@@ -10,18 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from contralens.checks import nearest
 from contralens.encoders.registry import embed_texts
-from contralens.errors import InputError
 from contralens.math.experiments import Kind
-from contralens.plugs import Plugs, Scheme
+from contralens.plugs import Registry, Scheme
 from contralens.run_data.reopened import Reopened
-from contralens.specs import scheme
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -140,18 +137,12 @@ def make_editor(spec: str | Editor, bench: Bench) -> Editor:
     """
     if not isinstance(spec, str):
         return spec
-    kind, rest = scheme(spec)
-    if ":" not in spec:
-        kind, question, rest = spec.partition("?")
-        rest = question + rest
-    if kind not in EDITORS:
-        raise InputError(f"unknown editor {kind!r}{nearest(kind, EDITORS)}; known: {', '.join(EDITORS)}")
-    maker: Callable[[str, Bench], Editor] = EDITORS[kind].loader()
-    return maker(rest, bench)
+    made: Editor = EDITORS.make(spec, bench)
+    return made
 
 
 _IMAGES = "contralens.verifying.image_editors"
-EDITORS: Plugs[Any] = Plugs("editors", {
+EDITORS: Registry[Callable[..., Editor]] = Registry("editors", {
     "retrieve": Scheme(
         f"{_IMAGES}:retrieve", "retrieve",
         "finds another image of the run that differs most along the concept and least elsewhere",
@@ -164,5 +155,5 @@ EDITORS: Plugs[Any] = Plugs("editors", {
         "contralens.verifying.world_editor:world", "world[:FOLDER][?clumsy=0.3]",
         "renders a scene of a rendered world again with one factor changed",
     ),
-})  # fmt: skip
-"""Scheme -> what makes an editor from the rest of its name and a `Bench`."""
+}, one="editor", takes=("rest", "bench"), mark="?")  # fmt: skip
+"""What makes an editor, by scheme: functions `(rest, bench, options) -> Editor`."""
