@@ -117,11 +117,15 @@ def draw(folder: Path, count: int) -> Path:
     return folder
 
 
+def prepared(name: str) -> str:
+    """ResNet-18, which only --quick runs, sees small pictures."""
+    return "resize=72,crop=64,mean=imagenet" if name == "resnet18" else "resize=256,crop=224,mean=imagenet"
+
+
 def network(name: str, device: torch.device, dtype: str = "float32", decode: str = "exact") -> HookedTarget:
-    layer = {"resnet50": "layer4", "vit_b_16": "encoder.layers.encoder_layer_11"}[name]
-    how = "resize=256,crop=224,mean=imagenet"
-    return target(f"torchvision:{name}", layer, weights="random", preprocess=how, device=str(device), dtype=dtype,
-                  decode=decode)  # fmt: skip
+    layer = {"vit_b_16": "encoder.layers.encoder_layer_11"}.get(name, "layer4")
+    how: dict[str, Any] = {"preprocess": prepared(name), "device": str(device), "dtype": dtype, "decode": decode}
+    return target(f"torchvision:{name}", layer, weights="random", **how)
 
 
 class Eyes(BaseEncoder):
@@ -129,37 +133,44 @@ class Eyes(BaseEncoder):
 
     context_length = 77
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, quick: bool) -> None:
         super().__init__("eyes", str(device))
-        self._below = network("vit_b_16", device)
-        self.width, self.fingerprint = 768, "e0" * 16
+        self._below = network("resnet18" if quick else "vit_b_16", device)
+        self.width, self.fingerprint = (512, "e1" * 16) if quick else (768, "e0" * 16)
 
     def preprocess(self, image: Image.Image) -> torch.Tensor:
         return self._below.preprocess(image)
 
     def _image_rows(self, batch: torch.Tensor) -> torch.Tensor:
         half = torch.bfloat16 if self.options.get("dtype") == "bf16" else None
-        return run_layer(self._below.module, self._below.layer, batch, lambda x: x[:, 0].clone(), half)
+        return run_layer(self._below.module, self._below.layer, batch, self._row, half)
+
+    def _row(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, 0].clone() if x.ndim == 3 else x.mean((2, 3))
 
     def _text_rows(self, texts: list[str]) -> torch.Tensor:
         seeds = [torch.Generator().manual_seed(sum(map(ord, t))) for t in texts]
-        return torch.stack([torch.randn(768, generator=g) for g in seeds])
+        return torch.stack([torch.randn(self.width, generator=g) for g in seeds])
 
     def _too_long(self, texts: list[str]) -> list[str]:
         return []
 
 
-def rows(folder: Path, count: int, device: torch.device, cache: Path) -> dict[str, Any]:
+def rows(folder: Path, count: int, device: torch.device, cache: Path, quick: bool) -> dict[str, Any]:
     """ResNet-50 and an encoder on the CPU and the device: how far rows are apart, and what becomes of it."""
-    probe = image_set(folder, limit=count)
+    probe, convolutional = image_set(folder, limit=count), "resnet18" if quick else "resnet50"
+
+    def both(place: torch.device) -> list[Any]:
+        return [network(convolutional, place), Eyes(place, quick)]
+
     made = {}
     for name, place in (("cpu", torch.device("cpu")), ("device", device)):
-        made[name] = collect(probe, [network("resnet50", place), Eyes(place)], Store(cache / name), batch_size=64)
+        made[name] = collect(probe, both(place), Store(cache / name), batch_size=64)
     a, e = ({n: torch.from_numpy(made[n].rows(at)) for n in made} for at in (0, 1))
     found = {n: find_exemplars(a[n], e[n], k=10) for n in made}
     texts = normalize(torch.randn(999, e["cpu"].shape[1], generator=torch.Generator().manual_seed(1)), dim=1)
     label = {n: SCORERS["csp"](found[n], e[n], texts).argmax(1) for n in made}
-    checked = half_if_safe([network("resnet50", device), Eyes(device)], probe, Store(cache / "half")).report
+    checked = half_if_safe(both(device), probe, Store(cache / "half")).report
     return {
         "images": len(probe),
         "rows_apart": float(((a["cpu"] - a["device"]).norm(dim=1) / a["cpu"].norm(dim=1)).max()),
@@ -173,7 +184,7 @@ def rows(folder: Path, count: int, device: torch.device, cache: Path) -> dict[st
 def collecting(folder: Path, device: torch.device, cache: Path, batch: int, quick: bool) -> list[dict[str, Any]]:
     probe, out = image_set(folder), []
     probe.fingerprints()
-    for name in ("resnet50",) if quick else ("resnet50", "vit_b_16"):
+    for name in ("resnet18",) if quick else ("resnet50", "vit_b_16"):
         for dtype in ("float32", "bf16"):
             alone = 0.0
             for decode in ("exact", "fast"):
@@ -193,12 +204,14 @@ def collecting(folder: Path, device: torch.device, cache: Path, batch: int, quic
     return out
 
 
-def shards(folder: Path, device: torch.device, cache: Path, batch: int, ways: tuple[Way, ...]) -> list[dict[str, Any]]:
+def shards(
+    name: str, folder: Path, device: torch.device, cache: Path, batch: int, ways: tuple[Way, ...]
+) -> list[dict[str, Any]]:
     out = []
     for count, threads, workers in ways:
         command = [
-            sys.executable, "-m", "contralens", "collect", "--target", "torchvision:resnet50", "--weights", "random",
-            "--preprocess", "resize=256,crop=224,mean=imagenet", "--layer", "layer4", "--encoder", "world",
+            sys.executable, "-m", "contralens", "collect", "--target", f"torchvision:{name}", "--weights", "random",
+            "--preprocess", prepared(name), "--layer", "layer4", "--encoder", "world",
             "--images", str(folder), "--cache", str(cache / f"shards-{count}-{threads}"), "--batch-size", str(batch),
             "--device", str(device), "--json", *(["--workers", str(workers)] if workers else []),
         ]  # fmt: skip
@@ -237,7 +250,7 @@ def tables(result: dict[str, Any]) -> str:
         f"{r['share_of_forward']:.0%} | {r['time_in_networks']:.0%} |"
         for r in result["collecting"]
     ]
-    lines += ["", "| processes (ResNet-50 and an encoder, float32) | OMP_NUM_THREADS | --workers | images/s |"]
+    lines += ["", "| processes (a ResNet and an encoder, float32) | OMP_NUM_THREADS | --workers | images/s |"]
     lines += ["|---|---|---|---|"]
     lines += [
         f"| {r['processes']} | {r['threads'] or ''} | {r['workers'] or ''} | {r['images_per_second']:,.0f} |"
@@ -273,10 +286,14 @@ def main() -> None:
     done("mining", [mining(*size, device) for size in sizes])
     with tempfile.TemporaryDirectory() as folder:
         pictures = draw(Path(folder) / "pictures", 8 if quick else 2048)
-        done("rows", rows(pictures, 8 if quick else 256, device, Path(folder)))
+        done("rows", rows(pictures, 8 if quick else 256, device, Path(folder), quick))
         done("collecting", collecting(pictures, device, Path(folder), 4 if quick else args.batch, quick))
         many = pictures if quick else draw(Path(folder) / "many", 8192)
-        done("shards", shards(many, device, Path(folder), 4 if quick else args.batch, WAYS[:1] if quick else WAYS))
+        convolutional = "resnet18" if quick else "resnet50"
+        done(
+            "shards",
+            shards(convolutional, many, device, Path(folder), 4 if quick else args.batch, WAYS[:1] if quick else WAYS),
+        )
     print(tables(result), flush=True)
 
 

@@ -105,11 +105,16 @@ def run(name: str, *arguments: str, code: int = 0) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["mining", "scoring", "memory", "collecting", "chance"])
+@pytest.mark.parametrize("name", ["mining", "scoring", "memory", "collecting", "chance", "allocating"])
 def test_quick(name: str, tmp_path: Path) -> None:
-    out = run(name, "--quick", *(["--json", str(tmp_path / "numbers.json")] if name in ("mining", "scoring") else []))
-    assert {"mining": "| yes |", "scoring": "| clip_dissect |", "memory": "| nothing stored |",
-            "collecting": "'same_bits': True", "chance": "real kept"}[name] in out  # fmt: skip
+    also = {"memory": ["--images", "700", "--modes", "plain", "cached", "streamed"]}
+    if name in ("mining", "scoring"):
+        also[name] = ["--json", str(tmp_path / "numbers.json")]
+    out = run(name, "--quick", *also.get(name, []))
+    assert {
+        "mining": "| yes |", "scoring": "| clip_dissect |", "memory": "confidence adds, CPU s",
+        "chance": "real kept", "collecting": "'same_bits': True", "allocating": "| kept |",
+    }[name] in out  # fmt: skip
 
 
 @pytest.mark.slow

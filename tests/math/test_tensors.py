@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from contralens.math.tensors import return_memory
+from contralens.math.tensors import keeping_memory, return_memory
 
 GLIBC = sys.platform == "linux" and hasattr(ctypes.CDLL(None), "malloc_trim")
 
@@ -28,3 +28,27 @@ def test_memory_between_what_is_used_goes_back_to_the_system():
     assert full - before > 150e6
     assert resident() - before < 50e6
     assert len(kept) == 2000
+
+
+@pytest.mark.skipif(not GLIBC, reason="only glibc can be told")
+def test_freed_memory_is_kept_inside_and_given_back_at_the_end(monkeypatch):
+    for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES"):
+        monkeypatch.delenv(name, raising=False)
+
+    def faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(10):
+            torch.zeros(20_000_000)  # 80 MB
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    outside, before = faults(), resident()
+    with keeping_memory():
+        torch.zeros(20_000_000)
+        assert faults() < outside / 5
+    assert resident() - before < 40e6
+    calls = []
+    monkeypatch.setattr("contralens.math.tensors._OPTION", lambda *option: calls.append(option))
+    monkeypatch.setenv("MALLOC_TOP_PAD_", "131072")  # the user's word counts
+    with keeping_memory():
+        pass
+    assert not calls

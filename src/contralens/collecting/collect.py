@@ -30,6 +30,7 @@ from contralens.errors import ImageError, InputError, MissingPackage, ModelUnava
 from contralens.loading.fast_preprocessing import Steps
 from contralens.loading.fast_preprocessing import pixels as pixels_of
 from contralens.math.activation_sources import ActivationSource
+from contralens.math.tensors import keeping_memory
 from contralens.models.hooks import pinned
 from contralens.models.shared_forward import forward_key, rows_together
 from contralens.types import Extractor, Images, Progress, silent
@@ -146,7 +147,8 @@ def collect_tiles(
     skipped: dict[str, str] = {}
     speed = speed if speed is not None else Speed()
     note = getattr(progress, "note", None)
-    with ThreadPoolExecutor(workers or min(16, cpu_count() or 1)) as pool, ThreadPoolExecutor(1) as networks:
+    threads = workers or min(16, cpu_count() or 1)
+    with keeping_memory(), ThreadPoolExecutor(threads) as pool, ThreadPoolExecutor(1) as networks:
         for tile in chosen:
             work = _collect_tile(
                 images, fingerprints, owned[tile], extractors, tables, batch_size, pool, networks, skipped, speed

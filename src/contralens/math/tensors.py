@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -83,7 +84,35 @@ def eigen(symmetric: Tensor) -> tuple[Tensor, Tensor]:
     return values, vectors
 
 
-_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_TRIM, _OPTION = (getattr(_LIBC, name, None) for name in ("malloc_trim", "mallopt"))
+_KEEP = {-3: 2**30, -1: 2**30, -2: 2**26}
+"""Options M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD of mallopt, in bytes."""
+_USUAL = {-3: 2**25, -1: 2**26, -2: 2**17}
+"""Where glibc moves its thresholds by itself once large blocks have been freed."""
+_USERS = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES")
+"""Variables of the environment by which a user sets them."""
+
+
+@contextmanager
+def keeping_memory() -> Iterator[None]:
+    """Inside, memory that is freed stays with the process; at the end the system gets it.
+
+    glibc otherwise hands large blocks back at once, and the system clears every page of the next ones: more than half
+    of the CPU time of a convolutional network (`benchmarks/allocating.py`). Without effect where there is no glibc, or
+    where a variable of the environment says how to allocate.
+    """
+    if _OPTION is None or any(name in os.environ for name in _USERS):
+        yield
+        return
+    for option, size in _KEEP.items():
+        _OPTION(option, size)
+    try:
+        yield
+    finally:
+        for option, size in _USUAL.items():
+            _OPTION(option, size)
+        return_memory()
 
 
 def return_memory() -> None:

@@ -235,7 +235,7 @@ def _measured(evaluated: Evaluation | None) -> dict[tuple[int, str], dict[str, A
 
 def schema() -> dict[str, Any]:
     """The JSON schema of a label file."""
-    text = (files("contralens.data") / "schemas" / f"labels-{VERSION}.schema.json").read_text(encoding="utf-8")
+    text = (files("contralens.sharing") / "schemas" / f"labels-{VERSION}.schema.json").read_text(encoding="utf-8")
     return dict(json.loads(text))
 
 
