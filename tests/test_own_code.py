@@ -137,10 +137,10 @@ def test_plain_functions_in_every_dictionary(monkeypatch: pytest.MonkeyPatch) ->
     keep(monkeypatch)
     ENCODERS["mine"] = own_plugs.eyes
     assert encoder("mine:x?power=2").width == 3
-    METRICS(own_plugs.hit_rate)
+    METRICS.add(own_plugs.hit_rate)
     assert wanted_metrics("plugged in") == ["hit_rate"]
     assert METRICS.about("hit_rate").startswith("Share of the k images")
-    contralens.SCORERS(own_plugs.strongest)
+    contralens.SCORERS.add(own_plugs.strongest)
     assert parse_scorer("strongest:rank=2") == ("strongest", {"rank": 2})
 
 

@@ -54,12 +54,16 @@ class Registry(MutableMapping[str, T], Generic[T]):
         read: makes the value of what is put in, for kinds that hold records.
 
     >>> calls = Registry("calls", {"hey": str.upper}, one="call", takes=("text",))
-    >>> @calls
+    >>> @calls.add
     ... def again(text, times: int = 2):
     ...     "Say it again."
     ...     return text * times
     >>> list(calls), calls.about("again"), calls["again"]("ha"), calls.make("again:times=3")("ha")
     (['hey', 'again'], 'Say it again.', 'haha', 'hahaha')
+    >>> calls.form("again"), calls.names("agan"), calls.parse("again:times=3"), "hey" in calls.here()
+    ('again', False, ('again', '', {'times': 3}), True)
+    >>> calls.options("again")["times"].about
+    'a whole number'
     >>> calls.make("again:tmes=3")
     Traceback (most recent call last):
         ...
@@ -114,8 +118,8 @@ class Registry(MutableMapping[str, T], Generic[T]):
     def __delitem__(self, name: str) -> None:
         del self._known[name]
 
-    def __call__(self, function: F) -> F:
-        """Add a function under its own name: `@registry` above it."""
+    def add(self, function: F) -> F:
+        """Add a function under its own name: `@registry.add` above it."""
         self[function.__name__] = function
         return function
 
@@ -233,6 +237,9 @@ class Scheme:
     def function(self) -> Callable[..., Any]:
         """The function itself.
 
+        >>> Scheme("json:loads", "json:TEXT", "reads JSON").function("[1]")
+        [1]
+
         Raises:
             MissingPackage: what it imports is not installed.
             InputError: it cannot be imported.
@@ -244,7 +251,7 @@ class Scheme:
             raise _broken(e)(f"the plug-in {self.where} cannot be imported: {e}") from e
 
     def loader(self) -> Callable[..., Any]:
-        """The function itself, as `function`.
+        """The same as `function`.
 
         >>> Scheme("json:loads", "json:TEXT", "reads JSON").loader()("[1]")
         [1]

@@ -61,6 +61,7 @@ class Metric:
     Raises:
         InputError: an input that is not in `INPUTS`.
 
+    >>> import torch
     >>> rate = Metric(lambda on_label: (on_label > 0).double().mean(0), "cosy", ("on_label",), "share that fires")
     >>> rate(torch.tensor([[1.0], [0.0]])), rate.heldout, rate.judge
     (tensor([0.5000], dtype=torch.float64), True, False)
@@ -114,7 +115,10 @@ def metric(group: str, *needs: str, about: str, name: str = "", tested: Any = No
     """
 
     def declare(function: F) -> F:
-        METRICS[name or function.__name__] = Metric(function, group, needs, about, tested=tested)
+        own = name or function.__name__
+        METRICS[own] = Metric(function, group, needs, about, tested=tested)
+        if function.__module__.startswith("contralens."):
+            METRICS.built_in |= {own}
         return function
 
     return declare

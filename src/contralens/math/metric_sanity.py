@@ -39,7 +39,11 @@ _INPUTS: dict[str, Judge] = {
 
 
 def can_be_tested(metric: Metric) -> bool:
-    """Whether a metric is made from what the tests have: activations, and where the concept is."""
+    """Whether a metric is made from what the tests have: activations, and where the concept is.
+
+    >>> can_be_tested(METRICS["iou"]), can_be_tested(Metric(len, needs=("labels",)))
+    (True, False)
+    """
     return metric.tested is not None or set(metric.needs) <= set(_INPUTS)
 
 
@@ -144,7 +148,7 @@ def sanity_table(
 
     >>> a = torch.rand(200, 5, generator=torch.Generator().manual_seed(0))
     >>> {name: told.misses for name, told in sanity_table(a).items() if name in ("auc", "pearson")}
-    {'pearson': [], 'auc': ['missing']}
+    {'auc': ['missing'], 'pearson': []}
     """
     chosen = _different() if names is None else names
     tested = {name: _as_tested(metric) for name, metric in chosen.items()}
