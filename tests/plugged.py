@@ -39,16 +39,17 @@ def keep(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def registries() -> dict[str, Any]:
-    """Every `Plugs` of contralens, by kind."""
-    from contralens.data import vocabulary
+    """Every `Registry` of contralens, by kind."""
+    from contralens.data.vocabulary import VOCABULARIES
     from contralens.encoders.registry import ENCODERS
     from contralens.evaluation.measuring import METRICS
     from contralens.evaluation.painters import PAINTERS
     from contralens.loading.loaders import TARGETS
     from contralens.math.scorers import SCORERS
     from contralens.proposing.proposers import PROPOSERS
+    from contralens.verifying.editors import EDITORS
 
     return {
         "scorers": SCORERS, "encoders": ENCODERS, "targets": TARGETS, "proposers": PROPOSERS, "painters": PAINTERS,
-        "metrics": METRICS, "vocabularies": vocabulary.VOCABULARIES, "vocabularies (texts)": vocabulary._LOADERS,
+        "metrics": METRICS, "vocabularies": VOCABULARIES, "editors": EDITORS,
     }  # fmt: skip

@@ -80,7 +80,7 @@ def test_an_installed_package_adds_to_every_kind(tmp_path: Path, monkeypatch: py
     assert read_vocabulary("decay").source == "decay: from the package lichen"
     assert target("pixels:x", preprocess="resize=2x2,mean=none").width == 12
     assert encoder("again:x").width == encoder("world").width
-    assert ENCODERS["again"].about == "from the package lichen"
+    assert ENCODERS.about("again") == "from the package lichen"
     assert proposer("bank:words.txt", temperature=0.5).name == "captions:words.txt"
     assert painter("dots:x").paint("a", [0, 1]) == ["blank", "blank"]
 

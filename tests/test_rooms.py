@@ -10,7 +10,7 @@ from pathlib import Path
 import contralens
 
 ROOT = Path(contralens.__file__).parent
-BASE = {"errors", "types", "checks", "plugs", "specs", "settings", "pages"}
+BASE = {"errors", "types", "checks", "specs", "user_code", "plugs", "settings", "pages"}
 NETWORKS = {"fingerprint", "loading", "saes", "models", "encoders"}
 BELOW_RUNS = BASE | NETWORKS | {"math", "data", "world"}
 ON_RUNS = BELOW_RUNS | {"config", "collecting", "holdout", "run_data"}
@@ -19,8 +19,9 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "types": {"errors"},
     "checks": {"errors"},
-    "plugs": {"errors", "checks"},
     "specs": {"errors", "checks"},
+    "user_code": {"errors", "checks"},
+    "plugs": {"errors", "checks", "specs", "user_code"},
     "settings": {"errors", "types", "checks", "specs"},
     "pages": set(),
     "math": BASE,

@@ -246,9 +246,11 @@ def test_a_recipe_names_misspelt_keys_of_its_steps(tmp_path: Path) -> None:
 
 
 def test_a_metric_that_nothing_measures_is_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from contralens.evaluation import measuring
+    from contralens.evaluation.measuring import METRICS
+    from contralens.math.metric_registry import Metric
 
-    monkeypatch.setitem(measuring.GROUPS, "audit", {**measuring.GROUPS["audit"], "beauty": "listed, not measured"})
+    both = ("exemplars", "labels")  # exemplars belong to the run, labels to a scorer
+    monkeypatch.setitem(METRICS, "beauty", Metric(lambda exemplars, labels: exemplars, "audit", both))
     one_line(lambda: contralens.evaluate(
         home / "run", metrics="audit", cache=home / "cache", save=False
     ), "nothing measures beauty")  # fmt: skip

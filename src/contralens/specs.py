@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import math
 import re
+import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import reduce
+from typing import Any, Literal, Union, get_args, get_origin
 
 from contralens.checks import nearest, shown
 from contralens.errors import InputError
@@ -72,6 +74,21 @@ def word(*words: str) -> Kind:
 
 NUMBER, WHOLE = Kind("a number", _number), Kind("a whole number", _whole)
 FLAG, TEXT = Kind("yes or no", _flag), Kind("a text", str)
+
+
+def kind_of(annotation: Any, default: Any = None) -> Kind:
+    """The kind of an option, by its annotation, else by its default.
+
+    >>> kind_of(float | Literal["auto"]).about, kind_of(int | None).about, kind_of(None, default=True).about
+    ('a number or auto', 'a whole number', 'yes or no')
+    """
+    if get_origin(annotation) is Literal:
+        return word(*map(str, get_args(annotation)))
+    if get_origin(annotation) in (Union, types.UnionType):
+        members = [kind_of(member) for member in get_args(annotation) if member is not type(None)]
+        return reduce(Kind.__or__, sorted(members, key=lambda kind: kind is TEXT))  # a text, where nothing else fits
+    plain = {bool: FLAG, int: WHOLE, float: NUMBER, str: TEXT}
+    return plain.get(annotation) or plain.get(type(default)) or NUMBER | TEXT
 
 
 def scheme(spec: str) -> tuple[str, str]:
@@ -139,16 +156,25 @@ def options(text: str, kinds: Mapping[str, Kind], what: str) -> dict[str, Any]:
     """
     values: dict[str, Any] = {}
     for key, value in settings(text):
-        if key not in kinds or value is None:
-            takes = f"; it takes {', '.join(kinds) or 'none'}"
-            raise InputError(f"{what} has no option {shown(key)}{nearest(key, set(kinds) - {key}) or takes}")
         if key in values:
             raise InputError(f"{what} gives {key} twice")
-        try:
-            values[key] = kinds[key].read(value)
-        except ValueError:
-            raise InputError(f"{what}: {key} must be {kinds[key].about}; got {shown(value)}") from None
+        values[key] = option(key, value, kinds, what)
     return values
+
+
+def option(key: str, value: str | None, kinds: Mapping[str, Kind], what: str) -> Any:
+    """The value of one option; arguments and errors are those of `options`.
+
+    >>> option("k", "32", {"k": WHOLE}, "sae 'sae.pt'")
+    32
+    """
+    if key not in kinds or value is None:
+        takes = f"; it takes {', '.join(kinds) or 'none'}"
+        raise InputError(f"{what} has no option {shown(key)}{nearest(key, set(kinds) - {key}) or takes}")
+    try:
+        return kinds[key].read(value)
+    except ValueError:
+        raise InputError(f"{what}: {key} must be {kinds[key].about}; got {shown(value)}") from None
 
 
 def written(name: str, values: Mapping[str, Any], mark: str = ":") -> str:

@@ -19,6 +19,7 @@ from plugged import registries
 import contralens
 from contralens.cli import app
 from contralens.config import SETTINGS
+from contralens.settings.record import help_of
 
 API = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
 SHOWN = re.findall(r"^::: (contralens\S*)(?:\n    options:\n      members: \[(.*)\])?", API, re.M)
@@ -135,10 +136,25 @@ def test_every_recipe_is_in_the_docs() -> None:
 
 
 def test_every_metric_is_in_the_docs() -> None:
-    from contralens.evaluation.measuring import GROUPS
+    from contralens.evaluation.measuring import METRICS
+    from contralens.math.metric_registry import groups
+    from contralens.settings.finished_run import DEFAULT_METRICS, Evaluate
 
-    text = (ROOT / "docs/evaluation.md").read_text(encoding="utf-8")
-    assert [name for group in GROUPS.values() for name in group if f"`{name}`" not in text] == []
+    page = (ROOT / "docs/evaluation.md").read_text(encoding="utf-8")
+    rows: dict[str, set[str]] = {}
+    group = ""
+    for line in page.split("## Metrics")[1].split("\n## ")[0].splitlines():
+        if line.startswith("| ") and "---" not in line:
+            first, names = line.split("|")[1:3]
+            group = first.strip() or group
+            rows.setdefault(group, set()).update(re.findall(r"`(\w+)`", names))
+    rows.pop("group")
+    built_in = {group: set(names) & METRICS.built_in for group, names in groups().items()}
+    built_in = {group: names for group, names in built_in.items() if names}
+    assert rows == built_in, "the table of docs/evaluation.md and the metrics' own groups"
+    text = help_of(Evaluate, "metrics")
+    assert all(group in text for group in rows)
+    assert set(DEFAULT_METRICS) <= set(rows)
 
 
 def test_every_option_says_what_it_does() -> None:

@@ -20,9 +20,9 @@ from contralens import label
 from contralens.data.evaluations import load_evaluation
 from contralens.errors import InputError, MissingPackage, StoreError
 from contralens.evaluation.evaluate import evaluate
-from contralens.evaluation.measuring import GROUPS
 from contralens.holdout import drawn
 from contralens.math.activation_sources import columns
+from contralens.math.metric_registry import groups
 from contralens.models.interventions import class_scores, scaled, shares
 from contralens.models.targets import target
 from contralens.run_data.reopened import Reopened
@@ -259,7 +259,7 @@ def test_metrics_by_group_and_by_name(run, settings):
         evaluate(run, metrics=[], **settings)
     with pytest.raises(InputError, match="no scorer"):
         evaluate(run, scorers=["cps"], **settings)
-    assert evaluate(run, metrics=["iou", "audit"], **settings).manifest["metrics"] == ["iou", *GROUPS["audit"]]
+    assert evaluate(run, metrics=["iou", "audit"], **settings).manifest["metrics"] == ["iou", *groups()["audit"]]
 
 
 def test_the_split_goes_by_content():
@@ -399,7 +399,7 @@ def test_a_judge_that_refuses_a_hypernym_is_a_note_and_what_the_disk_refuses_is_
         given = {key: settings[key] for key in ("heldout", "target", "encoder", "source")}
         reopened = Reopened(run, **given, cache=tmp_path / "cache")
         session = Session(reopened, judge, ["depth"], 0.1, 1, "mean", None, 5)
-        return levels(session, ["semanticlens", "csp"])[1].get("curve"), reopened.notes
+        return levels(session, ["semanticlens", "csp"]).get("curve"), reopened.notes
 
     shutil.copytree(case / "cache", tmp_path / "cache")
     found, notes = curve(Closed())

@@ -100,7 +100,7 @@ def encoders_command(as_json: Json = False) -> None:
     """List the ways to name an image-text encoder."""
     from contralens.encoders.registry import ENCODERS
 
-    _pairs({scheme.form: scheme.about for scheme in ENCODERS.values()}, as_json)
+    _pairs({ENCODERS.form(name): ENCODERS.about(name) for name in ENCODERS}, as_json)
 
 
 def proposers_command(as_json: Json = False) -> None:
@@ -110,7 +110,7 @@ def proposers_command(as_json: Json = False) -> None:
     """
     from contralens.proposing.proposers import PROPOSERS
 
-    _pairs({scheme.form: scheme.about for scheme in PROPOSERS.values()}, as_json)
+    _pairs({PROPOSERS.form(name): PROPOSERS.about(name) for name in PROPOSERS}, as_json)
 
 
 def targets_command(as_json: Json = False) -> None:

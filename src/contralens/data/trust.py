@@ -25,6 +25,7 @@ from typing import Any
 
 from contralens.errors import InputError
 from contralens.specs import part_of, scheme, setting
+from contralens.user_code import code_named
 
 SIGNATURE = "made_here"
 ALLOW = "allow it with --trust-code (in Python: load(RUN, trust_code=True))"
@@ -36,6 +37,12 @@ SAFE = {
     "painter": ("diffusers",),
 }
 """Schemes that run no code beyond contralens and the libraries it names, by what they are for."""
+GROUPS = {
+    "target": "targets", "encoder": "encoders", "judge": "encoders", "proposer": "proposers", "painter": "painters",
+    "scorer": "scorers", "metric": "metrics", "vocabulary": "vocabularies", "editor": "editors",
+}  # fmt: skip
+"""Kinds of plug by what a text is for."""
+_KEYS = {**{kind: kind for kind in GROUPS}, "scorers": "scorer", "metrics": "metric"}
 SETTINGS = ("trust_remote_code", "key_env")
 """Settings by which a file could have foreign code run, or a secret of this machine sent."""
 _VARIABLE = re.compile(r"\$\w+")
@@ -43,18 +50,21 @@ _VARIABLE = re.compile(r"\$\w+")
 
 
 def runs_code(kind: str, spec: Any) -> bool:
-    """Whether a text that names a "target", an "encoder" ... has code run that contralens does not bring: a module, or
-    the plug-in of an installed package.
+    """Whether a text that names one of `GROUPS` has code run that contralens does not bring: a file, a module, or the
+    plug-in of an installed package.
 
     >>> runs_code("target", "module:os:abort"), runs_code("target", "torchvision:resnet50"), runs_code("encoder", "x")
     (True, False, False)
+    >>> runs_code("scorer", "mine.py:trimmed:share=0.3"), runs_code("proposer", "captions:words.py:birds")
+    (True, True)
     """
     if not isinstance(spec, str):
         return False
-    name, group = scheme(spec)[0], "encoders" if kind == "judge" else f"{kind}s"
-    if name in SAFE[kind]:
-        return False
-    return name == "module" or name in entry_points(group=f"contralens.{group}").names
+    name, rest = scheme(spec)
+    if name in SAFE.get(kind, ()):
+        return name == "captions" and runs_code("vocabulary", rest)
+    installed = entry_points(group=f"contralens.{GROUPS[kind]}").names
+    return name == "module" or name in installed or code_named(spec) is not None
 
 
 def opens_file(spec: Any) -> bool:
@@ -83,8 +93,10 @@ def settings_that_run(given: Any, where: str = "") -> Iterator[str]:
         return
     for key, value in given.items() if isinstance(given, Mapping) else ():
         name, place = str(key).replace("-", "_"), f"{where}.{key}" if where else str(key)
-        texts = value if isinstance(value, list) else [value]
-        own = [t for t in texts if name in SAFE and not _VARIABLE.fullmatch(str(t)) and runs_code(name, t)]
+        texts = value.split(",") if name == "metrics" and isinstance(value, str) else value
+        texts = texts if isinstance(texts, list) and name != "vocabulary" else [texts]  # a list of words is data
+        kind = _KEYS.get(name)
+        own = [t for t in texts if kind and not _VARIABLE.fullmatch(str(t)) and runs_code(kind, t)]
         if own or (name in SETTINGS and value):
             yield f"{place}: {value}"
         else:
@@ -109,7 +121,7 @@ def check_named(run: Any, kind: str, spec: Any, instead: str, **options: Any) ->
 
     Args:
         run: whose manifest it is from, with `trusted` and `path`; one that may be trusted passes.
-        kind: what the text is for, a key of `SAFE`, or "images".
+        kind: what the text is for, a key of `GROUPS`, or "images".
         spec: the text, or None where the user gave the object.
         instead: what to do, beside allowing it.
         options: what else goes with it; texts in these may name files.
@@ -120,7 +132,7 @@ def check_named(run: Any, kind: str, spec: Any, instead: str, **options: Any) ->
     if run.trusted:
         return
     would = None
-    if kind in SAFE and runs_code(kind, spec):
+    if kind in GROUPS and runs_code(kind, spec):
         would = f"run the code {spec}"
     for name, text in ({kind: spec} | options).items():
         found = [t for t in (text.values() if isinstance(text, Mapping) else (text,)) if opens_file(t)]
@@ -135,12 +147,15 @@ def check_named(run: Any, kind: str, spec: Any, instead: str, **options: Any) ->
 
 def _mac(key: bytes, manifest: Mapping[str, Any]) -> str:
     target, encoder, images = (_part(manifest, name) for name in ("target", "encoder", "images"))
-    told = [
+    told: list[Any] = [
         {name: target.get(name) for name in ("name", "spec", "options", "sae", "sae_pooling", "layer")},
         {name: encoder.get(name) for name in ("name", "options")},
         {name: images.get(name) for name in ("name", "source")},
         _origin(target.get("spec")),
     ]
+    scorers = manifest.get("scorers")
+    code = [(s, _origin(s)) for s in scorers if code_named(str(s))] if isinstance(scorers, list) else []
+    told += [code] if code else []
     return hmac.new(key, json.dumps(told, sort_keys=True).encode(), "sha256").hexdigest()
 
 
@@ -150,10 +165,14 @@ def _part(manifest: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _origin(spec: Any) -> str | None:
-    """The file that "module:..." means here and now: the same words mean other code in another folder."""
-    if not isinstance(spec, str) or not spec.startswith("module:"):
+    """The file that "module:..." or FILE.py:... means here and now: elsewhere the same words mean other code."""
+    code = code_named(spec) if isinstance(spec, str) else None
+    if isinstance(spec, str) and spec.startswith("module:"):
+        where = part_of(spec.removeprefix("module:"))[0]
+    elif code is not None and code.where.endswith(".py"):
+        where = code.where
+    else:
         return None
-    where = part_of(spec.removeprefix("module:"))[0]
     if where.endswith(".py") or os.sep in where:
         return str(Path(where).expanduser().resolve())
     with contextlib.suppress(ImportError, ValueError, AttributeError):

@@ -18,26 +18,13 @@ from contralens.checks import nearest, shown
 from contralens.data.word_files import TEXT_HEADERS, of_content, read_words
 from contralens.data.wordnet import find_wordnet, singulars, synonyms
 from contralens.errors import InputError, KindError, MissingPackage
-from contralens.plugs import Plugs, origin
+from contralens.plugs import Registry
 from contralens.specs import part_of
 
 __all__ = ["VOCABULARIES", "Lint", "Vocabulary", "read_vocabulary"]
 
 LONG_WORDS = 40
 """Texts with more words than this probably exceed the 64 tokens of SigLIP or the 77 of CLIP."""
-
-_ABOUT = {
-    "imagenet": "names of the 1,000 ImageNet (ILSVRC 2012) classes, in index order, as torchvision lists them with its "
-    "weights; 999 concepts, since the dog Cardigan and the garment cardigan count as one",
-    "coco": "names of the 80 object categories of MS COCO, as torchvision lists them with its detection weights",
-    "colours": "names of the CSS colours, from Pillow's ImageColor, split into words; spellings with 'grey' left out",
-    "textures": "the 47 adjectives of the Describable Textures Dataset (Cimpoi et al., CVPR 2014)",
-    "dermoscopy": "the concepts of the audit's list of that name: what dermatologists look at, and artefacts",
-    "world": "what can be seen in the rendered world of the demo (contralens.world)",
-}
-VOCABULARIES: Plugs[str] = Plugs("vocabularies", _ABOUT, origin)
-"""Vocabularies by name, and where their words come from. A package adds one with an entry point in the group
-"contralens.vocabularies" whose object is a function without arguments that returns the texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +125,11 @@ def read_vocabulary(
     that look too long, doubled or like something else than a concept.
 
     Args:
-        spec: the name of a built-in vocabulary (`VOCABULARIES`), a text file with one concept a line (numbers, bullets
-            or WordNet ids before all of them are taken off), a .csv or .tsv file, JSON or YAML (a list, or a list for
-            each class), or such a list or dictionary. A file that is called like a built-in is written ./name; the
-            column of a table may follow it, "classes.csv:name". A `Vocabulary` stays as it is.
+        spec: the name of a vocabulary (`VOCABULARIES`) or FILE.py:NAME of a function of yours that returns texts, a
+            text file with one concept a line (numbers, bullets or WordNet ids before all of them are taken off), a
+            .csv or .tsv file, JSON or YAML (a list, or a list for each class), or such a list or dictionary. A file
+            that is called like a built-in is written ./name; the column of a table may follow it, "classes.csv:name".
+            A `Vocabulary` stays as it is.
         column: which column of a .csv or .tsv file: its number from 0 (all rows are taken), or the name that the first
             row gives it; None takes the one column of texts, without a header of known words.
 
@@ -157,10 +145,10 @@ def read_vocabulary(
     """
     if isinstance(spec, Vocabulary):
         return spec
-    if isinstance(spec, str) and spec in VOCABULARIES:
-        kind = "built-in " if spec in _ABOUT else ""
-        raw, source = list(_LOADERS[spec]()), f"{kind}{spec}: {VOCABULARIES[spec]}"
-        notes: list[str] = []
+    notes: list[str] = []
+    if isinstance(spec, str) and (spec in VOCABULARIES or (VOCABULARIES.names(spec) and not Path(spec).exists())):
+        kind, about = "built-in " if spec in VOCABULARIES.built_in else "", VOCABULARIES.about(spec)
+        raw, source = list(VOCABULARIES.make(spec)), f"{kind}{spec}: {about}"
     elif isinstance(spec, (str, Path)):
         raw, notes = _read_file(spec, column)
         source = str(spec)
@@ -168,7 +156,7 @@ def read_vocabulary(
         source = "a dictionary"
         raw, notes = of_content(spec, f"({source})")
     elif isinstance(spec, Iterable):
-        raw, source, notes = list(spec), "a list", []
+        raw, source = list(spec), "a list"
     else:
         raise KindError(f"a vocabulary is a name, a file or a list of texts; got {shown(spec)}")
     return _cleaned(raw, source, notes)
@@ -243,12 +231,16 @@ def _read_file(spec: str | Path, column: int | str | None) -> tuple[list[str], l
 
 
 def _imagenet() -> list[str]:
+    """names of the 1,000 ImageNet (ILSVRC 2012) classes, in index order, as torchvision lists them with its
+    weights; 999 concepts, since the dog Cardigan and the garment cardigan count as one
+    """
     from torchvision.models import EfficientNet_B0_Weights
 
     return list(EfficientNet_B0_Weights.DEFAULT.meta["categories"])
 
 
 def _coco() -> list[str]:
+    """names of the 80 object categories of MS COCO, as torchvision lists them with its detection weights"""
     from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 
     names = FasterRCNN_ResNet50_FPN_Weights.DEFAULT.meta["categories"]
@@ -267,6 +259,7 @@ _COLOUR_WORDS = (
 
 
 def _colours() -> list[str]:
+    """names of the CSS colours, from Pillow's ImageColor, split into words; spellings with 'grey' left out"""
     from PIL import ImageColor
 
     return [_split(name) for name in ImageColor.colormap if "grey" not in name]
@@ -288,6 +281,7 @@ def _split(name: str) -> str:
 
 
 def _textures() -> list[str]:
+    """the 47 adjectives of the Describable Textures Dataset (Cimpoi et al., CVPR 2014)"""
     names = (
         "banded blotchy braided bubbly bumpy chequered cobwebbed cracked crosshatched crystalline dotted fibrous "
         "flecked freckled frilly gauzy grid grooved honeycombed interlaced knitted lacelike lined marbled matted "
@@ -298,17 +292,19 @@ def _textures() -> list[str]:
 
 
 def _dermoscopy() -> list[str]:
+    """the concepts of the audit's list of that name: what dermatologists look at, and artefacts"""
     text = (files("contralens") / "auditing" / "lists" / "dermoscopy.yaml").read_text(encoding="utf-8")
     listed = yaml.safe_load(text)
     return [concept["name"] for side in ("expected", "spurious") for concept in listed[side]]
 
 
 def _world() -> list[str]:
+    """what can be seen in the rendered world of the demo (contralens.world)"""
     # By name: the world is a room of its own, and this one only borrows its list of words.
     return [concept.text for concept in importlib.import_module("contralens.world.captions").concepts()]
 
 
-_LOADERS: Plugs[Callable[[], Sequence[str]]] = Plugs(
+VOCABULARIES: Registry[Callable[..., Sequence[str]]] = Registry(
     "vocabularies",
     {
         "imagenet": _imagenet,
@@ -318,4 +314,7 @@ _LOADERS: Plugs[Callable[[], Sequence[str]]] = Plugs(
         "dermoscopy": _dermoscopy,
         "world": _world,
     },
+    one="vocabulary",
 )
+"""Functions that return texts, by name; their docstrings say where the words come from. A package adds one with an
+entry point in the group "contralens.vocabularies"."""

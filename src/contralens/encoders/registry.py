@@ -1,13 +1,14 @@
 """Encoders: models that put images and texts into one space, made by `encoder("scheme:model")`.
 
 `ENCODERS` maps a scheme to what loads it; packages add to it with an entry point in the group "contralens.encoders"
-whose name is the scheme and whose object is a function `(rest: str, device: str) -> Encoder`.
+whose name is the scheme and whose object is a function `(rest: str, device: str, options) -> Encoder`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -16,8 +17,7 @@ from torch.nn.functional import normalize
 from contralens.checks import nearest, shown
 from contralens.encoders.base import BaseEncoder, digest, usable_device
 from contralens.errors import InputError
-from contralens.plugs import Plugs, Scheme, scheme_of
-from contralens.specs import scheme
+from contralens.plugs import Registry, Scheme
 from contralens.types import Encoder
 
 __all__ = [
@@ -57,8 +57,10 @@ _BUILT_IN = {
 }
 
 
-ENCODERS: Plugs[Scheme] = Plugs("encoders", _BUILT_IN, scheme_of)
-"""Schemes by name: loaders `(rest, device) -> Encoder`."""
+ENCODERS: Registry[Callable[..., Encoder]] = Registry(
+    "encoders", _BUILT_IN, one="encoder", takes=("rest", "device"), mark="?"
+)
+"""Loaders by scheme: functions `(rest, device, options) -> Encoder`."""
 
 
 def encoder(spec: str | Encoder, device: str = "cpu", *, decode: str = "exact", dtype: str = "float32") -> Encoder:
@@ -81,22 +83,17 @@ def encoder(spec: str | Encoder, device: str = "cpu", *, decode: str = "exact", 
     (96, torch.Size([2, 96]))
     """
     if isinstance(spec, str):
-        kind, rest = scheme(spec)
-        if kind not in ENCODERS:
-            raise InputError(
-                f"unknown encoder {spec!r}{nearest(kind, ENCODERS)}; an encoder is written as "
-                + "; ".join(s.form for s in ENCODERS.values())
-            )
-        made: Encoder = ENCODERS[kind].loader()(rest, str(usable_device(device)))
-        if isinstance(made, BaseEncoder):
+        made = ENCODERS.make(spec, str(usable_device(device)))
+        with contextlib.suppress(AttributeError):  # a name that cannot be set
             made.name = spec.strip()
+    else:
+        made = spec
+    if isinstance(made, Encoder):
         return _adapted(made, decode, dtype)
-    if isinstance(spec, Encoder):
-        return _adapted(spec, decode, dtype)
-    lacks = [m for m in ("name", "fingerprint", "width", "preprocess", "__call__", "texts") if not hasattr(spec, m)]
+    lacks = [m for m in ("name", "fingerprint", "width", "preprocess", "__call__", "texts") if not hasattr(made, m)]
     raise InputError(
         f"`encoder` must be a name such as 'open_clip:ViT-B-32/openai' or an Encoder; "
-        f"got {type(spec).__name__}, which lacks {', '.join(lacks)}"
+        f"got {type(made).__name__}, which lacks {', '.join(lacks)}"
     )
 
 

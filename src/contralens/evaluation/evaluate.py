@@ -18,25 +18,18 @@ from contralens.data.table_folders import keeping_part
 from contralens.data.wordnet import find_wordnet
 from contralens.errors import InputError
 from contralens.evaluation.cosy import from_folder, paint
-from contralens.evaluation.faithfulness import faithfulness
+from contralens.evaluation.faithfulness import class_shares
 from contralens.evaluation.gamma_tuning import tuned
 from contralens.evaluation.ground_truth import Truth, against_truth, sanity_record, truth_of
 from contralens.evaluation.hypernyms import levels
 from contralens.evaluation.judge_independence import is_target, judge_of
-from contralens.evaluation.measuring import (
-    GROUPS,
-    RETRIEVED,
-    SIGMOID,
-    Session,
-    needs_judge,
-    on_heldout,
-    wanted_metrics,
-)  # fmt: skip
+from contralens.evaluation.measuring import RETRIEVED, Session, made_from, needs_judge, on_heldout, wanted_metrics
+from contralens.evaluation.metric_inputs import values_from
 from contralens.evaluation.painters import PRESETS, Preset
 from contralens.evaluation.painters import painter as load_painter
 from contralens.evaluation.verdicts import Probed, about_groups, abstained, verdict_table
-from contralens.math import exemplar_statistics
 from contralens.math.intervals import mean_interval
+from contralens.math.metric_registry import METRICS
 from contralens.run_data.reopened import Reopened
 from contralens.settings.finished_run import Evaluate
 from contralens.settings.record import job
@@ -88,7 +81,7 @@ def _opened(settings: Evaluate) -> Opened:
     run = settings.run if isinstance(settings.run, Run) else load(settings.run)
     known = truth_of(run, settings.truth)
     wanted = wanted_metrics(settings.metrics)
-    if "depth" in wanted:
+    if made_from("wordnet", wanted):
         find_wordnet()  # that it is lacking is told before the work
     chosen = run.scorers if settings.scorers is None else as_texts("scorers", settings.scorers)
     for scorer in chosen:
@@ -100,7 +93,7 @@ def _opened(settings: Evaluate) -> Opened:
         groups=settings.groups, progress=settings.progress,
     )  # fmt: skip
     style = _preset(settings)
-    retrieves = bool(set(wanted) & {*GROUPS["cosy"], "clarity"}) and settings.images is None and not style.painter
+    retrieves = bool(made_from("on_label", wanted)) and settings.images is None and not style.painter
     needed = needs_judge(wanted) or retrieves
     referee = judge_of(reopened, settings.judge, settings.same_judge, device) if needed else None
     details: dict[str, Any] = {}
@@ -124,14 +117,15 @@ def _measured(found: Opened) -> pa.Table:
         details["label_images"] = _label_images(found)
         for scorer, measured in session.measure(chosen, found.settings.progress).items():
             tables.append(values_table(session.rows(scorer), scorer, measured))
-            if set(wanted) & set(GROUPS["faithfulness"]):
-                effects = faithfulness(session, scorer, found.settings.class_names, found.settings.seed)
-                own = {m: v for m, v in effects.items() if m in wanted}
-                tables.append(values_table(session.rows(scorer), scorer, own))
-    if "depth" in wanted:
-        depths, details["granularity"] = levels(session, chosen)
-        tables += [values_table(session.rows(s), s, {"depth": depths[s]}) for s in chosen]
-    if set(wanted) & set(GROUPS["audit"]):
+            if made_from("class_shares", wanted) + made_from("strongest_class_shares", wanted):
+                shares = class_shares(session, scorer, found.settings.class_names, found.settings.seed)
+                tables.append(values_table(session.rows(scorer), scorer, values_from(shares, wanted)))
+    if made_from("wordnet", wanted):
+        details["granularity"] = levels(session, chosen)
+        for scorer in chosen:
+            inputs = {"wordnet": find_wordnet(), "labels": [row["label"] for row in session.rows(scorer)]}
+            tables.append(values_table(session.rows(scorer), scorer, values_from(inputs, wanted)))
+    if made_from("exemplars", wanted):
         tables.append(_audit(found.reopened, wanted))
     if found.known is not None:
         rights, details["truth"] = against_truth(session, found.known, chosen, tables)
@@ -145,8 +139,7 @@ def _label_images(found: Opened) -> dict[str, Any]:
     """Gives the session images of the labels, and says where they are from."""
     settings, session, style = found.settings, found.session, found.style
     if settings.images is None and not style.painter:
-        cosy = set(found.wanted) & {*GROUPS["cosy"], "clarity"}
-        if not cosy or session.judge is None:
+        if not made_from("on_label", found.wanted) or session.judge is None:
             return {}
         return {"from": f"held-out images, retrieved by {session.judge.name}", "count": session.count}
     labels = [row["label"] for scorer in found.scorers for row in session.rows(scorer)]
@@ -228,12 +221,13 @@ def summarise(values: pa.Table, sane: dict[str, bool | None] | None = None) -> p
     scorer has a value count.
     """
     groups: dict[tuple[str, str], dict[int, float]] = {}
+    calibrated = made_from("calibrated", METRICS.here())
     columns = (values[c].to_pylist() for c in ("scorer", "metric", "neuron", "value"))
     for scorer, metric, neuron, value in zip(*columns, strict=True):
         groups.setdefault((scorer, metric), {})[neuron] = value
     rows = []
     for (scorer, metric), found in groups.items():
-        others = [g for (_, m), g in groups.items() if m == metric] if metric in SIGMOID else []
+        others = [g for (_, m), g in groups.items() if m == metric] if metric in calibrated else []
         told = [v for n, v in found.items() if not any(math.isnan(g.get(n, math.nan)) for g in others)]
         i = mean_interval(told)
         row = {"scorer": scorer, "metric": metric, "mean": i.mean, "low": i.low, "high": i.high}
@@ -245,8 +239,8 @@ def _check_measured(wanted: Sequence[str], values: pa.Table, labeled: bool) -> N
     """No metric that was asked for is left out without a word."""
     if labeled and (left := [name for name in wanted if name not in set(values["metric"].to_pylist())]):
         raise InputError(
-            f"nothing measures {', '.join(left)}, though a group lists it; add a function of activations and "
-            "predictions to contralens.evaluation.measuring.METRICS"
+            f"nothing measures {', '.join(left)}: no part of an evaluation has all that it needs; a metric of "
+            "activations and predictions can always be measured"
         )
 
 
@@ -264,11 +258,6 @@ def _preset(settings: Evaluate) -> Preset:
 def _audit(reopened: Reopened, wanted: Sequence[str]) -> pa.Table:
     """What the exemplars say by themselves, in the labeling encoder's space; no label, scorer "exemplars"."""
     e, found = reopened.embeddings(reopened.probe), reopened.exemplars
-    functions = {
-        "exemplar_clarity": exemplar_statistics.clarity, "redundancy": exemplar_statistics.redundancy,
-        "polysemanticity": exemplar_statistics.polysemanticity,
-    }  # fmt: skip
     names = reopened.run.neurons["name"].to_pylist()
     rows = [{"neuron": n, "name": names[n], "label": None} for n in found.neurons.tolist()]
-    values = {name: f(found, e).double().numpy() for name, f in functions.items() if name in wanted}
-    return values_table(rows, "exemplars", values)
+    return values_table(rows, "exemplars", values_from({"exemplars": found, "embeddings": e}, wanted))

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import default_collate
 
 from contralens.encoders.registry import embed_texts
 from contralens.errors import InputError
+from contralens.math.metric_registry import metric
 from contralens.math.metrics import gained_share
 from contralens.math.statistics import survey
 from contralens.models.interventions import scalable, shares
@@ -25,15 +25,33 @@ IMAGES = 32
 """Images per neuron: half those that activate it most, half at random, all from the test part."""
 
 
-def faithfulness(
-    session: Session, scorer: str, classes: Sequence[str] | None, seed: int = 0
-) -> dict[str, NDArray[np.float64]]:
-    """FADE's faithfulness, ported to vision, for the labels of a scorer.
+@metric(
+    "faithfulness", "class_shares",
+    about="rise of the label's class when the neuron is amplified, in what was left to rise",
+)  # fmt: skip
+def faithfulness(class_shares: Tensor) -> Tensor:
+    """FADE's faithfulness, ported to vision: max(0, max over f > 1 of (share(f) - share(1)) / (1 - share(1))).
 
-    share(f) is the mean probability of the label's class over the images with the neuron scaled by f.
-    "faithfulness" = max(0, max over f > 1 of (share(f) - share(1)) / (1 - share(1))), over all images;
-    "ablation" = (share(1) - share(0)) / share(1), over the images that activate the neuron most: positive where
-    the class needs the neuron, negative where the neuron speaks against it.
+    share(f), a row of `class_shares`, is the mean probability of the label's class over all images with the neuron
+    scaled by f.
+    """
+    return gained_share(class_shares[0], class_shares[2:])
+
+
+@metric(
+    "faithfulness", "strongest_class_shares",
+    about="fall of the label's class when the neuron is switched off, in what was there",
+)  # fmt: skip
+def ablation(strongest_class_shares: Tensor) -> Tensor:
+    """(share(1) - share(0)) / share(1), over the images that activate the neuron most: positive where the class needs
+    the neuron, negative where the neuron speaks against it.
+    """
+    there, without = strongest_class_shares[0], strongest_class_shares[1]
+    return ((there - without) / there).masked_fill(there <= 0, torch.nan)
+
+
+def class_shares(session: Session, scorer: str, classes: Sequence[str] | None, seed: int = 0) -> dict[str, Tensor]:
+    """The inputs "class_shares" and "strongest_class_shares" (F,n) for the labels of a scorer, a row per `FACTORS`.
 
     The label's class is the one of that name, else the nearest in the judge's text space (counted in the notes).
     """
@@ -43,7 +61,7 @@ def faithfulness(
     rows = session.rows(scorer)
     of = _class_of([row["label"] for row in rows], names, session)
     pool = _Pixels(session, [row["neuron"] for row in rows], seed)
-    gained, lost = [], []
+    found: dict[str, list[Tensor]] = {"class_shares": [], "strongest_class_shares": []}
     for row, index in zip(rows, of, strict=True):
         if row["neuron"] not in session.effects:
             strong, other = pool.of(row["neuron"])
@@ -52,10 +70,10 @@ def faithfulness(
         mean, strongest = session.effects[row["neuron"]]
         if mean.shape[1] != len(names):
             raise InputError(f"{len(names)} class names do not fit the network's {mean.shape[1]} class scores")
-        mean, strongest = mean[:, index], strongest[:, index]
-        gained.append(float(gained_share(mean[:1], mean[2:, None])[0]))
-        lost.append(float((strongest[0] - strongest[1]) / strongest[0]) if strongest[0] > 0 else float("nan"))
-    return {"faithfulness": np.array(gained), "ablation": np.array(lost)}
+        found["class_shares"].append(mean[:, index])
+        found["strongest_class_shares"].append(strongest[:, index])
+    empty = torch.empty(len(FACTORS), 0, dtype=torch.float64)
+    return {name: torch.stack(columns, 1) if columns else empty for name, columns in found.items()}
 
 
 def _class_of(labels: list[str], names: list[str], session: Session) -> list[int]:

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
 from contralens.data.wordnet import WordNet, find_wordnet
 from contralens.errors import InputError
-from contralens.evaluation.measuring import BLOCK_BYTES, MATRICES_HELD, Session
 from contralens.math.intervals import mean_interval
+from contralens.math.metric_registry import metric
 from contralens.math.metrics import pearson
-from contralens.math.tensors import blocks
+
+if TYPE_CHECKING:
+    from contralens.evaluation.measuring import Session
 
 STEPS = 6
 """Levels above a label that the curve follows."""
@@ -27,6 +29,18 @@ def depth(words: WordNet, label: str) -> float:
     """Levels between a label and WordNet's broadest noun, words before its own noun count one each; NaN if unknown."""
     chain = words.chain(label)
     return float(len(chain) - 1) if chain else float("nan")
+
+
+@metric(
+    "granularity",
+    "wordnet",
+    "labels",
+    name="depth",
+    about="levels from the label up to the most general noun of WordNet",
+)
+def depths(words: WordNet, labels: Sequence[str]) -> Tensor:
+    """The depth of each label, (n)."""
+    return torch.tensor([depth(words, label) for label in labels], dtype=torch.float64)
 
 
 def move(words: WordNet, before: str, after: str) -> str:
@@ -44,18 +58,15 @@ def move(words: WordNet, before: str, after: str) -> str:
     return "down" if one[0] in other else "up" if other[0] in one else "sideways"
 
 
-def levels(session: Session, scorers: Sequence[str]) -> tuple[dict[str, NDArray[np.float64]], dict[str, Any]]:
-    """Depths per scorer, and for the manifest: how contrast moved labels, and the curve of specificity.
+def levels(session: Session, scorers: Sequence[str]) -> dict[str, Any]:
+    """For the manifest: how contrast moved labels, and the curve of specificity.
 
     The curve holds, for the label (step 0) and its hypernyms, the mean held-out correlation over the neurons whose
     chain goes that far: a label at the right level does better than the levels above it.
     """
     words = find_wordnet()
-    depths: dict[str, NDArray[np.float64]] = {}
     details: dict[str, Any] = {}
     labels = {s: {row["neuron"]: row["label"] for row in session.rows(s)} for s in scorers}
-    for scorer in scorers:
-        depths[scorer] = np.array([depth(words, label) for label in labels[scorer].values()])
     plain = next((s for s in PLAIN if s in scorers), None)
     if plain is not None:
         details["moved from"] = plain
@@ -77,7 +88,7 @@ def levels(session: Session, scorers: Sequence[str]) -> tuple[dict[str, NDArray[
         else:
             details["curve"] = {s: _curve(session, some) for s, some in chains.items()}
     details["source"] = words.source
-    return depths, details
+    return details
 
 
 def _chains(words: WordNet, labels: dict[int, str]) -> dict[int, list[str]]:
@@ -89,7 +100,7 @@ def _chains(words: WordNet, labels: dict[int, str]) -> dict[int, list[str]]:
 def _curve(session: Session, chains: dict[int, list[str]]) -> list[dict[str, Any]]:
     found: dict[int, list[float]] = {step: [] for step in range(STEPS + 1)}
     neurons = list(chains)
-    for block in blocks(len(neurons), len(session.reopened.test) * MATRICES_HELD * 8, BLOCK_BYTES):
+    for block in session.blocks(len(neurons)):
         a = session.activations(neurons[block])
         for step, values in found.items():
             there = [(at, chains[n][step]) for at, n in enumerate(neurons[block]) if len(chains[n]) > step]

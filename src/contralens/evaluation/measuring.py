@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache, cached_property, partial
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache, cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -14,63 +15,18 @@ from torch import Tensor
 from contralens.checks import as_texts, nearest
 from contralens.encoders.registry import embed_texts
 from contralens.errors import InputError
+from contralens.evaluation import faithfulness, hypernyms  # noqa: F401  (they declare metrics)
 from contralens.evaluation.cosy import Made
-from contralens.math import metrics
+from contralens.evaluation.metric_inputs import Seen, metric_of, values_from
+from contralens.math import exemplar_statistics  # noqa: F401  (likewise)
 from contralens.math.activation_sources import ActivationSource, columns
-from contralens.math.metric_sanity import METRICS as SANITY
-from contralens.math.metric_sanity import Metric, Sanity, sanity_table
-from contralens.math.metrics import active
+from contralens.math.metric_registry import METRICS, groups
+from contralens.math.metric_sanity import Sanity, can_be_tested, sanity_table
 from contralens.math.simulation import ALPHAS, fit_sigmoid, simulate
 from contralens.math.tensors import blocks
-from contralens.plugs import Plugs
 from contralens.run_data.reopened import Reopened
 from contralens.types import Encoder, Progress, silent
 
-GROUPS: dict[str, dict[str, str]] = {
-    "simulation": {
-        "pearson": "correlation of activation and the judge's cosine with the label",
-        "pearson_sigmoid": "the same through a calibrated sigmoid",
-        "cosine": "cosine of activation and calibrated sigmoid",
-        "auprc": "average precision of the judge's cosine for the neuron being active",
-        "f1": "F1 of the judge's top images and the neuron's",
-        "iou": "intersection over union of the same",
-    },
-    "cosy": {
-        "auc": "chance that an image of the label activates the neuron more than a control image",
-        "mad": "rise of the mean activation in standard deviations of the control",
-        "dma": "mean activation on the label's images over the neuron's largest",
-        "max_ratio": "largest activation on the label's images over the neuron's largest",
-    },
-    "fade": {
-        "clarity": "|2 AUC - 1| of the label's images against control images",
-        "responsiveness": "|2 AUC - 1| of held-out images with the concept against those without",
-        "purity": "average precision of the activation for the concept",
-    },
-    "faithfulness": {
-        "faithfulness": "rise of the label's class when the neuron is amplified, in what was left to rise",
-        "ablation": "fall of the label's class when the neuron is switched off, in what was there",
-    },
-    "granularity": {
-        "depth": "levels from the label up to the most general noun of WordNet",
-    },
-    "audit": {
-        "exemplar_clarity": "mean cosine of two exemplars",
-        "redundancy": "largest cosine with another neuron",
-        "polysemanticity": "distance of two clusters of exemplars",
-    },
-}
-"""Metrics by group, with one line each."""
-METRICS: Plugs[Metric] = Plugs("metrics", {})
-"""Metrics of your own and of installed packages, beside those of `GROUPS`: functions of activations (I,n) on the test
-images and of predictions (I,n), the judge's cosines with the labels, to one number per neuron (n). A package adds one
-with an entry point in the group "contralens.metrics"."""
-ON_HELDOUT = {*GROUPS["simulation"], *GROUPS["cosy"], *GROUPS["fade"], *GROUPS["faithfulness"]}
-"""Metrics that need held-out images."""
-NEED_JUDGE = {*GROUPS["simulation"], "responsiveness", "purity", *GROUPS["faithfulness"]}
-"""Metrics that need a judge even where images of the labels are given."""
-SIGMOID = ("pearson_sigmoid", "cosine")
-"""Metrics through the calibrated sigmoid."""
-SAME_METRIC = {"pearson_sigmoid": "pearson"}
 RETRIEVED = 20
 """Images taken for a label where none are made."""
 SANITY_SIZE = (2000, 100)
@@ -86,35 +42,39 @@ Part = Literal["test", "validation"]
 
 def wanted_metrics(metrics: str | Sequence[str]) -> list[str]:
     """The metrics that names of metrics and groups stand for, in order."""
-    given = [part.strip() for part in metrics.split(",")] if isinstance(metrics, str) else as_texts("metrics", metrics)
-    known = [name for group in GROUPS.values() for name in group] + list(METRICS)
+    given = re.split(r",(?!\s*\w+\s*=)", metrics) if isinstance(metrics, str) else as_texts("metrics", metrics)
+    known = groups()
     out: list[str] = []
-    for name in given:
-        if name not in known and name not in GROUPS:
+    for name in (part.strip() for part in given):
+        plain = METRICS.parse(name)[0] if METRICS.names(name) else None
+        if plain is None and name not in known:
             raise InputError(
-                f"unknown metric {name!r}{nearest(name, [*known, *GROUPS])}; groups: "
-                + "; ".join(f"{group}: {', '.join(names)}" for group, names in GROUPS.items())
-                + (f"; plugged in: {', '.join(METRICS)}" if len(METRICS) else "")
+                f"unknown metric {name!r}{nearest(name, [*METRICS, *known])}; groups: "
+                + "; ".join(f"{group}: {', '.join(names)}" for group, names in known.items())
             )
-        out += list(GROUPS[name]) if name in GROUPS else []
-        out += [name] if name in known else []
+        out += [*known.get(name, ()), *([] if plain is None else [name])]
     if not out:
-        raise InputError(f"`metrics` is empty; choose from the groups {', '.join(GROUPS)}")
+        raise InputError(f"`metrics` is empty; choose from the groups {', '.join(known)}")
     return list(dict.fromkeys(out))
 
 
 def on_heldout(wanted: Sequence[str]) -> bool:
     """Whether one of these metrics needs held-out images."""
-    return any(name in ON_HELDOUT or name in METRICS for name in wanted)
+    return any(metric_of(name).heldout for name in wanted)
 
 
 def needs_judge(wanted: Sequence[str]) -> bool:
     """Whether one of these metrics needs a judge, even where images of the labels are given."""
-    return any(name in NEED_JUDGE or name in METRICS for name in wanted)
+    return any(metric_of(name).judge for name in wanted)
 
 
-def _of_presence(metric: Metric, a: Tensor, present: Tensor) -> Tensor:
-    return metric(a, present.double())
+def made_from(given: str, wanted: Iterable[str]) -> list[str]:
+    """Those of some metrics that need one of `INPUTS`.
+
+    >>> made_from("calibrated", ["pearson", "pearson_sigmoid"])
+    ['pearson_sigmoid']
+    """
+    return [name for name in wanted if given in metric_of(name).needs]
 
 
 class Session:
@@ -132,7 +92,7 @@ class Session:
         self.made: Made | None = None
         self.control: int | None = None
         self.sigmoid_used: dict[str, Any] | None = None
-        self._undetermined = False
+        self.undetermined = False
         self.notes: list[str] = []
         self.effects: dict[int, tuple[Tensor, Tensor]] = {}
         """Neuron -> class shares (factors,classes) over all images and over its strongest (`faithful`)."""
@@ -146,6 +106,10 @@ class Session:
     def count(self) -> int:
         """Images retrieved per label: never more than a quarter of the test part."""
         return max(1, min(self._count, len(self.reopened.test) // 4))
+
+    def blocks(self, neurons: int, concepts: int = 0) -> Iterator[slice]:
+        """Some of the neurons at a time, as many as memory holds with so many concepts for each."""
+        return blocks(neurons, len(self.reopened.test) * (MATRICES_HELD + concepts) * 8, BLOCK_BYTES)
 
     def activations(self, neurons: Sequence[int], part: Part = "test") -> Tensor:
         """Activations of some neurons on a part's images, (I,len(neurons))."""
@@ -191,14 +155,15 @@ class Session:
         labeled = {scorer: self.rows(scorer) for scorer in scorers}
         every = sorted({row["neuron"] for rows in labeled.values() for row in rows})
         parts: dict[str, list[dict[str, NDArray[np.float64]]]] = {scorer: [] for scorer in scorers}
-        each = len(self.reopened.test) * (MATRICES_HELD + self.concepts) * 8
-        for block in blocks(len(every), each, BLOCK_BYTES):
+        for block in self.blocks(len(every), self.concepts):
             progress("measuring", block.start, len(every))
             a = self.activations(every[block])
             at = {n: i for i, n in enumerate(every[block])}
             for scorer, rows in labeled.items():
                 if own := [row for row in rows if row["neuron"] in at]:
-                    parts[scorer].append(self._measure(a[:, [at[row["neuron"]] for row in own]], own))
+                    parts[scorer].append(
+                        values_from(Seen(self, a[:, [at[row["neuron"]] for row in own]], own), self.wanted)
+                    )
         progress("measuring", len(every), len(every))
         return {
             scorer: {name: np.concatenate([part[name] for part in own]) for name in (own[0] if own else ())}
@@ -209,51 +174,14 @@ class Session:
         """Metric -> neuron -> its value for the neuron's true name in place of a label."""
         neurons = sorted(names)
         out: dict[str, dict[int, float]] = {}
-        for block in blocks(len(neurons), len(self.reopened.test) * (MATRICES_HELD + 1) * 8, BLOCK_BYTES):
+        for block in self.blocks(len(neurons), 1):
             some = neurons[block]
             rows = [{"neuron": n, "label": names[n], "concepts": [names[n]]} for n in some]
-            for metric, values in self._measure(self.activations(some), rows).items():
+            for metric, values in values_from(Seen(self, self.activations(some), rows), self.wanted).items():
                 out.setdefault(metric, {}).update(zip(some, values.tolist(), strict=True))
         return out
 
-    def _measure(self, a: Tensor, rows: Sequence[dict[str, Any]]) -> dict[str, NDArray[np.float64]]:
-        """The metrics of some labels from the activations (I,n) of their neurons."""
-        neurons = [row["neuron"] for row in rows]
-        wanted = set(self.wanted)
-        out: dict[str, Tensor] = {}
-        if self.judge is not None:
-            s = self.similarities(rows)
-            raw = simulate(s, combine=self.combine)
-            present = active(raw, self.share)
-            if wanted & set(SIGMOID):
-                out |= self._through_sigmoid(a, s)
-            if wanted & set(GROUPS["simulation"]):
-                truth = active(a, self.share)
-                out |= {"pearson": metrics.pearson(a, raw), "auprc": metrics.auprc(truth, raw)}
-                out |= {"f1": metrics.f1(truth, present), "iou": metrics.iou(truth, present)}
-            out |= {name: METRICS[name](a, raw) for name in self.wanted if name in METRICS}
-            if wanted & {"responsiveness", "purity"}:
-                out |= {"responsiveness": metrics.responsiveness(a, present), "purity": metrics.purity(a, present)}
-        if wanted & {*GROUPS["cosy"], "clarity"}:
-            if self.made is not None:
-                a1, a0 = self.made.of([row["label"] for row in rows], neurons), a[self._controls()]
-            else:
-                found = raw.nan_to_num(-torch.inf).topk(self.count, dim=0).indices
-                a1, a0 = a.gather(0, found), a.scatter(0, found, torch.nan)
-            strongest = torch.from_numpy(self.run.neurons["maximum"].to_numpy()[neurons].copy())
-            out |= {"auc": metrics.auc(a1, a0), "mad": metrics.mad(a1, a0), "clarity": metrics.clarity(a1, a0)}
-            out |= {"dma": metrics.dma(a1, strongest), "max_ratio": metrics.max_ratio(a1, strongest)}
-        return {name: out[name].double().numpy() for name in self.wanted if name in out}
-
-    def _through_sigmoid(self, a: Tensor, s: Tensor) -> dict[str, Tensor]:
-        """The metrics `SIGMOID` (n); undefined where the labels do not determine the sigmoid."""
-        alpha, beta = self.sigmoid()
-        if self._undetermined:
-            return dict.fromkeys(SIGMOID, torch.full((a.shape[1],), torch.nan))
-        bent = simulate(s, alpha, beta, combine=self.combine)
-        return {"pearson_sigmoid": metrics.pearson(a, bent), "cosine": metrics.cosine(a, bent)}
-
-    def _controls(self) -> Tensor:
+    def controls(self) -> Tensor:
         """Rows of the test part that serve as control images: all, or a sample."""
         count = len(self.reopened.test)
         order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
@@ -270,9 +198,10 @@ class Session:
             self._sigmoid = fit_sigmoid(a, cosines)
             self.sigmoid_used = {"fitted on": f"{len(a)} validation images, {len(rows)} labels of {scorer}"}
             if self._sigmoid[0] in (ALPHAS[0], ALPHAS[-1]):
-                self._undetermined = True
+                names = " and ".join(made_from("calibrated", METRICS.here()))
+                self.undetermined = True
                 self.notes.append(
-                    f"{' and '.join(SIGMOID)} are undefined: the slope of the judge's sigmoid ({self._sigmoid[0]:g}) "
+                    f"{names} are undefined: the slope of the judge's sigmoid ({self._sigmoid[0]:g}) "
                     "is the last one tried, so the labels do not determine it; read pearson, or give `sigmoid`"
                 )
         alpha, beta = self._sigmoid
@@ -284,11 +213,7 @@ class Session:
         images, most = SANITY_SIZE
         neurons = self.reopened.exemplars.neurons[:most]
         a = self.activations(neurons.tolist())[:images]
-        base = {name: SAME_METRIC.get(name, name) for name in self.wanted}
-        tested = {name: SANITY[name] for name in base.values() if name in SANITY}
-        tested |= {name: partial(_of_presence, METRICS[name]) for name in base.values() if name in METRICS}
-        found = sanity_table(a, tested)
-        return {name: found[of] for name, of in base.items() if of in found}
+        return sanity_table(a, {name: metric for name in self.wanted if can_be_tested(metric := metric_of(name))})
 
     def counts(self) -> dict[str, Any]:
         """How many images each part has, and where they are from."""

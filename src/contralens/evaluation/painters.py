@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 
-from contralens.checks import nearest
 from contralens.encoders.diffusion import is_blank, parts_of, pipeline
 from contralens.encoders.registry import digest
 from contralens.errors import InputError
-from contralens.plugs import Plugs
-from contralens.specs import NUMBER, WHOLE, options, scheme, tail
+from contralens.plugs import Registry
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -118,16 +116,19 @@ class DiffusersPainter:
         return out
 
 
-def _diffusers(rest: str, device: str) -> Painter:
-    model, text = tail(rest, "@")
-    given = options(text, {"steps": WHOLE, "guidance": NUMBER, "size": WHOLE}, f"painter diffusers:{model}")
-    if not model:
+def _diffusers(
+    rest: str, device: str, *, steps: int | None = None, guidance: float | None = None, size: int | None = None
+) -> Painter:
+    """Any text-to-image pipeline of diffusers, by its id or folder."""
+    if not rest:
         raise InputError("a painter is written as diffusers:ID_OR_FOLDER, e.g. diffusers:stabilityai/sd-turbo@steps=1")
-    return DiffusersPainter(model, device, **given)
+    return DiffusersPainter(rest, device, steps, guidance, size)
 
 
-PAINTERS: Plugs[Callable[[str, str], Painter]] = Plugs("painters", {"diffusers": _diffusers})
-"""What a painter's name may begin with; it gets what comes after the colon, and the device."""
+PAINTERS: Registry[Callable[..., Painter]] = Registry(
+    "painters", {"diffusers": _diffusers}, one="painter", takes=("rest", "device"), mark="@"
+)
+"""Loaders by scheme: functions `(rest, device, options) -> Painter`."""
 
 
 def painter(spec: str | Painter, device: str = "cpu") -> Painter:
@@ -138,14 +139,7 @@ def painter(spec: str | Painter, device: str = "cpu") -> Painter:
         ModelUnavailable: the model cannot be loaded.
         MissingPackage: a package is not installed.
     """
-    if not isinstance(spec, str):
-        if isinstance(spec, Painter):
-            return spec
-        raise InputError(f"`painter` must be a name such as 'diffusers:FOLDER' or a Painter; got {type(spec).__name__}")
-    name, rest = scheme(spec)
-    if name not in PAINTERS:
-        raise InputError(
-            f"unknown painter {spec!r}{nearest(name, PAINTERS)}; a painter is written as diffusers:ID_OR_FOLDER, "
-            "with @steps=4,guidance=0,size=512 behind it if need be"
-        )
-    return PAINTERS[name](rest, device)
+    made = PAINTERS.make(spec, device) if isinstance(spec, str) else spec
+    if isinstance(made, Painter):
+        return made
+    raise InputError(f"`painter` must be a name such as 'diffusers:FOLDER' or a Painter; got {type(made).__name__}")

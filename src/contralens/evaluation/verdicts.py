@@ -13,6 +13,7 @@ from torch import Tensor
 
 from contralens.checks import FAKES
 from contralens.data.evaluations import VERDICTS
+from contralens.data.trust import check_named
 from contralens.errors import InputError
 from contralens.math.exemplar_statistics import Meanings, meanings
 from contralens.math.null_neurons import fake_exemplars, with_fakes
@@ -42,6 +43,8 @@ class Probed:
 
     def __init__(self, reopened: Reopened, scorers: Sequence[str], seed: int = 0, progress: Progress = silent) -> None:
         self.reopened, self.seed, self.progress = reopened, seed, progress
+        for scorer in scorers:
+            check_named(reopened.run, "scorer", scorer, "choose others with scorers= (--scorer)")
         self.scorers = list(scorers)
         self.labels = {scorer: label_indices(reopened, scorer) for scorer in scorers}
         self.activations = reopened.activations(reopened.probe)

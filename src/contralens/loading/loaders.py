@@ -9,7 +9,6 @@ from typing import Any
 
 from torch import nn
 
-from contralens.checks import nearest
 from contralens.errors import InputError, KindError, ModelUnavailable
 from contralens.loading.channels import adapted, channels_of
 from contralens.loading.loaded import Loaded, Loader
@@ -18,8 +17,9 @@ from contralens.loading.loaders_timm import load_timm
 from contralens.loading.loaders_torchvision import load_torchvision
 from contralens.loading.preprocessing import Preprocessing, in_gray, preprocessing
 from contralens.loading.user_module import load_module
-from contralens.plugs import Plugs
+from contralens.plugs import Registry
 from contralens.specs import scheme
+from contralens.user_code import code_named
 
 __all__ = ["TARGETS", "HFPreprocess", "load", "preprocess_of"]
 
@@ -46,7 +46,7 @@ def load_offline(rest: str, *, weights: str | None = None, checkpoint: str | Pat
     return Loaded(network, preprocess, classes=classes, default_layer="classifier")
 
 
-TARGETS: Plugs[Loader] = Plugs(
+TARGETS: Registry[Loader] = Registry(
     "targets",
     {
         "torchvision": load_torchvision,
@@ -56,6 +56,10 @@ TARGETS: Plugs[Loader] = Plugs(
         "world": load_world,
         "offline": load_offline,
     },
+    one="target",
+    takes=("rest",),
+    by_name=("weights", "checkpoint"),
+    mark="",
 )
 """Loaders by scheme."""
 
@@ -70,17 +74,14 @@ def load(spec: str | nn.Module, weights: str | None, checkpoint: str | Path | No
         return Loaded(inner, notes=notes), type(inner).__name__
     if not isinstance(spec, str):
         raise KindError(f"a target is a text such as 'torchvision:resnet50' or an nn.Module; got {type(spec).__name__}")
-    kind, rest = scheme(spec)
-    if not rest:
+    if (code := code_named(spec)) and scheme(spec)[0] not in TARGETS and not code.rest.startswith(":"):
+        return load(f"module:{spec}", weights, checkpoint)  # what builds a network; with a rest it is a loader
+    if not scheme(spec)[1]:
         raise InputError(
             f"target {spec!r} must be SCHEME:NAME, such as torchvision:{spec.rstrip(':')} or timm:{spec.rstrip(':')}; "
             f"schemes: {', '.join(TARGETS)}"
         )
-    if kind not in TARGETS:
-        raise InputError(
-            f"target {spec!r}: unknown scheme {kind!r}{nearest(kind, TARGETS) or '; known: ' + ', '.join(TARGETS)}"
-        )
-    loaded = TARGETS[kind](rest, weights=weights, checkpoint=checkpoint)
+    loaded: Loaded = TARGETS.make(spec, weights=weights, checkpoint=checkpoint)
     return loaded, spec + loaded.suffix
 
 

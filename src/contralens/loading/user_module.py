@@ -1,22 +1,18 @@
-"""Targets from the user's own code: importing a file or a module and calling what builds the network."""
+"""Targets from the user's own code: calling what builds the network in a file or a module."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import importlib.util
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from contralens.checks import blaming, nearest
+from contralens.checks import blaming
 from contralens.errors import InputError
 from contralens.loading.loaded import Loaded, fill, seeded
 from contralens.loading.network_arguments import split_arguments, told
 from contralens.specs import part_of
+from contralens.user_code import attribute_of, module_at
 
 
 def load_module(rest: str, *, weights: str | None = None, checkpoint: str | Path | None = None) -> Loaded:
@@ -31,7 +27,8 @@ def load_module(rest: str, *, weights: str | None = None, checkpoint: str | Path
     where, attribute = part_of(rest)
     if not where or not attribute:
         raise InputError(f"module:{rest}: write module:FILE.py:CALLABLE or module:package.module:CALLABLE")
-    found = _attribute(_imported(where, rest), attribute, rest)
+    what = f"module:{rest}"
+    found = attribute_of(module_at(where, what), attribute, what)
     made: list[Any] = []
 
     def build(number: int | None) -> nn.Module:
@@ -53,39 +50,3 @@ def load_module(rest: str, *, weights: str | None = None, checkpoint: str | Path
         fill(loaded, build, checkpoint, f"module:{rest}", other_heads=False)
     loaded.preprocess = made[0] if made else None
     return loaded
-
-
-def _imported(where: str, rest: str) -> Any:
-    with blaming(f"module:{rest}: importing {where} failed"):
-        if where.endswith(".py") or os.sep in where:
-            path = Path(where).expanduser().resolve()
-            if not path.is_file():
-                raise InputError(f"module:{rest}: there is no file {path}")
-            name = f"contralens_target_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-            spec = importlib.util.spec_from_file_location(name, path)
-            if spec is None or spec.loader is None:
-                raise InputError(f"module:{rest}: {path} is no Python file")
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[name] = module
-            sys.path.insert(0, str(path.parent))
-            try:
-                spec.loader.exec_module(module)
-            finally:
-                sys.path.remove(str(path.parent))
-            return module
-        here = os.getcwd()
-        sys.path.insert(0, here)
-        try:
-            return importlib.import_module(where)
-        finally:
-            sys.path.remove(here)
-
-
-def _attribute(module: Any, attribute: str, rest: str) -> Any:
-    found = module
-    for part in attribute.split("."):
-        if not hasattr(found, part):
-            names = [n for n in dir(found) if not n.startswith("_")]
-            raise InputError(f"module:{rest}: there is no {part!r}{nearest(part, names)}")
-        found = getattr(found, part)
-    return found

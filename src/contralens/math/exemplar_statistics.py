@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from contralens.math.metric_registry import metric
 from contralens.math.scorers import concept_vectors
 from contralens.math.tensors import blocks, combine, matrix
 from contralens.types import Exemplars
@@ -20,6 +21,7 @@ MOST_ROUNDS = 30
 """Most rounds of 2-means."""
 
 
+@metric("audit", "exemplars", "embeddings", about="mean cosine of two exemplars", name="exemplar_clarity")
 def clarity(exemplars: Exemplars, embeddings: Any) -> Tensor:
     """(K |mean v|^2 - 1) / (K - 1), the mean cosine of two different exemplars; (N), NaN below two exemplars.
 
@@ -34,6 +36,7 @@ def clarity(exemplars: Exemplars, embeddings: Any) -> Tensor:
     return value.masked_fill(k < 2, torch.nan)
 
 
+@metric("audit", "exemplars", "embeddings", about="largest cosine with another neuron")
 def redundancy(exemplars: Exemplars, embeddings: Any) -> Tensor:
     """Per neuron the largest cosine with another neuron's mean exemplar, (N); SemanticLens reports its mean.
 
@@ -54,6 +57,7 @@ def redundancy(exemplars: Exemplars, embeddings: Any) -> Tensor:
     return out
 
 
+@metric("audit", "exemplars", "embeddings", about="distance of two clusters of exemplars")
 def polysemanticity(exemplars: Exemplars, embeddings: Any) -> Tensor:
     """1 - cos of the centres of two clusters of exemplars, (N).
 

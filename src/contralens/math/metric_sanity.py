@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from contralens.math import metrics
+from contralens.math.metric_registry import METRICS, Metric
 from contralens.math.tensors import matrix
 
 LEAST_DROP = 0.1
@@ -22,38 +23,34 @@ LEAST_DROP = 0.1
 LEAST_NEURONS = 0.9
 """... on this share of the neurons."""
 
-Metric = Callable[[Tensor, Tensor], Tensor]
+Judge = Callable[[Tensor, Tensor], Tensor]
 """Activations (I,N) and presence of the concept (I,N, bool) to scores (N)."""
-
-
-def _against_all(score: Callable[[Any, Any], Tensor]) -> Metric:
-    """CoSy's way: images of the concept against a control set that does not depend on it (all images)."""
-
-    def metric(a: Tensor, c: Tensor) -> Tensor:
-        return score(a.double().masked_fill(~c, torch.nan), a)
-
-    return metric
-
-
-def _strongest(a: Tensor) -> Tensor:
-    return a.double().nan_to_num(-torch.inf).amax(0)
-
-
-METRICS: dict[str, Metric] = {
-    "pearson": lambda a, c: metrics.pearson(a, c.double()),
-    "cosine": lambda a, c: metrics.cosine(a, c.double()),
-    "auprc": lambda a, c: metrics.auprc(c, a),
-    "f1": lambda a, c: metrics.f1(metrics.active(a), c),
-    "iou": lambda a, c: metrics.iou(metrics.active(a), c),
-    "auc": _against_all(metrics.auc),
-    "mad": _against_all(metrics.mad),
-    "dma": lambda a, c: metrics.dma(a.double().masked_fill(~c, torch.nan), _strongest(a)),
-    "max_ratio": lambda a, c: metrics.max_ratio(a.double().masked_fill(~c, torch.nan), _strongest(a)),
-    "clarity": _against_all(metrics.clarity),
-    "responsiveness": metrics.responsiveness,
-    "purity": metrics.purity,
+_INPUTS: dict[str, Judge] = {
+    "activations": lambda a, c: a,
+    "predictions": lambda a, c: c.double(),
+    "calibrated": lambda a, c: c.double(),
+    "active": lambda a, c: metrics.active(a),
+    "present": lambda a, c: c,
+    "on_label": lambda a, c: a.double().masked_fill(~c, torch.nan),
+    "on_control": lambda a, c: a,  # CoSy's way: a control set that does not depend on the concept
+    "strongest": lambda a, c: a.double().nan_to_num(-torch.inf).amax(0),
 }
-"""The metrics of this package as the tests see them; `sanity` takes any other function of this form as well."""
+"""What metrics are made from, where the concept is known and takes the place of the judge."""
+
+
+def can_be_tested(metric: Metric) -> bool:
+    """Whether a metric is made from what the tests have: activations, and where the concept is.
+
+    >>> can_be_tested(METRICS["iou"]), can_be_tested(Metric(len, needs=("labels",)))
+    (True, False)
+    """
+    return metric.tested is not None or set(metric.needs) <= set(_INPUTS)
+
+
+def _as_tested(metric: Metric | Judge) -> Judge:
+    if not isinstance(metric, Metric):
+        return metric
+    return metric.tested or (lambda a, c: metric(*(_INPUTS[name](a, c) for name in metric.needs)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +102,11 @@ def spoiled(present: Tensor, how: str, generator: torch.Generator) -> Tensor:
     return noise.argsort(dim=0).argsort(dim=0) < size
 
 
-def sanity(metric: Metric, activations: Any, present: Any = None, *, repeats: int = 3, seed: int = 0) -> Sanity:
+def sanity(metric: Metric | Judge, activations: Any, present: Any = None, *, repeats: int = 3, seed: int = 0) -> Sanity:
     """The two tests on one metric.
 
     Args:
-        metric: any function of activations (I,N) and a concept (I,N, bool) to scores (N).
+        metric: one of `METRICS`, or any function of activations (I,N) and a concept (I,N, bool) to scores (N).
         activations: (I,N) of real neurons.
         present: (I,N) the concept of each neuron; by default the images on which it is active (`metrics.active`), so
             that the unspoiled label is right.
@@ -123,9 +120,18 @@ def sanity(metric: Metric, activations: Any, present: Any = None, *, repeats: in
     return sanity_table(activations, {"": metric}, present, repeats=repeats, seed=seed)[""]
 
 
+def _different() -> dict[str, Metric | Judge]:
+    """The metrics that can be tested; of those that only differ by the judge's sigmoid, the first."""
+    found: dict[Any, tuple[str, Metric]] = {}
+    for name, metric in METRICS.here().items():
+        if can_be_tested(metric):
+            found.setdefault(metric.function, (name, metric))
+    return dict(found.values())
+
+
 def sanity_table(
     activations: Any,
-    names: Mapping[str, Metric] = METRICS,
+    names: Mapping[str, Metric | Judge] | None = None,
     present: Any = None,
     *,
     repeats: int = 3,
@@ -135,28 +141,30 @@ def sanity_table(
 
     Args:
         activations: (I,N) of real neurons.
-        names: the metrics by name.
+        names: the metrics by name; by default those of `METRICS` that can be tested.
         present: (I,N) the concept of each neuron; by default the images on which it is active.
         repeats: random spoilings that are averaged.
         seed: of the spoilings.
 
     >>> a = torch.rand(200, 5, generator=torch.Generator().manual_seed(0))
     >>> {name: told.misses for name, told in sanity_table(a).items() if name in ("auc", "pearson")}
-    {'pearson': [], 'auc': ['missing']}
+    {'auc': ['missing'], 'pearson': []}
     """
+    chosen = _different() if names is None else names
+    tested = {name: _as_tested(metric) for name, metric in chosen.items()}
     a = matrix(activations, "activations")
     c = metrics.active(a) if present is None else torch.as_tensor(present).bool()
     generator = torch.Generator().manual_seed(seed)
-    totals: dict[str, dict[str, list[Tensor]]] = {name: {} for name in names}
+    totals: dict[str, dict[str, list[Tensor]]] = {name: {} for name in tested}
     for how in ("missing", "extra", "random"):
         for _ in range(repeats):
             concept = spoiled(c, how, generator)
-            for name, metric in names.items():
+            for name, metric in tested.items():
                 totals[name].setdefault(how, []).append(metric(a, concept))
     large = c.sum(0) >= 2
     return {
         name: _verdict(metric(a, c), {how: torch.stack(v).nanmean(0) for how, v in totals[name].items()}, large)
-        for name, metric in names.items()
+        for name, metric in tested.items()
     }
 
 

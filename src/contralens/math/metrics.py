@@ -14,12 +14,19 @@ import torch
 from torch import Tensor
 
 from contralens.errors import InputError
+from contralens.math.metric_registry import metric
 from contralens.math.tensors import blocks, matrix
 
 ACTIVE_SHARE = 0.05
 """Share of the images on which a neuron counts as active where a metric needs a yes or no."""
 
 
+@metric(
+    "cosy",
+    "on_label",
+    "on_control",
+    about="chance that an image of the label activates the neuron more than a control image",
+)
 def auc(made: Any, control: Any) -> Tensor:
     """Chance that an image made for the label activates the neuron more than a control image; ties count one half.
 
@@ -44,6 +51,7 @@ def auc_of(truth: Any, scores: Any) -> Tensor:
     return _by_column(_auc_of, _truth(truth), matrix(scores, "scores"))
 
 
+@metric("cosy", "on_label", "on_control", about="rise of the mean activation in standard deviations of the control")
 def mad(made: Any, control: Any) -> Tensor:
     """(mean made - mean control) / standard deviation of control, (G,N),(M,N) -> (N): CoSy's MAD, population form.
 
@@ -55,6 +63,7 @@ def mad(made: Any, control: Any) -> Tensor:
     return (_mean(a1) - mean) / spread.masked_fill(_constant(a0.T), torch.nan)
 
 
+@metric("cosy", "on_label", "strongest", about="mean activation on the label's images over the neuron's largest")
 def dma(made: Any, strongest: Any) -> Tensor:
     """Mean activation on the label's images over the neuron's largest activation on real ones (N); CSP's code.
 
@@ -66,6 +75,7 @@ def dma(made: Any, strongest: Any) -> Tensor:
     return _mean(matrix(made, "made")) / _positive(strongest)
 
 
+@metric("cosy", "on_label", "strongest", about="largest activation on the label's images over the neuron's largest")
 def max_ratio(made: Any, strongest: Any) -> Tensor:
     """Largest activation on the label's images over the neuron's largest activation on real ones (N); CSP's code.
 
@@ -78,6 +88,12 @@ def max_ratio(made: Any, strongest: Any) -> Tensor:
     return top.masked_fill(top.isinf(), torch.nan) / _positive(strongest)
 
 
+@metric(
+    "simulation", "activations", "calibrated", about="the same through a calibrated sigmoid", name="pearson_sigmoid"
+)
+@metric(
+    "simulation", "activations", "predictions", about="correlation of activation and the judge's cosine with the label"
+)
 def pearson(activations: Any, predictions: Any) -> Tensor:
     """Pearson correlation of two matrices (I,N), column by column.
 
@@ -87,6 +103,7 @@ def pearson(activations: Any, predictions: Any) -> Tensor:
     return _by_column(_pearson, *_pair(activations, predictions, rows=True))
 
 
+@metric("simulation", "activations", "calibrated", about="cosine of activation and calibrated sigmoid")
 def cosine(activations: Any, predictions: Any) -> Tensor:
     """Cosine of two matrices (I,N), column by column, nothing subtracted.
 
@@ -96,6 +113,14 @@ def cosine(activations: Any, predictions: Any) -> Tensor:
     return _by_column(_cosine, *_pair(activations, predictions, rows=True))
 
 
+def _of_presence(activations: Tensor, present: Tensor) -> Tensor:
+    return purity(activations, present)
+
+
+@metric(
+    "simulation", "active", "predictions", about="average precision of the judge's cosine for the neuron being active",
+    tested=_of_presence,
+)  # fmt: skip
 def auprc(truth: Any, scores: Any) -> Tensor:
     """Average precision of `scores` (I,N) for a yes-or-no `truth` (I,N): sum over thresholds of precision x new recall.
 
@@ -107,6 +132,7 @@ def auprc(truth: Any, scores: Any) -> Tensor:
     return _by_column(_auprc, _truth(truth), matrix(scores, "scores"))
 
 
+@metric("simulation", "active", "present", about="F1 of the judge's top images and the neuron's")
 def f1(truth: Any, predicted: Any) -> Tensor:
     """2 TP / (2 TP + FP + FN) of two yes-or-no matrices (I,N); NaN where either says the same of all images.
 
@@ -117,6 +143,7 @@ def f1(truth: Any, predicted: Any) -> Tensor:
     return 2 * both / (t + p)
 
 
+@metric("simulation", "active", "present", about="intersection over union of the same")
 def iou(truth: Any, predicted: Any) -> Tensor:
     """TP / (TP + FP + FN) of two yes-or-no matrices (I,N); NaN where either says the same of all images.
 
@@ -143,6 +170,7 @@ def active(values: Any, share: float = ACTIVE_SHARE) -> Tensor:
     return _by_column(lambda v: _active(v, share), matrix(values, "values"), rows=True)
 
 
+@metric("fade", "on_label", "on_control", about="|2 AUC - 1| of the label's images against control images")
 def clarity(made: Any, natural: Any) -> Tensor:
     """|2 AUC - 1| of images made for the label against natural ones (FADE, Puri et al. 2025); (G,N),(M,N) -> (N).
 
@@ -152,6 +180,7 @@ def clarity(made: Any, natural: Any) -> Tensor:
     return (2 * auc(made, natural) - 1).abs()
 
 
+@metric("fade", "activations", "present", about="|2 AUC - 1| of held-out images with the concept against those without")
 def responsiveness(activations: Any, present: Any) -> Tensor:
     """|2 AUC - 1| of natural images with the concept against those without (FADE); (I,N),(I,N) -> (N).
 
@@ -161,6 +190,7 @@ def responsiveness(activations: Any, present: Any) -> Tensor:
     return (2 * auc_of(present, activations) - 1).abs()
 
 
+@metric("fade", "activations", "present", about="average precision of the activation for the concept")
 def purity(activations: Any, present: Any) -> Tensor:
     """Average precision of the activation for the concept's presence (FADE); (I,N),(I,N) -> (N).
 

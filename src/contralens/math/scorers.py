@@ -22,7 +22,7 @@ from contralens.errors import InputError
 from contralens.math.lookalike import lookalike
 from contralens.math.ranking import Columns, Scorer, by_columns
 from contralens.math.tensors import all_bits, blocks, combine, matrix, room, spread
-from contralens.plugs import Plugs
+from contralens.plugs import Registry
 from contralens.types import Exemplars
 
 NOTHING = 1e-6
@@ -266,7 +266,9 @@ def clip_dissect_csp(
     return Columns((len(exemplars), len(t)), e, of, len(seen.used))
 
 
-SCORERS: Plugs[Scorer] = Plugs(
+ACTIVATIONS = "activations"
+"""Name of the keyword by which a scorer asks for the activations of all images."""
+SCORERS: Registry[Scorer] = Registry(
     "scorers",
     {
         "semanticlens": semanticlens,
@@ -277,6 +279,9 @@ SCORERS: Plugs[Scorer] = Plugs(
         "mean_difference": mean_difference,
         "lookalike": lookalike,
     },
+    one="scorer",
+    takes=("exemplars", "embeddings", "texts"),
+    by_name=(ACTIVATIONS,),
 )
 """Scorers by name; a package adds one with an entry point in the group "contralens.scorers"."""
 

@@ -8,15 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from contralens.checks import nearest
 from contralens.errors import InputError
 from contralens.math.ranking import Columns, Scorer
-from contralens.math.scorers import SCORERS
-from contralens.specs import NUMBER, TEXT, WHOLE, Kind, options, scheme, word
+from contralens.math.scorers import ACTIVATIONS, SCORERS
 from contralens.types import Exemplars
-
-ACTIVATIONS = "activations"
-"""Name of the keyword by which a scorer asks for the activations of all images."""
 
 
 def parse_scorer(spec: str) -> tuple[str, dict[str, Any]]:
@@ -28,10 +23,7 @@ def parse_scorer(spec: str) -> tuple[str, dict[str, Any]]:
     >>> parse_scorer("csp:gamma=0.5")
     ('csp', {'gamma': 0.5})
     """
-    name, rest = scheme(spec)
-    if name not in SCORERS:
-        raise InputError(f"unknown scorer {name!r}{nearest(name, SCORERS)} (known: {', '.join(SCORERS)})")
-    given = options(rest, _kinds(name), f"scorer {name!r}")
+    name, _, given = SCORERS.parse(spec)
     if not 0.0 <= given.get("gamma", 0.0) <= 1.0:
         raise InputError(f"scorer {spec!r}: gamma must lie between 0 and 1")
     return name, given
@@ -99,12 +91,3 @@ def _ready(scorer: str | Scorer, activations: Any) -> tuple[Scorer, dict[str, An
             raise InputError(f"the scorer {name or 'given'} looks at the activations of all images, and got none")
         given[ACTIVATIONS] = activations
     return function, given
-
-
-def _kinds(name: str) -> dict[str, Kind]:
-    """What a scorer takes beside exemplars, embeddings and texts: numbers as its defaults are, "auto" as annotated."""
-    kinds = {}
-    for key, p in list(inspect.signature(SCORERS[name]).parameters.items())[3:]:
-        kind = WHOLE if isinstance(p.default, int) else NUMBER if isinstance(p.default, float) else NUMBER | TEXT
-        kinds[key] = kind | word("auto") if "auto" in str(p.annotation) else kind
-    return {key: kind for key, kind in kinds.items() if key != ACTIVATIONS}

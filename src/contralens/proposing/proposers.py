@@ -1,20 +1,17 @@
 """Proposers: models that see pictures of a neuron and name candidate labels, made by `proposer("scheme:model")`.
 
 `PROPOSERS` maps a scheme to what loads it; packages add to it with an entry point in the group "contralens.proposers"
-whose name is the scheme and whose object is a function `(rest: str, **options) -> Proposer`. Needs no torch.
+whose name is the scheme and whose object is a function `(rest: str, options) -> Proposer`. Needs no torch.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
-from contralens.checks import nearest
 from contralens.errors import ContralensError, InputError
-from contralens.plugs import Plugs, Scheme, scheme_of
-from contralens.specs import scheme
+from contralens.plugs import Registry, Scheme
 
 __all__ = ["PROPOSERS", "CaptionBank", "Proposer", "ProposerError", "Reply", "Request", "proposer"]
 
@@ -137,8 +134,8 @@ _BUILT_IN = {
 }
 
 
-PROPOSERS: Plugs[Scheme] = Plugs("proposers", _BUILT_IN, scheme_of)
-"""Schemes by name: loaders `(rest, **options) -> Proposer`."""
+PROPOSERS: Registry[Callable[..., Any]] = Registry("proposers", _BUILT_IN, one="proposer", takes=("rest",), mark="")
+"""Loaders by scheme: functions `(rest, options) -> Proposer`."""
 
 
 def captions(rest: str) -> CaptionBank:
@@ -166,29 +163,16 @@ def proposer(
     >>> proposer("captions:captions.txt").name
     'captions:captions.txt'
     """
-    if not isinstance(spec, str):
-        if isinstance(spec, Proposer | CaptionBank):
-            return spec
-        lacks = [m for m in ("name", "fingerprint", "batch", "workers", "ask") if not hasattr(spec, m)]
-        raise InputError(
-            f"`proposer` must be a name such as 'openai:MODEL@URL' or a Proposer; got {type(spec).__name__}, "
-            f"which lacks {', '.join(lacks)}"
-        )
-    kind, rest = scheme(spec)
-    if kind not in PROPOSERS:
-        raise InputError(
-            f"unknown proposer {spec!r}{nearest(kind, PROPOSERS)}; a proposer is written as "
-            + "; ".join(s.form for s in PROPOSERS.values())
-        )
-    loader = PROPOSERS[kind].loader()
-    takes = inspect.signature(loader).parameters
-    if device is not None and "device" in takes:
-        options["device"] = device
-    for name in options:
-        if name not in takes and not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
-            able = [p for p in takes if p != "rest"]
-            raise InputError(
-                f"proposer {kind}: has no option {name!r}{nearest(name, able)} (it has: {', '.join(able) or 'none'})"
-            )
-    made: Proposer | CaptionBank = loader(rest, **options)
-    return made
+    if isinstance(spec, str):
+        if device is not None and "device" in PROPOSERS.options(PROPOSERS.parse(spec)[0]):
+            options["device"] = device
+        made = PROPOSERS.make(spec, **options)
+    else:
+        made = spec
+    if isinstance(made, Proposer | CaptionBank):
+        return made
+    lacks = [m for m in ("name", "fingerprint", "batch", "workers", "ask") if not hasattr(made, m)]
+    raise InputError(
+        f"`proposer` must be a name such as 'openai:MODEL@URL' or a Proposer; got {type(made).__name__}, "
+        f"which lacks {', '.join(lacks)}"
+    )

@@ -71,7 +71,7 @@ class Evaluate(OnLabels):
 
     metrics: str | Sequence[str] = setting(DEFAULT_METRICS, NAMES,
         "Metrics or groups, with commas: simulation, cosy, fade, audit (default), faithfulness, "
-        "granularity.", python="Or names in a list; see `GROUPS` and `METRICS`.")  # fmt: skip
+        "granularity.", python="Or names in a list; see `contralens.evaluation.measuring.METRICS`.")  # fmt: skip
     judge: Any = setting(None, THING,
         "The encoder that judges, named as in `label`; not the one that labeled, which would judge its "
         "own work.")  # fmt: skip

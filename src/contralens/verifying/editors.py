@@ -10,19 +10,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from contralens.checks import nearest
 from contralens.encoders.registry import embed_texts
-from contralens.errors import InputError
 from contralens.math.experiments import Kind
 from contralens.models.activation_maps import Place, where
-from contralens.plugs import Plugs, Scheme
+from contralens.plugs import Registry, Scheme
 from contralens.run_data.reopened import Reopened
-from contralens.specs import scheme
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -165,14 +162,8 @@ def make_editor(spec: str | Editor, bench: Bench) -> Editor:
     """
     if not isinstance(spec, str):
         return spec
-    kind, rest = scheme(spec)
-    if ":" not in spec:
-        kind, question, rest = spec.partition("?")
-        rest = question + rest
-    if kind not in EDITORS:
-        raise InputError(f"unknown editor {kind!r}{nearest(kind, EDITORS)}; known: {', '.join(EDITORS)}")
-    maker: Callable[[str, Bench], Editor] = EDITORS[kind].loader()
-    return maker(rest, bench)
+    made: Editor = EDITORS.make(spec, bench)
+    return made
 
 
 def is_generative(editor: Editor) -> bool:
@@ -181,7 +172,7 @@ def is_generative(editor: Editor) -> bool:
 
 
 _IMAGES = "contralens.verifying.image_editors"
-EDITORS: Plugs[Any] = Plugs("editors", {
+EDITORS: Registry[Callable[..., Editor]] = Registry("editors", {
     "diffusers": Scheme(
         "contralens.verifying.diffusers_editor:diffusers", "diffusers:ID_OR_FOLDER[@steps=20,...]",
         "a diffusion model changes the picture: on instruction, by inpainting where the neuron fires, or as a whole",
@@ -198,5 +189,5 @@ EDITORS: Plugs[Any] = Plugs("editors", {
         "contralens.verifying.world_editor:world", "world[:FOLDER][?clumsy=0.3]",
         "renders a scene of a rendered world again with one factor changed",
     ),
-})  # fmt: skip
-"""Scheme -> what makes an editor from the rest of its name and a `Bench`."""
+}, one="editor", takes=("rest", "bench"), mark="?")  # fmt: skip
+"""What makes an editor, by scheme: functions `(rest, bench, options) -> Editor`."""

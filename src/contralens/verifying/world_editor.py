@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 
 from contralens.data.atomic_files import digest
 from contralens.errors import InputError
-from contralens.specs import NUMBER, options
 from contralens.verifying.editors import Bench, Request, scenes_of
 from contralens.world.captions import meaning
 from contralens.world.render import render
@@ -61,17 +60,15 @@ class WorldEditor:
         return Image.fromarray(render(Scenes(scene[None], self.scenes.nuisances[[row]]))[0])
 
 
-def world(rest: str, bench: Bench) -> WorldEditor:
-    """From "FOLDER?clumsy=0.3"; without a folder the run's images are looked at.
+def world(rest: str, bench: Bench, *, clumsy: float = 0.0) -> WorldEditor:
+    """From "FOLDER"; without a folder the run's images are looked at.
 
     Raises:
-        InputError: the folder holds no rendered world, or another option than `clumsy` from 0 to 1.
+        InputError: the folder holds no rendered world, or `clumsy` is not from 0 to 1.
     """
-    place, _, option = rest.partition("?")
-    clumsy = options(option, {"clumsy": NUMBER}, "the editor world").get("clumsy", 0.0)
     if not 0 <= clumsy <= 1:
-        raise InputError(f"the editor world takes clumsy=SHARE, from 0 to 1, e.g. world?clumsy=0.3; got {option!r}")
-    source = Path(place or str(bench.reopened.run.manifest["images"].get("source") or ""))
+        raise InputError(f"the editor world takes clumsy=SHARE, from 0 to 1, e.g. world?clumsy=0.3; got {clumsy:g}")
+    source = Path(rest or str(bench.reopened.run.manifest["images"].get("source") or ""))
     found = scenes_of(source)
     if found is None:
         raise InputError(
