@@ -14,6 +14,7 @@ from _pytest.doctest import DoctestItem
 
 _state = tempfile.TemporaryDirectory(prefix="contralens-state-")
 os.environ["XDG_STATE_HOME"] = _state.name  # no test makes or reads the user's key
+os.environ["CONTRALENS_QUIET"] = "1"  # what is slow would speak on stderr
 
 
 @pytest.fixture(scope="session")

@@ -22,8 +22,10 @@ from typer.testing import CliRunner
 import contralens
 from contralens.bench.world_images import score_labels, write_world
 from contralens.cli import app
+from contralens.data.verifications import outcomes_of
 from contralens.errors import InputError, RunError
 from contralens.math.experiments import STUDENT, Trial, false_discovery_rate, interval, outcome
+from contralens.report.verify_page import verify_page
 from contralens.run_data.reopened import Reopened
 from contralens.verifying.editors import Bench, Request, make_editor
 from contralens.verifying.image_editors import region
@@ -203,14 +205,41 @@ def test_one_phrase_a_budget_and_what_is_refused(world) -> None:
             verify(run, **options, **more)
 
 
+def test_a_refuted_label_gives_way_to_a_verified_concept_step_by_step(world) -> None:
+    run, folder = world
+    options = {"cache": folder / "cache", "save": False, "neurons": NEURONS}
+    plain = verify(run, **options)
+    found = verify(run, refine=5, **options)
+    first = [row for row in found.rows() if row["instead_of"] is None]
+    assert first == plain.rows(), "what was tested first stays as it is"
+    refuted = {row["neuron"]: row["label"] for row in first if row["outcome"] == "refuted"}
+    assert refuted
+    steps = [row for row in found.rows() if row["instead_of"] is not None]
+    assert {row["neuron"] for row in steps} <= set(refuted)
+    for neuron, label in refuted.items():
+        own = [row for row in steps if row["neuron"] == neuron]
+        assert 0 < len(own) <= 5
+        assert {row["instead_of"] for row in own} == {label}
+        assert len({row["label"] for row in own} | {label}) == len(own) + 1, "no concept twice"
+        assert all(row["outcome"] != "verified" for row in own[:-1]), "the first verified one ends the search"
+    outcomes = outcomes_of(found.labels)
+    for row in steps:
+        if row["outcome"] == "verified":
+            assert f"; {row['label']} is verified instead" in outcomes[row["neuron"], row["instead_of"]][1]
+    assert f"Tested instead of {steps[0]['instead_of']}: " in verify_page(
+        found, moved={steps[0]["neuron"]: "plain +0.50"}
+    )
+    assert "adds to class scores: plain +0.50" in verify_page(found, moved={steps[0]["neuron"]: "plain +0.50"})
+
+
 def test_the_command(world) -> None:
     run, folder = world
     asked = ["verify", str(run.path), "0", "block3/1", "--images", "3", "--cache", str(folder / "cache")]
     done = CliRunner().invoke(app, asked)
     assert done.exit_code == 0, done.output
-    assert "2 labels of csp tested with the editor world" in done.stdout
+    assert "labels of csp tested with the editor world" in done.stdout
     page = (Path(run.path) / "verification.html").read_text()
-    assert page.count("<article>") == 2
+    assert page.count("<article>") == len(contralens.load_verification(run.path).rows()) >= 2
     assert "block3/0: " in page
     assert "data:image/jpeg" in page
     assert "<script" not in page

@@ -49,9 +49,9 @@ export function App() {
   const world = useMemo<World | null>(
     () =>
       list.data && usable && shown
-        ? { list: list.data, info: usable, index: shown, notes: notes.notes, noted: notes.noted, refreshNotes: notes.again }
+        ? { list: list.data, info: usable, index: shown, notes: notes.notes, noted: notes.noted, refreshNotes: notes.again, refresh: list.again }
         : null,
-    [list.data, usable, shown, notes.notes, notes.noted, notes.again],
+    [list.data, usable, shown, notes.notes, notes.noted, notes.again, list.again],
   );
   const tab = TABS.find(([p]) => p === route.page)?.[1] ?? "Neuron";
   useEffect(() => {

@@ -1,7 +1,7 @@
 // Where pages get their data: a running explorer, or the files of an export (as scripts, which also load from file://).
 
 import { Pictures, type PictureSource } from "./pictures";
-import type { Audit, Detail, Hits, Index, Note, NoteKind, Notes, Plane, RunList } from "./types";
+import type { Audit, Detail, Hits, Index, Note, NoteKind, Notes, Plane, RunList, Testing } from "./types";
 
 export interface Source extends PictureSource {
   live: boolean;
@@ -15,6 +15,10 @@ export interface Source extends PictureSource {
   picture(run: string, file: Blob, gamma: number | null): Promise<Hits>;
   note(run: string, neuron: number, kind: NoteKind, text: string): Promise<Note>;
   forget(run: string, id: string): Promise<void>;
+  verify(run: string, neuron: number, label: string): Promise<Testing>;
+  testing(run: string): Promise<Testing>;
+  /** Forget what was read of neurons: something was written. */
+  changed(): void;
   twin(path: string): string | null;
 }
 
@@ -65,6 +69,10 @@ class Live implements Source {
     const done = get<Note>(`${at(run)}/notes`, json({ neuron, kind, text }));
     return done.finally(() => this.details.clear()); // a corrected label changes what a neuron's page says
   }
+
+  verify = (run: string, neuron: number, label: string) => get<Testing>(`${at(run)}/verify`, json({ neuron, label }));
+  testing = (run: string) => get<Testing>(`${at(run)}/verify`);
+  changed = () => this.details.clear();
 
   async forget(run: string, id: string) {
     await get(`${at(run)}/notes/remove`, json({ id }));
@@ -136,6 +144,9 @@ class Exported implements Source {
   picture = () => Promise.reject<Hits>(new Error(NEEDS));
   note = () => Promise.reject<Note>(new Error(NEEDS));
   forget = () => Promise.reject<void>(new Error(NEEDS));
+  verify = () => Promise.reject<Testing>(new Error(NEEDS));
+  testing = () => Promise.resolve<Testing>({ job: null });
+  changed = () => {};
 }
 
 const NEEDS = "This is an export; that needs `contralens explore`.";

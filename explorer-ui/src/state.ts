@@ -152,6 +152,8 @@ export interface World {
   notes: Notes | null;
   noted: Map<number, Note[]>;
   refreshNotes: () => void;
+  /** Look again whether the run changed. */
+  refresh: () => void;
 }
 
 export const WorldContext = createContext<World | null>(null);

@@ -18,6 +18,8 @@ export interface Audit {
   side: (string | null)[];
   /** Why each neuron has no verdict for a side. */
   reason: (string | null)[];
+  /** What experiments say of the verdicts. */
+  experiment: (string | null)[];
   /** score, empty, z, expected, spurious, noise, p, fdr, confidence, clarity, redundancy, polysemanticity, margin. */
   columns: Record<string, (number | null)[]>;
   /** Those that neurons move most, in the network's order. */
@@ -80,13 +82,45 @@ export interface Detail {
   classes: Fed[] | null;
   maps: Map[] | null;
   audit: Verdict | null;
+  /** Null where no label of the run was put to the test. */
+  experiments: Experiment[] | null;
   missing: Missing[];
+}
+
+/** A picture that an experiment changed, and what the neuron did. */
+export interface Edited {
+  /** "remove": the concept was taken out; "insert": it was put in. */
+  kind: string;
+  /** The picture, as a data: address. */
+  before: string;
+  after: string;
+  /** The neuron's activation before. */
+  was: number | null;
+  became: number | null;
 }
 
 export interface Evaluated {
   values: Measured[];
   /** By scorer: p, fdr, beats_chance; label_set with set_shares over resampled probe images; meanings. */
   verdicts: (Record<string, Value | Value[]>)[];
+}
+
+/** A label, or another phrase, that was put to the test on this neuron. */
+export interface Experiment {
+  label: string;
+  /** "verified", "refuted" or "untested". */
+  outcome: string;
+  reason: string;
+  editor: string;
+  /** The refuted label in whose place it was tested (`--refine`). */
+  instead_of: string | null;
+  /** Share of the neuron's excess that is lost where the concept is taken out. */
+  removal: number | null;
+  removal_images: number;
+  /** Share of the gap that is closed where it is put in. */
+  insertion: number | null;
+  insertion_images: number;
+  edited: Edited[];
 }
 
 /** A class that the neuron feeds through a linear head. */
@@ -158,6 +192,18 @@ export interface Influenced {
   head: number | null;
   gradient: number | null;
   ablation: number | null;
+}
+
+/** An experiment that was asked for on the page. */
+export interface Job {
+  neuron: number;
+  label: string;
+  /** "running", "done" or "failed". */
+  state: string;
+  /** What is being done, or why it failed. */
+  stage: string;
+  done: number;
+  total: number;
 }
 
 /** Where in an image the neuron was active: row-major values, 255 the strongest place among the neuron's maps. */
@@ -281,6 +327,8 @@ export interface Row {
   name: string;
   status: string;
   label: string | null;
+  /** What an experiment on the label came to; null without one. */
+  verified: string | null;
   score: number | null;
   margin: number | null;
   figures: Record<string, number | null>;
@@ -315,7 +363,7 @@ export interface RunInfo {
 export interface RunList {
   version: string;
   runs: RunInfo[];
-  /** Whether notes can be written. */
+  /** Whether notes can be written, and labels put to the test. */
   writable: boolean;
   /** Why there is no search by words or pictures; null where there is. */
   encoder: string | null;
@@ -330,7 +378,9 @@ export interface ScorerColumns {
   margin: (number | null)[];
   /** Of CSP; null for another scorer. */
   gamma: number | null;
-  /** Of this scorer's labels: confidence and fdr by the run; fdr, stability and metrics by an evaluation. */
+  /** What experiments on the labels came to: "verified", "refuted", "untested", null without one. Null as a whole where no label was put to the test. */
+  verified: (string | null)[] | null;
+  /** Of this scorer's labels: confidence and fdr by the run; fdr, stability and metrics by an evaluation; removal and insertion by experiments. */
   columns: Record<string, (number | null)[]>;
 }
 
@@ -344,6 +394,10 @@ export interface ScorerLabels {
   best: string | null;
   /** What turned the label down or corrected it; null if nothing did. */
   why: string | null;
+  /** What an experiment on the label came to: "verified", "refuted" or "untested"; null without one. */
+  verified: string | null;
+  /** The same in words, with the editor. */
+  experiment: string | null;
   score: number | null;
   /** How likely the label is right, 0 to 1; null without a label, or where the run has no confidence. */
   confidence: number | null;
@@ -353,6 +407,11 @@ export interface ScorerLabels {
   /** False-discovery rate of the null test, of the run or of its evaluation; null unless it was asked for. */
   fdr: number | null;
   concepts: Concept[];
+}
+
+/** The experiment that was asked for last on the page of a run. */
+export interface Testing {
+  job: Job | null;
 }
 
 export type Value = string | number | boolean | null;
@@ -367,6 +426,8 @@ export interface Verdict {
   side: string | null;
   /** Why there is no verdict for a side; null where there is one. */
   reason: string | null;
+  /** What an experiment says of the verdict; null without one on this neuron and concept. */
+  experiment: string | null;
   /** score, empty, z, expected, spurious, noise, p, fdr, confidence, clarity, redundancy, polysemanticity, margin. */
   figures: Record<string, number | null>;
   /** The classes that it moves most first. */

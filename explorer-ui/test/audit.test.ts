@@ -17,6 +17,7 @@ const audit: Audit = {
   best: ["ruler", "ruler", "streaks", null],
   side: ["spurious", "spurious", "expected", null],
   reason: [null, null, null, null],
+  experiment: [null, null, null, null],
   columns: { z: [2, 3, 1, null], fdr: [0.01, 0.001, 0.02, null] },
   classes: ["benign", "melanoma"],
   left_out: 0,

@@ -7,7 +7,7 @@ import { fitting } from "../src/logic/names";
 import { rescored, scores, turns } from "../src/logic/gamma";
 import { formatLasso, inside, parseLasso, type Point, thinned } from "../src/logic/lasso";
 import { format, parse } from "../src/logic/route";
-import { bins, columns, commonest, formatRanges, labelAt, parseRanges, select, type Selection, short, wordCounts } from "../src/logic/select";
+import { bins, columns, commonest, formatRanges, labelAt, outcomeCounts, parseRanges, select, type Selection, short, wordCounts } from "../src/logic/select";
 import { layout, step, visible } from "../src/logic/virtual";
 import type { Detail, Gamma, Index, Note } from "../src/types";
 
@@ -21,8 +21,8 @@ const index: Index = {
   status: [0, 0, 1, 0],
   labels: ["blue ring", "Dog"],
   scorers: [
-    { scorer: "csp", label: [1, 0, -1, 1], score: [0.3, 0.5, null, 0.3], margin: [0.1, 0.2, null, 0.05], gamma: 1, columns: { fdr: [0.01, 0.2, null, 0.04], confidence: [0.9, 0.899, null, 0.1] } },
-    { scorer: "semanticlens", label: [0, 0, -1, 1], score: [0.6, 0.2, null, 0.1], margin: [0, 0, null, 0], gamma: null, columns: { fdr: [0.5, 0.5, null, 0.5] } },
+    { scorer: "csp", label: [1, 0, -1, 1], score: [0.3, 0.5, null, 0.3], margin: [0.1, 0.2, null, 0.05], gamma: 1, verified: ["verified", "refuted", null, "verified"], columns: { fdr: [0.01, 0.2, null, 0.04], confidence: [0.9, 0.899, null, 0.1] } },
+    { scorer: "semanticlens", label: [0, 0, -1, 1], score: [0.6, 0.2, null, 0.1], margin: [0, 0, null, 0], gamma: null, verified: null, columns: { fdr: [0.5, 0.5, null, 0.5] } },
   ],
   columns: { firing_rate: [0.9, 0.1, 0, 0.5] },
   shown: 1,
@@ -38,6 +38,16 @@ describe("confidence", () => {
     expect([0.9, 0.8999, 0.999].map(rounded)).toEqual(["0.90", "0.89", "0.99"]);
     expect(wordCounts(index, "csp")).toEqual([1, 1, 1]);
     expect(wordLimits("dead")).toBeNull();
+  });
+});
+
+describe("experiments", () => {
+  it("are counted and chosen by their outcome", () => {
+    expect(outcomeCounts(index, "csp")).toEqual([2, 1, 0]);
+    expect(outcomeCounts(index, "semanticlens")).toEqual([0, 0, 0]);
+    expect(select(index, { ...all, status: "verified" })).toEqual([0, 3]);
+    expect(select(index, { ...all, status: "refuted" })).toEqual([1]);
+    expect(select(index, { ...all, scorer: "semanticlens", status: "verified" })).toEqual([]);
   });
 });
 

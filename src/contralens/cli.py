@@ -54,7 +54,12 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
-) -> None: ...
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="No progress on stderr; goes before the command. Or set CONTRALENS_QUIET=1.")
+    ] = False,
+) -> None:
+    if quiet:
+        os.environ["CONTRALENS_QUIET"] = "1"
 
 
 COMMANDS: dict[str, Any] = {

@@ -26,6 +26,8 @@ export const LABELS: Record<string, string> = {
   mean: "Mean activation",
   confidence: "Confidence",
   fdr: "Null test (false-discovery rate)",
+  removal: "Removal effect",
+  insertion: "Insertion effect",
   neuron: "Number",
   name: "Name",
   label: "Label",
@@ -48,6 +50,8 @@ export const MEANING: Record<string, string> = {
   mean: "mean activation; contrasts lie below it",
   confidence: "how likely the label is right, 0 to 1",
   fdr: "null test: expected share of null neurons among labels scoring this high; not how likely the label is wrong",
+  removal: "experiment: share of the neuron's excess that is lost where the label is taken out of its exemplars",
+  insertion: "experiment: share of the gap that is closed where the label is put into contrasts",
   stability: "share of resampled image sets that give the same label",
   clarity: "mean cosine among a neuron's exemplars",
   redundancy: "largest cosine with another neuron's exemplars",
@@ -100,6 +104,15 @@ export function commonest(index: Index, scorer: string, most: number): [string, 
     .slice(0, most);
 }
 
+/** What an experiment on a label may come to. */
+export const OUTCOMES = ["verified", "refuted", "untested"];
+
+/** How many labels of a scorer experiments verified, refuted and left open. */
+export function outcomeCounts(index: Index, scorer: string): number[] {
+  const found = scorerOf(index, scorer).verified ?? [];
+  return OUTCOMES.map((word) => found.filter((v) => v === word).length);
+}
+
 export const ALWAYS_ON = 0.8;
 
 /** Rows of the index that pass, in order; rows without a value come last in either direction, ties by number. */
@@ -121,6 +134,8 @@ export function select(index: Index, wanted: Selection, notes: Map<number, Note[
     if (limits) {
       const value = sure?.[row] ?? null;
       if (value === null || value < limits[0] || value >= limits[1]) continue;
+    } else if (OUTCOMES.includes(wanted.status)) {
+      if (own.verified?.[row] !== wanted.status) continue;
     } else if (wanted.status === "always") {
       if (!((rates?.[row] ?? 0) > ALWAYS_ON)) continue;
     } else if (wanted.status === "noted") {

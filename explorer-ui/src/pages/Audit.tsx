@@ -224,6 +224,7 @@ function Row({ audit, row, only, range }: { audit: Audit; row: number; only: num
           {label !== null && <> · labeled {label}</>}
         </span>
         {reason && <span className="soft small">{reason}</span>}
+        {audit.experiment[row] && <span className="soft small">{audit.experiment[row]}</span>}
       </span>
       <span className="audited-score">
         <ScoreDots score={of("score")} empty={of("empty")} low={range.low} high={range.high} />

@@ -3,6 +3,7 @@ import { Bar, Confidence, Problem, STATUS, Status, Twin, useNeuronLink, Waiting,
 import { Candidates } from "../parts/Candidates";
 import { Classes } from "../parts/Classes";
 import { CopyMenu } from "../parts/Copy";
+import { Experiments, Outcome } from "../parts/Experiments";
 import { ActivationHistogram, Evaluation, FigureList } from "../parts/Figures";
 import { GammaPanel } from "../parts/GammaPanel";
 import { NotePanel } from "../parts/NoteList";
@@ -97,6 +98,11 @@ function Evidence({ detail }: { detail: Detail }) {
             <Confidence value={primary.confidence} /> <span className="soft">{primary.reasons.join("; ")}</span>
           </p>
         )}
+        {primary?.verified != null && (
+          <p className="verdict-line">
+            <Outcome outcome={primary.verified} /> <span className="soft">{primary.experiment}</span>
+          </p>
+        )}
         {own !== undefined && <p className="soft">corrected by hand; {primary?.scorer} says {primary?.best ?? "nothing"}</p>}
         {detail.audit && <VerdictLine audit={detail.audit} />}
         <div className="head-line">
@@ -111,6 +117,7 @@ function Evidence({ detail }: { detail: Detail }) {
       <div className="panels">
         <div>
           <LabelsPanel labels={detail.labels} primary={index.primary} />
+          <Experiments neuron={detail.neuron} label={own ?? primary?.label ?? null} found={detail.experiments ?? []} />
           {detail.evaluation && <Evaluation data={detail.evaluation} primary={index.primary} />}
           {detail.candidates && <Candidates rows={detail.candidates} labels={chosen} />}
           {!tall && <NotePanel neuron={detail.neuron} />}
@@ -194,6 +201,11 @@ function LabelsPanel({ labels, primary }: { labels: ScorerLabels[]; primary: str
               {l.confidence !== null && (
                 <p className="small" title={l.reasons.join("; ")}>
                   <Confidence value={l.confidence} />
+                </p>
+              )}
+              {l.verified !== null && (
+                <p className="soft small" title={l.experiment ?? undefined}>
+                  experiment: <Outcome outcome={l.verified} />
                 </p>
               )}
               {l.fdr !== null && (

@@ -5,7 +5,7 @@ import { RangeHistogram } from "../parts/Histogram";
 import { inside, parseLasso } from "../logic/lasso";
 import { format } from "../logic/route";
 import {
-  ALWAYS_ON, bins, column, columns, formatRanges, MEANING, parseRanges, scorerOf, select, titled, wordCounts,
+  ALWAYS_ON, bins, column, columns, formatRanges, MEANING, OUTCOMES, outcomeCounts, parseRanges, scorerOf, select, titled, wordCounts,
 } from "../logic/select"; // prettier-ignore
 import { WORDS, wordLimits } from "../logic/confidence";
 import { hash, setParams, useKeys, useParam, usePlane, useWorld } from "../state";
@@ -58,6 +58,7 @@ export function Overview() {
   const filtered = q !== "" || status !== "" || within !== "" || lasso !== "";
   const counts = useMemo(() => statusCounts(index.status, index.statuses.length), [index]);
   const sure = useMemo(() => wordCounts(index, scorer), [index, scorer]);
+  const tested = useMemo(() => outcomeCounts(index, scorer), [index, scorer]);
   const rate = index.columns["firing_rate"];
   const always = useMemo(() => rate?.filter((v) => v !== null && v > ALWAYS_ON).length ?? 0, [rate]);
   return (
@@ -102,6 +103,7 @@ export function Overview() {
               </option>
             ))}
             {WORDS.map(([word], i) => sure[i]! > 0 && <option key={word} value={word}>{word} labels ({sure[i]})</option>)}
+            {OUTCOMES.map((word, i) => tested[i]! > 0 && <option key={word} value={word}>{word} by experiment ({tested[i]})</option>)}
             {always > 0 && <option value="always">always on ({always})</option>}
             {noted.size > 0 && <option value="noted">with notes ({noted.size})</option>}
           </select>
@@ -205,6 +207,7 @@ function twin(run: string, s: Record<"scorer" | "q" | "status" | "sort" | "direc
   if (s.q && !s.q.startsWith("#")) query.set("q", s.q);
   for (const range of s.within.split(",").filter(Boolean)) query.append("within", range);
   if (s.status === "always") query.append("within", `firing_rate:${ALWAYS_ON}:`);
+  else if (OUTCOMES.includes(s.status)) query.set("verified", s.status);
   else if (limits) query.append("within", `confidence:${limits[0]}:${limits[1] === Infinity ? "" : limits[1] - 1e-9}`);
   else if (s.status && s.status !== "noted") query.set("status", s.status);
   return `api/runs/${encodeURIComponent(run)}/neurons?${query}`;

@@ -2,6 +2,7 @@ import { memo } from "react";
 import { labelAt, scorerOf, short } from "../logic/select";
 import type { Index, Note } from "../types";
 import { Bar, Confidence, STATUS, Status } from "./Bits";
+import { Outcome } from "./Experiments";
 import { Picture } from "./Picture";
 
 interface Props {
@@ -42,6 +43,7 @@ export const Card = memo(function Card({ index, row, scorer, side, href, most, n
       <span className="card-line">
         <span className="mono">{index.name[row]}</span>
         <Status status={status} />
+        {similarity === undefined && own === undefined && <Outcome outcome={scorerOf(index, scorer).verified?.[row] ?? null} />}
         {notes && notes.length > 0 && <span className="badge note" title="has notes">{notes.length}</span>}
       </span>
       {similarity === undefined && label !== null && confidence !== null ? (

@@ -37,6 +37,7 @@ export function VerdictLine({ audit }: { audit: Verdict }) {
         {" "}
         ({evidence(audit.figures)})
         {most && value && <>; moves {most.name} most: {signed(value.value)} by {value.by === "head" ? "the linear head" : value.by}</>}
+        {audit.experiment !== null && <>; {audit.experiment}</>}
       </span>{" "}
       <a href={format({ run: info.key, page: "audit" })}>audit</a>
     </p>

@@ -156,7 +156,7 @@ def collect_tiles(
             for done in work:
                 progress("collecting", before + done, total)
                 if note is not None and speed.images:
-                    note("collecting", f"forward {speed.forward_share:.0%}")
+                    note("collecting", f"networks busy {speed.forward_share:.0%} of the time")
             before += len(owned[tile])
             progress("collecting", before, total)
     return skipped

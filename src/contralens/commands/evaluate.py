@@ -218,6 +218,8 @@ def _print_comparison(found: Any, most: int) -> None:
     summary = found.to_dict()
     for pair, counts in summary["labels"].items():
         print(f"{pair}: {counts['changed']} of {counts['neurons']} neurons changed their label")
+    for name, counts in summary["experiments"].items():
+        print(f"{name}, labels put to the test: {', '.join(f'{n} {word}' for word, n in counts.items())}")
     changed = Table("neuron", "one", "label", "other", "label", box=None, pad_edge=False)
     for row in summary["changes"][:most]:
         changed.add_row(

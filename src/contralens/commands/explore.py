@@ -40,6 +40,7 @@ def explore_command(
     """
     _modest()
     _needs()
+    from contralens.commands.verify import label_test
     from contralens.data.table_folders import runs_in
     from contralens.explorer.app import create_app
     from contralens.explorer.guard import is_loopback
@@ -50,7 +51,7 @@ def explore_command(
         if not (run / "manifest.json").exists() and (below := runs_in(run)):
             raise InputError(f"{run} is no run folder{below}")
     token = None if is_loopback(host) else secrets.token_urlsafe(24)
-    app = create_app(runs, read_only=read_only, host=host, token=token, trust_code=trust_code)
+    app = create_app(runs, read_only=read_only, host=host, token=token, trust_code=trust_code, tester=label_test)
     listener = _listen(host, port)
     shown = f"[{host}]" if ":" in host else host
     if host in ("0.0.0.0", "::"):

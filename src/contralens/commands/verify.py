@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ from contralens.commands.flags import Given, with_flags
 from contralens.commands.options import Json, RunFolder, TrustCode, print_json
 from contralens.settings.finished_run import Verify
 from contralens.settings.record import read
+from contralens.types import Progress
 
 
 @with_flags(Verify, without=("run", "save"))
@@ -27,7 +29,7 @@ def verify_command(
     """Test labels by changing pictures.
 
     Takes the concept out of exemplars, puts it into contrasts, and watches the neuron: each label ends as verified,
-    refuted or untested. Goes on where it was stopped.
+    refuted or untested. Goes on where it was stopped. What was tested before stays.
     """
     from contralens.data.runs import load
     from contralens.report.progress import bar
@@ -37,13 +39,26 @@ def verify_command(
     opened = load(run, trust_code=trust_code)
     with bar(quiet=as_json) as progress:
         found = verify(opened, **read(Verify, given), neurons=neuron or None, progress=progress)
+    asked = {int(opened.neuron(n)["neuron"]) for n in neuron or ()}
     page = write_verify_page(load(run), found) if report else None
     if as_json:
         told = {"out": str(found.path), "page": str(page) if page else None, "manifest": found.manifest}
-        print_json({**told, "labels": found.rows(), "edits": found.edits.to_pylist()})
+        rows, edits = (
+            [row for row in every if not asked or row["neuron"] in asked]
+            for every in (found.rows(), found.edits.to_pylist())
+        )
+        print_json({**told, "labels": rows, "edits": edits})
         return
     from contralens.report.verify_tables import verify_tables
 
-    verify_tables(found, most)
+    verify_tables(found, most, asked)
     if page:
         typer.echo(f"page: {page}")
+
+
+def label_test(run: Path, neuron: int, label: str, trust_code: bool, progress: Progress) -> None:
+    """Put one label of one neuron to the test, for the explorer; the run's folder then holds what came of it."""
+    from contralens.data.runs import load
+    from contralens.verifying.verify import verify
+
+    verify(load(run, trust_code=trust_code), neurons=[neuron], label=label, progress=progress)

@@ -8,6 +8,10 @@ Whoever shows, compares or passes on labels reads them here, so that all give th
    is no label: it is null, with the status "chance". Its p and fdr are those of the latest test.
 3. Else it is what the scorer said.
 
+Beside the label stands what an experiment came to that tested it (`contralens verify`): `verified`, "verified",
+"refuted" or "untested", and `experiment`, the same in words; null where this label of this neuron was not tested. It
+changes no label.
+
 What the scorer said stays in `best`, and `why` says who overruled it. `evaluate` itself reads the run as it was
 labeled, so that a second evaluation judges every label again.
 """
@@ -26,12 +30,16 @@ import pyarrow.compute as pc
 from contralens.data.evaluations import Evaluation, evaluation_of
 from contralens.data.notes import Note, Notebook
 from contralens.data.runs import LABELS, Run, load, with_newer
+from contralens.data.verifications import outcomes_of, verification_of
 
 CHANCE, CORRECTED = "chance", "corrected"
 """Statuses of a label that a null test turned down, and of one that a person gave."""
 OVERRULED = (CHANCE, CORRECTED)
-FINAL = pa.schema([*LABELS, ("best", pa.string()), ("why", pa.string())])
-"""Columns of the labels as finally judged: `best` is what the scorer said, `why` what overruled it, null if nothing."""
+FINAL = pa.schema([
+    *LABELS, ("best", pa.string()), ("why", pa.string()), ("verified", pa.string()), ("experiment", pa.string()),
+])  # fmt: skip
+"""Columns of the labels as finally judged: `best` is what the scorer said, `why` what overruled it, null if nothing;
+`verified` and `experiment` what an experiment on this label came to, null without one."""
 Key = tuple[int, str]
 
 
@@ -49,10 +57,12 @@ class Judgements:
     """The false-discovery rate that `evaluate` was given."""
     corrections: Mapping[int, Note] = field(default_factory=dict)
     """Neuron -> a person's label."""
+    experiments: Mapping[tuple[int, str], tuple[str, str]] = field(default_factory=dict)
+    """Neuron and label -> outcome of the experiment that tested it, and what it came to, in words."""
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing was judged after labeling."""
+        """Whether nothing overrules a label."""
         return not self.tests and not self.corrections
 
 
@@ -91,15 +101,16 @@ def is_down(tests: Mapping[Key, tuple[Any, Any, bool | None]], neuron: int, scor
     return tests.get((neuron, scorer), (None, None, None))[2] is False
 
 
-def final(run: Run | str | Path, *, corrections: bool = True) -> Run:
+def final(run: Run | str | Path, *, corrections: bool = True, experiments: bool = True) -> Run:
     """The run with its labels as finally judged, in columns as `FINAL` has them; for readers, not for `evaluate`.
 
     Args:
         run: a run, or its folder. One that is final already is given back.
         corrections: False leaves out what people corrected, e.g. for what others are sent.
+        experiments: False leaves out what experiments came to, e.g. to make them anew where they are damaged.
 
     Raises:
-        RunError: the evaluation in the run's folder is damaged.
+        RunError: the evaluation or the verification in the run's folder is damaged.
 
     >>> row = final("run").rows("csp")[5]
     >>> row["label"] == row["best"], row["why"], row["status"]
@@ -109,6 +120,7 @@ def final(run: Run | str | Path, *, corrections: bool = True) -> Run:
     if "why" in run.labels.column_names:
         return run
     evaluation = evaluation_of(run.path)
+    tested_by = verification_of(run.path, str(run.manifest["target"]["fingerprint"])) if experiments else None
     manifest, noted = _manifest(run, evaluation), {}
     if corrections and run.path is not None:
         book = Notebook(run.path, writable=False)
@@ -119,6 +131,7 @@ def final(run: Run | str | Path, *, corrections: bool = True) -> Run:
         tests_of(evaluation.verdicts if evaluation else None),
         (evaluation.manifest.get("chance") or {}).get("fdr") if evaluation else None,
         noted,
+        outcomes_of(tested_by.labels if tested_by else None),
     )
     own = (run.manifest.get("chance") or {}).get("fdr")
     labels = final_labels(run.labels, str(run.manifest["primary"]), judged, own)
@@ -183,7 +196,11 @@ def final_labels(labels: pa.Table, primary: str, judged: Judgements, level: Any 
             if scorer == primary and (note := judged.corrections.get(neuron)) is not None:
                 status[at], label[at], why[at] = CORRECTED, note["text"], f"corrected by a person, {note['time']}"
                 overruled[at] = label[at] != best[at] or overruled[at]
-    columns: dict[str, Sequence[Any]] = {"status": status, "label": label, **rates, "best": best, "why": why}
+    found = [judged.experiments.get(key, (None, None)) for key in zip(labels["neuron"].to_pylist(), label, strict=True)]
+    columns: dict[str, Sequence[Any]] = {
+        "status": status, "label": label, **rates, "best": best, "why": why,
+        "verified": [word for word, _ in found], "experiment": [said for _, said in found],
+    }  # fmt: skip
     for name, values in columns.items():
         labels = _set(labels, name, pa.array(values, FINAL.field(name).type))
     stays = pa.array(~overruled)

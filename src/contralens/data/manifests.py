@@ -181,6 +181,7 @@ class Verification(_Sealed):
 
     editor: dict[str, Any]
     scorer: str
+    target: str
     notes: list[str]
 
 

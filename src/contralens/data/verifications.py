@@ -2,14 +2,18 @@
 
 RUN/verification/ holds verification.json (how the numbers were got) and three parquet tables:
 
-- labels: neuron, name, label, outcome ("verified", "refuted" or "untested"), reason, remove_images, remove, remove_low,
-  remove_high, remove_above, remove_above_low (the effect of removal, and what it is above that of controls), the same
-  for insert, and nulls: outcomes of the neuron's control concepts in the label's place
-- edits: neuron, kind ("remove" or "insert"), image (row of the run's images), concept, control, before, after (the
-  neuron's activation), moved (how far the concept's similarity moved, in deviations over the images), alike (cosine of
-  the embeddings before and after, without the concept), pixels (mean absolute change of a pixel, 0 to 255), used, and
-  why not
-- pictures: neuron, kind, image, before, after (JPEG, at most 160 px): the edits of the label that moved the neuron most
+- labels: neuron, name, label, outcome ("verified", "refuted" or "untested"), reason, editor, instead_of (the refuted
+  label of the neuron, where this is a concept that was tested in its place, else null), remove_images, remove,
+  remove_low, remove_high, remove_above, remove_above_low (the effect of removal, and what it is above that of
+  controls), the same for insert, and nulls: outcomes of the neuron's control concepts in the label's place
+- edits: neuron, label, kind ("remove" or "insert"), image (row of the run's images), concept, control, before, after
+  (the neuron's activation), moved (how far the concept's similarity moved, in deviations over the images), alike
+  (cosine of the embeddings before and after, without the concept), pixels (mean absolute change of a pixel, 0 to 255),
+  used, and why not
+- pictures: neuron, label, kind, image, before, after (JPEG, at most 160 px), was, became (the neuron's activation): the
+  edits of the label that moved the neuron most
+
+A label that is tested later is added to those tested before; it takes the place of the same label of the same neuron.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from contralens.data.checked_reading import Checked
 from contralens.data.folder_kinds import VERIFICATION
@@ -26,7 +31,7 @@ from contralens.data.seals import seal
 from contralens.data.table_folders import part_of_run, plain, reading, write_tables
 from contralens.errors import InputError
 
-FORMAT = 2
+FORMAT = 3
 OUTCOMES = ("verified", "refuted", "untested")
 TABLES = ("labels", "edits", "pictures")
 _SIDE = ("images", "", "low", "high", "above", "above_low")
@@ -34,17 +39,20 @@ SIDES = [f"{kind}_{part}".rstrip("_") for kind in ("remove", "insert") for part 
 
 LABELS = pa.schema([
     ("neuron", pa.int32()), ("name", pa.string()), ("label", pa.string()), ("outcome", pa.string()),
-    ("reason", pa.string()), *((name, pa.int32() if name.endswith("images") else pa.float64()) for name in SIDES),
+    ("reason", pa.string()), ("editor", pa.string()),
+    ("instead_of", pa.string()),
+    *((name, pa.int32() if name.endswith("images") else pa.float64()) for name in SIDES),
     ("nulls", pa.list_(pa.string())),
 ])  # fmt: skip
 EDITS = pa.schema([
-    ("neuron", pa.int32()), ("kind", pa.string()), ("image", pa.int32()), ("concept", pa.string()),
-    ("control", pa.int32()), ("before", pa.float64()), ("after", pa.float64()), ("moved", pa.float64()),
-    ("alike", pa.float64()), ("pixels", pa.float64()), ("used", pa.bool_()), ("why", pa.string()),
+    ("neuron", pa.int32()), ("label", pa.string()), ("kind", pa.string()), ("image", pa.int32()),
+    ("concept", pa.string()), ("control", pa.int32()), ("before", pa.float64()), ("after", pa.float64()),
+    ("moved", pa.float64()), ("alike", pa.float64()), ("pixels", pa.float64()), ("used", pa.bool_()),
+    ("why", pa.string()),
 ])  # fmt: skip
 PICTURES = pa.schema([
-    ("neuron", pa.int32()), ("kind", pa.string()), ("image", pa.int32()), ("before", pa.binary()),
-    ("after", pa.binary()),
+    ("neuron", pa.int32()), ("label", pa.string()), ("kind", pa.string()), ("image", pa.int32()),
+    ("before", pa.binary()), ("after", pa.binary()), ("was", pa.float64()), ("became", pa.float64()),
 ])  # fmt: skip
 SCHEMAS = dict(zip(TABLES, (LABELS, EDITS, PICTURES), strict=True))
 
@@ -55,8 +63,10 @@ class Verification:
 
     >>> import contralens
     >>> found = contralens.verify("run", neurons=[0, 1], images=3)
-    >>> len(found.rows()), sum(found.counts.values()), found.path.name
-    (2, 2, 'verification')
+    >>> len(found.rows()) >= 2, sum(found.counts.values()) == len(found.rows()), found.path.name
+    (True, True, 'verification')
+    >>> found.added_to(found).rows() == found.rows()
+    True
     """
 
     manifest: dict[str, Any]
@@ -82,6 +92,19 @@ class Verification:
             raise InputError(f"an outcome is one of {', '.join(OUTCOMES)}; got {outcome!r}")
         return [row for row in self.labels.to_pylist() if outcome in (None, row["outcome"])]
 
+    def added_to(self, older: Verification) -> Verification:
+        """These experiments and the older ones, but for labels that were tested again."""
+        again = {(row["neuron"], row["label"]) for row in self.labels.select(["neuron", "label"]).to_pylist()}
+
+        def joined(name: str) -> pa.Table:
+            old = getattr(older, name)
+            keys = zip(old["neuron"].to_pylist(), old["label"].to_pylist(), strict=True)
+            kept = old.filter(pa.array([key not in again for key in keys], pa.bool_()))
+            both = pa.concat_tables([kept, getattr(self, name)])
+            return both.take(pc.sort_indices(both, [("neuron", "ascending")]))
+
+        return replace(self, **{name: joined(name) for name in TABLES})
+
     def save(self, run: str | Path) -> Verification:
         """Write it into a run folder, whole or not at all; an older one there is replaced.
 
@@ -97,6 +120,51 @@ class Verification:
             write_tables(folder, {name: getattr(self, name) for name in TABLES})
             manifest = seal(folder, "verification.json", plain({**self.manifest, "format": FORMAT}))
         return replace(self, manifest=manifest, path=run / "verification")
+
+
+def outcomes_of(labels: pa.Table | None) -> dict[tuple[int, str], tuple[str, str]]:
+    """Neuron and label -> outcome, and what the experiment came to, in words.
+
+    >>> import contralens
+    >>> found = contralens.verify("run", neurons=[0], images=3, save=False)
+    >>> (key, (outcome, said)), = outcomes_of(found.labels).items()
+    >>> key[0], outcome in OUTCOMES, said.endswith("(editor world)")
+    (0, True, True)
+    """
+    if labels is None:
+        return {}
+    columns = (labels[name].to_pylist() for name in ("neuron", "label", "outcome", "reason", "editor"))
+    instead = {
+        (row["neuron"], row["instead_of"]): f"; {row['label']} is verified instead"
+        for row in labels.select(["neuron", "label", "outcome", "instead_of"]).to_pylist()
+        if row["instead_of"] is not None and row["outcome"] == "verified"
+    }
+    return {
+        (neuron, label): (outcome, f"{reason}{instead.get((neuron, label), '')} (editor {editor})")
+        for neuron, label, outcome, reason, editor in zip(*columns, strict=True)
+    }
+
+
+def on_verdict(outcome: tuple[str, str] | None) -> str:
+    """What an experiment says of an audit's verdict that a neuron stands for a concept; empty without one.
+
+    >>> on_verdict(("verified", "removing it costs 90% (editor world)"))
+    'an experiment confirms it: removing it costs 90% (editor world)'
+    """
+    words = {"verified": "confirms it", "refuted": "contradicts it", "untested": "did not settle it"}
+    return "" if outcome is None else f"an experiment {words[outcome[0]]}: {outcome[1]}"
+
+
+def verification_of(run: Path | None, target: str) -> Verification | None:
+    """The verification inside a run folder, if it is of this target (its fingerprint); None where there is none.
+
+    Raises:
+        RunError: there is one, and it is damaged.
+    """
+    if run is None or not (run / "verification" / "verification.json").is_file():
+        return None
+    found = load_verification(run)
+    return found if found.manifest["target"] == target else None
 
 
 def load_verification(run: str | Path) -> Verification:

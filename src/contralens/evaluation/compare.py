@@ -25,6 +25,7 @@ from contralens.data.replace_folder import reserved
 from contralens.data.runs import Run
 from contralens.data.seals import seal
 from contralens.data.table_folders import plain
+from contralens.data.verifications import OUTCOMES
 from contralens.errors import InputError
 from contralens.math.intervals import difference_interval, mean_interval
 
@@ -40,6 +41,7 @@ DIFFERENCES = pa.schema([
 CHANGES = pa.schema([
     ("one", pa.string()), ("other", pa.string()), ("neuron", pa.int32()), ("name", pa.string()),
     ("one_label", pa.string()), ("other_label", pa.string()), ("changed", pa.bool_()),
+    ("one_verified", pa.string()), ("other_verified", pa.string()),
 ])  # fmt: skip
 
 
@@ -52,6 +54,8 @@ class Method:
     (True, 'block3/5')
     >>> Method("csp", one.run, "csp", evaluation=None).values("pearson")  # nothing, before `contralens.evaluate`
     {}
+    >>> set(one.verified().values()) <= {"verified", "refuted", "untested"}
+    True
     """
 
     name: str
@@ -79,6 +83,12 @@ class Method:
             if row["scorer"] == self.scorer
         }
 
+    def verified(self) -> dict[int, str]:
+        """Neuron -> outcome of the experiment on its label (`contralens verify`), of neurons whose label was tested."""
+        if self.scorer not in self.run.scorers:
+            return {}
+        return {row["neuron"]: row["verified"] for row in self.run.rows(self.scorer) if row["verified"] is not None}
+
     def values(self, metric: str) -> dict[int, float]:
         """Neuron -> value of a metric; nothing where the run was not evaluated."""
         return {} if self.evaluation is None else self.evaluation.value(metric, self.scorer)
@@ -100,7 +110,7 @@ class Comparison:
     differences: pa.Table
     """Per metric and pair: means, mean difference with its 95 % bootstrap interval over neurons, win/tie/loss."""
     changes: pa.Table
-    """Per pair and neuron: the two labels, and whether they differ."""
+    """Per pair and neuron: the two labels, whether they differ, and what experiments on them came to."""
     notes: list[str]
 
     def to_dict(self) -> dict[str, Any]:
@@ -114,6 +124,11 @@ class Comparison:
             "methods": [m.name for m in self.methods],
             "differences": self.differences.to_pylist(),
             "labels": {pair: {"changed": n, "neurons": of} for pair, (n, of) in changed.items()},
+            "experiments": {
+                m.name: {word: found.count(word) for word in OUTCOMES}
+                for m in self.methods
+                if (found := list(m.verified().values()))
+            },
             "changes": [row for row in self.changes.to_pylist() if row["changed"]],
             "notes": self.notes,
         }
@@ -193,9 +208,10 @@ def compare(
                 row = _difference(metric, one, other, paired)
                 rows += [row] if row else []
         if paired:
-            a, b = one.labels(), other.labels()
+            a, b, tested = one.labels(), other.labels(), (one.verified(), other.verified())
             for n in sorted(a.keys() & b.keys()):
-                pair = {"one": one.name, "other": other.name, "neuron": n, "name": a[n][0]}
+                pair: dict[str, Any] = {"one": one.name, "other": other.name, "neuron": n, "name": a[n][0]}
+                pair |= {"one_verified": tested[0].get(n), "other_verified": tested[1].get(n)}
                 changes.append({**pair, "one_label": a[n][1], "other_label": b[n][1], "changed": a[n][1] != b[n][1]})
     return Comparison(
         methods, pa.Table.from_pylist(rows, schema=DIFFERENCES), pa.Table.from_pylist(changes, schema=CHANGES),

@@ -22,8 +22,9 @@ from torch import Tensor
 from contralens.data.atomic_files import digest
 from contralens.data.images import images as image_set
 from contralens.data.store import Table, pack
+from contralens.encoders.diffusion import is_blank
 from contralens.errors import ImageError, InputError
-from contralens.evaluation.painters import BATCH, Painter, is_blank
+from contralens.evaluation.painters import BATCH, Painter
 from contralens.math.activation_sources import ActivationSource
 from contralens.run_data.reopened import Reopened
 from contralens.types import Progress, silent

@@ -6,19 +6,16 @@ that an image depends on its prompt and seed and not on how many others were ask
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
-from torch import nn
 
-from contralens.checks import first_line, require, unavailable
-from contralens.encoders.registry import digest, usable_device
+from contralens.encoders.diffusion import is_blank, parts_of, pipeline
+from contralens.encoders.registry import digest
 from contralens.errors import InputError
-from contralens.fingerprint.network import network_digest
 from contralens.plugs import Registry
 
 if TYPE_CHECKING:
@@ -94,34 +91,15 @@ class DiffusersPainter:
         guidance: float | None = None,
         size: int | None = None,
     ) -> None:
-        diffusers = require("diffusers", "generate")
-        place = usable_device(device)
-        dtype = torch.float16 if place.type == "cuda" else torch.float32
-        options: dict[str, Any] = {"dtype": dtype}
-        if os.environ.get("HF_HUB_OFFLINE") or os.path.isdir(model):
-            options["local_files_only"] = True
-        try:
-            self._pipeline = diffusers.AutoPipelineForText2Image.from_pretrained(model, **options)
-        except (OSError, ValueError, ImportError) as e:
-            raise unavailable(
-                f"diffusers cannot load {model!r} ({first_line(e)}); give a folder with model_index.json or a hub id "
-                "that this machine can reach",
-                e,
-            ) from e
-        self._pipeline.to(place)
-        self._pipeline.set_progress_bar_config(disable=True)
+        self._pipeline = pipeline("AutoPipelineForText2Image", model, device)
         self.name = f"diffusers:{model}"
         given = {"num_inference_steps": steps, "guidance_scale": guidance, "height": size, "width": size}
         self._options = {key: value for key, value in given.items() if value is not None}
-        parts: dict[str, str] = {}
-        for name, part in sorted(self._pipeline.components.items()):
-            if isinstance(part, nn.Module):
-                parts[name] = network_digest(part)
-            elif part is not None:
-                parts[name] = digest(type(part).__name__, str(getattr(part, "config", "")))
+        dtype = torch.float16 if self._pipeline.device.type == "cuda" else torch.float32
         self.fingerprint = digest(
-            "painter-1", type(self._pipeline).__name__, parts, self._options, str(dtype), version("diffusers")
-        )
+            "painter-1", type(self._pipeline).__name__, dict(parts_of(self._pipeline)), self._options, str(dtype),
+            version("diffusers"),
+        )  # fmt: skip
 
     @torch.no_grad()
     def paint(self, prompt: str, seeds: Sequence[int]) -> list[Image | str]:
@@ -136,11 +114,6 @@ class DiffusersPainter:
                 image = image.convert("RGB")
                 out.append("filtered" if filtered else "blank" if is_blank(image) else image)
         return out
-
-
-def is_blank(image: Image) -> bool:
-    """Whether every pixel is the same: what a failed or censored generation looks like."""
-    return all(low == high for low, high in image.convert("RGB").getextrema())  # type: ignore[misc]
 
 
 def _diffusers(

@@ -15,7 +15,7 @@ from fastapi import FastAPI, Query, Request
 from fastapi import Path as PathParameter
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -24,6 +24,9 @@ from contralens import __version__
 from contralens.errors import ContralensError, InputError, RunError
 from contralens.explorer import audit_pages, overview, pages, shapes
 from contralens.explorer.guard import Guard
+from contralens.explorer.jobs import Jobs, Tester
+from contralens.explorer.posting import noting, testing
+from contralens.explorer.replies import NEVER, TooLarge, as_json, body, is_local, shape
 from contralens.explorer.search import LARGEST_UPLOAD, Finder, Unavailable
 from contralens.explorer.shelf import Shelf
 from contralens.explorer.values import NotThere, dumps, range_of
@@ -35,36 +38,14 @@ KINDS = {
     ".svg": "image/svg+xml",
 }
 FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
-NEVER = {"cache-control": "no-store"}
 MOST_PICTURES = 400
 THREADS = 8
 """Requests worked on at once; the others wait. More would only share the same disk and cores."""
-LARGEST_NOTE = 32 << 10
 ERRORS: dict[int | str, dict[str, Any]] = {
     404: {"model": shapes.Gone, "description": "No such run, neuron or picture."},
     422: {"model": shapes.Gone, "description": "What was asked for makes no sense."},
     503: {"model": shapes.Gone, "description": "The run cannot be read now, or search is off."},
 }
-
-
-class TooLarge(InputError):
-    """A request body beyond what is read: 413."""
-
-
-class NewNote(BaseModel):
-    """What POST notes takes."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-    neuron: Annotated[int, Field(ge=0, lt=2**31)]
-    kind: str
-    text: str
-
-
-class OldNote(BaseModel):
-    """What POST notes/remove takes."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-    id: str
 
 
 def create_app(
@@ -75,15 +56,17 @@ def create_app(
     token: str | None = None,
     finder: Finder | None = None,
     trust_code: bool = False,
+    tester: Tester | None = None,
 ) -> Any:
     """The explorer of some run folders as an ASGI application.
 
     Args:
         runs: run folders; one that cannot be read is reported on the page, the others are shown.
-        read_only: load no encoder and write no notes.
+        read_only: load no encoder, write no notes and put no label to the test.
         host: where the server is bound; decides which Host headers are answered.
         token: what a request must carry, in the URL at first, then as a cookie, or as a bearer token.
         finder: what loads encoders; by default `contralens.encoder`, when first asked for.
+        tester: what puts a label to the test; by default nothing does.
         trust_code: let runs that were not made here name encoders that run code or open files.
     """
     shelf = Shelf(runs, writable=not read_only, trust_code=trust_code)
@@ -106,18 +89,11 @@ def create_app(
     _errors(app)
     _browsing(app, shelf, search)
     _searching(app, shelf, search)
-    _noting(app, shelf)
+    noting(app, shelf)
+    testing(app, shelf, Jobs(tester, read_only, trust_code))
     _pages(app)
     app.add_middleware(Guard, host=host, token=token)
     return app
-
-
-def _json(value: Any, headers: dict[str, str] | None = None) -> Response:
-    return Response(dumps(value), media_type="application/json", headers=headers or NEVER)
-
-
-def _shape(model: Any) -> dict[int | str, dict[str, Any]]:
-    return {200: {"model": model}}
 
 
 def _errors(app: FastAPI) -> None:
@@ -154,11 +130,11 @@ Within = Annotated[list[str] | None, Query(description="COLUMN:LOW:HIGH, repeata
 
 
 def _browsing(app: FastAPI, shelf: Shelf, search: Finder) -> None:
-    @app.get("/api/runs", responses=_shape(shapes.RunList), summary="The runs, and what is missing")
+    @app.get("/api/runs", responses=shape(shapes.RunList), summary="The runs, and what is missing")
     def runs() -> Response:
-        return _json(shelf.list(search.why_not()))
+        return as_json(shelf.list(search.why_not()))
 
-    @app.get("/api/runs/{run}/index", responses=_shape(shapes.Index), summary="All neurons of a run in columns")
+    @app.get("/api/runs/{run}/index", responses=shape(shapes.Index), summary="All neurons of a run in columns")
     def index(run: str, request: Request) -> Response:
         opened = shelf.run(run)
         plain = overview.remembered(opened, "index", lambda: dumps(overview.index(opened)))
@@ -166,17 +142,18 @@ def _browsing(app: FastAPI, shelf: Shelf, search: Finder) -> None:
         headers = {"cache-control": "private, no-cache", "etag": tag, "vary": "accept-encoding"}
         if request.headers.get("if-none-match") == headers["etag"]:
             return Response(status_code=304, headers=headers)
-        if "gzip" in request.headers.get("accept-encoding", "") and not _is_local(request):
+        if "gzip" in request.headers.get("accept-encoding", "") and not is_local(request):
             packed = overview.remembered(opened, "index.gz", lambda: gzip.compress(plain, 5))
             return Response(packed, media_type="application/json", headers={**headers, "content-encoding": "gzip"})
         return Response(plain, media_type="application/json", headers=headers)
 
-    @app.get("/api/runs/{run}/neurons", responses=_shape(shapes.Rows), summary="Neurons, filtered and sorted")
+    @app.get("/api/runs/{run}/neurons", responses=shape(shapes.Rows), summary="Neurons, filtered and sorted")
     def neurons(
         run: str,
         scorer: str | None = None,
         q: Annotated[str, Query(max_length=400, description="Part of a label or a name.")] = "",
         status: str | None = None,
+        verified: Annotated[Literal["verified", "refuted", "untested"] | None, Query()] = None,
         sort: str = "neuron",
         descending: bool = False,
         within: Within = None,
@@ -184,27 +161,29 @@ def _browsing(app: FastAPI, shelf: Shelf, search: Finder) -> None:
         limit: Most = 100,
     ) -> Response:  # fmt: skip
         ranges = dict(range_of(text) for text in within or [])
-        return _json(overview.rows(shelf.run(run), scorer, q, status, ranges, sort, descending, offset, limit))
+        return as_json(
+            overview.rows(shelf.run(run), scorer, q, status, verified, ranges, sort, descending, offset, limit)
+        )
 
-    @app.get("/api/runs/{run}/neurons/{neuron}", responses=_shape(shapes.Detail), summary="All about one neuron")
+    @app.get("/api/runs/{run}/neurons/{neuron}", responses=shape(shapes.Detail), summary="All about one neuron")
     def neuron(run: str, neuron: Number) -> Response:
-        return _json(pages.detail(shelf.run(run), neuron))
+        return as_json(pages.detail(shelf.run(run), neuron))
 
-    @app.get("/api/runs/{run}/map", responses=_shape(shapes.Plane), summary="Neurons as points")
+    @app.get("/api/runs/{run}/map", responses=shape(shapes.Plane), summary="Neurons as points")
     def plane(run: str, method: Annotated[Literal["umap", "pca"] | None, Query()] = None) -> Response:
-        return _json(pages.plane(shelf.run(run), method))
+        return as_json(pages.plane(shelf.run(run), method))
 
-    @app.get("/api/runs/{run}/audit", responses=_shape(shapes.Audit), summary="Expected and spurious neurons")
+    @app.get("/api/runs/{run}/audit", responses=shape(shapes.Audit), summary="Expected and spurious neurons")
     def audit(run: str) -> Response:
         opened = shelf.run(run)
         found = overview.remembered(opened, "audit", lambda: dumps(audit_pages.page(opened)))
         return Response(found, media_type="application/json", headers=NEVER)
 
-    @app.get("/api/compare", responses=_shape(shapes.Comparison), summary="Two runs or scorers side by side")
+    @app.get("/api/compare", responses=shape(shapes.Comparison), summary="Two runs or scorers side by side")
     def compare(
         a: str, b: str, scorer_a: str | None = None, scorer_b: str | None = None, changed: bool = True
     ) -> Response:
-        return _json(pages.compare(shelf.run(a), shelf.run(b), scorer_a, scorer_b, changed))
+        return as_json(pages.compare(shelf.run(a), shelf.run(b), scorer_a, scorer_b, changed))
 
     @app.get("/api/runs/{run}/images/{image}.jpg", response_class=Response, summary="One thumbnail",
              responses={200: {"content": {"image/jpeg": {}}}})  # fmt: skip
@@ -229,14 +208,14 @@ def _browsing(app: FastAPI, shelf: Shelf, search: Finder) -> None:
 
 
 def _searching(app: FastAPI, shelf: Shelf, search: Finder) -> None:
-    @app.get("/api/runs/{run}/search", responses=_shape(shapes.Hits), summary="Words to neurons")
+    @app.get("/api/runs/{run}/search", responses=shape(shapes.Hits), summary="Words to neurons")
     def words(
         run: str, text: Annotated[str, Query(max_length=2000)], gamma: Gamma = None, limit: Most = 60
     ) -> Response:
         opened = shelf.run(run)
-        return _json(search.text(opened, text, opened.gamma if gamma is None else gamma, limit))
+        return as_json(search.text(opened, text, opened.gamma if gamma is None else gamma, limit))
 
-    @app.post("/api/runs/{run}/search", responses={**_shape(shapes.Hits), 413: {"model": shapes.Gone}},
+    @app.post("/api/runs/{run}/search", responses={**shape(shapes.Hits), 413: {"model": shapes.Gone}},
               summary="A picture to neurons",
               openapi_extra={"requestBody": {"required": True, "content": {
                   "image/*": {"schema": {"type": "string", "format": "binary"}}}}})  # fmt: skip
@@ -247,52 +226,13 @@ def _searching(app: FastAPI, shelf: Shelf, search: Finder) -> None:
         why = search.why_not()
         if why:
             raise Unavailable(f"search by words or pictures is off: {why}")
-        data = await _body(request, LARGEST_UPLOAD)
+        data = await body(request, LARGEST_UPLOAD)
 
         def found() -> shapes.Hits:
             opened = shelf.run(run)
             return search.picture(opened, data, opened.gamma if gamma is None else gamma, limit)
 
-        return _json(await run_in_threadpool(found))
-
-
-def _noting(app: FastAPI, shelf: Shelf) -> None:
-    @app.get("/api/runs/{run}/notes", responses=_shape(shapes.Notes), summary="Notes, tags and corrected labels")
-    def notes(run: str) -> Response:
-        shelf.run(run)
-        return _json(shelf.notebooks[run].read())
-
-    body = {"requestBody": {"required": True, "content": {"application/json": {"schema": NewNote.model_json_schema()}}}}
-
-    @app.post("/api/runs/{run}/notes", responses=_shape(shapes.Note), summary="Add one", openapi_extra=body)
-    async def add(run: str, request: Request) -> Response:
-        new = NewNote.model_validate_json(await _json_body(request))
-
-        def write() -> shapes.Note:
-            opened = shelf.run(run)
-            name = overview.named(opened, [new.neuron]).get(new.neuron, (None,))[0]
-            if name is None:
-                raise NotThere(f"run {run} has no neuron {new.neuron}")
-            note = shelf.notebooks[run].add(new.neuron, name, new.kind, new.text)
-            shelf.noted(run)
-            return note
-
-        return _json(await run_in_threadpool(write))
-
-    gone = {"requestBody": {"required": True, "content": {"application/json": {"schema": OldNote.model_json_schema()}}}}
-
-    @app.post("/api/runs/{run}/notes/remove", responses=_shape(shapes.Notes), summary="Take one back",
-              openapi_extra=gone)  # fmt: skip
-    async def remove(run: str, request: Request) -> Response:
-        old = OldNote.model_validate_json(await _json_body(request))
-
-        def write() -> shapes.Notes:
-            shelf.run(run)
-            shelf.notebooks[run].remove(old.id)
-            shelf.noted(run)
-            return shelf.notebooks[run].read()
-
-        return _json(await run_in_threadpool(write))
+        return as_json(await run_in_threadpool(found))
 
 
 def _pages(app: FastAPI) -> None:
@@ -314,27 +254,3 @@ def _pages(app: FastAPI) -> None:
     @app.get("/{name}", include_in_schema=False)
     def file(name: str) -> Response:
         return answer(name)
-
-
-async def _body(request: Request, most: int) -> bytes:
-    """The body, unless it is larger than `most` bytes; a larger one is not read to its end."""
-    told = request.headers.get("content-length", "0")
-    data = bytearray()
-    if told.isdigit() and int(told) <= most:
-        async for chunk in request.stream():
-            data += chunk
-            if len(data) > most:
-                break
-        else:
-            return bytes(data)
-    raise TooLarge(f"at most {most / 2**20:g} MB are read" if most >= 2**20 else f"at most {most} bytes are read")
-
-
-async def _json_body(request: Request) -> bytes:
-    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-        raise InputError("send JSON, with the content type application/json")
-    return await _body(request, LARGEST_NOTE)
-
-
-def _is_local(request: Request) -> bool:
-    return request.client is not None and request.client.host in ("127.0.0.1", "::1")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from contralens.data.audits import VERDICTS, margin
-from contralens.explorer import shapes
+from contralens.explorer import shapes, tested
 from contralens.explorer.columns import OPTIONAL
 from contralens.explorer.runs import OpenRun
 from contralens.explorer.values import NotThere, number, short
@@ -48,6 +48,7 @@ def page(run: OpenRun) -> shapes.Audit:
     rows = run.records("SELECT audit.* FROM audit JOIN neurons USING (neuron) ORDER BY neuron")
     neurons = [row["neuron"] for row in rows]
     classes, influence, left_out = _influence(run, neurons)
+    said = tested.of_verdicts(run)
     return {
         "run": run.key,
         "manifest": manifest,
@@ -59,6 +60,7 @@ def page(run: OpenRun) -> shapes.Audit:
         "best": [row["best"] for row in rows],
         "side": [row["side"] for row in rows],
         "reason": [row.get("reason") or None for row in rows],
+        "experiment": [said.get((row["neuron"], row["best"])) for row in rows],
         "columns": {
             **{name: [short(row.get(name)) for row in rows] for name in FIGURES},
             "margin": [short(_margin(row)) for row in rows],
@@ -165,6 +167,7 @@ def verdict(run: OpenRun, neuron: int) -> shapes.Verdict | None:
         "best": own["best"],
         "side": own["side"],
         "reason": own.get("reason") or None,
+        "experiment": tested.of_verdicts(run).get((neuron, own["best"])),
         "figures": {**{name: number(own.get(name)) for name in FIGURES}, "margin": number(_margin(own))},
         "influence": moved,
     }

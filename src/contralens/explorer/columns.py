@@ -39,6 +39,12 @@ OPTIONAL = {
                   "what audited neurons do to the classes"),
     "pruning": ("audit/pruning.parquet",
                 {f.name: f.type for f in audits.PRUNING}, "the effect of pruning"),
+    "experiments": ("verification/labels.parquet",
+                    {"neuron": _N, "label": _T, "outcome": _T, "reason": _T, "editor": _T, "instead_of": _T,
+                     "remove": _F, "insert": _F, "remove_images": _N, "insert_images": _N}, "experiments on labels"),
+    "edited": ("verification/pictures.parquet",
+               {"neuron": _N, "label": _T, "kind": _T, "before": pa.binary(), "after": pa.binary(), "was": _F,
+                "became": _F}, "pictures of experiments"),
 }  # fmt: skip
 """Tables that a page shows when they are there, and says so when they are not."""
 
@@ -54,11 +60,12 @@ _FURTHER = {
     "verdicts": {f.name: f.type for f in VERDICTS},
 }
 """Columns that have a kind, where they are there."""
-QUIET = ("concepts", "summary", "verdicts", "layout", "influence", "pruning")
+QUIET = ("concepts", "summary", "verdicts", "layout", "influence", "pruning", "edited")
 """Nobody is told that a run lacks these: another table of the same maker is told of."""
 
 WHY = {
     "audit": "not audited yet: `contralens audit RUN --concepts dermoscopy` does it, or with a list of your own",
+    "experiments": "not put to the test yet: `contralens verify` does it",
     "values": "not evaluated yet: `contralens evaluate` does it",
     "candidates": "none were proposed: `contralens propose` does it",
     "maps": "`contralens maps` adds them, where the layer has places",

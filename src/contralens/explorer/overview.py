@@ -20,6 +20,10 @@ SHOWN = 4
 """Pictures on a card of the overview."""
 KNOWN = {"neuron", "name", "status", "selected", "histogram", "histogram_edges"}
 NUMBERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "FLOAT", "DOUBLE", "UTINYINT", "USMALLINT", "UINTEGER")
+EFFECTS = {"removal": "remove", "insertion": "insert"}
+"""Figures of experiments on labels, and the columns that hold them."""
+WORDS = ("name", "scorer", "status", "label", "verified")
+"""Columns of the overview that hold words."""
 SORTS = ("neuron", "name", "label", "score", "margin")
 T = TypeVar("T")
 
@@ -46,6 +50,11 @@ def measured(run: OpenRun) -> dict[str, str]:
             out[name] = f"l.{name}"
     if "verdicts" in run.tables and run.columns("verdicts").get("agreement") in NUMBERS:
         out["stability"] = "(SELECT first(agreement) FROM verdicts v WHERE v.neuron = n.neuron AND v.scorer = s.scorer)"
+    if "experiments" in run.tables:
+        for name, column in EFFECTS.items():
+            out[name] = (
+                f"(SELECT first({quoted(column)}) FROM experiments e WHERE e.neuron = n.neuron AND e.label = l.label)"
+            )
     if "values" in run.tables:
         taken = {*SORTS, *figures(run), *out, "agreement", "status", "scorer"}
         for i, (metric,) in enumerate(run.query('SELECT DISTINCT metric FROM "values" ORDER BY metric LIMIT 24')):
@@ -74,8 +83,8 @@ def overview(run: OpenRun) -> None:
         WITH votes AS (SELECT neuron, label, count(*) AS votes FROM labels WHERE label IS NOT NULL GROUP BY ALL),
              agree AS (SELECT neuron, max(votes) / sum(votes) AS agreement FROM votes GROUP BY neuron)
         SELECT n.neuron, n.name, s.scorer,
-               CASE WHEN l.status IN ({overruled}) THEN l.status ELSE n.status END AS status, l.label, l.score,
-               l.scores[1] - l.scores[2] AS margin, a.agreement{columns}
+               CASE WHEN l.status IN ({overruled}) THEN l.status ELSE n.status END AS status, l.label, l.verified,
+               l.score, l.scores[1] - l.scores[2] AS margin, a.agreement{columns}
         FROM neurons n CROSS JOIN (SELECT DISTINCT scorer FROM labels) s
         LEFT JOIN labels l ON l.neuron = n.neuron AND l.scorer = s.scorer
         LEFT JOIN agree a ON a.neuron = n.neuron{joins}
@@ -108,7 +117,9 @@ def index(run: OpenRun) -> shapes.Index:
     given = list(measured(run))
     more = "".join(f", {quoted(n)}" for n in given)
     for scorer in run.scorers:
-        found = run.query(f"SELECT label, score, margin{more} FROM overview WHERE scorer = ? ORDER BY neuron", [scorer])
+        found = run.query(
+            f"SELECT label, score, margin, verified{more} FROM overview WHERE scorer = ? ORDER BY neuron", [scorer]
+        )
         scorers.append(
             {
                 "scorer": scorer,
@@ -116,7 +127,8 @@ def index(run: OpenRun) -> shapes.Index:
                 "score": [short(row[1]) for row in found],
                 "margin": [short(row[2]) for row in found],
                 "gamma": gamma_of(scorer),
-                "columns": {name: [short(row[3 + i]) for row in found] for i, name in enumerate(given)},
+                "verified": [row[3] for row in found] if "experiments" in run.tables else None,
+                "columns": {name: [short(row[4 + i]) for row in found] for i, name in enumerate(given)},
             }
         )
     positives, contrasts = shown(run)
@@ -160,6 +172,7 @@ def rows(
     scorer: str | None = None,
     q: str = "",
     status: str | None = None,
+    verified: str | None = None,
     ranges: dict[str, tuple[float | None, float | None]] | None = None,
     sort: str = "neuron",
     descending: bool = False,
@@ -169,7 +182,7 @@ def rows(
     """The overview as rows, filtered and sorted as the page does it: `q` is part of a label or a name."""
     ready(run)
     scorer = run.scorer(scorer)
-    numbers = [n for n in run.columns("overview") if n not in ("neuron", "name", "scorer", "status", "label")]
+    numbers = [n for n in run.columns("overview") if n not in (*WORDS, "neuron")]
     if sort not in (*SORTS, *numbers):
         raise InputError(f"cannot sort by {sort!r}{nearest(sort, numbers)} (known: {', '.join({*SORTS, *numbers})})")
     where, values = ["scorer = ?"], [scorer]
@@ -179,6 +192,9 @@ def rows(
     if status:
         where.append("status = ?")
         values.append(status)
+    if verified:
+        where.append("verified = ?")
+        values.append(verified)
     for name, (low, high) in (ranges or {}).items():
         if name not in numbers:
             raise InputError(f"cannot filter by {name!r}{nearest(name, numbers)} (known: {', '.join(numbers)})")
@@ -211,13 +227,14 @@ def named(run: OpenRun, neurons: list[int]) -> dict[int, tuple[str, str | None]]
 
 
 def _row(record: dict[str, Any]) -> shapes.Row:
-    rest = {k: number(v) for k, v in record.items() if k not in ("neuron", "name", "status", "label")}
+    rest = {k: number(v) for k, v in record.items() if k not in (*WORDS, "neuron")}
     score, margin = rest.pop("score"), rest.pop("margin")
     return {
         "neuron": record["neuron"],
         "name": str(record["name"]),
         "status": str(record["status"]),
         "label": record["label"],
+        "verified": record["verified"],
         "score": score,
         "margin": margin,
         "figures": rest,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from contralens.data.final_labels import OVERRULED
-from contralens.explorer import audit_pages, shapes
+from contralens.explorer import audit_pages, shapes, tested
 from contralens.explorer.overview import figures, named, ready, remembered, rows, shown
 from contralens.explorer.runs import OpenRun
 from contralens.explorer.values import NotThere, image_number, number, plain, short
@@ -66,6 +66,7 @@ def detail(run: OpenRun, neuron: int) -> shapes.Detail:
         "classes": _classes(run, neuron),
         "maps": _maps(run, neuron),
         "audit": audit_pages.verdict(run, neuron),
+        "experiments": tested.experiments(run, neuron),
         "missing": missing,
     }
 
@@ -135,6 +136,8 @@ def _labels(run: OpenRun, row: dict[str, Any]) -> shapes.ScorerLabels:
         "label": row["label"],
         "best": row["best"],
         "why": row["why"],
+        "verified": row["verified"],
+        "experiment": row["experiment"],
         "score": number(row["score"]),
         "confidence": number(row["confidence"]),
         "reasons": row["reasons"] or [],

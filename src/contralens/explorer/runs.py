@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from contralens.checks import first_line, nearest
-from contralens.data import audits, evaluations
+from contralens.data import audits, evaluations, verifications
 from contralens.data.checked_reading import Checked, read_manifest
 from contralens.data.final_labels import Judgements, final_labels, standing, tests_of
 from contralens.data.folder_kinds import ADDED
@@ -38,6 +38,7 @@ MANIFESTS: dict[str, tuple[str, str, Sequence[int]]] = {
     "": ("manifest.json", "Run", READABLE),
     "evaluation": ("manifest.json", "Evaluation", evaluations.READABLE),
     "audit": ("audit.json", "Audit", audits.READABLE),
+    "verification": ("verification.json", "Verification", (verifications.FORMAT,)),
     ADDED: (ADDED, "Added", (1,)),
 }
 NONE: Mapping[int, Note] = {}
@@ -80,6 +81,7 @@ class OpenRun:
                 self.missing.append({"what": what, "why": str(e)})
         self.cache: dict[str, Any] = {}
         self.lock = threading.RLock()
+        self._tested()
         self.judge(corrections)
         self.audit = self._audited()
         self.scorers: list[str] = [s for s in self.manifest.get("scorers", []) if isinstance(s, str)]
@@ -130,7 +132,8 @@ class OpenRun:
                 level = _fdr_of(self._folder("evaluation").manifest)
             noted = standing(corrections, neurons)
             self.noted = _digest(noted)
-            judged = Judgements(tests_of(verdicts), level, noted)
+            tested = self._table("SELECT * FROM experiments") if "experiments" in self.tables else None
+            judged = Judgements(tests_of(verdicts), level, noted, verifications.outcomes_of(tested))
             primary = str(self.manifest.get("primary"))
             level = _fdr_of(self.manifest)
             self._load("labels", judged=lambda labels: final_labels(labels, primary, judged, level))
@@ -191,6 +194,24 @@ class OpenRun:
         except (RunError, OSError, ValueError, KeyError, TypeError, OverflowError, pa.ArrowException) as e:
             raise RunError(f"{file} cannot be read: {first_line(e)}") from e
         self._put("candidates", table)
+
+    def _tested(self) -> None:
+        """Drop experiments on another network, and those with outcomes that nobody knows."""
+        if "experiments" not in self.tables:
+            return
+        marks = ",".join("?" * len(verifications.OUTCOMES))
+        wrong = self.query(
+            f"SELECT count(*) FROM experiments WHERE label IS NULL OR outcome IS NULL OR outcome NOT IN ({marks})",
+            verifications.OUTCOMES,
+        )[0][0]
+        target = self.manifest.get("target")
+        is_own = (
+            isinstance(target, dict) and target.get("fingerprint") == self._folder("verification").manifest["target"]
+        )
+        if wrong or not is_own:
+            why = f"{wrong} labels have no known outcome" if wrong else "they were made on another network"
+            self.missing.append({"what": OPTIONAL["experiments"][2], "why": why})
+            self.tables -= {"experiments", "edited"}
 
     def _audited(self) -> dict[str, Any] | None:
         """audit.json, where the audit can be told whole; else none of its tables is shown."""
@@ -296,6 +317,7 @@ def stamp(path: Path) -> str:
         for name in (
             "vectors.safetensors",
             "audit/audit.json",
+            "verification/verification.json",
             *(file for file, _, _ in OPTIONAL.values()),
             str(beside(path)),
         ):

@@ -61,7 +61,7 @@ class RunList(Shape):
     version: str
     runs: list[RunInfo]
     writable: bool
-    """Whether notes can be written."""
+    """Whether notes can be written, and labels put to the test."""
     encoder: str | None
     """Why there is no search by words or pictures; null where there is."""
 
@@ -75,8 +75,12 @@ class ScorerColumns(Shape):
     """Best minus second best score."""
     gamma: float | None
     """Of CSP; null for another scorer."""
+    verified: list[str | None] | None
+    """What experiments on the labels came to: "verified", "refuted", "untested", null without one. Null as a whole
+    where no label was put to the test."""
     columns: dict[str, list[float | None]]
-    """Of this scorer's labels: confidence and fdr by the run; fdr, stability and metrics by an evaluation."""
+    """Of this scorer's labels: confidence and fdr by the run; fdr, stability and metrics by an evaluation; removal and
+    insertion by experiments."""
 
 
 class Index(Shape):
@@ -106,6 +110,8 @@ class Row(Shape):
     name: str
     status: str
     label: str | None
+    verified: str | None
+    """What an experiment on the label came to; null without one."""
     score: float | None
     margin: float | None
     figures: dict[str, float | None]
@@ -135,6 +141,10 @@ class ScorerLabels(Shape):
     """What the scorer said, also where it was turned down or corrected."""
     why: str | None
     """What turned the label down or corrected it; null if nothing did."""
+    verified: str | None
+    """What an experiment on the label came to: "verified", "refuted" or "untested"; null without one."""
+    experiment: str | None
+    """The same in words, with the editor."""
     score: float | None
     confidence: float | None
     """How likely the label is right, 0 to 1; null without a label, or where the run has no confidence."""
@@ -236,6 +246,38 @@ class Influenced(Shape):
     ablation: float | None
 
 
+class Edited(Shape):
+    """A picture that an experiment changed, and what the neuron did."""
+
+    kind: str
+    """"remove": the concept was taken out; "insert": it was put in."""
+    before: str
+    """The picture, as a data: address."""
+    after: str
+    was: float | None
+    """The neuron's activation before."""
+    became: float | None
+
+
+class Experiment(Shape):
+    """A label, or another phrase, that was put to the test on this neuron."""
+
+    label: str
+    outcome: str
+    """"verified", "refuted" or "untested"."""
+    reason: str
+    editor: str
+    instead_of: str | None
+    """The refuted label in whose place it was tested (`--refine`)."""
+    removal: float | None
+    """Share of the neuron's excess that is lost where the concept is taken out."""
+    removal_images: int
+    insertion: float | None
+    """Share of the gap that is closed where it is put in."""
+    insertion_images: int
+    edited: list[Edited]
+
+
 class Verdict(Shape):
     """What an audit says of one neuron."""
 
@@ -247,6 +289,8 @@ class Verdict(Shape):
     """Side of the list that this concept is from."""
     reason: str | None
     """Why there is no verdict for a side; null where there is one."""
+    experiment: str | None
+    """What an experiment says of the verdict; null without one on this neuron and concept."""
     figures: dict[str, float | None]
     """score, empty, z, expected, spurious, noise, p, fdr, confidence, clarity, redundancy, polysemanticity, margin."""
     influence: list[Influenced]
@@ -274,6 +318,8 @@ class Detail(Shape):
     """Those that it speaks for first, those that it speaks against last."""
     maps: list[Map] | None
     audit: Verdict | None
+    experiments: list[Experiment] | None
+    """Null where no label of the run was put to the test."""
     missing: list[Missing]
 
 
@@ -326,6 +372,8 @@ class Audit(Shape):
     side: list[str | None]
     reason: list[str | None]
     """Why each neuron has no verdict for a side."""
+    experiment: list[str | None]
+    """What experiments say of the verdicts."""
     columns: dict[str, list[float | None]]
     """score, empty, z, expected, spurious, noise, p, fdr, confidence, clarity, redundancy, polysemanticity, margin."""
     classes: list[str]
@@ -382,6 +430,25 @@ class Comparison(Shape):
     both: int
     same: int
     changes: list[Change]
+
+
+class Job(Shape):
+    """An experiment that was asked for on the page."""
+
+    neuron: int
+    label: str
+    state: str
+    """"running", "done" or "failed"."""
+    stage: str
+    """What is being done, or why it failed."""
+    done: int
+    total: int
+
+
+class Testing(Shape):
+    """The experiment that was asked for last on the page of a run."""
+
+    job: Job | None
 
 
 class Gone(Shape):

@@ -9,6 +9,7 @@ from typing import Any
 from contralens.checks import counted
 from contralens.data.final_labels import CORRECTED
 from contralens.data.runs import Run
+from contralens.data.verifications import OUTCOMES
 from contralens.types import SUPPORTED, UNCERTAIN, word_of
 
 NO_LABEL = "no label beats random images"
@@ -52,6 +53,19 @@ def rates(row: Mapping[str, Any]) -> str:
     return f"null test: {outcome}; p {row['p']:.2g}, false-discovery rate {row['fdr']:.2g}"
 
 
+def tested(row: Mapping[str, Any]) -> str:
+    """What an experiment on the label came to; empty where there was none.
+
+    >>> said = "removing it, the neuron loses only 10% (editor world)"
+    >>> tested({"verified": "refuted", "experiment": said}), tested({"label": "red"})
+    ('refuted by experiment: removing it, the neuron loses only 10% (editor world)', '')
+    """
+    if row.get("verified") is None:
+        return ""
+    head = "not settled by experiment" if row["verified"] == "untested" else f"{row['verified']} by experiment"
+    return f"{head}: {row['experiment']}"
+
+
 def trust(row: Mapping[str, Any]) -> str:
     """How likely the label is right, with the word for it; empty where that was not asked for.
 
@@ -84,6 +98,15 @@ def supported(run: Run) -> str:
     counts = ", ".join(f"{told[word]} {word}" for word in ("supported", "uncertain", "unsupported"))
     words = f"confidence from {SUPPORTED}, from {UNCERTAIN}, below"
     return f"labels of {run.manifest['primary']}: {counts} ({words}){level}"
+
+
+def experiments(run: Run) -> str:
+    """A line that counts the primary scorer's labels by the experiments on them; empty where there were none."""
+    told = Counter(row["verified"] for row in run.rows() if row.get("verified") is not None)
+    if not told:
+        return ""
+    counts = ", ".join(f"{told[word]} {word}" for word in OUTCOMES)
+    return f"labels of {run.manifest['primary']} put to the test: {counts} (contralens verify)"
 
 
 def notes(manifest: Mapping[str, Any]) -> list[str]:

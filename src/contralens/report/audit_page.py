@@ -10,6 +10,7 @@ from typing import Any
 from contralens.data.audits import VERDICTS, Audit, load_audit, margin
 from contralens.data.final_labels import final
 from contralens.data.runs import Run
+from contralens.data.verifications import on_verdict, outcomes_of, verification_of
 from contralens.errors import InputError
 from contralens.pages import number, render
 from contralens.report.cards import Pictures, pair
@@ -65,7 +66,9 @@ def audit_page(run: Run, found: Audit, most: int = 24, pairs: int = 10) -> str:
     for row in found.influence.to_pylist():
         moved.setdefault(row["neuron"], []).append(row)
     shown = {"spurious": most, "expected": most, "undecided": most // 4, "unexplained": most // 4}
-    parts = [_part(run, found, verdict, moved, pictures, count, pairs) for verdict, count in shown.items()]
+    tested = verification_of(run.path, str(run.manifest["target"]["fingerprint"]))
+    outcomes = outcomes_of(tested.labels if tested else None)
+    parts = [_part(run, found, verdict, moved, pictures, count, pairs, outcomes) for verdict, count in shown.items()]
     return render(
         "audit.html",
         style=("report.css", "audit.css"),
@@ -163,6 +166,7 @@ def _part(
     pictures: Pictures,
     most: int,
     pairs: int,
+    outcomes: Mapping[tuple[int, str], tuple[str, str]],
 ) -> dict[str, Any]:
     """The neurons of a verdict, the first `most` with pictures."""
     rows = found.rows(verdict)
@@ -173,7 +177,11 @@ def _part(
         "count": len(rows),
         "most": most if len(rows) > most else None,
         "named": [f"{name} {count:,}" for name, count in named.most_common(12)],
-        "cards": [_card(run, row, moved.get(row["neuron"], []), pictures, pairs) for row in rows[:most]],
+        "cards": [
+            _card(run, row, moved.get(row["neuron"], []), pictures, pairs)
+            | {"experiment": on_verdict(outcomes.get((row["neuron"], row["best"])))}
+            for row in rows[:most]
+        ],
     }
 
 

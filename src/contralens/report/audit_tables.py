@@ -9,15 +9,19 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from contralens.data.audits import Audit, margin
+from contralens.data.verifications import outcomes_of, verification_of
 from contralens.pages import number
 from contralens.report.console import console
+
+SAID = {"verified": "confirms it", "refuted": "contradicts it", "untested": "did not settle it"}
+"""What an experiment says of a verdict, by its outcome."""
 
 
 def audit_tables(found: Audit, most: int = 15) -> None:
     """Verdicts with the classes that their neurons move most, the effect of pruning, and how the numbers were got."""
     m = found.manifest
     out = console()
-    moved = movements(found)
+    moved, tested = movements(found), _experiments(found)
     for line in filter(None, (found.conclusion, *found.explanation)):
         print(line)
     for verdict in ("spurious", "expected"):
@@ -26,13 +30,14 @@ def audit_tables(found: Audit, most: int = 15) -> None:
         if rows and most > 0:
             table = Table(
                 "neuron", "concept", "confidence", "z", "margin", "noise", "fdr",
-                Column("raises, lowers", no_wrap=True), box=None, pad_edge=False,
+                Column("raises, lowers", no_wrap=True), *["experiment"] * bool(tested), box=None, pad_edge=False,
             )  # fmt: skip
             for row in rows[:most]:
                 table.add_row(
                     str(row["neuron"]), escape(row["concept"]),
                     *(number(row[key]) for key in ("confidence", "z")), number(margin(row)),
                     number(row["noise"]), number(row["fdr"]), escape(moved.get(row["neuron"], "-")),
+                    *[SAID.get(tested.get((row["neuron"], row["best"]), ("",))[0], "-")] * bool(tested),
                 )  # fmt: skip
             out.print(table)
             if len(rows) > most:
@@ -70,6 +75,15 @@ def audit_tables(found: Audit, most: int = 15) -> None:
     if found.path is not None:
         head_file = f"   new head: {found.path / 'head.safetensors'}" if found.new_head is not None else ""
         print(f"audit: {found.path}   mask: {found.path / 'mask.safetensors'}{head_file}")
+
+
+def _experiments(found: Audit) -> dict[tuple[int, str], tuple[str, str]]:
+    """What experiments on the verdicts' concepts came to, where the audit lies in a run that was put to the test."""
+    run = found.path.parent if found.path is not None else None
+    tested = verification_of(run, str(found.manifest["target"]["fingerprint"]))
+    every = outcomes_of(tested.labels if tested else None)
+    named = {(row["neuron"], row["best"]) for row in found.rows()}
+    return {key: outcome for key, outcome in every.items() if key in named}
 
 
 def _head_table(head: Mapping[str, Any]) -> Table:

@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from contralens.data.runs import Run
-from contralens.report.answers import answer, because, corrected, rates, trust
+from contralens.report.answers import answer, because, corrected, rates, tested, trust
 from contralens.report.concept_origin import is_proposed, origin
 from contralens.specs import gamma_of
 
@@ -63,6 +63,8 @@ def card(
         "score": None if best is None else primary["score"],
         "trust": trust(primary),
         "because": because(primary),
+        "verified": primary["verified"],
+        "tested": tested(primary),
         "histogram": _histogram(found),
         "origin": _origin(run, neuron, best),
         "change": _change(labels[without], labels[contrasted]) if without and contrasted else None,

@@ -8,7 +8,7 @@ from typing import Any
 
 from contralens.data.runs import Run
 from contralens.pages import number
-from contralens.report.answers import NO_LABEL, abstentions, notes
+from contralens.report.answers import NO_LABEL, abstentions, experiments, notes
 from contralens.report.concept_origin import asked, seen_as
 
 REASONS = {
@@ -77,7 +77,9 @@ def _more(run: Run) -> list[tuple[str, list[str]]]:
     """Which neurons have no label, and how the null test went."""
     skipped = run.manifest["neurons"]["skipped"].items()
     without = ", ".join(f"{count:,} {status} ({REASONS.get(status, 'no label')})" for status, count in skipped)
-    said = [("Without a label", [without]), ("Null test", list(abstentions(run)))]
+    said = [
+        ("Without a label", [without]), ("Null test", list(abstentions(run))), ("Experiments", [experiments(run)]),
+    ]  # fmt: skip
     return [(name, lines) for name, lines in said if any(lines)]
 
 

@@ -12,7 +12,18 @@ from contralens.checks import counted
 from contralens.data.final_labels import OVERRULED, final
 from contralens.data.runs import Run
 from contralens.proposing.candidates import folder_of
-from contralens.report.answers import abstentions, answer, because, corrected, notes, rates, supported, trust
+from contralens.report.answers import (
+    abstentions,
+    answer,
+    because,
+    corrected,
+    experiments,
+    notes,
+    rates,
+    supported,
+    tested,
+    trust,
+)
 from contralens.report.concept_origin import MARK, asked, is_proposed, origin
 from contralens.report.console import console
 from contralens.sharing.label_files import LabelFile
@@ -23,7 +34,8 @@ def labels_table(run: Run, most: int = 20) -> None:
     run = final(run)
     asked_chance = bool(run.manifest.get("chance"))
     asked_trust = bool(run.manifest.get("confidence"))
-    more = ["null test"] * asked_chance + ["confidence"] * asked_trust
+    asked_test = any(row["verified"] is not None for row in run.rows())
+    more = ["null test"] * asked_chance + ["confidence"] * asked_trust + ["experiment"] * asked_test
     table = Table("neuron", *run.scorers, "score", *more, box=None, pad_edge=False)
     columns = [run.rows(scorer) for scorer in run.scorers]
     shown = [row for row in zip(*columns, strict=True) if any(r["status"] in ("ok", *OVERRULED) for r in row)]
@@ -36,7 +48,8 @@ def labels_table(run: Run, most: int = 20) -> None:
         score, fdr = row[primary]["score"], row[primary].get("fdr")
         test = ["-" if fdr is None else f"fdr {fdr:.3f}"] * asked_chance
         sure = [trust(row[primary]) or "-"] * asked_trust
-        table.add_row(escape(row[0]["name"]), *labels, "-" if score is None else f"{score:.3f}", *test, *sure)
+        tried = [row[primary]["verified"] or "-"] * asked_test
+        table.add_row(escape(row[0]["name"]), *labels, "-" if score is None else f"{score:.3f}", *test, *sure, *tried)
     out = console()
     out.print(table)
     if len(shown) > most:
@@ -56,7 +69,7 @@ def summary(run: Run, page: Path | None) -> None:
         + (f" ({skipped} skipped, listed in manifest.json)" if skipped else "")
         + f", {m['vocabulary']['concepts']} concepts, encoder {m['encoder']['name']}"
     )
-    for line in filter(None, [supported(run), *abstentions(run)]):
+    for line in filter(None, [supported(run), experiments(run), *abstentions(run)]):
         print(line)
     if came := asked(run):
         print(f"candidates: {came}; {MARK} marks labels that are not in the vocabulary")
@@ -84,7 +97,7 @@ def neuron_table(run: Run, found: dict[str, Any]) -> None:
         labels.add_row(scorer, escape(answer(row)), score, trust(row) or "-", escape(others))
     out.print(labels)
     for scorer, row in found["labels"].items():
-        if told := "; ".join(filter(None, [because(row), corrected(row) or rates(row)])):
+        if told := "; ".join(filter(None, [because(row), corrected(row) or rates(row), tested(row)])):
             print(f"{scorer}: {told}")
     for concept in dict.fromkeys(row["label"] for row in found["labels"].values()):
         if came := origin(run, found["neuron"], concept):

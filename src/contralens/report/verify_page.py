@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from contralens.data.audits import load_audit
 from contralens.data.runs import Run
 from contralens.data.verifications import OUTCOMES, Verification, load_verification
 from contralens.errors import InputError
 from contralens.pages import render
+from contralens.report.audit_tables import movements
 from contralens.report.html import write_page
 from contralens.report.verify_tables import effect, summary_lines
 
@@ -44,37 +46,39 @@ def write_verify_page(
         raise InputError("this run was never saved: give its verification, and say where the page shall go")
     found = found or load_verification(str(run.path))
     path = Path(out) if out is not None else Path(str(run.path)) / "verification.html"
-    write_page(path, verify_page(found, most), run)
+    held = run.path is not None and (run.path / "audit" / "audit.json").is_file()
+    write_page(path, verify_page(found, most, movements(load_audit(str(run.path))) if held else None), run)
     return path
 
 
-def verify_page(found: Verification, most: int = 60) -> str:
-    """The page as text."""
-    pictures: dict[int, list[dict[str, Any]]] = {}
+def verify_page(found: Verification, most: int = 60, moved: Mapping[int, str] | None = None) -> str:
+    """The page as text; `moved` says which classes an audit found each neuron to raise and to lower."""
+    pictures: dict[tuple[int, str], list[dict[str, Any]]] = {}
     for row in found.pictures.to_pylist():
-        pictures.setdefault(row["neuron"], []).append(row)
-    measured = {
-        (row["neuron"], row["kind"], row["image"]): row
-        for row in found.edits.to_pylist() if row["used"] and not row["control"]
-    }  # fmt: skip
+        pictures.setdefault((row["neuron"], row["label"]), []).append(row)
     parts = []
     for word in OUTCOMES:
         rows = found.rows(word)
-        cards = [_card(row, pictures.get(row["neuron"], []), measured) for row in rows[:most]]
+        cards = [_card(row, pictures.get((row["neuron"], row["label"]), []), (moved or {}).get(row["neuron"], ""))
+                 for row in rows[:most]]  # fmt: skip
         parts.append({
             "outcome": word, "about": ABOUT[word], "count": len(rows), "more": max(0, len(rows) - most), "cards": cards,
         })  # fmt: skip
     return render("verify.html", style=("report.css", "verify.css"), lines=summary_lines(found), parts=parts)
 
 
-def _card(
-    row: Mapping[str, Any], pictures: Sequence[Mapping[str, Any]], measured: Mapping[tuple[int, str, int], Any]
-) -> dict[str, Any]:
-    strips = []
-    for picture in pictures:
-        edit = measured[row["neuron"], picture["kind"], picture["image"]]
-        told = {"what": WORDS[picture["kind"]], "from": edit["before"], "to": edit["after"]}
-        strips.append({**told, "before": picture["before"], "after": picture["after"]})
+def _card(row: Mapping[str, Any], pictures: Sequence[Mapping[str, Any]], moved: str) -> dict[str, Any]:
+    strips = [
+        {"what": WORDS[picture["kind"]], "from": picture["was"], "to": picture["became"], "before": picture["before"],
+         "after": picture["after"]}
+        for picture in pictures
+    ]  # fmt: skip
     removal, insertion = (effect(row[kind], row[f"{kind}_images"]) for kind in ("remove", "insert"))
-    told = {key: row[key] for key in ("name", "label", "outcome", "reason")}
-    return {**told, "removal": removal, "insertion": insertion, "strips": strips}
+    told = {key: row[key] for key in ("name", "label", "outcome", "reason", "instead_of")}
+    return {
+        **told,
+        "moved": ", ".join(moved.splitlines()),
+        "removal": removal,
+        "insertion": insertion,
+        "strips": strips,
+    }

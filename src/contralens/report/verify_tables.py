@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from typing import Any
+
 from rich.markup import escape
 from rich.table import Column, Table
 
@@ -9,11 +12,11 @@ from contralens.data.verifications import OUTCOMES, Verification
 from contralens.report.console import console
 
 
-def verify_tables(found: Verification, most: int = 30) -> None:
-    """Labels by outcome, what each experiment came to, and how far "verified" can be trusted."""
+def verify_tables(found: Verification, most: int = 30, only: Collection[int] = ()) -> None:
+    """Labels by outcome, what each experiment came to, and how far "verified" can be trusted; `only` some neurons'."""
     for line in summary_lines(found):
         print(line)
-    rows = [row for word in OUTCOMES for row in found.rows(word)]
+    rows = [row for word in OUTCOMES for row in found.rows(word) if not only or row["neuron"] in only]
     if rows and most > 0:
         table = Table(
             "neuron", Column("label", no_wrap=True), Column("outcome", no_wrap=True), "removal", "insertion", "because",
@@ -21,7 +24,7 @@ def verify_tables(found: Verification, most: int = 30) -> None:
         )  # fmt: skip
         for row in rows[:most]:
             sides = (effect(row["remove"], row["remove_images"]), effect(row["insert"], row["insert_images"]))
-            table.add_row(row["name"], escape(row["label"]), row["outcome"], *sides, escape(row["reason"]))
+            table.add_row(row["name"], escape(_label(row)), row["outcome"], *sides, escape(row["reason"]))
         console().print(table)
         if len(rows) > most:
             print(f"... and {len(rows) - most} more")
@@ -31,7 +34,7 @@ def summary_lines(found: Verification) -> list[str]:
     """How many labels were tested with which outcome, how null labels fared, and what a reader should know."""
     m, counts = found.manifest, found.counts
     lines = [
-        f"{len(found.rows())} labels of {m['scorer']} tested with the editor {m['editor']['name']}: "
+        f"{len(found.rows())} labels of {m['scorer']} tested with the editor {_editors(found)}: "
         + ", ".join(f"{counts[word]} {word}" for word in OUTCOMES)
     ]
     if counts["verified"] and (nulls := sum(m["nulls"].values())):
@@ -40,6 +43,14 @@ def summary_lines(found: Verification) -> list[str]:
             f"false-discovery rate of at most about {m['false-discovery rate of verified']:.0%}"
         )
     return lines + [f"note: {note}" for note in m["notes"]]
+
+
+def _label(row: Mapping[str, Any]) -> str:
+    return f"{row['label']} (not {row['instead_of']})" if row["instead_of"] is not None else str(row["label"])
+
+
+def _editors(found: Verification) -> str:
+    return " and ".join(dict.fromkeys(found.labels["editor"].to_pylist())) or str(found.manifest["editor"]["name"])
 
 
 def effect(share: float | None, images: int) -> str:

@@ -161,8 +161,8 @@ class Verify(OnRun):
     """All settings of `contralens.verify`."""
 
     editor: str | Any = setting("auto", THING,
-        "What changes the pictures: retrieve, swap, world (auto: world for images of a rendered world, "
-        "else retrieve).", python="Or an `Editor` of yours.")  # fmt: skip
+        "What changes the pictures: retrieve, swap, world, diffusers:ID_OR_FOLDER (auto: world for images of a "
+        "rendered world, else retrieve).", python="Or an `Editor` of yours.")  # fmt: skip
     scorer: str | None = setting(None, TEXT, "Whose labels (default: the primary scorer's).")
     neurons: Sequence[int | str] | None = setting(None, PYTHON,
         "Which, by index or name (default: all that have a label).")  # fmt: skip
@@ -171,6 +171,12 @@ class Verify(OnRun):
     controls: int = setting(2, WHOLE, "Other edits that each image's is compared with.", written=True)
     seconds: float | None = setting(None, NUMBER,
         "Begin with no further neuron after so much time; the rest is left out, and a note says so.")  # fmt: skip
+    edits: int | None = setting(None, WHOLE,
+        "Let a diffusion model make at most so many pictures; labels that it does not suffice for are left out, and "
+        "a later call goes on.")  # fmt: skip
+    refine: int = setting(0, whole_from(0),
+        "Where a label is refuted, test up to so many other concepts, until one is verified (default: none).",
+        written=True)  # fmt: skip
     encoder: Any = setting(None, PYTHON, "The run's labeling encoder, where the manifest cannot say.")
 
     def __post_init__(self) -> None:

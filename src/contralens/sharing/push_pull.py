@@ -1,8 +1,8 @@
 """Runs for others: pushed to a plain folder or a Hugging Face Hub repository, and pulled back as the same run.
 
-What is pushed: labels.json (the label file), run/ (the run's tables, its evaluation if there is one), README.md, and
-share.json with the SHA-256 of each file. Not pushed: images, their thumbnails unless asked for, absolute paths, replies
-of vision-language models, the report. Needs no torch.
+What is pushed: labels.json (the label file), run/ (the run's tables, its evaluation and verification if there are),
+README.md, and share.json with the SHA-256 of each file. Not pushed: images, their thumbnails and the edited pictures of
+a verification unless asked for, absolute paths, replies of vision-language models, the report. Needs no torch.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ import pyarrow as pa
 from contralens.checks import counted, first_line, require
 from contralens.data.checked_reading import check_schema, check_seal, inside
 from contralens.data.final_labels import final
-from contralens.data.folder_kinds import EVALUATION, RUN, SHARE, look
+from contralens.data.folder_kinds import EVALUATION, RUN, SHARE, VERIFICATION, look
 from contralens.data.replace_folder import reserved
 from contralens.data.runs import LABELS, Run, load
 from contralens.data.seals import file_digest, seal
 from contralens.data.trust import SIGNATURE
+from contralens.data.verifications import verification_of
 from contralens.errors import InputError, RunError, StoreError
 from contralens.sharing.label_files import LabelFile, label_file, read_labels
 from contralens.sharing.local_paths import anonymous, relative
@@ -35,6 +36,8 @@ READABLE = (1, VERSION)
 """Versions that can be pulled; version 1 did not list README.md."""
 HUB = "hf:"
 LOG_IN = "; log in with `hf auth login`, or set HF_TOKEN"
+PARTS = {"evaluation": EVALUATION.manifest, "verification": VERIFICATION.manifest}
+"""What comes along in a run, and the file that describes it."""
 _KINDS = {".json", ".parquet", ".safetensors"}
 
 
@@ -46,7 +49,7 @@ def push(
     Args:
         run: a finished run, or its folder.
         dest: a folder, or "hf:OWNER/NAME" for a dataset repository on the Hugging Face Hub.
-        thumbnails: also the small pictures (128 px) of the evidence. Images themselves are never pushed.
+        thumbnails: also the small pictures (128 px) of the evidence, and those of edits. Images are never pushed.
         names: False replaces the names of images by the hashes of their contents, and leaves their classes out.
         public: make a new Hub repository public; an existing one stays as it is.
 
@@ -69,7 +72,7 @@ def push(
             _write(run, Path(folder) / "share", thumbnails, names, dest)
             return _upload(repo, Path(folder) / "share", public)
     inputs = [] if run.path is None else [run.path]
-    with reserved(dest, SHARE, inputs=inputs, remade=("evaluation",)) as place, place.filled() as folder:
+    with reserved(dest, SHARE, inputs=inputs, remade=tuple(PARTS)) as place, place.filled() as folder:
         _write(run, folder, thumbnails, names, str(dest))
     return str(Path(dest))
 
@@ -99,7 +102,7 @@ def pull(source: str | Path, out: str | Path | None = None, *, replace: bool = F
     if not hub and out.resolve() == Path(source).resolve():
         raise InputError(f"{out} is what would be pulled from; say with --out where the run shall go")
     with ExitStack() as held:
-        read, remade = () if hub else [Path(source)], ("evaluation",) if _came_along(out) else ()
+        read, remade = () if hub else [Path(source)], tuple(part for part in PARTS if _came_along(out, part))
         place = held.enter_context(reserved(out, RUN, inputs=read, replace=replace, remade=remade))
         folder = held.enter_context(_fetched(str(source)) if hub else nullcontext(Path(source)))
         listed = _checked(folder, str(source))
@@ -116,10 +119,10 @@ def pull(source: str | Path, out: str | Path | None = None, *, replace: bool = F
     return load(out)
 
 
-def _came_along(run: Path) -> bool:
-    """Whether the evaluation in a run came with it when it was pulled."""
+def _came_along(run: Path, part: str) -> bool:
+    """Whether the evaluation or verification in a run came with it when it was pulled."""
     try:
-        about = json.loads((run / "evaluation" / "manifest.json").read_text(encoding="utf-8"))
+        about = json.loads((run / part / PARTS[part]).read_text(encoding="utf-8"))
         return about.get("shared") is True
     except (OSError, ValueError, AttributeError, RecursionError):
         return False
@@ -139,6 +142,11 @@ def _write(run: Run, folder: Path, thumbnails: bool, names: bool, dest: str) -> 
             shutil.copyfile(run.path / "evaluation" / name, folder / "run" / "evaluation" / name)
         about = json.loads((folder / "run" / "evaluation" / "manifest.json").read_text(encoding="utf-8"))
         seal(folder / "run" / "evaluation", "manifest.json", {**anonymous(about), "shared": True})
+    tested = verification_of(run.path, str(run.manifest["target"]["fingerprint"]))
+    if tested is not None:
+        pictures = tested.pictures if thumbnails else tested.pictures.slice(0, 0)
+        about = {**anonymous(tested.manifest), "shared": True}
+        dataclasses.replace(tested, manifest=about, pictures=pictures).save(folder / "run")
     (folder / "README.md").write_text(_card(final(run, corrections=False), sent, thumbnails, dest), encoding="utf-8")
     content = {"format": NAME, "version": VERSION, "thumbnails": thumbnails, "names": names}
     seal(folder, "share.json", content)

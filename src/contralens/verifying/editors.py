@@ -17,6 +17,7 @@ from torch.nn.functional import normalize
 
 from contralens.encoders.registry import embed_texts
 from contralens.math.experiments import Kind
+from contralens.models.activation_maps import Place, where
 from contralens.plugs import Registry, Scheme
 from contralens.run_data.reopened import Reopened
 
@@ -48,6 +49,10 @@ class Request:
 class Editor(Protocol):
     """Pictures to changed pictures.
 
+    An editor that makes pictures with a model may say so by an attribute `generative = True`. Each of its edits is then
+    kept in the cache, controls are only tried as often as they are used, and an edit must also leave the rest of the
+    picture as it was: more like the picture than all but 5 % of the run's other images are, without the concept.
+
     >>> class Grey:
     ...     name, fingerprint, by_region, exact = "grey", "0" * 32, False, False
     ...     def edit(self, request):
@@ -64,8 +69,9 @@ class Editor(Protocol):
     exact: bool
     """Whether an edit is known to do what it says, so that the encoder need not check it."""
 
-    def edit(self, request: Request) -> Image | str:
-        """The changed picture, RGB; or why there is none, in a few words."""
+    def edit(self, request: Request) -> Image | str | int:
+        """The changed picture, RGB; or why there is none, in a few words; or the row of an image of the run that stands
+        for the changed one."""
         ...
 
 
@@ -76,14 +82,17 @@ class Bench:
     >>> bench = Bench(Reopened(contralens.load("run")))
     >>> bench.picture(0).size, bench.embeddings.shape, bench.text("striped").shape
     ((96, 96), torch.Size([64, 96]), torch.Size([96]))
-    >>> bench.along("striped")[1].shape
-    torch.Size([64])
+    >>> bench.along("striped")[1].shape, bench.alike(0, "striped").shape
+    (torch.Size([64]), torch.Size([64]))
+    >>> bench.where(0, neuron=5)[0].ndim
+    2
     """
 
     def __init__(self, reopened: Reopened) -> None:
         self.reopened = reopened
         self._load = reopened.pictures(range(len(reopened.probe)))
         self._pictures: dict[int, Image | None] = {}
+        self._places: dict[tuple[int, int], Place | None] = {}
         self._along: dict[str, tuple[Tensor, Tensor, float]] = {}
 
     def picture(self, image: int) -> Image | None:
@@ -94,6 +103,15 @@ class Bench:
             found = self._load(image)
             self._pictures[image] = None if found is None else found.convert("RGB")
         return self._pictures[image]
+
+    def where(self, image: int, neuron: int) -> Place | None:
+        """Where a neuron fires on a picture (`contralens.models.activation_maps.where`); None without the picture."""
+        if (image, neuron) not in self._places:
+            if len(self._places) > 256:
+                self._places.clear()
+            shown = self.picture(image)
+            self._places[image, neuron] = None if shown is None else where(self.reopened.target, [shown], neuron)[0]
+        return self._places[image, neuron]
 
     @cached_property
     def embeddings(self) -> Tensor:
@@ -109,6 +127,13 @@ class Bench:
             every = self.embeddings @ t
             self._along[concept] = t, every, float(every[every.isfinite()].std())
         return self._along[concept]
+
+    def alike(self, image: int, concept: str) -> Tensor:
+        """Cosine of each image (I) with this one in what is left of both without the concept."""
+        _, along, _ = self.along(concept)
+        e = self.embeddings
+        rest = (1 - along.square()).clamp_min(1e-12).sqrt()
+        return (e @ e[image] - along * along[image]) / (rest * rest[image])
 
     def text(self, concept: str) -> Tensor:
         """(D) unit row of a concept of the run, or of another one that the labeling encoder reads."""
@@ -141,8 +166,17 @@ def make_editor(spec: str | Editor, bench: Bench) -> Editor:
     return made
 
 
+def is_generative(editor: Editor) -> bool:
+    """Whether an editor makes pictures with a model, so that each one costs."""
+    return bool(getattr(editor, "generative", False))
+
+
 _IMAGES = "contralens.verifying.image_editors"
 EDITORS: Registry[Callable[..., Editor]] = Registry("editors", {
+    "diffusers": Scheme(
+        "contralens.verifying.diffusers_editor:diffusers", "diffusers:ID_OR_FOLDER[@steps=20,...]",
+        "a diffusion model changes the picture: on instruction, by inpainting where the neuron fires, or as a whole",
+    ),
     "retrieve": Scheme(
         f"{_IMAGES}:retrieve", "retrieve",
         "finds another image of the run that differs most along the concept and least elsewhere",

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from contralens.data.atomic_files import digest
 from contralens.errors import InputError
-from contralens.models.activation_maps import where
 from contralens.verifying.editors import Bench, Request
 
 if TYPE_CHECKING:
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 
 APART = 1.0
 """By how many deviations over the images the concept has to differ between the images of a minimal pair."""
+NO_REGION = "the neuron fires everywhere or nowhere on it"
 FIRES = 0.5
 """The region where a neuron fires: from this share of the way between the map's median and its maximum."""
 
@@ -35,20 +35,18 @@ class Retrieve:
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
         self.fingerprint = digest(
-            "retrieve-2", bench.reopened.run.manifest["encoder"]["fingerprint"], *bench.reopened.probe
+            "retrieve-3", bench.reopened.run.manifest["encoder"]["fingerprint"], *bench.reopened.probe
         )
 
-    def edit(self, request: Request) -> Image | str:
+    def edit(self, request: Request) -> int | str:
         _, along, spread = self.bench.along(request.concept)
         change = (along - along[request.image]) * (1 if request.kind == "insert" else -1)
         far = change >= APART * spread
         far[request.image] = False
         if not bool(far.any()):
             return "no image differs enough along the concept"
-        e = self.bench.embeddings
-        rest = (1 - along.square()).clamp_min(1e-12).sqrt()  # that of the image itself is the same for all
-        alike = (e @ e[request.image] - along * along[request.image]) / rest
-        return self.bench.picture(int(alike.masked_fill(~far, -torch.inf).argmax())) or "the image found is gone"
+        alike = self.bench.alike(request.image, request.concept)
+        return int(alike.masked_fill(~far, -torch.inf).argmax())
 
 
 class Swap:
@@ -69,13 +67,13 @@ class Swap:
 
         positive = request.image if request.kind == "remove" else request.partner
         base, donor = self.bench.picture(request.image), self.bench.picture(request.partner)
-        shown = self.bench.picture(positive)
-        if base is None or donor is None or shown is None:
+        shown, place = self.bench.picture(positive), self.bench.where(positive, request.neuron)
+        if base is None or donor is None or shown is None or place is None:
             return "a picture of the pair is gone"
-        values, (left, top, right, bottom) = where(self.bench.reopened.target, [shown], request.neuron)[0]
+        values, (left, top, right, bottom) = place
         box = region(values, low=request.control)
         if box is None:
-            return "the neuron fires everywhere or nowhere on it"
+            return NO_REGION
         h, w = values.shape
         part = (box[0] / w * (right - left) + left, box[1] / h * (bottom - top) + top,
                 box[2] / w * (right - left) + left, box[3] / h * (bottom - top) + top)  # fmt: skip

@@ -2,63 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from dataclasses import replace
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import torch
-from torch import Tensor
-from torch.nn.functional import normalize
-from torch.utils.data import default_collate
 
 from contralens import __version__
 from contralens.checks import counted
-from contralens.data.atomic_files import digest
 from contralens.data.final_labels import final
 from contralens.data.folder_kinds import VERIFICATION
-from contralens.data.pictures import jpeg
 from contralens.data.runs import Run, load
 from contralens.data.table_folders import keeping_part
-from contralens.data.verifications import EDITS, FORMAT, LABELS, OUTCOMES, PICTURES, Verification
-from contralens.errors import InputError
-from contralens.math.exemplars import neuron_statistics
-from contralens.math.experiments import (
-    KINDS,
-    LEAST_IMAGES,
-    STRONG,
-    WEAK,
-    Kind,
-    Outcome,
-    Side,
-    Trial,
-    false_discovery_rate,
-    outcome,
-)
+from contralens.data.verifications import EDITS, FORMAT, LABELS, OUTCOMES, PICTURES, Verification, verification_of
+from contralens.errors import InputError, RunError
+from contralens.math.experiments import LEAST_IMAGES, STRONG, WEAK, false_discovery_rate
 from contralens.run_data.reopened import Reopened
 from contralens.settings.finished_run import Verify
 from contralens.settings.record import job
-from contralens.types import Exemplars
-from contralens.verifying.editors import Bench, Editor, Request, make_editor, scenes_of
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-Row = dict[str, Any]
-"""Of the table of edits."""
-EditedRow: TypeAlias = "tuple[Row, Image | None, Image | None]"
-"""A row, the picture, and the changed one where there is one."""
-VERIFYING_VERSION = "1"
-"""Raise it when the code changes what an experiment gives: what was tried before is then tried anew."""
-MOVED = 0.5
-"""An edit has to move the concept's similarity by this many of its deviations over the images."""
-SHOWN = 2
-"""Pairs of pictures kept of each side of a label."""
-SIDE = 160
+from contralens.verifying.laboratory import Laboratory, Tested
+from contralens.verifying.refining import next_ones
 
 
 @job(Verify)
@@ -70,12 +32,13 @@ def verify(settings: Verify) -> Verification:
     soon as it is done, so a run that was killed goes on with the next neuron.
 
     Returns:
-        The verification; inside the run folder where `save` and the run has one.
+        The verification; inside the run folder where `save` and the run has one, and then with the labels that were
+        tested before.
 
     Raises:
         InputError: no labels, an unknown editor or neuron, or an editor that cannot edit these images.
 
-    >>> found = verify("run", neurons=[0, 1, 2], images=3)
+    >>> found = verify("run", neurons=[0, 1, 2], images=3, save=False)
     >>> [row["outcome"] in ("verified", "refuted", "untested") for row in found.rows()]
     [True, True, True]
     """
@@ -88,221 +51,79 @@ def verify(settings: Verify) -> Verification:
             progress=settings.progress,
         )  # fmt: skip
         laboratory = Laboratory(reopened, settings)
-        found, begun = list[Tested](), time.monotonic()
+        if len(hypotheses) == 1:
+            laboratory.progress = settings.progress
+        found: list[Tested] = []
         for neuron, phrase in hypotheses:
             settings.progress("verifying", len(found), len(hypotheses))
-            if settings.seconds is not None and time.monotonic() - begun > settings.seconds:
+            tested = laboratory.kept(neuron, phrase)
+            if tested is None:
                 left = counted(len(hypotheses) - len(found), "label")
-                reopened.notes.append(f"{left} left out: the {settings.seconds:g} seconds were over")
+                reopened.notes.append(f"{left} left out: {laboratory.budget.over}")
                 break
-            found.append(laboratory.kept(neuron, phrase))
+            found.append(tested)
+            if tested.outcome.word == "refuted" and settings.refine:
+                found += _refined(laboratory, tested, settings)
         settings.progress("verifying", len(hypotheses), len(hypotheses))
         result = Verification(
-            _manifest(settings, laboratory, found),
+            _manifest(settings, laboratory),
             pa.Table.from_pylist([one.row(run) for one in found], schema=LABELS),
             pa.Table.from_pylist([edit for one in found for edit in one.edits], schema=EDITS),
             pa.Table.from_pylist([shot for one in found for shot in laboratory.pictures(one)], schema=PICTURES),
         )
+        if settings.save and (older := _older(run, result)) is not None:
+            result = result.added_to(older)
+        result = replace(result, manifest={**result.manifest, **_totals(result.labels)})
         return result.save(run.path) if settings.save and run.path is not None else result
 
 
-def _manifest(settings: Verify, laboratory: Laboratory, found: Sequence[Tested]) -> dict[str, Any]:
+def _refined(laboratory: Laboratory, refuted: Tested, settings: Verify) -> list[Tested]:
+    """Other concepts tested in place of a refuted label, until one is verified, none is left or the budget is over."""
+    out: list[Tested] = []
+    run = laboratory.reopened.run
+    for concept in next_ones(run, refuted, laboratory.reopened.concepts, settings.scorer)[: settings.refine]:
+        tested = laboratory.kept(refuted.neuron, concept)
+        if tested is None:
+            break
+        out.append(replace(tested, instead_of=refuted.label))
+        if tested.outcome.word == "verified":
+            break
+    return out
+
+
+def _totals(labels: pa.Table) -> dict[str, Any]:
+    """What the manifest says of a table of labels: outcomes, those of null labels, the false-discovery rate."""
+    words = labels["outcome"].to_pylist()
+    nulls = [word for some in labels["nulls"].to_pylist() for word in some or ()]
+    return {
+        "outcomes": {word: words.count(word) for word in OUTCOMES},
+        "nulls": {word: nulls.count(word) for word in OUTCOMES},
+        "false-discovery rate of verified": false_discovery_rate(words, nulls),
+    }
+
+
+def _older(run: Run, result: Verification) -> Verification | None:
+    """What the run's folder holds of experiments on the same network, if it can be read."""
+    try:
+        return verification_of(run.path, result.manifest["target"])
+    except RunError:
+        return None
+
+
+def _manifest(settings: Verify, laboratory: Laboratory) -> dict[str, Any]:
     run, editor = laboratory.reopened.run.manifest, laboratory.editor
-    words: list[str] = [one.outcome.word for one in found]
-    nulls = [word for one in found for word in one.nulls]
     return {
         **settings.written(), "format": FORMAT, "contralens": __version__,
         "scorer": settings.scorer or run["primary"], "label": settings.label,
         "editor": {"name": editor.name, "fingerprint": editor.fingerprint, "exact": editor.exact},
         "target": run["target"]["fingerprint"], "encoder": run["encoder"]["name"],
-        "strong": STRONG, "weak": WEAK, "least images": LEAST_IMAGES,
-        "outcomes": {word: words.count(word) for word in OUTCOMES},
-        "nulls": {word: nulls.count(word) for word in OUTCOMES},
-        "false-discovery rate of verified": false_discovery_rate(words, nulls),
-        "notes": list(laboratory.reopened.notes),
+        "strong": STRONG, "weak": WEAK, "least images": LEAST_IMAGES, "notes": list(laboratory.reopened.notes),
     }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Tested:
-    """What came of one label."""
-
-    neuron: int
-    label: str
-    outcome: Outcome
-    nulls: Sequence[str]
-    edits: list[dict[str, Any]]
-
-    def row(self, run: Run) -> dict[str, Any]:
-        out: dict[str, Any] = {
-            "neuron": self.neuron, "name": str(run.neurons["name"][self.neuron]), "label": self.label,
-            "outcome": self.outcome.word, "reason": self.outcome.reason, "nulls": list(self.nulls),
-        }  # fmt: skip
-        for kind, side in (("remove", self.outcome.remove), ("insert", self.outcome.insert)):
-            out |= _numbers(kind, side)
-        return out
-
-
-class Laboratory:
-    """Does the experiments of one run."""
-
-    def __init__(self, reopened: Reopened, settings: Verify) -> None:
-        self.reopened, self.bench = reopened, Bench(reopened)
-        self.editor: Editor = make_editor(_chosen(reopened.run, settings.editor), self.bench)
-        self.images, self.controls = settings.images, settings.controls
-        self.batch_size, self.seed = settings.batch_size, settings.seed
-        self.activations = self.reopened.activations(self.reopened.probe)
-        self.floors = neuron_statistics(self.activations).mean
-        self.target = self.reopened.target
-        found: Exemplars = self.reopened.exemplars
-        self.exemplars = found
-        self.at = {n: row for row, n in enumerate(found.neurons.tolist())}
-
-    def kept(self, neuron: int, label: str) -> Tested:
-        """The experiment on one label, from the cache or done now."""
-        run = self.reopened.run.manifest
-        key = (
-            VERIFYING_VERSION, self.editor.fingerprint, run["target"]["fingerprint"], run["encoder"]["fingerprint"],
-            digest(*self.reopened.probe), digest(*self.reopened.concepts), repr((neuron, label)),
-            repr((self.images, self.controls, self.seed)), digest(*map(str, self._sides(neuron).values())),
-        )  # fmt: skip
-
-        def arrays() -> dict[str, Any]:
-            return {"edits": np.frombuffer(json.dumps(self._edits(neuron, label)).encode(), np.uint8)}
-
-        held = self.reopened.store.remember("experiments", *key).get_or_make(arrays)
-        return self._judged(neuron, label, json.loads(held["edits"].tobytes()))
-
-    def _sides(self, neuron: int) -> dict[Kind, list[tuple[int, int]]]:
-        """(image, partner) pairs to edit: positives with their contrasts, and contrasts with their positives."""
-        row = self.at.get(neuron)
-        if row is None:
-            return {kind: [] for kind in KINDS}
-        pairs = [
-            (p, c) for p, c in zip(
-                self.exemplars.positives[row].tolist(), self.exemplars.contrasts[row].tolist(), strict=True
-            ) if p >= 0
-        ]  # fmt: skip
-        contrasts = {c: p for p, c in reversed(pairs) if c >= 0 and c != p}
-        in_order = [c for c in dict.fromkeys(c for _, c in pairs) if c in contrasts]
-        return {"remove": pairs, "insert": [(c, contrasts[c]) for c in in_order]}
-
-    def _edits(self, neuron: int, label: str) -> list[dict[str, Any]]:
-        """Rows of the table of edits: the label's, on up to `images` images of either side, and their controls."""
-        others = self._others(neuron, label)
-        out: list[dict[str, Any]] = []
-        for kind, pairs in self._sides(neuron).items():
-            tried: list[tuple[Row, int]] = []
-            while len(tried) < len(pairs) and (lacking := self.images - sum(row["used"] for row, _ in tried)):
-                some = pairs[len(tried) : len(tried) + lacking]
-                edited = [self._edited(self._request(kind, neuron, *pair, label, 0)) for pair in some]
-                self._measure(edited)
-                tried += [(found[0], pair[1]) for found, pair in zip(edited, some, strict=True)]
-            controls = [
-                control for row, partner in tried if row["used"]
-                for control in self._controls(row, kind, neuron, partner, others)
-            ]  # fmt: skip
-            self._measure(controls)
-            out += [row for row, _ in tried] + [found[0] for found in controls]
-        return out
-
-    def _controls(self, row: Row, kind: Kind, neuron: int, partner: int, others: Sequence[str]) -> list[EditedRow]:
-        """Edits of the same image for other concepts: those that change the most similar number of pixels."""
-        asked = [self._request(kind, neuron, row["image"], partner, c, i) for i, c in enumerate(others, start=1)]
-        edited = [found for request in asked if (found := self._edited(request))[2] is not None]
-        edited.sort(key=lambda found: (abs(found[0]["pixels"] - row["pixels"]), found[0]["control"]))
-        return edited[: self.controls]
-
-    def _request(self, kind: Kind, neuron: int, image: int, partner: int, concept: str, control: int) -> Request:
-        return Request(kind, concept, neuron, image, partner, self.seed + control, control > 0)
-
-    def _others(self, neuron: int, label: str) -> list[str]:
-        """Control concepts of a neuron: drawn from the vocabulary, four times as many as are used."""
-        if self.editor.by_region:
-            return [label] * self.controls
-        known = [concept for concept in self.reopened.concepts if concept != label]
-        order = np.random.default_rng([self.seed, neuron]).permutation(len(known))
-        return [known[i] for i in order[: 4 * self.controls]]
-
-    def _edited(self, request: Request) -> EditedRow:
-        """A row of the table of edits, the picture and the changed one, where there is one."""
-        row: Row = dict.fromkeys(EDITS.names)
-        row |= {
-            "neuron": request.neuron, "kind": request.kind, "image": request.image, "concept": request.concept,
-            "control": request.seed - self.seed, "used": False, "why": "the picture is gone",
-        }  # fmt: skip
-        before = self.bench.picture(request.image)
-        after = None if before is None else self.editor.edit(request)
-        if before is None or after is None or isinstance(after, str):
-            return row | {"why": after or row["why"]}, before, None
-        return row | {"pixels": _pixels(before, after)}, before, after.convert("RGB")
-
-    def _measure(self, edited: Sequence[EditedRow]) -> None:
-        """Fill in what the network and the encoder make of edits."""
-        every = [(row, after) for row, _, after in edited if after is not None]
-        for start in range(0, len(every), self.batch_size):
-            self._forward(every[start : start + self.batch_size])
-
-    def _forward(self, done: Sequence[tuple[Row, Image]]) -> None:
-        eyes = self.reopened.encoder
-        after = self.target(default_collate([self.target.preprocess(image) for _, image in done]))
-        seen = eyes(default_collate([eyes.preprocess(image) for _, image in done])).float().cpu()
-        images, neurons = (torch.tensor([row[name] for row, _ in done]) for name in ("image", "neuron"))
-        before = self.activations.lookup(images, neurons)
-        for i, (row, _) in enumerate(done):
-            row["before"], row["after"] = float(before[i]), float(after[i, row["neuron"]])
-            row["moved"], row["alike"] = self._moved(
-                self.bench.embeddings[row["image"]], normalize(seen[i], dim=0), row["concept"]
-            )
-            row["used"], row["why"] = self._counts(row)
-
-    def _moved(self, before: Tensor, after: Tensor, concept: str) -> tuple[float, float]:
-        t, _, spread = self.bench.along(concept)
-        rest = [normalize(e - (e @ t) * t, dim=0) for e in (before, after)]
-        return float((after - before) @ t / spread), float(rest[0] @ rest[1])
-
-    def _counts(self, row: dict[str, Any]) -> tuple[bool, str]:
-        """Whether an edit may be used: the activations are numbers, and it did what it says as far as that is known."""
-        if not np.isfinite([row["before"], row["after"]]).all():
-            return False, "the activation is no number"
-        if self.editor.exact or (self.editor.by_region and row["control"]):
-            return True, ""
-        moved = row["moved"] if row["kind"] == "insert" else -row["moved"]
-        if not moved >= MOVED:
-            return False, f"by the encoder the concept moved only {moved:.2f} deviations"
-        return True, ""
-
-    def _judged(self, neuron: int, label: str, edits: list[dict[str, Any]]) -> Tested:
-        used = [row for row in edits if row["used"]]
-        trials = [Trial(r["kind"], r["image"], r["control"], r["before"], r["after"]) for r in used]
-        floor = float(self.floors[neuron])
-        own = outcome(trials, floor)
-        controls = sorted({t.concept for t in trials} - {0})
-        images = {c: len({(t.kind, t.image) for t in trials if t.concept == c}) for c in controls}
-        null = max(images, key=lambda c: (images[c], -c), default=None)
-        nulls = [] if null is None or len(controls) < 2 else [outcome(trials, floor, concept=null).word]
-        return Tested(neuron, label, own, nulls, edits)
-
-    def pictures(self, tested: Tested) -> list[dict[str, Any]]:
-        """Before and after of the label's edits that moved the neuron most, made again."""
-        out = []
-        for kind in KINDS:
-            own = [r for r in tested.edits if r["used"] and not r["control"] and r["kind"] == kind]
-            own.sort(key=lambda r: (-abs(r["after"] - r["before"]), r["image"]))
-            partners = dict(self._sides(tested.neuron)[kind])
-            for row in own[:SHOWN]:
-                image = row["image"]
-                old = self.bench.picture(image)
-                new = self.editor.edit(self._request(kind, tested.neuron, image, partners[image], tested.label, 0))
-                if old is not None and not isinstance(new, str):
-                    out.append({"neuron": tested.neuron, "kind": kind, "image": image,
-                                "before": _small(old), "after": _small(new)})  # fmt: skip
-        return out
 
 
 def _hypotheses(run: Run, settings: Verify) -> list[tuple[int, str]]:
     """(neuron, phrase) that are tested."""
-    rows = {row["neuron"]: row for row in final(run).rows(settings.scorer)}
+    rows = {row["neuron"]: row for row in final(run, experiments=False).rows(settings.scorer)}
     wanted = settings.neurons
     chosen = list(rows) if wanted is None else [int(run.neuron(n)["neuron"]) for n in wanted]
     found = [(n, settings.label or rows[n]["label"]) for n in dict.fromkeys(chosen)]
@@ -312,26 +133,3 @@ def _hypotheses(run: Run, settings: Verify) -> list[tuple[int, str]]:
     if not found:
         raise InputError(f"no neuron of this run has a label by {settings.scorer or run.manifest['primary']}")
     return found
-
-
-def _chosen(run: Run, editor: str | Editor) -> str | Editor:
-    if editor != "auto":
-        return editor
-    return "retrieve" if scenes_of(Path(str(run.manifest["images"].get("source") or ""))) is None else "world"
-
-
-def _numbers(kind: str, side: Side) -> dict[str, Any]:
-    told = asdict(side)
-    out = {f"{kind}_images": told["images"], kind: told["effect"]}
-    return out | {f"{kind}_{part}": told[part] for part in ("low", "high", "above", "above_low")}
-
-
-def _pixels(before: Image, after: Image) -> float:
-    other = after if after.size == before.size else after.resize(before.size)
-    return float(np.abs(np.asarray(before, np.float32) - np.asarray(other, np.float32)).mean())
-
-
-def _small(image: Image) -> bytes:
-    small = image.copy()
-    small.thumbnail((SIDE, SIDE))
-    return jpeg(small)
