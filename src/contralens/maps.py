@@ -133,15 +133,15 @@ def add_maps(
     else:
         _write(run.path / "classes.parquet", fed)
         told.append(f"classes that neurons feed in {run.path / 'classes.parquet'}")
-    if not layout:
-        return told
-    laid = _layout(run, reopened.exemplars.neurons.tolist())
+    return [*told, _laid_out(run, run.path, reopened.exemplars.neurons.tolist())] if layout else told
+
+
+def _laid_out(run: Run, folder: Path, neurons: list[int]) -> str:
+    laid = _layout(run, neurons)
     if isinstance(laid, str):
-        told.append(f"no layout: {laid}; the explorer's map shows the two main components")
-    else:
-        _write(run.path / "layout.parquet", laid)
-        told.append(f"{laid.num_rows} neurons laid out by UMAP in {run.path / 'layout.parquet'}")
-    return told
+        return f"no layout: {laid}; the explorer's map shows the two main components"
+    _write(folder / "layout.parquet", laid)
+    return f"{laid.num_rows} neurons laid out by UMAP in {folder / 'layout.parquet'}"
 
 
 def _layout(run: Run, neurons: list[int]) -> pa.Table | str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,12 +86,7 @@ def granularity(
     if unlabeled := [n for n in chosen if n not in rows]:
         raise InputError(f"neuron {unlabeled[0]} has no label in this run; {len(rows)} neurons have one")
     store = Store(cache)
-    kept = cached_rows(run, store, "encoder")
-    if kept is None:
-        raise StoreError(
-            "the cache no longer holds the image embeddings of this run; label again, with the same images"
-        )
-    embeddings = torch.from_numpy(kept)
+    embeddings = _embeddings(run, store)
     eyes = encoder_of(run, encoder, device, store)
     activations = _activations(run, store) if wants_activations(scorer) else None
     exemplars = exemplars_of(run, chosen)
@@ -104,34 +99,39 @@ def granularity(
         columns = {text: at for at, text in enumerate(text for text in texts if text not in refused)}
         return run_scorer(scorer, exemplars, embeddings, t, activations), t, columns
 
-    meant = dict.fromkeys(chosen, sense or 0)
     if sense is None:
-        glosses = {n: words.glosses(rows[n]["label"])[:MOST_SENSES] for n in chosen}
-        every = list(dict.fromkeys(g for own in glosses.values() if len(own) > 1 for g in own))
-        if every:
-            scores, _, column = scored(every)
-            for at, n in enumerate(chosen):
-                known = [(float(scores[at, column[g]]), -i) for i, g in enumerate(glosses[n]) if g in column]
-                if len(glosses[n]) > 1 and known:
-                    meant[n] = -max(known)[1]
+        meant = _senses({n: words.glosses(rows[n]["label"])[:MOST_SENSES] for n in chosen}, scored)
+    else:
+        meant = dict.fromkeys(chosen, sense)
     chains = {n: words.chain(rows[n]["label"], meant[n]) for n in chosen}
     texts = list(dict.fromkeys(text for chain in chains.values() for text, _ in chain))
     if not texts:
         return [_entry(rows[n], []) for n in chosen]
     scores, t, column = scored(texts)
-    share, p = separates(exemplars, embeddings, t)
-    out = []
-    for at, n in enumerate(chosen):
-        chain: list[dict[str, Any]] = []
-        for text, gloss in chains[n]:
-            values: dict[str, Any] = dict.fromkeys(("score", "pairs", "p", "holds"))
-            if text in column:
-                values["score"], won, chance = (float(part[at, column[text]]) for part in (scores, share, p))
-                if chance == chance:  # a neuron without a single pair tells nothing
-                    values |= {"pairs": won, "p": chance, "holds": chance <= SIGNIFICANCE}
-            chain.append({"concept": text, "gloss": gloss, **values})
-        out.append(_entry(rows[n], chain))
-    return out
+    measured = (scores, *separates(exemplars, embeddings, t))
+
+    def step(at: int, text: str, gloss: str) -> dict[str, Any]:
+        values: dict[str, Any] = dict.fromkeys(("score", "pairs", "p", "holds"))
+        if text in column:
+            values["score"], won, chance = (float(part[at, column[text]]) for part in measured)
+            if chance == chance:  # a neuron without a single pair tells nothing
+                values |= {"pairs": won, "p": chance, "holds": chance <= SIGNIFICANCE}
+        return {"concept": text, "gloss": gloss, **values}
+
+    return [_entry(rows[n], [step(at, *one) for one in chains[n]]) for at, n in enumerate(chosen)]
+
+
+def _senses(glosses: Mapping[int, Sequence[str]], scored: Callable[[list[str]], Any]) -> dict[int, int]:
+    """Which sense of each neuron's label the scorer prefers, by the senses' glosses; the first where none is read."""
+    meant = dict.fromkeys(glosses, 0)
+    every = list(dict.fromkeys(g for own in glosses.values() if len(own) > 1 for g in own))
+    if every:
+        scores, _, column = scored(every)
+        for at, (n, own) in enumerate(glosses.items()):
+            known = [(float(scores[at, column[g]]), -i) for i, g in enumerate(own) if g in column]
+            if len(own) > 1 and known:
+                meant[n] = -max(known)[1]
+    return meant
 
 
 def _activations(run: Run, store: Store) -> ActivationSource:
@@ -143,6 +143,15 @@ def _activations(run: Run, store: Store) -> ActivationSource:
             "again, storing them, or choose another scorer"
         )
     return stored_activations(table, fingerprints)
+
+
+def _embeddings(run: Run, store: Store) -> Tensor:
+    kept = cached_rows(run, store, "encoder")
+    if kept is None:
+        raise StoreError(
+            "the cache no longer holds the image embeddings of this run; label again, with the same images"
+        )
+    return torch.from_numpy(kept)
 
 
 def _entry(row: dict[str, Any], chain: list[dict[str, Any]]) -> dict[str, Any]:

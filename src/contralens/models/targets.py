@@ -175,16 +175,7 @@ def _made(
     allow_nondeterministic: bool = False,
 ) -> list[HookedTarget]:
     """The network loaded, placed, hashed and probed once, and one target per layer of it."""
-    if weights is not None:
-        as_text("weights", weights)
-    if checkpoint is not None:
-        as_path("checkpoint", checkpoint)
-    if prefix_tokens is not None:
-        whole("prefix_tokens", prefix_tokens, 0)
-    if not isinstance(dtype, str) or dtype not in hooks.DTYPES:
-        raise InputError(f"dtype must be one of {', '.join(hooks.DTYPES)}; got {dtype!r}")
-    if decode not in DECODES:
-        raise InputError(f"decode must be one of {', '.join(DECODES)}; got {decode!r}")
+    _check(weights, checkpoint, prefix_tokens, dtype, decode)
     loaded, name = load(spec, weights, checkpoint)
     function = preprocess_of(preprocess, loaded, name)
     if decode == "fast":
@@ -207,10 +198,8 @@ def _made(
              "prefix_tokens": prefix_tokens, "dtype": None if dtype == "float32" else dtype,
              "decode": None if decode == "exact" else decode,
              "allow_nondeterministic": allow_nondeterministic or None}  # fmt: skip
-    origin = {
-        "spec": spec if isinstance(spec, str) else None,
-        "options": {key: value for key, value in given.items() if value is not None},
-    }
+    options = {key: value for key, value in given.items() if value is not None}
+    origin = {"spec": spec if isinstance(spec, str) else None, "options": options}
     made = []
     for layer in names:
         seen = probe[layer]
@@ -252,6 +241,19 @@ def _made(
         )
     _check_repeatable(made, allow_nondeterministic)
     return made
+
+
+def _check(weights: Any, checkpoint: Any, prefix_tokens: Any, dtype: Any, decode: Any) -> None:
+    if weights is not None:
+        as_text("weights", weights)
+    if checkpoint is not None:
+        as_path("checkpoint", checkpoint)
+    if prefix_tokens is not None:
+        whole("prefix_tokens", prefix_tokens, 0)
+    if not isinstance(dtype, str) or dtype not in hooks.DTYPES:
+        raise InputError(f"dtype must be one of {', '.join(hooks.DTYPES)}; got {dtype!r}")
+    if decode not in DECODES:
+        raise InputError(f"decode must be one of {', '.join(DECODES)}; got {decode!r}")
 
 
 def _check_repeatable(made: Sequence[HookedTarget], allowed: bool) -> None:
