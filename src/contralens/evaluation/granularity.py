@@ -73,14 +73,7 @@ def granularity(
     >>> [(row["label"], row["broadest"]) for row in found if row["broadest"]][:2]
     [('large objects', 'large objects'), ('orange', 'orange')]
     """
-    parse_scorer(as_text("scorer", scorer))
-    if run.manifest.get("crop"):
-        raise InputError("this run was labeled from crops, and granularity scores whole pictures: label without `crop`")
-    if sense is not None:
-        whole("sense", sense, 0)
-    if wordnet is not None and not isinstance(wordnet, WordNet):
-        as_path("wordnet", wordnet)
-    words = wordnet if isinstance(wordnet, WordNet) else find_wordnet(wordnet)
+    words = _checked(run, scorer, sense, wordnet)
     rows = {row["neuron"]: row for row in final(run).rows() if row["label"] and row["best"]}
     chosen = list(rows) if neurons is None else distinct("neurons", neurons)
     if unlabeled := [n for n in chosen if n not in rows]:
@@ -99,26 +92,44 @@ def granularity(
         columns = {text: at for at, text in enumerate(text for text in texts if text not in refused)}
         return run_scorer(scorer, exemplars, embeddings, t, activations), t, columns
 
+    meant = dict.fromkeys(chosen, sense or 0)
     if sense is None:
         meant = _senses({n: words.glosses(rows[n]["label"])[:MOST_SENSES] for n in chosen}, scored)
-    else:
-        meant = dict.fromkeys(chosen, sense)
     chains = {n: words.chain(rows[n]["label"], meant[n]) for n in chosen}
     texts = list(dict.fromkeys(text for chain in chains.values() for text, _ in chain))
     if not texts:
         return [_entry(rows[n], []) for n in chosen]
     scores, t, column = scored(texts)
     measured = (scores, *separates(exemplars, embeddings, t))
+    return [
+        _entry(
+            rows[n],
+            [_step(text, gloss, column.get(text), [part[at] for part in measured]) for text, gloss in chains[n]],
+        )
+        for at, n in enumerate(chosen)
+    ]
 
-    def step(at: int, text: str, gloss: str) -> dict[str, Any]:
-        values: dict[str, Any] = dict.fromkeys(("score", "pairs", "p", "holds"))
-        if text in column:
-            values["score"], won, chance = (float(part[at, column[text]]) for part in measured)
-            if chance == chance:  # a neuron without a single pair tells nothing
-                values |= {"pairs": won, "p": chance, "holds": chance <= SIGNIFICANCE}
-        return {"concept": text, "gloss": gloss, **values}
 
-    return [_entry(rows[n], [step(at, *one) for one in chains[n]]) for at, n in enumerate(chosen)]
+def _step(text: str, gloss: str, column: int | None, measured: Sequence[Tensor]) -> dict[str, Any]:
+    """A concept of a neuron's chain, with its score, the share of pairs won and p, of the (C) of each."""
+    values: dict[str, Any] = dict.fromkeys(("score", "pairs", "p", "holds"))
+    if column is not None:
+        values["score"], won, chance = (float(part[column]) for part in measured)
+        if chance == chance:  # a neuron without a single pair tells nothing
+            values |= {"pairs": won, "p": chance, "holds": chance <= SIGNIFICANCE}
+    return {"concept": text, "gloss": gloss, **values}
+
+
+def _checked(run: Run, scorer: str, sense: int | None, wordnet: WordNet | str | Path | None) -> WordNet:
+    """WordNet, after a look at what was asked for."""
+    parse_scorer(as_text("scorer", scorer))
+    if run.manifest.get("crop"):
+        raise InputError("this run was labeled from crops, and granularity scores whole pictures: label without `crop`")
+    if sense is not None:
+        whole("sense", sense, 0)
+    if isinstance(wordnet, WordNet):
+        return wordnet
+    return find_wordnet(None if wordnet is None else as_path("wordnet", wordnet))
 
 
 def _senses(glosses: Mapping[int, Sequence[str]], scored: Callable[[list[str]], Any]) -> dict[int, int]:

@@ -180,12 +180,11 @@ def _made(
     function = preprocess_of(preprocess, loaded, name)
     if decode == "fast":
         function = fast_or_own(function, loaded.notes)
-    if any(t.is_meta for t in (*loaded.network.parameters(), *loaded.network.buffers())):
-        raise InputError(f"{name}: weights are on the meta device, so they have no values: load them first")
+    _check_values(loaded.network, name)
     network = _placed(loaded.network, device, own=not isinstance(spec, nn.Module))
     modules = hooks.named(network)
-    names = [_known(layer if layer is not None else loaded.default_layer, modules, network, loaded, name)
-             for layer in wanted]  # fmt: skip
+    layers = (layer if layer is not None else loaded.default_layer for layer in wanted)
+    names = [_known(layer, modules, network, loaded, name) for layer in layers]
     batch = hooks.probe_batch(function, name)
     before = attributes(network)
     found: dict[int, tokens.Found] = {}
@@ -194,12 +193,11 @@ def _made(
         loaded.notes += scale_notes(function, loaded.preprocess, network, preprocess is not None)
     untrained_weights.check_unused(loaded, [n for n in names if probe[n].output is not None], batch, probe, name)
     described = network_digest(network, before)
-    given = {"pooling": pooling, "preprocess": preprocess, "weights": weights, "checkpoint": checkpoint,
-             "prefix_tokens": prefix_tokens, "dtype": None if dtype == "float32" else dtype,
-             "decode": None if decode == "exact" else decode,
-             "allow_nondeterministic": allow_nondeterministic or None}  # fmt: skip
-    options = {key: value for key, value in given.items() if value is not None}
-    origin = {"spec": spec if isinstance(spec, str) else None, "options": options}
+    origin = _origin(
+        spec, pooling=pooling, preprocess=preprocess, weights=weights, checkpoint=checkpoint,
+        prefix_tokens=prefix_tokens, dtype=None if dtype == "float32" else dtype,
+        decode=None if decode == "exact" else decode, allow_nondeterministic=allow_nondeterministic or None,
+    )  # fmt: skip
     made = []
     for layer in names:
         seen = probe[layer]
@@ -217,8 +215,8 @@ def _made(
             found=found_tokens(network, batch, seen.output, found, prefix_tokens),
         )
         notes = [*loaded.notes, *choice.notes, *several(layer, seen.tensors)]
-        rows = pool(choice.name, seen.output, choice.tokens)
-        neuron_names = _names(neurons, layer, rows, probe["."].output, loaded, notes)
+        pooled = pool(choice.name, seen.output, choice.tokens)
+        neuron_names = _names(neurons, layer, pooled, probe["."].output, loaded, notes)  # may add to the notes
         made.append(
             HookedTarget(
                 name=name,
@@ -241,6 +239,17 @@ def _made(
         )
     _check_repeatable(made, allow_nondeterministic)
     return made
+
+
+def _check_values(network: nn.Module, name: str) -> None:
+    if any(t.is_meta for t in (*network.parameters(), *network.buffers())):
+        raise InputError(f"{name}: weights are on the meta device, so they have no values: load them first")
+
+
+def _origin(spec: str | nn.Module, **given: Any) -> dict[str, Any]:
+    """What makes the same targets again: the text, and the options that were given."""
+    options = {key: value for key, value in given.items() if value is not None}
+    return {"spec": spec if isinstance(spec, str) else None, "options": options}
 
 
 def _check(weights: Any, checkpoint: Any, prefix_tokens: Any, dtype: Any, decode: Any) -> None:

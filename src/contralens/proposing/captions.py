@@ -19,6 +19,7 @@ from contralens.data.store import Store
 from contralens.data.vocabulary import read_vocabulary
 from contralens.errors import ImageError, InputError, StoreError
 from contralens.math.caption_concepts import (
+    Phrases,
     contrast_phrases,
     falcon_contrasts,
     group_positives,
@@ -30,7 +31,7 @@ from contralens.proposing.merge import gather
 from contralens.proposing.prompts import clean
 from contralens.proposing.proposers import CaptionBank
 from contralens.run_data.stored import RunImages, cached_rows, encoder_of, exemplars_of
-from contralens.types import Encoder, Progress, silent
+from contralens.types import Encoder, Exemplars, Progress, silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,9 @@ def caption_plan(run: Run, bank: CaptionBank, neurons: Sequence[int]) -> Caption
     """How much `caption_candidates` has before it."""
     captions, source = _captions(run, bank)
     return CaptionPlan(len(neurons), len(captions), source)
+
+
+NOTHING = "no word of the captions holds on its positives and not on its partners"
 
 
 def caption_candidates(
@@ -94,74 +98,96 @@ def caption_candidates(
         weights, held: see `top_captions` and `contrast_phrases`; FALCON itself takes "cosine" and .1.
         merge, images, encoder, cache, device: as in `propose`.
     """
-    if contrast not in ("partners", "falcon"):
-        raise InputError(f'`contrast` must be "partners" or "falcon"; got {contrast!r}')
-    if weights not in ("share", "cosine"):
-        raise InputError(f'`weights` must be "share" or "cosine"; got {weights!r}')
-    if min(count, top, longest) < 1:
-        raise InputError(f"`count`, `top` and `longest` must be at least 1; got {count}, {top} and {longest}")
+    _check(contrast, weights, count, top, longest)
     held = (0.1 if weights == "cosine" else 1 / 3) if held is None else held
     captions, source = _captions(run, bank)
-    index = phrases(captions, longest)
-    if not index.texts:
-        raise InputError(f"{bank.name} holds no word that could be a label")
+    index = _index(captions, longest, bank.name)
     eyes = encoder_of(run, encoder, device)
     store = Store(cache)
     exemplars = exemplars_of(run, list(neurons))
-    used = torch.cat([exemplars.positives.reshape(-1), exemplars.contrasts.reshape(-1)])
     whole = contrast == "falcon" or bool(groups)
-    embeddings, notes = _embeddings(
-        run, store, eyes, None if whole else sorted(set(used[used >= 0].tolist())), images, progress
-    )
+    seen = None if whole else _images_of(exemplars)
+    embeddings, notes = _embeddings(run, store, eyes, seen, images, progress)
     best, cosines, shares = top_captions(embeddings, _texts(store, eyes, captions, progress), top)
     weight = cosines if weights == "cosine" else shares
-    activations = None
-    if whole:
-        rows = cached_rows(run, store, "target")
-        if rows is None:
-            raise StoreError("the cache no longer holds the activations of this run; label again, with the same images")
-        activations = torch.from_numpy(rows)
+    activations = _activations(run, store) if whole else None
     group_of = {n: list(group) for group in groups or () for n in group}
-    proposals, errors = [], []
+    prompt = "contrastive" if contrastive else "positives"
+    proposals: list[dict[str, Any]] = []
+    errors: list[dict[str, Any]] = []
     for at, n in enumerate(neurons):
         progress("proposing", at, len(neurons))
         positives, contrasts = exemplars.positives[at], exemplars.contrasts[at]
-        group = group_of.get(n, [n])
-        if activations is not None and len(group) > 1:
-            positives = group_positives(activations, group, len(positives))
-        if activations is not None and (contrast == "falcon" or len(group) > 1):
-            contrasts = falcon_contrasts(activations, positives, group)
+        if activations is not None:
+            group = group_of.get(n, [n])
+            positives, contrasts = _of_group(activations, positives, contrasts, group, contrast)
         if contrastive and not bool((contrasts >= 0).any()):
             errors.append({"neuron": n, "name": names[n], "error": "it has no contrastive images", "reply": None})
             continue
         found = contrast_phrases(
             positives, contrasts if contrastive else None, best, weight, index, held=held, top=count
         )
-        for place, (text, on, off) in enumerate(found):
-            proposals.append(
-                {"text": clean(text) or text, "neuron": n, "name": names[n], "place": place,
-                 "prompt": "contrastive" if contrastive else "positives", "model": bank.name, "reply": None,
-                 "score": round(on - off, 6)}
-            )  # fmt: skip
+        asked = {"neuron": n, "name": names[n], "prompt": prompt, "model": bank.name, "reply": None}
+        proposals += _proposals(found, asked)
         if not found:
-            why = "no word of the captions holds on its positives and not on its partners"
-            errors.append({"neuron": n, "name": names[n], "error": why, "reply": None})
+            errors.append({"neuron": n, "name": names[n], "error": NOTHING, "reply": None})
     progress("proposing", len(neurons), len(neurons))
     manifest = {
-        "proposer": bank.name,
+        "proposer": bank.name, "prompt": prompt, "run": str(run.path) if run.path else None, "contrast": contrast,
         "captions": {"source": source, "count": len(captions), "fingerprint": digest(*captions)},
-        "run": str(run.path) if run.path else None,
-        "prompt": "contrastive" if contrastive else "positives",
-        "contrast": contrast,
-        "groups": [list(g) for g in groups or ()],
-        "count": count,
-        "top": top,
-        "longest": longest,
-        "weights": weights,
-        "held": held,
-        "notes": notes,
-    }
+        "groups": [list(g) for g in groups or ()], "count": count, "top": top, "longest": longest, "weights": weights,
+        "held": held, "notes": notes,
+    }  # fmt: skip
     return gather(proposals, errors, manifest, eyes, merge)
+
+
+def _images_of(exemplars: Exemplars) -> list[int]:
+    """The images that are somebody's exemplar or contrast."""
+    used = torch.cat([exemplars.positives.reshape(-1), exemplars.contrasts.reshape(-1)])
+    return sorted(set(used[used >= 0].tolist()))
+
+
+def _index(captions: Sequence[str], longest: int, name: str) -> Phrases:
+    index = phrases(captions, longest)
+    if not index.texts:
+        raise InputError(f"{name} holds no word that could be a label")
+    return index
+
+
+def _proposals(found: Sequence[tuple[str, float, float]], asked: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of a neuron's words, with the shares of positives and of partners on which each holds."""
+    return [
+        {"text": clean(text) or text, **asked, "place": place, "score": round(on - off, 6)}
+        for place, (text, on, off) in enumerate(found)
+    ]
+
+
+def _check(contrast: str, weights: str, count: int, top: int, longest: int) -> None:
+    if contrast not in ("partners", "falcon"):
+        raise InputError(f'`contrast` must be "partners" or "falcon"; got {contrast!r}')
+    if weights not in ("share", "cosine"):
+        raise InputError(f'`weights` must be "share" or "cosine"; got {weights!r}')
+    if min(count, top, longest) < 1:
+        raise InputError(f"`count`, `top` and `longest` must be at least 1; got {count}, {top} and {longest}")
+
+
+def _activations(run: Run, store: Store) -> torch.Tensor:
+    """(I,N) of all images, from the cache."""
+    rows = cached_rows(run, store, "target")
+    if rows is None:
+        raise StoreError("the cache no longer holds the activations of this run; label again, with the same images")
+    return torch.from_numpy(rows)
+
+
+def _of_group(
+    activations: torch.Tensor, positives: torch.Tensor, contrasts: torch.Tensor, group: Sequence[int], contrast: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Positives (K) and contrasts (K) of a feature group, which may be one neuron."""
+    if len(group) > 1:
+        positives = group_positives(activations, group, len(positives))
+    if contrast == "falcon" or len(group) > 1:
+        contrasts = falcon_contrasts(activations, positives, group)
+    return positives, contrasts
 
 
 def _captions(run: Run, bank: CaptionBank) -> tuple[list[str], str]:
