@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from contralens.renamed import install
+
 __version__ = "0.1.0"
 
 _WHERE = {
@@ -53,6 +55,7 @@ _WHERE = {
 }
 
 __all__ = ["__version__", *_WHERE]
+install()
 
 if TYPE_CHECKING:
     from contralens.auditing.audit import audit as audit
