@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from contralens.math.fast_kernels import bfloat16_is_fast
+from contralens.math.tensors import keeping_memory
 from contralens.world.captions import captions, concepts
 from contralens.world.encoder import DualEncoder, held_out, to_tensor, word_ids
 from contralens.world.render import render
@@ -185,8 +186,9 @@ def _classify(
             logits = net(to_tensor(pictures[rows]))
         return F.cross_entropy(logits.float(), classes[rows])
 
-    for _ in fit(net, loss, len(pictures), epochs, batch, rate, log, seed):
-        pass
+    with keeping_memory():
+        for _ in fit(net, loss, len(pictures), epochs, batch, rate, log, seed):
+            pass
     return net
 
 
