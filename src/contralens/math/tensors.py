@@ -98,9 +98,9 @@ _USERS = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_",
 def keeping_memory() -> Iterator[None]:
     """Inside, memory that is freed stays with the process; at the end the system gets it.
 
-    glibc otherwise hands large blocks back at once, and the system clears every page of the next ones: more than half
-    of the CPU time of a convolutional network (`benchmarks/allocating.py`). Without effect where there is no glibc, or
-    where a variable of the environment says how to allocate.
+    glibc otherwise hands large blocks back at once, and the system clears every page of the next ones: a third to a
+    half of the CPU time of convolutional networks (`benchmarks/allocating.py`). Without effect where there is no glibc,
+    or where a variable of the environment says how to allocate.
     """
     if _OPTION is None or any(name in os.environ for name in _USERS):
         yield
