@@ -29,7 +29,8 @@ import torch
 from PIL import Image
 from torchvision import models
 
-from contralens.collecting.collect import _thumbnail, collect
+from contralens.collecting.collect import collect
+from contralens.collecting.preparing import _thumbnail
 from contralens.data.decode import decode
 from contralens.data.images import images as image_set
 from contralens.data.store import Store

@@ -245,7 +245,7 @@ def test_a_missing_extra_is_told_with_its_pip_command(core: Path, demo: Path) ->
     told([core, "-m", "contralens", "export-labels", run, "--out", "labels.json"], demo)
     said = json.loads(told([core, "-c", MISSING], demo))
     said["explore"] = told([core, "-m", "contralens", "explore", run], demo, 2).strip()
-    maps = told([core, "-m", "contralens", "maps", run], demo).splitlines()
+    maps = told([core, "-m", "contralens", "maps", run, "--layout"], demo).splitlines()
     said["umap"] = next(line for line in maps if "umap-learn" in line)
     if Path("/usr/share/wordnet").exists():
         said["wordnet"] = "pip install 'contralens[wordnet]'"

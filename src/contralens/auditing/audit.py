@@ -65,7 +65,7 @@ def audit(settings: AuditSettings) -> Audit:
         reopened = Reopened(
             run, source=settings.source, target=settings.target, cache=settings.cache,
             device=settings.device or "cpu", batch_size=settings.batch_size, workers=settings.workers,
-            groups=settings.groups, progress=settings.progress,
+            processes=settings.processes, groups=settings.groups, progress=settings.progress,
         )  # fmt: skip
         found = _judged(settings, reopened, listed)
         verdicts, notes = found.verdicts, [*found.words.notes, *found.read.warnings(found.encoder.name, listed)]

@@ -2,18 +2,17 @@
 
 The unit of work is a tile, `store.TILE` consecutive images of the set. A tile's rows are written when all of them are
 computed, in batches whose borders depend on nothing but the tile, so a killed run that goes on gives the same bits.
-Threads decode, one puts the next batch together, and one runs the networks, so that a GPU need not wait for either.
+Threads or processes decode (`preparing`), one thread puts the next batch together, and one runs the networks, so that a
+GPU need not wait for either.
 Extractors on one network (several layers, sparse autoencoders over them) share its forward, which changes no bit.
 """
 
 from __future__ import annotations
 
-import io
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from os import cpu_count
 from time import perf_counter
 from typing import Any
 
@@ -22,21 +21,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from contralens.checks import first_line
 from contralens.collecting.activations import stored_activations
+from contralens.collecting.preparing import THUMBNAIL, Preparing, Wanted, ahead, preparers
 from contralens.data.fingerprint_cache import known_fingerprints
 from contralens.data.store import TILE, Store, Table, pack, sparse
-from contralens.errors import ImageError, InputError, MissingPackage, ModelUnavailable, StoreError
-from contralens.loading.fast_preprocessing import Steps
-from contralens.loading.fast_preprocessing import pixels as pixels_of
+from contralens.errors import ImageError, InputError
 from contralens.math.activation_sources import ActivationSource
 from contralens.math.tensors import keeping_memory
 from contralens.models.hooks import pinned
 from contralens.models.shared_forward import forward_key, rows_together
 from contralens.types import Extractor, Images, Progress, silent
-
-THUMBNAIL = 128
-"""Longest side of a thumbnail, px."""
 
 
 @dataclass
@@ -107,16 +101,17 @@ def collect(
     *,
     batch_size: int = 32,
     workers: int | None = None,
+    processes: int = 0,
     progress: Progress = silent,
 ) -> Collected:
     """Rows of every image from every extractor: read from the store where there, else computed and stored.
 
-    `workers` threads decode and preprocess while the networks run (default: one per core, at most 16).
+    `workers` threads decode and preprocess while the networks run (default: one per core, at most 16), or so many
+    `processes`, where one process cannot feed the networks.
     """
     speed = Speed()
-    skipped = collect_tiles(
-        images, extractors, store, batch_size=batch_size, workers=workers, progress=progress, speed=speed
-    )
+    how: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "processes": processes, "progress": progress}
+    skipped = collect_tiles(images, extractors, store, speed=speed, **how)
     return replace(read_collected(images, extractors, store, skipped), speed=speed)
 
 
@@ -128,6 +123,7 @@ def collect_tiles(
     *,
     batch_size: int = 32,
     workers: int | None = None,
+    processes: int = 0,
     progress: Progress = silent,
     speed: Speed | None = None,
 ) -> dict[str, str]:
@@ -147,11 +143,11 @@ def collect_tiles(
     skipped: dict[str, str] = {}
     speed = speed if speed is not None else Speed()
     note = getattr(progress, "note", None)
-    threads = workers or min(16, cpu_count() or 1)
-    with keeping_memory(), ThreadPoolExecutor(threads) as pool, ThreadPoolExecutor(1) as networks:
+    prepare = Preparing(images, [extractor.preprocess for extractor in extractors])
+    with keeping_memory(), preparers(prepare, workers, processes) as pool, ThreadPoolExecutor(1) as networks:
         for tile in chosen:
             work = _collect_tile(
-                images, fingerprints, owned[tile], extractors, tables, batch_size, pool, networks, skipped, speed
+                prepare, fingerprints, owned[tile], extractors, tables, batch_size, pool, networks, skipped, speed
             )
             for done in work:
                 progress("collecting", before + done, total)
@@ -207,13 +203,13 @@ def read_collected(
 
 
 def _collect_tile(
-    images: Images,
+    prepare: Preparing,
     fingerprints: Sequence[str],
     owned: Sequence[int],
     extractors: Sequence[Extractor],
     tables: Sequence[Table],
     batch_size: int,
-    pool: ThreadPoolExecutor,
+    pool: Any,
     networks: ThreadPoolExecutor,
     skipped: dict[str, str],
     speed: Speed,
@@ -227,33 +223,23 @@ def _collect_tile(
     groups = _grouped(extractors, lacking, batch_size, networks, speed)
     pictures: dict[str, bytes] = {}
 
-    def prepare(i: int) -> tuple[list[Any], bytes | None]:
-        image = images.load(i)
-        wanted = [fingerprints[i] in group.lacking for group in groups]
-        try:
-            shared: Any = pixels_of(image) if any(isinstance(g.preprocess, Steps) for g in groups) else None
-            pixels = [
-                g.preprocess(shared if isinstance(g.preprocess, Steps) else image) if w else None
-                for g, w in zip(groups, wanted, strict=True)
-            ]
-        except (Exception, SystemExit) as e:
-            if isinstance(e, (MemoryError, MissingPackage, ModelUnavailable, StoreError)):  # not this image's fault
-                raise
-            raise ImageError(f"preprocessing failed: {first_line(e)}") from e
-        return pixels, _thumbnail(image) if fingerprints[i] in lacking[-1] else None
+    def wanted(i: int) -> Wanted:
+        by = tuple(group.members[0] for group in groups if fingerprints[i] in group.lacking)
+        return Wanted(i, by, fingerprints[i] in lacking[-1])
 
     started = perf_counter()
-    for done, (i, prepared) in enumerate(ahead(pool, prepare, needed, 2 * batch_size)):
+    for done, ((i, by, _), prepared) in enumerate(ahead(pool, prepare, [wanted(i) for i in needed], 2 * batch_size)):
         if done % batch_size == 0:
             yield len(owned) - len(needed) + done
         try:
-            pixels, picture = prepared.result()
+            inputs, picture = prepared.result()
         except ImageError as e:
-            skipped[fingerprints[i]] = str(e).removeprefix(f"{images.ids[i]}: ")
+            skipped[fingerprints[i]] = str(e).removeprefix(f"{prepare.images.ids[i]}: ")
             continue
-        for group, one in zip(groups, pixels, strict=True):
-            if one is not None:
-                group.add(fingerprints[i], one)
+        prepared_by = dict(zip(by, inputs, strict=True))
+        for group in groups:
+            if group.members[0] in prepared_by:
+                group.add(fingerprints[i], prepared_by[group.members[0]])
         if picture is not None:
             pictures[fingerprints[i]] = picture
         speed.images += 1
@@ -302,7 +288,6 @@ class _Batches:
     ) -> None:
         self.extractors, self.members, self.lacking, self.size, self.speed = extractors, members, lacking, size, speed
         self.networks, self.running = networks, deque[Future[list[Tensor]]]()
-        self.preprocess: Callable[[Any], Any] = extractors[0].preprocess
         self.sparse = [bool(getattr(x, "sparse", False)) for x in extractors]
         self.ids: list[str] = []
         self.waiting: list[Any] = []
@@ -342,26 +327,3 @@ class _Batches:
         for extractor, is_sparse, parts in zip(self.extractors, self.sparse, self.parts, strict=True):
             arrays = {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
             yield {**arrays, "width": np.array([extractor.width])} if is_sparse and parts else arrays
-
-
-def ahead(pool: ThreadPoolExecutor, work: Any, items: Any, most: int) -> Iterator[tuple[Any, Future[Any]]]:
-    """Futures of work(item) in order, with at most `most` under way, so that memory stays bounded."""
-    futures = [pool.submit(work, item) for item in items[:most]]
-    for at, item in enumerate(items):
-        future, futures[at % most] = futures[at % most], _done
-        if at + most < len(items):
-            futures[at % most] = pool.submit(work, items[at + most])
-        yield item, future
-
-
-_done: Future[Any] = Future()
-
-
-def _thumbnail(image: Any) -> bytes:
-    scale = min(1.0, THUMBNAIL / max(image.size))
-    size = [max(1, round(side * scale)) for side in image.size]
-    small = image.resize(size, reducing_gap=1.0)  # a gap of 2, as `Image.thumbnail` has it, takes three times as long
-    out = io.BytesIO()
-    note = image.info.get("note")
-    small.save(out, "JPEG", quality=85, **({"comment": note.encode()} if note else {}))  # told by `picture_notes`
-    return out.getvalue()

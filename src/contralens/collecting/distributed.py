@@ -42,8 +42,8 @@ def collect_shard(job: Collect, shard: int, shards: int, progress: Progress = si
     store, speed = Store(job.cache), Speed()
     total = len(owned_images(known_fingerprints(probe, store, shard * TILE)))
     tiles = range(shard, total, shards)
-    options: dict[str, Any] = {"batch_size": job.batch_size, "workers": job.workers, "progress": progress}
-    collect_tiles(probe, extractors, store, tiles, speed=speed, **options)
+    options: dict[str, Any] = {"batch_size": job.batch_size, "workers": job.workers, "processes": job.processes}
+    collect_tiles(probe, extractors, store, tiles, speed=speed, progress=progress, **options)
     return Done(len(tiles), total, speed)
 
 
@@ -55,6 +55,8 @@ def collect_ray(
     A worker that dies is started again (the default of Ray Data) and does only its unfinished tile again; a driver
     that dies leaves the store as it is, and the next run goes on from there.
     """
+    if job.processes:
+        raise InputError("Ray starts processes of its own; give `ray_actors`, not `processes`")
     ray = require("ray", "ray")
     ray_data = require("ray.data", "ray")
     if job.cache is None:  # workers may have another home

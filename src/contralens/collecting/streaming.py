@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from contralens.collecting.collect import Collected, ahead, collect, owned_images
+from contralens.collecting.collect import Collected, collect, owned_images
+from contralens.collecting.preparing import ahead
 from contralens.data.atomic_files import digest
 from contralens.data.fingerprint_cache import known_fingerprints
 from contralens.data.store import TILE, Log, Snapshot, Store
@@ -174,6 +175,7 @@ def collect_streamed(
     groups: Groups | None = None,
     batch_size: int = 32,
     workers: int | None = None,
+    processes: int = 0,
     progress: Progress = silent,
 ) -> tuple[Collected, RecomputedActivations]:
     """As `collect` of [target, *others], without storing the target's rows.
@@ -196,7 +198,8 @@ def collect_streamed(
     for again in (False, True):
         first = FirstPass(fingerprints, held, k, snapshot, groups)
         extractors: list[Any] = [_Streamed(target, first), *others]
-        collected = collect(images, extractors, store, batch_size=batch_size, workers=workers, progress=progress)
+        how: dict[str, Any] = {"workers": workers, "processes": processes, "progress": progress}
+        collected = collect(images, extractors, store, batch_size=batch_size, **how)
         first.save()
         usable = np.array(collected.usable)
         if np.array_equal(usable[~first.held[usable]], first.counted):

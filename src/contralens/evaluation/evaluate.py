@@ -90,7 +90,7 @@ def _opened(settings: Evaluate) -> Opened:
     reopened = Reopened(
         run, heldout=settings.heldout, source=settings.source, target=settings.target, encoder=settings.encoder,
         cache=settings.cache, device=device, batch_size=settings.batch_size, workers=settings.workers,
-        groups=settings.groups, progress=settings.progress,
+        processes=settings.processes, groups=settings.groups, progress=settings.progress,
     )  # fmt: skip
     style = _preset(settings)
     retrieves = bool(made_from("on_label", wanted)) and settings.images is None and not style.painter

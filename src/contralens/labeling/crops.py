@@ -23,7 +23,8 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from contralens.checks import blaming, counted, shown
-from contralens.collecting.collect import Collected, ahead
+from contralens.collecting.collect import Collected
+from contralens.collecting.preparing import ahead
 from contralens.data.atomic_files import digest
 from contralens.data.pictures import Heat, crop_box
 from contralens.data.store import TILE, Store

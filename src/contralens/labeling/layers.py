@@ -50,7 +50,7 @@ def label_layers(settings: LabelLayers) -> dict[str, Run]:
             store = Store(settings.cache)
             collecting.collect(
                 opened.images, steady(work, opened, store).extractors, store, batch_size=settings.batch_size,
-                workers=settings.workers, progress=settings.progress,
+                workers=settings.workers, processes=settings.processes, progress=settings.progress,
             )  # fmt: skip
         return {
             layer: write(judge(score(mine(collect(ready(one), replace(opened, targets=[model]))))))

@@ -213,7 +213,8 @@ def collect(settings: Mine, found: Networks | None = None) -> Collected:
     calibration = Calibration.asked(settings.calibrate, opened.targets[0], settings.images, opened.images)
     checked = steady(settings, opened, store, beside=calibration.extractors)
     work: dict[str, Any] = {
-        "batch_size": settings.batch_size, "workers": settings.workers, "progress": settings.progress,
+        "batch_size": settings.batch_size, "workers": settings.workers, "processes": settings.processes,
+        "progress": settings.progress,
     }  # fmt: skip
     if settings.store_activations:
         rows = collecting.collect(opened.images, checked.extractors, store, **work)

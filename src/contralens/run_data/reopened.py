@@ -63,6 +63,7 @@ class Reopened:
         device: str = "cpu",
         batch_size: int = 32,
         workers: int | None = None,
+        processes: int = 0,
         groups: Any = None,
         progress: Progress = silent,
     ) -> None:
@@ -70,7 +71,9 @@ class Reopened:
         self._groups = groups
         self._given = {"target": target, "encoder": encoder}
         self._source, self._heldout = source, heldout
-        self._options: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "progress": progress}
+        self._options: dict[str, Any] = {
+            "batch_size": batch_size, "workers": workers, "processes": processes, "progress": progress
+        }  # fmt: skip
         self.notes: list[str] = []
         if run.manifest.get("crop"):
             self.notes.append("the run was labeled from crops of its exemplars; here whole pictures are looked at")

@@ -229,6 +229,7 @@ def _tables_beside(folder: Path, value: Any) -> Any:
 
 
 WHOLE = whole_from()
+PROCESSES = whole_from(0, 1024)
 NULL_NEURONS = whole_from(1, MOST_FAKES)
 ANY_WHOLE = whole_from(-MOST_SEED, MOST_SEED - 1)
 SWITCH = Kind(_switch, metavar="")

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from contralens.checks import nearest
 from contralens.errors import InputError, KindError
-from contralens.settings.kinds import ANY_WHOLE, DEVICE, PATH, PYTHON, WHOLE, Kind
+from contralens.settings.kinds import ANY_WHOLE, DEVICE, PATH, PROCESSES, PYTHON, WHOLE, Kind
 from contralens.types import Progress, silent
 
 P = ParamSpec("P")
@@ -245,3 +245,6 @@ class Work(Place):
     seed: int = setting(0, ANY_WHOLE, "Seed of all that is drawn.", written=True)
     batch_size: int = setting(32, WHOLE, "Images per forward pass.", result=False)
     workers: int | None = setting(None, WHOLE, "Threads that decode images (default: one per core).", result=False)
+    processes: int = setting(0, PROCESSES,
+        "Processes that decode images, instead: where many cores feed a GPU, threads of one process cannot. "
+        "The results are the same.", result=False)  # fmt: skip

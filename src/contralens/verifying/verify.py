@@ -48,7 +48,7 @@ def verify(settings: Verify) -> Verification:
         reopened = Reopened(
             run, source=settings.source, target=settings.target, encoder=settings.encoder, cache=settings.cache,
             device=settings.device or "cpu", batch_size=settings.batch_size, workers=settings.workers,
-            progress=settings.progress,
+            processes=settings.processes, progress=settings.progress,
         )  # fmt: skip
         laboratory = Laboratory(reopened, settings)
         if len(hypotheses) == 1:
