@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "Audit": "data.audits",
+    "ClassContrast": "data.class_contrasts",
     "ConceptList": "auditing.concepts",
     "ContralensError": "errors",
     "Exemplars": "types",
@@ -27,6 +28,7 @@ _WHERE = {
     "audit": "auditing.audit",
     "compare": "evaluation.compare",
     "concept_list": "auditing.concepts",
+    "contrast_classes": "evaluation.class_contrast",
     "encoder": "encoders.registry",
     "evaluate": "evaluation.evaluate",
     "final": "data.final_labels",
@@ -64,6 +66,7 @@ if TYPE_CHECKING:
     from contralens.auditing.pruning import pruned as pruned
     from contralens.data.audits import Audit as Audit
     from contralens.data.audits import load_audit as load_audit
+    from contralens.data.class_contrasts import ClassContrast as ClassContrast
     from contralens.data.final_labels import final as final
     from contralens.data.images import images as images
     from contralens.data.labeled_images import labeled_images as labeled_images
@@ -80,6 +83,7 @@ if TYPE_CHECKING:
     from contralens.errors import ModelUnavailable as ModelUnavailable
     from contralens.errors import RunError as RunError
     from contralens.errors import StoreError as StoreError
+    from contralens.evaluation.class_contrast import contrast_classes as contrast_classes
     from contralens.evaluation.compare import compare as compare
     from contralens.evaluation.evaluate import evaluate as evaluate
     from contralens.evaluation.granularity import granularity as granularity

@@ -13,6 +13,7 @@ import typer
 from contralens import __version__
 from contralens.commands.audit import audit_command
 from contralens.commands.bench import app as bench_app
+from contralens.commands.contrast import contrast_command
 from contralens.commands.evaluate import compare_command, evaluate_command, recipe_command
 from contralens.commands.explore import explore_command, export_command, maps_command
 from contralens.commands.granularity import granularity_command
@@ -74,6 +75,7 @@ COMMANDS: dict[str, Any] = {
     "maps": maps_command,
     "evaluate": evaluate_command,
     "compare": compare_command,
+    "contrast": contrast_command,
     "audit": audit_command,
     "verify": verify_command,
     "propose": propose_command,
