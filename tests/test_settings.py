@@ -16,7 +16,7 @@ from contralens.commands.flags import Given, settings_from, with_flags
 from contralens.config import read_config
 from contralens.errors import InputError
 from contralens.evaluation.recipes import read_recipe
-from contralens.settings.finished_run import Audit, ContrastClasses, Evaluate, Verify
+from contralens.settings.finished_run import Audit, ContrastClasses, Evaluate, Match, Verify
 from contralens.settings.kinds import PYTHON, between
 from contralens.settings.label import Collect, Judge, Label, LabelCommand, LabelLayers, Mine, Score
 from contralens.settings.propose import Propose, ProposeCommand
@@ -44,6 +44,7 @@ AT_FIRST = {
     Propose: ("run", "proposer"),
     Verify: ("run",),
     ContrastClasses: ("run", "a", "b"),
+    Match: ("one", "other"),
 }
 JOBS: tuple[Any, ...] = (
     (contralens.label, Label),
@@ -53,6 +54,7 @@ JOBS: tuple[Any, ...] = (
     (contralens.propose, Propose),
     (contralens.verify, Verify),
     (contralens.contrast_classes, ContrastClasses),
+    (contralens.match, Match),
 )
 NEEDED = ("world:1", "images", "world", "world")
 WRONG = {

@@ -17,6 +17,7 @@ _WHERE = {
     "Exemplars": "types",
     "ImageError": "errors",
     "InputError": "errors",
+    "Matching": "data.matchings",
     "MissingPackage": "errors",
     "ModelUnavailable": "errors",
     "Run": "data.runs",
@@ -44,6 +45,7 @@ _WHERE = {
     "load_audit": "data.audits",
     "load_head": "data.new_heads",
     "load_verification": "data.verifications",
+    "match": "evaluation.matching",
     "propose": "proposing.propose",
     "pruned": "auditing.pruning",
     "pull": "sharing.push_pull",
@@ -70,6 +72,7 @@ if TYPE_CHECKING:
     from contralens.data.final_labels import final as final
     from contralens.data.images import images as images
     from contralens.data.labeled_images import labeled_images as labeled_images
+    from contralens.data.matchings import Matching as Matching
     from contralens.data.new_heads import load_head as load_head
     from contralens.data.runs import Run as Run
     from contralens.data.runs import load as load
@@ -87,6 +90,7 @@ if TYPE_CHECKING:
     from contralens.evaluation.compare import compare as compare
     from contralens.evaluation.evaluate import evaluate as evaluate
     from contralens.evaluation.granularity import granularity as granularity
+    from contralens.evaluation.matching import match as match
     from contralens.labeling.label import label as label
     from contralens.labeling.layers import label_layers as label_layers
     from contralens.maps import add_maps as add_maps

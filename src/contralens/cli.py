@@ -27,6 +27,7 @@ from contralens.commands.look import (
     targets_command,
     vocab_command,
 )
+from contralens.commands.match import match_command
 from contralens.commands.propose import propose_command
 from contralens.commands.share import export_labels_command, import_labels_command, pull_command, push_command
 from contralens.commands.verify import verify_command
@@ -75,6 +76,7 @@ COMMANDS: dict[str, Any] = {
     "maps": maps_command,
     "evaluate": evaluate_command,
     "compare": compare_command,
+    "match": match_command,
     "contrast": contrast_command,
     "audit": audit_command,
     "verify": verify_command,

@@ -196,6 +196,28 @@ class Verify(KeptOnRun):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Match(Work):
+    """All settings of `contralens.match`."""
+
+    one: Any = field(kw_only=False, metadata=about(THING, "A run folder.", python="Or a `Run`."))
+    other: Any = field(kw_only=False, metadata=about(THING, "Another.", python="Or a `Run`."))
+    by: Literal["auto", "activations", "exemplars"] = setting("auto", one_of("auto", "activations", "exemplars"),
+        "What neurons are compared by: activations on the images that both runs share, or the embeddings of their "
+        "exemplars, where the images differ (auto: activations from 50 shared images on).", written=True)  # fmt: skip
+    null: Literal["auto", "mixture", "permuted"] = setting("auto", one_of("auto", "mixture", "permuted"),
+        "Null neurons: random mixtures of the layer's neurons, or real ones in a random order over the images (auto: "
+        "mixture for activations, permuted for exemplars).", written=True)  # fmt: skip
+    fakes: int = setting(FAKES, NULL_NEURONS, "Null neurons made of each network.", written=True)
+    level: float = setting(0.05, between(),
+        "Share of the null neurons that find a partner above the threshold.", written=True)  # fmt: skip
+    least: float = setting(0.0, between(zero=True), "Correlation that a match needs at least.", written=True)
+    scorer: str | None = setting(None, TEXT, "Whose labels are compared (default: the primary scorer of each run).")
+    source: Any = setting(None, FILE, "Where the runs' images are now, if they moved.")
+    targets: Any = setting(None, PYTHON, "The networks of both runs in a list, where the manifests cannot say.")
+    encoder: Any = setting(None, PYTHON, "The runs' labeling encoder, where the manifests cannot say.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ContrastClasses(OnRun):
     """All settings of `contralens.contrast_classes`."""
 
