@@ -115,7 +115,7 @@ def test_a_planted_concept_shows_as_new_neurons(world_run, labeled) -> None:
 
 def test_other_images_are_matched_by_exemplars(world_run, labeled) -> None:
     label, cache = labeled
-    write_world(world_run.path.parent / "others", 1, 200, seed=6)
+    write_world(world_run.path.parent / "others", 1, 120, seed=6)
     other = label("world:1", "others")
     found = contralens.match(world_run, other, cache=cache, fakes=200)
     assert (found.manifest["by"], found.manifest["images"]) == ("exemplars", 0)
@@ -138,3 +138,14 @@ def test_layers_are_matched_and_the_command_says_so(world_run, labeled) -> None:
     told = json.loads(CliRunner().invoke(app, [*asked, "--json", "--null", "permuted"]).output)
     assert told["counts"]["new"] == 0, "everything is related to something"
     assert {row["status"] for row in told["pairs"]} <= set(STATUSES)
+    pairs = contralens.compare([root / "earlier", world_run], cache=cache)
+    (how,) = pairs.to_dict()["matchings"].values()
+    changes = pairs.changes.to_pylist()
+    assert len(changes) == sum(how["counts"][word] for word in ("kept", "renamed", "unlabeled")) > 5
+    assert all(row["name"].startswith("block2/") and row["other_name"].startswith("block3/") for row in changes)
+    assert min(row["correlation"] for row in changes) >= how["threshold"] - 1e-6
+    assert contralens.compare([root / "earlier", world_run], cache=cache, match=False).changes.num_rows == 0
+    elsewhere = contralens.compare([root / "earlier", world_run], cache=root / "none")
+    assert elsewhere.changes.num_rows == 0
+    assert "the cache lacks numbers of" in " ".join(elsewhere.notes)
+    assert CliRunner().invoke(app, ["compare", *asked[1:5]]).output.count("neurons matched by activations") == 1

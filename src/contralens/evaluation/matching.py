@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -15,7 +16,8 @@ from contralens.checks import counted
 from contralens.data.final_labels import final
 from contralens.data.matchings import BEST, PAIRS, STATUSES, Matching
 from contralens.data.runs import Run, load
-from contralens.errors import InputError
+from contralens.data.store import Store
+from contralens.errors import InputError, StoreError
 from contralens.math.activation_sources import ActivationSource
 from contralens.math.exemplars import neuron_statistics
 from contralens.math.neuron_matching import Matches, match_neurons, match_vectors
@@ -88,6 +90,28 @@ def match(settings: Match) -> Matching:
         manifest, pa.Table.from_pylist(pairs, schema=PAIRS),
         pa.Table.from_pylist(_best(found, alive, labels), schema=BEST),
     )  # fmt: skip
+
+
+def cached_match(one: Run, other: Run, cache: str | Path | None = None) -> Matching:
+    """`match` of two runs, if the cache holds what it reads: nothing is computed that networks are needed for.
+
+    Raises:
+        StoreError: it does not.
+    """
+    store = Store(cache)
+    settings = Match(one, other, cache=cache)
+    sides = [_side(settings, at) for at in (0, 1)]
+    shared = _shared(sides)
+    for side in sides:
+        needed = [("target", shared if len(shared) >= ENOUGH else side.reopened.probe)]
+        if len(shared) < ENOUGH:
+            needed.append(("encoder", side.reopened.probe))
+        for kind, images in needed:
+            table = store.table("rows", side.run.manifest[kind]["fingerprint"])
+            if not all(f in table for f in images):
+                name = side.run.path or side.run.manifest["target"]["name"]
+                raise StoreError(f"the cache lacks numbers of {name}; contralens match computes them again")
+    return match(one, other, cache=cache)
 
 
 @dataclass(frozen=True)
