@@ -1,7 +1,7 @@
 """Does `contralens contrast` name the factor in which two classes differ? In rendered worlds.
 
     python benchmarks/contrast_classes.py [--worlds 1 2 A --ties 0 .9 --images 60 --seed 0] [--json FILE]
-    python benchmarks/contrast_classes.py --folder TEXTURES --pairs 12     # photographs in class folders
+    python benchmarks/contrast_classes.py --folder TEXTURES     # photographs in class folders
 
 The two classes of a pair differ in one factor and in nothing else: scenes of the world (its ties included) are drawn
 once and rendered with the factor set to each of its levels. All pairs of levels of all factors are classes A and B, 94
@@ -11,8 +11,8 @@ how often it is the level of that class; and the same for the difference of the 
 the network. Null
 pairs: two halves of the same scenes, which differ in nothing; no neuron should separate them.
 
-With --folder, the target is EfficientNet-Lite0 and the encoder `offline`; told is how many neurons separate the
-classes and whether the words hold the class's own name. The folder has a sub-folder per class.
+With --folder, the target is EfficientNet-Lite0 and the encoder `offline`; the folder has a sub-folder per class.
+Reported: how many neurons separate each pair of classes, and how often the first of the words is the class's own name.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import torch
 import contralens
 from contralens.bench.training import tune_target
 from contralens.bench.world_images import vocabulary
+from contralens.evaluation.image_classes import plain
 from contralens.math.intervals import wilson
 from contralens.world.captions import names
 from contralens.world.encoder import preprocess
@@ -163,28 +164,44 @@ def share(of: list[bool]) -> str:
     return f"{np.mean(of):.3f} ({low:.2f} to {high:.2f})"
 
 
-def photographs(folder: Path, pairs: int, describe: int) -> None:
-    """Pairs of class folders of photographs: neighbours in the alphabet, evenly spread."""
+TEXTURES = [
+    "banded", "blotchy", "braided", "bubbly", "bumpy", "chequered", "cobwebbed", "cracked", "crosshatched",
+    "crystalline", "dotted", "fibrous", "flecked", "freckled", "frilly", "gauzy", "grid", "grooved",
+    "honeycombed", "interlaced", "knitted", "lacelike", "lined", "marbled", "matted", "meshed", "paisley",
+    "perforated", "pitted", "pleated", "polka-dotted", "porous", "potholed", "scaly", "smeared", "spiralled",
+    "sprinkled", "stained", "stratified", "striped", "studded", "swirly", "veined", "waffled", "woven",
+    "wrinkled", "zigzagged",
+]  # fmt: skip
+"""The 47 words of the Describable Textures Dataset."""
+
+
+def photographs(folder: Path, words: list[str], describe: int) -> None:
+    """All pairs of class folders of photographs, with these words; how often a class's own name is the first word."""
     classes = sorted(p.name for p in folder.iterdir() if p.is_dir())
-    every = list(combinations(classes, 2))
-    some = [every[i] for i in np.linspace(0, len(every) - 1, min(pairs, len(every))).round().astype(int)]
     run = contralens.label(
-        "offline:efficientnet-lite0", folder, "offline", "imagenet", layer="blocks.6", scorers=["csp"], confidence=False
+        "offline:lite0", folder, "offline", words, layer="bn2", scorers=["csp"], k=20, confidence=False
     )
-    for a, b in some:
+    counts: dict[str, list[bool]] = {"separated": [], "strongest": [], "all": [], "images": []}
+    print("| classes | images | neurons that separate them | strongest | words |", "|---" * 5 + "|", sep="\n")
+    for a, b in combinations(classes, 2):
         found = contralens.contrast_classes(run, a, b, describe=describe)
-        rows = found.rows()
-        best = (
-            f"{rows[0]['name']} AUC {rows[0]['auc']:.3f} for {rows[0]['fires_for']}: {rows[0]['concept']}"
-            if rows
-            else "-"
-        )
-        m = found.manifest
-        words = "; ".join(f"{side}: {', '.join(m['words'][side][:3])}" for side in (a, b))
+        m, rows = found.manifest, found.rows()
+        counts["separated"].append(bool(rows))
+        if not rows:
+            continue
+        top = rows[0]
+        own = [plain(side) for side in (a, b)]
+        counts["strongest"].append(plain(top["concept"]) == plain(top["fires_for"]))
+        for key, said in (("all", m["words"]), ("images", m["images_differ"])):
+            counts[key] += [plain(said[side][0]) == name for side, name in zip((a, b), own, strict=True) if said[side]]
+        best = f"{top['name']} AUC {top['auc']:.3f} for {top['fires_for']}: {top['concept']}"
+        said = "; ".join(f"{side}: {', '.join(m['words'][side][:3])}" for side in (a, b))
         print(
-            f"| {a}, {b} | {m['images_a']}, {m['images_b']} | {len(rows)} of {m['tested']} | {best} | {words} |",
+            f"| {a}, {b} | {m['images_a']}, {m['images_b']} | {len(rows)} of {m['tested']} | {best} | {said} |",
             flush=True,
         )
+    for key, right in counts.items():
+        print(f"{key}: {sum(right)} of {len(right)}, {share(right)}")
 
 
 def main() -> None:
@@ -196,11 +213,11 @@ def main() -> None:
     parser.add_argument("--describe", type=int, default=20)
     parser.add_argument("--scorer", default="csp")
     parser.add_argument("--folder", type=Path)
-    parser.add_argument("--pairs", type=int, default=12)
+    parser.add_argument("--vocabulary", help="with --folder: of what words are (default: 47 of textures)")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     if args.folder:
-        photographs(args.folder, args.pairs, args.describe)
+        photographs(args.folder, args.vocabulary or TEXTURES, args.describe)
         return
     print("| " + " | ".join(HEAD) + " |", "|---" * len(HEAD) + "|", sep="\n")
     rows = worlds(args)
