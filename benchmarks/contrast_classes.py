@@ -111,7 +111,7 @@ def worlds(args: argparse.Namespace) -> list[dict[str, Any]]:
     for name in args.worlds:
         target, place = network(name, args.seed)
         for tie in args.ties:
-            for factor in FACTORS:
+            for factor in args.factors:
                 with tempfile.TemporaryDirectory() as temporary:
                     folder = Path(temporary)
                     scenes, labels = scenes_of(place, factor, tie, args.images, args.seed)
@@ -208,6 +208,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--worlds", nargs="+", default=["1", "2"], choices=[*map(str, WORLDS), *NEW])
     parser.add_argument("--ties", nargs="+", type=float, default=[0.0, 0.9])
+    parser.add_argument("--factors", nargs="+", default=list(FACTORS), choices=list(FACTORS))
     parser.add_argument("--images", type=int, default=60, help="of each class")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--describe", type=int, default=20)

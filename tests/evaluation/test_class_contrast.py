@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
@@ -89,6 +91,12 @@ def test_classes_come_from_tables_captions_words_and_sequences(found, world_run,
     ):
         again = contralens.contrast_classes(world_run, "striped", "dotted", k=10, **way, **options)
         assert again.neurons.select(["neuron", "auc", "concept"]) == rows, way
+    labels = pa.array([f"n01234567_{names[f'images/{i}'].title()}" for i in ids])
+    at = world_run.images.column_names.index("label")
+    in_folders = replace(world_run, images=world_run.images.set_column(at, "label", labels))
+    again = contralens.contrast_classes(in_folders, "striped", "dotted", k=10, **options)
+    assert again.neurons.select(["neuron", "auc", "concept"]) == rows
+    assert again.manifest["source"] == "folders of the images"
     rest = contralens.contrast_classes(world_run, "striped", "*", labels=names, **options)
     assert rest.manifest["images_a"] + rest.manifest["images_b"] == len(ids)
     searched = contralens.contrast_classes(world_run, "striped", "dotted", words=True, describe=0, **options)
