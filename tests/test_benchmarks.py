@@ -122,6 +122,15 @@ def test_a_gpu_benchmark_runs_without_one(tmp_path: Path) -> None:
     assert "|" in run("gpu", "--quick", "--device", "cpu", "--out", str(tmp_path / "gpu.json"))
 
 
+@pytest.mark.slow
+def test_classes_that_differ_in_one_factor() -> None:
+    out = run("contrast_classes", "--worlds", "1", "--ties", "0", "--factors", "background", "--images", "16")
+    pairs, apart, strongest = (cell.split()[0] for cell in out.splitlines()[-1].split("|")[2:5])
+    assert pairs == "15"
+    assert float(apart) > 0.5
+    assert float(strongest) > 0.5
+
+
 @pytest.fixture
 def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A package of the same shape, written here, whose ties fall the other way."""

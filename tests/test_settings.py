@@ -16,7 +16,7 @@ from contralens.commands.flags import Given, settings_from, with_flags
 from contralens.config import read_config
 from contralens.errors import InputError
 from contralens.evaluation.recipes import read_recipe
-from contralens.settings.finished_run import Audit, Evaluate, Verify
+from contralens.settings.finished_run import Audit, ContrastClasses, Evaluate, Match, Verify
 from contralens.settings.kinds import PYTHON, between
 from contralens.settings.label import Collect, Judge, Label, LabelCommand, LabelLayers, Mine, Score
 from contralens.settings.propose import Propose, ProposeCommand
@@ -43,6 +43,8 @@ AT_FIRST = {
     Audit: ("run", "concepts"),
     Propose: ("run", "proposer"),
     Verify: ("run",),
+    ContrastClasses: ("run", "a", "b"),
+    Match: ("one", "other"),
 }
 JOBS: tuple[Any, ...] = (
     (contralens.label, Label),
@@ -51,6 +53,8 @@ JOBS: tuple[Any, ...] = (
     (contralens.audit, Audit),
     (contralens.propose, Propose),
     (contralens.verify, Verify),
+    (contralens.contrast_classes, ContrastClasses),
+    (contralens.match, Match),
 )
 NEEDED = ("world:1", "images", "world", "world")
 WRONG = {

@@ -11,11 +11,13 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "Audit": "data.audits",
+    "ClassContrast": "data.class_contrasts",
     "ConceptList": "auditing.concepts",
     "ContralensError": "errors",
     "Exemplars": "types",
     "ImageError": "errors",
     "InputError": "errors",
+    "Matching": "data.matchings",
     "MissingPackage": "errors",
     "ModelUnavailable": "errors",
     "Run": "data.runs",
@@ -27,6 +29,7 @@ _WHERE = {
     "audit": "auditing.audit",
     "compare": "evaluation.compare",
     "concept_list": "auditing.concepts",
+    "contrast_classes": "evaluation.class_contrast",
     "encoder": "encoders.registry",
     "evaluate": "evaluation.evaluate",
     "final": "data.final_labels",
@@ -42,6 +45,7 @@ _WHERE = {
     "load_audit": "data.audits",
     "load_head": "data.new_heads",
     "load_verification": "data.verifications",
+    "match": "evaluation.matching",
     "propose": "proposing.propose",
     "pruned": "auditing.pruning",
     "pull": "sharing.push_pull",
@@ -64,9 +68,11 @@ if TYPE_CHECKING:
     from contralens.auditing.pruning import pruned as pruned
     from contralens.data.audits import Audit as Audit
     from contralens.data.audits import load_audit as load_audit
+    from contralens.data.class_contrasts import ClassContrast as ClassContrast
     from contralens.data.final_labels import final as final
     from contralens.data.images import images as images
     from contralens.data.labeled_images import labeled_images as labeled_images
+    from contralens.data.matchings import Matching as Matching
     from contralens.data.new_heads import load_head as load_head
     from contralens.data.runs import Run as Run
     from contralens.data.runs import load as load
@@ -80,9 +86,11 @@ if TYPE_CHECKING:
     from contralens.errors import ModelUnavailable as ModelUnavailable
     from contralens.errors import RunError as RunError
     from contralens.errors import StoreError as StoreError
+    from contralens.evaluation.class_contrast import contrast_classes as contrast_classes
     from contralens.evaluation.compare import compare as compare
     from contralens.evaluation.evaluate import evaluate as evaluate
     from contralens.evaluation.granularity import granularity as granularity
+    from contralens.evaluation.matching import match as match
     from contralens.labeling.label import label as label
     from contralens.labeling.layers import label_layers as label_layers
     from contralens.maps import add_maps as add_maps

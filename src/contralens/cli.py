@@ -13,6 +13,7 @@ import typer
 from contralens import __version__
 from contralens.commands.audit import audit_command
 from contralens.commands.bench import app as bench_app
+from contralens.commands.contrast import contrast_command
 from contralens.commands.evaluate import compare_command, evaluate_command, recipe_command
 from contralens.commands.explore import explore_command, export_command, maps_command
 from contralens.commands.granularity import granularity_command
@@ -26,6 +27,7 @@ from contralens.commands.look import (
     targets_command,
     vocab_command,
 )
+from contralens.commands.match import match_command
 from contralens.commands.propose import propose_command
 from contralens.commands.share import export_labels_command, import_labels_command, pull_command, push_command
 from contralens.commands.verify import verify_command
@@ -74,6 +76,8 @@ COMMANDS: dict[str, Any] = {
     "maps": maps_command,
     "evaluate": evaluate_command,
     "compare": compare_command,
+    "match": match_command,
+    "contrast": contrast_command,
     "audit": audit_command,
     "verify": verify_command,
     "propose": propose_command,

@@ -33,3 +33,16 @@ def settings(case):
         "judge": ColourEncoder(1.5), "heldout": case / "other", "target": colour_target(), "encoder": ColourEncoder(),
         "source": case / "probe", "cache": case / "cache", "save": False,
     }  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def world_run(tmp_path_factory):
+    """A run of the rendered world in its folder, beside `w` (images, scenes.parquet) and `cache`."""
+    from contralens.bench.world_images import write_world
+
+    root = tmp_path_factory.mktemp("world")
+    write_world(root / "w", 1, 200)
+    return label(
+        "world:1", root / "w" / "images", "world", root / "w" / "vocabulary.txt", layer="block3", k=8,
+        scorers=["csp"], out=root / "run", cache=root / "cache", confidence=False,
+    )  # fmt: skip

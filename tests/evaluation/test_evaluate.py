@@ -175,6 +175,7 @@ def test_gamma_is_chosen_by_confidence_and_stays_unless_another_is_better_beyond
     each = evaluate(run, metrics="pearson", gamma="neuron", fdr=0.1, fakes=50, **settings)
     assert sum(each.manifest["gamma"]["neurons at each gamma"].values()) == 8
     assert "csp:gamma=neuron" in each.scorers
+    assert any("--scorer auto" in note for note in each.manifest["notes"])
     assert "csp:gamma=neuron" not in each.verdicts["scorer"].to_pylist()
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -53,6 +55,54 @@ def run(discs: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
         cache=folder / "cache", check_metrics=False,
     )  # fmt: skip
     return load(made.path)
+
+
+def test_labels_in_the_shape_of_neuronpedias_exports(run: Run, tmp_path: Path) -> None:
+    """The keys of each row are columns of its tables; whatever a row refers to is there; again gives the same bytes."""
+    from contralens.sharing.neuronpedia import write_neuronpedia
+
+    def rows(part: Path) -> list[dict[str, Any]]:
+        opened = gzip.open if part.suffix == ".gz" else open
+        with opened(part, "rt", encoding="utf-8") as f:
+            return [json.loads(line) for line in f]
+
+    folder = write_neuronpedia(run, tmp_path, model="net", scorers=run.scorers)
+    assert folder == tmp_path / "net" / "relu"
+    features, explanations, scores = (
+        rows(folder / part / "batch-0.jsonl.gz") for part in ("features", "explanations", "scores")
+    )
+    assert [f["index"] for f in features] == [str(n) for n in range(len(run))]
+    labeled = [r for scorer in run.scorers for r in final(run).rows(scorer) if r["label"] is not None]
+    assert [(e["index"], e["description"]) for e in explanations] == [(str(r["neuron"]), r["label"]) for r in labeled]
+    kinds = {f"contralens_{re.sub('[:=]', '-', scorer)}" for scorer in run.scorers}
+    assert {e["typeName"] for e in explanations} <= kinds | {"human"}
+    known = {e["id"]: e for e in explanations}
+    assert len(known) == len(explanations)
+    assert all(re.fullmatch("c[0-9a-f]{24}", one) for one in known)
+    confidences = [s for s in scores if s["explanationScoreTypeName"] == "contralens_confidence"]
+    assert len(confidences) == sum(r["confidence"] is not None for r in labeled)
+    assert all(0 <= s["value"] <= 1 and s["explanationId"] in known for s in confidences)
+    for name, of, key in (
+        ("explanation_type", explanations, "typeName"),
+        ("explanation_model_type", explanations, "explanationModelName"),
+        ("explanation_score_type", scores, "explanationScoreTypeName"),
+        ("explanation_score_model", scores, "explanationScoreModelName"),
+    ):  # fmt: skip
+        named = {row[key] for row in of} - {None}
+        assert {row["name"] for row in rows(tmp_path / "config" / f"{name}.jsonl")} == named
+    assert "/home/ada" not in "".join(json.dumps(row) for row in explanations + scores)
+    before = {p: p.read_bytes() for p in sorted(tmp_path.rglob("*.gz"))}
+    write_neuronpedia(run, tmp_path, model="net", scorers=run.scorers)
+    assert {p: p.read_bytes() for p in sorted(tmp_path.rglob("*.gz"))} == before
+
+
+def test_the_command_writes_them(run: Run, command: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    code, said, _ = command("export-labels", run.path, "--neuronpedia", "--out", tmp_path / "np", "--source", "relu-x")
+    assert code == 0
+    assert said.strip().endswith("relu-x: features, explanations and scores")
+    code, _, wrong = command("export-labels", run.path, "--model", "x")
+    assert code == 2
+    assert "--neuronpedia" in wrong
 
 
 @pytest.fixture

@@ -57,6 +57,10 @@ def compare_command(
     ] = None,
     metrics: Annotated[str | None, typer.Option(help="Metrics, with commas (default: all that every run has).")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for parquet tables, comparison.json and plots.")] = None,
+    match: Annotated[
+        bool, typer.Option("--match/--no-match", help="Pair the neurons of other layers or networks, too (default).")
+    ] = True,
+    cache: Annotated[Path | None, typer.Option(help="Cache that the runs were labeled with.")] = None,
     most: Annotated[int, typer.Option(help="Changed labels shown.")] = 20,
     as_json: Json = False,
 ) -> None:
@@ -66,7 +70,9 @@ def compare_command(
     """
     from contralens.evaluation.compare import compare
 
-    found = compare(runs, scorer or None, [m.strip() for m in metrics.split(",")] if metrics else None)
+    found = compare(
+        runs, scorer or None, [m.strip() for m in metrics.split(",")] if metrics else None, match=match, cache=cache
+    )
     written = found.save(out) if out is not None else []
     if as_json:
         print_json({**found.to_dict(), "written": [str(p) for p in written]})
@@ -220,10 +226,14 @@ def _print_comparison(found: Any, most: int) -> None:
         print(f"{pair}: {counts['changed']} of {counts['neurons']} neurons changed their label")
     for name, counts in summary["experiments"].items():
         print(f"{name}, labels put to the test: {', '.join(f'{n} {word}' for word, n in counts.items())}")
-    changed = Table("neuron", "one", "label", "other", "label", box=None, pad_edge=False)
+    for pair, how in summary["matchings"].items():
+        by = f"activations on {how['images']:,} images" if how["by"] == "activations" else "exemplars"
+        counts = ", ".join(f"{n} {status}" for status, n in how["counts"].items() if n)
+        print(f"{pair}: neurons matched by {by}, threshold {how['threshold']:.2f}: {counts}")
+    changed = Table("neuron", "one", "label", "is", "other", "label", box=None, pad_edge=False)
     for row in summary["changes"][:most]:
         changed.add_row(
-            *(escape(str(row[c])) for c in ("name", "one", "one_label", "other", "other_label"))
+            *(escape(str(row[c])) for c in ("name", "one", "one_label", "other_name", "other", "other_label"))
         )  # fmt: skip
     if summary["changes"] and most > 0:
         out.print(changed)

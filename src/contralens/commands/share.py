@@ -10,6 +10,7 @@ import typer
 from contralens.checks import counted
 from contralens.commands.flags import Given, with_flags
 from contralens.commands.options import RunFolder, print_json
+from contralens.errors import InputError
 from contralens.settings.label import Label
 from contralens.settings.record import read
 
@@ -20,7 +21,14 @@ NoNames = Annotated[
 
 def export_labels_command(
     run: RunFolder,
-    out: Annotated[Path | None, typer.Option(help="File to write (default: RUN.labels.json beside the run).")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write (default: RUN.labels.json beside the run), or folder.")
+    ] = None,
+    neuronpedia: Annotated[
+        bool, typer.Option("--neuronpedia", help="Write a folder as Neuronpedia exports it (default: RUN.neuronpedia).")
+    ] = False,
+    model: Annotated[str | None, typer.Option(help="With --neuronpedia: its name of the model.")] = None,
+    source: Annotated[str | None, typer.Option(help="With --neuronpedia: its name of the layer or SAE.")] = None,
     pairs: Annotated[int | None, typer.Option(help="Pairs of evidence of each neuron (default: all).")] = None,
     no_names: NoNames = False,
 ) -> None:
@@ -32,6 +40,14 @@ def export_labels_command(
     from contralens.sharing.label_files import label_file
 
     loaded = load(run)
+    if neuronpedia:
+        from contralens.sharing.neuronpedia import write_neuronpedia
+
+        folder = write_neuronpedia(loaded, out or Path(f"{run.resolve()}.neuronpedia"), model=model, source=source)
+        typer.echo(f"wrote {folder}: features, explanations and scores")
+        return
+    if model or source:
+        raise InputError("--model and --source are about --neuronpedia: give that, too")
     path = out or Path(f"{run.resolve()}.labels.json")
     made = label_file(loaded, pairs=pairs, names=not no_names).save(path)
     labeled = sum(row["label"] is not None for row in made.rows())

@@ -190,6 +190,32 @@ def read_column(path: Path, name: str, places: Places) -> tuple[dict[int, str], 
     return found, lines[0][images[0]] if lines else ""
 
 
+def read_lines(path: Path, name: str | None, places: Places) -> dict[int, list[str]]:
+    """All texts that a table holds of each image, such as several captions, by row of the image.
+
+    Args:
+        path: the table; without a line of column names, its columns are called "column 1" and so on.
+        name: the column of the texts; by default the one with the longest.
+        places: the images.
+
+    Raises:
+        InputError: it cannot be read, no such column.
+    """
+    head, lines, _ = _cells(path)
+    if any(places.sole(value) is not None for value in head if value):
+        head, lines = [f"column {i}" for i in range(1, len(head) + 1)], [head, *lines]
+    if name is not None and name not in head:
+        raise InputError(f"{path} has no column {name!r}{nearest(name, head)}; it has {some(head)}")
+    image = _image_columns(head, lines, places.sole, layout_of(head), but=None if name is None else head.index(name))[0]
+    lengths = [sum(len(row[at]) for row in lines if at < len(row)) if at != image else -1 for at in range(len(head))]
+    value = lengths.index(max(lengths)) if name is None else head.index(name)
+    found: dict[int, list[str]] = {}
+    for row in lines:
+        if len(row) > max(image, value) and (at := places.find(row[image])) is not None:
+            found.setdefault(at, []).append(row[value])
+    return found
+
+
 def _image_at(
     path: Path, head: Sequence[str], lines: Sequence[Sequence[str]], find: Callable[[str], object], asked: str | None,
     layout: Layout | None,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,13 @@ from contralens.checks import as_texts, shown
 from contralens.data.evaluations import Evaluation, evaluation_of
 from contralens.data.final_labels import final, is_down, tests_of
 from contralens.data.folder_kinds import COMPARISON
+from contralens.data.matchings import Matching
 from contralens.data.replace_folder import reserved
 from contralens.data.runs import Run
 from contralens.data.seals import seal
 from contralens.data.table_folders import plain
 from contralens.data.verifications import OUTCOMES
-from contralens.errors import InputError
+from contralens.errors import ContralensError, InputError
 from contralens.math.intervals import difference_interval, mean_interval
 
 TIE = 1e-6
@@ -41,7 +42,8 @@ DIFFERENCES = pa.schema([
 CHANGES = pa.schema([
     ("one", pa.string()), ("other", pa.string()), ("neuron", pa.int32()), ("name", pa.string()),
     ("one_label", pa.string()), ("other_label", pa.string()), ("changed", pa.bool_()),
-    ("one_verified", pa.string()), ("other_verified", pa.string()),
+    ("one_verified", pa.string()), ("other_verified", pa.string()), ("other_neuron", pa.int32()),
+    ("other_name", pa.string()), ("correlation", pa.float64()),
 ])  # fmt: skip
 
 
@@ -110,8 +112,11 @@ class Comparison:
     differences: pa.Table
     """Per metric and pair: means, mean difference with its 95 % bootstrap interval over neurons, win/tie/loss."""
     changes: pa.Table
-    """Per pair and neuron: the two labels, whether they differ, and what experiments on them came to."""
+    """Per pair and neuron: the two labels, whether they differ, and what experiments on them came to. Of runs of other
+    layers or networks, neurons are paired by `contralens.match`: other_neuron, other_name and their correlation."""
     notes: list[str]
+    matchings: dict[str, Matching] = field(default_factory=dict)
+    """"ONE | OTHER" -> how their neurons were paired, where these are of other layers or networks."""
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain values, for JSON."""
@@ -128,6 +133,10 @@ class Comparison:
                 m.name: {word: found.count(word) for word in OUTCOMES}
                 for m in self.methods
                 if (found := list(m.verified().values()))
+            },
+            "matchings": {
+                pair: {"counts": m.counts, **{k: m.manifest[k] for k in ("by", "images", "threshold")}}
+                for pair, m in self.matchings.items()
             },
             "changes": [row for row in self.changes.to_pylist() if row["changed"]],
             "notes": self.notes,
@@ -158,14 +167,18 @@ class Comparison:
 
 
 def compare(
-    runs: Sequence[Run | str | Path], scorers: Sequence[str] | None = None, metrics: Sequence[str] | None = None
-) -> Comparison:
+    runs: Sequence[Run | str | Path], scorers: Sequence[str] | None = None, metrics: Sequence[str] | None = None,
+    *, match: bool = True, cache: str | Path | None = None,
+) -> Comparison:  # fmt: skip
     """Compare the labels of several runs, or of several scorers of one run.
 
     Args:
         runs: runs or their folders. Of several, the primary scorer of each is compared; of one, all its scorers.
         scorers: these instead, of every run that has them.
         metrics: of the evaluations; by default all that every evaluated run has.
+        match: pair the neurons of other layers or networks as `contralens.match` does, to compare their labels; only
+            where the cache holds what that needs, else a note says so.
+        cache: the cache that the runs were labeled with.
 
     Neurons are paired where both methods look at the same layer of the same network (checkpoints of it included): the
     interval is then over the neurons' differences. Otherwise it is over two unrelated sets of neurons.
@@ -196,6 +209,7 @@ def compare(
         notes.append(f"no evaluation in {without}: only labels are compared; contralens evaluate makes one")
     rows: list[dict[str, Any]] = []
     changes: list[dict[str, Any]] = []
+    matchings: dict[str, Matching] = {}
     known = [set(m.evaluation.metrics) for m in methods if m.evaluation is not None]
     first = next((m.evaluation.metrics for m in methods if m.evaluation is not None), [])
     wanted = list(metrics) if metrics is not None else [m for m in first if all(m in k for k in known)]
@@ -208,15 +222,43 @@ def compare(
                 row = _difference(metric, one, other, paired)
                 rows += [row] if row else []
         if paired:
-            a, b, tested = one.labels(), other.labels(), (one.verified(), other.verified())
-            for n in sorted(a.keys() & b.keys()):
-                pair: dict[str, Any] = {"one": one.name, "other": other.name, "neuron": n, "name": a[n][0]}
-                pair |= {"one_verified": tested[0].get(n), "other_verified": tested[1].get(n)}
-                changes.append({**pair, "one_label": a[n][1], "other_label": b[n][1], "changed": a[n][1] != b[n][1]})
+            changes += _changes(one, other)
+        elif match and one.run is not other.run:
+            found = _matching(one, other, cache)
+            if isinstance(found, str):
+                notes.append(found)
+            else:
+                matchings[f"{one.name} | {other.name}"] = found
+                changes += _changes(one, other, found)
     return Comparison(
         methods, pa.Table.from_pylist(rows, schema=DIFFERENCES), pa.Table.from_pylist(changes, schema=CHANGES),
-        list(dict.fromkeys(notes)),
+        list(dict.fromkeys(notes)), matchings,
     )  # fmt: skip
+
+
+def _changes(one: Method, other: Method, found: Matching | None = None) -> list[dict[str, Any]]:
+    """The labels of paired neurons: of one number, or as they were matched."""
+    a, b, tested = one.labels(), other.labels(), (one.verified(), other.verified())
+    places = {n: n for n in a} if found is None else found.partners
+    r = {} if found is None else {row["one"]: row["correlation"] for row in found.rows() if row["one"] in places}
+    out = []
+    for n in sorted(n for n, m in places.items() if n in a and m in b):
+        m = places[n]
+        pair: dict[str, Any] = {"one": one.name, "other": other.name, "neuron": n, "name": a[n][0]}
+        pair |= {"one_verified": tested[0].get(n), "other_verified": tested[1].get(m)}
+        pair |= {"other_neuron": m, "other_name": b[m][0], "correlation": r.get(n)}
+        out.append({**pair, "one_label": a[n][1], "other_label": b[m][1], "changed": a[n][1] != b[m][1]})
+    return out
+
+
+def _matching(one: Method, other: Method, cache: str | Path | None) -> Matching | str:
+    """How the neurons of other layers or networks pair, or why that is not known."""
+    from contralens.evaluation.matching import cached_match
+
+    try:
+        return cached_match(one.run, other.run, cache)
+    except ContralensError as e:
+        return f"{one.name} and {other.name} are of other layers or networks, and their labels are not compared: {e}"
 
 
 def _difference(metric: str, one: Method, other: Method, paired: bool) -> dict[str, Any] | None:

@@ -30,7 +30,8 @@ def tuned(
 
     How likely the label at each gamma is right is its confidence (`contralens.math.confidence`), from the probe images
     alone. Per layer, another gamma than 1 is taken only where the mean confidence gains by it, with a 95 % interval
-    over neurons, paired, that excludes 0; per neuron, each takes the gamma with the highest confidence, 1 on ties.
+    over neurons, paired, that excludes 0; per neuron, each takes the gamma with the highest confidence, 1 on ties. That
+    gained nothing in new worlds (docs/evaluation.md), so its labels stay in the evaluation.
 
     Returns:
         The run with one scorer more (unless it has it already), that scorer, and how the choice was made. Per layer
@@ -63,6 +64,10 @@ def tuned(
         known = sure.nan_to_num(-1.0)
         choice = torch.where(known.amax(0) > known[usual], known.argmax(0), usual)
         scorer = "csp:gamma=neuron"
+        reopened.notes.append(
+            "a gamma for each neuron names no more right labels than gamma 1 where that was measured; to let "
+            "confidence choose, label with --scorer auto"
+        )
         counts = torch.bincount(choice, minlength=len(gammas)).tolist()
         details["neurons at each gamma"] = {f"{g:g}": n for g, n in zip(gammas, counts, strict=True)}
     details["scorer"] = scorer

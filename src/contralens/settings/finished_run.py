@@ -14,12 +14,14 @@ from contralens.settings.kinds import (
     CLASSES,
     FILE,
     FILE_OR_OBJECT,
+    FILES,
     NAMES,
     NULL_NEURONS,
     NUMBER,
     PATH,
     PYTHON,
     SWITCH,
+    TABLE,
     TEXT,
     TEXTS,
     THING,
@@ -44,11 +46,19 @@ class OnRun(Work):
     run: Any = field(kw_only=False, metadata=about(THING, "A run folder.", python="Or a `Run`."))
     source: Any = setting(None, FILE, "Where the run's images are now, if they moved.")
     target: Any = setting(None, PYTHON, "The run's network, where the manifest cannot say.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptOnRun(OnRun):
+    """What is asked of any run, and kept in its folder."""
+
+    COMMON: ClassVar[bool] = True
+
     save: bool = setting(True, SWITCH, "Keep the result in the run's folder, if it has one (default).")
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnLabels(OnRun):
+class OnLabels(KeptOnRun):
     """What is asked of a run by null neurons, images of groups, and classes."""
 
     COMMON: ClassVar[bool] = True
@@ -157,7 +167,7 @@ class Audit(OnLabels):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verify(OnRun):
+class Verify(KeptOnRun):
     """All settings of `contralens.verify`."""
 
     editor: str | Any = setting("auto", THING,
@@ -183,3 +193,54 @@ class Verify(OnRun):
         super().__post_init__()
         if self.label is not None and self.neurons is None:
             raise InputError("`label` tests one phrase on the neurons given: say which with `neurons`")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Match(Work):
+    """All settings of `contralens.match`."""
+
+    one: Any = field(kw_only=False, metadata=about(THING, "A run folder.", python="Or a `Run`."))
+    other: Any = field(kw_only=False, metadata=about(THING, "Another.", python="Or a `Run`."))
+    by: Literal["auto", "activations", "exemplars"] = setting("auto", one_of("auto", "activations", "exemplars"),
+        "What neurons are compared by: activations on the images that both runs share, or the embeddings of their "
+        "exemplars, where the images differ (auto: activations from 50 shared images on).", written=True)  # fmt: skip
+    null: Literal["auto", "mixture", "permuted"] = setting("auto", one_of("auto", "mixture", "permuted"),
+        "Null neurons: random mixtures of the layer's neurons, or real ones in a random order over the images (auto: "
+        "mixture for activations, permuted for exemplars).", written=True)  # fmt: skip
+    fakes: int = setting(FAKES, NULL_NEURONS, "Null neurons made of each network.", written=True)
+    level: float = setting(0.05, between(),
+        "Share of the null neurons that find a partner above the threshold.", written=True)  # fmt: skip
+    least: float = setting(0.0, between(zero=True), "Correlation that a match needs at least.", written=True)
+    scorer: str | None = setting(None, TEXT, "Whose labels are compared (default: the primary scorer of each run).")
+    source: Any = setting(None, FILE, "Where the runs' images are now, if they moved.")
+    targets: Any = setting(None, PYTHON, "The networks of both runs in a list, where the manifests cannot say.")
+    encoder: Any = setting(None, PYTHON, "The runs' labeling encoder, where the manifests cannot say.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastClasses(OnRun):
+    """All settings of `contralens.contrast_classes`."""
+
+    a: str = field(kw_only=False, metadata=about(TEXT, "The one class."))
+    b: str = field(kw_only=False, metadata=about(TEXT, 'The other; "*" stands for all images that the first leaves.'))
+    labels: Any = setting(None, FILES,
+        "Table with the images' classes, repeatable: CSV, .tsv or .parquet (default: class folders).",
+        python="Or a mapping of image to class, or the class of each image.", flag="--table")  # fmt: skip
+    image_column: str | None = setting(None, TEXT,
+        "The table's column that names the image (default: found by name, or by values).")  # fmt: skip
+    class_column: str | None = setting(None, TEXT,
+        "The table's column that holds the class (default: class, label, dx ...).")  # fmt: skip
+    captions: str | Path | None = setting(None, TABLE,
+        "Table of captions, TABLE or TABLE:COLUMN: A and B are words that the images' captions hold.")  # fmt: skip
+    words: bool = setting(False, SWITCH, "Let the labeling encoder search for the images: A and B are search words.")
+    share: float = setting(0.1, between(), "With words: part of the images that each text gets.", written=True)
+    scorer: str = setting("csp", TEXT, "What names the differences, e.g. csp:gamma=0.5.", written=True)
+    k: int = setting(30, WHOLE, "Pairs of an image and its contrast per neuron.", flag="-k", written=True)
+    fdr: float = setting(0.05, between(), "False-discovery rate over neurons.", written=True)
+    describe: int = setting(
+        20, whole_from(0), "Neurons described in words and pictures, the strongest of either side.", written=True
+    )
+    groups: Any = setting(None, TABLE,
+        "Images that belong together (of one patient, lesion, scene, video): TABLE:COLUMN; intervals count a group "
+        "once (default: the run's groups).", python="Or image -> group.", reads=True)  # fmt: skip
+    encoder: Any = setting(None, PYTHON, "The run's labeling encoder, where the manifest cannot say.")

@@ -255,6 +255,7 @@ OBJECT = Kind(as_it_is)
 FILE_OR_OBJECT = Kind(as_it_is, beside=_beside)
 FILE = Kind(as_it_is, _several, beside=_beside)
 """Likewise, where the text may be a file's."""
+FILES = Kind(as_it_is, _several, many=True)
 CALIBRATE = Kind(as_it_is, _several, many=True, beside=_tables_beside)
 TABLE = Kind(as_it_is, as_text, beside=_table_beside)
 PYTHON = Kind(as_it_is)

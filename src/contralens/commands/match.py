@@ -1,0 +1,42 @@
+"""The command `contralens match`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from contralens.commands.flags import Given, with_flags
+from contralens.commands.options import Json, TrustCode, print_json
+from contralens.settings.finished_run import Match
+from contralens.settings.record import read
+
+
+@with_flags(Match, without=("one", "other"))
+def match_command(
+    given: Given,
+    one: Annotated[Path, typer.Argument(help="A run folder.")],
+    other: Annotated[Path, typer.Argument(help="Another: of a later checkpoint, another seed, layer or network.")],
+    most: Annotated[int, typer.Option(help="Changes listed.")] = 20,
+    trust_code: TrustCode = False,
+    as_json: Json = False,
+) -> None:
+    """Show which neuron is which in another run.
+
+    Neurons are matched by their activations on the images that both runs share, or by exemplars where images differ;
+    null neurons set the threshold. Labels are kept, renamed, split, merged, new or gone.
+    """
+    from contralens.data.runs import load
+    from contralens.evaluation.matching import match
+    from contralens.report.progress import bar
+
+    opened = [load(run, trust_code=trust_code) for run in (one, other)]
+    with bar(quiet=as_json) as progress:
+        found = match(*opened, **read(Match, given), progress=progress)
+    if as_json:
+        print_json(found.to_dict())
+        return
+    from contralens.report.match_tables import match_tables
+
+    match_tables(found, most)
