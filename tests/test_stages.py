@@ -49,6 +49,13 @@ def test_the_stages_give_what_label_gives(mined: Mined, options: dict[str, Any])
     assert without_versions(run) == without_versions(labeled(mined, **options))
 
 
+def test_each_stage_is_a_short_line(mined: Mined) -> None:
+    scored = score(mined, vocabulary=list(COLOURS))
+    for found in (mined.collected, mined, mined.exemplars, scored, judge(scored)):
+        assert repr(found).startswith(type(found).__name__)
+        assert len(repr(found)) < 1000, repr(found)
+
+
 def test_nothing_is_computed_of_images_again(mined: Mined, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("an image was touched")

@@ -25,7 +25,7 @@ from torch.utils.data import default_collate
 
 from contralens.models.hooked_layer import HookedTarget
 from contralens.models.interventions import Variants, class_scores, gradient_times_activation
-from contralens.types import Exemplars, Progress, silent
+from contralens.types import Brief, Exemplars, Progress, silent
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -34,8 +34,8 @@ MOST_CLASSES = 20
 """Classes whose scores are followed where nobody says which."""
 
 
-@dataclass(frozen=True, slots=True)
-class Influence:
+@dataclass(frozen=True, slots=True, repr=False)
+class Influence(Brief):
     """Changes of class scores, all (N, followed classes) float64; NaN where not computed.
 
     >>> found = Influence([0], *(torch.tensor([[1.0], [2.0]]),) * 3, images=torch.tensor([16, 16]))

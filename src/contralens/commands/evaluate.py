@@ -137,7 +137,7 @@ def _print_evaluation(result: Any) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from contralens.report.answers import NO_LABEL
+    from contralens.data.answers import NO_LABEL
     from contralens.report.console import console
 
     m = result.manifest

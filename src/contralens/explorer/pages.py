@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from contralens.data.answers import notes as remarks
 from contralens.data.final_labels import OVERRULED
 from contralens.explorer import audit_pages, shapes, tested
 from contralens.explorer.overview import figures, named, ready, remembered, rows, shown
 from contralens.explorer.runs import OpenRun
 from contralens.explorer.values import NotThere, image_number, number, plain, short
-from contralens.report.answers import notes as remarks
 
 
 def info(run: OpenRun, notes: int) -> shapes.RunInfo:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,16 @@ def render(template: str, /, *, style: Sequence[str] = ("report.css",), script: 
     policy += "base-uri 'none'; form-action 'none'"
     page: str = _environment().get_template(template).render(values, policy=policy, style=look, script=does)
     return page
+
+
+def fragment(parts: Sequence[Mapping[str, Any]]) -> str:
+    """What an object shows of itself in a notebook, as pages/show.html has its parts; everything in it is escaped.
+
+    >>> "&lt;b&gt;" in fragment([{"kind": "head", "text": "<b>"}])
+    True
+    """
+    made: str = _environment().get_template("show.html").render(style=_text("show.css"), parts=parts)
+    return made
 
 
 def number(value: float | None) -> str:

@@ -6,8 +6,8 @@ import base64
 import math
 from typing import Any
 
+from contralens.data.answers import answer, because, corrected, rates, tested, trust
 from contralens.data.runs import Run
-from contralens.report.answers import answer, because, corrected, rates, tested, trust
 from contralens.report.concept_origin import is_proposed, origin
 from contralens.specs import gamma_of
 
@@ -35,17 +35,6 @@ class Pictures:
 
     def encoded(self) -> list[str]:
         return [base64.b64encode(jpeg).decode() for jpeg in self._jpegs]
-
-
-def contrast_pair(run: Run) -> tuple[str | None, str | None]:
-    """The scorers that show what contrast changes: without it, and with it; None where the run lacks either."""
-    plain = [s for s in run.scorers if gamma_of(s) == 0]
-    without = next((s for s in (*plain, "semanticlens") if s in run.scorers), None)
-    contrasted = [s for s in run.scorers if gamma_of(s) is not None and s != without]
-    if without is None or not contrasted:
-        return None, None
-    primary = str(run.manifest["primary"])
-    return without, primary if primary in contrasted else "csp" if "csp" in contrasted else contrasted[-1]
 
 
 def card(

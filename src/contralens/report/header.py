@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from contralens.data.answers import NO_LABEL, abstentions, experiments, notes
 from contralens.data.runs import Run
 from contralens.pages import number
-from contralens.report.answers import NO_LABEL, abstentions, experiments, notes
 from contralens.report.concept_origin import asked, seen_as
 
 REASONS = {

@@ -15,11 +15,12 @@ import pyarrow.compute as pc
 
 from contralens.data.added_files import add_to_run
 from contralens.data.atomic_files import write_whole
+from contralens.data.contrast_changes import contrast_pair
 from contralens.data.final_labels import CORRECTED, final
 from contralens.data.runs import Run
 from contralens.errors import InputError
 from contralens.pages import render
-from contralens.report.cards import Pictures, card, contrast_pair, order
+from contralens.report.cards import Pictures, card, order
 from contralens.report.concept_origin import MARK
 from contralens.report.header import REASONS, header, shown_cards, table
 

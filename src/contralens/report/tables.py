@@ -9,10 +9,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from contralens.checks import counted
-from contralens.data.final_labels import OVERRULED, final
-from contralens.data.runs import Run
-from contralens.proposing.candidates import folder_of
-from contralens.report.answers import (
+from contralens.data.answers import (
     abstentions,
     answer,
     because,
@@ -24,6 +21,9 @@ from contralens.report.answers import (
     tested,
     trust,
 )
+from contralens.data.final_labels import OVERRULED, final
+from contralens.data.runs import Run
+from contralens.proposing.candidates import folder_of
 from contralens.report.concept_origin import MARK, asked, is_proposed, origin
 from contralens.report.console import console
 from contralens.sharing.label_files import LabelFile
