@@ -212,7 +212,7 @@ def test_null_tests_of_other_scorers_are_folded_away(run: Run) -> None:
     rows = [{**row, "p": 0.01, "fdr": 0.02} for row in run.labels.to_pylist()]
     labels = pa.Table.from_pylist(rows, pa.schema([*run.labels.schema, ("p", pa.float64()), ("fdr", pa.float64())]))
     found = Parsed(page(replace(run, labels=labels, manifest={**run.manifest, "chance": chance}))).text
-    own = found.index("Null test null test of csp:")
+    own = found.index("Null test null test of csp: no label")
     assert "null test of" not in found[own + 30 : found.index("Null tests of the other scorers 3")]
 
 

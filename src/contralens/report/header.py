@@ -87,7 +87,7 @@ def _more(run: Run) -> list[tuple[str, list[str]]]:
 def null_tests(run: Run) -> tuple[list[str], list[str]]:
     """How the null test went, of the primary scorer and of the others."""
     lines = abstentions(run)
-    own = [line for line in lines if line.startswith(f"null test of {run.manifest['primary']}:")]
+    own = [line for line in lines if line.startswith(f"null test of {run.manifest['primary']}: {NO_LABEL}")]
     return own, [line for line in lines if line not in own]
 
 
