@@ -271,7 +271,15 @@ def test_all_that_a_run_may_hold_is_shown(chromium: Any, rich: Path) -> None:
         expect(page.get_by_role("region", name="Candidates")).to_contain_text("contrastive")
         judged = page.get_by_role("region", name="Evaluation")
         expect(judged).to_contain_text("0.500 [0.400, 0.600]")
-        expect(judged).to_contain_text("false-discovery rate 0.030")
+        expect(judged).not_to_contain_text("false-discovery rate")
+        expect(page.get_by_role("region", name="Labels by scorer")).to_contain_text("false-discovery rate 0.030")
+        before, after = detail["before"], detail["labels"][-1]["label"]
+        shown = after if before is None else f"{before} → {after}"
+        expect(page.get_by_role("heading", level=1)).to_have_text(shown)
+        used = Counter(p["contrast"]["image"] for p in detail["exemplars"] if p["contrast"])
+        several = [n for image, n in used.items() if n > 1]
+        expect(page.locator(".pair .shared")).to_have_count(sum(several))
+        expect(page.locator(".figures dd").first).to_contain_text("active")
 
         refused = page.request.get(f"{url}/api/runs/run/neurons/0").json()
         assert (refused["status"], refused["labels"][-1]["label"]) == ("chance", None)
@@ -326,8 +334,10 @@ def test_a_neuron_is_copied_in_four_forms(chromium: Any, rich: Path) -> None:
                 return [made.width, made.height];
             }"""
         )
-        assert size[0] > 500
-        assert size[1] > 200
+        assert size == [1200, 630]
+        with page.expect_download() as saved:
+            page.get_by_role("button", name="Share card").click()
+        assert saved.value.suggested_filename == f"run-{name}.png".replace("/", "-")
         assert watched.problems == []
 
 

@@ -61,6 +61,15 @@ export const MEANING: Record<string, string> = {
   auc: "how well the activation tells images of the label from others",
 };
 
+/** A word for a figure's size; "" where none is known. */
+export function wordFor(name: string, value: number): string {
+  if (name === "firing_rate")
+    return value >= 0.9 ? "almost always active" : value >= 0.5 ? "often active" : value >= 0.05 ? "selective" : "rarely active";
+  if (name === "clarity") return value >= 0.5 ? "one theme" : value >= 0.25 ? "a loose theme" : "no common theme";
+  if (name === "agreement") return value >= 1 ? "all scorers agree" : value > 0.5 ? "most scorers agree" : "scorers disagree";
+  return "";
+}
+
 export function titled(column: string): string {
   const known = LABELS[column];
   if (known) return known;

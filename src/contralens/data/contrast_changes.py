@@ -42,12 +42,20 @@ class Change:
 
 def contrast_pair(run: Run) -> tuple[str | None, str | None]:
     """The scorers that show what contrast changes: without it, and with it; None where the run lacks either."""
-    plain = [s for s in run.scorers if gamma_of(s) == 0]
-    without = next((s for s in (*plain, "semanticlens") if s in run.scorers), None)
-    contrasted = [s for s in run.scorers if gamma_of(s) is not None and s != without]
+    return contrast_of(run.scorers, str(run.manifest["primary"]))
+
+
+def contrast_of(scorers: Sequence[str], primary: str) -> tuple[str | None, str | None]:
+    """The same of a run's scorers.
+
+    >>> contrast_of(["semanticlens", "clip_dissect", "csp"], "csp"), contrast_of(["csp"], "csp")
+    (('semanticlens', 'csp'), (None, None))
+    """
+    plain = [s for s in scorers if gamma_of(s) == 0]
+    without = next((s for s in (*plain, "semanticlens") if s in scorers), None)
+    contrasted = [s for s in scorers if gamma_of(s) is not None and s != without]
     if without is None or not contrasted:
         return None, None
-    primary = str(run.manifest["primary"])
     return without, primary if primary in contrasted else "csp" if "csp" in contrasted else contrasted[-1]
 
 

@@ -22,7 +22,7 @@ from starlette.requests import ClientDisconnect
 
 from contralens import __version__
 from contralens.errors import ContralensError, InputError, RunError
-from contralens.explorer import audit_pages, overview, pages, shapes
+from contralens.explorer import audit_pages, cards, overview, pages, shapes
 from contralens.explorer.guard import Guard
 from contralens.explorer.jobs import Jobs, Tester
 from contralens.explorer.posting import noting, testing
@@ -168,6 +168,14 @@ def _browsing(app: FastAPI, shelf: Shelf, search: Finder) -> None:
     @app.get("/api/runs/{run}/neurons/{neuron}", responses=shape(shapes.Detail), summary="All about one neuron")
     def neuron(run: str, neuron: Number) -> Response:
         return as_json(pages.detail(shelf.run(run), neuron))
+
+    @app.get("/api/runs/{run}/neurons/{neuron}/card.png", response_class=Response, summary="One neuron to share",
+             description="1200 by 630 pixels: exemplars above contrasts, the label before and after contrast.",
+             responses={200: {"content": {"image/png": {}}}})  # fmt: skip
+    def card(run: str, neuron: Number, dark: bool = False) -> Response:
+        opened = shelf.run(run)
+        made = cards.card_png(opened, pages.detail(opened, neuron), dark)
+        return Response(made, media_type="image/png", headers=NEVER)
 
     @app.get("/api/runs/{run}/map", responses=shape(shapes.Plane), summary="Neurons as points")
     def plane(run: str, method: Annotated[Literal["umap", "pca"] | None, Query()] = None) -> Response:
