@@ -56,7 +56,7 @@ def prepare(home: Path, images: int) -> None:
     )
     listed = {"expected": ["striped"], "spurious": ["red"]}
     contralens.audit(run, listed, fakes=20, sample=0, cache=home / "cache")
-    contralens.add_maps(run, pairs=1, layout=False, cache=home / "cache")
+    contralens.add_maps(run, pairs=1, cache=home / "cache")
     contralens.push(run, home / "share", thumbnails=True)
 
 

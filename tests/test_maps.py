@@ -174,19 +174,22 @@ def test_the_layout_keeps_neighbours_together_and_is_deterministic(discs: Path, 
     run = labeled(discs, net, tmp_path / "run")
     layer = contralens.target(net, "relu", preprocess=to_pixels)
     told = contralens.add_maps(run, target=layer)
+    assert len(told) == 2, "no layout unless asked for"
+    told = contralens.add_maps(run, target=layer, layout=True)
     first = rows(run, "layout")
     assert f"{len(first)} neurons laid out by UMAP" in told[2]
     points = np.array([(r["x"], r["y"]) for r in first])
     far = np.linalg.norm(points[:, None] - points[None], axis=2) + np.eye(len(first)) * 1e9
     group = np.array([r["neuron"] for r in first]) // 12
     assert (group[far.argmin(1)] == group).mean() > 0.9
-    contralens.add_maps(run, target=layer)
+    contralens.add_maps(run, target=layer, layout=True)
     assert rows(run, "layout") == first
 
 
 def test_what_cannot_be_mapped_is_told(discs: Path, colour_net: ColourNet, tmp_path: Path) -> None:
     run = labeled(discs, colour_net, tmp_path / "run", layer="head")
-    told = contralens.add_maps(run, target=contralens.target(colour_net, "head", preprocess=to_pixels))
+    layer = contralens.target(colour_net, "head", preprocess=to_pixels)
+    told = contralens.add_maps(run, target=layer, layout=True)
     assert "gives no places" in told[0]
     assert "no classes" in told[1]
     assert "no layout" in told[2]

@@ -114,7 +114,7 @@ def _labeled(
             progress=lambda stage, done, total, where=where: progress(f"{where}: {stage}", done, total),
         )
         if kind == "trained":
-            add_maps(run, source=folder / "images", layout=False, cache=cache)
+            add_maps(run, source=folder / "images", cache=cache)
         yield kind, run, (truth, scenes)
 
 

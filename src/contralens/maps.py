@@ -8,8 +8,8 @@ that is negative everywhere, the weakest place).
 RUN/classes.parquet, where the layer feeds the network's classes through one linear layer: neuron, class, weight (what
 one unit of activation adds to the class score), adds (the same at the mean activation of the neuron's exemplars).
 
-RUN/layout.parquet, where umap-learn is installed: neuron, x, y, by UMAP of the concept vectors at the primary scorer's
-gamma (cosine, 15 neighbours, seed 0). It keeps neighbourhoods, not distances.
+RUN/layout.parquet, where asked for: neuron, x, y, by UMAP of the concept vectors at the primary scorer's gamma (cosine,
+15 neighbours, seed 0). It keeps neighbourhoods, not distances. The explorer shows the two main components without it.
 """
 
 from __future__ import annotations
@@ -64,13 +64,13 @@ def add_maps(
     source: Any = None,
     target: Any = None,
     classes: Sequence[str] | None = None,
-    layout: bool = True,
+    layout: bool = False,
     cache: str | Path | None = None,
     device: str = "cpu",
     batch_size: int = 32,
     progress: Progress = silent,
 ) -> list[str]:
-    """Write activation maps, the classes that neurons feed and a layout of all neurons into a run folder.
+    """Write activation maps, the classes that neurons feed and, where asked for, a layout into a run folder.
 
     Each file appears whole or not at all.
 
@@ -81,7 +81,8 @@ def add_maps(
         source: where the run's images are, if they moved.
         target: the network, where the run cannot name it.
         classes: names of its classes; by default those that come with its weights, else their numbers.
-        layout: False leaves the layout out; UMAP takes some ten seconds to compile itself when it is first used.
+        layout: lay the neurons out by UMAP, too, for the explorer's map page. It needs umap-learn, which takes some ten
+            seconds to compile itself; without a layout the page shows the two main components.
         cache: the cache that `label` used.
         device: where the network runs.
         batch_size: images per forward pass.
@@ -95,7 +96,7 @@ def add_maps(
         InputError: the images cannot be found, or the network is another one.
         ModelUnavailable: the network cannot be loaded.
 
-    >>> told = add_maps("run", pairs=2, layout=False)
+    >>> told = add_maps("run", pairs=2)
     >>> [line.partition(" in ")[2] for line in told]
     ['run/maps.parquet', 'run/classes.parquet']
     """

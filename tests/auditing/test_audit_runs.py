@@ -384,6 +384,27 @@ def test_a_network_without_a_linear_head_and_images_that_are_known(case: Path, t
     assert not any(np.isnan(row["head"]) for row in named.influence.to_pylist())
 
 
+def test_of_output_neurons_few_are_switched_off(case: Path) -> None:
+    class Many(StripNet):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(5, 12)
+
+    t = contralens.target(Many().eval(), "head", preprocess=to_pixels)
+    run = contralens.label(t, case / "probe/images", HueEncoder(), COLOURS, k=12, scorers=["csp"])
+    found = contralens.audit(run, CONCEPTS, target=t, encoder=HueEncoder(), fakes=200)
+    about = found.manifest["influence"]
+    assert about["head"] == "the neurons are the class scores"
+    assert about["switched off"] <= 8 < about["neurons"]
+    for row in found.influence.to_pylist():
+        if row["class"] != f"class {row['neuron']}":
+            assert row["head"] == 0
+    whole = contralens.audit(run, CONCEPTS, target=t, encoder=HueEncoder(), fakes=200, head="none")
+    assert whole.manifest["influence"]["switched off"] == about["neurons"]
+    for ours, theirs in zip(found.influence.to_pylist(), whole.influence.to_pylist(), strict=True):
+        assert ours["ablation"] == pytest.approx(theirs["ablation"], rel=1e-4, abs=1e-5)
+
+
 def test_effects_are_measured_in_single_precision_whatever_the_run_was(case: Path) -> None:
     t = contralens.target(StripNet().eval(), "relu", preprocess=to_pixels, dtype="bf16")
     run = contralens.label(t, case / "probe/images", HueEncoder(), COLOURS, k=12, scorers=["csp"])

@@ -184,6 +184,26 @@ def test_head_gradient_and_ablation_are_equal_where_the_scores_are_linear_in_the
         assert told["largest difference"] < 1e-6
 
 
+def test_many_neurons_with_a_linear_head_are_not_all_switched_off() -> None:
+    torch.manual_seed(0)
+    wide = nn.Sequential(nn.Conv2d(3, 30, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(30, 3))
+    t, pictures = target(wide.eval(), "1", preprocess=to_pixels), noise(20)
+    weight, exemplars = wide[4].weight.detach(), exemplars_of(t, pictures, 4)
+    asked: list[int] = []
+    settings = {"weight": weight, "chosen": range(25), "images": 4}
+    found = influence(t, exemplars, lambda i: asked.append(i) or pictures[i], exact=True, **settings)
+    whole = influence(t, exemplars, lambda i: pictures[i], **settings)
+    assert found.measured.sum() == 7
+    assert whole.measured.sum() == 25
+    for name in ("head", "gradient", "ablation"):
+        assert torch.allclose(getattr(found, name), getattr(whole, name), atol=1e-6, equal_nan=True), name
+    assert torch.equal(found.images, whole.images)
+    assert found.agreement()["head, ablation"]["pairs"] == 7 * 3
+    wrong = influence(t, exemplars, lambda i: pictures[i], exact=True, **(settings | {"weight": weight + 0.3}))
+    assert wrong.measured.sum() == 25, "the head says something else, so that all are switched off"
+    assert torch.allclose(wrong.ablation, whole.ablation, atol=1e-6, equal_nan=True)
+
+
 def test_only_what_was_chosen_is_measured_and_images_that_are_gone_do_not_count() -> None:
     t, pictures = made("linear"), noise(8)
     exemplars = exemplars_of(t, pictures, 4)

@@ -47,10 +47,11 @@ def tiny(monkeypatch, request):
     return request.param
 
 
-@pytest.mark.parametrize("k", [1, 12])
-@pytest.mark.parametrize("reuse", [True, False], ids=["reuse", "no_reuse"])
-@pytest.mark.parametrize("exclude", [None, 0.6], ids=["all", "exclude"])
+@pytest.mark.parametrize(
+    ("k", "reuse", "exclude"), [(1, True, None), (1, False, 0.6), (12, True, 0.6), (12, False, None)]
+)
 def test_short_lists_and_small_blocks(case, tiny, k, reuse, exclude):
+    """Each pair of options once; all of them together stand in test_exemplars."""
     a, e = case
     found = find_exemplars(a, e, k=k, reuse=reuse, exclude=exclude)
     agrees(found, a, e, k, reuse=reuse, exclude=exclude)
@@ -212,13 +213,11 @@ def test_the_protocol():
 def test_all_sources_give_identical_exemplars(case, tiny, reuse):
     a, e = case
     expected = find_exemplars(a, e, k=9, reuse=reuse)
+    some = [0, a.shape[1] - 1]
+    chosen = find_exemplars(a, e, k=3, neurons=some, exclude=0.9)
     for _, way in ways(a):
         same(find_exemplars(way, e, k=9, reuse=reuse), expected)
-    some = [0, a.shape[1] - 1]
-    for _, way in ways(a):
-        same(
-            find_exemplars(way, e, k=3, neurons=some, exclude=0.9), find_exemplars(a, e, k=3, neurons=some, exclude=0.9)
-        )
+        same(find_exemplars(way, e, k=3, neurons=some, exclude=0.9), chosen)
 
 
 def test_all_sources_give_the_same_statistics(case):

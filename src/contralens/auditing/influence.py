@@ -7,8 +7,8 @@ For neuron n the images are those that activate it most: its first K exemplars, 
 - gradient[n,c] = mean_{i in E} sum over places of A ds[c]/dA, A what the layer gives for n: first order in A;
 - ablation[n,c] = mean_{i in E} (s[c] - s[c] with A = 0), in the real network.
 
-Where the scores are linear in the pooled neurons all three are equal; elsewhere ablation is what happens, the others
-are estimates of it.
+Where the scores are linear in the pooled neurons all three are equal: a few neurons are switched off to see it, and the
+others have the head's. Elsewhere ablation is what happens, the others are estimates of it.
 """
 
 from __future__ import annotations
@@ -32,13 +32,20 @@ if TYPE_CHECKING:
 
 MOST_CLASSES = 20
 """Classes whose scores are followed where nobody says which."""
+ASKED = 512
+"""Images at most whose predictions choose these classes."""
+CHECKED = 8
+"""Neurons switched off where a linear head makes the scores of the neurons alone."""
+CLOSE = 0.02
+"""Largest difference between their effect and the head's, as a share of the largest effect (a run in bf16 rounds)."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Influence(Brief):
     """Changes of class scores, all (N, followed classes) float64; NaN where not computed.
 
-    >>> found = Influence([0], *(torch.tensor([[1.0], [2.0]]),) * 3, images=torch.tensor([16, 16]))
+    >>> two = torch.tensor([16, 16])
+    >>> found = Influence([0], *(torch.tensor([[1.0], [2.0]]),) * 3, images=two, measured=two > 0)
     >>> found.agreement()["head, ablation"]["correlation"]
     1.0
     """
@@ -50,13 +57,15 @@ class Influence(Brief):
     ablation: Tensor
     images: Tensor
     """(N) images that the last two are means over."""
+    measured: Tensor
+    """(N) whether gradient and ablation were measured; where they were not, they are the head's or NaN."""
 
     def agreement(self) -> dict[str, dict[str, float | int]]:
-        """Pearson's correlation and largest difference of each two measures, over the pairs of neuron and class that
-        both have."""
+        """Pearson's correlation and largest difference of each two measures, over the pairs of neuron and class for
+        which both were measured."""
         out: dict[str, dict[str, float | int]] = {}
         for one, other in (("head", "ablation"), ("gradient", "ablation"), ("head", "gradient")):
-            a, b = (getattr(self, name).flatten() for name in (one, other))
+            a, b = (getattr(self, name)[self.measured].flatten() for name in (one, other))
             both = a.isfinite() & b.isfinite()
             if not bool(both.any()):
                 continue
@@ -80,6 +89,7 @@ def influence(
     picture: Callable[[int], Image | None],
     *,
     weight: Tensor | None,
+    exact: bool = False,
     chosen: Sequence[int],
     follow: Sequence[int] | None = None,
     images: int = 16,
@@ -93,8 +103,11 @@ def influence(
         exemplars: the images of each neuron, of which the first `images` are taken.
         picture: an image's picture, or None where it cannot be had.
         weight: (classes,N) of the linear head, if there is one.
+        exact: whether that head makes the scores of the neurons alone: then 8 of the chosen are switched off, and if
+            they do what the head says, the others are not.
         chosen: rows of the exemplars.
-        follow: classes; None takes all, or the 20 that are predicted most often on the exemplars of the chosen.
+        follow: classes; None takes all, or the 20 that are predicted most often on the exemplars of the chosen (512 of
+            them at most).
         images: per neuron.
         batch_size: images decoded and run at once.
         progress: called with stage, done and total.
@@ -113,37 +126,81 @@ def influence(
     ((64, 6), 1)
     """
     first = exemplars.first(min(images, exemplars.positives.shape[1]))
-    work = [(image, row) for row in chosen for image in first.positives[row].tolist() if image >= 0]
     prepared = _Prepared(target, picture)
-    sample = prepared.some([image for image, _ in work])
+    shown = sorted({image for row in chosen for image in first.positives[row].tolist() if image >= 0})
     if follow is None:
-        follow = _predicted(target, prepared, sorted({i for i, _ in work}), batch_size) if sample else []
-    n, c = len(exemplars), len(follow)
-    sums = {name: torch.zeros(n, c, dtype=torch.float64) for name in ("gradient", "ablation")}
-    count = torch.zeros(n, dtype=torch.float64)
-    usable = first.positives >= 0
-    if sample:
-        variants = Variants(target, default_collate(sample))
+        follow = _predicted(target, prepared, shown[:: -(-len(shown) // ASKED) or 1], batch_size) if shown else []
+    effects = _Effects(target, prepared, first, follow, batch_size, progress)
+    few = list(chosen[:: -(-len(chosen) // CHECKED) or 1]) if exact and weight is not None else list(chosen)
+    effects.measure(few)
+    head = effects.of_head(weight)
+    rest = sorted(set(chosen) - set(few))
+    if rest and not effects.agree(head, few):
+        effects.measure(rest)
+        head, rest = effects.of_head(weight), []
+    return effects.influence(head, rest)
+
+
+class _Effects:
+    """Gradient and ablation of rows of the exemplars, summed over their images."""
+
+    def __init__(
+        self, target: HookedTarget, prepared: _Prepared, first: Exemplars, follow: Sequence[int], batch_size: int,
+        progress: Progress,
+    ) -> None:  # fmt: skip
+        self._target, self._prepared, self._first, self._follow = target, prepared, first, list(follow)
+        self._batch_size, self._progress = batch_size, progress
+        shape = (len(first), len(self._follow))
+        self._sums = {name: torch.zeros(shape, dtype=torch.float64) for name in ("gradient", "ablation")}
+        self._count = torch.zeros(len(first), dtype=torch.float64)
+        self._usable = first.positives >= 0
+
+    def measure(self, rows: Sequence[int]) -> None:
+        """Switch each of these neurons off, on each of its images."""
+        positives, prepared = self._first.positives, self._prepared
+        work = [(image, row) for row in rows for image in positives[row].tolist() if image >= 0]
+        sample = prepared.some([image for image, _ in work])
+        if not sample:
+            return
+        variants = Variants(self._target, default_collate(sample))
         done = 0
-        for part in _parts(sorted(work), batch_size, variants.at_once):
+        for part in _parts(sorted(work), self._batch_size, variants.at_once):
             done += len(part)
             part = [(image, row) for image, row in part if prepared(image) is not None]
             if part:
-                _measure(variants, prepared, part, exemplars.neurons, follow, sums)
-                count.index_add_(0, torch.tensor([row for _, row in part]), torch.ones(len(part), dtype=torch.float64))
-            progress("ablation", done, len(work))
+                _measure(variants, prepared, part, self._first.neurons, self._follow, self._sums)
+                ones = torch.ones(len(part), dtype=torch.float64)
+                self._count.index_add_(0, torch.tensor([row for _, row in part]), ones)
+            self._progress("ablation", done, len(work))
         for image, row in work:
             if image in prepared.lost:
-                usable[row] &= first.positives[row] != image
-    mean = first.activations.double().masked_fill(~usable, torch.nan).nanmean(1)
-    head = torch.full((n, c), torch.nan, dtype=torch.float64)
-    if weight is not None:
-        head = weight[list(follow)].double().T[exemplars.neurons] * mean[:, None]
-    nothing = (count == 0)[:, None]
-    found = {
-        name: (total / count.clamp_min(1)[:, None]).masked_fill(nothing, torch.nan) for name, total in sums.items()
-    }
-    return Influence(list(follow), head, found["gradient"], found["ablation"], count.long())
+                self._usable[row] &= positives[row] != image
+
+    def of_head(self, weight: Tensor | None) -> Tensor:
+        """What a linear head says, over the images that could be had."""
+        if weight is None:
+            return torch.full_like(self._sums["ablation"], torch.nan)
+        mean = self._first.activations.double().masked_fill(~self._usable, torch.nan).nanmean(1)
+        return weight[self._follow].double().T[self._first.neurons] * mean[:, None]
+
+    def agree(self, head: Tensor, rows: Sequence[int]) -> bool:
+        """Whether switching these neurons off did what the head says."""
+        there = [row for row in rows if self._count[row]]
+        if not there:
+            return False
+        effect = self._sums["ablation"][there] / self._count[there][:, None]
+        return bool((effect - head[there]).abs().max() <= CLOSE * effect.abs().max())
+
+    def influence(self, head: Tensor, rest: Sequence[int]) -> Influence:
+        """All three; the rows `rest` have the head's."""
+        measured = self._count > 0
+        means = {}
+        for name, total in self._sums.items():
+            means[name] = (total / self._count.clamp_min(1)[:, None]).masked_fill(~measured[:, None], torch.nan)
+            means[name][rest] = head[rest]
+        images = self._count.long()
+        images[rest] = self._usable[rest].sum(1)
+        return Influence(self._follow, head, means["gradient"], means["ablation"], images, measured)
 
 
 def _measure(

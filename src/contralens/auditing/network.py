@@ -74,15 +74,16 @@ def in_the_network(
         names = list(given.classes)
         notes.append(f"the labeled set's classes are taken for the network's, in order: {', '.join(names[:8])}")
     shown = names or [f"class {c}" for c in range(count)]
-    weight, told = _head(target, settings.head, batch, notes)
+    weight, told, exact = _head(target, settings.head, batch, scores, notes)
     chosen = _chosen(verdicts, settings.sample, settings.seed)
     moved = influence(
-        target, exemplars, picture, weight=weight, chosen=chosen, follow=_followed(settings.follow, shown),
+        target, exemplars, picture, weight=weight, exact=exact, chosen=chosen, follow=_followed(settings.follow, shown),
         images=settings.images, batch_size=settings.batch_size, progress=settings.progress,
     )  # fmt: skip
     about: dict[str, Any] = {
         "influence": {
-            "images": settings.images, "neurons": len(chosen), "head": told,
+            "images": settings.images, "neurons": len(chosen), "switched off": int(moved.measured.sum()),
+            "head": told,
             "classes": [shown[c] for c in moved.classes],
             "unit": "class score (before softmax), mean over the images that activate the neuron most",
         },
@@ -191,24 +192,29 @@ def _names(reopened: Reopened, classes: Sequence[str] | None, count: int) -> lis
     return found if len(found) == count else None
 
 
-def _head(target: HookedTarget, head: str | None, batch: Any, notes: list[str]) -> tuple[Tensor | None, str | None]:
-    """Weights of the linear head, and what to say of it."""
+def _head(
+    target: HookedTarget, head: str | None, batch: Any, scores: Tensor, notes: list[str]
+) -> tuple[Tensor | None, str | None, bool]:
+    """Weights of the linear head, what to say of it, and whether it makes the scores of the neurons alone."""
     if head == "none":
-        return None, None
+        return None, None, False
     if head is None:
+        rows = target(batch).float().cpu()
+        if rows.shape == scores.shape and torch.allclose(rows, scores, rtol=1e-3, atol=1e-4):
+            return torch.eye(rows.shape[1]), "the neurons are the class scores", True
         weight = linear_head(target, batch)
         if weight is None:
             notes.append(
                 f"no head influence: no linear layer makes the class scores of {target.layer}'s pooled neurons"
             )
-        return weight, None if weight is None else "found by trying it out"
+        return weight, None if weight is None else "found by trying it out", weight is not None
     weight, exact = named_head(target, head, batch)
     if not exact:
         notes.append(
             f"{head} does not make the class scores of the pooled neurons of {target.layer} alone: its influence is an "
             "estimate"
         )
-    return weight, head
+    return weight, head, exact
 
 
 def _followed(follow: Sequence[str] | None, names: Sequence[str]) -> list[int] | None:

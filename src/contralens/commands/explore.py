@@ -85,18 +85,23 @@ def maps_command(
     given: Given,
     run: RunFolder,
     pairs: Annotated[int, typer.Option(help="Pairs per neuron, from the first, that get maps.")] = 10,
+    layout: Annotated[
+        bool,
+        typer.Option("--layout", help="Lay the neurons out by UMAP, too."),
+    ] = False,
     trust_code: TrustCode = False,
 ) -> None:
     """Add activation maps and fed classes to a run.
 
-    Where each neuron is active in its exemplars, which classes it feeds, and a layout of all; `explore` shows them.
+    Where each neuron is active in its exemplars, and which classes it feeds; `explore` shows them.
     """
     from contralens.data.runs import load
     from contralens.maps import add_maps
     from contralens.report.progress import bar
 
     with bar() as progress:
-        told = add_maps(load(run, trust_code=trust_code), pairs=pairs, **read(OnLabels, given), progress=progress)
+        options = {"pairs": pairs, "layout": layout, **read(OnLabels, given)}
+        told = add_maps(load(run, trust_code=trust_code), **options, progress=progress)
     typer.echo("\n".join(told))
 
 
