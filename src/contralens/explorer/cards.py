@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import quote
 
 from contralens.data.answers import answer
 from contralens.data.card import Card, draw, made_from, png, replaced
@@ -11,6 +13,8 @@ from contralens.data.synonyms import plain, synonyms, words_of
 from contralens.explorer import shapes
 from contralens.explorer.overview import remembered
 from contralens.explorer.runs import OpenRun
+from contralens.pages import link
+from contralens.types import word_of
 
 PAIRS = 6
 
@@ -41,9 +45,9 @@ def _is_output(run: OpenRun) -> bool:
     return not all(name.rpartition("/")[2].isdigit() for name in names)
 
 
-def card_png(run: OpenRun, detail: shapes.Detail, dark: bool = False) -> bytes:
-    """A neuron's card as a PNG."""
-    m, target = run.manifest, run.manifest["target"]
+def card_of(run: OpenRun, detail: shapes.Detail) -> Card:
+    """What a neuron's card shows."""
+    target = run.manifest["target"]
     row = next((row for row in detail["labels"] if row["scorer"] == run.primary), None)
 
     def side(picture: shapes.Picture | None, other: shapes.Picture | None = None) -> bytes | None:
@@ -54,14 +58,30 @@ def card_png(run: OpenRun, detail: shapes.Detail, dark: bool = False) -> bytes:
         (side(p["positive"]), p["activation"], side(p["contrast"], p["positive"]), p["contrast_activation"])
         for p in detail["exemplars"][:PAIRS]
     ]
-    return png(
-        draw(
-            Card(
-                f"{detail['name']}  ·  {target['name']} {target['layer']}",
-                "no label" if row is None else answer(row), detail["before"],
-                None if row is None else row["confidence"], None if row is None else row["verified"], pairs,
-                made_from({**m, "primary": run.primary}),
-            ),
-            dark,
-        )
+    return Card(
+        f"{detail['name']}  ·  {target['name']} {target['layer']}",
+        "no label" if row is None else answer(row), detail["before"],
+        None if row is None else row["confidence"], None if row is None else row["verified"], pairs,
+        made_from({**run.manifest, "primary": run.primary}),
     )  # fmt: skip
+
+
+def card_png(run: OpenRun, detail: shapes.Detail, dark: bool = False) -> bytes:
+    """A neuron's card as a PNG."""
+    return png(draw(card_of(run, detail), dark))
+
+
+def write_link(folder: Path, run: OpenRun, detail: shapes.Detail, url: str) -> None:
+    """The page links/RUN/NEURON.html of an export, for links that are previewed, and its picture."""
+    shown, name = card_of(run, detail), f"links/{run.key}/{detail['neuron']}"
+    said = [] if shown.before is None else [f"Without contrast, its label was “{shown.before}”."]
+    if shown.confidence is not None:
+        said.append(f"Confidence {shown.confidence:.2f}, {word_of(shown.confidence)}.")
+    if shown.outcome in ("verified", "refuted"):
+        said.append(f"The label was {shown.outcome} by experiment.")
+    page = f"../../index.html#/{quote(run.key)}/n/{detail['neuron']}"
+    title = f"{detail['name']}: {shown.label}"
+    text = link(title, " ".join(said), f"{url.rstrip('/')}/{quote(name)}", f"{detail['neuron']}.jpg", page)
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.html").write_text(text, encoding="utf-8")
+    draw(shown).save(folder / f"{name}.jpg", "JPEG", quality=85)

@@ -42,6 +42,27 @@ def fragment(parts: Sequence[Mapping[str, Any]]) -> str:
     return made
 
 
+def link(title: str, said: str, address: str, picture: str, page: str) -> str:
+    """A page that leads on to another one, and tells those who preview links what that shows.
+
+    Args:
+        title: what is shown.
+        said: a sentence about it.
+        address: where the page will be on the web, without its ending; its picture lies beside it.
+        picture: the picture, from the page.
+        page: what it leads to, from the page.
+
+    >>> 'property="og:title" content="a &lt;b&gt;"' in link("a <b>", "", "https://a.b/1", "1.jpg", "../index.html")
+    True
+    """
+    made: str = (
+        _environment()
+        .get_template("link.html")
+        .render(title=title, said=said, address=address, picture=picture, page=page)
+    )
+    return made
+
+
 def number(value: float | None) -> str:
     """Three digits or so, in a form that lines up in columns; a dash for what is undefined.
 
