@@ -445,6 +445,7 @@ def test_table_sorts_filters_and_fits_a_phone(run: Run, tmp_path: Path) -> None:
         view.on("request", lambda r: asked.append(r.url))
         view.goto(path.as_uri())
         assert view.evaluate("document.documentElement.scrollWidth") == 390
+        assert view.evaluate("document.querySelector('.scroll').scrollWidth") <= 364, "rows fit, too"
         names = "[...document.querySelectorAll('#rows tr td:first-child')].map(td => td.textContent)"
         assert view.evaluate(names) == [f"layer4/{n}" for n in range(24)]
         view.click("th:nth-child(3) button")

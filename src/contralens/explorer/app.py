@@ -88,6 +88,7 @@ def create_app(
     )
     _errors(app)
     _browsing(app, shelf, search)
+    _picturing(app, shelf)
     _searching(app, shelf, search)
     noting(app, shelf)
     testing(app, shelf, Jobs(tester, read_only, trust_code))
@@ -169,14 +170,6 @@ def _browsing(app: FastAPI, shelf: Shelf, search: Finder) -> None:
     def neuron(run: str, neuron: Number) -> Response:
         return as_json(pages.detail(shelf.run(run), neuron))
 
-    @app.get("/api/runs/{run}/neurons/{neuron}/card.png", response_class=Response, summary="One neuron to share",
-             description="1200 by 630 pixels: exemplars above contrasts, the label before and after contrast.",
-             responses={200: {"content": {"image/png": {}}}})  # fmt: skip
-    def card(run: str, neuron: Number, dark: bool = False) -> Response:
-        opened = shelf.run(run)
-        made = cards.card_png(opened, pages.detail(opened, neuron), dark)
-        return Response(made, media_type="image/png", headers=NEVER)
-
     @app.get("/api/runs/{run}/map", responses=shape(shapes.Plane), summary="Neurons as points")
     def plane(run: str, method: Annotated[Literal["umap", "pca"] | None, Query()] = None) -> Response:
         return as_json(pages.plane(shelf.run(run), method))
@@ -193,6 +186,8 @@ def _browsing(app: FastAPI, shelf: Shelf, search: Finder) -> None:
     ) -> Response:
         return as_json(pages.compare(shelf.run(a), shelf.run(b), scorer_a, scorer_b, changed))
 
+
+def _picturing(app: FastAPI, shelf: Shelf) -> None:
     @app.get("/api/runs/{run}/images/{image}.jpg", response_class=Response, summary="One thumbnail",
              responses={200: {"content": {"image/jpeg": {}}}})  # fmt: skip
     def image(run: str, image: Number, v: str | None = None) -> Response:
@@ -213,6 +208,14 @@ def _browsing(app: FastAPI, shelf: Shelf, search: Finder) -> None:
         blobs = [found[i] or b"" for i in wanted]
         body = b"".join(struct.pack("<I", len(b)) + b for b in blobs)
         return Response(body, media_type="application/octet-stream", headers=NEVER)
+
+    @app.get("/api/runs/{run}/neurons/{neuron}/card.png", response_class=Response, summary="One neuron to share",
+             description="1200 by 630 pixels: exemplars above contrasts, the label before and after contrast.",
+             responses={200: {"content": {"image/png": {}}}})  # fmt: skip
+    def card(run: str, neuron: Number, dark: bool = False) -> Response:
+        opened = shelf.run(run)
+        made = cards.card_png(opened, pages.detail(opened, neuron), dark)
+        return Response(made, media_type="image/png", headers=NEVER)
 
 
 def _searching(app: FastAPI, shelf: Shelf, search: Finder) -> None:
