@@ -226,6 +226,7 @@ for extra, use in {
     "generate": lambda: painter("diffusers:a/b"),
     "relevance": lambda: ranked(contralens.target("world:1", layer="block3"), "relevance"),
     "plots": lambda: plot_pairs(None, 0),
+    "pandas": lambda: contralens.load("demo/world-1/trained").to_pandas(),
     "share": lambda: contralens.read_labels("labels.json"),
     "share ": lambda: contralens.push("demo/world-1/planted", "hf:a/b"),
     "share  ": lambda: contralens.pull("hf:a/b", "pulled"),

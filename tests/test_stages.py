@@ -49,6 +49,27 @@ def test_the_stages_give_what_label_gives(mined: Mined, options: dict[str, Any])
     assert without_versions(run) == without_versions(labeled(mined, **options))
 
 
+def test_primary_names_the_scorer_whose_labels_count(mined: Mined) -> None:
+    plain = score(mined, vocabulary=list(COLOURS), scorers=["csp", "semanticlens"])
+    named = score(mined, vocabulary=list(COLOURS), scorers=["csp", "semanticlens"], primary="csp")
+    joined = score(mined, vocabulary=list(COLOURS), scorers="csp", primary="csp:gamma=0.5")
+    for scored, scorers in (
+        (plain, ["csp", "semanticlens"]), (named, ["semanticlens", "csp"]), (joined, ["csp", "csp:gamma=0.5"]),
+    ):  # fmt: skip
+        run = write(judge(scored))
+        assert (run.scorers, run.manifest["primary"]) == (scorers, scorers[-1])
+        assert {row["scorer"] for row in run.rows()} == {scorers[-1]}
+    with pytest.raises(InputError, match=r"unknown scorer 'cspp'; did you mean csp\?"):
+        score(mined, vocabulary=list(COLOURS), primary="cspp")
+
+
+def test_each_stage_is_a_short_line(mined: Mined) -> None:
+    scored = score(mined, vocabulary=list(COLOURS))
+    for found in (mined.collected, mined, mined.exemplars, scored, judge(scored)):
+        assert repr(found).startswith(type(found).__name__)
+        assert len(repr(found)) < 1000, repr(found)
+
+
 def test_nothing_is_computed_of_images_again(mined: Mined, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("an image was touched")

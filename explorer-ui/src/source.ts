@@ -17,6 +17,8 @@ export interface Source extends PictureSource {
   forget(run: string, id: string): Promise<void>;
   verify(run: string, neuron: number, label: string): Promise<Testing>;
   testing(run: string): Promise<Testing>;
+  /** The neuron as a PNG to share. */
+  card(run: string, neuron: number, dark: boolean): Promise<Blob>;
   /** Forget what was read of neurons: something was written. */
   changed(): void;
   twin(path: string): string | null;
@@ -73,6 +75,11 @@ class Live implements Source {
   verify = (run: string, neuron: number, label: string) => get<Testing>(`${at(run)}/verify`, json({ neuron, label }));
   testing = (run: string) => get<Testing>(`${at(run)}/verify`);
   changed = () => this.details.clear();
+  card = (run: string, neuron: number, dark: boolean) =>
+    fetch(`${at(run)}/neurons/${neuron}/card.png?dark=${dark}`).then((r) => {
+      if (!r.ok) throw new Error(`card: ${r.status}`);
+      return r.blob();
+    });
 
   async forget(run: string, id: string) {
     await get(`${at(run)}/notes/remove`, json({ id }));
@@ -147,6 +154,7 @@ class Exported implements Source {
   verify = () => Promise.reject<Testing>(new Error(NEEDS));
   testing = () => Promise.resolve<Testing>({ job: null });
   changed = () => {};
+  card = () => Promise.reject<Blob>(new Error(NEEDS));
 }
 
 const NEEDS = "This is an export; that needs `contralens explore`.";

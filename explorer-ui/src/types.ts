@@ -72,6 +72,10 @@ export interface Detail {
   next: number | null;
   figures: Record<string, number | null>;
   labels: ScorerLabels[];
+  /** The label without contrast, where contrast made the primary scorer say another one. */
+  before: string | null;
+  /** Null but on output layers whose neurons have the names of classes. */
+  true_class: TrueClass | null;
   exemplars: Pair[];
   gamma: Gamma | null;
   histogram: Histogram | null;
@@ -412,6 +416,13 @@ export interface ScorerLabels {
 /** The experiment that was asked for last on the page of a run. */
 export interface Testing {
   job: Job | null;
+}
+
+/** The class of an output neuron. */
+export interface TrueClass {
+  name: string;
+  /** Whether the label names it, in its words or a synonym; null without a label. */
+  named: boolean | null;
 }
 
 export type Value = string | number | boolean | null;

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { compare } from "../src/logic/compare";
+import { compare, opening } from "../src/logic/compare";
 import { rounded, wordLimits, wordOf } from "../src/logic/confidence";
 import { csv, detailCsv, detailMarkdown, field, notesMarkdown } from "../src/logic/formats";
 import { colours, placed } from "../src/logic/heat";
@@ -7,9 +7,9 @@ import { fitting } from "../src/logic/names";
 import { rescored, scores, turns } from "../src/logic/gamma";
 import { formatLasso, inside, parseLasso, type Point, thinned } from "../src/logic/lasso";
 import { format, parse } from "../src/logic/route";
-import { bins, columns, commonest, formatRanges, labelAt, outcomeCounts, parseRanges, select, type Selection, short, wordCounts } from "../src/logic/select";
+import { best, bins, columns, doubtful, commonest, formatRanges, labelAt, outcomeCounts, parseRanges, select, type Selection, short, wordCounts, wordFor } from "../src/logic/select";
 import { layout, step, visible } from "../src/logic/virtual";
-import type { Detail, Gamma, Index, Note } from "../src/types";
+import type { Detail, Gamma, Index, Note, RunInfo } from "../src/types";
 
 const index: Index = {
   key: "run",
@@ -31,6 +31,27 @@ const index: Index = {
 };
 
 const all: Selection = { scorer: "csp", q: "", status: "", sort: "neuron", descending: false, ranges: {} };
+
+describe("what pages open on", () => {
+  it("names the surest row of each label, and the most doubtful labels", () => {
+    expect(best(index, ["Dog", "blue ring", "nobody"])).toEqual([0, 1]);
+    expect(doubtful(index, 5)).toEqual([1, 3]);
+  });
+
+  it("compares the same layer of two runs, else without and with contrast", () => {
+    const run = (key: string, layer: string) => ({ key, manifest: { target: { layer, neurons: 4 } } }) as unknown as RunInfo;
+    const own = run("run", "relu");
+    expect(opening(own, index, [own, run("late", "head"), run("again", "relu")])).toEqual(["run~csp", "again~"]);
+    expect(opening(own, index, [own, run("late", "head")])).toEqual(["run~semanticlens", "run~csp"]);
+  });
+
+  it("has words for figures", () => {
+    expect([0.95, 0.4, 0.1, 0.001].map((v) => wordFor("firing_rate", v))).toEqual([
+      "almost always active", "often active", "selective", "rarely active",
+    ]);
+    expect([wordFor("agreement", 1), wordFor("clarity", 0.1), wordFor("score", 1)]).toEqual(["all scorers agree", "no common theme", ""]);
+  });
+});
 
 describe("confidence", () => {
   it("has the words of the command line, and is never rounded up to one", () => {

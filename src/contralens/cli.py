@@ -19,6 +19,7 @@ from contralens.commands.explore import explore_command, export_command, maps_co
 from contralens.commands.granularity import granularity_command
 from contralens.commands.label import collect_command, label_command
 from contralens.commands.look import (
+    card_command,
     encoders_command,
     layers_command,
     proposers_command,
@@ -71,6 +72,7 @@ COMMANDS: dict[str, Any] = {
     "collect": collect_command,
     "show": show_command,
     "report": report_command,
+    "card": card_command,
     "explore": explore_command,
     "export": export_command,
     "maps": maps_command,

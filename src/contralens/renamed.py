@@ -49,9 +49,9 @@ models.saes:models.sae_target models.scales:models.input_scale models.scaling:mo
 models.text_tower:encoders.text_tower models.together:models.shared_forward models.towers:loading.vision_towers
 models.unpickling:loading.unpickling models.untrained:models.untrained_weights
 models.weight_files:loading.weight_files models.where:models.activation_maps reopen:run_data.reopened
-report.origin:report.concept_origin report.plots:evaluation.plots settings.on_run:settings.finished_run
-split:holdout world.bench:bench.world_bench world.cases:bench.cases world.demo:bench.world_images
-world.training:bench.training
+report.answers:data.answers report.origin:report.concept_origin report.plots:evaluation.plots
+settings.on_run:settings.finished_run split:holdout world.bench:bench.world_bench world.cases:bench.cases
+world.demo:bench.world_images world.training:bench.training
 """
 MOVED = dict(pair.split(":") for pair in _TABLE.split())
 """Old names to new ones, both within the package."""

@@ -5,8 +5,9 @@ Shape letters, here and everywhere: I images, N neurons, K exemplars, C concepts
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from contralens.errors import InputError
@@ -33,8 +34,49 @@ def word_of(confidence: float | None) -> str:
     return "supported" if confidence >= SUPPORTED else "uncertain" if confidence >= UNCERTAIN else "unsupported"
 
 
-@dataclass(frozen=True, slots=True)
-class Exemplars:
+class Brief:
+    """A record whose `repr` is one short line: of arrays, tables and long values it says what they are.
+
+    >>> @dataclass(frozen=True, repr=False)
+    ... class Found(Brief):
+    ...     name: str
+    ...     scores: tuple[float, ...]
+    >>> Found("csp", (0.5,) * 1000)
+    Found(name='csp', scores=tuple of 1,000)
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        shown = (f"{f.name}={brief(getattr(self, f.name))}" for f in fields(self) if f.repr)  # type: ignore[arg-type]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def brief(value: Any, most: int = 60) -> str:
+    """A value in at most `most` characters: itself, or what it is.
+
+    >>> brief(3), brief({"a": "x" * 100}), brief("x" * 100, most=9)
+    ('3', 'dict of 1', "'xxxxx...")
+    """
+    kind = type(value).__name__
+    if hasattr(value, "num_rows"):
+        return f"{value.num_rows:,} rows"
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+    if isinstance(value, (Mapping, list, tuple, set, frozenset)):
+        small = len(value) <= 8 and all(isinstance(one, (str, int, float, bool)) for one in value)
+        text = repr(value) if small and not isinstance(value, Mapping) else ""
+        return text if text and len(text) <= most else f"{kind} of {len(value):,}" if value else repr(value)
+    if isinstance(value, (str, bytes, int, float, Path)) or value is None:
+        text = repr(str(value) if isinstance(value, Path) else value)
+        return text if len(text) <= most else f"{text[: most - 3]}..."
+    if isinstance(value, Brief):
+        return repr(value)
+    return kind
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Exemplars(Brief):
     """Activating images of each neuron and, for each, its contrastive partner (Bouanani et al. 2026, arXiv 2604.22477).
 
     A place without an image (fewer usable images than K, or nothing below the mean to pair with) holds index -1 and a

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,8 @@ def test_it_is_shown(case: Path, found: Audit, capsys: pytest.CaptureFixture[str
         assert words in told
         assert words in page
     assert "new head: without 1 of 5 neurons" in told
+    names = load(case / "run").neurons["name"].to_pylist()
+    assert all(re.search(rf"^{re.escape(names[row['neuron']])} ", told, re.M) for row in found.rows("spurious"))
     assert "head.safetensors" in told
     assert "What a new head does" in page
     assert "2 of 2 classes are no concept of the list (benign, melanoma)" in told

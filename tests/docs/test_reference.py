@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import contralens
 from contralens.cli import app
 from contralens.config import SETTINGS
 from contralens.settings.record import help_of
+from contralens.types import Brief
 
 API = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
 SHOWN = re.findall(r"^::: (contralens\S*)(?:\n    options:\n      members: \[(.*)\])?", API, re.M)
@@ -105,6 +107,13 @@ def test_what_the_reference_shows_has_an_example_that_runs(path: str, found: Any
         if not name.startswith("_") and (inspect.isfunction(member) or isinstance(member, property)):
             doc = getattr(member, "fget", member).__doc__ or ""
             assert ">>> " in doc or re.search(rf"(?:\.|def ){name}\b", examples), f"{path}.{name} has no example"
+
+
+@pytest.mark.parametrize(("path", "found"), list(shown()), ids=lambda x: x if isinstance(x, str) else "")
+def test_records_of_arrays_and_tables_have_a_short_repr(path: str, found: Any) -> None:
+    if is_dataclass(found) and any(re.search(r"\b(Tensor|NDArray|Table)\b", str(f.type)) for f in fields(found)):
+        assert isinstance(found, type)
+        assert issubclass(found, Brief) or ("__repr__" in vars(found) and not found.__dataclass_params__.repr), path
 
 
 def test_every_error_is_in_the_reference() -> None:

@@ -9,11 +9,11 @@ from typer.testing import CliRunner
 
 from contralens.bench.world_images import write_world
 from contralens.cli import app
+from contralens.data.answers import NO_LABEL
 from contralens.data.runs import load
 from contralens.evaluation.compare import compare
 from contralens.explorer import overview, pages
 from contralens.explorer.runs import OpenRun
-from contralens.report.answers import NO_LABEL
 
 
 @pytest.fixture(scope="module")

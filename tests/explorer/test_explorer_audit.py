@@ -383,7 +383,7 @@ class TestInTheBrowser:
                 page.goto(f"{url}/#/run/{path}")
                 page.reload()
                 page.wait_for_load_state("networkidle")
-                page.get_by_text(HOSTILE).first.wait_for()
+                page.get_by_text(HOSTILE).filter(visible=True).first.wait_for()
                 assert page.evaluate("window.hacked") is None
                 assert page.locator("main img[src=x], main script").count() == 0
         assert watched.problems == []

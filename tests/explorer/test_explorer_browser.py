@@ -17,7 +17,8 @@ from explorer_serving import HOSTILE, copied, make_run, rich_run, serving
 from patience import HUNG
 from PIL import Image
 
-from contralens.data.runs import Run
+from contralens.data.runs import Run, load
+from contralens.errors import InputError
 from contralens.explorer.export import export
 from contralens.types import word_of
 
@@ -271,7 +272,15 @@ def test_all_that_a_run_may_hold_is_shown(chromium: Any, rich: Path) -> None:
         expect(page.get_by_role("region", name="Candidates")).to_contain_text("contrastive")
         judged = page.get_by_role("region", name="Evaluation")
         expect(judged).to_contain_text("0.500 [0.400, 0.600]")
-        expect(judged).to_contain_text("false-discovery rate 0.030")
+        expect(judged).not_to_contain_text("false-discovery rate")
+        expect(page.get_by_role("region", name="Labels by scorer")).to_contain_text("false-discovery rate 0.030")
+        before, after = detail["before"], detail["labels"][-1]["label"]
+        shown = after if before is None else f"{before} → {after}"
+        expect(page.get_by_role("heading", level=1)).to_have_text(shown)
+        used = Counter(p["contrast"]["image"] for p in detail["exemplars"] if p["contrast"])
+        several = [n for image, n in used.items() if n > 1]
+        expect(page.locator(".pair .shared")).to_have_count(sum(several))
+        expect(page.locator(".figures dd").first).to_contain_text(re.compile("active|selective"))
 
         refused = page.request.get(f"{url}/api/runs/run/neurons/0").json()
         assert (refused["status"], refused["labels"][-1]["label"]) == ("chance", None)
@@ -326,8 +335,10 @@ def test_a_neuron_is_copied_in_four_forms(chromium: Any, rich: Path) -> None:
                 return [made.width, made.height];
             }"""
         )
-        assert size[0] > 500
-        assert size[1] > 200
+        assert size == [1200, 630]
+        with page.expect_download() as saved:
+            page.get_by_role("button", name="Share card").click()
+        assert saved.value.suggested_filename == f"run-{name}.png".replace("/", "-")
         assert watched.problems == []
 
 
@@ -419,6 +430,24 @@ def test_an_export_of_hostile_labels_runs_none_of_them(chromium: Any, hostile: R
         playwright.expect(page.get_by_role("heading", level=1)).to_have_text(HOSTILE)
         assert page.evaluate("window.hacked") is None
         assert watched.problems == []
+
+
+def test_pasted_links_preview_and_lead_to_the_neuron(chromium: Any, home: Path, tmp_path: Path) -> None:
+    site = export([home], tmp_path / "site", url="https://example.org/site/")
+    run = load(home)
+    text = (site / "links/run/7.html").read_text()
+    label = run.neuron(7)["labels"][run.manifest["primary"]]["label"]
+    assert f'<meta property="og:title" content="{run.neuron(7)["name"]}: {label}">' in text
+    assert '<meta property="og:image" content="https://example.org/site/links/run/7.jpg">' in text
+    assert Image.open(site / "links/run/7.jpg").size == (1200, 630)
+    assert len(list((site / "links/run").glob("*.html"))) == len(run)
+    with Watched(chromium) as watched:
+        watched.page.goto((site / "links/run/7.html").as_uri())
+        playwright.expect(watched.page.get_by_role("heading", level=1)).to_contain_text(label)
+        assert watched.page.url.endswith("index.html#/run/n/7")
+    assert not (export([home], tmp_path / "site") / "links").exists(), "an older export is replaced"
+    with pytest.raises(InputError, match="must be the address of the site"):
+        export([home], tmp_path / "site", url="example.org")
 
 
 def test_export_files(home: Path, tmp_path: Path) -> None:

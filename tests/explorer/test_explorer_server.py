@@ -6,17 +6,21 @@ import io
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
+import pyarrow as pa
 import pytest
 from explorer_serving import CountedFinder, Eyes, copied, judged, make_run, serving
 from patience import HUNG
 from PIL import Image
 from pydantic import TypeAdapter
 
+from contralens.data.card import card, png
+from contralens.data.contrast_changes import changes
 from contralens.data.runs import Run
 from contralens.explorer import shapes
 
@@ -141,6 +145,40 @@ def test_a_neuron_is_told_with_its_evidence(address: str, finished: Run) -> None
     assert blob.content == finished.thumbnail(expected["exemplars"][0]["positive"])
     assert {m["what"] for m in detail["missing"]} >= {"activation maps over the images"}
     assert httpx.get(f"{address}/api/runs/run/neurons/999").status_code == 404
+
+
+def test_a_card_to_share_is_the_one_that_the_command_writes(address: str, finished: Run) -> None:
+    answer = httpx.get(f"{address}/api/runs/run/neurons/7/card.png", timeout=HUNG)
+    assert answer.headers["content-type"] == "image/png"
+    assert answer.content == png(card(finished, 7))
+    dark = httpx.get(f"{address}/api/runs/run/neurons/7/card.png?dark=true", timeout=HUNG).content
+    assert dark == png(card(finished, 7, dark=True))
+    assert httpx.get(f"{address}/api/runs/run/neurons/999/card.png", timeout=HUNG).status_code == 404
+
+
+def test_the_label_that_contrast_replaced_is_told(address: str, finished: Run) -> None:
+    changed = {change.neuron: change.before for change in changes(finished)}
+    for neuron in range(36):
+        assert get(f"{address}/api/runs/run/neurons/{neuron}")["before"] == changed.get(neuron)
+
+
+def test_the_class_of_an_output_neuron_is_told(finished: Run, tmp_path: Path) -> None:
+    labels = {row["neuron"]: row["label"] for row in finished.rows()}
+    names = pa.array([f"{labels[n] or 'none'}, other" if n % 2 else "hay bale" for n in range(36)])
+    tables = {}
+    for table in ("neurons", "labels"):
+        own = getattr(finished, table)
+        of = names.take(own["neuron"].combine_chunks())
+        tables[table] = own.set_column(own.schema.get_field_index("name"), "name", of)
+    manifest = {**finished.manifest, "target": {**finished.manifest["target"], "layer": "."}}
+    replace(finished, manifest=manifest, **tables).save(tmp_path / "run")
+    with serving([tmp_path / "run"]) as url:
+        for neuron in (6, 7, 4):
+            found = get(f"{url}/api/runs/run/neurons/{neuron}")["true_class"]
+            named = None if labels[neuron] is None else bool(neuron % 2)
+            assert found == {"name": names[neuron].as_py(), "named": named}
+    with serving([finished.path]) as url:
+        assert get(f"{url}/api/runs/run/neurons/7")["true_class"] is None
 
 
 def test_gamma_pieces_give_the_scorers_own_scores(address: str, finished: Run) -> None:

@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 import contralens
 from contralens.bench.world_images import write_world
 from contralens.cli import app
+from contralens.data.answers import NO_LABEL
 from contralens.data.final_labels import Judgements, final, final_labels
 from contralens.data.notes import Notebook
 from contralens.explorer.search import Finder
-from contralens.report.answers import NO_LABEL
 
 WORD = "a person's word"
 Answer = tuple[str, str | None]

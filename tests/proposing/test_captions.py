@@ -133,6 +133,12 @@ def test_phrase_scores_match_a_slow_copy() -> None:
     assert not any(t.split()[0] in STOP or t.split()[-1] in STOP for t in index.texts)
 
 
+def test_fragments_and_words_that_name_nothing_are_no_concepts() -> None:
+    texts = phrases(["two people in a boat rowing down the river", "looking up at one of the other dogs"]).texts
+    assert {"two people", "boat", "boat rowing", "river", "people", "dogs"} <= set(texts)
+    assert not {"two", "up", "rowing down", "boat rowing down", "one", "other", "other dogs"} & set(texts)
+
+
 def test_falcons_rule_with_its_own_numbers() -> None:
     captions = ["red disc", "striped disc"]
     best, cosine = torch.tensor([[0, 1], [1, 0]]), torch.tensor([[0.3, 0.05], [0.3, 0.05]])

@@ -21,6 +21,7 @@ import pytest
 from drawn import drawn_run
 from patience import HUNG
 
+from contralens.data.contrast_changes import changes, telling_pairs, varied
 from contralens.data.runs import Run, load
 from contralens.errors import InputError, StoreError
 from contralens.report.html import page, write_report
@@ -173,6 +174,48 @@ def test_kept_labels_and_other_scorers(run: Run) -> None:
     )
 
 
+def test_the_page_leads_with_the_clearest_changes(run: Run) -> None:
+    text = page(run)
+    strip = text[text.index('class="strip"') : text.index('class="overview"')]
+    lead = varied(changes(run), 6)
+    assert strip.count("<li><a ") == len(lead) > 0
+    for change in lead:
+        assert f'href="#n{change.neuron}"' in strip
+        assert f"<del>{change.before}</del> <b>{change.after}</b>" in strip
+        pair = telling_pairs(run.neuron(change.neuron)["exemplars"])[0]
+        assert pair["positive_id"] in strip
+        assert pair["contrast_id"] in strip
+    assert lead[0].neuron in {row[0] for row in json.loads(Parsed(page(run, most=2)).data["data"])["rows"] if row[9]}
+    assert 'class="strip"' not in page(replace(run, manifest={**run.manifest, "scorers": ["clip_dissect", "csp"]}))
+
+
+def test_confidence_is_a_bar_with_its_word(run: Run) -> None:
+    rows = [{**row, "confidence": 0.93 if row["label"] else None} for row in run.labels.to_pylist()]
+    schema = pa.schema([*run.labels.schema, ("confidence", pa.float64())])
+    sure = replace(run, labels=pa.Table.from_pylist(rows, schema))
+    text = page(sure)
+    assert '<span class="bar supported"><i class="w93"></i></span> 0.93 supported' in text
+    data = json.loads(Parsed(text).data["data"])
+    assert [one[:2] for one in data["extra"][:1]] == [[0.93, "supported"]]
+    assert all(len(one[3]) == 4 for one in data["extra"][:22])
+
+
+def test_pairs_beyond_the_first_are_in_the_page_where_they_fit(run: Run) -> None:
+    whole = json.loads(Parsed(page(run)).data["data"])["more"]
+    assert {len(pairs) for pairs in whole.values()} == {2}
+    small = sum(len(base64.b64decode(p)) for p in json.loads(Parsed(page(run)).data["pictures"])) - 1
+    assert json.loads(Parsed(page(run, budget=small)).data["data"])["more"] != whole
+
+
+def test_null_tests_of_other_scorers_are_folded_away(run: Run) -> None:
+    chance = {"fdr": 0.05, "fakes": 1000, "no label beats chance": dict.fromkeys(run.scorers, 0)}
+    rows = [{**row, "p": 0.01, "fdr": 0.02} for row in run.labels.to_pylist()]
+    labels = pa.Table.from_pylist(rows, pa.schema([*run.labels.schema, ("p", pa.float64()), ("fdr", pa.float64())]))
+    found = Parsed(page(replace(run, labels=labels, manifest={**run.manifest, "chance": chance}))).text
+    own = found.index("Null test null test of csp: no label")
+    assert "null test of" not in found[own + 30 : found.index("Null tests of the other scorers 3")]
+
+
 # ---- one file, same bytes, as small as asked
 
 
@@ -209,11 +252,12 @@ def test_each_picture_is_there_once(run: Run) -> None:
     found = Parsed(page(run))
     pictures = json.loads(found.data["pictures"])
     assert len(set(pictures)) == len(pictures)
-    assert {int(a["data-p"] or "") for a in found.all("img")} == set(range(len(pictures)))
+    later = [one for pairs in json.loads(found.data["data"])["more"].values() for one in pairs]
+    asked = {one[side]["at"] for one in later for side in ("positive", "contrast") if "at" in one[side]}
+    assert {int(a["data-p"] or "") for a in found.all("img")} | asked == set(range(len(pictures)))
     jpegs = set(run.thumbnails["jpeg"].to_pylist())
     assert {base64.b64decode(p) for p in pictures} <= jpegs
-    shown = run.exemplars.filter(pc.field("rank") < 10)
-    used = {i for side in ("positive", "contrast") for i in shown[side].to_pylist() if i >= 0}
+    used = {i for side in ("positive", "contrast") for i in run.exemplars[side].to_pylist() if i >= 0}
     assert len(pictures) == len({run.images["fingerprint"][i].as_py() for i in used})
 
 
@@ -318,7 +362,7 @@ def test_exemplars_that_say_little_are_told(discs: Path, tmp_path: Path, capsys:
     page = write_report(run).read_text()
     assert share in page
     assert cold in page
-    assert page.count("itself: below the mean already") == sum(
+    assert page.count(">itself: below the mean already") == sum(
         row["contrast"] == row["positive"] >= 0 and row["rank"] < 10 for row in run.exemplars.to_pylist()
     )
     summary(run, None)
@@ -383,8 +427,9 @@ def test_a_browser_shows_every_picture_and_complains_of_nothing(
     assert not complaints
     found = Parsed(page)
     loaded, _, total = (found.all("html")[0]["data-pictures"] or "").partition("/")
-    assert loaded == total == str(len(found.all("img")))
-    assert int(total) == 22 * 20
+    assert loaded == total == str(sum("data-p" in attrs for attrs in found.all("img")))
+    assert int(total) == 22 * 20 + 2 * page.count('class="duo"')
+    assert len(found.all("img")) == int(total) + 22 * 4, "four thumbnails in each row of the table"
     assert len(found.all("tr")) == 25
     assert title.startswith("torchvision:resnet50"), "an attack would have set it to one word"
 
@@ -400,6 +445,7 @@ def test_table_sorts_filters_and_fits_a_phone(run: Run, tmp_path: Path) -> None:
         view.on("request", lambda r: asked.append(r.url))
         view.goto(path.as_uri())
         assert view.evaluate("document.documentElement.scrollWidth") == 390
+        assert view.evaluate("document.querySelector('.scroll').scrollWidth") <= 364, "rows fit, too"
         names = "[...document.querySelectorAll('#rows tr td:first-child')].map(td => td.textContent)"
         assert view.evaluate(names) == [f"layer4/{n}" for n in range(24)]
         view.click("th:nth-child(3) button")
@@ -415,6 +461,16 @@ def test_table_sorts_filters_and_fits_a_phone(run: Run, tmp_path: Path) -> None:
         assert view.text_content("#count") == "2 of 2 found (24 in all)"
         view.check("#changed")
         assert view.evaluate(names) == ["layer4/10"]
+        assert view.evaluate("document.querySelector('#rows td.label').textContent") == "redstriped"
+        assert not view.is_visible("td.other")
+        view.check("#scorers")
+        assert view.locator("td.other:visible").all_text_contents() == ["red", "red", "red"]
+        view.uncheck("#scorers")
+        button = "#n10 .all-pairs"
+        assert view.text_content(button) == "Show all 12 pairs"
+        view.click(button)
+        assert view.locator("#n10 .pairs li").count() == 12
+        assert view.evaluate("document.documentElement.scrollWidth") == 390
         view.fill("#find", "nothing such")
         assert view.text_content("#count") == "Nothing found."
         view.fill("#find", "")

@@ -1,6 +1,6 @@
 // Two runs, or two scorers of one, neuron by neuron.
 
-import type { Index } from "../types";
+import type { Index, RunInfo } from "../types";
 import { labelAt, scorerOf } from "./select";
 
 export interface Change {
@@ -48,4 +48,19 @@ export function compare(a: Index, scorerA: string, b: Index, scorerB: string): C
     both.push(change);
   }
   return { matchedBy: byName ? "name" : "number", both, same };
+}
+
+/** What the page opens on: another run of the same layer; else what contrast changed; else two scorers, as RUN~SCORER. */
+export function opening(info: RunInfo, index: Index, runs: RunInfo[]): [string, string] {
+  const own = `${info.key}~${index.primary}`;
+  const layer = (run: RunInfo) => {
+    const target = run.manifest?.["target"] as Record<string, unknown> | undefined;
+    return JSON.stringify([target?.["layer"], target?.["neurons"]]);
+  };
+  const other = runs.find((r) => r.key !== info.key && layer(r) === layer(info));
+  if (other) return [own, `${other.key}~`];
+  const names = index.scorers.filter((s) => s.scorer !== index.primary);
+  const plain = names.find((s) => s.gamma === 0) ?? names.find((s) => s.scorer === "semanticlens");
+  if (plain) return [`${info.key}~${plain.scorer}`, own];
+  return [own, `${info.key}~${names[0]?.scorer ?? ""}`];
 }

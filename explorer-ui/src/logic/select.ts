@@ -61,6 +61,15 @@ export const MEANING: Record<string, string> = {
   auc: "how well the activation tells images of the label from others",
 };
 
+/** A word for a figure's size; "" where none is known. */
+export function wordFor(name: string, value: number): string {
+  if (name === "firing_rate")
+    return value >= 0.9 ? "almost always active" : value >= 0.2 ? "often active" : value >= 0.01 ? "selective" : "rarely active";
+  if (name === "clarity") return value >= 0.5 ? "one theme" : value >= 0.25 ? "a loose theme" : "no common theme";
+  if (name === "agreement") return value >= 1 ? "all scorers agree" : value > 0.5 ? "most scorers agree" : "scorers disagree";
+  return "";
+}
+
 export function titled(column: string): string {
   const known = LABELS[column];
   if (known) return known;
@@ -91,6 +100,28 @@ export function columns(index: Index): string[] {
 export function labelAt(index: Index, scorer: string, row: number): string | null {
   const place = scorerOf(index, scorer).label[row] ?? -1;
   return place < 0 ? null : (index.labels[place] ?? null);
+}
+
+/** Of each label the row that is surest of it: by confidence where there is one, else by score; ties by lower row. */
+export function best(index: Index, labels: string[]): number[] {
+  const own = scorerOf(index, undefined);
+  const sure = own.columns["confidence"] ?? own.score;
+  return labels.flatMap((label) => {
+    let top = -1;
+    index.neuron.forEach((_, row) => {
+      if (labelAt(index, own.scorer, row) === label && (top < 0 || (sure[row] ?? -Infinity) > (sure[top] ?? -Infinity))) top = row;
+    });
+    return top < 0 ? [] : [top];
+  });
+}
+
+/** The rows whose labels one should look at first: refuted ones, then those of the lowest confidence. */
+export function doubtful(index: Index, most: number): number[] {
+  const own = scorerOf(index, undefined);
+  const sure = own.columns["confidence"];
+  const rows = index.neuron.map((_, row) => row).filter((row) => labelAt(index, own.scorer, row) !== null);
+  const doubt = (row: number) => (own.verified?.[row] === "refuted" ? -1 : (sure?.[row] ?? 2));
+  return rows.filter((row) => doubt(row) < 0.9).sort((a, b) => doubt(a) - doubt(b) || a - b).slice(0, most);
 }
 
 /** The labels that a scorer gives most often, with how often; ties in alphabetical order. */

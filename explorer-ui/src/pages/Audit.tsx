@@ -92,7 +92,10 @@ function Found({ audit }: { audit: Audit }) {
       {audit.explanation.map((line, i) => (
         <p key={i} className="explanation">{line}</p>
       ))}
-      <Rule audit={audit} />
+      <details className="rule">
+        <summary>How the verdicts were reached</summary>
+        <Rule audit={audit} />
+      </details>
       {audit.warnings.length > 0 && (
         <section className="problem" aria-labelledby="warnings-title">
           <h2 id="warnings-title">Before you believe it</h2>

@@ -1,7 +1,7 @@
 import { useEffect, useMemo, useRef, useState } from "react";
 import { Picture } from "../parts/Picture";
 import { Confidence, Problem, Twin, useNeuronLink, Waiting } from "../parts/Bits";
-import { compare } from "../logic/compare";
+import { compare, opening } from "../logic/compare";
 import { short } from "../logic/select";
 import { visible } from "../logic/virtual";
 import { indexOf, useLoaded, useParam, useWorld } from "../state";
@@ -13,9 +13,9 @@ const PITCH = 92;
 export function Compare() {
   const { list, info, index } = useWorld();
   const runs = list.runs.filter((r) => r.problem === null);
-  const other = runs.find((r) => r.key !== info.key);
-  const [a, setA] = useParam("a", `${info.key}~${index.primary}`);
-  const [b, setB] = useParam("b", other ? `${other.key}~` : `${info.key}~${index.scorers.find((s) => s.scorer !== index.primary)?.scorer ?? ""}`);
+  const [first, second] = useMemo(() => opening(info, index, runs), [info, index, list]);
+  const [a, setA] = useParam("a", first);
+  const [b, setB] = useParam("b", second);
   const [all, setAll] = useParam("all");
   const [q, setQ] = useParam("q");
   const left = useSide(a, runs);

@@ -2,9 +2,9 @@ import { useEffect, useLayoutEffect, useRef } from "react";
 import { Bar, Confidence, Problem, STATUS, Status, Twin, useNeuronLink, Waiting, Words } from "../parts/Bits";
 import { Candidates } from "../parts/Candidates";
 import { Classes } from "../parts/Classes";
-import { CopyMenu } from "../parts/Copy";
+import { CopyMenu, ShareCard } from "../parts/Copy";
 import { Experiments, Outcome } from "../parts/Experiments";
-import { ActivationHistogram, Evaluation, FigureList } from "../parts/Figures";
+import { ActivationHistogram, Evaluation, NeuronFigures } from "../parts/Figures";
 import { GammaPanel } from "../parts/GammaPanel";
 import { NotePanel } from "../parts/NoteList";
 import { Pairs } from "../parts/Pairs";
@@ -84,7 +84,12 @@ function Evidence({ detail }: { detail: Detail }) {
         <p className="mono name">
           {detail.name} <Status status={detail.status} />
         </p>
-        <h1>{own ?? primary?.label ?? (primary?.status === "chance" ? STATUS["chance"] : "no label")}</h1>
+        {detail.true_class && <TrueClass found={detail.true_class} corrected={own !== undefined} />}
+        <h1>{own === undefined && detail.before !== null && primary?.label != null && (
+          <>
+            <del title="the label without contrast">{detail.before}</del> <span className="arrow" aria-hidden="true">→</span>{" "}
+          </>
+        )}{own ?? primary?.label ?? (primary?.status === "chance" ? STATUS["chance"] : "no label")}</h1>
         {own === undefined && primary?.status === "chance" && (
           <p className="soft">
             The null test turned down “{primary.best}” of {primary.scorer}: false-discovery rate {short(primary.fdr)}
@@ -106,8 +111,9 @@ function Evidence({ detail }: { detail: Detail }) {
         {own !== undefined && <p className="soft">corrected by hand; {primary?.scorer} says {primary?.best ?? "nothing"}</p>}
         {detail.audit && <VerdictLine audit={detail.audit} />}
         <div className="head-line">
-          <FigureList figures={{ score: primary?.score ?? null, ...detail.figures }} />
+          <NeuronFigures figures={{ score: primary?.score ?? null, ...detail.figures }} scorers={detail.labels.length} confident={primary?.confidence != null} />
           <span className="actions">
+            <ShareCard detail={detail} />
             <CopyMenu detail={detail} />
             <Twin path={`api/runs/${encodeURIComponent(info.key)}/neurons/${detail.neuron}`} />
           </span>
@@ -165,6 +171,17 @@ function Evidence({ detail }: { detail: Detail }) {
         </details>
       )}
     </article>
+  );
+}
+
+/** The class that an output neuron stands for, and whether the label names it. */
+function TrueClass({ found, corrected }: { found: NonNullable<Detail["true_class"]>; corrected: boolean }) {
+  const differs = found.named === false && !corrected;
+  return (
+    <p className={differs ? "true-class differs" : "true-class"}>
+      true class <b>{found.name}</b>
+      {!corrected && found.named !== null && (differs ? ": the label does not name it" : ": the label names it")}
+    </p>
   );
 }
 

@@ -1,13 +1,17 @@
+import { useMemo } from "react";
 import { byNeuron, notesCsv, notesMarkdown } from "../logic/formats";
 import { Problem, Title, useNeuronLink, Waiting } from "../parts/Bits";
 import { save } from "../parts/Copy";
+import { Grid } from "../parts/Grid";
 import { NoteList } from "../parts/NoteList";
+import { doubtful } from "../logic/select";
 import { useWorld } from "../state";
 
 /** All notes, tags and corrected labels of the run. */
 export function NotesPage() {
-  const { info, notes } = useWorld();
+  const { info, index, notes, noted } = useWorld();
   const link = useNeuronLink();
+  const doubts = useMemo(() => doubtful(index, 12), [index]);
   if (!notes) return <Waiting />;
   const name = `${info.key}.notes`;
   return (
@@ -19,7 +23,16 @@ export function NotesPage() {
       </p>
       {notes.problems.length > 0 && <Problem title="Some lines were skipped">{notes.problems.join("; ")}.</Problem>}
       {notes.notes.length === 0 ? (
-        <p className="empty">None yet. Write one on a neuron's page: press n there.</p>
+        <>
+          <p className="empty">None yet. Write one on a neuron's page: press n there.</p>
+          {doubts.length > 0 && (
+            <section>
+              <h2>Labels to look at first</h2>
+              <p className="soft">Refuted by an experiment, or of low confidence.</p>
+              <Grid index={index} rows={doubts} scorer={index.primary} side="positives" notes={noted} label="Labels to look at" />
+            </section>
+          )}
+        </>
       ) : (
         <>
           <p className="actions">

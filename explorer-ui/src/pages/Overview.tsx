@@ -1,4 +1,4 @@
-import { useDeferredValue, useEffect, useMemo } from "react";
+import { useDeferredValue, useEffect, useMemo, useState } from "react";
 import { ScorerChoice, Twin, Words } from "../parts/Bits";
 import { Grid } from "../parts/Grid";
 import { RangeHistogram } from "../parts/Histogram";
@@ -25,6 +25,7 @@ export function Overview() {
   const [side, setSide] = useParam("side", "positives");
   const [panel, setPanel] = useParam("panel");
   const [lasso, setLasso] = useParam("lasso");
+  const [open, setOpen] = useState(false); // what a phone has no room for at first
   const ranges = useMemo(() => parseRanges(within), [within]);
   const only = useLasso(lasso);
   const slow = useDeferredValue(q);
@@ -64,7 +65,7 @@ export function Overview() {
   return (
     <div className="overview">
       <h1 className="hidden">Neurons of {info.title}</h1>
-      <div className="toolbar" role="search">
+      <div className={open ? "toolbar open" : "toolbar"} role="search">
         <input
           data-search
           type="search"
@@ -74,6 +75,9 @@ export function Overview() {
           value={q}
           onChange={(e) => setQ(e.target.value)}
         />
+        <button type="button" className="only-narrow" aria-expanded={open} onClick={() => setOpen(!open)}>
+          Sort, filter
+        </button>
         <ScorerChoice scorer={scorer} onChoose={setScorer} />
         <label>
           Sort{" "}

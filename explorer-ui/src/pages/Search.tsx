@@ -1,7 +1,7 @@
 import { type FormEvent, useEffect, useMemo, useRef, useState } from "react";
 import { Problem, Twin, Waiting } from "../parts/Bits";
 import { Grid } from "../parts/Grid";
-import { commonest, select } from "../logic/select";
+import { best, commonest, select } from "../logic/select";
 import { source } from "../source";
 import { useLoaded, useParam, useWorld } from "../state";
 import type { Hits } from "../types";
@@ -114,17 +114,26 @@ export function Search() {
 
 /** The most common labels, to begin with. */
 function Ideas({ onChoose }: { onChoose: (text: string) => void }) {
-  const { index } = useWorld();
+  const { index, noted } = useWorld();
   const common = useMemo(() => commonest(index, index.primary, 14), [index]);
+  const examples = useMemo(() => best(index, common.map(([label]) => label)), [index, common]);
   return (
-    <div className="ideas" role="group" aria-label="Common labels">
-      <span>Common labels:</span>
-      {common.map(([label, count]) => (
-        <button key={label} type="button" onClick={() => onChoose(label)}>
-          {label} <span>{count}</span>
-        </button>
-      ))}
-    </div>
+    <>
+      <div className="ideas" role="group" aria-label="Common labels">
+        <span>Common labels:</span>
+        {common.map(([label, count]) => (
+          <button key={label} type="button" onClick={() => onChoose(label)}>
+            {label} <span>{count}</span>
+          </button>
+        ))}
+      </div>
+      {examples.length > 0 && (
+        <section>
+          <h2>The surest neuron of each</h2>
+          <Grid index={index} rows={examples} scorer={index.primary} side="positives" notes={noted} label="Examples" />
+        </section>
+      )}
+    </>
   );
 }
 

@@ -51,15 +51,18 @@ export const Card = memo(function Card({ index, row, scorer, side, href, most, n
           <Confidence value={confidence} />
         </span>
       ) : (
-      <span className="card-line numbers">
-        <Bar value={score} most={most} tone={side === "positives" ? "pos" : "con"} />
-        <span title={similarity === undefined ? "score" : "similarity"}>{short(score)}</span>
-        {similarity === undefined && margin !== null && (
-          <span className="soft" title="margin: best minus second best score">
-            +{short(margin)}
+        <span className="card-line numbers">
+          {similarity !== undefined && <Bar value={score} most={most} tone={side === "positives" ? "pos" : "con"} />}
+          <span>
+            <span className="soft">{similarity === undefined ? "score " : "cosine "}</span>
+            {short(score)}
           </span>
-        )}
-      </span>
+          {similarity === undefined && margin !== null && (
+            <span className="soft" title="best minus second best score: how clear the choice is">
+              {short(margin)} ahead
+            </span>
+          )}
+        </span>
       )}
     </a>
   );

@@ -15,6 +15,44 @@ export function save(name: string, content: string | Blob, type = "text/plain") 
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
+/** Saves the neuron as a picture to share. */
+export function ShareCard({ detail }: { detail: Detail }) {
+  const { info, index } = useWorld();
+  const [done, setDone] = useState("");
+  useEffect(() => {
+    if (!done) return;
+    const timer = setTimeout(() => setDone(""), 4000);
+    return () => clearTimeout(timer);
+  }, [done]);
+  const name = `${info.key}-${detail.name}.png`.replaceAll(/[/\\:*?"<>| ]/g, "-");
+  const share = async () => {
+    const blob = await card(detail, index.primary, info.key, info.stamp).catch(() => null);
+    if (!blob) return setDone(NO_CARD);
+    save(name, blob);
+    setDone(`Saved as ${name}`);
+  };
+  return (
+    <span className="share">
+      <button type="button" onClick={() => void share()} title="one picture: the images above their contrasts, the label before and after">
+        Share card
+      </button>
+      <span role="status">{done}</span>
+    </span>
+  );
+}
+
+const NO_CARD = source.live ? "The explorer gave no card" : "Browsers make no image of a page opened as a file";
+
+/** The neuron as a PNG: the server's card, in an export one drawn here. */
+function card(detail: Detail, primary: string, run: string, stamp: string): Promise<Blob> {
+  return source.live ? source.card(run, detail.neuron, isDark()) : sheet(detail, primary, run, stamp);
+}
+
+function isDark(): boolean {
+  const chosen = document.documentElement.dataset["theme"];
+  return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+}
+
 /** Copy a neuron as JSON, CSV, Markdown or a picture; where there is no clipboard it is saved as a file. */
 export function CopyMenu({ detail }: { detail: Detail }) {
   const { info, index } = useWorld();
@@ -38,8 +76,8 @@ export function CopyMenu({ detail }: { detail: Detail }) {
   };
   const image = async () => {
     menu.current?.removeAttribute("open");
-    const blob = await sheet(detail, index.primary, info.key, info.stamp).catch(() => null);
-    if (!blob) return setDone("Browsers make no image of a page opened as a file");
+    const blob = await card(detail, index.primary, info.key, info.stamp).catch(() => null);
+    if (!blob) return setDone(NO_CARD);
     try {
       await navigator.clipboard.write([new ClipboardItem({ "image/png": blob })]);
       setDone("Copied as an image");
@@ -86,7 +124,17 @@ async function sheet(detail: Detail, primary: string, run: string, stamp: string
   draw.fillStyle = "#1d1b18";
   draw.font = "600 22px Georgia, serif";
   const best = detail.labels.find((l) => l.scorer === primary) ?? detail.labels[detail.labels.length - 1];
-  draw.fillText(best?.label ?? "no label", 12, 32, canvas.width - 24);
+  let left = 12;
+  if (detail.before !== null && best?.label != null) {
+    draw.fillStyle = "#b4540f";
+    draw.fillText(detail.before, left, 32, canvas.width / 2);
+    const end = left + Math.min(draw.measureText(detail.before).width, canvas.width / 2);
+    draw.fillRect(left, 25, end - left, 2);
+    draw.fillStyle = "#1d1b18";
+    draw.fillText("→", end + 8, 32);
+    left = end + 40;
+  }
+  draw.fillText(best?.label ?? "no label", left, 32, canvas.width - left - 12);
   draw.font = "14px sans-serif";
   draw.fillStyle = "#655f56";
   draw.fillText(`${detail.name} · ${best?.scorer ?? ""} · ${run}`, 12, 54, canvas.width - 24);

@@ -21,6 +21,7 @@ export function Pairs({ detail }: { detail: Detail }) {
   const setOpen = (at: number | null) => setPair(at === null ? "" : String(detail.exemplars[at]!.rank + 1));
   const maps = useMemo(() => new Map(detail.maps?.map((m) => [m.image, m])), [detail.maps]);
   const most = Math.max(1e-9, ...detail.exemplars.map((p) => p.activation ?? 0));
+  const used = useMemo(() => uses(detail.exemplars), [detail.exemplars]);
   useKeys((e) => {
     if (e.key === "m" && maps.size > 0) setMapped(heat ? "" : "1");
     else if (e.key === "a") setMany(many === "all" ? "" : "all");
@@ -50,7 +51,7 @@ export function Pairs({ detail }: { detail: Detail }) {
               <span className="cosine" title="cosine between the two">
                 {p.similarity === null ? "no contrast" : `cos ${p.similarity.toFixed(2)}`}
               </span>
-              <Half pair={p} side="contrast" most={most} map={heat ? maps.get(p.contrast?.image ?? -1) : undefined} />
+              <Half pair={p} side="contrast" most={most} map={heat ? maps.get(p.contrast?.image ?? -1) : undefined} shared={used.get(p.contrast?.image ?? -1)} />
             </button>
           </li>
         ))}
@@ -67,12 +68,28 @@ export function Pairs({ detail }: { detail: Detail }) {
   );
 }
 
+/** Contrast images that stand below several exemplars -> the ranks of those. */
+export function uses(pairs: Pair[]): Map<number, number[]> {
+  const out = new Map<number, number[]>();
+  for (const p of pairs) if (p.contrast && !own(p)) out.set(p.contrast.image, [...(out.get(p.contrast.image) ?? []), p.rank]);
+  return new Map([...out].filter(([, ranks]) => ranks.length > 1));
+}
+
 /** Whether an image is its own contrast: it leaves the neuron below its mean, as fewer images fire than there are exemplars. */
 function own(pair: Pair) {
   return pair.contrast !== null && pair.contrast.image === pair.positive?.image;
 }
 
-function Half({ pair, side, most, map }: { pair: Pair; side: "positive" | "contrast"; most: number; map?: ActivationMap | undefined }) {
+interface HalfProps {
+  pair: Pair;
+  side: "positive" | "contrast";
+  most: number;
+  map?: ActivationMap | undefined;
+  /** The ranks of the pairs that have this contrast, where several do. */
+  shared?: number[] | undefined;
+}
+
+function Half({ pair, side, most, map, shared }: HalfProps) {
   const picture = pair[side];
   if (side === "contrast" && own(pair))
     return <span className="half contrast itself">itself: below the mean already</span>;
@@ -82,6 +99,11 @@ function Half({ pair, side, most, map }: { pair: Pair; side: "positive" | "contr
       <span className="frame">
         <Picture image={picture?.image ?? -1} alt="" />
         {map && <Heat map={map} />}
+        {shared && (
+          <span className="shared" title={`the contrast of ${shared.length} pairs: ${shared.map((r) => r + 1).join(", ")}`}>
+            {shared[0] === pair.rank ? `×${shared.length}` : `as in ${shared[0]! + 1}`}
+          </span>
+        )}
       </span>
       <Bar value={value} most={most} tone={side === "positive" ? "pos" : "con"} />
       {picture && (

@@ -35,7 +35,7 @@ from contralens.math.null_test import chance_of, null_moments, standardised
 from contralens.math.scorers import concept_lengths
 from contralens.math.scoring import parse_scorer, run_scorer, wants_activations
 from contralens.math.tensors import matrix
-from contralens.types import Encoder, Exemplars
+from contralens.types import Brief, Encoder, Exemplars
 
 DRAWS = 50
 """Bootstrap samples of the exemplars that the noise of a margin is measured on."""
@@ -43,8 +43,8 @@ MOST_IMAGES = 5000
 """Images on which `separation` looks at most."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wordings:
+@dataclass(frozen=True, slots=True, repr=False)
+class Wordings(Brief):
     """A concept list in an encoder's space.
 
     >>> concept = torch.tensor([0, 1, 1])
@@ -136,8 +136,8 @@ def _empty(encoder: Encoder, templates: tuple[str, ...], notes: list[str]) -> Te
     return normalize(torch.stack(rows).mean(0), dim=0)
 
 
-@dataclass(frozen=True, slots=True)
-class Alignment:
+@dataclass(frozen=True, slots=True, repr=False)
+class Alignment(Brief):
     """What the neurons (N) say of the concepts (C); NaN for a neuron that the scorer cannot score.
 
     >>> found = Alignment(
@@ -276,8 +276,8 @@ def _largest(raw: Tensor, words: Wordings) -> Tensor:
     return torch.stack([raw[:, words.concept == c].amax(1) for c in range(count)], 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Separation:
+@dataclass(frozen=True, slots=True, repr=False)
+class Separation(Brief):
     """Whether an encoder tells concepts (C) apart on some images.
 
     >>> found = Separation(torch.tensor([0.9, 0.2]), torch.tensor([0.1, 0.3]), torch.tensor([1, 0]), images=100)

@@ -28,7 +28,7 @@ from contralens.auditing.concepts import ConceptList
 from contralens.auditing.encoder_checks import Reading
 from contralens.data.audits import NEURONS, VERDICTS
 from contralens.math.confidence import Weighed
-from contralens.types import Exemplars
+from contralens.types import Brief, Exemplars
 
 LIKELY = 0.5
 """Confidence that a verdict's concept needs: more likely right than not."""
@@ -63,8 +63,8 @@ def concept_confidence(
     return weighed.probabilities.masked_fill(~own, 0.0).sum(1).masked_fill(best < 0, torch.nan)
 
 
-@dataclass
-class Verdicts:
+@dataclass(repr=False)
+class Verdicts(Brief):
     """Rows of the table of neurons, in the order of the exemplars."""
 
     listed: ConceptList

@@ -29,6 +29,7 @@ from torch import Tensor
 from contralens.auditing.alignment import Separation, Wordings, separation
 from contralens.auditing.concepts import ConceptList
 from contralens.math.activation_sources import ActivationSource, source
+from contralens.types import Brief
 
 LEVEL = 0.05
 """Level of both tests of the images."""
@@ -42,8 +43,8 @@ MOST_PAIRED = 1000
 """Images that the pairing is tested on at most."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+@dataclass(frozen=True, slots=True, repr=False)
+class Reading(Brief):
     """Which concepts (C) the encoder can read.
 
     >>> apart = Separation(torch.tensor([0.9, 0.9]), torch.tensor([0.1, 0.1]), torch.tensor([1, 0]), images=100)

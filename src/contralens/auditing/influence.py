@@ -25,7 +25,7 @@ from torch.utils.data import default_collate
 
 from contralens.models.hooked_layer import HookedTarget
 from contralens.models.interventions import Variants, class_scores, gradient_times_activation
-from contralens.types import Exemplars, Progress, silent
+from contralens.types import Brief, Exemplars, Progress, silent
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -40,8 +40,8 @@ CLOSE = 0.02
 """Largest difference between their effect and the head's, as a share of the largest effect (a run in bf16 rounds)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Influence:
+@dataclass(frozen=True, slots=True, repr=False)
+class Influence(Brief):
     """Changes of class scores, all (N, followed classes) float64; NaN where not computed.
 
     >>> two = torch.tensor([16, 16])

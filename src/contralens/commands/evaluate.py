@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -61,12 +60,16 @@ def compare_command(
         bool, typer.Option("--match/--no-match", help="Pair the neurons of other layers or networks, too (default).")
     ] = True,
     cache: Annotated[Path | None, typer.Option(help="Cache that the runs were labeled with.")] = None,
-    most: Annotated[int, typer.Option(help="Changed labels shown.")] = 20,
+    most: Annotated[int, typer.Option(help="Neurons with changed labels to show.")] = 20,
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="Show every pair, with differences, intervals and win/tie/loss.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Compare runs, or the scorers of one run.
 
-    Differences with intervals, win/tie/loss, and which labels changed.
+    One table: each method's means, marked where they differ from the primary scorer's (of several runs: the first
+    run's), and which labels changed.
     """
     from contralens.evaluation.compare import compare
 
@@ -77,7 +80,9 @@ def compare_command(
     if as_json:
         print_json({**found.to_dict(), "written": [str(p) for p in written]})
         return
-    _print_comparison(found, most)
+    from contralens.report.compare_tables import compare_tables
+
+    compare_tables(found, most, pairs)
     for path in written:
         typer.echo(f"wrote {path}")
 
@@ -113,13 +118,14 @@ def recipe_command(
     from rich.markup import escape
     from rich.table import Table
 
+    from contralens.report.compare_tables import interval, number
     from contralens.report.console import console
 
     table = Table("run", "scorer", "metric", "published", "here", "95 % interval", "source", box=None, pad_edge=False)
     for row in rows:
         table.add_row(
-            row["run"], escape(row["scorer"]), row["metric"], _number(row["published"]), _number(row["mean"]),
-            _range(row), escape(row["source"]),
+            row["run"], escape(row["scorer"]), row["metric"], number(row["published"]), number(row["mean"]),
+            interval(row), escape(row["source"]),
         )  # fmt: skip
     if rows:
         console().print(table)
@@ -143,7 +149,8 @@ def _print_evaluation(result: Any) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from contralens.report.answers import NO_LABEL
+    from contralens.data.answers import NO_LABEL
+    from contralens.report.compare_tables import interval, number
     from contralens.report.console import console
 
     m = result.manifest
@@ -156,7 +163,7 @@ def _print_evaluation(result: Any) -> None:
         for row in rows:
             if row["scorer"] == scorer:
                 table.add_row(
-                    f"  {row['metric']}", _number(row["mean"]), _range(row), str(row["neurons"]),
+                    f"  {row['metric']}", number(row["mean"]), interval(row), str(row["neurons"]),
                     str(row["undefined"]), _sane(row, m["sanity"]),
                 )  # fmt: skip
     console().print(table)
@@ -202,58 +209,9 @@ def _print_evaluation(result: Any) -> None:
         print(f"evaluation: {result.path}")
 
 
-def _print_comparison(found: Any, most: int) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    from contralens.report.console import console
-
-    out = console()
-    table = Table(
-        "metric", "one", "other", "means", "difference", "95 % interval", "win/tie/loss", box=None, pad_edge=False
-    )
-    for row in found.differences.to_pylist():
-        games = f"{row['win']}/{row['tie']}/{row['loss']}" if row["paired"] else f"unpaired, {row['neurons']}"
-        table.add_row(
-            row["metric"], escape(row["one"]), escape(row["other"]),
-            f"{_number(row['one_mean'])} {_number(row['other_mean'])}", _number(row["difference"]),
-            _range(row), games,
-        )  # fmt: skip
-    if found.differences.num_rows:
-        out.print(table)
-    summary = found.to_dict()
-    for pair, counts in summary["labels"].items():
-        print(f"{pair}: {counts['changed']} of {counts['neurons']} neurons changed their label")
-    for name, counts in summary["experiments"].items():
-        print(f"{name}, labels put to the test: {', '.join(f'{n} {word}' for word, n in counts.items())}")
-    for pair, how in summary["matchings"].items():
-        by = f"activations on {how['images']:,} images" if how["by"] == "activations" else "exemplars"
-        counts = ", ".join(f"{n} {status}" for status, n in how["counts"].items() if n)
-        print(f"{pair}: neurons matched by {by}, threshold {how['threshold']:.2f}: {counts}")
-    changed = Table("neuron", "one", "label", "is", "other", "label", box=None, pad_edge=False)
-    for row in summary["changes"][:most]:
-        changed.add_row(
-            *(escape(str(row[c])) for c in ("name", "one", "one_label", "other_name", "other", "other_label"))
-        )  # fmt: skip
-    if summary["changes"] and most > 0:
-        out.print(changed)
-        if len(summary["changes"]) > most:
-            print(f"... and {len(summary['changes']) - most} more")
-    for note in found.notes:
-        print(f"note: {note}")
-
-
 def _sane(row: dict[str, Any], tests: dict[str, Any]) -> str:
     """Whether the row's metric passes the sanity tests, or which it misses."""
     if row["sane"] is not False:
         return "yes" if row["sane"] else "-"
     misses = tests[row["metric"]]["misses"]
     return "no: " + ", ".join(misses).replace("missing, extra", "both")
-
-
-def _range(row: dict[str, Any]) -> str:
-    return f"{_number(row['low'])} .. {_number(row['high'])}"
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None or math.isnan(value) else f"{value:.3f}"

@@ -65,6 +65,10 @@ def export_command(
     runs: Annotated[list[Path], typer.Argument(help="Run folders; with several, the site compares them.")],
     out: Annotated[Path, typer.Option(help="Folder of the site: new, empty or an older export.")],
     notes: Annotated[bool, typer.Option("--notes", help="Publish notes, tags and corrected labels too.")] = False,
+    url: Annotated[
+        str | None,
+        typer.Option(help="Where the site will be; adds pages links/RUN/NEURON.html that preview when pasted."),
+    ] = None,
 ) -> None:
     """Write the explorer's pages as a static site.
 
@@ -76,7 +80,7 @@ def export_command(
     from contralens.report.progress import bar
 
     with bar(quiet=False) as progress:
-        page = export(runs, out, with_notes=notes, progress=progress)
+        page = export(runs, out, with_notes=notes, url=url, progress=progress)
     typer.echo(f"wrote {page / 'index.html'}")
 
 

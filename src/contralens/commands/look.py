@@ -43,6 +43,30 @@ def report_command(
     typer.echo(f"wrote {write_report(load(run), out, most=most)}")
 
 
+def card_command(
+    run: RunFolder,
+    neuron: Annotated[
+        str | None, typer.Argument(help="A neuron's index or name (default: the clearest change by contrast).")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="PNG file to write (default: RUN-NEURON.png here).")] = None,
+    pairs: Annotated[int, typer.Option(help="Exemplars to show, 1 to 10.")] = 6,
+    dark: Annotated[bool, typer.Option("--dark", help="Light writing on dark ground.")] = False,
+) -> None:
+    """Write one neuron as a picture to share.
+
+    A PNG of 1200 by 630 pixels: exemplars above contrasts, the label before and after contrast, its confidence.
+    """
+    from contralens.data.atomic_files import write_whole
+    from contralens.data.card import card, chosen, png
+    from contralens.data.final_labels import final
+
+    opened = final(run)
+    found = opened.neuron(chosen(opened) if neuron is None else neuron)
+    path = out or Path(f"{run.resolve().name}-{found['name']}.png".replace("/", "-").replace(" ", "-"))
+    write_whole(path, png(card(opened, found["neuron"], pairs, dark)))
+    typer.echo(f"wrote {path}")
+
+
 @with_flags(Collect, only=("checkpoint", "weights", "preprocess", "prefix_tokens", "device"))
 def layers_command(
     given: Given,

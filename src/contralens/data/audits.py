@@ -34,6 +34,7 @@ from contralens.data.checked_reading import Checked
 from contralens.data.folder_kinds import AUDIT
 from contralens.data.new_heads import NewHead, load_head
 from contralens.data.seals import seal
+from contralens.data.showing import Tabled
 from contralens.data.table_folders import part_of_run, plain, reading, write_tables
 from contralens.errors import InputError
 
@@ -63,8 +64,8 @@ NEW = ("noise", "confidence", "reason")
 """Columns of neurons.parquet that formats 1 and 2 lack."""
 
 
-@dataclass(frozen=True)
-class Audit:
+@dataclass(frozen=True, repr=False)
+class Audit(Tabled):
     """Which neurons stand for expected and spurious concepts, what they do to the classes, and what pruning does.
 
     >>> import contralens
@@ -121,6 +122,15 @@ class Audit:
             raise InputError(f"a verdict is one of {', '.join(VERDICTS)}; got {verdict!r}")
         rows = self.neurons.filter(pc.field("verdict") == verdict).to_pylist()
         return sorted(rows, key=lambda row: (-m if (m := margin(row)) == m else np.inf, row["neuron"]))
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{n} {verdict}" for verdict, n in self.counts.items())
+        return f"Audit({counts})"
+
+    def _repr_html_(self) -> str:
+        from contralens.data.views import audit_view
+
+        return audit_view(self)._repr_html_()
 
     def save(self, run: str | Path) -> Audit:
         """Write it into a run folder, whole or not at all; an older audit there is replaced.

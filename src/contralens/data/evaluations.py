@@ -25,6 +25,7 @@ from contralens.checks import nearest
 from contralens.data.checked_reading import Checked
 from contralens.data.folder_kinds import EVALUATION
 from contralens.data.seals import seal
+from contralens.data.showing import Tabled
 from contralens.data.table_folders import part_of_run, plain, reading, write_tables
 from contralens.errors import InputError
 
@@ -50,8 +51,8 @@ VERDICTS = pa.schema([
 SCHEMAS = dict(zip(TABLES, (VALUES, SUMMARY, VERDICTS), strict=True))
 
 
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, repr=False)
+class Evaluation(Tabled):
     """How faithful, specific, stable and above chance the labels of a run are.
 
     >>> import contralens
@@ -92,6 +93,15 @@ class Evaluation:
             )
         rows = self.values.filter((pc.field("metric") == metric) & (pc.field("scorer") == scorer))
         return dict(zip(rows["neuron"].to_pylist(), rows["value"].to_pylist(), strict=True))
+
+    def __repr__(self) -> str:
+        count = len(set(self.verdicts["neuron"].to_pylist()) or set(self.values["neuron"].to_pylist()))
+        return f"Evaluation({', '.join(self.scorers)}: {count:,} neurons by {', '.join(self.metrics)})"
+
+    def _repr_html_(self) -> str:
+        from contralens.data.views import evaluation_view
+
+        return evaluation_view(self)._repr_html_()
 
     def save(self, run: str | Path) -> Evaluation:
         """Write it into a run folder, whole or not at all; an older evaluation there is replaced.

@@ -83,7 +83,7 @@ EXPORT = Kind(
     "contralens-export.json",
     lambda m: "contralens" in m and isinstance(m.get("runs"), list),
     r"index\.html|explorer\.(css|js)|icon\.svg|data/([^/]+/)?(runs|index|audit|notes|map[a-z-]*|neurons-\d+)\.js"
-    r"|images/[^/]+/\d+/\d+\.jpg",
+    r"|images/[^/]+/\d+/\d+\.jpg|links/[^/]+/-?\d+\.(html|jpg)",
 )
 COMPARISON = Kind(
     "comparison",

@@ -19,7 +19,7 @@ from contralens.data.images import images as image_set
 from contralens.data.images import listed
 from contralens.data.split_names import is_split
 from contralens.errors import InputError
-from contralens.types import Images
+from contralens.types import Brief, Images
 
 MOST_GROUPS = 30
 """A column with more different values (an id, a date) is no subgroup unless asked for."""
@@ -27,8 +27,8 @@ UNKNOWN = ""
 """Subgroup of an image that the tables are silent about."""
 
 
-@dataclass(frozen=True)
-class LabeledImages:
+@dataclass(frozen=True, repr=False)
+class LabeledImages(Brief):
     """I images with a class each, and the subgroups that they belong to.
 
     >>> from pathlib import Path

@@ -19,12 +19,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from contralens.errors import InputError
+from contralens.types import Brief
 
 FORMAT = "contralens head 1"
 
 
-@dataclass(frozen=True, eq=False)
-class NewHead:
+@dataclass(frozen=True, eq=False, repr=False)
+class NewHead(Brief):
     """Class scores from the pooled activations of a layer.
 
     >>> head = NewHead(np.array([[1.0, 0.0], [-1.0, 0.0]]), np.zeros(2), np.array([1, 0]), ("a", "b"))

@@ -29,7 +29,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -43,9 +43,15 @@ from contralens.data.checked_reading import Checked
 from contralens.data.folder_kinds import RUN
 from contralens.data.replace_folder import reserved, restored
 from contralens.data.seals import seal
+from contralens.data.showing import Explorer, Neuron, Tabled
 from contralens.data.table_folders import reading
 from contralens.data.trust import made_here
 from contralens.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from contralens.data.views import View
 
 FORMAT = 2
 READABLE = (1, FORMAT)
@@ -71,8 +77,8 @@ LABELS = pa.schema([
 """Columns of the table of labels."""
 
 
-@dataclass(frozen=True)
-class Run:
+@dataclass(frozen=True, repr=False)
+class Run(Tabled):
     """Labels of a layer's neurons and all that is needed to judge them.
 
     >>> run = load("run")
@@ -122,7 +128,7 @@ class Run:
             )
         return list(self.labels.filter(pc.field("scorer") == scorer).to_pylist())
 
-    def neuron(self, neuron: int | str) -> dict[str, Any]:
+    def neuron(self, neuron: int | str) -> Neuron:
         """All about one neuron, by index or name: its row of `neurons`, "labels" by scorer, "exemplars" by rank.
 
         Raises:
@@ -143,12 +149,8 @@ class Run:
         labels = {row["scorer"]: row for row in self.labels.filter(own).to_pylist()}
         for row in labels.values():
             row["proposed"] = self.sources(row["label"])
-        return {
-            **self.neurons.filter(own).to_pylist()[0],
-            "labels": labels,
-            "proposals": self.proposals(at),
-            "exemplars": exemplars,
-        }
+        found = self.neurons.filter(own).to_pylist()[0]
+        return Neuron({**found, "labels": labels, "proposals": self.proposals(at), "exemplars": exemplars}, self)
 
     def sources(self, concept: str | None) -> list[dict[str, Any]]:
         """Which neurons, prompts and models proposed a concept; nothing for one of the vocabulary alone."""
@@ -162,6 +164,83 @@ class Run:
         """JPEG bytes of the image in that row of `images`, if an exemplar names it."""
         at = self._pictures.get(self.images["fingerprint"][image].as_py())
         return None if at is None else bytes(self.thumbnails["jpeg"][at].as_py())
+
+    def show(self, *neurons: int | str) -> View:
+        """Neurons with their evidence: pictures in a notebook, text elsewhere; without a neuron, the run.
+
+        >>> load("run").show("block3/5")
+        block3/5: ...
+        """
+        from contralens.data.views import View, neuron_view, run_view
+
+        shown = [neuron_view(self, neuron) for neuron in neurons] or [run_view(self)]
+        return View([part for one in shown for part in one.parts], "\n\n".join(one.text for one in shown))
+
+    def plot(self, *neurons: int | str, pairs: int = 6, dark: bool = False) -> Image:
+        """A picture to share, as `contralens card` writes it: exemplars above contrasts, the label before and after.
+
+        Args:
+            neurons: indices or names, one below the other; by default the neuron that contrast changes most clearly.
+            pairs: exemplars that are shown, from the first.
+            dark: light writing on dark ground.
+
+        Raises:
+            InputError: the run has no such neuron, or no labeled one.
+
+        >>> load("run").plot("block3/5").size
+        (1200, 630)
+        """
+        from contralens.data.card import card, stacked
+
+        return stacked([card(self, neuron, pairs, dark) for neuron in neurons or (None,)])
+
+    def explore(self, *, read_only: bool = False) -> Explorer:
+        """Start the explorer on the saved run; the link to it shows in a notebook, `.stop()` ends it.
+
+        Args:
+            read_only: load no encoder and write no notes.
+
+        Raises:
+            InputError: the run was never saved, or the explorer cannot start (`pip install 'contralens[explore]'`).
+
+        >>> explorer = load("run").explore(read_only=True)
+        >>> explorer.address.startswith("http://127.0.0.1:"), explorer.stop()
+        (True, None)
+        """
+        if self.path is None:
+            raise InputError("this run was never saved; save it first: run.save('FOLDER').explore()")
+        return Explorer(self.path, read_only)
+
+    def __getitem__(self, neuron: int | str) -> Neuron:
+        return self.neuron(neuron)
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return [str(name) for name in self.neurons["name"].to_pylist()]
+
+    def _tables(self) -> dict[str, pa.Table]:
+        """Those of the run's labels as finally judged; first, one row per neuron."""
+        from contralens.data.final_labels import final
+
+        tables = super(Run, final(self))._tables()
+        first = tables["labels"].filter(pc.field("scorer") == self.manifest["primary"])
+        summary = tables["neurons"].select(["neuron", "name"])
+        first = first.take(pc.index_in(summary["neuron"], value_set=first["neuron"].combine_chunks()))
+        for source in (first, tables["neurons"]):
+            for name in source.column_names:
+                if name not in (*summary.column_names, "histogram"):
+                    summary = summary.append_column(name, source[name])
+        return {"summary": summary, **tables}
+
+    def __repr__(self) -> str:
+        m, labeled = self.manifest, sum(row["label"] is not None for row in self.rows())
+        where = "" if self.path is None else f"{self.path.as_posix()!r}, "
+        of = f"{m['target']['name']} {m['target']['layer']}"
+        return f"Run({where}{of}: {labeled:,} of {len(self):,} neurons labeled by {m['primary']})"
+
+    def _repr_html_(self) -> str:
+        from contralens.data.views import run_view
+
+        return run_view(self)._repr_html_()
 
     def __len__(self) -> int:
         return int(self.neurons.num_rows)

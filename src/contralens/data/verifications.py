@@ -28,6 +28,7 @@ import pyarrow.compute as pc
 from contralens.data.checked_reading import Checked
 from contralens.data.folder_kinds import VERIFICATION
 from contralens.data.seals import seal
+from contralens.data.showing import Tabled
 from contralens.data.table_folders import part_of_run, plain, reading, write_tables
 from contralens.errors import InputError
 
@@ -57,8 +58,8 @@ PICTURES = pa.schema([
 SCHEMAS = dict(zip(TABLES, (LABELS, EDITS, PICTURES), strict=True))
 
 
-@dataclass(frozen=True)
-class Verification:
+@dataclass(frozen=True, repr=False)
+class Verification(Tabled):
     """Labels that were tested by changing pictures.
 
     >>> import contralens
@@ -104,6 +105,14 @@ class Verification:
             return both.take(pc.sort_indices(both, [("neuron", "ascending")]))
 
         return replace(self, **{name: joined(name) for name in TABLES})
+
+    def __repr__(self) -> str:
+        return f"Verification({', '.join(f'{n} {word}' for word, n in self.counts.items())})"
+
+    def _repr_html_(self) -> str:
+        from contralens.data.views import verification_view
+
+        return verification_view(self)._repr_html_()
 
     def save(self, run: str | Path) -> Verification:
         """Write it into a run folder, whole or not at all; an older one there is replaced.

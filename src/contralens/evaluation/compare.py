@@ -29,6 +29,7 @@ from contralens.data.table_folders import plain
 from contralens.data.verifications import OUTCOMES
 from contralens.errors import ContralensError, InputError
 from contralens.math.intervals import difference_interval, mean_interval
+from contralens.types import Brief
 
 TIE = 1e-6
 """Values closer than this are a tie: the last bits of float32 embeddings depend on the batch and the machine."""
@@ -47,8 +48,8 @@ CHANGES = pa.schema([
 ])  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Method:
+@dataclass(frozen=True, repr=False)
+class Method(Brief):
     """One column of the comparison: the labels of one scorer of one run.
 
     >>> one, other = compare(["run"], scorers=["semanticlens", "csp"]).methods
@@ -96,8 +97,8 @@ class Method:
         return {} if self.evaluation is None else self.evaluation.value(metric, self.scorer)
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Brief):
     """What differs between methods.
 
     >>> found = compare(["run"], scorers=["semanticlens", "csp"])

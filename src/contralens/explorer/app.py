@@ -22,7 +22,7 @@ from starlette.requests import ClientDisconnect
 
 from contralens import __version__
 from contralens.errors import ContralensError, InputError, RunError
-from contralens.explorer import audit_pages, overview, pages, shapes
+from contralens.explorer import audit_pages, cards, overview, pages, shapes
 from contralens.explorer.guard import Guard
 from contralens.explorer.jobs import Jobs, Tester
 from contralens.explorer.posting import noting, testing
@@ -88,6 +88,7 @@ def create_app(
     )
     _errors(app)
     _browsing(app, shelf, search)
+    _picturing(app, shelf)
     _searching(app, shelf, search)
     noting(app, shelf)
     testing(app, shelf, Jobs(tester, read_only, trust_code))
@@ -185,6 +186,8 @@ def _browsing(app: FastAPI, shelf: Shelf, search: Finder) -> None:
     ) -> Response:
         return as_json(pages.compare(shelf.run(a), shelf.run(b), scorer_a, scorer_b, changed))
 
+
+def _picturing(app: FastAPI, shelf: Shelf) -> None:
     @app.get("/api/runs/{run}/images/{image}.jpg", response_class=Response, summary="One thumbnail",
              responses={200: {"content": {"image/jpeg": {}}}})  # fmt: skip
     def image(run: str, image: Number, v: str | None = None) -> Response:
@@ -205,6 +208,14 @@ def _browsing(app: FastAPI, shelf: Shelf, search: Finder) -> None:
         blobs = [found[i] or b"" for i in wanted]
         body = b"".join(struct.pack("<I", len(b)) + b for b in blobs)
         return Response(body, media_type="application/octet-stream", headers=NEVER)
+
+    @app.get("/api/runs/{run}/neurons/{neuron}/card.png", response_class=Response, summary="One neuron to share",
+             description="1200 by 630 pixels: exemplars above contrasts, the label before and after contrast.",
+             responses={200: {"content": {"image/png": {}}}})  # fmt: skip
+    def card(run: str, neuron: Number, dark: bool = False) -> Response:
+        opened = shelf.run(run)
+        made = cards.card_png(opened, pages.detail(opened, neuron), dark)
+        return Response(made, media_type="image/png", headers=NEVER)
 
 
 def _searching(app: FastAPI, shelf: Shelf, search: Finder) -> None:

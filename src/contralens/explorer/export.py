@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -18,7 +19,8 @@ from contralens.data.folder_kinds import EXPORT
 from contralens.data.notes import Notebook
 from contralens.data.replace_folder import reserved
 from contralens.data.seals import seal
-from contralens.explorer import audit_pages, overview, pages, shapes
+from contralens.errors import InputError
+from contralens.explorer import audit_pages, cards, overview, pages, shapes
 from contralens.explorer.runs import OpenRun, keys
 from contralens.explorer.values import dumps
 from contralens.sharing.local_paths import anonymous
@@ -34,7 +36,12 @@ WHY = "this is an export; search by words or pictures needs `contralens explore`
 
 
 def export(
-    runs: Sequence[str | Path], out: str | Path, *, with_notes: bool = False, progress: Progress = silent
+    runs: Sequence[str | Path],
+    out: str | Path,
+    *,
+    with_notes: bool = False,
+    url: str | None = None,
+    progress: Progress = silent,
 ) -> Path:
     """Write runs as a static site into `out`, whole or not at all; an older export there is replaced.
 
@@ -42,11 +49,15 @@ def export(
         runs: run folders; with two or more, the site can compare them.
         out: folder of the site; new, empty or an older export.
         with_notes: publish the notes, tags and corrected labels too.
+        url: where the site will be on the web; each neuron then gets a page links/RUN/NEURON.html that previews with
+            its picture where it is pasted, and leads on to the neuron.
 
     Raises:
-        InputError: `out` holds something else.
+        InputError: `out` holds something else, or `url` is no address of a web site.
         RunError: a run cannot be read.
     """
+    if url is not None and not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", url):
+        raise InputError(f"`url` must be the address of the site, such as https://me.github.io/site; got {url!r}")
     out = Path(out)
     paths = [Path(p) for p in runs]
     with reserved(out, EXPORT, inputs=paths) as place, place.filled() as folder:
@@ -55,7 +66,7 @@ def export(
         _static(folder)
         infos: list[shapes.RunInfo] = []
         for run in opened:
-            infos.append(_run(folder, run, with_notes, progress))
+            infos.append(_run(folder, run, with_notes, url, progress))
             run.close()
         infos = anonymous(infos)
         listed: shapes.RunList = {"version": __version__, "runs": infos, "writable": False, "encoder": WHY}
@@ -75,7 +86,7 @@ def _static(folder: Path) -> None:
         (folder / file.name).write_bytes(data)
 
 
-def _run(folder: Path, run: OpenRun, with_notes: bool, progress: Progress) -> shapes.RunInfo:
+def _run(folder: Path, run: OpenRun, with_notes: bool, url: str | None, progress: Progress) -> shapes.RunInfo:
     _data(folder, f"{run.key}/index", overview.index(run))
     if run.vectors is not None or "layout" in run.tables:
         for method in pages.plane(run)["methods"]:
@@ -93,6 +104,8 @@ def _run(folder: Path, run: OpenRun, with_notes: bool, progress: Progress) -> sh
     done = 0
     for part, neurons in parts.items():
         details = [pages.detail(run, n) for n in neurons]
+        for detail in details if url is not None else ():
+            cards.write_link(folder, run, detail, str(url))
         _data(folder, f"{run.key}/neurons-{part}", [_public(d) for d in details])
         done += len(neurons)
         progress(f"writing neurons of {run.key}", done, len(run.neurons))

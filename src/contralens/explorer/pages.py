@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from contralens.data.answers import notes as remarks
 from contralens.data.final_labels import OVERRULED
-from contralens.explorer import audit_pages, shapes, tested
+from contralens.explorer import audit_pages, cards, shapes, tested
 from contralens.explorer.overview import figures, named, ready, remembered, rows, shown
 from contralens.explorer.runs import OpenRun
 from contralens.explorer.values import NotThere, image_number, number, plain, short
-from contralens.report.answers import notes as remarks
 
 
 def info(run: OpenRun, notes: int) -> shapes.RunInfo:
@@ -47,6 +47,7 @@ def detail(run: OpenRun, neuron: int) -> shapes.Detail:
     first = run.query("SELECT agreement FROM overview WHERE neuron = ? LIMIT 1", [neuron])
     agreement = {"agreement": short(first[0][0])} if first and len(run.scorers) > 1 else {}
     labels = [_labels(run, by_scorer[s]) for s in run.scorers if s in by_scorer]
+    label = next((row["label"] for row in labels if row["scorer"] == run.primary), None)
     overruled = next((row["status"] for row in labels if row["scorer"] == run.primary), "")
     return {
         "run": run.key,
@@ -57,6 +58,8 @@ def detail(run: OpenRun, neuron: int) -> shapes.Detail:
         "next": run.neurons[at + 1] if at + 1 < len(run.neurons) else None,
         "figures": {**{n: number(own[n]) for n in figures(run)}, **agreement},
         "labels": labels,
+        "before": cards.before(run, labels),
+        "true_class": cards.true_class(run, str(own["name"]), label),
         "exemplars": pairs,
         "gamma": _gamma(run, neuron),
         "histogram": histogram,

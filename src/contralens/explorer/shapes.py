@@ -298,6 +298,14 @@ class Verdict(Shape):
     """The classes that it moves most first."""
 
 
+class TrueClass(Shape):
+    """The class of an output neuron."""
+
+    name: str
+    named: bool | None
+    """Whether the label names it, in its words or a synonym; null without a label."""
+
+
 class Detail(Shape):
     """All about one neuron."""
 
@@ -309,6 +317,10 @@ class Detail(Shape):
     next: int | None
     figures: dict[str, float | None]
     labels: list[ScorerLabels]
+    before: str | None
+    """The label without contrast, where contrast made the primary scorer say another one."""
+    true_class: TrueClass | None
+    """Null but on output layers whose neurons have the names of classes."""
     exemplars: list[Pair]
     gamma: Gamma | None
     histogram: Histogram | None

@@ -57,11 +57,11 @@ from contralens.math.statistics import STRONGEST, NeuronStatistics
 from contralens.proposing.candidates import Candidates
 from contralens.settings.label import Collect, Judge, Label, Mine, Score
 from contralens.settings.record import settings_of
-from contralens.types import AUTO, Encoder, Exemplars, Images, Target
+from contralens.types import AUTO, Brief, Encoder, Exemplars, Images, Target
 
 
-@dataclass(frozen=True)
-class Collected:
+@dataclass(frozen=True, repr=False)
+class Collected(Brief):
     """Rows of all images from the target and the encoder.
 
     >>> from contralens.settings.label import Mine
@@ -93,8 +93,8 @@ class Collected:
         return found
 
 
-@dataclass(frozen=True)
-class Mined:
+@dataclass(frozen=True, repr=False)
+class Mined(Brief):
     """Exemplars of each neuron, and what they were found among.
 
     >>> from contralens.settings.label import Mine
@@ -138,8 +138,8 @@ class Mined:
         return Run(about_mined(self), labels=LABELS.empty_table(), concepts=none, vectors={}, **self.tables)
 
 
-@dataclass(frozen=True)
-class Scored:
+@dataclass(frozen=True, repr=False)
+class Scored(Brief):
     """The best concepts of each neuron by each scorer.
 
     >>> from contralens.settings.label import Mine
@@ -179,8 +179,8 @@ class Scored:
         return self.crops.exemplars, self.crops.embeddings
 
 
-@dataclass(frozen=True)
-class Judged:
+@dataclass(frozen=True, repr=False)
+class Judged(Brief):
     """Whether labels beat chance, by scorer; nothing where that was not asked for.
 
     >>> from contralens.settings.label import Mine

@@ -28,12 +28,22 @@ STOP = frozenset(
         "a an the this that these those some any each every all both no it its he she we they his her their my your",
         "is are was were be been being am has have had do does did can could will would may there here",
         "of in on at by to from with without into onto over under near next beside behind between for as and or but",
-        "our i nor very so too also just while than then which who what where when how",
+        "our i nor very so too also just while than then which who what where when how whose why if because",
+        "up down out off away back around across along through against towards toward above below inside outside",
+        "after before during upon within amid among between beyond past per via like as such same other another",
+        "one many much few more most less least several lot lots bit pair group bunch couple various different own",
+        "you me him them us something someone anything nothing everything thing things only even still already again",
+        "being get gets getting got go goes going went make makes making made put puts putting take takes taking took",
+        "not really quite almost about seems seem appears appear shows showing shown see seen seeing",
         "image images picture pictures photo photos photograph photographs background foreground",
     )
     for word in line.split()
 )
 """Words that are no concept by themselves, and neither begin nor end a phrase."""
+COUNTS = frozenset({
+    "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "dozen", "first", "second", "third",
+})  # fmt: skip
+"""Words that begin a phrase ("two objects"), but neither end one nor stand alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +78,7 @@ def phrases(captions: Sequence[str], longest: int = 3) -> Phrases:
             for words in pieces:
                 for at in range(len(words) - length + 1):
                     span = words[at : at + length]
-                    if span[0] in STOP or span[-1] in STOP or not any(c.isalpha() for w in span for c in w):
+                    if not _is_concept(span):
                         continue
                     phrase = number.setdefault(" ".join(span), len(number))
                     own.add(phrase)
@@ -82,6 +92,16 @@ def phrases(captions: Sequence[str], longest: int = 3) -> Phrases:
     ids = torch.tensor([p for h in held for p in h], dtype=torch.int64)
     lengths = torch.tensor([len(t.split()) for t in number], dtype=torch.int64)
     return Phrases(list(number), lengths, starts, ids, {p: sorted(q) for p, q in longer.items()})
+
+
+def _is_concept(words: Sequence[str]) -> bool:
+    """Whether words of a caption may stand as a label: no fragment that begins or ends in the middle of something.
+
+    >>> [_is_concept(text.split()) for text in ("two objects", "two", "up", "boat rowing down", "boat on a river")]
+    [True, False, False, False, True]
+    """
+    ends = words[0] in STOP or words[-1] in STOP or words[-1] in COUNTS
+    return not ends and any(letter.isalpha() for word in words for letter in word)
 
 
 def _sentences(caption: str) -> list[str]:

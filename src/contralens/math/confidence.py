@@ -36,7 +36,7 @@ from contralens.math.planted_neurons import plant
 from contralens.math.ranking import Best
 from contralens.math.scorer_panel import PANEL, Ballot, ballot
 from contralens.math.tensors import matrix
-from contralens.types import AUTO, Exemplars, word_of
+from contralens.types import AUTO, Brief, Exemplars, word_of
 
 FEW_IMAGES = 30
 """A label that was right on I images counts as if it had been wrong on this many more: a handful proves nothing."""
@@ -50,8 +50,8 @@ Truth = Mapping[int, int | Iterable[int]]
 """Neuron (a column of the activations) to the concept, or concepts, that are right for it."""
 
 
-@dataclass(frozen=True, slots=True)
-class LabelConfidence:
+@dataclass(frozen=True, slots=True, repr=False)
+class LabelConfidence(Brief):
     """A label for each neuron and how likely it is right.
 
     >>> found = label_confidence(activations, embeddings, texts, k=2)
@@ -114,8 +114,8 @@ def label_confidence(
     return weighed.without(dead).calibrated(known, level).chosen(list(judged), status)
 
 
-@dataclass(frozen=True)
-class Weighed:
+@dataclass(frozen=True, repr=False)
+class Weighed(Brief):
     """Candidate labels of each neuron with their signals and their log odds against "none of them"."""
 
     candidates: Tensor
@@ -213,8 +213,8 @@ class Weighed:
         return LabelConfidence(labels, names, confidence, why)
 
 
-@dataclass(frozen=True)
-class Model:
+@dataclass(frozen=True, repr=False)
+class Model(Brief):
     """Piecewise linear weights of the signals."""
 
     names: list[str]

@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 from contralens.math.metric_registry import metric
 from contralens.math.scorers import concept_vectors
 from contralens.math.tensors import blocks, combine, matrix
-from contralens.types import Exemplars
+from contralens.types import Brief, Exemplars
 
 MOST_ROUNDS = 30
 """Most rounds of 2-means."""
@@ -152,8 +152,8 @@ def _centred(p: Tensor, there: Tensor) -> Tensor:
     return out * there[:, :, None] * there[:, None, :]
 
 
-@dataclass(frozen=True, slots=True)
-class Meanings:
+@dataclass(frozen=True, slots=True, repr=False)
+class Meanings(Brief):
     """Exemplars of each neuron in two clusters, and whether two are better than one.
 
     >>> found = meanings(exemplars, embeddings)

@@ -52,7 +52,7 @@ from contralens.math.neighbours import (
 )
 from contralens.math.statistics import FIRES, NeuronStatistics, neuron_statistics, select_neurons, survey
 from contralens.math.tensors import BLOCK_BYTES, all_bits, blocks, matrix, return_memory, room, spread
-from contralens.types import Exemplars
+from contralens.types import Brief, Exemplars
 
 __all__ = [
     "FIRES",
@@ -114,8 +114,8 @@ def find_exemplars(
     return mine(activations, embeddings, k, neurons, reuse, exclude, neighbours, groups).exemplars
 
 
-@dataclass(frozen=True, slots=True)
-class Mined:
+@dataclass(frozen=True, slots=True, repr=False)
+class Mined(Brief):
     """What `mine` finds."""
 
     exemplars: Exemplars

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from contralens.checks import whole
 from contralens.errors import InputError
+from contralens.types import Brief
 
 
-@dataclass(frozen=True, slots=True)
-class Groups:
+@dataclass(frozen=True, slots=True, repr=False)
+class Groups(Brief):
     """Which images belong together, and how many of them may be exemplars of one neuron.
 
     >>> groups = Groups.of(["a", "a", "b"], images=3)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from contralens.math.fast_kernels import bfloat16_is_fast
 from contralens.math.tensors import BLOCK_BYTES, blocks, return_memory, room, spread
+from contralens.types import Brief
 
 TOLERANCE = 4e-6
 """Error of a float32 inner product of unit vectors that is never exceeded in practice (D up to a few thousand)."""
@@ -146,8 +147,8 @@ def close_ones(cosine: Tensor, tolerance: float, exclude: float | None) -> tuple
     return (cosine >= (best - 2 * tolerance)[:, None]) & (cosine > -torch.inf), best
 
 
-@dataclass(frozen=True, slots=True)
-class Neighbours:
+@dataclass(frozen=True, slots=True, repr=False)
+class Neighbours(Brief):
     """The images nearest to each query, by falling approximate cosine. What the list lacks lies at or below `floor`."""
 
     images: Tensor

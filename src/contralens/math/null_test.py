@@ -27,14 +27,14 @@ from contralens.math.ranking import Scorer
 from contralens.math.scoring import score_blocks
 from contralens.math.statistics import RunningTop
 from contralens.math.tensors import matrix
-from contralens.types import Exemplars
+from contralens.types import Brief, Exemplars
 
 CALIBRATION = 0.3
 """Share of the fakes that calibrate the concepts."""
 
 
-@dataclass(frozen=True, slots=True)
-class Chance:
+@dataclass(frozen=True, slots=True, repr=False)
+class Chance(Brief):
     """What chance would give, per neuron (N); NaN for a neuron without a label.
 
     >>> from contralens.math.null_neurons import fake_exemplars

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from contralens.math.statistics import RunningTop
 from contralens.math.tensors import all_bits, blocks, return_memory, room
-from contralens.types import Exemplars
+from contralens.types import Brief, Exemplars
 
 Scorer = Callable[..., Tensor]
 """(Exemplars, embeddings (I,D), texts (C,D), options) -> (N,C)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Columns:
+@dataclass(frozen=True, slots=True, repr=False)
+class Columns(Brief):
     """Scores (N,C) that are computed when they are asked for, all neurons and some concepts at a time.
 
     >>> scores = torch.rand(2, 3)
@@ -70,8 +70,8 @@ def by_columns(prepare: Callable[..., Columns]) -> Scorer:
     return scorer
 
 
-@dataclass(frozen=True, slots=True)
-class Best:
+@dataclass(frozen=True, slots=True, repr=False)
+class Best(Brief):
     """The best concepts of each neuron, by falling score, ties by lower index; fields (N,T) on the CPU.
 
     >>> found = best(iter([(slice(0, 2), torch.tensor([[0.1, 0.3], [torch.nan, torch.nan]]))]))

@@ -12,7 +12,7 @@ from torch import Tensor
 from contralens.math.ranking import Best, Scorer
 from contralens.math.scoring import score_blocks
 from contralens.math.statistics import RunningTop
-from contralens.types import Exemplars
+from contralens.types import Brief, Exemplars
 
 PANEL = ("semanticlens", "csp", "clip_dissect", "centred:gamma=1", "lookalike:power=auto")
 """Scorers that are asked about every label: what they agree on is more often right than what one of them says."""
@@ -22,8 +22,8 @@ FEW_NEURONS = 20
 """Neurons at which the comparison of a concept's score with its scores of other neurons counts half."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ballot:
+@dataclass(frozen=True, slots=True, repr=False)
+class Ballot(Brief):
     """One scorer's best concepts of each neuron and what they compare with; on the CPU."""
 
     concepts: Tensor

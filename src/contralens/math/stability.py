@@ -16,10 +16,11 @@ from contralens.math.grouping import Groups, draw_groups
 from contralens.math.ranking import Scorer, best
 from contralens.math.scoring import score_blocks
 from contralens.math.tensors import matrix
+from contralens.types import Brief
 
 
-@dataclass(frozen=True, slots=True)
-class Stability:
+@dataclass(frozen=True, slots=True, repr=False)
+class Stability(Brief):
     """Labels of bootstrap samples under one scorer.
 
     >>> found = Stability(torch.tensor([[1], [1], [2], [1]]))  # four samples of one neuron

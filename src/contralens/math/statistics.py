@@ -13,6 +13,7 @@ from contralens.errors import InputError
 from contralens.math.activation_sources import ActivationSource, source
 from contralens.math.grouping import Groups
 from contralens.math.tensors import shares, spread
+from contralens.types import Brief
 
 FIRES = 1e-6
 """An activation above this counts as firing (the paper's published code)."""
@@ -22,8 +23,8 @@ ROUNDING = 1e-12
 """Below the mean means below it by more than this share of the largest |activation|: sums in another order agree."""
 
 
-@dataclass(frozen=True, slots=True)
-class NeuronStatistics:
+@dataclass(frozen=True, slots=True, repr=False)
+class NeuronStatistics(Brief):
     """What each neuron does over the probe set; all fields (N). Non-finite activations are left out and counted."""
 
     mean: Tensor

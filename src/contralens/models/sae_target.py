@@ -24,7 +24,7 @@ from contralens.models import hooks
 from contralens.models import pooling as layer_pooling
 from contralens.models.hooked_layer import HookedTarget
 from contralens.saes.reading import read_sae
-from contralens.types import Target
+from contralens.types import Brief, Target
 
 POOLINGS = {
     "max": "each patch token or place is encoded; the maximum of each latent over them",
@@ -41,8 +41,8 @@ BLOCK_BYTES = 64 * 2**20
 """Latents computed at once, bytes; a few times as much is held while they are."""
 
 
-@dataclass(eq=False)
-class SparseTarget:
+@dataclass(eq=False, repr=False)
+class SparseTarget(Brief):
     """The latents of a sparse autoencoder over a layer as a `contralens.types.Target`; made by `sae`.
 
     >>> from contralens.models.targets import target

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,37 @@ def render(template: str, /, *, style: Sequence[str] = ("report.css",), script: 
     policy += "base-uri 'none'; form-action 'none'"
     page: str = _environment().get_template(template).render(values, policy=policy, style=look, script=does)
     return page
+
+
+def fragment(parts: Sequence[Mapping[str, Any]]) -> str:
+    """What an object shows of itself in a notebook, as pages/show.html has its parts; everything in it is escaped.
+
+    >>> "&lt;b&gt;" in fragment([{"kind": "head", "text": "<b>"}])
+    True
+    """
+    made: str = _environment().get_template("show.html").render(style=_text("show.css"), parts=parts)
+    return made
+
+
+def link(title: str, said: str, address: str, picture: str, page: str) -> str:
+    """A page that leads on to another one, and tells those who preview links what that shows.
+
+    Args:
+        title: what is shown.
+        said: a sentence about it.
+        address: where the page will be on the web, without its ending; its picture lies beside it.
+        picture: the picture, from the page.
+        page: what it leads to, from the page.
+
+    >>> 'property="og:title" content="a &lt;b&gt;"' in link("a <b>", "", "https://a.b/1", "1.jpg", "../index.html")
+    True
+    """
+    made: str = (
+        _environment()
+        .get_template("link.html")
+        .render(title=title, said=said, address=address, picture=picture, page=page)
+    )
+    return made
 
 
 def number(value: float | None) -> str:

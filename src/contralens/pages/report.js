@@ -1,7 +1,7 @@
 "use strict";
 (() => {
   const $ = (id) => document.getElementById(id);
-  const { scorers, base, reasons, rows } = JSON.parse($("data").textContent);
+  const { scorers, base, reasons, rows, extra, more } = JSON.parse($("data").textContent);
   const pictures = JSON.parse($("pictures").textContent);
   const STEP = 100;
 
@@ -35,6 +35,10 @@
 
   // The table of all neurons.
   const [NEURON, NAME, STATUS, LABELS, SCORE, CHANGED, MAXIMUM, FIRES, COSINE, SHOWN] = [...Array(10).keys()];
+  const [SURE, WORD, TESTED, SEEN] = [...Array(4).keys()];
+  const about = new Map(rows.map((row, i) => [row, extra[i]]));
+  const asked = extra.some((e) => e[SURE] !== null), pictured = extra.some((e) => e[SEEN].length);
+  let every = false;
   const short = (v) => {
     if (v === null) return "–";
     const size = Math.abs(v);
@@ -46,10 +50,10 @@
   const columns = [
     { title: "Neuron", of: (r) => r[NEURON], kind: "name" },
     { title: "Label", of: (r) => r[LABELS][0], kind: "label", tip: scorers[0] },
-    { title: "Score", of: (r) => r[SCORE], show: short },
-    ...scorers.slice(1).map((scorer, i) => ({
-      title: scorer, of: (r) => r[LABELS][i + 1], kind: scorer === base ? "base" : "other", wide: scorer !== base,
-    })),
+    { title: "Score", of: (r) => r[SCORE], show: short, kind: "points" },
+    ...(asked ? [{ title: "Confidence", of: (r) => about.get(r)[SURE], kind: "confidence", high: true }] : []),
+    ...(pictured ? [{ title: "Most active images", of: (r) => about.get(r)[SEEN].length ? r[MAXIMUM] : null, kind: "pictures", high: true }] : []),
+    ...scorers.slice(1).map((scorer, i) => ({ title: scorer, of: (r) => r[LABELS][i + 1], kind: "other", scorer })),
     { title: "Cosine", of: (r) => r[COSINE], show: short, wide: true, tip: "mean cosine of a positive and its contrast" },
     { title: "Max", of: (r) => r[MAXIMUM], show: short, wide: true, tip: "largest activation" },
     { title: "Fires", of: (r) => r[FIRES], show: percent, wide: true, tip: "share of images with a positive activation" },
@@ -62,20 +66,46 @@
     if (className) element.className = className;
     return element;
   };
+  const classes = (column) => [column.wide && "wide", column.show && "number", column.kind].filter(Boolean).join(" ");
+  const picture = (place) => {
+    const img = make("img");
+    img.alt = "";
+    img.src = "data:image/jpeg;base64," + pictures[place];
+    return img;
+  };
+  const bar = (share, word) => {
+    const whole = make("span", undefined, "bar " + (word || "")), part = make("i", undefined, "w" + Math.round(100 * share));
+    whole.append(part);
+    return whole;
+  };
   const cell = (row, column) => {
     const value = column.of(row);
-    const td = make("td", undefined, [column.wide && "wide", column.show && "number", column.kind].filter(Boolean).join(" "));
+    const td = make("td", undefined, classes(column));
     if (column.kind === "name") {
       const name = make(row[SHOWN] ? "a" : "span", row[NAME]);
       if (row[SHOWN]) name.href = "#n" + row[NEURON];
       td.append(name);
     } else if (column.kind === "label" && value === null) {
       td.append(make("span", row[STATUS], "status"), " ", make("span", reasons[row[STATUS]] || "no label", "why"));
+    } else if (column.kind === "confidence") {
+      const [sure, word, tested] = about.get(row), told = make("span", undefined, "sure");
+      if (sure !== null) told.append(bar(sure, word), (Math.floor(100 * sure) / 100).toFixed(2) + " " + word);
+      if (tested === "verified" || tested === "refuted") told.append(make("b", tested, "outcome " + tested));
+      td.append(told);
+    } else if (column.kind === "pictures") {
+      const seen = make("div", undefined, "thumbs");
+      seen.append(...about.get(row)[SEEN].map(picture));
+      td.append(seen);
     } else if (column.show) {
       td.textContent = column.show(value);
     } else {
-      td.textContent = value === null ? "–" : value;
-      if (column.kind === "base" && row[CHANGED]) td.classList.add("moved");
+      const before = column.kind === "label" && row[CHANGED] ? row[LABELS][scorers.indexOf(base)] : null;
+      if (before) td.append(make("del", before));
+      td.append(value === null ? "–" : value);
+    }
+    if (column.scorer) {
+      td.dataset.scorer = column.scorer;
+      td.hidden = !every;
     }
     return td;
   };
@@ -112,12 +142,13 @@
   };
   const header = make("tr");
   columns.forEach((column, i) => {
-    const th = make("th", undefined, [column.wide && "wide", column.show && "number", column.kind].filter(Boolean).join(" "));
+    const th = make("th", undefined, classes(column));
+    th.hidden = Boolean(column.scorer);
     const button = make("button", column.title);
     button.type = "button";
     if (column.tip) button.title = column.tip;
     button.addEventListener("click", () => {
-      down = i === sorted ? !down : Boolean(column.show);
+      down = i === sorted ? !down : Boolean(column.show || column.high);
       sorted = i;
       update();
     });
@@ -128,6 +159,12 @@
   $("head").append(header);
   $("changed-only").hidden = !rows.some((r) => r[CHANGED] !== null);
   const restart = () => { visible = STEP; update(); };
+  $("scorers").parentElement.hidden = scorers.length < 2;
+  $("scorers").addEventListener("change", () => {
+    every = $("scorers").checked;
+    columns.forEach((column, i) => { if (column.scorer) header.children[i].hidden = !every; });
+    draw();
+  });
   $("find").addEventListener("input", restart);
   $("status").addEventListener("change", restart);
   $("changed").addEventListener("change", restart);
@@ -136,6 +173,33 @@
     $("find").value = $("find").value === chip.dataset.find ? "" : chip.dataset.find;
     restart();
   }));
+  // Pairs beyond the first ones, when they are asked for.
+  const half = (it) => {
+    const div = make("div", undefined, it.side);
+    if (it.id) div.title = it.id;
+    if (it.none || it.at === null) div.append(make("div", it.none || "no picture", "none"));
+    else {
+      const img = picture(it.at);
+      img.alt = it.id;
+      div.append(img);
+    }
+    if (!it.none) div.append(bar(it.share / 100), make("span", short(it.value), "value"), make("span", it.word, "id"));
+    return div;
+  };
+  document.querySelectorAll(".all-pairs").forEach((button) => {
+    const own = more[button.dataset.neuron] || [], list = button.parentElement.querySelector(".pairs");
+    const first = list.children.length;
+    button.hidden = !own.length;
+    button.textContent = `Show all ${first + own.length} pairs`;
+    button.addEventListener("click", () => {
+      list.append(...own.map((it) => {
+        const li = make("li");
+        li.append(half(it.positive), make("span", it.cosine, "cos"), half(it.contrast));
+        return li;
+      }));
+      button.remove();
+    });
+  });
   let before = STEP;
   addEventListener("beforeprint", () => { before = visible; visible = Math.max(visible, 1000); draw(); });
   addEventListener("afterprint", () => { visible = before; draw(); });

@@ -33,12 +33,13 @@ from contralens.data.locks import lock_beside, locked
 from contralens.data.replace_folder import apart
 from contralens.data.seals import DIGEST, manifest_digest
 from contralens.errors import InputError, RunError
+from contralens.types import Brief
 
 FORMAT = 1
 
 
-@dataclass(frozen=True)
-class Candidates:
+@dataclass(frozen=True, repr=False)
+class Candidates(Brief):
     """Concepts proposed for neurons, each with its provenance.
 
     >>> given = {"neuron": 5, "name": "block3/5", "place": 0, "prompt": "contrastive", "model": "m", "text": "stripes"}

@@ -9,9 +9,12 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from contralens.data.audits import Audit, margin
+from contralens.data.checked_reading import Checked
+from contralens.data.runs import READABLE as RUNS
+from contralens.data.table_folders import reading
 from contralens.data.verifications import outcomes_of, verification_of
 from contralens.pages import number
-from contralens.report.console import console
+from contralens.report.console import console, name_column
 
 SAID = {"verified": "confirms it", "refuted": "contradicts it", "untested": "did not settle it"}
 """What an experiment says of a verdict, by its outcome."""
@@ -21,20 +24,21 @@ def audit_tables(found: Audit, most: int = 15) -> None:
     """Verdicts with the classes that their neurons move most, the effect of pruning, and how the numbers were got."""
     m = found.manifest
     out = console()
-    moved, tested = movements(found), _experiments(found)
+    moved, tested, names = movements(found), _experiments(found), _names(found)
     for line in filter(None, (found.conclusion, *found.explanation)):
         print(line)
     for verdict in ("spurious", "expected"):
         rows = found.rows(verdict)
         print(f"{verdict}: {len(rows)} neurons")
         if rows and most > 0:
+            first = name_column("neuron", [names[row["neuron"]] for row in rows[:most]])
             table = Table(
-                "neuron", "concept", "confidence", "z", "margin", "noise", "fdr",
+                first, "concept", "confidence", "z", "margin", "noise", "fdr",
                 Column("raises, lowers", no_wrap=True), *["experiment"] * bool(tested), box=None, pad_edge=False,
             )  # fmt: skip
             for row in rows[:most]:
                 table.add_row(
-                    str(row["neuron"]), escape(row["concept"]),
+                    escape(names[row["neuron"]]), escape(row["concept"]),
                     *(number(row[key]) for key in ("confidence", "z")), number(margin(row)),
                     number(row["noise"]), number(row["fdr"]), escape(moved.get(row["neuron"], "-")),
                     *[SAID.get(tested.get((row["neuron"], row["best"]), ("",))[0], "-")] * bool(tested),
@@ -75,6 +79,17 @@ def audit_tables(found: Audit, most: int = 15) -> None:
     if found.path is not None:
         head_file = f"   new head: {found.path / 'head.safetensors'}" if found.new_head is not None else ""
         print(f"audit: {found.path}   mask: {found.path / 'mask.safetensors'}{head_file}")
+
+
+def _names(found: Audit) -> dict[int, str]:
+    """Neuron -> its name, where the audit lies in a run; else its number."""
+    numbers = found.neurons["neuron"].to_pylist()
+    names = {n: str(n) for n in numbers}
+    if found.path is not None:
+        with reading(found.path.parent):
+            table = Checked.of(found.path.parent, "manifest.json", "Run", RUNS).table("neurons")
+        names |= dict(zip(table["neuron"].to_pylist(), table["name"].to_pylist(), strict=True))
+    return names
 
 
 def _experiments(found: Audit) -> dict[tuple[int, str], tuple[str, str]]:

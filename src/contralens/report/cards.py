@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import math
+from collections.abc import Mapping
 from typing import Any
 
+from contralens.data.answers import answer, because, corrected, rates, tested, trust
+from contralens.data.contrast_changes import Change, telling_pairs
 from contralens.data.runs import Run
-from contralens.report.answers import answer, because, corrected, rates, tested, trust
 from contralens.report.concept_origin import is_proposed, origin
 from contralens.specs import gamma_of
+from contralens.types import word_of
 
 CONCEPTS = 5
 
@@ -37,17 +40,6 @@ class Pictures:
         return [base64.b64encode(jpeg).decode() for jpeg in self._jpegs]
 
 
-def contrast_pair(run: Run) -> tuple[str | None, str | None]:
-    """The scorers that show what contrast changes: without it, and with it; None where the run lacks either."""
-    plain = [s for s in run.scorers if gamma_of(s) == 0]
-    without = next((s for s in (*plain, "semanticlens") if s in run.scorers), None)
-    contrasted = [s for s in run.scorers if gamma_of(s) is not None and s != without]
-    if without is None or not contrasted:
-        return None, None
-    primary = str(run.manifest["primary"])
-    return without, primary if primary in contrasted else "csp" if "csp" in contrasted else contrasted[-1]
-
-
 def card(
     run: Run, neuron: int, pairs: int, pictures: Pictures, without: str | None, contrasted: str | None
 ) -> dict[str, Any]:
@@ -61,9 +53,9 @@ def card(
         "neuron": neuron,
         "answer": answer(primary),
         "score": None if best is None else primary["score"],
-        "trust": trust(primary),
+        **sure_of(primary),
         "because": because(primary),
-        "verified": primary["verified"],
+        "outcome": primary["verified"],
         "tested": tested(primary),
         "histogram": _histogram(found),
         "origin": _origin(run, neuron, best),
@@ -125,6 +117,36 @@ def _gamma(scorer: str) -> str:
     """
     gamma = gamma_of(scorer)
     return scorer if gamma is None else f"csp, γ = {gamma:g}"
+
+
+def change_card(run: Run, change: Change, pictures: Pictures, pairs: int) -> dict[str, Any]:
+    """One of the changes that the page leads with: the labels, and the pair that tells most of those in the page."""
+    found = run.neuron(change.neuron)
+    row = found["labels"][run.manifest["primary"]]
+    own = [one for one in found["exemplars"] if one["rank"] < pairs]
+    best = next(iter(telling_pairs(own)), None)
+    return {
+        **{name: getattr(change, name) for name in ("neuron", "name", "before", "after")},
+        "pair": None if best is None else pair(run, found, dict(best), pictures),
+        **sure_of(row),
+    }
+
+
+def sure_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """How sure a label is, as `sure` of pages/parts.html shows it."""
+    sure, tested_as = row.get("confidence"), row.get("verified")
+    return {
+        "trust": trust(row),
+        "word": word_of(sure),
+        "percent": 0 if sure is None else round(100 * sure),
+        "verified": tested_as if tested_as in ("verified", "refuted") else None,
+    }
+
+
+def more_pairs(run: Run, neuron: int, first: int, last: int, pictures: Pictures) -> list[dict[str, Any]]:
+    """The pairs of a neuron that the page shows when it is asked to."""
+    found = run.neuron(neuron)
+    return [pair(run, found, row, pictures) for row in found["exemplars"][first:last] if row["positive"] >= 0]
 
 
 def pair(run: Run, found: dict[str, Any], row: dict[str, Any], pictures: Pictures) -> dict[str, Any]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from rich.console import Console
+from rich.table import Column
 
 WIDE = 160
 """Columns of a file or a pipe, which have no width of their own; 80 would cut names that the next program needs."""
+LONGEST = 60
+"""Characters up to which a name is never cut."""
 
 
 def console() -> Console:
@@ -16,3 +20,9 @@ def console() -> Console:
     if made.is_terminal or made.is_jupyter or "COLUMNS" in os.environ:
         return made
     return Console(width=WIDE)
+
+
+def name_column(title: str, names: Sequence[str]) -> Column:
+    """A column of names that one copies into the next command: others give way, it does not."""
+    longest = max((len(name) for name in (title, *names)), default=1)
+    return Column(title, no_wrap=True, overflow="fold", min_width=min(longest, LONGEST))

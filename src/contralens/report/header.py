@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from contralens.data.answers import NO_LABEL, abstentions, experiments, notes
 from contralens.data.runs import Run
 from contralens.pages import number
-from contralens.report.answers import NO_LABEL, abstentions, experiments, notes
 from contralens.report.concept_origin import asked, seen_as
 
 REASONS = {
@@ -41,6 +41,7 @@ def header(run: Run, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
         "details": [
             ("Skipped images", [f"{s['id']}: {s['reason'].removeprefix(s['id'] + ': ')}" for s in images["skipped"]]),
             ("Neurons without a candidate", [f"{e['name']}: {e['error']}" for e in failed]),
+            ("Null tests of the other scorers", null_tests(run)[1]),
             ("Remarks on the vocabulary", _lines(m["vocabulary"].get("report"))),
             ("To get these numbers again", [
                 f"contralens {m['contralens']}",
@@ -78,9 +79,16 @@ def _more(run: Run) -> list[tuple[str, list[str]]]:
     skipped = run.manifest["neurons"]["skipped"].items()
     without = ", ".join(f"{count:,} {status} ({REASONS.get(status, 'no label')})" for status, count in skipped)
     said = [
-        ("Without a label", [without]), ("Null test", list(abstentions(run))), ("Experiments", [experiments(run)]),
+        ("Without a label", [without]), ("Null test", null_tests(run)[0]), ("Experiments", [experiments(run)]),
     ]  # fmt: skip
     return [(name, lines) for name, lines in said if any(lines)]
+
+
+def null_tests(run: Run) -> tuple[list[str], list[str]]:
+    """How the null test went, of the primary scorer and of the others."""
+    lines = abstentions(run)
+    own = [line for line in lines if line.startswith(f"null test of {run.manifest['primary']}: {NO_LABEL}")]
+    return own, [line for line in lines if line not in own]
 
 
 def table(rows: Sequence[Sequence[Any]]) -> dict[str, Any]:

@@ -9,10 +9,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from contralens.checks import counted
-from contralens.data.final_labels import OVERRULED, final
-from contralens.data.runs import Run
-from contralens.proposing.candidates import folder_of
-from contralens.report.answers import (
+from contralens.data.answers import (
     abstentions,
     answer,
     because,
@@ -24,8 +21,12 @@ from contralens.report.answers import (
     tested,
     trust,
 )
+from contralens.data.contrast_changes import contrast_pair
+from contralens.data.final_labels import OVERRULED, final
+from contralens.data.runs import Run
+from contralens.proposing.candidates import folder_of
 from contralens.report.concept_origin import MARK, asked, is_proposed, origin
-from contralens.report.console import console
+from contralens.report.console import console, name_column
 from contralens.sharing.label_files import LabelFile
 
 
@@ -35,25 +36,50 @@ def labels_table(run: Run, most: int = 20) -> None:
     asked_chance = bool(run.manifest.get("chance"))
     asked_trust = bool(run.manifest.get("confidence"))
     asked_test = any(row["verified"] is not None for row in run.rows())
-    more = ["null test"] * asked_chance + ["confidence"] * asked_trust + ["experiment"] * asked_test
-    table = Table("neuron", *run.scorers, "score", *more, box=None, pad_edge=False)
     columns = [run.rows(scorer) for scorer in run.scorers]
     shown = [row for row in zip(*columns, strict=True) if any(r["status"] in ("ok", *OVERRULED) for r in row)]
     primary = run.scorers.index(run.manifest["primary"])
+    cells: dict[str, list[str]] = {name: [] for name in ("neuron", *run.scorers, "score")}
     for row in shown[:most]:
-        labels = (
-            escape(r["label"] or f"({r['status']})") + (f" {MARK}" if is_proposed(run, r["label"] or "") else "")
-            for r in row
-        )
-        score, fdr = row[primary]["score"], row[primary].get("fdr")
-        test = ["-" if fdr is None else f"fdr {fdr:.3f}"] * asked_chance
-        sure = [trust(row[primary]) or "-"] * asked_trust
-        tried = [row[primary]["verified"] or "-"] * asked_test
-        table.add_row(escape(row[0]["name"]), *labels, "-" if score is None else f"{score:.3f}", *test, *sure, *tried)
+        first = row[primary]
+        cells["neuron"].append(first["name"])
+        cells["score"].append("-" if first["score"] is None else f"{first['score']:.3f}")
+        for scorer, one in zip(run.scorers, row, strict=True):
+            mark = f" {MARK}" if is_proposed(run, one["label"] or "") else ""
+            cells[scorer].append((one["label"] or f"({one['status']})") + mark)
+        if asked_chance:
+            cells.setdefault("null test", []).append("-" if first.get("fdr") is None else f"fdr {first['fdr']:.3f}")
+        if asked_trust:
+            cells.setdefault("confidence", []).append(trust(first) or "-")
+        if asked_test:
+            cells.setdefault("experiment", []).append(first["verified"] or "-")
     out = console()
+    left_out = _left_out(run, cells, out.width)
+    heads = [name for name in cells if name not in left_out]
+    table = Table(
+        *(name_column(h, cells[h]) if h == "neuron" else Column(h, overflow="fold") for h in heads),
+        box=None, pad_edge=False,
+    )  # fmt: skip
+    for at in range(len(shown[:most])):
+        table.add_row(*(escape(cells[head][at]) for head in heads))
     out.print(table)
     if len(shown) > most:
         out.print(f"... and {len(shown) - most} more")
+    if left_out:
+        print(f"not shown, for want of room: {', '.join(left_out)} (contralens show RUN NEURON)")
+
+
+def _left_out(run: Run, cells: dict[str, list[str]], width: int) -> list[str]:
+    """The scorers whose labels do not fit beside the primary one's; the one without contrast stays longest."""
+    primary, (without, _) = run.manifest["primary"], contrast_pair(run)
+    room = {name: 2 + min(24, max(map(len, (name, *own)))) for name, own in cells.items()}
+    others = [scorer for scorer in run.scorers if scorer != primary]
+    out: list[str] = []
+    for scorer in sorted(others, key=lambda scorer: scorer == without):
+        if sum(room.values()) > width:
+            out.append(scorer)
+            del room[scorer]
+    return out
 
 
 def summary(run: Run, page: Path | None) -> None:
@@ -80,6 +106,7 @@ def summary(run: Run, page: Path | None) -> None:
     print(f"run folder: {run.path}")
     if page:
         print(f"report:     {page}   (open it in any browser, e.g. python -m webbrowser {page.resolve().as_uri()})")
+    print(f"next:       contralens explore {run.path}   (or evaluate, to measure the labels; verify, to test them)")
 
 
 def neuron_table(run: Run, found: dict[str, Any]) -> None:
@@ -171,7 +198,8 @@ def label_file_table(found: LabelFile, rows: list[dict[str, Any]], most: int = 2
         f"{c['probe']['name']}, {c['vocabulary']['concepts']:,} concepts, encoder {c['encoder']['name']}, "
         f"contralens {c['made_with']['contralens']}"
     )
-    table = Table("neuron", "label", "score", box=None, pad_edge=False)
+    names = name_column("neuron", [row["name"] for row in rows[:most]])
+    table = Table(names, "label", "score", box=None, pad_edge=False)
     for row in rows[:most]:
         score = "" if row["score"] is None else f"{row['score']:.3f}"
         table.add_row(escape(row["name"]), escape(row["label"] or f"none ({row['status']})"), score)
@@ -186,7 +214,17 @@ def _cut(text: str, room: int) -> str:
 
 def layers_table(layers: Any) -> None:
     """Layers with what `target(layer=...)` would make of them."""
-    table = Table("layer", "type", "output", "neurons", "pooling", "note", box=None, pad_edge=False)
+    layers = list(layers)
+    table = Table(
+        name_column("layer", [layer.name for layer in layers]),
+        "type",
+        "output",
+        "neurons",
+        "pooling",
+        "note",
+        box=None,
+        pad_edge=False,
+    )
     for layer in layers:
         shape = "x".join(map(str, layer.shape)) if layer.shape else "-"
         table.add_row(
@@ -208,16 +246,19 @@ def demo_table(rows: list[dict[str, Any]]) -> None:
     print("Labels that name what the neuron truly responds to (95 % intervals).")
     print("planted: neurons with a known rule; trained: neurons of small CNNs, truth measured by intervention;")
     print("dominated: an incidental factor shows on most of the activating images. Chance is about 1 in 38.\n")
-    table = Table("scorer", *(_stacked(g, count[g]) for g in overall), box=None, pad_edge=False)
-    worlds = Table("scorer", *(_stacked(g, count[g]) for g in groups if g not in overall), box=None, pad_edge=False)
-    for scorer in dict.fromkeys(row["scorer"] for row in rows):
+    scorers = list(dict.fromkeys(row["scorer"] for row in rows))
+    single = [g for g in groups if g not in overall]
+    table = Table(name_column("scorer", scorers), *(_stacked(g, count[g]) for g in overall), box=None, pad_edge=False)
+    worlds = Table(name_column("scorer", scorers), *(_stacked(g, count[g]) for g in single), box=None, pad_edge=False)
+    for scorer in scorers:
         own = {row["neurons"]: row for row in rows if row["scorer"] == scorer}
         table.add_row(scorer, *(f"{_share(own[g])} ({_interval(own[g])})" for g in overall))
-        worlds.add_row(scorer, *(_share(own[g]) for g in groups if g not in overall))
+        worlds.add_row(scorer, *(_share(own[g]) for g in single))
     out = console()
     out.print(table)
-    out.print()
-    out.print(worlds)
+    if len({group.rpartition(" ")[0] for group in single}) > 1:  # of one world, the table above says it all
+        out.print()
+        out.print(worlds)
 
 
 def _stacked(group: str, neurons: int) -> str:

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from contralens.data.verifications import OUTCOMES, Verification
-from contralens.report.console import console
+from contralens.report.console import console, name_column
 
 
 def verify_tables(found: Verification, most: int = 30, only: Collection[int] = ()) -> None:
@@ -18,8 +18,9 @@ def verify_tables(found: Verification, most: int = 30, only: Collection[int] = (
         print(line)
     rows = [row for word in OUTCOMES for row in found.rows(word) if not only or row["neuron"] in only]
     if rows and most > 0:
+        names = name_column("neuron", [row["name"] for row in rows[:most]])
         table = Table(
-            "neuron", Column("label", no_wrap=True), Column("outcome", no_wrap=True), "removal", "insertion", "because",
+            names, Column("label", no_wrap=True), Column("outcome", no_wrap=True), "removal", "insertion", "because",
             box=None, pad_edge=False,
         )  # fmt: skip
         for row in rows[:most]:

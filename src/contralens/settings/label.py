@@ -155,6 +155,9 @@ class Score(Mine):
         'Scorer with its options, e.g. "csp:gamma=0.5", repeatable; the last is the primary (default: '
         "semanticlens, clip_dissect, csp:gamma=0, csp). auto: for each neuron, the label with the "
         "highest confidence.", flag="--scorer")  # fmt: skip
+    primary: str | None = setting(None, TEXT,
+        "The scorer whose labels are the run's; it joins the others where it is not among them (default: the last "
+        "scorer).")  # fmt: skip
     crop: str | None = setting(None, TEXT,
         'Scorers compare crops of exemplars and contrasts to where the neuron fires: by its "map", or by '
         'the "relevance" of pixels.')  # fmt: skip
@@ -188,8 +191,9 @@ class Score(Mine):
 
     @property
     def specs(self) -> list[str]:
-        """The scorers as a list."""
-        return [self.scorers] if isinstance(self.scorers, str) else list(self.scorers)
+        """The scorers as a list, the primary one last."""
+        asked = [self.scorers] if isinstance(self.scorers, str) else list(self.scorers)
+        return asked if self.primary is None else [*(s for s in asked if s != self.primary), self.primary]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -191,9 +191,16 @@ def job(record: Callable[P, S]) -> Callable[[Callable[[S], R]], Callable[P, R]]:
         @functools.wraps(work)
         def inner(*args: P.args, **kwargs: P.kwargs) -> R:
             known(kind, kwargs, work.__name__)
+            if missing := [name for name in needed[len(args) :] if name not in kwargs]:
+                raise KindError(f"`{work.__name__}` needs {' and '.join(f'`{name}`' for name in missing)}")
+            try:
+                shape.bind(*args, **kwargs)
+            except TypeError as e:
+                raise KindError(f"`{work.__name__}`: {e}") from None
             return work(record(*args, **kwargs))
 
         shape = inspect.signature(kind)
+        needed = [name for name, one in shape.parameters.items() if one.default is one.empty]
         returns = inspect.signature(work).return_annotation
         inner.__signature__ = shape.replace(return_annotation=returns)  # type: ignore[attr-defined]
         inner.__doc__ = documented(work.__doc__ or "", kind)

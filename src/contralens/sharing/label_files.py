@@ -26,6 +26,7 @@ from contralens.data.runs import LABELS, Run
 from contralens.data.table_folders import plain
 from contralens.errors import InputError
 from contralens.sharing.local_paths import anonymous, relative
+from contralens.types import Brief
 
 NAME, VERSION = "contralens-labels", 1
 EXEMPLARS = "exemplars"
@@ -36,8 +37,8 @@ _PROPOSAL = ("concept", "text", "cosine", "place", "prompt", "model", "score")
 _SETTINGS = ("k", "ranking", "crop", "reuse", "exclude", "templates", "normalise_texts", "seed", "limit")
 
 
-@dataclass(frozen=True)
-class LabelFile:
+@dataclass(frozen=True, repr=False)
+class LabelFile(Brief):
     """Labels read from a file, or about to be written to one.
 
     >>> from contralens.data.runs import load

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from contralens.checks import nearest
 from contralens.errors import InputError
+from contralens.types import Brief
 
 FACTORS: dict[str, tuple[str, ...]] = {
     "shape": ("circle", "square", "triangle", "star", "heart", "cross", "moon", "ring"),
@@ -49,8 +50,8 @@ def level(factor: str, name: str) -> int:
     return FACTORS[factor].index(name)
 
 
-@dataclass(frozen=True, slots=True)
-class Scenes:
+@dataclass(frozen=True, slots=True, repr=False)
+class Scenes(Brief):
     """I scenes: what is in them (levels) and how exactly it looks (nuisances)."""
 
     levels: NDArray[np.int64]
