@@ -174,9 +174,7 @@ def collect_streamed(
     held: Sequence[bool] | None = None,
     groups: Groups | None = None,
     batch_size: int = 32,
-    workers: int | None = None,
-    processes: int = 0,
-    progress: Progress = silent,
+    **how: Any,
 ) -> tuple[Collected, RecomputedActivations]:
     """As `collect` of [target, *others], without storing the target's rows.
 
@@ -185,6 +183,7 @@ def collect_streamed(
         held: whether each image of the set is held out: it is collected, but not among the activations. Where there
             are groups, all copies of an image but the first must be.
         groups: of all images of the set; the strongest images are then those that `survey` finds with them.
+        how: workers, processes, progress: as of `collect`.
 
     Returns:
         What was collected (of the target nothing can be read there), held-out images included, and the activations.
@@ -198,7 +197,6 @@ def collect_streamed(
     for again in (False, True):
         first = FirstPass(fingerprints, held, k, snapshot, groups)
         extractors: list[Any] = [_Streamed(target, first), *others]
-        how: dict[str, Any] = {"workers": workers, "processes": processes, "progress": progress}
         collected = collect(images, extractors, store, batch_size=batch_size, **how)
         first.save()
         usable = np.array(collected.usable)
@@ -209,9 +207,9 @@ def collect_streamed(
             raise InputError(f"images of {images.name} come and go while they are read; run the command again")
     if not len(first.counted):
         raise InputError(f"all images of {images.name} are held out")
-    return collected, RecomputedActivations(
-        images, target, first, batch_size, store.root / "walks" / digest(*identity), workers, progress
-    )
+    walks, threads = store.root / "walks" / digest(*identity), how.get("workers")
+    progress = how.get("progress", silent)
+    return collected, RecomputedActivations(images, target, first, batch_size, walks, threads, progress)
 
 
 class RecomputedActivations:
