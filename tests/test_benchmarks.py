@@ -105,7 +105,7 @@ def run(name: str, *arguments: str, code: int = 0) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["mining", "scoring", "memory", "collecting", "chance", "allocating"])
+@pytest.mark.parametrize("name", ["mining", "scoring", "memory", "collecting", "chance", "allocating", "feeding"])
 def test_quick(name: str, tmp_path: Path) -> None:
     also = {"memory": ["--images", "700", "--modes", "plain", "cached", "streamed"]}
     if name in ("mining", "scoring"):
@@ -113,7 +113,7 @@ def test_quick(name: str, tmp_path: Path) -> None:
     out = run(name, "--quick", *also.get(name, []))
     assert {
         "mining": "| yes |", "scoring": "| clip_dissect |", "memory": "confidence adds, CPU s",
-        "chance": "real kept", "collecting": "'same_bits': True", "allocating": "| kept |",
+        "chance": "real kept", "collecting": "'same_bits': True", "allocating": "| kept |", "feeding": "Same rows: yes",
     }[name] in out  # fmt: skip
 
 

@@ -81,8 +81,8 @@ def trust(row: Mapping[str, Any]) -> str:
 def because(row: Mapping[str, Any]) -> str:
     """Why the label is as likely right as it is, in one sentence.
 
-    >>> because({"reasons": ["4 of 5 scorers agree", "but its contrasts are far"]})
-    '4 of 5 scorers agree, but its contrasts are far'
+    >>> because({"reasons": ["4 of 5 scorers agree", "but its contrasts are not much like its images"]})
+    '4 of 5 scorers agree, but its contrasts are not much like its images'
     """
     return ", ".join(row.get("reasons") or [])
 

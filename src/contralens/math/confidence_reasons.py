@@ -19,7 +19,7 @@ def in_words(row: Mapping[str, float]) -> list[str]:
     """What the signals of one label say, as sentences' parts; those for it first.
 
     >>> in_words({"votes": 0.8, "nearest (strongest)": 0.6, "other neurons": 2.5})
-    ['4 of 5 scorers agree', '3 of its 5 strongest images are nearest to it', 'but 11 other neurons have it, too']
+    ['4 of 5 scorers agree', '3 of its 5 strongest images are close to the label', 'but 11 other neurons have the same']
     """
     good: list[str] = []
     bad: list[str] = []
@@ -31,18 +31,18 @@ def in_words(row: Mapping[str, float]) -> list[str]:
     votes, of = round(value("votes", 0.0) * len(PANEL)), len(PANEL)
     (good if 2 * votes > of else bad).append(f"{votes} of {of} scorers agree")
     near = round(value("nearest (strongest)", 0.0) * 5)
-    verb = "is" if near == 1 else "are"
-    (good if near >= 2 else bad).append(f"{near or 'none'} of its 5 strongest images {verb} nearest to it")
+    verb = "are" if near > 1 else "is"
+    (good if near >= 2 else bad).append(f"{near or 'none'} of its 5 strongest images {verb} close to the label")
     others = round(float(torch.expm1(torch.tensor(value("other neurons", 0.0)))))
     if others >= 2:
-        bad.append(f"{others} other neurons have it, too")
+        bad.append(f"{others} other neurons have the same")
     back = value("its images among the exemplars", -1.0)
     if back >= 0.4:
-        good.append("the images closest to the label activate it")
+        good.append("the images closest to the label activate the neuron")
     elif 0 <= back < 0.1:
         bad.append("none of the images closest to the label is among its strongest")
     if value("rank in both halves", 0.0) > 0.5:
-        bad.append("two halves of its images say different things")
+        bad.append("one half of its images suggests another label than the other half")
     if value("contrasts' cosine", 1.0) < 0.4:
-        bad.append("its contrasts are far")
+        bad.append("its contrasts are not much like its images")
     return good + [f"but {text}" if good and not i else text for i, text in enumerate(bad)]

@@ -1,0 +1,98 @@
+"""Whether decoding keeps a network busy: threads against processes, with networks of a known speed.
+
+    python benchmarks/feeding.py [--images 600] [--speeds 50 100 200 inf] [--write]
+    python benchmarks/feeding.py --quick
+
+JPEGs of 500 x 375 pixels are decoded, preprocessed for 224 pixels and given to a stand-in that waits as long as a
+network of so many images a second would compute, without Python's lock and without a core: as a GPU does. The ways run
+one after the other for each speed, on fresh caches, and must give the same rows. "of the limit" is what was reached of
+the smaller of the network's speed and of what the cores decode (CPU seconds of decoding alone, one process, divided
+among the cores).
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import arguments, publish, table
+from PIL import Image
+from torchvision.transforms import v2
+
+from contralens.collecting.collect import collect
+from contralens.collecting.preparing import Preparing, Wanted
+from contralens.data.images import images as image_set
+from contralens.data.store import Store
+
+
+class StandIn:
+    """Rows of mean colours, as fast as a network of `speed` images a second."""
+
+    width = 3
+
+    def __init__(self, speed: float) -> None:
+        self.speed, self.name = speed, f"{speed:g} images/s"
+        self.fingerprint = "5" * 32
+        self.preprocess = v2.Compose([
+            v2.Resize(256), v2.CenterCrop(224), v2.ToImage(), v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+        ])  # fmt: skip
+
+    def __call__(self, batch: torch.Tensor) -> torch.Tensor:
+        time.sleep(len(batch) / self.speed)
+        return batch.mean((2, 3))
+
+
+def draw(folder: Path, count: int) -> Path:
+    """Made-up pictures with some structure, as JPEG."""
+    random = np.random.default_rng(0)
+    for i in range(count):
+        coarse = Image.fromarray(random.integers(0, 256, (15, 20, 3), np.uint8))
+        coarse.resize((500, 375), Image.Resampling.BICUBIC).save(folder / f"{i:05d}.jpg", quality=90)
+    return folder
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--images", type=int)
+    parser.add_argument("--speeds", type=float, nargs="+")
+    args = parser.parse_args()
+    count = args.images or (48 if args.quick else 600)
+    speeds = args.speeds or ([float("inf")] if args.quick else [100.0, 200.0, 400.0, float("inf")])
+    cores, cells, numbers = os.cpu_count() or 1, [], []
+    with tempfile.TemporaryDirectory() as home:
+        (Path(home) / "pictures").mkdir()
+        images = image_set(draw(Path(home) / "pictures", count))
+        prepare = Preparing(images, [StandIn(1.0).preprocess])
+        begin = time.process_time()
+        for i in range(min(count, 100)):
+            prepare(Wanted(i, (0,), thumbnail=True))
+        each = (time.process_time() - begin) / min(count, 100)
+        rows: list[np.ndarray] = []
+        for speed in speeds:
+            for way, options in {"threads": {"workers": cores}, "processes": {"processes": cores}}.items():
+                how: dict[str, Any] = {**options, "batch_size": 32}
+                begin = time.perf_counter()
+                collected = collect(images, [StandIn(speed)], Store(Path(home) / f"{way}-{speed}"), **how)
+                rate = count / (time.perf_counter() - begin)
+                rows.append(collected.rows(0))
+                limit = min(speed, cores / each)
+                numbers.append({"speed": speed, "way": way, "rate": rate, "share": rate / limit})
+                cells.append([f"{speed:g}", f"{cores} {way}", f"{rate:.0f}", f"{rate / limit:.0%}"])
+                print(numbers[-1], flush=True)
+    same = all(np.array_equal(rows[0], other) for other in rows)
+    heads = ["network, images/s", "decoded by", "images/s", "of the limit"]
+    text = f"{count} pictures; decoding takes {each * 1e3:.1f} CPU ms an image, so {cores} cores decode "
+    text += f"{cores / each:.0f} a second. Same rows: {'yes' if same else 'NO'}.\n\n{table(heads, cells)}"
+    publish("feeding", text, args, numbers)
+    if not same:
+        raise SystemExit("rows differ")
+
+
+if __name__ == "__main__":
+    main()
