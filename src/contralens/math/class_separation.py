@@ -24,6 +24,7 @@ from contralens.errors import InputError
 from contralens.math.activation_sources import ActivationSource, columns, source
 from contralens.math.null_test import q_values
 from contralens.math.tensors import blocks
+from contralens.types import Brief
 
 SCRATCH = 2**28
 """Bytes that ranking takes at once; one pass over the activations for each block of neurons that fits."""
@@ -33,8 +34,8 @@ LEAST = 2
 """Images of each class that a neuron needs; with fewer nothing is said of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Separation:
+@dataclass(frozen=True, slots=True, repr=False)
+class Separation(Brief):
     """How well each neuron separates class A from class B; all fields (N), NaN where too few images have a value.
 
     >>> found = class_separation(torch.tensor([[3.0, 0.0], [2.0, 0.0], [0.0, 0.0], [0.0, 1.0]]), [0, 1], [2, 3])

@@ -25,6 +25,7 @@ from contralens.errors import InputError
 from contralens.math.activation_sources import ActivationSource, source
 from contralens.math.null_neurons import fake_activations
 from contralens.math.tensors import blocks
+from contralens.types import Brief
 
 TINY = 1e-9
 BLOCK = 2**28
@@ -33,8 +34,8 @@ FAKES = 256
 """Null neurons made and correlated at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class Matches:
+@dataclass(frozen=True, slots=True, repr=False)
+class Matches(Brief):
     """Partners of the neurons of two networks, by index among those compared; -1 and NaN where there is none.
 
     >>> found = match_neurons(activations, activations[:, [1, 0]], fakes=8, null="permuted", least=0.9)
