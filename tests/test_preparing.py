@@ -51,11 +51,12 @@ def by_threads(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Coll
     return collected(pictures, tmp_path_factory.mktemp("cache"), 0)
 
 
-@pytest.mark.parametrize("copied", [False, True], ids=["shared", "copied"])
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "pickled"])
 def test_processes_give_the_rows_of_threads(
-    pictures: Path, by_threads: Collected, copied: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pictures: Path, by_threads: Collected, shared: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preparing, "_little_room", lambda: copied)
+    if not shared:
+        monkeypatch.setattr(preparing, "_plain", lambda x: False)
     done = collected(pictures, tmp_path / "cache", 3, lambda image: to_pixels(image))  # no pickle is needed
     assert len(done.skipped) == 1
     same(done, by_threads)
@@ -93,7 +94,7 @@ def test_an_image_that_ends_each_process_is_skipped_with_a_reason(pictures: Path
     target = contralens.target(ColourNet(), "relu", preprocess=deadly)
     done = collect(images, [target], Store(tmp_path / "cache"), batch_size=8, processes=2)
     reasons = {row["id"]: row["reason"] for row in done.skipped}
-    assert "twice" in reasons[images.ids[5]]
+    assert "ended the process" in reasons[images.ids[5]]
     assert len(reasons) == 2, "that one, and the file that is no picture"
 
 
@@ -106,6 +107,9 @@ from pathlib import Path
 parent = os.getpid()
 def slow(image):
     if os.getpid() == parent:  # tries the preprocessing out
+        return to_pixels(image)
+    if not os.path.exists({str(tmp_path / "first")!r}):  # is prepared alone
+        open({str(tmp_path / "first")!r}, "w").close()
         return to_pixels(image)
     with open({str(tmp_path / "pids")!r}, "a") as f:
         f.write(f"{{os.getpid()}}\\n")
@@ -143,7 +147,9 @@ def test_the_option_reaches_label_and_not_ray(pictures: Path, tmp_path: Path, mo
     started: list[int] = []
     true = preparing.Processes.__init__
     monkeypatch.setattr(
-        preparing.Processes, "__init__", lambda self, work, count: (started.append(count), true(self, work, count))[1]
+        preparing.Processes,
+        "__init__",
+        lambda self, work, count, most: (started.append(count), true(self, work, count, most))[1],
     )
     for processes in (2, 0):
         run = contralens.label(

@@ -144,7 +144,11 @@ def collect_tiles(
     speed = speed if speed is not None else Speed()
     note = getattr(progress, "note", None)
     prepare = Preparing(images, [extractor.preprocess for extractor in extractors])
-    with keeping_memory(), preparers(prepare, workers, processes) as pool, ThreadPoolExecutor(1) as networks:
+    with (
+        keeping_memory(),
+        preparers(prepare, workers, processes, 2 * batch_size) as pool,
+        ThreadPoolExecutor(1) as networks,
+    ):
         for tile in chosen:
             work = _collect_tile(
                 prepare, fingerprints, owned[tile], extractors, tables, batch_size, pool, networks, skipped, speed

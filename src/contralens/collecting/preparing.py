@@ -2,29 +2,33 @@
 
 One process decodes some hundred images a second, however many threads it has, since Python runs one of them at a time.
 Where many cores feed a GPU, processes decode instead. They are forked, so that a preprocessing of anybody's own needs
-no pickle, and they give the same bits. One that is killed is replaced; what it had under way is done again.
+no pickle, and they give the same bits. Inputs come back through memory that both see, which is allocated once. A
+process that is killed is replaced; what it had under way is done again.
 """
 
 from __future__ import annotations
 
+import gc
 import io
+import itertools
+import mmap
 import os
+import pickle
 import signal
 import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from os import cpu_count
-from shutil import disk_usage
 from typing import Any, NamedTuple
 
 import torch
-import torch.multiprocessing  # makes tensors cross between processes in shared memory
+from torch import Tensor
 
 from contralens.checks import first_line
 from contralens.errors import ImageError, InputError, MissingPackage, ModelUnavailable, StoreError
@@ -34,8 +38,6 @@ from contralens.types import Images
 
 THUMBNAIL = 128
 """Longest side of a thumbnail, px."""
-ROOM = 2**30
-"""Bytes that must be free in shared memory for tensors to cross there; else (Docker gives 64 MB) they are copied."""
 WATCHED_SECONDS = 1.0
 """How often a process looks whether the one that started it still lives."""
 
@@ -92,9 +94,14 @@ def _thumbnail(image: Any) -> bytes:
     return out.getvalue()
 
 
-def preparers(prepare: Preparing, workers: int | None, processes: int) -> AbstractContextManager[Any]:
-    """What `ahead` hands its work to: so many processes or, of none, `workers` threads (None: one a core, up to 16)."""
-    return Processes(prepare, processes) if processes else ThreadPoolExecutor(workers or min(16, cpu_count() or 1))
+def preparers(prepare: Preparing, workers: int | None, processes: int, most: int) -> AbstractContextManager[Any]:
+    """What `ahead` hands its work to: so many processes or, of none, `workers` threads (None: one a core, up to 16).
+
+    `most` is how much is under way at once.
+    """
+    return (
+        Processes(prepare, processes, most) if processes else ThreadPoolExecutor(workers or min(16, cpu_count() or 1))
+    )
 
 
 def ahead(pool: Any, work: Any, items: Any, most: int) -> Iterator[tuple[Any, Future[Any]]]:
@@ -113,49 +120,79 @@ _done: Future[Any] = Future()
 class Processes:
     """A pool of processes that do one piece of work, `prepare`; as a `with` block.
 
+    Inputs that are tensors of the shape of the first come back in one of `2 * most` places of shared memory, which are
+    read (and copied) when a result is asked for; others come back as pickles.
+
     Raises:
         InputError: the system cannot fork (Windows).
     """
 
-    def __init__(self, prepare: Preparing, count: int) -> None:
+    def __init__(self, prepare: Preparing, count: int, most: int) -> None:
         if sys.platform == "win32":
             raise InputError("processes that decode need a system that can fork; leave --processes out")
-        self._prepare, self._count, self._copied = prepare, count, _little_room()
-        self._pool = self._start(count)
+        self._prepare, self._count, self._places = prepare, count, 2 * most
+        self._turn = itertools.count()
+        self._shared: dict[int, Tensor] = {}
+        self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Processes:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
 
-    def submit(self, work: Any, item: Wanted) -> _Task:
+    def submit(self, work: Any, item: Wanted) -> Any:
         """A future of prepare(item)."""
         assert work is self._prepare, "these processes were started for another work"
+        if self._pool is None:
+            return self._first(item)
+        place = next(self._turn) % self._places
         try:
-            return _Task(self, item, self._pool.submit(_prepared, item))
+            return _Task(self, item, place, self._pool.submit(_prepared, item, place))
         except BrokenExecutor:
-            self._pool = self._start(self._count)
-            return _Task(self, item, self._pool.submit(_prepared, item))
+            self._pool = self._start(self._count, self._shared)
+            return _Task(self, item, place, self._pool.submit(_prepared, item, place))
+
+    def _first(self, item: Wanted) -> Future[Any]:
+        """Prepare one image, see what its inputs are, make room for more of the kind and start the processes."""
+        done: Future[Any] = Future()
+        try:
+            inputs, thumbnail = self.alone(item)
+        except Exception as e:  # that image's fault, or told to whoever asks for it
+            done.set_exception(e)
+            return done
+        self._shared = {by: _room(self._places, one) for by, one in zip(item.by, inputs, strict=True) if _plain(one)}
+        self._pool = self._start(self._count, self._shared)
+        done.set_result((inputs, thumbnail))
+        return done
 
     def alone(self, item: Wanted) -> Any:
-        """Do it once more, in a process of its own: in a pool that breaks, all that is under way is lost.
+        """Do it in a process of its own: in a pool that breaks, all that is under way is lost.
 
         Raises:
             ImageError: that process ends, too.
         """
-        pool = self._start(1)
+        pool = self._start(1, {})
         try:
-            return _received(pool.submit(_prepared, item).result())
+            return self.received(item, 0, pool.submit(_prepared, item, 0).result())
         except BrokenExecutor as e:
-            raise ImageError("decoding it ended the process that did so, twice") from e
+            raise ImageError("decoding it ended the process that did so") from e
         finally:
             pool.shutdown()
 
-    def _start(self, count: int) -> ProcessPoolExecutor:
+    def received(self, item: Wanted, place: int, prepared: tuple[list[bytes | None], bytes | None]) -> Any:
+        """The inputs, out of shared memory or a pickle that a process of ours made."""
+        inputs = [
+            self._shared[by][place].clone() if one is None else pickle.loads(one)
+            for by, one in zip(item.by, prepared[0], strict=True)
+        ]
+        return inputs, prepared[1]
+
+    def _start(self, count: int, shared: Mapping[int, Tensor]) -> ProcessPoolExecutor:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads: these hold no lock of ours
-            how = (self._prepare, os.getpid(), self._copied)
+            how = (self._prepare, os.getpid(), shared)
             pool = ProcessPoolExecutor(count, get_context("fork"), initializer=_begin, initargs=how)
             pool.submit(int).result()  # all are forked now, in this thread
         return pool
@@ -167,20 +204,26 @@ class _Task:
 
     pool: Processes
     item: Wanted
+    place: int
     future: Future[Any]
 
     def result(self) -> Any:
         """What was prepared; if the process was killed meanwhile, that of another."""
         try:
-            return _received(self.future.result())
+            return self.pool.received(self.item, self.place, self.future.result())
         except BrokenExecutor:
             return self.pool.alone(self.item)
 
 
-def _little_room() -> bool:
-    with suppress(OSError):
-        return disk_usage("/dev/shm").free < ROOM
-    return sys.platform == "linux"
+def _plain(x: Any) -> bool:
+    """Whether it is a tensor as `default_collate` stacks them, torchvision's images included."""
+    return isinstance(x, Tensor) and x.device.type == "cpu" and x.layout == torch.strided and x.numel() > 0
+
+
+def _room(places: int, like: Tensor) -> Tensor:
+    """(places, *shape) in memory that forked processes share; unlike /dev/shm it has no small limit in a container."""
+    memory = mmap.mmap(-1, places * like.numel() * like.element_size())
+    return torch.frombuffer(memory, dtype=like.dtype).view(places, *like.shape)
 
 
 # What runs in the processes.
@@ -188,8 +231,9 @@ def _little_room() -> bool:
 _work: list[Any] = []
 
 
-def _begin(prepare: Preparing, parent: int, copied: bool) -> None:
-    _work[:] = [prepare, copied]
+def _begin(prepare: Preparing, parent: int, shared: Mapping[int, Tensor]) -> None:
+    _work[:] = [prepare, shared]
+    gc.freeze()  # to look through what was inherited would copy each page of it
     torch.set_num_threads(1)  # OpenMP's threads do not survive a fork
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers it
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
@@ -201,25 +245,15 @@ def _watch(parent: int) -> None:
     os._exit(1)
 
 
-def _prepared(item: Wanted) -> tuple[list[Any], bytes | None]:
-    prepare, copied = _work
+def _prepared(item: Wanted, place: int) -> tuple[list[bytes | None], bytes | None]:
+    prepare, shared = _work
     inputs, thumbnail = prepare(item)
-    if copied:
-        inputs = [_Copied(x.numpy()) if _plain(x) else x for x in inputs]
-    return inputs, thumbnail
-
-
-@dataclass(frozen=True)
-class _Copied:
-    """The values of a tensor, to be sent and not shared."""
-
-    values: Any
-
-
-def _plain(x: Any) -> bool:
-    return type(x) is torch.Tensor and x.device.type == "cpu" and x.dtype != torch.bfloat16
-
-
-def _received(prepared: tuple[list[Any], bytes | None]) -> tuple[list[Any], bytes | None]:
-    inputs, thumbnail = prepared
-    return [torch.from_numpy(x.values) if isinstance(x, _Copied) else x for x in inputs], thumbnail
+    sent: list[bytes | None] = []
+    for by, one in zip(item.by, inputs, strict=True):
+        room = shared.get(by)
+        if room is not None and _plain(one) and one.dtype == room.dtype and one.shape == room.shape[1:]:
+            room[place].copy_(one)
+            sent.append(None)
+        else:
+            sent.append(pickle.dumps(one, pickle.HIGHEST_PROTOCOL))
+    return sent, thumbnail
