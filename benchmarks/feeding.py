@@ -65,6 +65,7 @@ def main() -> None:
     args = parser.parse_args()
     count = args.images or (48 if args.quick else 600)
     speeds = args.speeds or ([float("inf")] if args.quick else [100.0, 200.0, 400.0, float("inf")])
+    torch.set_num_threads(1)  # the cores decode
     cores, cells, numbers = os.cpu_count() or 1, [], []
     with tempfile.TemporaryDirectory() as home:
         (Path(home) / "pictures").mkdir()
