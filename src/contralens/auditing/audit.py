@@ -62,11 +62,7 @@ def audit(settings: AuditSettings) -> Audit:
         run = settings.run if isinstance(settings.run, Run) else load(settings.run)
         listed = concept_list(settings.concepts)
         parse_scorer(settings.scorer)
-        reopened = Reopened(
-            run, source=settings.source, target=settings.target, cache=settings.cache,
-            device=settings.device or "cpu", batch_size=settings.batch_size, workers=settings.workers,
-            processes=settings.processes, groups=settings.groups, progress=settings.progress,
-        )  # fmt: skip
+        reopened = Reopened.of(run, settings, target=settings.target, groups=settings.groups)
         found = _judged(settings, reopened, listed)
         verdicts, notes = found.verdicts, [*found.words.notes, *found.read.warnings(found.encoder.name, listed)]
         keep = make_mask(

@@ -144,10 +144,13 @@ def _pruned(
 
 def is_output(target: HookedTarget, batch: Any, scores: Tensor) -> bool:
     """Whether the layer's rows are the network's class scores, or their softmax."""
-    rows = target(batch).float().cpu()
-    if rows.shape != scores.shape:
-        return False
-    return any(torch.allclose(rows, x, rtol=1e-3, atol=1e-4) for x in (scores, scores.softmax(1)))
+    rows = target(batch)
+    return _are(rows, scores) or _are(rows, scores.softmax(1))
+
+
+def _are(rows: Tensor, scores: Tensor) -> bool:
+    rows = rows.float().cpu()
+    return rows.shape == scores.shape and torch.allclose(rows, scores, rtol=1e-3, atol=1e-4)
 
 
 def _seen(labeled: LabeledImages, reopened: Reopened) -> NDArray[np.bool_]:
@@ -199,9 +202,8 @@ def _head(
     if head == "none":
         return None, None, False
     if head is None:
-        rows = target(batch).float().cpu()
-        if rows.shape == scores.shape and torch.allclose(rows, scores, rtol=1e-3, atol=1e-4):
-            return torch.eye(rows.shape[1]), "the neurons are the class scores", True
+        if _are(target(batch), scores):
+            return torch.eye(scores.shape[1]), "the neurons are the class scores", True
         weight = linear_head(target, batch)
         if weight is None:
             notes.append(

@@ -65,11 +65,8 @@ def contrast_classes(settings: ContrastClasses) -> ClassContrast:
     """
     run = settings.run if isinstance(settings.run, Run) else load(settings.run)
     parse_scorer(settings.scorer)
-    reopened = Reopened(
-        run, source=settings.source, target=settings.target, encoder=settings.encoder, cache=settings.cache,
-        device=settings.device or "cpu", batch_size=settings.batch_size, workers=settings.workers,
-        groups=settings.groups, progress=settings.progress,
-    )  # fmt: skip
+    networks = {"target": settings.target, "encoder": settings.encoder}
+    reopened = Reopened.of(run, settings, groups=settings.groups, **networks)
     classes = image_classes(reopened, settings)
     activations = reopened.activations(reopened.probe)
     alive = torch.tensor([n for n, status in _statuses(run) if status == "ok"], dtype=torch.int64)

@@ -87,11 +87,13 @@ def _opened(settings: Evaluate) -> Opened:
     for scorer in chosen:
         run.rows(scorer)
     device = settings.device or "cpu"
-    reopened = Reopened(
-        run, heldout=settings.heldout, source=settings.source, target=settings.target, encoder=settings.encoder,
-        cache=settings.cache, device=device, batch_size=settings.batch_size, workers=settings.workers,
-        processes=settings.processes, groups=settings.groups, progress=settings.progress,
-    )  # fmt: skip
+    also = {
+        "target": settings.target,
+        "heldout": settings.heldout,
+        "encoder": settings.encoder,
+        "groups": settings.groups,
+    }
+    reopened = Reopened.of(run, settings, **also)
     style = _preset(settings)
     retrieves = bool(made_from("on_label", wanted)) and settings.images is None and not style.painter
     needed = needs_judge(wanted) or retrieves

@@ -152,11 +152,7 @@ def _side(settings: Match, at: int) -> _Side:
     given = (settings.one, settings.other)[at]
     run = given if isinstance(given, Run) else load(given)
     target = None if settings.targets is None else settings.targets[at]
-    reopened = Reopened(
-        run, source=settings.source, target=target, encoder=settings.encoder, cache=settings.cache,
-        device=settings.device or "cpu", batch_size=settings.batch_size, workers=settings.workers,
-        progress=settings.progress,
-    )  # fmt: skip
+    reopened = Reopened.of(run, settings, target=target, encoder=settings.encoder)
     return _Side(run, reopened)
 
 

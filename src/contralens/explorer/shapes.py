@@ -474,7 +474,11 @@ def _describe() -> None:
     pydantic's `use_attribute_docstrings` says the same and reads the file once for each class and address: a second.
     """
     module = sys.modules[__name__]
-    shapes = [each for each in ast.parse(inspect.getsource(module)).body if isinstance(each, ast.ClassDef)]
+    try:
+        source = inspect.getsource(module)
+    except OSError:  # installed without its source: the JSON is the same, and described less
+        return
+    shapes = [each for each in ast.parse(source).body if isinstance(each, ast.ClassDef)]
     for shape in shapes:
         for member, below in pairwise(shape.body):
             match member, below:

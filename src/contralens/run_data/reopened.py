@@ -60,23 +60,28 @@ class Reopened:
         target: Any = None,
         encoder: Any = None,
         cache: str | Path | None = None,
-        device: str = "cpu",
+        device: str | None = None,
         batch_size: int = 32,
         workers: int | None = None,
         processes: int = 0,
         groups: Any = None,
         progress: Progress = silent,
     ) -> None:
-        self.run, self.store, self.device = run, Store(cache), device
+        self.run, self.store, self.device = run, Store(cache), device or "cpu"
         self._groups = groups
         self._given = {"target": target, "encoder": encoder}
         self._source, self._heldout = source, heldout
-        self._options: dict[str, Any] = {
-            "batch_size": batch_size, "workers": workers, "processes": processes, "progress": progress
-        }  # fmt: skip
+        work: Any = {"batch_size": batch_size, "workers": workers, "processes": processes, "progress": progress}
+        self._options: dict[str, Any] = work
         self.notes: list[str] = []
         if run.manifest.get("crop"):
             self.notes.append("the run was labeled from crops of its exemplars; here whole pictures are looked at")
+
+    @classmethod
+    def of(cls, run: Run, settings: Any, **more: Any) -> Reopened:
+        """With the images, and the way of working, that the settings of a job on runs say."""
+        names = ("source", "cache", "device", "batch_size", "workers", "processes", "progress")
+        return cls(run, **{**{name: getattr(settings, name) for name in names}, **more})
 
     @property
     def on_other_images(self) -> bool:

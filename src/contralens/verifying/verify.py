@@ -45,11 +45,7 @@ def verify(settings: Verify) -> Verification:
     with keeping_part(settings.run, VERIFICATION, settings.save):
         run = settings.run if isinstance(settings.run, Run) else load(settings.run)
         hypotheses = _hypotheses(run, settings)
-        reopened = Reopened(
-            run, source=settings.source, target=settings.target, encoder=settings.encoder, cache=settings.cache,
-            device=settings.device or "cpu", batch_size=settings.batch_size, workers=settings.workers,
-            processes=settings.processes, progress=settings.progress,
-        )  # fmt: skip
+        reopened = Reopened.of(run, settings, target=settings.target, encoder=settings.encoder)
         laboratory = Laboratory(reopened, settings)
         if len(hypotheses) == 1:
             laboratory.progress = settings.progress
