@@ -1,14 +1,16 @@
 """Are verified labels right, and refuted ones wrong? In rendered worlds that nothing was chosen on.
 
     python benchmarks/verify.py [--worlds A B --ties 0 .5 .95 --editors "world?clumsy=0.3" retrieve swap] [--json FILE]
-    python benchmarks/verify.py --refine 6 --worlds B --ties .5 .95 --editors "world?clumsy=0.3"
+    python benchmarks/verify.py --worlds C D --refine 6 --editors "world?clumsy=0.3" retrieve inside
+    python benchmarks/verify.py --worlds C D --ties 1 --editors world inside
 
 The thresholds of `contralens.math.experiments` were chosen on worlds 1 to 3. Here networks are fine-tuned in new worlds
 (other classes, other ties, other seeds), and what each neuron of block3 responds to is measured by rendering with one
 factor changed. Labels of CSP and SemanticLens on 1,200 pictures are then put to the test by `contralens.verify`. Told:
 share right before; share verified and how many of these are right; share of the right labels that are refuted; share
-tested (verified or refuted). Null labels: control concepts in the labels' place. With --refine also: how much larger
-the share of right labels is where a refuted label gives way to a concept that is verified in its place.
+tested (verified or refuted); how far the confidence of the labels is from the truth before and after it is updated by
+the outcomes. Null labels: control concepts in the labels' place. With --refine also: how much larger the share of right
+labels is where a refuted label gives way to a concept that is verified in its place.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from PIL import Image
 import contralens
 from contralens.bench.training import tune_target
 from contralens.bench.world_images import score_labels, vocabulary
+from contralens.data.experiment_evidence import after_experiments
 from contralens.math.intervals import mean_interval, wilson
 from contralens.world.encoder import preprocess
 from contralens.world.render import render
@@ -41,6 +44,14 @@ NEW = {
     "B": World(12, "pattern", {
         "shape": {"plain": "square", "striped": "heart", "dotted": "star", "checkered": "circle", "zigzag": "moon",
                   "split": "triangle"},
+    }),
+    "C": World(13, "shape", {
+        "background": {"circle": "water", "square": "grass", "triangle": "snow", "star": "night", "heart": "grass",
+                       "cross": "brick", "moon": "snow", "ring": "sand"},
+    }),
+    "D": World(14, "colour", {
+        "pattern": {"red": "dotted", "orange": "plain", "yellow": "zigzag", "green": "checkered", "blue": "striped",
+                    "purple": "split", "pink": "dotted", "white": "plain"},
     }),
 }  # fmt: skip
 SCORERS = ("semanticlens", "csp")
@@ -62,7 +73,7 @@ def pictures(folder: Path, scenes: Scenes) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--worlds", nargs="+", default=list(NEW), choices=list(NEW))
+    parser.add_argument("--worlds", nargs="+", default=["A", "B"], choices=list(NEW))
     parser.add_argument("--ties", nargs="+", type=float, default=[0.0, 0.5, 0.95])
     parser.add_argument("--editors", nargs="+", default=["world?clumsy=0.3", "retrieve", "swap"])
     parser.add_argument("--refine", type=int, default=0)
@@ -88,7 +99,6 @@ def main() -> None:
                 target = contralens.target(net, layer=LAYER, preprocess=preprocess)
                 run = contralens.label(
                     target, folder / "w" / "images", "world", vocabulary(), scorers=SCORERS, cache=folder / "cache",
-                    confidence=False,
                 )  # fmt: skip
                 for editor in args.editors:
                     for scorer in SCORERS:
@@ -100,8 +110,9 @@ def main() -> None:
                         right = score_labels([r["label"] for r in own], [truth[r["neuron"]] for r in own])
                         about = {"world": name, "tie": tie, "editor": editor, "scorer": scorer}
                         rows += [
-                            {**about, "right": bool(ok), "outcome": r["outcome"]}
-                            for r, ok in zip(own, right, strict=True) if told[r["neuron"]]
+                            {**about, "right": bool(ok), "outcome": r["outcome"], "before": b, "after": a}
+                            for r, ok, b, a in zip(own, right, *weighed(run, scorer, own), strict=True)
+                            if told[r["neuron"]]
                         ]  # fmt: skip
                         gains += [{**about, **g} for g in gained(found.rows(), truth, told)]
                         nulls += [{**about, "outcome": word} for r in own for word in r["nulls"]]
@@ -121,8 +132,28 @@ def main() -> None:
         own = [g for g in gains if g["editor"] == editor]
         if args.refine and own:
             print(f"{editor}, --refine {args.refine}: {said(own)}")
+        print(f"{editor}: {evidence([row for row in rows if row['editor'] == editor])}")
     if args.json:
         args.json.write_text(json.dumps({"labels": rows, "nulls": nulls}) + "\n")
+
+
+def weighed(run: contralens.Run, scorer: str, own: list[dict[str, Any]]) -> tuple[list[float], list[float]]:
+    """Confidence of labels before and after their experiments."""
+    confidence = {row["neuron"]: row["confidence"] for row in run.rows(scorer)}
+    before = [confidence[row["neuron"]] for row in own]
+    return before, after_experiments(before, [row["outcome"] for row in own]).tolist()
+
+
+def evidence(own: list[dict[str, Any]]) -> str:
+    """Whether the experiments make the confidence truer, paired, with the bootstrap interval of the gain."""
+    right, before, after = (np.array([row[name] for row in own], float) for name in ("right", "before", "after"))
+    lost = (before - right) ** 2 - (after - right) ** 2
+    gain = mean_interval(lost)
+    return (
+        f"Brier score of the confidence {((before - right) ** 2).mean():.4f} before the experiments, "
+        f"{((after - right) ** 2).mean():.4f} after, gain {gain.mean:+.4f} ({gain.low:+.4f} to {gain.high:+.4f}); "
+        f"mean confidence {before.mean():.3f} and {after.mean():.3f}, right {right.mean():.3f}"
+    )
 
 
 def gained(rows: list[dict[str, Any]], truth: list[Any], told: np.ndarray) -> list[dict[str, Any]]:

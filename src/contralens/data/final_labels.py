@@ -10,7 +10,7 @@ Whoever shows, compares or passes on labels reads them here, so that all give th
 
 Beside the label stands what an experiment came to that tested it (`contralens verify`): `verified`, "verified",
 "refuted" or "untested", and `experiment`, the same in words; null where this label of this neuron was not tested. It
-changes no label.
+changes no label, but its confidence (`contralens.data.experiment_evidence`), and a reason says what that was before.
 
 What the scorer said stays in `best`, and `why` says who overruled it. `evaluate` itself reads the run as it was
 labeled, so that a second evaluation judges every label again.
@@ -28,9 +28,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from contralens.data.evaluations import Evaluation, evaluation_of
+from contralens.data.experiment_evidence import after_experiments
 from contralens.data.notes import Note, Notebook
 from contralens.data.runs import LABELS, Run, load, with_newer
-from contralens.data.verifications import outcomes_of, verification_of
+from contralens.data.verifications import editors_of, outcomes_of, verification_of
 
 CHANCE, CORRECTED = "chance", "corrected"
 """Statuses of a label that a null test turned down, and of one that a person gave."""
@@ -59,6 +60,8 @@ class Judgements:
     """Neuron -> a person's label."""
     experiments: Mapping[tuple[int, str], tuple[str, str]] = field(default_factory=dict)
     """Neuron and label -> outcome of the experiment that tested it, and what it came to, in words."""
+    editors: Mapping[tuple[int, str], str] = field(default_factory=dict)
+    """Neuron and label -> the editor of that experiment."""
 
     @property
     def is_empty(self) -> bool:
@@ -131,7 +134,8 @@ def final(run: Run | str | Path, *, corrections: bool = True, experiments: bool 
         tests_of(evaluation.verdicts if evaluation else None),
         (evaluation.manifest.get("chance") or {}).get("fdr") if evaluation else None,
         noted,
-        outcomes_of(tested_by.labels if tested_by else None),
+        outcomes_of(tested_by.labels, tested_by.inside) if tested_by else {},
+        editors_of(tested_by.labels if tested_by else None),
     )
     own = (run.manifest.get("chance") or {}).get("fdr")
     labels = final_labels(run.labels, str(run.manifest["primary"]), judged, own)
@@ -207,6 +211,25 @@ def final_labels(labels: pa.Table, primary: str, judged: Judgements, level: Any 
     for name in ("score", "confidence", "reasons"):
         column = labels[name].combine_chunks()
         labels = _set(labels, name, pc.if_else(stays, column, pa.nulls(1, column.type)[0]))
+    return _weighed(labels, judged) if judged.experiments else labels
+
+
+def _weighed(labels: pa.Table, judged: Judgements) -> pa.Table:
+    """With the confidence of labels after the experiments that tested them, and a reason that says so."""
+    keys = list(zip(labels["neuron"].to_pylist(), labels["label"].to_pylist(), strict=True))
+    confidence, reasons = labels["confidence"].to_pylist(), labels["reasons"].to_pylist()
+    before = {key: c for key, c in zip(keys, confidence, strict=True) if c is not None and key in judged.experiments}
+    after: dict[tuple[int, str], float] = {}
+    for editor in dict.fromkeys(judged.editors.get(key, "") for key in before):
+        own = [key for key in before if judged.editors.get(key, "") == editor]
+        words = [judged.experiments[key][0] for key in own]
+        after.update(zip(own, after_experiments([before[key] for key in own], words).tolist(), strict=True))
+    for at, key in enumerate(keys):
+        if confidence[at] is not None and key in after:
+            said = f"an experiment came out as {judged.experiments[key][0]} ({confidence[at]:.2f} before it)"
+            confidence[at], reasons[at] = after[key], [*(reasons[at] or ()), said]
+    for name, values in (("confidence", confidence), ("reasons", reasons)):
+        labels = _set(labels, name, pa.array(values, labels.schema.field(name).type))
     return labels
 
 

@@ -1,6 +1,6 @@
 """A finished verification, kept inside the run folder whose labels it tests. Needs no torch.
 
-RUN/verification/ holds verification.json (how the numbers were got) and three parquet tables:
+RUN/verification/ holds verification.json (how the numbers were got) and four parquet tables:
 
 - labels: neuron, name, label, outcome ("verified", "refuted" or "untested"), reason, editor, instead_of (the refuted
   label of the neuron, where this is a concept that was tested in its place, else null), remove_images, remove,
@@ -12,12 +12,16 @@ RUN/verification/ holds verification.json (how the numbers were got) and three p
   used, and why not
 - pictures: neuron, label, kind, image, before, after (JPEG, at most 160 px), was, became (the neuron's activation): the
   edits of the label that moved the neuron most
+- inside (with `--inside`): neuron, name, label, layer (that was steered), outcome, reason, the effects of removal and
+  insertion as above, class (whose score the neuron moves most on its exemplars), change (of that score), beyond (share
+  of other neurons that move theirs less)
 
 A label that is tested later is added to those tested before; it takes the place of the same label of the same neuron.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,9 +36,9 @@ from contralens.data.showing import Tabled
 from contralens.data.table_folders import part_of_run, plain, reading, write_tables
 from contralens.errors import InputError
 
-FORMAT = 3
+FORMAT = 4
 OUTCOMES = ("verified", "refuted", "untested")
-TABLES = ("labels", "edits", "pictures")
+TABLES = ("labels", "edits", "pictures", "inside")
 _SIDE = ("images", "", "low", "high", "above", "above_low")
 SIDES = [f"{kind}_{part}".rstrip("_") for kind in ("remove", "insert") for part in _SIDE]
 
@@ -55,7 +59,13 @@ PICTURES = pa.schema([
     ("neuron", pa.int32()), ("label", pa.string()), ("kind", pa.string()), ("image", pa.int32()),
     ("before", pa.binary()), ("after", pa.binary()), ("was", pa.float64()), ("became", pa.float64()),
 ])  # fmt: skip
-SCHEMAS = dict(zip(TABLES, (LABELS, EDITS, PICTURES), strict=True))
+INSIDE = pa.schema([
+    ("neuron", pa.int32()), ("name", pa.string()), ("label", pa.string()), ("layer", pa.string()),
+    ("outcome", pa.string()), ("reason", pa.string()),
+    *((name, pa.int32() if name.endswith("images") else pa.float64()) for name in SIDES),
+    ("class", pa.string()), ("change", pa.float64()), ("beyond", pa.float64()),
+])  # fmt: skip
+SCHEMAS = dict(zip(TABLES, (LABELS, EDITS, PICTURES, INSIDE), strict=True))
 
 
 @dataclass(frozen=True, repr=False)
@@ -75,6 +85,8 @@ class Verification(Tabled):
     labels: pa.Table
     edits: pa.Table
     pictures: pa.Table
+    inside: pa.Table = field(default_factory=INSIDE.empty_table)
+    """What steering the network came to; empty without `inside`."""
     path: Path | None = field(default=None, compare=False)
 
     @property
@@ -131,8 +143,8 @@ class Verification(Tabled):
         return replace(self, manifest=manifest, path=run / "verification")
 
 
-def outcomes_of(labels: pa.Table | None) -> dict[tuple[int, str], tuple[str, str]]:
-    """Neuron and label -> outcome, and what the experiment came to, in words.
+def outcomes_of(labels: pa.Table | None, inside: pa.Table | None = None) -> dict[tuple[int, str], tuple[str, str]]:
+    """Neuron and label -> outcome, and what the experiment came to, in words; with what came of steering.
 
     >>> import contralens
     >>> found = contralens.verify("run", neurons=[0], images=3, save=False)
@@ -148,10 +160,48 @@ def outcomes_of(labels: pa.Table | None) -> dict[tuple[int, str], tuple[str, str
         for row in labels.select(["neuron", "label", "outcome", "instead_of"]).to_pylist()
         if row["instead_of"] is not None and row["outcome"] == "verified"
     }
+    rows = [] if inside is None else inside.to_pylist()
+    steered = {(row["neuron"], row["label"]): f"; {inside_words(row)}" for row in rows}
     return {
-        (neuron, label): (outcome, f"{reason}{instead.get((neuron, label), '')} (editor {editor})")
+        (neuron, label): (
+            outcome,
+            f"{reason}{instead.get((neuron, label), '')} (editor {editor}){steered.get((neuron, label), '')}",
+        )
         for neuron, label, outcome, reason, editor in zip(*columns, strict=True)
     }
+
+
+def editors_of(labels: pa.Table | None) -> dict[tuple[int, str], str]:
+    """Neuron and label -> the editor that tested it.
+
+    >>> editors_of(pa.table({"neuron": [3], "label": ["striped"], "editor": ["world"]}))
+    {(3, 'striped'): 'world'}
+    """
+    if labels is None:
+        return {}
+    neurons, names, editors = (labels[name].to_pylist() for name in ("neuron", "label", "editor"))
+    return dict(zip(zip(neurons, names, strict=True), editors, strict=True))
+
+
+def inside_words(row: Mapping[str, Any]) -> str:
+    """What steering the network came to for a label, and which class its neuron moves.
+
+    >>> row = {"layer": "block2", "outcome": "verified", "remove": 0.13, "insert": 0.07, "class": "star",
+    ...        "change": 1.5, "beyond": 0.9}
+    >>> inside_words(row)
+    'inside the network verified (at block2: -13% without it, +7% with it); adds +1.5 to the score of star, more than \
+90% of other neurons move a class'
+    """
+    sides = [f"{sign}{row[kind]:.0%} {word}" for kind, sign, word in
+             (("remove", "-", "without it"), ("insert", "+", "with it"))
+             if row[kind] is not None and row[kind] == row[kind]]  # fmt: skip
+    said = f"inside the network {row['outcome']} (at {row['layer']}: {', '.join(sides) or row['reason']})"
+    if row["class"] is None:
+        return said
+    return (
+        f"{said}; adds {row['change']:+.2g} to the score of {row['class']}, more than {row['beyond']:.0%} of other "
+        "neurons move a class"
+    )
 
 
 def on_verdict(outcome: tuple[str, str] | None) -> str:
@@ -190,6 +240,7 @@ def load_verification(run: str | Path) -> Verification:
     """
     folder = Path(run) / "verification"
     with reading(folder, f"{run} holds no verification; make one with: contralens verify {run}"):
-        held = Checked.of(folder, "verification.json", "Verification", (FORMAT,))
-        tables = held.tables({name: schema.names for name, schema in SCHEMAS.items()})
+        held = Checked.of(folder, "verification.json", "Verification", (3, FORMAT))
+        older = held.manifest["format"] < FORMAT  # without what happens inside the network
+        tables = held.tables({n: schema.names for n, schema in SCHEMAS.items() if not (older and n == "inside")})
     return Verification(held.manifest, **tables, path=folder)

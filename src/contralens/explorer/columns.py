@@ -45,6 +45,9 @@ OPTIONAL = {
     "edited": ("verification/pictures.parquet",
                {"neuron": _N, "label": _T, "kind": _T, "before": pa.binary(), "after": pa.binary(), "was": _F,
                 "became": _F}, "pictures of experiments"),
+    "steered": ("verification/inside.parquet",
+                {"neuron": _N, "label": _T, "layer": _T, "outcome": _T, "reason": _T, "remove": _F, "insert": _F,
+                 "class": _T, "change": _F, "beyond": _F}, "what steering the network came to"),
 }  # fmt: skip
 """Tables that a page shows when they are there, and says so when they are not."""
 
@@ -60,7 +63,7 @@ _FURTHER = {
     "verdicts": {f.name: f.type for f in VERDICTS},
 }
 """Columns that have a kind, where they are there."""
-QUIET = ("concepts", "summary", "verdicts", "layout", "influence", "pruning", "edited")
+QUIET = ("concepts", "summary", "verdicts", "layout", "influence", "pruning", "edited", "steered")
 """Nobody is told that a run lacks these: another table of the same maker is told of."""
 
 WHY = {

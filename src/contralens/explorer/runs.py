@@ -133,7 +133,14 @@ class OpenRun:
             noted = standing(corrections, neurons)
             self.noted = _digest(noted)
             tested = self._table("SELECT * FROM experiments") if "experiments" in self.tables else None
-            judged = Judgements(tests_of(verdicts), level, noted, verifications.outcomes_of(tested))
+            steered = self._table("SELECT * FROM steered") if "steered" in self.tables else None
+            judged = Judgements(
+                tests_of(verdicts),
+                level,
+                noted,
+                verifications.outcomes_of(tested, steered),
+                verifications.editors_of(tested),
+            )
             primary = str(self.manifest.get("primary"))
             level = _fdr_of(self.manifest)
             self._load("labels", judged=lambda labels: final_labels(labels, primary, judged, level))
@@ -211,7 +218,7 @@ class OpenRun:
         if wrong or not is_own:
             why = f"{wrong} labels have no known outcome" if wrong else "they were made on another network"
             self.missing.append({"what": OPTIONAL["experiments"][2], "why": why})
-            self.tables -= {"experiments", "edited"}
+            self.tables -= {"experiments", "edited", "steered"}
 
     def _audited(self) -> dict[str, Any] | None:
         """audit.json, where the audit can be told whole; else none of its tables is shown."""

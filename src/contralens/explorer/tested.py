@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from contralens.data.verifications import on_verdict
+from contralens.data.verifications import inside_words, on_verdict
 from contralens.explorer import shapes
 from contralens.explorer.runs import OpenRun
 from contralens.explorer.values import number
@@ -24,9 +24,16 @@ def experiments(run: OpenRun, neuron: int) -> list[shapes.Experiment] | None:
             shown = pictures.setdefault(row["label"], [])
             if len(shown) < MOST and row["before"] and row["after"]:
                 shown.append(_edited(row))
+    steered = {}
+    if "steered" in run.tables:
+        steered = {
+            row["label"]: f"; {inside_words(row)}"
+            for row in run.records("SELECT * FROM steered WHERE neuron = ?", [neuron])
+        }
     return [
         {
-            "label": row["label"], "outcome": row["outcome"], "reason": row["reason"] or "",
+            "label": row["label"], "outcome": row["outcome"],
+            "reason": (row["reason"] or "") + steered.get(row["label"], ""),
             "editor": row["editor"] or "", "instead_of": row["instead_of"],
             "removal": number(row["remove"]), "insertion": number(row["insert"]),
             "removal_images": row["remove_images"] or 0, "insertion_images": row["insert_images"] or 0,

@@ -23,8 +23,8 @@ other controls. How often that verifies gives the false-discovery rate of "verif
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -84,14 +84,26 @@ class Side:
     """Mean of d: the effect less that of the controls."""
     above_low: float
     above_high: float
+    strong: float | None = None
+    """What the effect has to reach; by default `STRONG`."""
+    weak: float | None = None
+    """What it has to be surely below to fail; by default `WEAK`."""
 
     @property
     def passes(self) -> bool:
-        return self.images >= LEAST_IMAGES and self.above_low > 0 and self.effect >= STRONG[self.kind]
+        return self.images >= LEAST_IMAGES and self.above_low > 0 and self.effect >= self.levels[1]
 
     @property
     def fails(self) -> bool:
-        return self.images >= LEAST_IMAGES and self.high < WEAK[self.kind]
+        return self.images >= LEAST_IMAGES and self.high < self.levels[0]
+
+    @property
+    def levels(self) -> tuple[float, float]:
+        """Weak and strong."""
+        return (
+            WEAK[self.kind] if self.weak is None else self.weak,
+            STRONG[self.kind] if self.strong is None else self.strong,
+        )
 
 
 @dataclass(frozen=True)
@@ -108,7 +120,10 @@ class Outcome:
     insert: Side
 
 
-def outcome(trials: Sequence[Trial], floor: float, top: float | None = None, concept: int = 0) -> Outcome:
+def outcome(
+    trials: Sequence[Trial], floor: float, top: float | None = None, concept: int = 0, *,
+    strong: Mapping[Kind, float] = STRONG, weak: Mapping[Kind, float] = WEAK,
+) -> Outcome:  # fmt: skip
     """Judge one neuron's label by its trials.
 
     Args:
@@ -116,6 +131,8 @@ def outcome(trials: Sequence[Trial], floor: float, top: float | None = None, con
         floor: b, its mean activation over all images.
         top: p; by default the mean of `before` over the images edited for removal.
         concept: which concept is judged against all others; 0 is the label.
+        strong: effects that verify.
+        weak: effects that refute.
 
     Raises:
         InputError: a floor that is not finite.
@@ -130,7 +147,12 @@ def outcome(trials: Sequence[Trial], floor: float, top: float | None = None, con
     if top is None:
         own = {t.image: t.before for t in trials if t.kind == "remove"}
         top = float(np.mean(list(own.values()))) if own else float("nan")
-    remove, insert = (_side([t for t in trials if t.kind == kind], kind, floor, top, concept) for kind in KINDS)
+    remove, insert = (
+        replace(
+            _side([t for t in trials if t.kind == kind], kind, floor, top, concept),
+            strong=strong[kind], weak=weak[kind],
+        ) for kind in KINDS
+    )  # fmt: skip
     sides = {"removing it": remove, "inserting it": insert}
     if refuted := [name for name, side in sides.items() if side.fails]:
         side = sides[refuted[0]]
@@ -141,7 +163,7 @@ def outcome(trials: Sequence[Trial], floor: float, top: float | None = None, con
         return Outcome("untested", f"{images} of at least {LEAST_IMAGES} images for {few[0]}", remove, insert)
     if unclear := [name for name, side in sides.items() if not side.passes]:
         side = sides[unclear[0]]
-        between = f"between {WEAK[side.kind]:.0%} and {STRONG[side.kind]:.0%}, or not surely outside"
+        between = "between {:.0%} and {:.0%}, or not surely outside".format(*side.levels)
         why = "no more than other edits do" if side.above_low <= 0 else between
         return Outcome("untested", f"{unclear[0]} has an effect of {side.effect:.0%}, {why}", remove, insert)
     said = f"removing it costs {remove.effect:.0%} of the activation, inserting it gives {insert.effect:.0%}"

@@ -44,7 +44,7 @@ def scalable(target: Target) -> Scalable:
     )
 
 
-def _layer(target: Scalable) -> HookedTarget:
+def layer_of(target: Scalable) -> HookedTarget:
     """Where in the network a target is changed."""
     layer = target.base if isinstance(target, SparseTarget) else target
     assert isinstance(layer, HookedTarget)
@@ -75,7 +75,7 @@ def scaled(target: Scalable, neuron: int, factor: float) -> Iterator[None]:
     Of a layer: what it gives for that neuron. Of a sparse autoencoder: the latent's share of what the layer gives
     (`SparseTarget.scaled`).
     """
-    layer = _layer(target)
+    layer = layer_of(target)
     last = neurons_last(layer)
 
     def change(tensor: Tensor) -> Tensor:
@@ -87,6 +87,20 @@ def scaled(target: Scalable, neuron: int, factor: float) -> Iterator[None]:
         return out
 
     with changed(layer.module, layer.layer, change):
+        yield
+
+
+@contextmanager
+def shifted(target: HookedTarget, by: Tensor) -> Iterator[None]:
+    """Within the block, `by` (B,N) is added to what the layer gives for B images, at every place or token."""
+    last = neurons_last(target)
+
+    def change(tensor: Tensor) -> Tensor:
+        if len(tensor) != len(by):
+            raise InputError(f"{target.layer} gives {tuple(tensor.shape)}, not one part for each of {len(by)} images")
+        return tensor + _along(by.to(tensor.device, tensor.dtype), tensor, last)
+
+    with changed(target.module, target.layer, change):
         yield
 
 
@@ -152,7 +166,7 @@ def class_scores(target: Scalable, batch: Any) -> Tensor:
     Raises:
         InputError: the output is no row of scores per image, or made with weights that were not in the source.
     """
-    layer = _layer(target)
+    layer = layer_of(target)
     if layer.untrained and _is_used(layer, batch):
         raise InputError(
             f"{target.name} has no trained classifier ({some('weights', list(layer.untrained))} not in the source), so "

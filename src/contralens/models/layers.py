@@ -95,6 +95,28 @@ def layers(
     return rows
 
 
+def layer_before(target: HookedTarget) -> str:
+    """The last layer that has run, and can be a target, before the target's layer begins; of the network's output,
+    before its last module begins.
+
+    Raises:
+        InputError: there is none.
+
+    >>> from contralens import target
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
+    >>> layer_before(target(network, layer="2", preprocess="resize=16x16,mean=half"))
+    '1'
+    """
+    events = hooks.order(target.module, hooks.probe_batch(target.preprocess, target.name))
+    begun = [name for name, ended in events if not ended]
+    layer = begun[-1] if target.layer == "." else target.layer.split("#")[0]
+    usable = {row.name for row in layers(target) if row.pooling is not None}
+    before = [name for name, ended in events[: events.index((layer, False))] if ended and name in usable]
+    if not before:
+        raise InputError(f"no layer of {target.name} that could be steered runs before {target.layer}; name one")
+    return before[-1]
+
+
 def found_tokens(
     network: nn.Module, batch: Any, output: Tensor, lengths: dict[int, tokens.Found], prefix_tokens: int | None
 ) -> tokens.Found | None:

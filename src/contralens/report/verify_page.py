@@ -8,7 +8,7 @@ from typing import Any
 
 from contralens.data.audits import load_audit
 from contralens.data.runs import Run
-from contralens.data.verifications import OUTCOMES, Verification, load_verification
+from contralens.data.verifications import OUTCOMES, Verification, inside_words, load_verification
 from contralens.errors import InputError
 from contralens.pages import render
 from contralens.report.audit_tables import movements
@@ -56,10 +56,12 @@ def verify_page(found: Verification, most: int = 60, moved: Mapping[int, str] | 
     pictures: dict[tuple[int, str], list[dict[str, Any]]] = {}
     for row in found.pictures.to_pylist():
         pictures.setdefault((row["neuron"], row["label"]), []).append(row)
+    steered = {(row["neuron"], row["label"]): inside_words(row) for row in found.inside.to_pylist()}
     parts = []
     for word in OUTCOMES:
         rows = found.rows(word)
-        cards = [_card(row, pictures.get((row["neuron"], row["label"]), []), (moved or {}).get(row["neuron"], ""))
+        cards = [_card(row, pictures.get((row["neuron"], row["label"]), []), (moved or {}).get(row["neuron"], ""),
+                       steered.get((row["neuron"], row["label"]), ""))
                  for row in rows[:most]]  # fmt: skip
         parts.append({
             "outcome": word, "about": ABOUT[word], "count": len(rows), "more": max(0, len(rows) - most), "cards": cards,
@@ -67,7 +69,7 @@ def verify_page(found: Verification, most: int = 60, moved: Mapping[int, str] | 
     return render("verify.html", style=("report.css", "verify.css"), lines=summary_lines(found), parts=parts)
 
 
-def _card(row: Mapping[str, Any], pictures: Sequence[Mapping[str, Any]], moved: str) -> dict[str, Any]:
+def _card(row: Mapping[str, Any], pictures: Sequence[Mapping[str, Any]], moved: str, inside: str) -> dict[str, Any]:
     strips = [
         {"what": WORDS[picture["kind"]], "from": picture["was"], "to": picture["became"], "before": picture["before"],
          "after": picture["after"]}
@@ -78,6 +80,7 @@ def _card(row: Mapping[str, Any], pictures: Sequence[Mapping[str, Any]], moved: 
     return {
         **told,
         "moved": ", ".join(moved.splitlines()),
+        "inside": inside,
         "removal": removal,
         "insertion": insertion,
         "strips": strips,

@@ -8,7 +8,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Column, Table
 
-from contralens.data.verifications import OUTCOMES, Verification
+from contralens.data.verifications import OUTCOMES, Verification, inside_words
 from contralens.report.console import console, name_column
 
 
@@ -23,9 +23,12 @@ def verify_tables(found: Verification, most: int = 30, only: Collection[int] = (
             names, Column("label", no_wrap=True), Column("outcome", no_wrap=True), "removal", "insertion", "because",
             box=None, pad_edge=False,
         )  # fmt: skip
+        steered = {(row["neuron"], row["label"]): inside_words(row) for row in found.inside.to_pylist()}
         for row in rows[:most]:
+            inside = steered.get((row["neuron"], row["label"]))
+            reason = f"{row['reason']}; {inside}" if inside else str(row["reason"])
             sides = (effect(row["remove"], row["remove_images"]), effect(row["insert"], row["insert_images"]))
-            table.add_row(row["name"], escape(_label(row)), row["outcome"], *sides, escape(row["reason"]))
+            table.add_row(row["name"], escape(_label(row)), row["outcome"], *sides, escape(reason))
         console().print(table)
         if len(rows) > most:
             print(f"... and {len(rows) - most} more")

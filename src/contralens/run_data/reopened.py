@@ -276,10 +276,10 @@ class Reopened:
         known = self.run.manifest["target"]["fingerprint"]
         return stored_activations(self._table(known, lambda: self.target, fingerprints), fingerprints)
 
-    def embeddings(self, fingerprints: Sequence[str], encoder: Encoder | None = None) -> Tensor:
-        """Rows (len(fingerprints),D) of an encoder, by default the labeling one."""
-        known = encoder.fingerprint if encoder else self.run.manifest["encoder"]["fingerprint"]
-        return self._rows(known, lambda: encoder or self.encoder, fingerprints)
+    def embeddings(self, fingerprints: Sequence[str], other: Extractor | None = None) -> Tensor:
+        """Rows (len(fingerprints),D) of the labeling encoder, or of another encoder or layer; NaN where none is."""
+        known = other.fingerprint if other else self.run.manifest["encoder"]["fingerprint"]
+        return self._rows(known, lambda: other or self.encoder, fingerprints)
 
     def _rows(self, fingerprint: str, extractor: Any, wanted: Sequence[str]) -> Tensor:
         table = self._table(fingerprint, extractor, wanted)

@@ -187,6 +187,9 @@ class Verify(KeptOnRun):
     refine: int = setting(0, whole_from(0),
         "Where a label is refuted, test up to so many other concepts, until one is verified (default: none).",
         written=True)  # fmt: skip
+    inside: str | None = setting(None, TEXT,
+        "Also steer the network itself, at this layer, along the concept (auto: the layer before), and say which class "
+        "the neuron moves.", written=True)  # fmt: skip
     encoder: Any = setting(None, PYTHON, "The run's labeling encoder, where the manifest cannot say.")
 
     def __post_init__(self) -> None:

@@ -18,8 +18,10 @@ from torch.nn.functional import normalize
 from contralens.encoders.registry import embed_texts
 from contralens.math.experiments import Kind
 from contralens.models.activation_maps import Place, where
+from contralens.models.hooked_layer import HookedTarget
 from contralens.plugs import Registry, Scheme
 from contralens.run_data.reopened import Reopened
+from contralens.types import Brief
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -43,6 +45,26 @@ class Request:
     seed: int
     control: bool = False
     """Whether it is a control: another concept than the label, or for an editor `by_region` another place."""
+
+
+@dataclass(frozen=True, repr=False)
+class Steered(Brief):
+    """In place of a changed picture: what is added to an earlier layer's activations of the picture as it is.
+
+    >>> Steered.__name__
+    'Steered'
+    """
+
+    layer: HookedTarget
+    vector: Tensor
+    """(N) of that layer."""
+    moved: float
+    """How far that moves the picture along the concept's direction, in deviations over the images."""
+
+    @property
+    def size(self) -> float:
+        """Length of `vector`."""
+        return float(self.vector.norm())
 
 
 @runtime_checkable
@@ -69,9 +91,9 @@ class Editor(Protocol):
     exact: bool
     """Whether an edit is known to do what it says, so that the encoder need not check it."""
 
-    def edit(self, request: Request) -> Image | str | int:
+    def edit(self, request: Request) -> Image | str | int | Steered:
         """The changed picture, RGB; or why there is none, in a few words; or the row of an image of the run that stands
-        for the changed one."""
+        for the changed one; or what to add inside the network."""
         ...
 
 
@@ -176,6 +198,10 @@ EDITORS: Registry[Callable[..., Editor]] = Registry("editors", {
     "diffusers": Scheme(
         "contralens.verifying.diffusers_editor:diffusers", "diffusers:ID_OR_FOLDER[@steps=20,...]",
         "a diffusion model changes the picture: on instruction, by inpainting where the neuron fires, or as a whole",
+    ),
+    "inside": Scheme(
+        "contralens.verifying.steering:inside", "inside[:LAYER]",
+        "moves an earlier layer's activations along the concept's direction (default: the layer before)",
     ),
     "retrieve": Scheme(
         f"{_IMAGES}:retrieve", "retrieve",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -19,21 +18,25 @@ from contralens.data.atomic_files import digest
 from contralens.data.pictures import jpeg
 from contralens.data.runs import Run
 from contralens.data.verifications import EDITS
+from contralens.errors import InputError
 from contralens.math.exemplars import neuron_statistics
-from contralens.math.experiments import KINDS, Kind, Outcome, Side, Trial, outcome
+from contralens.math.experiments import KINDS, Kind, Trial, outcome
+from contralens.models.interventions import shifted
 from contralens.run_data.reopened import Reopened
 from contralens.settings.finished_run import Verify
 from contralens.types import Exemplars, Progress, silent
 from contralens.verifying.budget import Budget
-from contralens.verifying.editors import Bench, Editor, Request, is_generative, make_editor, scenes_of
+from contralens.verifying.class_path import OTHERS, ClassPath, class_path
+from contralens.verifying.editors import Bench, Editor, Request, Steered, is_generative, make_editor, scenes_of
+from contralens.verifying.tested import Tested
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 Row = dict[str, Any]
 """Of the table of edits."""
-EditedRow: TypeAlias = "tuple[Row, Image | None, Image | None]"
-"""A row, the picture, and the changed one where there is one."""
+EditedRow: TypeAlias = "tuple[Row, Image | None, Image | Steered | None]"
+"""A row, the picture, and the changed one, or what changes inside the network, where there is one."""
 VERIFYING_VERSION = "1"
 """Raise it when the code changes what an experiment gives: what was tried before is then tried anew."""
 MOVED = 0.5
@@ -49,40 +52,15 @@ class _Over(Exception):
     """The edits or seconds that were granted are used up."""
 
 
-@dataclass(frozen=True)
-class Tested:
-    """What came of one label."""
-
-    neuron: int
-    label: str
-    outcome: Outcome
-    nulls: Sequence[str]
-    edits: list[dict[str, Any]]
-    editor: str
-    others: dict[str, Outcome]
-    """Control concepts, judged in the label's place."""
-    instead_of: str | None = None
-    """The refuted label in whose place it was tested."""
-
-    def row(self, run: Run) -> dict[str, Any]:
-        out: dict[str, Any] = {
-            "neuron": self.neuron, "name": str(run.neurons["name"][self.neuron]), "label": self.label,
-            "outcome": self.outcome.word, "reason": self.outcome.reason, "nulls": list(self.nulls),
-            "editor": self.editor, "instead_of": self.instead_of,
-        }  # fmt: skip
-        for kind, side in (("remove", self.outcome.remove), ("insert", self.outcome.insert)):
-            out |= _numbers(kind, side)
-        return out
-
-
 class Laboratory:
     """Does the experiments of one run."""
 
-    def __init__(self, reopened: Reopened, settings: Verify) -> None:
+    def __init__(self, reopened: Reopened, settings: Verify, editor: str | Editor | None = None) -> None:
         self.reopened, self.bench = reopened, Bench(reopened)
-        self.editor: Editor = make_editor(_chosen(reopened.run, settings.editor), self.bench)
+        self.editor: Editor = make_editor(_chosen(reopened.run, editor or settings.editor), self.bench)
         self.generative = is_generative(self.editor)
         self.budget = Budget(settings.edits, settings.seconds)
+        self.notes: list[str] = []
         self.progress: Progress = silent
         """Hears how far one experiment is."""
         self.images, self.controls = settings.images, settings.controls
@@ -196,12 +174,14 @@ class Laboratory:
         after = self.bench.picture(made) if isinstance(made, int) else made
         if before is None or after is None or isinstance(after, str):
             return row | {"why": after or row["why"]}, before, None
+        if isinstance(after, Steered):
+            return row | {"pixels": after.size}, before, after
         row["pixels"] = _pixels(before, after)
         if isinstance(made, int):
             self._known(row, made)
         return row, before, after.convert("RGB")
 
-    def _changed(self, request: Request, granted: bool = False) -> Image | str | int:
+    def _changed(self, request: Request, granted: bool = False) -> Image | str | int | Steered:
         """What the editor gives; from the cache where pictures cost."""
         if not self.generative:
             return self.editor.edit(request)
@@ -210,6 +190,7 @@ class Laboratory:
             if not granted and not self.budget.spend():
                 raise _Over
             made = self.editor.edit(request)
+            assert not isinstance(made, Steered), "what moves activations costs no picture"
             if isinstance(made, int):
                 return {"row": np.array(made)}
             if isinstance(made, str):
@@ -231,9 +212,22 @@ class Laboratory:
 
     def _measure(self, edited: Sequence[EditedRow]) -> None:
         """Fill in what the network and the encoder make of edits."""
-        every = [(row, after) for row, _, after in edited if after is not None and row["after"] is None]
-        for start in range(0, len(every), self.batch_size):
-            self._forward(every[start : start + self.batch_size])
+        lacking = [edit for edit in edited if edit[2] is not None and edit[0]["after"] is None]
+        pictures = [(row, after) for row, _, after in lacking if after is not None and not isinstance(after, Steered)]
+        inside = [(row, before, by) for row, before, by in lacking if before is not None and isinstance(by, Steered)]
+        for start in range(0, len(pictures), self.batch_size):
+            self._forward(pictures[start : start + self.batch_size])
+        for start in range(0, len(inside), self.batch_size):
+            self._steered(inside[start : start + self.batch_size])
+
+    def _steered(self, done: Sequence[tuple[Row, Image, Steered]]) -> None:
+        batch = default_collate([self.target.preprocess(image) for _, image, _ in done])
+        with shifted(done[0][2].layer, torch.stack([by.vector for _, _, by in done])):
+            after = self.target(batch)
+        before = self._activations([(row["image"], row["neuron"]) for row, _, _ in done])
+        for i, (row, _, by) in enumerate(done):
+            row |= {"before": before[i], "after": float(after[i, row["neuron"]]), "moved": by.moved}
+            row["used"], row["why"] = self._counts(row)
 
     def _forward(self, done: Sequence[tuple[Row, Image]]) -> None:
         eyes = self.reopened.encoder
@@ -271,7 +265,7 @@ class Laboratory:
             return True, ""
         moved = row["moved"] if row["kind"] == "insert" else -row["moved"]
         if not moved >= MOVED:
-            return False, f"by the encoder the concept moved only {moved:.2f} deviations"
+            return False, f"the concept moved only {moved:.2f} deviations"
         if self.generative and not row["alike"] >= self._kept_level(row["image"], row["concept"]):
             return False, "by the encoder the rest of the picture changed as well"
         return True, ""
@@ -286,14 +280,27 @@ class Laboratory:
         used = [row for row in edits if row["used"]]
         trials = [Trial(r["kind"], r["image"], r["control"], r["before"], r["after"]) for r in used]
         floor = float(self.floors[neuron])
-        own = outcome(trials, floor)
+        levels = getattr(self.editor, "levels", {})
+        own = outcome(trials, floor, **levels)
         controls = sorted({t.concept for t in trials} - {0})
         names = {} if self.editor.by_region else {row["control"]: row["concept"] for row in used if row["control"]}
-        others = {names[c]: outcome(trials, floor, concept=c) for c in controls if c in names}
+        others = {names[c]: outcome(trials, floor, concept=c, **levels) for c in controls if c in names}
         images = {c: len({(t.kind, t.image) for t in trials if t.concept == c}) for c in controls}
         null = max(images, key=lambda c: (images[c], -c), default=None)
-        nulls = [] if null is None or len(controls) < 2 else [outcome(trials, floor, concept=null).word]
+        nulls = [] if null is None or len(controls) < 2 else [outcome(trials, floor, concept=null, **levels).word]
         return Tested(neuron, label, own, nulls, [row | {"label": label} for row in edits], self.editor.name, others)
+
+    def class_path(self, neuron: int, others: Sequence[int]) -> ClassPath | None:
+        """The class that a neuron moves on its exemplars, beside a seeded draw of `others`; None where there is none,
+        with a note."""
+        shown = [self.bench.picture(image) for image, _ in self._sides(neuron)["remove"][: self.images]]
+        draw = np.random.default_rng([self.seed, neuron]).permutation(len(others))[:OTHERS]
+        try:
+            images = [image for image in shown if image is not None]
+            return class_path(self.target, images, neuron, [others[i] for i in draw])
+        except InputError as e:
+            self.notes = [f"no class is said to be moved: {e}"]
+            return None
 
     def pictures(self, tested: Tested) -> list[dict[str, Any]]:
         """Before and after of the label's edits that moved the neuron most, made again."""
@@ -307,7 +314,7 @@ class Laboratory:
                 old = self.bench.picture(image)
                 made = self._changed(self._request(kind, tested.neuron, image, partners[image], tested.label, 0), True)
                 new = self.bench.picture(made) if isinstance(made, int) else made
-                if old is not None and new is not None and not isinstance(new, str):
+                if old is not None and new is not None and not isinstance(new, (str, Steered)):
                     out.append({
                         "neuron": tested.neuron, "label": tested.label, "kind": kind, "image": image,
                         "before": _small(old), "after": _small(new), "was": row["before"], "became": row["after"],
@@ -319,12 +326,6 @@ def _chosen(run: Run, editor: str | Editor) -> str | Editor:
     if editor != "auto":
         return editor
     return "retrieve" if scenes_of(Path(str(run.manifest["images"].get("source") or ""))) is None else "world"
-
-
-def _numbers(kind: str, side: Side) -> dict[str, Any]:
-    told = asdict(side)
-    out = {f"{kind}_images": told["images"], kind: told["effect"]}
-    return out | {f"{kind}_{part}": told[part] for part in ("low", "high", "above", "above_low")}
 
 
 def _pixels(before: Image, after: Image) -> float:

@@ -10,7 +10,7 @@ from contralens.data.wordnet import WordNet, find_wordnet
 from contralens.errors import ContralensError, InputError
 from contralens.math.experiments import STRONG
 from contralens.specs import gamma_of
-from contralens.verifying.laboratory import Tested
+from contralens.verifying.tested import Tested
 
 FIRST = 5
 """Concepts of each scorer that come into question."""

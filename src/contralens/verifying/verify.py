@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,14 +14,24 @@ from contralens.data.final_labels import final
 from contralens.data.folder_kinds import VERIFICATION
 from contralens.data.runs import Run, load
 from contralens.data.table_folders import keeping_part
-from contralens.data.verifications import EDITS, FORMAT, LABELS, OUTCOMES, PICTURES, Verification, verification_of
+from contralens.data.verifications import (
+    EDITS,
+    FORMAT,
+    INSIDE,
+    LABELS,
+    OUTCOMES,
+    PICTURES,
+    Verification,
+    verification_of,
+)
 from contralens.errors import InputError, RunError
 from contralens.math.experiments import LEAST_IMAGES, STRONG, WEAK, false_discovery_rate
 from contralens.run_data.reopened import Reopened
 from contralens.settings.finished_run import Verify
 from contralens.settings.record import job
-from contralens.verifying.laboratory import Laboratory, Tested
+from contralens.verifying.laboratory import Laboratory
 from contralens.verifying.refining import next_ones
+from contralens.verifying.tested import Tested, numbers
 
 
 @job(Verify)
@@ -66,6 +77,7 @@ def verify(settings: Verify) -> Verification:
             pa.Table.from_pylist([one.row(run) for one in found], schema=LABELS),
             pa.Table.from_pylist([edit for one in found for edit in one.edits], schema=EDITS),
             pa.Table.from_pylist([shot for one in found for shot in laboratory.pictures(one)], schema=PICTURES),
+            pa.Table.from_pylist(_inside(reopened, found, settings), schema=INSIDE),
         )
         if settings.save and (older := _older(run, result)) is not None:
             result = result.added_to(older)
@@ -84,6 +96,30 @@ def _refined(laboratory: Laboratory, refuted: Tested, settings: Verify) -> list[
         out.append(replace(tested, instead_of=refuted.label))
         if tested.outcome.word == "verified":
             break
+    return out
+
+
+def _inside(reopened: Reopened, found: Sequence[Tested], settings: Verify) -> list[dict[str, Any]]:
+    """What steering the network says of the same labels, and the class that each neuron moves."""
+    if settings.inside is None:
+        return []
+    run = reopened.run
+    laboratory = Laboratory(reopened, settings, f"inside:{settings.inside}")
+    alive = [n for n, s in zip(*(run.neurons[c].to_pylist() for c in ("neuron", "status")), strict=True) if s == "ok"]
+    out = []
+    for done, tested in enumerate(found):
+        settings.progress("steering", done, len(found))
+        steered = laboratory.kept(tested.neuron, tested.label)
+        assert steered is not None, "no picture is made, so no budget is over"
+        path = laboratory.class_path(tested.neuron, [n for n in alive if n != tested.neuron])
+        name, layer = str(run.neurons["name"][tested.neuron]), laboratory.editor.name.partition(":")[2]
+        out.append({
+            "neuron": tested.neuron, "name": name, "label": tested.label, "layer": layer,
+            "outcome": steered.outcome.word, "reason": steered.outcome.reason, **numbers(steered.outcome),
+            "class": path and path.name, "change": path and path.change, "beyond": path and path.beyond,
+        })  # fmt: skip
+    settings.progress("steering", len(found), len(found))
+    reopened.notes.extend(note for note in laboratory.notes if note not in reopened.notes)
     return out
 
 
