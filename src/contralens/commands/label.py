@@ -36,7 +36,12 @@ def label_command(given: Given, config: Config = None, trust_code: TrustConfig =
     from contralens.report.html import write_report
     from contralens.report.progress import bar
 
-    several = isinstance(settings.get("layer"), list) and len(settings["layer"]) > 1
+    from contralens.collecting.layer_plan import means_several
+
+    several = means_several(settings.get("layer"), settings.get("layer_kinds"))
+    if several:
+        settings = {**settings, "layer": _planned(settings, as_json)}
+        settings.pop("layer_kinds", None)
     with bar(quiet=as_json) as progress:
         if several:
             from contralens.labeling.layers import label_layers
@@ -66,6 +71,22 @@ def label_command(given: Given, config: Config = None, trust_code: TrustConfig =
         summary(run, page)
 
 
+def _planned(settings: dict[str, Any], quiet: bool) -> list[str]:
+    """The layers by name; where patterns or kinds chose them, a list on stderr says so before anything is computed."""
+    from contralens.collecting.layer_plan import layer_plan, needs_plan
+    from contralens.settings.record import settings_of
+
+    job = Collect(**{name: value for name, value in settings.items() if name in settings_of(Collect)})
+    if not needs_plan(job):
+        return list(job.layer or ())
+    plan = layer_plan(job)
+    if not quiet:
+        from contralens.report.layer_tables import plan_table
+
+        plan_table(plan)
+    return plan.names
+
+
 @with_flags(Collect)
 def collect_command(
     given: Given,
@@ -82,7 +103,11 @@ def collect_command(
     Activations and embeddings are computed once; `label` with the same settings then finds them.
     """
     needed = ("target", "encoder", "images")
+    from contralens.collecting.layer_plan import means_several
+
     job = Collect(**settings_from(Collect, given, needed, config=config, trust_code=trust_code))
+    if means_several(job.layer, job.layer_kinds):
+        job = job.to(Collect, layer=_planned(vars(job), as_json), layer_kinds=None)
     from contralens.collecting.distributed import collect_ray, collect_shard
     from contralens.data.store import Store
     from contralens.report.progress import bar
