@@ -69,7 +69,7 @@ def layer_plan(settings: Collect) -> LayerPlan:
     asked = [settings.layer] if isinstance(settings.layer, str) else list(settings.layer or ["all"])
     kinds = list(settings.layer_kinds or ())
     target = settings.target
-    if isinstance(target, HookedTarget) or isinstance(target, str) or hasattr(target, "named_modules"):
+    if isinstance(target, HookedTarget | str) or hasattr(target, "named_modules"):
         options = settings.given("preprocess", "weights", "checkpoint", "prefix_tokens")
         found = layers(target, **({} if isinstance(target, HookedTarget) else options))
     else:

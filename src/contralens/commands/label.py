@@ -33,10 +33,9 @@ def label_command(given: Given, config: Config = None, trust_code: TrustConfig =
     if "proposer" in settings:
         settings["proposing"] = {**settings.get("proposing", {}), "on_plan": None if as_json else print_plan}
     with_report = settings.pop("report", True)
+    from contralens.collecting.layer_plan import means_several
     from contralens.report.html import write_report
     from contralens.report.progress import bar
-
-    from contralens.collecting.layer_plan import means_several
 
     several = means_several(settings.get("layer"), settings.get("layer_kinds"))
     if several:
@@ -78,7 +77,7 @@ def _planned(settings: dict[str, Any], quiet: bool) -> list[str]:
 
     job = Collect(**{name: value for name, value in settings.items() if name in settings_of(Collect)})
     if not needs_plan(job):
-        return list(job.layer or ())
+        return [job.layer] if isinstance(job.layer, str) else list(job.layer or ())
     plan = layer_plan(job)
     if not quiet:
         from contralens.report.layer_tables import plan_table

@@ -140,16 +140,15 @@ class Run(Tabled):
             raise InputError(
                 f"this run has no neuron {neuron!r}{nearest(str(neuron), some)}; it has {len(some)}, e.g. {some[0]!r}"
             )
-        own = pc.field("neuron") == at
-        exemplars = self.exemplars.filter(own).to_pylist()
+        exemplars = rows_of(self.exemplars, at).to_pylist()
         ids = self.images["id"]
         for row in exemplars:
             for side in ("positive", "contrast"):
                 row[f"{side}_id"] = ids[row[side]].as_py() if row[side] >= 0 else None
-        labels = {row["scorer"]: row for row in self.labels.filter(own).to_pylist()}
+        labels = {row["scorer"]: row for row in rows_of(self.labels, at).to_pylist()}
         for row in labels.values():
             row["proposed"] = self.sources(row["label"])
-        found = self.neurons.filter(own).to_pylist()[0]
+        found = rows_of(self.neurons, at).to_pylist()[0]
         return Neuron({**found, "labels": labels, "proposals": self.proposals(at), "exemplars": exemplars}, self)
 
     def sources(self, concept: str | None) -> list[dict[str, Any]]:
@@ -300,6 +299,18 @@ def _json_lines(table: pa.Table, at_once: int = 4096) -> Iterator[str]:
         rows = json.dumps(table.slice(start, at_once).to_pylist(), indent=1, ensure_ascii=False)
         yield ("," if start else "") + rows[1:-2]
     yield "\n]\n" if len(table) else "]\n"
+
+
+def rows_of(table: pa.Table, neuron: int) -> pa.Table:
+    """The rows of one neuron; many times faster than a filter, which plans a query each time.
+
+    >>> rows_of(pa.table({"neuron": [4, 4, 7, 4]}), 4).num_rows
+    3
+    """
+    places = np.flatnonzero(np.asarray(table["neuron"]) == neuron)
+    if len(places) and places[-1] - places[0] + 1 == len(places):
+        return table.slice(int(places[0]), len(places))
+    return table.take(pa.array(places))
 
 
 def with_newer(labels: pa.Table) -> pa.Table:

@@ -40,7 +40,7 @@ def label_layers(settings: LabelLayers) -> dict[str, Run]:
     if settings.sae is not None or settings.sae_pooling is not None:
         raise InputError("a sparse autoencoder belongs to one layer: give that layer alone")
     if not settings.layers:
-        raise InputError("`layers` must be a list of names, a pattern or \"all\"; got none")
+        raise InputError('`layers` must be a list of names, a pattern or "all"; got none')
     named = with_layers(settings.to(Collect, layer=settings.layers))
     names = [named.layer] if isinstance(named.layer, str) else list(named.layer or ())
     each = {layer: _of_layer(settings, layer) for layer in names}

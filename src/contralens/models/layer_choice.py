@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from contralens.checks import nearest
 from contralens.errors import InputError
@@ -28,12 +29,14 @@ def is_pattern(layer: str) -> bool:
 def matches(pattern: str, name: str) -> bool:
     """Whether a name fits: "*" and "?" stay between dots, "**" crosses them, "[0-3]" is one of some signs.
 
-    >>> matches("blocks.*", "blocks.3"), matches("blocks.*", "blocks.3.mlp"), matches("blocks.**.act", "blocks.3.mlp.act")
-    (True, False, True)
+    >>> [matches(pattern, "blocks.3.mlp.act") for pattern in ("blocks.*", "blocks.*.mlp.act", "**.act")]
+    [False, True, True]
     """
     parts = re.split(r"(\*\*|\*|\?|\[[^]]+\])", pattern)
     signs = {"**": ".*", "*": "[^.]*", "?": "[^.]"}
-    return re.fullmatch("".join(signs.get(p, p if i % 2 else re.escape(p)) for i, p in enumerate(parts)), name) is not None
+    return (
+        re.fullmatch("".join(signs.get(p, p if i % 2 else re.escape(p)) for i, p in enumerate(parts)), name) is not None
+    )
 
 
 def chosen_layers(
@@ -71,16 +74,14 @@ def chosen_layers(
         elif pooling is not None and not _fits(pooling, row):
             out[row.name] = f"pooling {pooling} is not for {_shape(row)}"
         else:
-            wanted += [LayerInfo(name, *_rest(row)) for name in dict.fromkeys(names)]
+            wanted += [replace(row, name=name) for name in dict.fromkeys(names)]
     _check_names(asked, known, wanted, out, kinds)
     return wanted, out
 
 
-def _rest(row: LayerInfo) -> list[object]:
-    return [getattr(row, name) for name in LayerInfo.__slots__ if name != "name"]
-
-
-def _means(base: str, row: LayerInfo, known: Collection[str], rows: Sequence[LayerInfo], kinds: Collection[str]) -> bool:
+def _means(
+    base: str, row: LayerInfo, known: Collection[str], rows: Sequence[LayerInfo], kinds: Collection[str]
+) -> bool:
     """Whether a name, pattern or "all" means a layer."""
     if base in known or not is_pattern(base):
         return base == row.name
@@ -108,7 +109,11 @@ def _check_kinds(rows: Sequence[LayerInfo], kinds: Collection[str]) -> None:
 
 
 def _check_names(
-    asked: Sequence[str], known: Collection[str], wanted: Sequence[LayerInfo], out: dict[str, str], kinds: Collection[str]
+    asked: Sequence[str],
+    known: Collection[str],
+    wanted: Sequence[LayerInfo],
+    out: dict[str, str],
+    kinds: Collection[str],
 ) -> None:
     for one in asked:
         base = one.partition(PART)[0]

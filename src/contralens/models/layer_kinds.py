@@ -87,10 +87,8 @@ class _Network:
         """Units that are blocks: composite ones that stand in containers, or of which several are of one class."""
         composite = [u for u in self.units if not _is_step(self.modules[u])]
         classes = [type(self.modules[u]) for u in composite]
-        return [
-            u for u in composite
-            if classes.count(type(self.modules[u])) > 1 or isinstance(self.modules[u.rpartition(".")[0] or "."], _CONTAINERS)
-        ]  # fmt: skip
+        around = {u: self.modules[u.rpartition(".")[0] or "."] for u in composite}
+        return [u for u in composite if classes.count(type(self.modules[u])) > 1 or isinstance(around[u], _CONTAINERS)]
 
     def trunk(self) -> Iterator[tuple[str, str]]:
         """Layers of the trunk with their kinds; one that only gives the network's output is left to "."."""

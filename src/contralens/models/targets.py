@@ -25,6 +25,7 @@ from contralens.models import determinism, hooks, tokens, untrained_weights
 from contralens.models.hooked_layer import HookedTarget, fingerprint_of
 from contralens.models.input_scale import scale_notes
 from contralens.models.layer_outputs import PART, module_of
+from contralens.models.layer_trace import traced
 from contralens.models.layers import LayerInfo, found_tokens, layers, several, unpadded
 from contralens.models.pooling import POOLINGS, choose, pool
 from contralens.models.sae_target import sae as with_sae
@@ -188,7 +189,8 @@ def _made(
     batch = hooks.probe_batch(function, name)
     before = attributes(network)
     found: dict[int, tokens.Found] = {}
-    probe = hooks.probe(network, [*names, "."], batch, name, hooks.DTYPES[dtype], keep=True)
+    with traced(network) as trace:
+        probe = hooks.probe(network, [*names, "."], batch, name, hooks.DTYPES[dtype], keep=True)
     if preprocess is not None or loaded.preprocess_note or name.startswith("module:"):
         loaded.notes += scale_notes(function, loaded.preprocess, network, preprocess is not None)
     untrained_weights.check_unused(loaded, [n for n in names if probe[n].output is not None], batch, probe, name)
@@ -234,6 +236,7 @@ def _made(
                 notes=notes,
                 network=described,
                 classes=_classes(probe["."].output, loaded),
+                depth=trace.depth(layer),
                 origin=origin,
             )
         )

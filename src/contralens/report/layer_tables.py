@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from rich.console import Console
@@ -10,10 +11,13 @@ from rich.table import Table
 
 from contralens.checks import counted
 from contralens.report.console import WIDE, name_column
+from contralens.report.progress import QUIET
 
 
 def plan_table(plan: Any) -> None:
     """What was chosen (`contralens.collecting.layer_plan.LayerPlan`), on stderr, before anything is computed."""
+    if os.environ.get(QUIET):
+        return
     out = Console(stderr=True)
     out = out if out.is_terminal else Console(stderr=True, width=WIDE)
     table = Table(
@@ -26,8 +30,8 @@ def plan_table(plan: Any) -> None:
         table.add_row(escape(layer.name), kinds, shape, f"{layer.neurons:,}", layer.pooling)
     out.print(table)
     out.print(
-        f"{counted(len(plan.layers), 'layer')}, {plan.neurons:,} neurons, {plan.images:,} images, one forward an image; "
-        f"at most {size(plan.bytes)} of activations in the cache",
+        f"{counted(len(plan.layers), 'layer')}, {plan.neurons:,} neurons, {plan.images:,} images, one forward an "
+        f"image; at most {size(plan.bytes)} of activations in the cache",
         highlight=False,
     )
     for name, why in plan.left_out.items():

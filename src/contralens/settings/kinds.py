@@ -104,8 +104,10 @@ def _several(name: str, value: Any) -> Any:
 
 
 def _names(name: str, value: Any) -> Any:
-    """A text, or several; YAML reads the layer "1" of a sequence as a number."""
-    return [str(one) for one in value] if isinstance(value, (list, tuple)) else str(value)
+    """A text, or several; YAML reads the layer "1" of a sequence as a number. One in a list stands for itself."""
+    if not isinstance(value, (list, tuple)):
+        return str(value)
+    return str(value[0]) if len(value) == 1 else [str(one) for one in value]
 
 
 def _words(name: str, value: Any) -> Any:
