@@ -84,11 +84,13 @@ class _Network:
                 yield full
 
     def _blocks(self) -> list[str]:
-        """Units that are blocks: composite ones that stand in containers, or of which several are of one class."""
-        composite = [u for u in self.units if not _is_step(self.modules[u])]
-        classes = [type(self.modules[u]) for u in composite]
-        around = {u: self.modules[u.rpartition(".")[0] or "."] for u in composite}
-        return [u for u in composite if classes.count(type(self.modules[u])) > 1 or isinstance(around[u], _CONTAINERS)]
+        """Units that are blocks: modules of their own kind in containers, or of which several are of one class."""
+        own = [u for u in self.units if not isinstance(self.modules[u], _CONTAINERS) and _weights(self.modules[u])]
+        own = [u for u in own if next(self.modules[u].children(), None) is not None]
+        large = [u for u in self.units if not _is_step(self.modules[u])]
+        classes = [type(self.modules[u]) for u in large]
+        inside = {u for u in own if isinstance(self.modules[u.rpartition(".")[0] or "."], _CONTAINERS)}
+        return [u for u in self.units if u in inside or (u in large and classes.count(type(self.modules[u])) > 1)]
 
     def trunk(self) -> Iterator[tuple[str, str]]:
         """Layers of the trunk with their kinds; one that only gives the network's output is left to "."."""
@@ -102,7 +104,7 @@ class _Network:
             module = self.modules[name]
             if _is_step(module) and not _weights(module) and not (_shapes_up(module) and _has_weights(module)):
                 continue
-            end = self.finished(name) if _is_step(module) else name
+            end = self.finished(name) if _is_step(module) and name not in self.blocks else name
             if _is_step(module) and not _weights(module) and self.trace.follows.get(name) in self._ends():
                 continue  # a norm that ends what is a layer already
             if self.place[name] == last and self.shapes.get(end) == self.shapes.get("."):

@@ -102,9 +102,8 @@ def _edges(found: Atlas, most: int) -> None:
 
 def neurons_table(rows: list[dict[str, Any]], most: int) -> None:
     """Neurons of all layers."""
-    table = Table(
-        "layer", "neuron", "label", Column("confidence", justify="right"), "verified", box=None, pad_edge=False
-    )
+    sures = Column("confidence", justify="right")
+    table = Table("layer", "neuron", "label", sures, "verified", box=None, pad_edge=False)
     for row in rows[:most]:
         sure = "-" if row["confidence"] is None else f"{row['confidence']:.2f}"
         cells = (row["layer"], row["name"], row["label"] or "-", sure, row["verified"] or "-")

@@ -24,6 +24,7 @@ COLUMNS = {
     "refuted": "refuted by experiment", "confounded": "spurious in the audit",
 }  # fmt: skip
 CONCEPTS = 12
+PICTURES = "Above: the images that activate the neuron most; below each the most similar image that does not."
 
 
 def write_model_card(runs: Sequence[str | Path | Run], out: str | Path, *, examples: int = 6) -> list[Path]:
@@ -144,8 +145,7 @@ def markdown(about: dict[str, Any], shown: Sequence[dict[str, Any]]) -> str:
         "### Most frequent concepts", _table(["Concept", "Neurons", "First in", "Most in"], concepts),
     ]  # fmt: skip
     if shown:
-        parts.append("### Examples\n\nAbove: the images that activate the neuron most; below each the most similar image "
-                     "that does not.")  # fmt: skip
+        parts.append(f"### Examples\n\n{PICTURES}")
         parts += [f"![{_cell(_caption(row))}]({row['picture']})\n\n{_cell(_caption(row))}" for row in shown]
     parts += ["### Limits", "\n".join(f"- {_cell(line)}" for line in about["limits"])]
     return "\n\n".join(parts) + "\n"
@@ -153,9 +153,8 @@ def markdown(about: dict[str, Any], shown: Sequence[dict[str, Any]]) -> str:
 
 def _headline(about: dict[str, Any]) -> str:
     t = about["totals"]
-    said = [
-        f"{t['labeled']:,} of {counted(t['neurons'], 'neuron')} in {counted(len(about['layers']), 'layer')} have a label"
-    ]
+    layers = counted(len(about["layers"]), "layer")
+    said = [f"{t['labeled']:,} of {counted(t['neurons'], 'neuron')} in {layers} have a label"]
     said += [f"{t[name]:,} {COLUMNS[name]}" for name in about["columns"]]
     return "; ".join(said) + "."
 
