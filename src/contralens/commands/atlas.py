@@ -25,9 +25,9 @@ def atlas_command(
     trust_code: TrustCode = False,
     as_json: Json = False,
 ) -> None:
-    """Compare all layers of a network: what they know, and where concepts first appear.
+    """Compare a network's layers: labels, concepts, edges.
 
-    Reads the runs of `contralens label --layer all` or of single layers. --links matches each layer's neurons with the
+    What each layer knows, where concepts first appear, and which neurons feed which. Reads the runs of `contralens label --layer all` or of single layers. --links matches each layer's neurons with the
     next layer's; --edges finds which neurons feed which. `contralens explore RUNS` shows it on the page Layers.
     """
     from contralens.data.atlases import opened

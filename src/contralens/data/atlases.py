@@ -17,8 +17,9 @@ from contralens.data.audits import load_audit
 from contralens.data.final_labels import CHANCE, CORRECTED, final
 from contralens.data.runs import Run, load
 from contralens.data.showing import Tabled
-from contralens.errors import InputError, RunError
+from contralens.errors import InputError
 
+MANIFEST = "manifest.json"
 SURE = 0.5
 """Confidence from which on a label counts as likely right."""
 NEURONS = pa.schema([
@@ -68,6 +69,8 @@ class Atlas(Tabled):
     <Atlas of 1 layer of world:1, block3: 64 neurons, 64 labeled, ... concepts>
     >>> atlas.search("striped")[0]["layer"], len(atlas.rows(sort="confidence", descending=True, limit=5))
     ('block3', 5)
+    >>> list(atlas.to_dict())
+    ['manifest', 'neurons', 'layers', 'concepts', 'links', 'edges']
     """
 
     manifest: dict[str, Any]
@@ -172,20 +175,30 @@ def opened(runs: str | Path | Run | Sequence[str | Path | Run], trust_code: bool
     return sorted(found, key=lambda run: (_depth(run), _natural(run.manifest["target"]["layer"])))
 
 
+def run_folders(given: Sequence[str | Path]) -> list[Path]:
+    """Run folders; a folder that is none stands for those in it, if it holds any.
+
+    >>> run_folders(["run"]), run_folders(["."])[-1].name
+    ([PosixPath('run')], 'run')
+    """
+    out: list[Path] = []
+    for path in map(Path, given):
+        inner = [] if (path / MANIFEST).is_file() or not path.is_dir() else sorted(path.iterdir())
+        out += [p for p in inner if _is_run(p)] or [path]
+    return out
+
+
+def _is_run(path: Path) -> bool:
+    return all((path / name).is_file() for name in (MANIFEST, "labels.parquet", "neurons.parquet"))
+
+
 def _runs_in(given: Any, trust_code: bool) -> list[Run]:
     if isinstance(given, Run):
         return [given]
-    path = Path(given)
-    if (path / "manifest.json").is_file() or not path.is_dir():
-        return [load(path, trust_code=trust_code)]
-    inner = [p for p in sorted(path.iterdir()) if (p / "manifest.json").is_file()]
-    out = []
-    for one in inner:
-        try:
-            out.append(load(one, trust_code=trust_code))
-        except RunError:
-            continue  # an evaluation or an audit beside a run
-    return out
+    found = run_folders([given])
+    if found == [Path(given)] and found[0].is_dir() and not (found[0] / MANIFEST).is_file():
+        return []
+    return [load(path, trust_code=trust_code) for path in found]
 
 
 def _depth(run: Run) -> float:

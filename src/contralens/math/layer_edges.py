@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from contralens.types import Brief
 
-@dataclass(frozen=True)
-class Fed:
+
+@dataclass(frozen=True, repr=False)
+class Fed(Brief):
     """The strongest edges into some neurons of a layer, E of each of M.
 
     >>> Fed(*torch.zeros(4, 1, 2), torch.zeros(1)).effects.shape
