@@ -137,8 +137,9 @@ function Concept({ concept, layers, onChoose }: { concept: LayerConcept; layers:
           {concept.concept}
         </button>
         <span className="numbers">
-          {concept.neurons} neurons · first in {name(concept.first)}
-          {concept.first_sure !== null && concept.first_sure !== concept.first && `, with confidence 0.5 from ${name(concept.first_sure)} on`}
+          {concept.neurons} neurons ·{" "}
+          {concept.first_sure === null ? "never with confidence 0.5" : `with confidence 0.5 from ${name(concept.first_sure)} on`}
+          {concept.first_sure !== concept.first && `; any label from ${name(concept.first)} on`}
         </span>
         <span className="strip" role="img" aria-label={layers.map((l, i) => `${title(l)}: ${concept.counts[i]}`).join(", ")}>
           {layers.map((l, i) => {

@@ -14,6 +14,9 @@ from contralens.settings.label import Collect, LabelCommand
 from contralens.settings.propose import Backends, arguments
 from contralens.settings.record import read
 
+FEW = 3
+"""Runs whose labels the terminal lists."""
+
 
 @with_flags(LabelCommand)
 def label_command(given: Given, config: Config = None, trust_code: TrustConfig = False, as_json: Json = False) -> None:
@@ -63,11 +66,23 @@ def label_command(given: Given, config: Config = None, trust_code: TrustConfig =
         ]
         print_json({"runs": told} if several else told[0])
         return
+    if len(runs) > FEW:
+        _many(runs, settings["out"])
+        return
     from contralens.report.tables import labels_table, summary
 
     for run, page in zip(runs, pages, strict=True):
         labels_table(run)
         summary(run, page)
+
+
+def _many(runs: list[Any], out: Any) -> None:
+    """Many runs on the terminal: a line for each layer."""
+    from contralens.data.atlases import atlas_of
+    from contralens.report.atlas_tables import atlas_tables
+
+    atlas_tables(atlas_of(runs), 0)
+    typer.echo(f"run folders: {out}/LAYER\nnext:        contralens atlas {out}   (or contralens explore {out})")
 
 
 def _planned(settings: dict[str, Any], quiet: bool) -> list[str]:

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pyarrow import ArrowException
+
+from contralens.checks import first_line
 from contralens.data.atlases import Atlas, atlas_of, opened
 from contralens.data.final_labels import final
 from contralens.data.runs import Run, load
@@ -45,9 +48,14 @@ def page(paths: Mapping[str, Path], corrections: bool = True) -> shapes.Layers:
     notes = []
     for key, path in paths.items():
         try:
-            runs[key] = final(load(path), corrections=corrections)
+            run = final(load(path), corrections=corrections)
+            atlas_of([run])
         except ContralensError as e:
             notes.append(f"{key} is left out: {e}")
+        except (KeyError, TypeError, ValueError, ArrowException) as e:  # what was not written by this version
+            notes.append(f"{key} is left out: its tables are not as contralens writes them ({first_line(e)})")
+        else:
+            runs[key] = run
     names = [run.manifest["target"]["name"] for run in runs.values()]
     common = max(dict.fromkeys(names), key=names.count, default="")
     chosen: dict[str, str] = {}

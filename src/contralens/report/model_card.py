@@ -9,21 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from contralens.checks import counted, whole
-from contralens.data.atlases import Atlas, atlas_of, opened
+from contralens.data.atlases import SURE, Atlas, atlas_of, opened
 from contralens.data.atomic_files import write_whole
 from contralens.data.card import card
 from contralens.data.runs import Run
 from contralens.errors import InputError
 from contralens.pages import render
 from contralens.report.atlas_tables import share
+from contralens.sharing.local_paths import anonymous
 
 MARK = "<!-- written by contralens card -->"
 NAMES = ("neurons.md", "neurons.html")
 COLUMNS = {
-    "supported": "passed the null test", "sure": "confidence ≥ 0.5", "verified": "verified by experiment",
+    "supported": "passed the null test", "sure": "with confidence ≥ 0.5", "verified": "verified by experiment",
     "refuted": "refuted by experiment", "confounded": "spurious in the audit",
 }  # fmt: skip
 CONCEPTS = 12
+CONCEPT_HEADS = ("Concept", "Neurons", "First with confidence ≥ 0.5", "First at all", "Most in")
 PICTURES = "Above: the images that activate the neuron most; below each the most similar image that does not."
 
 
@@ -63,8 +65,8 @@ def write_model_card(runs: Sequence[str | Path | Run], out: str | Path, *, examp
 
 def card_of(runs: Sequence[Run], atlas: Atlas) -> dict[str, Any]:
     """What the section says, as plain values."""
-    first = runs[0].manifest
-    layers = atlas.layers.to_pylist()
+    first = anonymous(runs[0].manifest)
+    layers = [{**row, "layer": name_of(row["layer"])} for row in atlas.layers.to_pylist()]
     columns = [name for name in COLUMNS if any(row[name] is not None for row in layers)]
     totals = {name: sum(row[name] or 0 for row in layers) for name in ("neurons", "silent", "labeled", *columns)}
     facts = [
@@ -79,14 +81,18 @@ def card_of(runs: Sequence[Run], atlas: Atlas) -> dict[str, Any]:
     ]
     return {
         "target": first["target"]["name"], "facts": facts, "layers": layers, "columns": columns, "totals": totals,
-        "concepts": atlas.concepts.slice(0, CONCEPTS).to_pylist(), "limits": limits(runs, atlas, totals),
+        "concepts": [
+            {**row, **{key: name_of(row[key]) for key in ("first", "first_sure", "most")}}
+            for row in atlas.concepts.slice(0, CONCEPTS).to_pylist()
+        ],
+        "limits": limits(runs, atlas, totals),
         "version": first["contralens"],
     }  # fmt: skip
 
 
 def limits(runs: Sequence[Run], atlas: Atlas, totals: dict[str, int]) -> list[str]:
     """What a reader must not take from the labels."""
-    first = runs[0].manifest
+    first = anonymous(runs[0].manifest)
     out = [
         f"A label is the concept of a fixed list ({first['vocabulary']['concepts']:,}) that fits the images best that "
         "activate a neuron most. A concept that is not in the list cannot be found, and a neuron may respond to more "
@@ -98,11 +104,20 @@ def limits(runs: Sequence[Run], atlas: Atlas, totals: dict[str, int]) -> list[st
     if "supported" not in totals:
         out.append("No null test was made: how many of these labels would also arise by chance is not known.")
     if "verified" not in totals:
-        out.append("No label was tested by changing images (`contralens verify`).")
+        out.append("No label was tested by changing images (contralens verify).")
     if "random" in first["target"]["name"]:
         out.append("The network has random weights, so its labels mean nothing.")
     notes = [note for run in runs for note in run.manifest["notes"]] + list(atlas.manifest["notes"])
-    return [*out, *list(dict.fromkeys(f"{note[:1].upper()}{note[1:]}." for note in notes))[:6]]
+    return [*out, *list(dict.fromkeys(f"{note[:1].upper()}{note[1:]}." for note in anonymous(notes)))[:6]]
+
+
+def name_of(layer: str | None) -> str:
+    """A layer as a reader knows it; a dash for none.
+
+    >>> name_of("."), name_of("layer4"), name_of(None)
+    ('output', 'layer4', '–')
+    """
+    return "–" if layer is None else "output" if layer == "." else layer
 
 
 def chosen(atlas: Atlas, count: int) -> list[dict[str, Any]]:
@@ -111,8 +126,10 @@ def chosen(atlas: Atlas, count: int) -> list[dict[str, Any]]:
     rows.sort(key=lambda r: (r["verified"] != "verified", -(r["confidence"] or 0.0), -(r["depth"] or 0.0)))
     most = -(-count // max(1, min(count, len(atlas.layers))))
     out: list[dict[str, Any]] = []
-    for full in (False, True):  # if layers have too few, others fill up
+    for sure, full in ((True, False), (True, True), (False, False), (False, True)):  # if there are too few, others
         for row in rows:
+            if sure and row["verified"] != "verified" and (row["confidence"] or 0.0) < SURE:
+                continue
             fresh = row["label"].casefold() not in {r["label"].casefold() for r in out}
             room = full or sum(r["layer"] == row["layer"] for r in out) < most
             if fresh and room and len(out) < count:
@@ -136,13 +153,14 @@ def markdown(about: dict[str, Any], shown: Sequence[dict[str, Any]]) -> str:
         for row in about["layers"]
     ]  # fmt: skip
     concepts = [
-        [_cell(c["concept"]), f"{c['neurons']:,}", _cell(c["first"]), _cell(c["most"])] for c in about["concepts"]
+        [_cell(c["concept"]), f"{c['neurons']:,}", _cell(c["first_sure"]), _cell(c["first"]), _cell(c["most"])]
+        for c in about["concepts"]
     ]
     parts = [
         MARK, "## What the neurons respond to", _headline(about),
         _table(["", ""], [[name, _cell(value)] for name, value in about["facts"]]),
         "### Labels by layer", _table(heads, rows),
-        "### Most frequent concepts", _table(["Concept", "Neurons", "First in", "Most in"], concepts),
+        "### Most frequent concepts", _table(CONCEPT_HEADS, concepts),
     ]  # fmt: skip
     if shown:
         parts.append(f"### Examples\n\n{PICTURES}")
@@ -162,7 +180,7 @@ def _headline(about: dict[str, Any]) -> str:
 def _caption(row: dict[str, Any]) -> str:
     sure = "" if row["confidence"] is None else f", confidence {row['confidence']:.2f}"
     tested = "" if row["verified"] is None else f", {row['verified']} by experiment"
-    return f"{row['name']} ({row['layer']}): {row['label']}{sure}{tested}"
+    return f"{row['name']} ({name_of(row['layer'])}): {row['label']}{sure}{tested}"
 
 
 def _cell(text: str) -> str:
