@@ -221,7 +221,7 @@ def atlas_of(runs: Sequence[Run]) -> Atlas:
     notes = []
     if len(names) > 1:
         notes.append(f"the runs are of several networks: {', '.join(sorted(names))}")
-    if len({run.manifest["images"]["fingerprint"] for run in runs}) > 1:
+    if len({run.manifest["images"].get("fingerprint") for run in runs}) > 1:
         notes.append("the runs were labeled with different images; counts and first layers are not comparable")
     rows: list[dict[str, Any]] = []
     layers = []

@@ -65,7 +65,7 @@ def write_model_card(runs: Sequence[str | Path | Run], out: str | Path, *, examp
 
 def card_of(runs: Sequence[Run], atlas: Atlas) -> dict[str, Any]:
     """What the section says, as plain values."""
-    first = anonymous(runs[0].manifest)
+    first: dict[str, Any] = anonymous(runs[0].manifest)
     layers = [{**row, "layer": name_of(row["layer"])} for row in atlas.layers.to_pylist()]
     columns = [name for name in COLUMNS if any(row[name] is not None for row in layers)]
     totals = {name: sum(row[name] or 0 for row in layers) for name in ("neurons", "silent", "labeled", *columns)}
@@ -76,7 +76,7 @@ def card_of(runs: Sequence[Run], atlas: Atlas) -> dict[str, Any]:
         ("Image-text encoder", first["encoder"]["name"]),
         ("Concepts", f"{first['vocabulary']['concepts']:,} from {first['vocabulary']['source']}"),
         ("Scorer", first["primary"]),
-        ("Exemplars per neuron", f"{first['k']}, each with a contrastive example"),
+        ("Exemplars per neuron", f"{first.get('k', '?')}, each with a contrastive example"),
         ("Tool", f"contralens {first['contralens']}"),
     ]
     return {
