@@ -3,6 +3,7 @@ import { format, type Page } from "./logic/route";
 import { About } from "./pages/About";
 import { AuditPage } from "./pages/Audit";
 import { Compare } from "./pages/Compare";
+import { LayersPage } from "./pages/Layers";
 import { Neuron } from "./pages/Neuron";
 import { NotesPage } from "./pages/Notes";
 import { Overview } from "./pages/Overview";
@@ -21,6 +22,7 @@ const TABS: [Page, string][] = [
   ["audit", "Audit"],
   ["notes", "Notes"],
   ["about", "About"],
+  ["layers", "Layers"], // of several runs
 ];
 
 export function App() {
@@ -84,7 +86,7 @@ export function App() {
         </a>
         {list.data && <RunChoice list={list.data} chosen={info?.key ?? ""} page={route.page} />}
         <nav aria-label="Pages">
-          {TABS.map(([page, title]) => (
+          {TABS.filter(([page]) => page !== "layers" || known.length > 1).map(([page, title]) => (
             <a
               key={page}
               href={format({ run: info?.key ?? null, page })}
@@ -153,6 +155,8 @@ function CurrentPage({ page }: { page: Page }) {
       return <Search />;
     case "compare":
       return <Compare />;
+    case "layers":
+      return <LayersPage />;
     case "audit":
       return <AuditPage />;
     case "notes":

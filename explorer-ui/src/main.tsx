@@ -7,6 +7,7 @@ import "./style/overview.css";
 import "./style/neuron.css";
 import "./style/pages.css";
 import "./style/audit.css";
+import "./style/layers.css";
 
 setTheme(readTheme());
 createRoot(document.getElementById("root")!).render(

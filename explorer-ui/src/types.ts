@@ -210,6 +210,58 @@ export interface Job {
   total: number;
 }
 
+/** A label, and in which layers it occurs. */
+export interface LayerConcept {
+  concept: string;
+  neurons: number;
+  first: string;
+  first_sure: string | null;
+  most: string;
+  /** Neurons by layer. */
+  counts: number[];
+  run: string;
+  neuron: number;
+  /** Of the neuron with the surest such label. */
+  picture: number;
+}
+
+/** One layer of the network that several runs are of. */
+export interface LayerRow {
+  run: string;
+  layer: string;
+  depth: number | null;
+  neurons: number;
+  silent: number;
+  labeled: number;
+  supported: number | null;
+  sure: number | null;
+  verified: number | null;
+  refuted: number | null;
+  confounded: number | null;
+  concepts: number;
+  /** Concepts that no layer before has. */
+  new: number;
+}
+
+/** All neurons of all layers, in columns. */
+export interface Layers {
+  title: string;
+  layers: LayerRow[];
+  concepts: LayerConcept[];
+  notes: string[];
+  labels: string[];
+  /** (N): place in `layers`. */
+  layer: number[];
+  neuron: number[];
+  name: string[];
+  /** (N): place in `labels`, -1 for none. */
+  label: number[];
+  confidence: (number | null)[];
+  verified: (string | null)[];
+  /** (N): the image that activates the neuron most, -1 for none. */
+  picture: number[];
+}
+
 /** Where in an image the neuron was active: row-major values, 255 the strongest place among the neuron's maps. */
 export interface Map {
   image: number;

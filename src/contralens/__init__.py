@@ -10,6 +10,7 @@ from contralens.renamed import install
 __version__ = "0.1.0"
 
 _WHERE = {
+    "Atlas": "data.atlases",
     "Audit": "data.audits",
     "ClassContrast": "data.class_contrasts",
     "ConceptList": "auditing.concepts",
@@ -26,6 +27,7 @@ _WHERE = {
     "StoreError": "errors",
     "Verification": "data.verifications",
     "add_maps": "maps",
+    "atlas": "evaluation.atlas",
     "audit": "auditing.audit",
     "compare": "evaluation.compare",
     "concept_list": "auditing.concepts",
@@ -66,6 +68,7 @@ if TYPE_CHECKING:
     from contralens.auditing.concepts import ConceptList as ConceptList
     from contralens.auditing.concepts import concept_list as concept_list
     from contralens.auditing.pruning import pruned as pruned
+    from contralens.data.atlases import Atlas as Atlas
     from contralens.data.audits import Audit as Audit
     from contralens.data.audits import load_audit as load_audit
     from contralens.data.class_contrasts import ClassContrast as ClassContrast
@@ -86,6 +89,7 @@ if TYPE_CHECKING:
     from contralens.errors import ModelUnavailable as ModelUnavailable
     from contralens.errors import RunError as RunError
     from contralens.errors import StoreError as StoreError
+    from contralens.evaluation.atlas import atlas as atlas
     from contralens.evaluation.class_contrast import contrast_classes as contrast_classes
     from contralens.evaluation.compare import compare as compare
     from contralens.evaluation.evaluate import evaluate as evaluate

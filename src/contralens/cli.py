@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from contralens import __version__
+from contralens.commands.atlas import atlas_command
 from contralens.commands.audit import audit_command
 from contralens.commands.bench import app as bench_app
 from contralens.commands.contrast import contrast_command
@@ -80,6 +81,7 @@ COMMANDS: dict[str, Any] = {
     "compare": compare_command,
     "match": match_command,
     "contrast": contrast_command,
+    "atlas": atlas_command,
     "audit": audit_command,
     "verify": verify_command,
     "propose": propose_command,

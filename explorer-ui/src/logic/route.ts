@@ -1,7 +1,7 @@
 // Each state has its own URL, behind a "#" so that an exported page works from any folder and from file://.
 
-export type Page = "neurons" | "neuron" | "map" | "search" | "compare" | "audit" | "notes" | "about";
-const PAGES: Page[] = ["neurons", "map", "search", "compare", "audit", "notes", "about"];
+export type Page = "neurons" | "neuron" | "map" | "search" | "compare" | "audit" | "notes" | "about" | "layers";
+const PAGES: Page[] = ["neurons", "map", "search", "compare", "audit", "notes", "about", "layers"];
 
 export interface Route {
   run: string | null;

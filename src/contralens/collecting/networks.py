@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from contralens.collecting.layer_plan import with_layers
 from contralens.collecting.precision import in_precision
 from contralens.collecting.probe_check import proved
 from contralens.data.images import images as image_set
@@ -37,6 +38,12 @@ class Steady:
     notes: list[str]
     precision: dict[str, Any] | None
     """What was found of each network in half precision, for the manifest."""
+    targets: int = 1
+    """How many of the extractors are targets."""
+
+    def of(self, target: int) -> Steady:
+        """The same with one of its targets."""
+        return replace(self, extractors=[self.extractors[target], *self.extractors[self.targets :]], targets=1)
 
 
 def networks(settings: Collect) -> Networks:
@@ -45,6 +52,7 @@ def networks(settings: Collect) -> Networks:
     Raises:
         InputError: something cannot be had, or does not fit; in one line.
     """
+    settings = with_layers(settings)
     images = image_set(settings.images, limit=settings.limit, seed=settings.seed)
     found = _targets(settings)
     named = settings.encoder if isinstance(settings.encoder, (list, tuple)) else [settings.encoder]
@@ -78,4 +86,4 @@ def steady(
     allow = settings.allow_nondeterministic
     fitting, notes = proved(every, found.images, store, allow_nondeterministic=allow, first=first)
     extractors, precision = in_precision(settings.precision, fitting, found.images, store)
-    return Steady(extractors, notes, precision)
+    return Steady(extractors, notes, precision, len(found.targets))

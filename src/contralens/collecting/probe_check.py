@@ -36,6 +36,7 @@ from contralens.errors import ImageError, InputError
 from contralens.models.determinism import is_coarse, noise, not_a_function, why_not_repeatable
 from contralens.models.hooked_layer import HookedTarget
 from contralens.models.sae_target import SparseTarget
+from contralens.models.shared_forward import forward_key, rows_together
 from contralens.types import Encoder, Extractor, Images
 
 VERSION = "probes 1"
@@ -71,10 +72,12 @@ def proved(
     out: list[Extractor] = []
     notes: list[str] = []
     some = _some(images, store, first)
-    for extractor in extractors:
-        below = _below(extractor)
+    belows = [_below(extractor) for extractor in extractors]
+    fixed = _together(belows, [(digest(VERSION, str(size)), noise(1, size, at)[0]) for at, size in enumerate(SIZES)])
+    seen = _together(belows, some)
+    for extractor, below, known, own in zip(extractors, belows, fixed, seen, strict=True):
         try:
-            out.append(_fitting(extractor, below, some, store, expected))
+            out.append(_fitting(extractor, below, known, own, some, store, expected))
         except _NotRepeatable as e:
             out.append(extractor)
             if not isinstance(below, HookedTarget):  # of which its own notes tell
@@ -119,15 +122,19 @@ def _below(extractor: Extractor) -> Extractor:
 
 
 def _fitting(
-    extractor: Extractor, below: Extractor, some: Sequence[tuple[str, Any]], store: Store, expected: str | None
+    extractor: Extractor,
+    below: Extractor,
+    fixed: dict[str, NDArray[Any]],
+    seen: dict[str, NDArray[Any]],
+    some: Sequence[tuple[str, Any]],
+    store: Store,
+    expected: str | None,
 ) -> Extractor:
     """The extractor itself, or under another fingerprint where the cache holds rows of something else under its own."""
     if isinstance(below, HookedTarget) and not below.repeatable:
         raise _NotRepeatable
-    fixed = _rows(below, [(digest(VERSION, str(size)), noise(1, size, seed)[0]) for seed, size in enumerate(SIZES)])
     if isinstance(below, Encoder):
         fixed |= _texts(below)
-    seen = _rows(below, some)
     own = _bits(fixed, seen)
     others = store.remember("variants", VERSION, below.fingerprint)
     known = bytes((others.get() or {}).get("names", np.zeros(0, np.uint8))).decode().split()
@@ -204,18 +211,38 @@ def _tables(below: Extractor, fingerprint: str, store: Store) -> tuple[Table, Ta
     return (machine if device == "cpu" else anywhere), anywhere
 
 
-def _rows(extractor: Extractor, images: Sequence[tuple[str, Any]]) -> dict[str, NDArray[Any]]:
-    """Rows of named images, computed together where they preprocess to one shape; without those that it cannot take."""
+def _together(extractors: Sequence[Extractor], images: Sequence[tuple[str, Any]]) -> list[dict[str, NDArray[Any]]]:
+    """`_rows` of each extractor; several layers of one network from one forward."""
+    groups: dict[Any, list[int]] = {}
+    for at, extractor in enumerate(extractors):
+        groups.setdefault(forward_key(extractor), []).append(at)
+    rows: list[dict[str, NDArray[Any]]] = [{} for _ in extractors]
+    for group in groups.values():
+        found = _rows([extractors[at] for at in group], images)
+        if len(group) > 1 and not found[0]:  # one of them fails, and the others may not
+            found = [_rows([extractors[at]], images)[0] for at in group]
+        for at, own in zip(group, found, strict=True):
+            rows[at] = own
+    return rows
+
+
+def _rows(extractors: Sequence[Extractor], images: Sequence[tuple[str, Any]]) -> list[dict[str, NDArray[Any]]]:
+    """Rows of named images from each of some extractors of one network.
+
+    They are computed together where they preprocess to one shape; without those that cannot be taken.
+    """
     groups: dict[str, list[tuple[str, Any]]] = {}
     for name, image in images:
         with suppress(Exception, SystemExit):
-            made = extractor.preprocess(image)
+            made = extractors[0].preprocess(image)
             groups.setdefault(_shape(made), []).append((name, made))
-    rows: dict[str, NDArray[Any]] = {}
+    rows: list[dict[str, NDArray[Any]]] = [{} for _ in extractors]
     for group in groups.values():
         with suppress(Exception, SystemExit), torch.no_grad():
-            found = extractor(default_collate([made for _, made in group])).float().cpu().numpy()
-            rows |= dict(zip((name for name, _ in group), found, strict=True))
+            batch = default_collate([made for _, made in group])
+            every = [extractors[0](batch)] if len(extractors) == 1 else rows_together(extractors, batch)
+            for own, found in zip(rows, every, strict=True):
+                own |= dict(zip((name for name, _ in group), found.float().cpu().numpy(), strict=True))
     return rows
 
 

@@ -25,7 +25,7 @@ PORT = 8787
 
 
 def explore_command(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, or a folder that holds them.")],
     host: Annotated[
         str, typer.Option(help="Address to listen on; beyond this machine a token is asked for.")
     ] = "127.0.0.1",
@@ -41,10 +41,12 @@ def explore_command(
     _modest()
     _needs()
     from contralens.commands.verify import label_test
+    from contralens.data.atlases import run_folders
     from contralens.data.table_folders import runs_in
     from contralens.explorer.app import create_app
     from contralens.explorer.guard import is_loopback
 
+    runs = run_folders(runs)
     for run in runs:
         if not run.is_dir():
             raise InputError(f"there is no run folder {run}; `contralens label` writes one")
@@ -76,11 +78,12 @@ def export_command(
     """
     _modest()
     _needs()
+    from contralens.data.atlases import run_folders
     from contralens.explorer.export import export
     from contralens.report.progress import bar
 
     with bar(quiet=False) as progress:
-        page = export(runs, out, with_notes=notes, url=url, progress=progress)
+        page = export(run_folders(runs), out, with_notes=notes, url=url, progress=progress)
     typer.echo(f"wrote {page / 'index.html'}")
 
 

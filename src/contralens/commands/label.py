@@ -14,6 +14,9 @@ from contralens.settings.label import Collect, LabelCommand
 from contralens.settings.propose import Backends, arguments
 from contralens.settings.record import read
 
+FEW = 3
+"""Runs whose labels the terminal lists."""
+
 
 @with_flags(LabelCommand)
 def label_command(given: Given, config: Config = None, trust_code: TrustConfig = False, as_json: Json = False) -> None:
@@ -33,10 +36,14 @@ def label_command(given: Given, config: Config = None, trust_code: TrustConfig =
     if "proposer" in settings:
         settings["proposing"] = {**settings.get("proposing", {}), "on_plan": None if as_json else print_plan}
     with_report = settings.pop("report", True)
+    from contralens.collecting.layer_plan import means_several
     from contralens.report.html import write_report
     from contralens.report.progress import bar
 
-    several = isinstance(settings.get("layer"), list) and len(settings["layer"]) > 1
+    several = means_several(settings.get("layer"), settings.get("layer_kinds"))
+    if several:
+        settings = {**settings, "layer": _planned(settings, as_json)}
+        settings.pop("layer_kinds", None)
     with bar(quiet=as_json) as progress:
         if several:
             from contralens.labeling.layers import label_layers
@@ -59,11 +66,39 @@ def label_command(given: Given, config: Config = None, trust_code: TrustConfig =
         ]
         print_json({"runs": told} if several else told[0])
         return
+    if len(runs) > FEW:
+        _many(runs, settings["out"])
+        return
     from contralens.report.tables import labels_table, summary
 
     for run, page in zip(runs, pages, strict=True):
         labels_table(run)
         summary(run, page)
+
+
+def _many(runs: list[Any], out: Any) -> None:
+    """Many runs on the terminal: a line for each layer."""
+    from contralens.data.atlases import atlas_of
+    from contralens.report.atlas_tables import atlas_tables
+
+    atlas_tables(atlas_of(runs), 0)
+    typer.echo(f"run folders: {out}/LAYER\nnext:        contralens atlas {out}   (or contralens explore {out})")
+
+
+def _planned(settings: dict[str, Any], quiet: bool) -> list[str]:
+    """The layers by name; where patterns or kinds chose them, a list on stderr says so before anything is computed."""
+    from contralens.collecting.layer_plan import layer_plan, needs_plan
+    from contralens.settings.record import settings_of
+
+    job = Collect(**{name: value for name, value in settings.items() if name in settings_of(Collect)})
+    if not needs_plan(job):
+        return [job.layer] if isinstance(job.layer, str) else list(job.layer or ())
+    plan = layer_plan(job)
+    if not quiet:
+        from contralens.report.layer_tables import plan_table
+
+        plan_table(plan)
+    return plan.names
 
 
 @with_flags(Collect)
@@ -82,7 +117,11 @@ def collect_command(
     Activations and embeddings are computed once; `label` with the same settings then finds them.
     """
     needed = ("target", "encoder", "images")
+    from contralens.collecting.layer_plan import means_several
+
     job = Collect(**settings_from(Collect, given, needed, config=config, trust_code=trust_code))
+    if means_several(job.layer, job.layer_kinds):
+        job = job.to(Collect, layer=_planned(vars(job), as_json), layer_kinds=None)
     from contralens.collecting.distributed import collect_ray, collect_shard
     from contralens.data.store import Store
     from contralens.report.progress import bar

@@ -9,6 +9,7 @@ import typer
 
 from contralens.commands.flags import Given, with_flags
 from contralens.commands.options import Json, RunFolder, print_json
+from contralens.errors import InputError
 from contralens.settings.label import Collect
 from contralens.settings.record import read
 
@@ -46,16 +47,38 @@ def report_command(
 def card_command(
     run: RunFolder,
     neuron: Annotated[
-        str | None, typer.Argument(help="A neuron's index or name (default: the clearest change by contrast).")
+        list[str] | None,
+        typer.Argument(help="A neuron's index or name (default: the clearest change by contrast); or further runs."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="PNG file to write (default: RUN-NEURON.png here).")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="PNG file to write (default: RUN-NEURON.png here); folder of a model card (model-card)."),
+    ] = None,
     pairs: Annotated[int, typer.Option(help="Exemplars to show, 1 to 10.")] = 6,
     dark: Annotated[bool, typer.Option("--dark", help="Light writing on dark ground.")] = False,
+    model: Annotated[
+        bool, typer.Option("--model", help="Write a model card section of one run; several runs give one anyway.")
+    ] = False,
+    examples: Annotated[int, typer.Option(help="Neurons with pictures in a model card.")] = 6,
 ) -> None:
-    """Write one neuron as a picture to share.
+    """Write one neuron as a picture, or runs as a model card.
 
-    A PNG of 1200 by 630 pixels: exemplars above contrasts, the label before and after contrast, its confidence.
+    RUN [NEURON]: a PNG of 1200 by 630 pixels with exemplars above contrasts, the label before and after contrast, its
+    confidence. RUN RUN ..., or a folder that holds runs: a model card section in Markdown and HTML for the model's page
+    on a hub, with what was labeled, how, how many labels are supported, examples and limits.
     """
+    if model or not (run / "manifest.json").is_file() or any(Path(n, "manifest.json").is_file() for n in neuron or ()):
+        from contralens.report.model_card import write_model_card
+
+        for path in write_model_card([run, *(neuron or ())], out or Path("model-card"), examples=examples):
+            typer.echo(f"wrote {path}")
+        return
+    if neuron and len(neuron) > 1:
+        raise InputError(f"give one neuron, or run folders; {neuron[0]} is no run folder")
+    _neuron_card(run, neuron[0] if neuron else None, out, pairs, dark)
+
+
+def _neuron_card(run: Path, neuron: str | None, out: Path | None, pairs: int, dark: bool) -> None:
     from contralens.data.atomic_files import write_whole
     from contralens.data.card import card, chosen, png
     from contralens.data.final_labels import final
@@ -67,7 +90,9 @@ def card_command(
     typer.echo(f"wrote {path}")
 
 
-@with_flags(Collect, only=("checkpoint", "weights", "preprocess", "prefix_tokens", "device"))
+@with_flags(
+    Collect, only=("layer", "layer_kinds", "pooling", "checkpoint", "weights", "preprocess", "prefix_tokens", "device")
+)
 def layers_command(
     given: Given,
     target: Annotated[str, typer.Argument(help="The network, as in `label --target`.")],
@@ -75,12 +100,20 @@ def layers_command(
 ) -> None:
     """List a network's layers and how many neurons each has.
 
-    With the output's shape and the pooling that would be used.
+    With the output's shape and the pooling that would be used. With --layer or --layer-kinds only what these choose, in
+    the order in which it runs, as `label` has it.
     """
     from contralens.models.targets import layers as list_layers
 
-    options = {name: value for name, value in read(Collect, given).items() if name != "device"}
+    asked = read(Collect, given)
+    options = {name: asked[name] for name in ("checkpoint", "weights", "preprocess", "prefix_tokens") if name in asked}
     found = list_layers(target, **options)
+    if "layer" in asked or "layer_kinds" in asked:
+        from contralens.models.layer_choice import chosen_layers
+
+        names = asked.get("layer", "all")
+        names = [names] if isinstance(names, str) else names
+        found = chosen_layers(found, names, asked.get("layer_kinds", ()), asked.get("pooling"))[0]
     if as_json:
         from dataclasses import asdict
 

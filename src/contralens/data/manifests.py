@@ -28,6 +28,7 @@ class _Target(_Part):
     layer: str
     fingerprint: str
     pooling: str
+    depth: Annotated[float, Field(ge=0, le=1)] | None = None
     neurons: Count
     notes: list[str] = []
     spec: str | None = None

@@ -44,7 +44,7 @@ from contralens.data.folder_kinds import RUN
 from contralens.data.replace_folder import reserved, restored
 from contralens.data.seals import seal
 from contralens.data.showing import Explorer, Neuron, Tabled
-from contralens.data.table_folders import reading
+from contralens.data.table_folders import reading, rows_of
 from contralens.data.trust import made_here
 from contralens.errors import InputError
 
@@ -140,16 +140,15 @@ class Run(Tabled):
             raise InputError(
                 f"this run has no neuron {neuron!r}{nearest(str(neuron), some)}; it has {len(some)}, e.g. {some[0]!r}"
             )
-        own = pc.field("neuron") == at
-        exemplars = self.exemplars.filter(own).to_pylist()
+        exemplars = rows_of(self.exemplars, at).to_pylist()
         ids = self.images["id"]
         for row in exemplars:
             for side in ("positive", "contrast"):
                 row[f"{side}_id"] = ids[row[side]].as_py() if row[side] >= 0 else None
-        labels = {row["scorer"]: row for row in self.labels.filter(own).to_pylist()}
+        labels = {row["scorer"]: row for row in rows_of(self.labels, at).to_pylist()}
         for row in labels.values():
             row["proposed"] = self.sources(row["label"])
-        found = self.neurons.filter(own).to_pylist()[0]
+        found = rows_of(self.neurons, at).to_pylist()[0]
         return Neuron({**found, "labels": labels, "proposals": self.proposals(at), "exemplars": exemplars}, self)
 
     def sources(self, concept: str | None) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import SafetensorError
@@ -89,3 +90,15 @@ def plain(value: Any) -> Any:
 def json_text(value: Any) -> str:
     """JSON for people to read, too, NaN and infinities as null."""
     return json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n"
+
+
+def rows_of(table: pa.Table, neuron: int) -> pa.Table:
+    """The rows of one neuron; many times faster than a filter, which plans a query each time.
+
+    >>> rows_of(pa.table({"neuron": [4, 4, 7, 4]}), 4).num_rows
+    3
+    """
+    places = np.flatnonzero(np.asarray(table["neuron"]) == neuron)
+    if len(places) and places[-1] - places[0] + 1 == len(places):
+        return table.slice(int(places[0]), len(places))
+    return table.take(pa.array(places))

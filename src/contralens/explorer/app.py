@@ -22,7 +22,7 @@ from starlette.requests import ClientDisconnect
 
 from contralens import __version__
 from contralens.errors import ContralensError, InputError, RunError
-from contralens.explorer import audit_pages, cards, overview, pages, shapes
+from contralens.explorer import audit_pages, cards, layers_page, overview, pages, shapes
 from contralens.explorer.guard import Guard
 from contralens.explorer.jobs import Jobs, Tester
 from contralens.explorer.posting import noting, testing
@@ -179,6 +179,10 @@ def _browsing(app: FastAPI, shelf: Shelf, search: Finder) -> None:
         opened = shelf.run(run)
         found = overview.remembered(opened, "audit", lambda: dumps(audit_pages.page(opened)))
         return Response(found, media_type="application/json", headers=NEVER)
+
+    @app.get("/api/layers", responses=shape(shapes.Layers), summary="All layers of a network side by side")
+    def layers() -> Response:
+        return Response(layers_page.live(shelf), media_type="application/json", headers=NEVER)
 
     @app.get("/api/compare", responses=shape(shapes.Comparison), summary="Two runs or scorers side by side")
     def compare(

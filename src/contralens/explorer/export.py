@@ -20,7 +20,7 @@ from contralens.data.notes import Notebook
 from contralens.data.replace_folder import reserved
 from contralens.data.seals import seal
 from contralens.errors import InputError
-from contralens.explorer import audit_pages, cards, overview, pages, shapes
+from contralens.explorer import audit_pages, cards, layers_page, overview, pages, shapes
 from contralens.explorer.runs import OpenRun, keys
 from contralens.explorer.values import dumps
 from contralens.sharing.local_paths import anonymous
@@ -68,6 +68,8 @@ def export(
         for run in opened:
             infos.append(_run(folder, run, with_notes, url, progress))
             run.close()
+        if len(opened) > 1:
+            _data(folder, "layers", anonymous(layers_page.page(keys(paths), corrections=with_notes)))
         infos = anonymous(infos)
         listed: shapes.RunList = {"version": __version__, "runs": infos, "writable": False, "encoder": WHY}
         _data(folder, "runs", listed)

@@ -468,6 +468,61 @@ class Gone(Shape):
     error: str
 
 
+class LayerRow(Shape):
+    """One layer of the network that several runs are of."""
+
+    run: str
+    layer: str
+    depth: float | None
+    neurons: int
+    silent: int
+    labeled: int
+    supported: int | None
+    sure: int | None
+    verified: int | None
+    refuted: int | None
+    confounded: int | None
+    concepts: int
+    new: int
+    """Concepts that no layer before has."""
+
+
+class LayerConcept(Shape):
+    """A label, and in which layers it occurs."""
+
+    concept: str
+    neurons: int
+    first: str
+    first_sure: str | None
+    most: str
+    counts: list[int]
+    """Neurons by layer."""
+    run: str
+    neuron: int
+    picture: int
+    """Of the neuron with the surest such label."""
+
+
+class Layers(Shape):
+    """All neurons of all layers, in columns."""
+
+    title: str
+    layers: list[LayerRow]
+    concepts: list[LayerConcept]
+    notes: list[str]
+    labels: list[str]
+    layer: list[int]
+    """(N): place in `layers`."""
+    neuron: list[int]
+    name: list[str]
+    label: list[int]
+    """(N): place in `labels`, -1 for none."""
+    confidence: list[float | None]
+    verified: list[str | None]
+    picture: list[int]
+    """(N): the image that activates the neuron most, -1 for none."""
+
+
 def _describe() -> None:
     """Give each member what stands below it, all from one reading of this file.
 

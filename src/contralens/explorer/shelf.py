@@ -30,6 +30,8 @@ class Shelf:
         self.paths = keys([Path(p) for p in paths])
         self.notebooks = {key: Notebook(path, writable) for key, path in self.paths.items()}
         self.writable, self.trust_code = writable, trust_code
+        self.pages: dict[str, tuple[object, bytes]] = {}
+        """Pages over several runs, with what they were made of."""
         self._open: dict[str, OpenRun] = {}
         self._looked: dict[str, float] = {}
         self._noted: dict[str, str] = {}

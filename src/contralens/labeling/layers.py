@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from contralens.collecting import collect as collecting
-from contralens.collecting.networks import networks, steady
+from contralens.collecting.layer_plan import with_layers
+from contralens.collecting.networks import Networks, Steady, networks, steady
 from contralens.data.runs import Run
 from contralens.data.store import Store
 from contralens.errors import InputError
@@ -25,7 +26,7 @@ def label_layers(settings: LabelLayers) -> dict[str, Run]:
     Each run is to the last bit the one that `contralens.label` gives of its layer alone.
 
     Returns:
-        The runs by layer, in the order given.
+        The runs by layer, in the order given; those of patterns and of "all" in the order in which the network runs.
 
     Raises:
         InputError: as `contralens.label`.
@@ -38,29 +39,39 @@ def label_layers(settings: LabelLayers) -> dict[str, Run]:
     """
     if settings.sae is not None or settings.sae_pooling is not None:
         raise InputError("a sparse autoencoder belongs to one layer: give that layer alone")
-    if isinstance(settings.layers, str):
-        raise InputError(f"`layers` must be a list of names; got {settings.layers!r}")
-    each = {layer: _of_layer(settings, layer) for layer in settings.layers}
+    if not settings.layers:
+        raise InputError('`layers` must be a list of names, a pattern or "all"; got none')
+    named = with_layers(settings.to(Collect, layer=settings.layers))
+    names = [named.layer] if isinstance(named.layer, str) else list(named.layer or ())
+    each = {layer: _of_layer(settings, layer) for layer in names}
     with ExitStack() as places:
         for one in each.values():
             places.enter_context(reserving(one))
         work = ready(settings)
-        opened = networks(work.to(Collect, layer=settings.layers))
-        if settings.store_activations:  # else each layer is gone through on its own
-            store = Store(settings.cache)
-            collecting.collect(
-                opened.images, steady(work, opened, store).extractors, store, batch_size=settings.batch_size,
-                workers=settings.workers, processes=settings.processes, progress=settings.progress,
-            )  # fmt: skip
+        opened = networks(work.to(Collect, layer=names, layer_kinds=None))
+        checked = _collected(work, opened) if settings.store_activations else None
         return {
-            layer: write(judge(score(mine(collect(ready(one), replace(opened, targets=[model]))))))
-            for (layer, one), model in zip(each.items(), opened.targets, strict=True)
-        }
+            layer: write(judge(score(mine(collect(
+                ready(one), replace(opened, targets=[model]), None if checked is None else checked.of(at),
+            )))))
+            for at, ((layer, one), model) in enumerate(zip(each.items(), opened.targets, strict=True))
+        }  # fmt: skip
+
+
+def _collected(work: LabelLayers, opened: Networks) -> Steady | None:
+    """Fills the cache from one forward an image; the networks that are proved, if all that each layer runs is."""
+    store = Store(work.cache)
+    checked = steady(work, opened, store)
+    collecting.collect(
+        opened.images, checked.extractors, store, batch_size=work.batch_size, workers=work.workers,
+        processes=work.processes, progress=work.progress,
+    )  # fmt: skip
+    return checked if work.calibrate is None and checked.precision is None and not checked.notes else None
 
 
 def _of_layer(settings: LabelLayers, layer: str) -> Label:
     """The settings of one layer, as `contralens.label` has them."""
-    own = {name: value for name, value in vars(settings).items() if name != "layers"}
+    own = {name: value for name, value in vars(settings).items() if name not in ("layers", "layer_kinds")}
     out = None if settings.out is None else Path(settings.out) / folder_of_layer(layer)
     return Label(**{**own, "layer": layer, "out": out})
 

@@ -110,6 +110,7 @@ def about_target(model: Target, settings: Mine) -> dict[str, Any]:
     return {
         "name": model.name,
         "layer": model.layer,
+        "depth": getattr(getattr(model, "base", model), "depth", None),
         "pooling": model.pooling,
         "fingerprint": model.fingerprint,
         "neurons": model.width,

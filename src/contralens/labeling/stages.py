@@ -195,12 +195,13 @@ class Judged(Brief):
     chances: Mapping[str, Chance]
 
 
-def collect(settings: Mine, found: Networks | None = None) -> Collected:
+def collect(settings: Mine, found: Networks | None = None, proved: Steady | None = None) -> Collected:
     """Rows of every image from the target and the encoder, read from the cache where there, else computed.
 
     Args:
         settings: of this stage and, for activations that are not stored, of the next.
         found: the networks and images, where they are open already.
+        proved: the same networks, where it has been seen that their rows may be kept.
 
     >>> from contralens.settings.label import Mine
     >>> collect(Mine("world:1", "world-1/images", "world", layer="block3")).target.name
@@ -211,7 +212,7 @@ def collect(settings: Mine, found: Networks | None = None) -> Collected:
     if len(opened.targets) != 1 or len(opened.encoders) != 1:
         raise InputError("`layer` and `encoder` must be one each; `contralens.label_layers` labels several layers")
     calibration = Calibration.asked(settings.calibrate, opened.targets[0], settings.images, opened.images)
-    checked = steady(settings, opened, store, beside=calibration.extractors)
+    checked = proved or steady(settings, opened, store, beside=calibration.extractors)
     work: dict[str, Any] = {
         "batch_size": settings.batch_size, "workers": settings.workers, "processes": settings.processes,
         "progress": settings.progress,

@@ -58,6 +58,8 @@ class HookedTarget:
     """Whether patch tokens lie row by row, as maps need it; None until somebody asked (`models.activation_maps`)."""
     classes: tuple[str, ...] | None = None
     """Names of the network's outputs, where the weights know them."""
+    depth: float | None = None
+    """How deep in the network the layer is, 0 to 1 (`LayerInfo.depth`)."""
     origin: dict[str, Any] = field(default_factory=dict)
     """"spec" and "options" that `target` makes the same one from; "spec" is None where no text names the network."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ from contralens.errors import InputError
 from contralens.loading.loaders import load, preprocess_of
 from contralens.models import hooks, tokens
 from contralens.models.hooked_layer import HookedTarget
+from contralens.models.layer_kinds import kinds_of
 from contralens.models.layer_outputs import PART, is_padded
+from contralens.models.layer_trace import traced
 from contralens.models.pooling import choose
 from contralens.specs import scheme
 
@@ -38,6 +40,10 @@ class LayerInfo:
     calls: int
     """How often it runs in one forward; only a layer that runs once can be used."""
     note: str = ""
+    kinds: tuple[str, ...] = ()
+    """What it is, as keys of `contralens.models.layer_kinds.KINDS`; most inner modules are none of these."""
+    depth: float | None = None
+    """Share of the network's innermost modules that have run when it ends, 0 to 1; None where it does not run."""
 
 
 def layers(
@@ -67,7 +73,8 @@ def layers(
         network, function = loaded.network, preprocess_of(preprocess, loaded, name)
     batch = hooks.probe_batch(function, name)
     modules = hooks.named(network)
-    seen = hooks.probe(network, list(modules), batch, name)
+    with traced(network) as trace:
+        seen = hooks.probe(network, list(modules), batch, name)
     square = hooks.is_square(batch)
     rows = []
     lengths: dict[int, tokens.Found] = {}
@@ -91,8 +98,11 @@ def layers(
             except InputError as e:  # it cannot be pooled
                 note = str(e)
         pooling, width = (choice.name, choice.width) if choice else (None, None)
-        rows.append(LayerInfo(key, type(module).__name__, shape, width, pooling, found.calls, note))
-    return rows
+        depth = trace.depth(key)
+        rows.append(LayerInfo(key, type(module).__name__, shape, width, pooling, found.calls, note, depth=depth))
+    shapes = {row.name: row.shape for row in rows if row.shape is not None and row.neurons is not None}
+    kinds = kinds_of(network, shapes, trace)
+    return [replace(row, kinds=kinds.get(row.name, ())) for row in rows]
 
 
 def layer_before(target: HookedTarget) -> str:

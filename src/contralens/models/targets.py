@@ -25,6 +25,7 @@ from contralens.models import determinism, hooks, tokens, untrained_weights
 from contralens.models.hooked_layer import HookedTarget, fingerprint_of
 from contralens.models.input_scale import scale_notes
 from contralens.models.layer_outputs import PART, module_of
+from contralens.models.layer_trace import traced
 from contralens.models.layers import LayerInfo, found_tokens, layers, several, unpadded
 from contralens.models.pooling import POOLINGS, choose, pool
 from contralens.models.sae_target import sae as with_sae
@@ -183,12 +184,11 @@ def _made(
     _check_values(loaded.network, name)
     network = _placed(loaded.network, device, own=not isinstance(spec, nn.Module))
     modules = hooks.named(network)
-    layers = (layer if layer is not None else loaded.default_layer for layer in wanted)
-    names = [_known(layer, modules, network, loaded, name) for layer in layers]
+    names = [_known(loaded.default_layer if w is None else w, modules, network, loaded, name) for w in wanted]
     batch = hooks.probe_batch(function, name)
-    before = attributes(network)
-    found: dict[int, tokens.Found] = {}
-    probe = hooks.probe(network, [*names, "."], batch, name, hooks.DTYPES[dtype], keep=True)
+    before, found = attributes(network), dict[int, tokens.Found]()
+    with traced(network) as trace:
+        probe = hooks.probe(network, [*names, "."], batch, name, hooks.DTYPES[dtype], keep=True)
     if preprocess is not None or loaded.preprocess_note or name.startswith("module:"):
         loaded.notes += scale_notes(function, loaded.preprocess, network, preprocess is not None)
     untrained_weights.check_unused(loaded, [n for n in names if probe[n].output is not None], batch, probe, name)
@@ -215,8 +215,8 @@ def _made(
             found=found_tokens(network, batch, seen.output, found, prefix_tokens),
         )
         notes = [*loaded.notes, *choice.notes, *several(layer, seen.tensors)]
-        pooled = pool(choice.name, seen.output, choice.tokens)
-        neuron_names = _names(neurons, layer, pooled, probe["."].output, loaded, notes)  # may add to the notes
+        rows, whole = pool(choice.name, seen.output, choice.tokens), probe["."].output
+        neuron_names = _names(neurons, layer, rows, whole, loaded, notes)  # may add to the notes
         made.append(
             HookedTarget(
                 name=name,
@@ -233,7 +233,8 @@ def _made(
                 dtype=dtype,
                 notes=notes,
                 network=described,
-                classes=_classes(probe["."].output, loaded),
+                classes=_classes(whole, loaded),
+                depth=trace.depth(layer),
                 origin=origin,
             )
         )

@@ -47,7 +47,10 @@ def header(run: Run, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
                 f"contralens {m['contralens']}",
                 *(f"{name} {value}" for name, value in m.get("versions", {}).items()),
                 f"seed {m.get('seed')}",
-                *(f"{name}: fingerprint {m[name]['fingerprint']}" for name in ("target", "encoder", "images")),
+                *(
+                    f"{name}: fingerprint {m[name]['fingerprint']}"
+                    for name in ("target", "encoder", "images") if m[name].get("fingerprint")
+                ),
             ]),
         ],
     }  # fmt: skip

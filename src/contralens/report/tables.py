@@ -218,6 +218,7 @@ def layers_table(layers: Any) -> None:
     table = Table(
         name_column("layer", [layer.name for layer in layers]),
         "type",
+        "kind",
         "output",
         "neurons",
         "pooling",
@@ -230,6 +231,7 @@ def layers_table(layers: Any) -> None:
         table.add_row(
             escape(layer.name),
             layer.type,
+            ", ".join(layer.kinds) or "-",
             shape,
             str(layer.neurons or "-"),
             layer.pooling or "-",

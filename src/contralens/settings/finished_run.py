@@ -221,6 +221,26 @@ class Match(Work):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AtlasOf(Work):
+    """All settings of `contralens.atlas`."""
+
+    runs: Any = field(kw_only=False, metadata=about(FILES,
+        "Run folders of layers of one network, or a folder that holds them.", python="Or runs."))  # fmt: skip
+    links: bool = setting(False, SWITCH,
+        "Match the neurons of each layer with those of the next by their activations (see `contralens.match`).",
+        written=True)  # fmt: skip
+    edges: Literal["none", "weights", "ablation"] = setting("none", one_of("none", "weights", "ablation"),
+        "Which labeled neurons of a layer feed which of the next: weights, where the next layer is linear in this "
+        "one; ablation, what the next loses on its exemplars when a neuron is switched off.", written=True)  # fmt: skip
+    edges_per_neuron: int = setting(3, WHOLE, "Edges kept per neuron of the next layer.", written=True)
+    most: int = setting(20, WHOLE, "With ablation: labeled neurons of each layer that are looked at.", written=True)
+    fakes: int = setting(FAKES, NULL_NEURONS, "Null neurons of the links, and null edges.", written=True)
+    source: Any = setting(None, FILE, "Where the runs' images are now, if they moved.")
+    target: Any = setting(None, PYTHON, "The network, where the manifests cannot say.")
+    encoder: Any = setting(None, PYTHON, "The runs' labeling encoder, where the manifests cannot say.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ContrastClasses(OnRun):
     """All settings of `contralens.contrast_classes`."""
 

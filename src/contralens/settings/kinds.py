@@ -104,8 +104,16 @@ def _several(name: str, value: Any) -> Any:
 
 
 def _names(name: str, value: Any) -> Any:
-    """A text, or several; YAML reads the layer "1" of a sequence as a number."""
-    return [str(one) for one in value] if isinstance(value, (list, tuple)) else str(value)
+    """A text, or several; YAML reads the layer "1" of a sequence as a number. One in a list stands for itself."""
+    if not isinstance(value, (list, tuple)):
+        return str(value)
+    return str(value[0]) if len(value) == 1 else [str(one) for one in value]
+
+
+def _words(name: str, value: Any) -> Any:
+    """Texts, also in one text with commas."""
+    parts = [value] if isinstance(value, str) else _several(name, value)
+    return [word.strip() for part in parts for word in part.split(",") if word.strip()]
 
 
 def _device(name: str, value: Any) -> Any:
@@ -238,6 +246,8 @@ TEXTS = Kind(_own_texts, _several, many=True)
 NAMES = Kind(_own_texts, _several)
 TEMPLATES = Kind(_own_texts, _one_or_all, many=True)
 LAYER = Kind(_own_texts, _names, many=True)
+WORDS = Kind(lambda name, value: _own_texts(name, _words(name, value)), _words, many=True)
+"""Words, each a text of its own or several in one with commas."""
 DEVICE = Kind(_device, as_text)
 PATH = Kind(_path, metavar="<path>", beside=_beside)
 CHECKPOINT = Kind(_path, metavar="<path>", beside=_part_beside)

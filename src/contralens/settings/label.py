@@ -25,6 +25,7 @@ from contralens.settings.kinds import (
     TEXTS,
     THING,
     WHOLE,
+    WORDS,
     between,
     indices_or,
     named,
@@ -58,8 +59,12 @@ class Collect(Work):
         "The image-text encoder: open_clip:ARCH/TAG, hf:ID, offline, world; `contralens collect` takes "
         "several.", python="Or an `Encoder`.", reads=True))  # fmt: skip
     layer: str | Sequence[str] | None = setting(None, LAYER,
-        "Its layer, as in `named_modules()`; `contralens layers TARGET` lists them. The flag is "
-        "repeatable: one forward gives all.", python="Several are for `contralens.label_layers`.")  # fmt: skip
+        "Its layer, as in `named_modules()`; `contralens layers TARGET` lists them. Repeatable; patterns such as "
+        "'blocks.*' (\"*\" stays between dots, \"**\" crosses them) and \"all\" choose several: one forward gives all, "
+        "and each has its run in OUT.", python="Several are for `contralens.label_layers`.")  # fmt: skip
+    layer_kinds: Sequence[str] | None = setting(None, WORDS,
+        "Choose layers by kind: stem, block, head, conv, linear, attention, mlp, output; repeatable or with "
+        "commas. With `layer`, only those of its layers.", result=False)  # fmt: skip
     pooling: str | None = setting(None, TEXT,
         "How a map or tokens become one number: mean, max, cls, mean_patches, ... (default: inferred).")  # fmt: skip
     sae: Any = setting(None, OBJECT,
@@ -222,8 +227,9 @@ class Label(Judge):
 class LabelLayers(Label):
     """All settings of `contralens.label_layers`."""
 
-    layers: Sequence[str] = field(metadata=about(LAYER,
-        'Names of the layers. The run of each goes to OUT/LAYER ("output" for the layer ".").'))  # fmt: skip
+    layers: str | Sequence[str] = field(default="all", metadata=about(LAYER,
+        'Names or patterns of the layers, or "all" (docs/howto/layers.md). The run of each goes to OUT/LAYER '
+        '("output" for the layer ".").'))  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,192 @@
+import { useMemo, useState } from "react";
+import { Confidence, Problem, Twin, useNeuronLink, Waiting } from "../parts/Bits";
+import { Picture } from "../parts/Picture";
+import { found, named, parts, ramp, type Sort } from "../logic/layers";
+import { format } from "../logic/route";
+import { source } from "../source";
+import { useLoaded, useParam, useWorld } from "../state";
+import type { LayerConcept, LayerRow, Layers } from "../types";
+
+const CONCEPTS = 12;
+const NEURONS = 24;
+const SORTS: [Sort, string][] = [
+  ["confidence", "surest first"],
+  ["depth", "by layer"],
+  ["label", "by label"],
+];
+
+/** All layers of a network: how much of each is labeled, where concepts first appear, and a search over all neurons. */
+export function LayersPage() {
+  const { list } = useWorld();
+  const stamps = list.runs.map((r) => `${r.key} ${r.stamp}`).join();
+  const { data, error } = useLoaded(`layers ${stamps}`, source.layers);
+  const [q, setQ] = useParam("q");
+  const [layer, setLayer] = useParam("layer");
+  const [sort, setSort] = useParam("sort", "confidence");
+  if (error) return <Problem>{error}</Problem>;
+  if (!data) return <Waiting>Reading all layers…</Waiting>;
+  if (data.layers.length === 0) return <Problem title="No layers">{data.notes.join(" ")}</Problem>;
+  const chosen = data.layers.findIndex((l) => l.layer === layer);
+  return (
+    <div className="layers">
+      <h1>Layers of {data.title}</h1>
+      <p className="verdict">
+        <strong>{data.neuron.length.toLocaleString("en")}</strong> neurons in {data.layers.length} layers,{" "}
+        {data.concepts.length.toLocaleString("en")} concepts. <Twin path="api/layers" />
+      </p>
+      {data.notes.map((note) => (
+        <p key={note} className="soft">
+          {note}
+        </p>
+      ))}
+      <LayerList layers={data.layers} />
+      <div className="toolbar">
+        <input data-search type="search" className="find" placeholder="Concept or neuron, in all layers" aria-label="Search all layers" value={q} onChange={(e) => setQ(e.target.value)} />
+        <select aria-label="Layer" value={layer} onChange={(e) => setLayer(e.target.value)}>
+          <option value="">all layers</option>
+          {data.layers.map((l) => (
+            <option key={l.layer} value={l.layer}>
+              {title(l)}
+            </option>
+          ))}
+        </select>
+        <select aria-label="Order of neurons" value={sort} onChange={(e) => setSort(e.target.value)}>
+          {SORTS.map(([key, text]) => (
+            <option key={key} value={key}>
+              {text}
+            </option>
+          ))}
+        </select>
+      </div>
+      <Concepts data={data} q={q} onChoose={setQ} />
+      <Found data={data} q={q} layer={chosen < 0 ? null : chosen} sort={sort as Sort} />
+    </div>
+  );
+}
+
+function title(row: LayerRow): string {
+  return row.layer === "." ? "output" : row.layer;
+}
+
+function LayerList({ layers }: { layers: LayerRow[] }) {
+  return (
+    <section aria-labelledby="by-layer">
+      <h2 id="by-layer">What each layer knows</h2>
+      <p className="key">
+        <i className="sure" /> labels of confidence 0.5 and more <i className="labeled" /> other labels <i className="unlabeled" /> no label{" "}
+        <i className="silent" /> silent
+      </p>
+      <ol className="layer-list">
+        {layers.map((row) => (
+          <li key={row.layer}>
+            <a href={format({ run: row.run, page: "neurons" })}>{title(row)}</a>
+            <svg viewBox="0 0 100 10" preserveAspectRatio="none" role="img" aria-label={parts(row).map((p) => `${p.count} ${p.name}`).join(", ")}>
+              {parts(row).map((part, i, all) => (
+                <rect key={part.name} className={part.name} x={all.slice(0, i).reduce((sum, p) => sum + p.share, 0)} y="0" width={part.share} height="10" />
+              ))}
+            </svg>
+            <span className="numbers">{numbers(row)}</span>
+          </li>
+        ))}
+      </ol>
+    </section>
+  );
+}
+
+function numbers(row: LayerRow): string {
+  const said = [`${row.neurons.toLocaleString("en")} neurons`, `${row.concepts} concepts, ${row.new} new`];
+  for (const name of ["supported", "verified", "refuted", "confounded"] as const) {
+    if (row[name] !== null) said.push(`${row[name]} ${name}`);
+  }
+  return said.join(" · ");
+}
+
+function Concepts({ data, q, onChoose }: { data: Layers; q: string; onChoose: (text: string) => void }) {
+  const [all, setAll] = useState(false);
+  const rows = useMemo(() => named(data.concepts, q), [data, q]);
+  return (
+    <section aria-labelledby="concepts">
+      <h2 id="concepts">Where concepts appear</h2>
+      {rows.length === 0 && <p className="soft">No label holds “{q}”.</p>}
+      <ul className="concept-list">
+        {rows.slice(0, all ? rows.length : CONCEPTS).map((c) => (
+          <Concept key={c.concept} concept={c} layers={data.layers} onChoose={onChoose} />
+        ))}
+      </ul>
+      {rows.length > CONCEPTS && (
+        <button type="button" onClick={() => setAll(!all)}>
+          {all ? "Fewer" : `All ${rows.length}`}
+        </button>
+      )}
+    </section>
+  );
+}
+
+function Concept({ concept, layers, onChoose }: { concept: LayerConcept; layers: LayerRow[]; onChoose: (text: string) => void }) {
+  const { list } = useWorld();
+  const link = useNeuronLink();
+  const run = list.runs.find((r) => r.key === concept.run);
+  const name = (layer: string) => (layer === "." ? "output" : layer);
+  return (
+    <li>
+      <a href={link(concept.neuron, concept.run)} aria-label={`The surest neuron labeled ${concept.concept}`}>
+        {run && <Picture image={concept.picture} alt="" run={run} />}
+      </a>
+      <div>
+        <button type="button" className="plain" onClick={() => onChoose(concept.concept)}>
+          {concept.concept}
+        </button>
+        <span className="numbers">
+          {concept.neurons} neurons ·{" "}
+          {concept.first_sure === null ? "never with confidence 0.5" : `with confidence 0.5 from ${name(concept.first_sure)} on`}
+          {concept.first_sure !== concept.first && `; any label from ${name(concept.first)} on`}
+        </span>
+        <span className="strip" role="img" aria-label={layers.map((l, i) => `${title(l)}: ${concept.counts[i]}`).join(", ")}>
+          {layers.map((l, i) => {
+            const step = ramp(concept, i, layers);
+            return <i key={l.layer} className={step === null ? "none" : `ramp-${step}`} title={`${title(l)}: ${concept.counts[i]} of ${l.labeled}`} />;
+          })}
+        </span>
+      </div>
+    </li>
+  );
+}
+
+function Found({ data, q, layer, sort }: { data: Layers; q: string; layer: number | null; sort: Sort }) {
+  const [most, setMost] = useState(NEURONS);
+  const { list } = useWorld();
+  const link = useNeuronLink();
+  const places = useMemo(() => found(data, q, layer, sort), [data, q, layer, sort]);
+  return (
+    <section aria-labelledby="found">
+      <h2 id="found">
+        Neurons <small role="status">{places.length.toLocaleString("en")}</small>
+      </h2>
+      <ul className="layer-neurons">
+        {places.slice(0, most).map((i) => {
+          const row = data.layers[data.layer[i]!]!;
+          const run = list.runs.find((r) => r.key === row.run);
+          const sure = data.confidence[i];
+          return (
+            <li key={`${row.layer} ${data.neuron[i]}`}>
+              <a href={link(data.neuron[i]!, row.run)}>
+                {run && <Picture image={data.picture[i]!} alt="" run={run} />}
+                <strong>{data.label[i]! < 0 ? "no label" : data.labels[data.label[i]!]}</strong>
+                <span className="numbers">
+                  {title(row)} · {data.name[i]}
+                  {data.verified[i] && ` · ${data.verified[i]}`}
+                </span>
+                {sure !== null && sure !== undefined && <Confidence value={sure} />}
+              </a>
+            </li>
+          );
+        })}
+      </ul>
+      {places.length > most && (
+        <button type="button" onClick={() => setMost(most + 4 * NEURONS)}>
+          More
+        </button>
+      )}
+    </section>
+  );
+}
