@@ -7,6 +7,8 @@ import "./style/overview.css";
 import "./style/neuron.css";
 import "./style/pages.css";
 import "./style/audit.css";
+import "./style/home.css";
+import "./style/print.css";
 
 setTheme(readTheme());
 createRoot(document.getElementById("root")!).render(

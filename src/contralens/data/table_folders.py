@@ -67,10 +67,19 @@ def reading(folder: Path, absent: str | None = None) -> Iterator[None]:
 
 def runs_in(folder: Path) -> str:
     """A hint with the runs one or two levels below `folder`, ready to append to an error; empty if there are none."""
-    below = sorted(at.parent for depth in ("*", "*/*") for at in folder.glob(f"{depth}/manifest.json"))
-    runs = [str(run) for run in below if (run / "exemplars.parquet").is_file()]
+    runs = [str(run) for run in runs_below(folder)]
     more = f" and {len(runs) - 3} more" if len(runs) > 3 else ""
     return f"; runs in it: {', '.join(runs[:3])}{more}" if runs else ""
+
+
+def runs_below(folder: Path) -> list[Path]:
+    """The run folders one or two levels below `folder`, in order.
+
+    >>> [run.name for run in runs_below(Path("."))]
+    ['run']
+    """
+    below = sorted(at.parent for depth in ("*", "*/*") for at in folder.glob(f"{depth}/manifest.json"))
+    return [run for run in below if (run / "exemplars.parquet").is_file()]
 
 
 def plain(value: Any) -> Any:
