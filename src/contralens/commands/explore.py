@@ -45,7 +45,7 @@ def explore_command(
     from contralens.explorer.app import create_app
     from contralens.explorer.guard import is_loopback
 
-    runs = _runs(runs)
+    runs = run_folders(runs)
     token = None if is_loopback(host) else secrets.token_urlsafe(24)
     app = create_app(
         runs, read_only=read_only, host=host, token=token, trust_code=trust_code, tester=label_test, matcher=cached
@@ -59,7 +59,7 @@ def explore_command(
     serve(app, listener, None if no_browser else address)
 
 
-def _runs(given: list[Path]) -> list[Path]:
+def run_folders(given: list[Path]) -> list[Path]:
     """The run folders that were named, and those in folders that hold some.
 
     Raises:
@@ -98,7 +98,7 @@ def export_command(
     from contralens.report.progress import bar
 
     with bar(quiet=False) as progress:
-        page = export(_runs(runs), out, with_notes=notes, url=url, matcher=cached, progress=progress)
+        page = export(run_folders(runs), out, with_notes=notes, url=url, matcher=cached, progress=progress)
     typer.echo(f"wrote {page / 'index.html'}")
 
 
