@@ -404,7 +404,9 @@ def pages(audited: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]
     """The pages that commands write, each one file."""
     home = tmp_path_factory.mktemp("pages")
     run = contralens.load(shutil.copytree(audited, home / "run"))
-    classes = contralens.contrast_classes(run, "striped", "dotted", words=True, cache=audited.parent / "cache", describe=6)
+    classes = contralens.contrast_classes(
+        run, "striped", "dotted", words=True, cache=audited.parent / "cache", describe=6
+    )
     contralens.verify(run, neurons=list(range(6)), images=3, cache=audited.parent / "cache")
     return [
         write_report(run, home / "report.html"), write_audit_page(run, out=home / "audit.html"),

@@ -152,7 +152,9 @@ class TestPages:
             expect(page.get_by_role("button", name=f"{len(told['changes'])} changed")).to_be_visible()
             same = told["both"] - len(told["changes"])
             page.get_by_role("button", name=f"{same} same").click()
-            expect(page.locator(".why").first).to_contain_text(re.compile(r"correlation .* of 6 top images are the same"))
+            expect(page.locator(".why").first).to_contain_text(
+                re.compile(r"correlation .* of 6 top images are the same")
+            )
             expect(page.locator(".change-side img").first).to_be_visible()
             page.goto(f"{address}/#/late/compare?a=late~semanticlens&b=late~csp")
             expect(page.locator(".change-row.one .decided img").first).to_be_visible()
@@ -198,7 +200,12 @@ class TestPages:
         options = {"viewport": {"width": width, "height": 844}, "color_scheme": theme}
         with Watched(chromium, **options) as watched:
             page = watched.page
-            for path in ("", "early/compare?b=late~csp", "early/compare?b=late~csp&all=1", "late/compare?a=late~semanticlens"):
+            for path in (
+                "",
+                "early/compare?b=late~csp",
+                "early/compare?b=late~csp&all=1",
+                "late/compare?a=late~semanticlens",
+            ):
                 page.goto(f"{address}/#/{path}")
                 page.reload()
                 page.wait_for_load_state("networkidle")
@@ -214,7 +221,9 @@ class TestPages:
                 session = watched.context.new_cdp_session(page)
                 session.send("Network.enable")
                 names: dict[str, str] = {}
-                session.on("Network.requestWillBeSent", lambda e, n=names: n.update({e["requestId"]: e["request"]["url"]}))
+                session.on(
+                    "Network.requestWillBeSent", lambda e, n=names: n.update({e["requestId"]: e["request"]["url"]})
+                )
                 session.on(
                     "Network.loadingFinished",
                     lambda e, n=names, s=sizes: s.append((n.get(e["requestId"], ""), int(e["encodedDataLength"]))),
