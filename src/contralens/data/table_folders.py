@@ -75,8 +75,8 @@ def runs_in(folder: Path) -> str:
 def runs_below(folder: Path) -> list[Path]:
     """The run folders one or two levels below `folder`, in order.
 
-    >>> [run.name for run in runs_below(Path("."))]
-    ['run']
+    >>> "run" in [run.name for run in runs_below(Path("."))], runs_below(Path("run"))
+    (True, [])
     """
     below = sorted(at.parent for depth in ("*", "*/*") for at in folder.glob(f"{depth}/manifest.json"))
     return [run for run in below if (run / "exemplars.parquet").is_file()]
