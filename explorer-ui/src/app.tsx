@@ -3,6 +3,7 @@ import { format, type Page } from "./logic/route";
 import { About } from "./pages/About";
 import { AuditPage } from "./pages/Audit";
 import { Compare } from "./pages/Compare";
+import { Home } from "./pages/Home";
 import { LayersPage } from "./pages/Layers";
 import { Neuron } from "./pages/Neuron";
 import { NotesPage } from "./pages/Notes";
@@ -29,8 +30,9 @@ export function App() {
   const route = useRoute();
   const list = useLoaded("runs", source.runs);
   const known = list.data?.runs ?? [];
-  const info =
-    known.find((r) => r.key === route.run) ?? (route.run ? null : (known.find((r) => r.problem === null) ?? known[0] ?? null));
+  const isHome = route.page === "home" && known.length > 1;
+  const first = known.find((r) => r.problem === null) ?? known[0] ?? null;
+  const info = isHome ? null : (known.find((r) => r.key === route.run) ?? (route.run ? null : first));
   const usable = info && info.problem === null ? info : null;
   const notes = useNotes(usable?.key ?? null);
   const corrected = (notes.notes?.notes ?? []).flatMap((n) => (n.kind === "label" ? [n.id] : [])).join();
@@ -45,7 +47,7 @@ export function App() {
       e.preventDefault();
       document.querySelector<HTMLElement>("[data-search]")?.focus();
     } else if (e.key === "?") setHelp(true);
-    else if (/^[1-7]$/.test(e.key)) go({ run: route.run, page: TABS[Number(e.key) - 1]![0] });
+    else if (/^[1-7]$/.test(e.key)) go({ run: route.run ?? first?.key ?? null, page: TABS[Number(e.key) - 1]![0] });
   });
 
   const world = useMemo<World | null>(
@@ -57,12 +59,14 @@ export function App() {
   );
   const tab = TABS.find(([p]) => p === route.page)?.[1] ?? "Neuron";
   useEffect(() => {
-    document.title = `${route.page === "neuron" ? `neuron ${route.neuron}` : tab} · ${usable?.title ?? "contralens"}`;
-  }, [route.page, route.neuron, tab, usable]);
+    document.title = isHome
+      ? "contralens"
+      : `${route.page === "neuron" ? `neuron ${route.neuron}` : tab} · ${usable?.title ?? "contralens"}`;
+  }, [route.page, route.neuron, tab, usable, isHome]);
 
   // An address without a run gets the first one's name, so that it can be passed on.
   useEffect(() => {
-    if (route.run === null && info) go({ ...route, run: info.key }, true);
+    if (route.run === null && info) go({ ...route, page: route.page === "home" ? "neurons" : route.page, run: info.key }, true);
   }, [route, info]);
 
   // A run written again since the page was opened: its new stamp brings its new index.
@@ -80,12 +84,16 @@ export function App() {
         Skip to the page
       </a>
       <header className="top">
-        <a className="brand" href={format({ run: info?.key ?? null, page: "neurons" })} aria-label="contralens, all neurons">
+        <a
+          className="brand"
+          href={known.length > 1 ? format({ run: null, page: "home" }) : format({ run: info?.key ?? null, page: "neurons" })}
+          aria-label={known.length > 1 ? "contralens, all runs" : "contralens, all neurons"}
+        >
           <img src="icon.svg" alt="" width="26" height="26" />
           <span>contralens</span>
         </a>
         {list.data && <RunChoice list={list.data} chosen={info?.key ?? ""} page={route.page} />}
-        <nav aria-label="Pages">
+        {!isHome && <nav aria-label="Pages">
           {TABS.filter(([page]) => page !== "layers" || known.length > 1).map(([page, title]) => (
             <a
               key={page}
@@ -96,7 +104,7 @@ export function App() {
               {page === "notes" && notes.notes && notes.notes.notes.length > 0 && <sup>{notes.notes.notes.length}</sup>}
             </a>
           ))}
-        </nav>
+        </nav>}
         <span className="tools">
           <ThemeButton />
           <button type="button" className="icon" onClick={() => setHelp(true)} aria-label="Keyboard shortcuts">
@@ -107,6 +115,11 @@ export function App() {
       <main id="main" tabIndex={-1}>
         {list.error && <Problem title="No connection">{list.error}</Problem>}
         {list.loading && <Waiting>Opening the runs…</Waiting>}
+        {list.data && isHome && (
+          <Mended key="home">
+            <Home list={list.data} />
+          </Mended>
+        )}
         {list.data && !info && route.run && <Problem title="No such run">There is no run called {route.run} here.</Problem>}
         {info?.problem && (
           <Problem title={`${info.key} cannot be read now`}>
@@ -147,6 +160,8 @@ class Mended extends Component<{ children: ReactNode }, { error: Error | null }>
 
 function CurrentPage({ page }: { page: Page }) {
   switch (page) {
+    case "home":
+      return null;
     case "neuron":
       return <Neuron />;
     case "map":
@@ -175,8 +190,9 @@ function RunChoice({ list, chosen, page }: { list: RunList; chosen: string; page
       className="run-choice"
       aria-label="Run"
       value={chosen}
-      onChange={(e) => go({ run: e.target.value, page: page === "neuron" ? "neurons" : page })}
+      onChange={(e) => go({ run: e.target.value || null, page: e.target.value === "" ? "home" : page === "neuron" || page === "home" ? "neurons" : page })}
     >
+      <option value="">All {list.runs.length} runs</option>
       {list.runs.map((r) => (
         <option key={r.key} value={r.key}>
           {r.problem ? `⚠ ${r.key}` : `${r.key}: ${r.title}`}

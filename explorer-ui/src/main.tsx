@@ -8,6 +8,8 @@ import "./style/neuron.css";
 import "./style/pages.css";
 import "./style/audit.css";
 import "./style/layers.css";
+import "./style/home.css";
+import "./style/print.css";
 
 setTheme(readTheme());
 createRoot(document.getElementById("root")!).render(

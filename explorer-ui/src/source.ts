@@ -1,7 +1,9 @@
 // Where pages get their data: a running explorer, or the files of an export (as scripts, which also load from file://).
 
 import { Pictures, type PictureSource } from "./pictures";
-import type { Audit, Detail, Hits, Index, Layers, Note, NoteKind, Notes, Plane, RunList, Testing } from "./types";
+import type {
+  Audit, Detail, Hits, Index, Layers, Matched, Note, NoteKind, Notes, Plane, RunList, Testing,
+} from "./types";
 
 export interface Source extends PictureSource {
   live: boolean;
@@ -11,6 +13,8 @@ export interface Source extends PictureSource {
   plane(run: string, method: string): Promise<Plane>;
   audit(run: string): Promise<Audit>;
   layers(): Promise<Layers>;
+  /** Which neuron of one run is which of another. */
+  match(a: string, b: string): Promise<Matched>;
   notes(run: string): Promise<Notes>;
   words(run: string, text: string, gamma: number | null): Promise<Hits>;
   picture(run: string, file: Blob, gamma: number | null): Promise<Hits>;
@@ -40,6 +44,7 @@ class Live implements Source {
   plane = (run: string, method: string) => get<Plane>(`${at(run)}/map${method ? `?method=${method}` : ""}`);
   audit = (run: string) => get<Audit>(`${at(run)}/audit`);
   layers = () => get<Layers>("api/layers");
+  match = (a: string, b: string) => get<Matched>(`api/match?${new URLSearchParams({ a, b })}`);
   notes = (run: string) => get<Notes>(`${at(run)}/notes`);
   url = (run: string, stamp: string, image: number, seen: (url: string | null) => void) =>
     this.pictures.want(run, stamp, image, seen);
@@ -53,7 +58,7 @@ class Live implements Source {
       found = get<Detail>(`${at(run)}/neurons/${neuron}`);
       found.catch(() => this.details.delete(key));
       this.details.set(key, found);
-      if (this.details.size > 40) this.details.delete(this.details.keys().next().value!);
+      if (this.details.size > 120) this.details.delete(this.details.keys().next().value!);
     }
     return found;
   }
@@ -131,6 +136,7 @@ class Exported implements Source {
   plane = (run: string, method: string) => this.load<Plane>(`${run}/map${method ? `-${method}` : ""}`);
   audit = (run: string) => this.load<Audit>(`${run}/audit`);
   layers = () => this.load<Layers>("layers");
+  match = (a: string, b: string) => this.load<Matched>(`${a}/match-${b}`);
   notes = (run: string) => this.load<Notes>(`${run}/notes`);
   twin = () => null;
 

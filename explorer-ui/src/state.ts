@@ -1,6 +1,6 @@
 // The route, and data as React sees it.
 
-import { createContext, useCallback, useContext, useEffect, useLayoutEffect, useRef, useState, useSyncExternalStore } from "react";
+import { createContext, useCallback, useContext, useEffect, useLayoutEffect, useMemo, useRef, useState, useSyncExternalStore } from "react";
 import { byNeuron } from "./logic/formats";
 import { format, parse, type Route } from "./logic/route";
 import { source } from "./source";
@@ -213,4 +213,16 @@ export function setTheme(theme: Theme) {
   } catch {
     // not kept, still applied
   }
+}
+
+/** Whether the window is at most so wide, px. */
+export function useNarrow(width: number): boolean {
+  const query = useMemo(() => matchMedia(`(max-width: ${width}px)`), [width]);
+  return useSyncExternalStore(
+    (f) => {
+      query.addEventListener("change", f);
+      return () => query.removeEventListener("change", f);
+    },
+    () => query.matches,
+  );
 }

@@ -45,12 +45,17 @@ export interface Change {
   name: string;
   a: Row | null;
   b: Row | null;
+  /** Of the two neurons, where they were matched. */
+  correlation: number | null;
 }
 
 export interface Comparison {
   a: string;
   b: string;
+  /** "number", "activations" or "exemplars". */
   matched_by: string;
+  /** Why neurons of different layers or networks could not be matched. */
+  problem: string | null;
   both: number;
   same: number;
   changes: Change[];
@@ -147,6 +152,17 @@ export interface Gamma {
 
 export interface Gone {
   error: string;
+}
+
+/** One of the few neurons that stand for a run. */
+export interface Highlight {
+  neuron: number;
+  name: string;
+  label: string;
+  /** The label without contrast; null where contrast did not change it. */
+  before: string | null;
+  confidence: number | null;
+  pictures: number[];
 }
 
 export interface Histogram {
@@ -272,6 +288,27 @@ export interface Map {
   height: number;
   width: number;
   values: number[];
+}
+
+/** Which neuron of one run is which of another: a row for each pair and for each neuron that is in none. */
+export interface Matched {
+  /** "number": one place of a network; else "activations" or "exemplars", as `contralens match` does it. */
+  by: string;
+  /** Why neurons of different layers or networks could not be matched; they are paired by number then. */
+  problem: string | null;
+  /** Shared images that activations were compared on. */
+  images: number | null;
+  /** Correlation from which two neurons match; null by number. */
+  threshold: number | null;
+  notes: string[];
+  /** "pair", "split", "merged", "new" or "gone", as `contralens match` has them. */
+  status: string[];
+  /** Neuron of the one run; null of a new one. */
+  a: (number | null)[];
+  /** Neuron of the other; null of one that is gone. */
+  b: (number | null)[];
+  /** Null by number. */
+  correlation: (number | null)[];
 }
 
 /** A figure of one label, and the mean of all labels of its scorer with the interval of that mean. */
@@ -405,6 +442,9 @@ export interface RunInfo {
   /** Changes when the run is written again. */
   stamp: string;
   problem: string | null;
+  /** Null where the run cannot be read. */
+  summary: Summary | null;
+  /** How the labels were made; of long lists, how many entries they have. */
   manifest: Record<string, unknown> | null;
   missing: Missing[];
   /** What a reader of the labels should know: of the network, the encoder, the exemplars and the null test. */
@@ -463,6 +503,28 @@ export interface ScorerLabels {
   /** False-discovery rate of the null test, of the run or of its evaluation; null unless it was asked for. */
   fdr: number | null;
   concepts: Concept[];
+}
+
+/** A run in a few lines, for the page over several runs. */
+export interface Summary {
+  network: string;
+  layer: string | null;
+  /** Neurons of runs of one place, or of one fingerprint, pair by number. */
+  place: string;
+  fingerprint: string | null;
+  neurons: number;
+  labeled: number;
+  images: number | null;
+  /** Fingerprint of the images. */
+  probe: string | null;
+  encoder: string | null;
+  /** "supported", "uncertain", "unsupported": labels; empty where the run has no confidence. */
+  words: Record<string, number>;
+  /** "verified", "refuted", "untested": labels; empty without an experiment. */
+  verified: Record<string, number>;
+  /** Labels that contrast changed; null where the run cannot tell. */
+  changed: number | null;
+  highlights: Highlight[];
 }
 
 /** The experiment that was asked for last on the page of a run. */

@@ -1,15 +1,17 @@
 import { describe, expect, it } from "vitest";
-import { compare, opening } from "../src/logic/compare";
+import { compare, openings, reasons, telling } from "../src/logic/compare";
 import { rounded, wordLimits, wordOf } from "../src/logic/confidence";
 import { csv, detailCsv, detailMarkdown, field, notesMarkdown } from "../src/logic/formats";
 import { colours, placed } from "../src/logic/heat";
-import { fitting } from "../src/logic/names";
+import { networks, openingPair, total } from "../src/logic/home";
+import { fitting, pictured } from "../src/logic/names";
 import { rescored, scores, turns } from "../src/logic/gamma";
 import { formatLasso, inside, parseLasso, type Point, thinned } from "../src/logic/lasso";
 import { format, parse } from "../src/logic/route";
 import { best, bins, columns, doubtful, commonest, formatRanges, labelAt, outcomeCounts, parseRanges, select, type Selection, short, wordCounts, wordFor } from "../src/logic/select";
+import { Frame, MOST_ZOOM, WHOLE } from "../src/logic/view";
 import { layout, step, visible } from "../src/logic/virtual";
-import type { Detail, Gamma, Index, Note, RunInfo } from "../src/types";
+import type { Detail, Gamma, Index, Matched, Note, RunInfo, Summary } from "../src/types";
 
 const index: Index = {
   key: "run",
@@ -30,6 +32,9 @@ const index: Index = {
   contrasts: [6, 7, -1, 8],
 };
 
+const run = (key: string, layer: string, more: Partial<Summary> = {}) =>
+  ({ key, problem: null, summary: { network: "net", place: `net ${layer}`, fingerprint: key, neurons: 4, encoder: "eyes", probe: "p", ...more } }) as unknown as RunInfo;
+
 const all: Selection = { scorer: "csp", q: "", status: "", sort: "neuron", descending: false, ranges: {} };
 
 describe("what pages open on", () => {
@@ -38,11 +43,21 @@ describe("what pages open on", () => {
     expect(doubtful(index, 5)).toEqual([1, 3]);
   });
 
-  it("compares the same layer of two runs, else without and with contrast", () => {
-    const run = (key: string, layer: string) => ({ key, manifest: { target: { layer, neurons: 4 } } }) as unknown as RunInfo;
+  it("compares the same place of two runs, then runs that can be matched, then what contrast changed", () => {
     const own = run("run", "relu");
-    expect(opening(own, index, [own, run("late", "head"), run("again", "relu")])).toEqual(["run~csp", "again~"]);
-    expect(opening(own, index, [own, run("late", "head")])).toEqual(["run~semanticlens", "run~csp"]);
+    const contrast = ["run~semanticlens", "run~csp"];
+    const again = run("again", "relu");
+    expect(openings(own, index, [own, run("late", "head"), again])).toEqual([["run~csp", "again~"], ["run~csp", "late~"], contrast]);
+    expect(openings(own, index, [own, run("far", "relu", { network: "other", place: "far", encoder: "clip", probe: "other" })])).toEqual([contrast]);
+    expect(openingPair([own, run("late", "head"), again])).toEqual(["run", "again"]);
+    expect(openingPair([own, { ...again, summary: null, problem: "broken" }])).toBeNull();
+  });
+
+  it("sorts runs by network and counts them", () => {
+    const other = run("late", "head", { network: "other" });
+    const known = [run("run", "relu"), other, run("again", "relu")];
+    expect(networks(known).map(([name, runs]) => [name, runs.map((r) => r.key)])).toEqual([["net", ["run", "again"]], ["other", ["late"]]]);
+    expect(total(known)).toBe("3 runs of 2 networks, 12 neurons");
   });
 
   it("has words for figures", () => {
@@ -161,7 +176,43 @@ describe("names on the map", () => {
   it("says the same label again only far away, and not too many", () => {
     const spots = [0, 100, 600].map((x) => ({ x: 50 + x, y: 50, text: "dog" }));
     expect(fitting(spots, wide, 1000, 100).map((s) => s.x)).toEqual([50, 650]);
-    expect(fitting(spots, wide, 1000, 100, 1)).toHaveLength(1);
+    expect(fitting(spots, wide, 1000, 100, [], 1)).toHaveLength(1);
+  });
+  it("covers no picture but may touch its own", () => {
+    const box = { left: 30, right: 70, top: 10, bottom: 46 };
+    expect(fitting([{ x: 50, y: 50, text: "dog", own: box }, { x: 60, y: 12, text: "cat" }], wide, 100, 100, [box]).map((s) => s.text)).toEqual(["dog"]);
+  });
+  it("shows pictures where they cover no other, the more important first, and more of them when there is room", () => {
+    const dots = [[50, 50], [60, 50], [200, 50], [2, 50]].map(([x, y]) => ({ x: x!, y: y! }));
+    expect(pictured(dots, 40, 400, 100).map((p) => p.x)).toEqual([50, 200]);
+    expect(pictured(dots, 8, 400, 100).map((p) => p.x)).toEqual([50, 200]);
+    expect(pictured(dots, 4, 400, 100).map((p) => p.x)).toEqual([50, 60, 200]);
+    expect(pictured(dots, 40, 400, 100, 1)).toHaveLength(1);
+  });
+});
+
+describe("the view of the map", () => {
+  const tall = [{ x: 0, y: 0 }, { x: 1, y: 10 }];
+  it("lays the long side of the points along that of the canvas, and goes back to the plane", () => {
+    for (const [width, height] of [[800, 300], [300, 800]] as const) {
+      const frame = new Frame(tall, width, height);
+      const [[ax, ay], [bx, by]] = tall.map((p) => frame.toScreen(WHOLE, p.x, p.y)) as [Point, Point];
+      expect(Math.abs(ax - bx) > Math.abs(ay - by)).toBe(width > height);
+      for (const p of [ax, ay, bx, by]) expect(p).toBeGreaterThanOrEqual(0);
+      const view = frame.moved(frame.zoomed(WHOLE, 3, [20, 30]), 5, -7);
+      const back = frame.toPlane(view, frame.toScreen(view, 0.4, 3));
+      expect(back[0]).toBeCloseTo(0.4, 9);
+      expect(back[1]).toBeCloseTo(3, 9);
+    }
+  });
+  it("zooms about a place, and shows all again at one", () => {
+    const frame = new Frame(tall, 800, 300);
+    const at = frame.toPlane(WHOLE, [100, 200]);
+    const near = frame.zoomed(WHOLE, 4, [100, 200]);
+    expect(frame.toScreen(near, ...at).map(Math.round)).toEqual([100, 200]);
+    expect(frame.zoomed(near, 0.1)).toBe(WHOLE);
+    expect(frame.zoomed(WHOLE, 1e9).zoom).toBe(MOST_ZOOM);
+    expect(new Frame([], 10, 10).toScreen(WHOLE, 0, 0)).toEqual([5, 5]);
   });
 });
 
@@ -210,8 +261,12 @@ describe("route", () => {
     for (const hash of ["#/demo/neurons", "#/demo/n/12?gamma=0.5", "#/a%20b/map?lasso=1%2C2", "#/demo/search?text=red+%26+blue"])
       expect(format(parse(hash))).toBe(hash);
   });
+  it("is at home without a run", () => {
+    for (const hash of ["", "#", "#/"]) expect(parse(hash)).toMatchObject({ run: null, page: "home" });
+    expect(format({ run: null, page: "home" })).toBe("#/");
+  });
   it("makes the overview of nonsense", () => {
-    for (const hash of ["", "#", "#/x/y/z", "#/x/n/abc", "#/%E0%A4%A/n/99999999999"]) expect(parse(hash).page).toBe("neurons");
+    for (const hash of ["#/x/y/z", "#/x/n/abc", "#/%E0%A4%A/n/99999999999"]) expect(parse(hash).page).toBe("neurons");
   });
   it("keeps the page of an address without a run", () => {
     expect(parse(format({ run: null, page: "map", params: { lasso: "x" } }))).toMatchObject({ run: null, page: "map", params: { lasso: "x" } });
@@ -259,14 +314,40 @@ describe("formats", () => {
 });
 
 describe("compare", () => {
-  it("matches by name and counts equal labels", () => {
-    const found = compare(index, "csp", index, "semanticlens");
-    expect([found.matchedBy, found.both.length, found.same]).toEqual(["name", 4, 3]);
-    expect(found.both[0]).toMatchObject({ labelA: "Dog", labelB: "blue ring", scoreA: 0.3, scoreB: 0.6 });
+  it("counts pairs with the same label and puts the surest change first", () => {
+    const found = compare(index, "csp", index, "semanticlens", null);
+    expect([found.pairs, found.counts.same, found.counts.changed]).toEqual([4, 3, 1]);
+    expect(found.rows.find((r) => r.kind === "changed")).toMatchObject({ a: { row: 0, label: "Dog", confidence: 0.9 }, b: { label: "blue ring" } });
+    expect(compare(index, "semanticlens", index, "csp", null).rows[0]).toMatchObject({ kind: "changed", b: { confidence: 0.9 } });
   });
-  it("matches by number where names differ", () => {
-    const other = { ...index, name: ["a", "b", "c", "d"], neuron: [5, 6, 7, 8] };
-    expect(compare(index, "csp", other, "csp").both).toHaveLength(1);
-    expect(compare(index, "csp", other, "csp").matchedBy).toBe("number");
+
+  it("pairs neurons as they were matched", () => {
+    const other = { ...index, key: "late", neuron: [7, 8, 9, 10] };
+    const matched: Matched = {
+      by: "activations", problem: null, images: 60, threshold: 0.4, notes: [],
+      status: ["pair", "pair", "split", "new", "gone", "pair"], a: [0, 1, 1, null, 5, 99], b: [7, 7, 8, 9, null, 7],
+      correlation: [0.9, 0.8, 0.7, null, null, 0.5],
+    };
+    const found = compare(index, "csp", other, "csp", matched);
+    expect(found.counts).toEqual({ changed: 1, same: 1, split: 1, merged: 0, new: 1, gone: 1 });
+    expect(found.rows.map((r) => [r.kind, r.a?.row, r.b?.row]).sort()).toEqual([
+      ["changed", 1, 0], ["gone", 3, undefined], ["new", undefined, 2], ["same", 0, 0], ["split", 1, 1],
+    ]);
+    expect(compare(index, "csp", other, "csp", null).pairs).toBe(0);
+  });
+
+  it("says where each label stands on the other side, and how many images are shared", () => {
+    const image = (id: string) => ({ image: 0, id, label: null });
+    const pair = (id: string, contrast: string, similarity: number) => ({
+      rank: 0, activation: 2, positive: image(id), contrast: { ...image(contrast), image: 1 }, contrast_activation: 0, similarity,
+    });
+    const said = (run: string, label: string, concepts: [string, number][], exemplars: Detail["exemplars"]) =>
+      ({ run, exemplars, labels: [{ scorer: "csp", label, concepts: concepts.map(([concept, score]) => ({ concept, score, source: null })) }] }) as unknown as Detail;
+    const one = said("a", "dog", [["dog", 0.5], ["cat", 0.4]], [pair("1", "x", 0.2), pair("2", "y", 0.9)]);
+    const other = said("b", "cat", [["cat", 0.6]], [pair("2", "x", 0.2)]);
+    expect(reasons(one, "csp", other, "csp", true)).toEqual([
+      "“dog” is not among the best 1 of B", "“cat” comes second in A, 0.100 behind", "1 of 2 top images are the same",
+    ]);
+    expect(telling(one)?.positive?.id).toBe("2");
   });
 });

@@ -30,6 +30,10 @@ from contralens.data.runs import Run
 from contralens.explorer import shapes
 from contralens.explorer.audit_pages import MOST_CLASSES
 from contralens.explorer.export import export
+from contralens.report.audit_page import write_audit_page
+from contralens.report.contrast_page import write_contrast_page
+from contralens.report.html import write_report
+from contralens.report.verify_page import write_verify_page
 
 pytestmark = pytest.mark.slow
 VERDICTS = ("spurious", "expected", "undecided", "unexplained")
@@ -393,3 +397,36 @@ class TestInTheBrowser:
             watched.page.goto(f"{url}/#/run/audit")
             watched.page.get_by_text("contralens audit RUN --concepts dermoscopy").wait_for()
         assert watched.problems == []
+
+
+@pytest.fixture(scope="module")
+def pages(audited: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The pages that commands write, each one file."""
+    home = tmp_path_factory.mktemp("pages")
+    run = contralens.load(shutil.copytree(audited, home / "run"))
+    classes = contralens.contrast_classes(
+        run, "striped", "dotted", words=True, cache=audited.parent / "cache", describe=6
+    )
+    contralens.verify(run, neurons=list(range(6)), images=3, cache=audited.parent / "cache")
+    return [
+        write_report(run, home / "report.html"), write_audit_page(run, out=home / "audit.html"),
+        write_contrast_page(run, classes, home / "contrast.html"), write_verify_page(run, out=home / "verify.html"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+class TestWrittenPages:
+    pytestmark = BROWSER
+
+    def test_they_fit_and_are_accessible(self, chromium: Any, pages: list[Path], width: int, theme: str) -> None:
+        axe = axe_source()
+        if axe is None:
+            pytest.skip("no axe-core here: pip install axe-playwright-python, or npm install in explorer-ui")
+        options = {"viewport": {"width": width, "height": 844}, "color_scheme": theme, "bypass_csp": True}
+        with Watched(chromium, **options) as watched:
+            for path in pages:
+                watched.page.goto(path.as_uri())
+                watched.page.wait_for_load_state("networkidle")
+                accessible(watched.page, axe)
+            assert watched.problems == []

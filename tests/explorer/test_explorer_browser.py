@@ -38,6 +38,9 @@ def test_a_walk_through_everything(chromium: Any, home: Path, discs: Path) -> No
     with serving([home, home.parent / "other"]) as url, Watched(chromium) as watched:
         page, expect = watched.page, playwright.expect
         page.goto(url)
+        expect(page.get_by_role("heading", level=1)).to_have_text("2 runs of one network, 72 neurons")
+        page.locator(".run-card", has_text="run ·").get_by_role("link", name="relu", exact=True).click()
+        page.get_by_role("combobox", name="Sort").select_option("neuron")
         cards = page.locator(".card")
         expect(cards.first).to_be_visible()
         expect(page.locator(".card img").first).to_be_visible()
@@ -116,7 +119,7 @@ def test_a_walk_through_everything(chromium: Any, home: Path, discs: Path) -> No
         expect(page.get_by_text("1 label with")).to_be_visible()
 
         page.goto(f"{url}/#/run/compare")  # two runs
-        expect(page.locator(".verdict")).to_contain_text("of 36 neurons matched by name")
+        expect(page.locator(".verdict")).to_contain_text("of 36 neurons")
         page.get_by_label("Run B").select_option("run")
         page.get_by_label("Scorer B").select_option("semanticlens")
         told = page.request.get(f"{url}/api/compare?a=run&b=run&scorer_b=semanticlens").json()

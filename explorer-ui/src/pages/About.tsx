@@ -1,43 +1,28 @@
 import { Title, Words } from "../parts/Bits";
 import { Table } from "../parts/Figures";
 import { Tree } from "../parts/Tree";
+import { facts, made } from "../logic/about";
 import { VERDICTS } from "../logic/audit";
 import { format } from "../logic/route";
 import { titled } from "../logic/select";
 import { source } from "../source";
 import { useLoaded, useWorld } from "../state";
+import type { RunInfo } from "../types";
 
 interface OpenApi {
   paths: Record<string, Record<string, { summary?: string }>>;
 }
 
-/** What the run was made with, what it lacks, and the JSON behind the pages. */
+/** What the run is made of, what is known of it, what it lacks, and the JSON behind the pages. */
 export function About() {
   const { info, list, index } = useWorld();
   const why = source.live ? list.encoder : "this is an export";
+  const missing = [...(why ? [{ what: "search by words or by a picture", why }] : []), ...info.missing];
   return (
     <div className="about">
       <Title twin="api/runs">{info.title}</Title>
-      <p className="lead">
-        {index.neuron.length} neurons, labels by {index.scorers.map((s) => s.scorer).join(", ")}. Shown by contralens {list.version}.
-      </p>
-      {(info.missing.length > 0 || why) && (
-        <section>
-          <h2>What is missing</h2>
-          <ul>
-            {why && (
-              <li>
-                <b>search by words or by a picture</b>: <Words>{why}</Words>
-              </li>
-            )}
-            {info.missing.map((m) => (
-              <li key={m.what}>
-                <b>{m.what}</b>: <Words>{m.why}</Words>
-              </li>
-            ))}
-          </ul>
-        </section>
-      )}
+      <p className="lead">{made(info, index.neuron.length)}</p>
+      <Facts info={info} scorers={index.scorers.map((s) => s.scorer)} primary={index.primary} />
       {info.remarks.length > 0 && (
         <section>
           <h2>What to know</h2>
@@ -50,6 +35,15 @@ export function About() {
           </ul>
         </section>
       )}
+      {info.audit && (
+        <section>
+          <h2>Audit</h2>
+          <p>
+            Audited against {info.audit.concepts}: {VERDICTS.map((v) => `${info.audit!.counts[v] ?? 0} ${v}`).join(", ")} neurons.{" "}
+            <a href={format({ run: info.key, page: "audit" })}>To the audit</a>
+          </p>
+        </section>
+      )}
       {info.evaluation.length > 0 && (
         <section className="panel">
           <h2>Evaluation: means over the neurons</h2>
@@ -60,21 +54,53 @@ export function About() {
           />
         </section>
       )}
-      {info.audit && (
+      {missing.length > 0 && (
         <section>
-          <h2>Audit</h2>
-          <p>
-            Audited against {info.audit.concepts}: {VERDICTS.map((v) => `${info.audit!.counts[v] ?? 0} ${v}`).join(", ")} neurons.{" "}
-            <a href={format({ run: info.key, page: "audit" })}>To the audit</a>
-          </p>
+          <h2>What can be added</h2>
+          <ul>
+            {missing.map((m) => (
+              <li key={m.what}>
+                <b>{m.what}</b>: <Words>{m.why}</Words>
+              </li>
+            ))}
+          </ul>
         </section>
       )}
-      <section>
-        <h2>How the labels were made</h2>
+      <details className="provenance">
+        <summary>Everything that the run records of itself</summary>
         <Tree value={info.manifest ?? {}} />
-      </section>
+      </details>
       {source.live && <Api run={info.key} />}
+      <p className="soft small">Shown by contralens {list.version}.</p>
     </div>
+  );
+}
+
+/** What the labels were made of, a line each. */
+function Facts({ info, scorers, primary }: { info: RunInfo; scorers: string[]; primary: string }) {
+  const others = scorers.filter((s) => s !== primary);
+  return (
+    <section aria-labelledby="made-title">
+      <h2 id="made-title">How the labels were made</h2>
+      <dl className="facts">
+        {facts(info.manifest ?? {}).map(([name, value, more]) => (
+          <div key={name}>
+            <dt>{name}</dt>
+            <dd>
+              <b>{value}</b>
+              {more && <span className="soft"> {more}</span>}
+            </dd>
+          </div>
+        ))}
+        <div>
+          <dt>Scorer</dt>
+          <dd>
+            <b>{primary}</b>
+            {others.length > 0 && <span className="soft"> beside {others.join(", ")}</span>}
+          </dd>
+        </div>
+      </dl>
+    </section>
   );
 }
 
@@ -84,8 +110,8 @@ function Api({ run }: { run: string }) {
   const api = useLoaded("openapi", async () => (await (await fetch("openapi.json")).json()) as OpenApi);
   if (!api.data) return null;
   return (
-    <section>
-      <h2>The same as JSON</h2>
+    <details className="provenance">
+      <summary>The same as JSON, for programs</summary>
       <p>
         Every page has a JSON twin; <a href="openapi.json">openapi.json</a> describes them all.
       </p>
@@ -109,6 +135,6 @@ function Api({ run }: { run: string }) {
           }),
         )}
       </dl>
-    </section>
+    </details>
   );
 }

@@ -1,6 +1,6 @@
 import { useEffect, useMemo } from "react";
 import { Problem, Title, useNeuronLink, Waiting, Words } from "../parts/Bits";
-import { InfluenceDots, InfluenceKey, ScoreDots, told } from "../parts/Dots";
+import { InfluenceDots, ScoreDots, told } from "../parts/Dots";
 import { FigureList } from "../parts/Figures";
 import { NewHeadTable } from "../parts/NewHead";
 import { Picture } from "../parts/Picture";
@@ -10,7 +10,7 @@ import { VerdictBadge } from "../parts/Verdict";
 import { chosen, concepts, largest, MEASURES, moved, place, signed, SORTS, VERDICTS, type VerdictName } from "../logic/audit";
 import { labelAt, short } from "../logic/select";
 import { source } from "../source";
-import { hash, setParams, useLoaded, useParam, useWorld } from "../state";
+import { hash, setParams, useLoaded, useNarrow, useParam, useWorld } from "../state";
 import type { Audit } from "../types";
 import { trail } from "./Overview";
 
@@ -84,27 +84,18 @@ function Found({ audit }: { audit: Audit }) {
     trail.neurons = shown.flatMap((s) => s.all.map((row) => audit.neuron[row]!));
     trail.hash = hash();
   });
+  const cautions = audit.explanation.length + audit.warnings.length;
   const set = (change: (value: string) => void) => (e: { target: { value: string } }) => change(e.target.value);
   return (
     <div className="audit">
       <Title twin={`api/runs/${encodeURIComponent(info.key)}/audit`}>Audit</Title>
       {audit.conclusion && <p className="conclusion">{audit.conclusion}</p>}
-      {audit.explanation.map((line, i) => (
-        <p key={i} className="explanation">{line}</p>
-      ))}
-      <details className="rule">
-        <summary>How the verdicts were reached</summary>
-        <Rule audit={audit} />
-      </details>
-      {audit.warnings.length > 0 && (
-        <section className="problem" aria-labelledby="warnings-title">
-          <h2 id="warnings-title">Before you believe it</h2>
-          <ul>
-            {audit.warnings.map((w, i) => (
-              <li key={i}>{w}</li>
-            ))}
-          </ul>
-        </section>
+      {cautions > 0 && (
+        <p className="soft">
+          <button type="button" className="plain" onClick={() => document.getElementById("caution-title")?.scrollIntoView({ block: "center" })}>
+            {cautions === 1 ? "One remark" : `${cautions} remarks`} before you believe it
+          </button>
+        </p>
       )}
       <div className="toolbar" role="search" aria-label="Audited neurons">
         <span className="verdicts" role="group" aria-label="Verdict">
@@ -161,12 +152,7 @@ function Found({ audit }: { audit: Audit }) {
           </button>
         )}
       </div>
-      <p className="dots-key">
-        {measured && <InfluenceKey />}
-        <span><span className="dots" aria-hidden="true"><i className="mark hollow" /></span>score with an empty template</span>
-        <span>z: deviations above random images; margin: z over that of the best concept of the other side</span>
-        <span><span className="pos-key">activating image</span> above <span className="con-key">its contrast</span></span>
-      </p>
+      <Legend measured={measured} pruned={audit.pruning.length > 0} />
       {audit.left_out > 0 && <p className="soft small">The {audit.classes.length} classes that neurons move most; {audit.left_out} more are in influence.parquet.</p>}
       {shown.map(({ name, all }) => (
         <section key={name} className="verdict-group" aria-labelledby={`verdict-${name}`}>
@@ -187,10 +173,15 @@ function Found({ audit }: { audit: Audit }) {
         </section>
       ))}
       <Pruning audit={audit} />
+      <Caution audit={audit} />
       <NewHeadTable audit={audit} />
       <Agreement audit={audit} />
       <details className="provenance">
-        <summary>How the audit was made</summary>
+        <summary>How the verdicts were reached</summary>
+        <Rule audit={audit} />
+      </details>
+      <details className="provenance">
+        <summary>Everything that the audit records</summary>
         <Tree value={audit.manifest} />
       </details>
     </div>
@@ -232,13 +223,12 @@ function Row({ audit, row, only, range }: { audit: Audit; row: number; only: num
       <span className="audited-score">
         <ScoreDots score={of("score")} empty={of("empty")} low={range.low} high={range.high} />
         <span className="small">
-          score <b>{short(of("score"))}</b> <span className="soft">empty {short(of("empty"))}</span>
+          score <b>{short(of("score"))}</b> <span className="soft">against {short(of("empty"))} of an empty template</span>
         </span>
         <span className="soft small">
-          margin {signed(of("margin"), 1)} · z {signed(of("z"), 1)}
-        </span>{" "}
-        <span className="soft small">fdr {short(of("fdr"))}</span>{" "}
-        {of("confidence") !== null && <span className="soft small">confidence {short(of("confidence"))}</span>}
+          margin {signed(of("margin"), 1)} · z {signed(of("z"), 1)} · fdr {short(of("fdr"))}
+          {of("confidence") !== null && ` · confidence ${short(of("confidence"))}`}
+        </span>
       </span>
       {found ? (
         <span className="audited-moves" title={told(found.values)}>
@@ -253,6 +243,46 @@ function Row({ audit, row, only, range }: { audit: Audit; row: number; only: num
         <span className="audited-moves soft small">{audit.classes.length > 0 ? "influence not measured" : ""}</span>
       )}
     </li>
+  );
+}
+
+/** What all marks of the page mean, once. */
+function Legend({ measured, pruned }: { measured: boolean; pruned: boolean }) {
+  const mark = (name: string) => (
+    <span className="dots" aria-hidden="true">
+      <i className={`mark ${name}`} />
+    </span>
+  );
+  const narrow = useNarrow(760);
+  return (
+    <details className="legend-fold" open={!narrow}>
+    <summary>Legend</summary>
+    <p className="dots-key">
+      <span><span className="pos-key">activating images</span> above <span className="con-key">their contrasts</span></span>
+      <span>{mark("hollow")}{pruned ? "template with nothing in it; accuracy before pruning" : "template with nothing in it"}</span>
+      <span>{mark("ablation")}score; {measured && "influence by ablation; "}{pruned && "accuracy after pruning"}</span>
+      {measured && <span>{mark("gradient")}influence by gradient</span>}
+      {measured && <span>{mark("head")}by the linear head</span>}
+      {pruned && <span><span className="dots whisker-key" aria-hidden="true"><i className="whisker" /></span>95 % interval of the change</span>}
+      {pruned && <span>{mark("random")}as many neurons at random</span>}
+      <span>z: deviations above random images; margin: z over that of the other side’s best concept</span>
+    </p>
+    </details>
+  );
+}
+
+/** What the audit says of its own limits. */
+function Caution({ audit }: { audit: Audit }) {
+  if (!audit.explanation.length && !audit.warnings.length) return null;
+  return (
+    <section className="problem" aria-labelledby="caution-title">
+      <h2 id="caution-title">Before you believe it</h2>
+      <ul>
+        {[...audit.explanation, ...audit.warnings].map((line, i) => (
+          <li key={i}>{line}</li>
+        ))}
+      </ul>
+    </section>
   );
 }
 

@@ -1,40 +1,56 @@
-import { useEffect, useMemo, useRef, useState } from "react";
-import { Picture } from "../parts/Picture";
-import { Confidence, Problem, Twin, useNeuronLink, Waiting } from "../parts/Bits";
-import { compare, opening } from "../logic/compare";
+import { useEffect, useMemo, useState } from "react";
+import { Changes } from "../parts/Changes";
+import { Problem, Twin, Waiting, Words } from "../parts/Bits";
+import { ABOUT, compare, KINDS, type Kind, openings } from "../logic/compare";
 import { short } from "../logic/select";
-import { visible } from "../logic/virtual";
-import { indexOf, useLoaded, useParam, useWorld } from "../state";
-import type { Index, RunInfo } from "../types";
+import { source } from "../source";
+import { indexOf, useLoaded, useParam, useRoute, useWorld } from "../state";
+import type { Index, Matched, RunInfo } from "../types";
 
-const PITCH = 92;
-
-/** Two runs, or two scorers of one run, side by side. */
+/** Two runs, or two scorers of one run, side by side: what changed, and why. */
 export function Compare() {
   const { list, info, index } = useWorld();
   const runs = list.runs.filter((r) => r.problem === null);
-  const [first, second] = useMemo(() => opening(info, index, runs), [info, index, list]);
+  const choices = useMemo(() => openings(info, index, runs), [info, index, list]);
+  const [skipped, setSkipped] = useState(0);
+  const [first, second] = choices[Math.min(skipped, choices.length - 1)]!;
   const [a, setA] = useParam("a", first);
   const [b, setB] = useParam("b", second);
   const [all, setAll] = useParam("all");
+  const [kind, setKind] = useParam("kind");
   const [q, setQ] = useParam("q");
+  const { params } = useRoute();
   const left = useSide(a, runs);
   const right = useSide(b, runs);
+  const matched = useMatched(left.run, right.run);
+  const problem = matched.data?.problem ?? null;
+  useEffect(() => {
+    if (problem !== null && !params["a"] && !params["b"] && skipped < choices.length - 1) setSkipped(skipped + 1);
+  }, [problem, params, skipped, choices]);
   const found = useMemo(
-    () => (left.index && right.index ? compare(left.index, left.scorer, right.index, right.scorer) : null),
-    [left.index, left.scorer, right.index, right.scorer],
+    () => (left.index && right.index && matched.ready ? compare(left.index, left.scorer, right.index, right.scorer, matched.data) : null),
+    [left.index, left.scorer, right.index, right.scorer, matched.ready, matched.data],
   );
+  const shown: Kind | null = all !== "" ? null : (KINDS.find((k) => k === kind) ?? (found && !found.counts.changed && found.pairs ? "same" : "changed"));
   const rows = useMemo(() => {
     const word = q.trim().toLowerCase();
-    return (found?.both ?? []).filter(
+    const words = (side: { label: string | null; row: number } | null, of: Index | null) => (side ? [side.label, of?.name[side.row]] : []);
+    return (found?.rows ?? []).filter(
       (c) =>
-        (all !== "" || c.labelA !== c.labelB) &&
-        (word === "" || [c.labelA, c.labelB, c.name].some((t) => t?.toLowerCase().includes(word))),
+        (shown === null || c.kind === shown) &&
+        (word === "" || [...words(c.a, left.index), ...words(c.b, right.index)].some((t) => t?.toLowerCase().includes(word))),
     );
-  }, [found, all, q]);
+  }, [found, shown, q, left.index, right.index]);
+  const choose = (wanted: Kind) => {
+    setAll(shown === wanted ? "1" : "");
+    setKind(wanted);
+  };
   return (
     <div className="compare">
-      <h1>Compare</h1>
+      <div className="title-line">
+        <h1>Compare</h1>
+        {left.run && right.run && <Twin path={twin(left, right, all !== "")} />}
+      </div>
       <div className="toolbar">
         <SideChoice title="A" side={left} runs={runs} onChange={setA} />
         <span className="versus" aria-hidden="true">
@@ -42,24 +58,55 @@ export function Compare() {
         </span>
         <SideChoice title="B" side={right} runs={runs} onChange={setB} />
         <input data-search type="search" className="find" placeholder="Label or name" aria-label="Filter by label or name" value={q} onChange={(e) => setQ(e.target.value)} />
-        <label>
-          <input type="checkbox" checked={all === ""} onChange={(e) => setAll(e.target.checked ? "" : "1")} /> only changed labels
-        </label>
       </div>
       {(left.error ?? right.error) && <Problem>{left.error ?? right.error}</Problem>}
-      {!found && !left.error && !right.error && <Waiting>Reading both sides…</Waiting>}
-      {found && (
+      {!found && !left.error && !right.error && <Waiting>{matched.ready ? "Reading both sides…" : "Matching neurons…"}</Waiting>}
+      {found && left.index && right.index && (
         <>
           <p className="verdict" role="status">
-            <strong>{found.both.length ? `${((100 * found.same) / found.both.length).toFixed(1)} %` : "–"}</strong> the same label:{" "}
-            {found.same} of {found.both.length} neurons matched by {found.matchedBy}; {found.both.length - found.same} changed
-            {q !== "" && `, ${rows.length} shown`}.{" "}
-            <Twin path={twin(left, right, all !== "")} />
+            <Verdict found={found} left={left} right={right} matched={matched.data} />
+            {q !== "" && ` ${rows.length} shown.`}
           </p>
-          {left.index && right.index && <Changes rows={rows} a={left.index} b={right.index} />}
+          {problem !== null && (
+            <Problem title="Paired by number, which may mean nothing">
+              {`${left.run?.key} and ${right.run?.key} are of different layers or networks, and their neurons cannot be matched: ${problem}`}
+            </Problem>
+          )}
+          <div className="kinds" role="group" aria-label="Show">
+            {KINDS.map((k) => found.counts[k] > 0 && (
+              <button key={k} type="button" aria-pressed={shown === k} title={ABOUT[k]} onClick={() => choose(k)}>
+                <b>{found.counts[k]}</b> {k}
+              </button>
+            ))}
+            <span className="soft small">{shown === null ? "all neurons" : ABOUT[shown]}</span>
+          </div>
+          {matched.data?.notes.map((note) => (
+            <p key={note} className="soft small">
+              <Words>{note}</Words>
+            </p>
+          ))}
+          <Changes rows={rows} a={left.index} b={right.index} scorerA={left.scorer} scorerB={right.scorer} sameImages={sameImages(left, right)} />
         </>
       )}
     </div>
+  );
+}
+
+function Verdict({ found, left, right, matched }: { found: ReturnType<typeof compare>; left: Side; right: Side; matched: Matched | null }) {
+  const { counts, pairs } = found;
+  const share = pairs ? `${((100 * counts.same) / pairs).toFixed(1)} %` : "–";
+  if (!matched || matched.by === "number")
+    return (
+      <>
+        <strong>{share}</strong> the same label: {counts.same} of {pairs} neurons; {counts.changed} changed.
+      </>
+    );
+  const where = matched.by === "activations" ? `activations on ${matched.images} shared images` : "their exemplars";
+  return (
+    <>
+      <strong>{pairs}</strong> of {left.index!.neuron.length} neurons of {left.run!.key} are found again in {right.run!.key}, {counts.changed} with
+      another label. Matched by {where}; a match is a correlation of at least {short(matched.threshold)}, which 95 % of null neurons do not reach.
+    </>
   );
 }
 
@@ -70,10 +117,22 @@ interface Side {
   error: string | null;
 }
 
+function sameImages(a: Side, b: Side): boolean {
+  const probe = a.run?.summary?.probe ?? null;
+  return probe !== null && probe === b.run?.summary?.probe;
+}
+
 function twin(a: Side, b: Side, all: boolean): string {
   const query = new URLSearchParams({ a: a.run?.key ?? "", b: b.run?.key ?? "", scorer_a: a.scorer, scorer_b: b.scorer });
   if (all) query.set("changed", "false");
   return `api/compare?${query}`;
+}
+
+/** How the neurons of two runs pair; nothing is asked where both are one run. */
+function useMatched(a: RunInfo | null, b: RunInfo | null): { ready: boolean; data: Matched | null } {
+  const key = a && b && a.key !== b.key ? `${a.key} ${a.stamp} ${b.key} ${b.stamp}` : null;
+  const { data, error } = useLoaded(key, () => source.match(a!.key, b!.key));
+  return { ready: key === null || data !== null || error !== null, data };
 }
 
 function useSide(text: string, runs: RunInfo[]): Side {
@@ -99,55 +158,5 @@ function SideChoice({ title, side, runs, onChange }: { title: string; side: Side
         {side.index?.scorers.map((s) => <option key={s.scorer}>{s.scorer}</option>) ?? <option>{side.scorer}</option>}
       </select>
     </span>
-  );
-}
-
-function Changes({ rows, a, b }: { rows: ReturnType<typeof compare>["both"]; a: Index; b: Index }) {
-  const box = useRef<HTMLOListElement>(null);
-  const [range, setRange] = useState<[number, number]>([0, 14]);
-  const link = useNeuronLink();
-  useEffect(() => {
-    const look = () => {
-      const top = -(box.current?.getBoundingClientRect().top ?? 0);
-      setRange(visible({ columns: 1, rows: rows.length, pitch: PITCH }, top, window.innerHeight, 1));
-    };
-    look();
-    window.addEventListener("scroll", look, { passive: true });
-    window.addEventListener("resize", look);
-    return () => {
-      window.removeEventListener("scroll", look);
-      window.removeEventListener("resize", look);
-    };
-  }, [rows.length]);
-  if (!rows.length) return <p className="empty">No neuron to show.</p>;
-  return (
-    <ol ref={box} className="changes" style={{ height: rows.length * PITCH }}>
-      {rows.slice(range[0], range[1]).map((c, i) => (
-        <li key={`${c.a} ${c.b}`} style={{ transform: `translateY(${(range[0] + i) * PITCH}px)`, height: PITCH }}>
-          {(
-            [
-              [a, c.a, c.labelA, c.scoreA, c.confidenceA],
-              [b, c.b, c.labelB, c.scoreB, c.confidenceB],
-            ] as const
-          ).map(([index, row, label, score, confidence], k) => (
-            <a key={k} className="change-side" href={link(index.neuron[row]!, index.key)}>
-              <span className="strip">
-                {index.positives.slice(row * index.shown, row * index.shown + 3).map((image, j) =>
-                  image >= 0 ? <Picture key={j} image={image} alt="" run={index} /> : null,
-                )}
-              </span>
-              <span className="change-words">
-                <b>{label ?? "no label"}</b>
-                <span className="soft">
-                  <span className="mono">{index.name[row]}</span>
-                  {confidence === null && ` · ${short(score)}`}
-                </span>
-                {confidence !== null && label !== null && <Confidence value={confidence} />}
-              </span>
-            </a>
-          ))}
-        </li>
-      ))}
-    </ol>
   );
 }

@@ -1,6 +1,6 @@
-import { useEffect, useState } from "react";
+import { useContext, useEffect, useState } from "react";
 import { source } from "../source";
-import { useWorld } from "../state";
+import { WorldContext } from "../state";
 
 interface Props {
   image: number;
@@ -11,8 +11,8 @@ interface Props {
 
 /** One thumbnail; keeps its place while it loads, and says so where there is none. */
 export function Picture({ image, alt, run }: Props) {
-  const { info } = useWorld();
-  const { key, stamp } = run ?? info;
+  const world = useContext(WorldContext);
+  const { key, stamp } = run ?? world!.info;
   const [url, setUrl] = useState<string | null | undefined>(() => source.now(key, stamp, image));
   useEffect(() => source.url(key, stamp, image, setUrl), [key, stamp, image]);
   if (image < 0 || url === null) return <span className="picture none" role="img" aria-label={alt || "no picture"} />;

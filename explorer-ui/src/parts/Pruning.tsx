@@ -21,15 +21,7 @@ export function Pruning({ audit }: { audit: Audit }) {
         Accuracy on labeled images with the spurious neurons {mode}
         {typeof labeled["images"] === "number" && <>: {labeled["images"]} of {<span className="mono">{String(labeled["name"])}</span>}</>}
         {typeof labeled["probe_images"] === "number" && labeled["probe_images"] > 0 && <>, {labeled["probe_images"]} of them among those that the verdicts were found on</>}
-        .
-      </p>
-      <p className="dots-key">
-        <span><span className="dots" aria-hidden="true"><i className="mark hollow" /></span>before</span>
-        <span><span className="dots" aria-hidden="true"><i className="mark ablation" /></span>after</span>
-        <span><span className="dots whisker-key" aria-hidden="true"><i className="whisker" /></span>95 % interval of the change, in percentage points</span>
-        {rows.some((r) => r.random) && (
-          <span><span className="dots" aria-hidden="true"><i className="mark random" /></span>as many neurons at random</span>
-        )}
+        . Before (ring) and after (dot), with the 95 % interval of the change in percentage points.
       </p>
       <ol className="prunings">
         <li className="scale" aria-hidden="true">

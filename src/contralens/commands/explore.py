@@ -25,7 +25,7 @@ PORT = 8787
 
 
 def explore_command(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders, or a folder that holds them.")],
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some.")],
     host: Annotated[
         str, typer.Option(help="Address to listen on; beyond this machine a token is asked for.")
     ] = "127.0.0.1",
@@ -40,20 +40,17 @@ def explore_command(
     """
     _modest()
     _needs()
+    from contralens.commands.match import cached
     from contralens.commands.verify import label_test
-    from contralens.data.atlases import run_folders
-    from contralens.data.table_folders import runs_in
+    from contralens.data.table_folders import run_folders
     from contralens.explorer.app import create_app
     from contralens.explorer.guard import is_loopback
 
     runs = run_folders(runs)
-    for run in runs:
-        if not run.is_dir():
-            raise InputError(f"there is no run folder {run}; `contralens label` writes one")
-        if not (run / "manifest.json").exists() and (below := runs_in(run)):
-            raise InputError(f"{run} is no run folder{below}")
     token = None if is_loopback(host) else secrets.token_urlsafe(24)
-    app = create_app(runs, read_only=read_only, host=host, token=token, trust_code=trust_code, tester=label_test)
+    app = create_app(
+        runs, read_only=read_only, host=host, token=token, trust_code=trust_code, tester=label_test, matcher=cached
+    )
     listener = _listen(host, port)
     shown = f"[{host}]" if ":" in host else host
     if host in ("0.0.0.0", "::"):
@@ -64,7 +61,9 @@ def explore_command(
 
 
 def export_command(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders; with several, the site compares them.")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run folders, or folders that hold some; with several, the site compares them.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the site: new, empty or an older export.")],
     notes: Annotated[bool, typer.Option("--notes", help="Publish notes, tags and corrected labels too.")] = False,
     url: Annotated[
@@ -78,12 +77,13 @@ def export_command(
     """
     _modest()
     _needs()
-    from contralens.data.atlases import run_folders
+    from contralens.commands.match import cached
+    from contralens.data.table_folders import run_folders
     from contralens.explorer.export import export
     from contralens.report.progress import bar
 
     with bar(quiet=False) as progress:
-        page = export(run_folders(runs), out, with_notes=notes, url=url, progress=progress)
+        page = export(run_folders(runs), out, with_notes=notes, url=url, matcher=cached, progress=progress)
     typer.echo(f"wrote {page / 'index.html'}")
 
 

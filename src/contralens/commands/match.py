@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +11,9 @@ from contralens.commands.flags import Given, with_flags
 from contralens.commands.options import Json, TrustCode, print_json
 from contralens.settings.finished_run import Match
 from contralens.settings.record import read
+
+if TYPE_CHECKING:
+    from contralens.data.matchings import Matching
 
 
 @with_flags(Match, without=("one", "other"))
@@ -40,3 +43,15 @@ def match_command(
     from contralens.report.match_tables import match_tables
 
     match_tables(found, most)
+
+
+def cached(one: Path, other: Path, trust_code: bool) -> Matching:
+    """Which neuron is which in two run folders, for the explorer, if the cache holds what that needs.
+
+    Raises:
+        StoreError: it does not.
+    """
+    from contralens.data.runs import load
+    from contralens.evaluation.matching import cached_match
+
+    return cached_match(load(one, trust_code=trust_code), load(other, trust_code=trust_code))

@@ -17,6 +17,7 @@ from contralens.data.audits import load_audit
 from contralens.data.final_labels import CHANCE, CORRECTED, final
 from contralens.data.runs import Run, load
 from contralens.data.showing import Tabled
+from contralens.data.table_folders import run_folders
 from contralens.errors import InputError
 
 MANIFEST = "manifest.json"
@@ -173,23 +174,6 @@ def opened(runs: str | Path | Run | Sequence[str | Path | Run], trust_code: bool
         if layers.count(layer) > 1:
             raise InputError(f"two runs are of the layer {layer}: an atlas takes one run of each layer")
     return sorted(found, key=lambda run: (_depth(run), _natural(run.manifest["target"]["layer"])))
-
-
-def run_folders(given: Sequence[str | Path]) -> list[Path]:
-    """Run folders; a folder that is none stands for those in it, if it holds any.
-
-    >>> run_folders(["run"]), run_folders(["."])[-1].name
-    ([PosixPath('run')], 'run')
-    """
-    out: list[Path] = []
-    for path in map(Path, given):
-        inner = [] if (path / MANIFEST).is_file() or not path.is_dir() else sorted(path.iterdir())
-        out += [p for p in inner if _is_run(p)] or [path]
-    return out
-
-
-def _is_run(path: Path) -> bool:
-    return all((path / name).is_file() for name in (MANIFEST, "labels.parquet", "neurons.parquet"))
 
 
 def _runs_in(given: Any, trust_code: bool) -> list[Run]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -68,10 +68,37 @@ def reading(folder: Path, absent: str | None = None) -> Iterator[None]:
 
 def runs_in(folder: Path) -> str:
     """A hint with the runs one or two levels below `folder`, ready to append to an error; empty if there are none."""
-    below = sorted(at.parent for depth in ("*", "*/*") for at in folder.glob(f"{depth}/manifest.json"))
-    runs = [str(run) for run in below if (run / "exemplars.parquet").is_file()]
+    runs = [str(run) for run in runs_below(folder)]
     more = f" and {len(runs) - 3} more" if len(runs) > 3 else ""
     return f"; runs in it: {', '.join(runs[:3])}{more}" if runs else ""
+
+
+def runs_below(folder: Path) -> list[Path]:
+    """The run folders one or two levels below `folder`, in order.
+
+    >>> "run" in [run.name for run in runs_below(Path("."))], runs_below(Path("run"))
+    (True, [])
+    """
+    below = sorted(at.parent for depth in ("*", "*/*") for at in folder.glob(f"{depth}/manifest.json"))
+    return [run for run in below if (run / "exemplars.parquet").is_file()]
+
+
+def run_folders(given: Sequence[str | Path]) -> list[Path]:
+    """The run folders that were named, and those in folders that hold some, each once.
+
+    Raises:
+        InputError: there is no such folder.
+
+    >>> run_folders(["run"]), "run" in [run.name for run in run_folders(["."])]
+    ([PosixPath('run')], True)
+    """
+    out: list[Path] = []
+    for folder in map(Path, given):
+        if not folder.is_dir():
+            raise InputError(f"there is no run folder {folder}; `contralens label` writes one")
+        inside = [] if (folder / "manifest.json").exists() else runs_below(folder)
+        out += [run for run in inside or [folder] if run not in out]
+    return out
 
 
 def plain(value: Any) -> Any:

@@ -22,6 +22,7 @@ from contralens.data.evaluations import Evaluation, evaluation_of
 from contralens.data.final_labels import final, is_down, tests_of
 from contralens.data.folder_kinds import COMPARISON
 from contralens.data.matchings import Matching
+from contralens.data.places import same_place
 from contralens.data.replace_folder import reserved
 from contralens.data.runs import Run
 from contralens.data.seals import seal
@@ -68,10 +69,7 @@ class Method(Brief):
 
     def pairs_with(self, other: Method) -> bool:
         """Whether neuron n means the same place in both: same layer of the same network, whatever its weights."""
-        a, b = self.run.manifest["target"], other.run.manifest["target"]
-        if a["fingerprint"] == b["fingerprint"]:
-            return True
-        return all(_place(a[key]) == _place(b[key]) for key in ("name", "layer", "neurons"))
+        return same_place(self.run.manifest["target"], other.run.manifest["target"])
 
     def labels(self) -> dict[int, tuple[str, str | None]]:
         """Neuron -> (name, label as finally judged), also of a scorer that only the evaluation knows."""
@@ -314,10 +312,6 @@ def _methods(runs: Sequence[Run], scorers: Sequence[str] | None) -> tuple[list[M
 def _judge(method: Method) -> Any:
     judge = method.evaluation.manifest.get("judge") if method.evaluation else None
     return judge["fingerprint"] if judge else None
-
-
-def _place(value: Any) -> Any:
-    return value.split(" (")[0] if isinstance(value, str) else value
 
 
 def _array(values: list[float]) -> NDArray[np.float64]:

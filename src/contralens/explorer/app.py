@@ -25,6 +25,7 @@ from contralens.errors import ContralensError, InputError, RunError
 from contralens.explorer import audit_pages, cards, layers_page, overview, pages, shapes
 from contralens.explorer.guard import Guard
 from contralens.explorer.jobs import Jobs, Tester
+from contralens.explorer.partners import Matcher, Partners
 from contralens.explorer.posting import noting, testing
 from contralens.explorer.replies import NEVER, TooLarge, as_json, body, is_local, shape
 from contralens.explorer.search import LARGEST_UPLOAD, Finder, Unavailable
@@ -57,6 +58,7 @@ def create_app(
     finder: Finder | None = None,
     trust_code: bool = False,
     tester: Tester | None = None,
+    matcher: Matcher | None = None,
 ) -> Any:
     """The explorer of some run folders as an ASGI application.
 
@@ -67,6 +69,7 @@ def create_app(
         token: what a request must carry, in the URL at first, then as a cookie, or as a bearer token.
         finder: what loads encoders; by default `contralens.encoder`, when first asked for.
         tester: what puts a label to the test; by default nothing does.
+        matcher: what pairs the neurons of runs of different layers or networks; by default nothing does.
         trust_code: let runs that were not made here name encoders that run code or open files.
     """
     shelf = Shelf(runs, writable=not read_only, trust_code=trust_code)
@@ -88,6 +91,7 @@ def create_app(
     )
     _errors(app)
     _browsing(app, shelf, search)
+    _comparing(app, shelf, Partners(matcher, trust_code))
     _picturing(app, shelf)
     _searching(app, shelf, search)
     noting(app, shelf)
@@ -184,11 +188,18 @@ def _browsing(app: FastAPI, shelf: Shelf, search: Finder) -> None:
     def layers() -> Response:
         return Response(layers_page.live(shelf), media_type="application/json", headers=NEVER)
 
+
+def _comparing(app: FastAPI, shelf: Shelf, partners: Partners) -> None:
+    @app.get("/api/match", responses=shape(shapes.Matched), summary="Which neuron of one run is which of another")
+    def match(a: str, b: str) -> Response:
+        return as_json(partners.of(shelf.run(a), shelf.run(b)))
+
     @app.get("/api/compare", responses=shape(shapes.Comparison), summary="Two runs or scorers side by side")
     def compare(
         a: str, b: str, scorer_a: str | None = None, scorer_b: str | None = None, changed: bool = True
     ) -> Response:
-        return as_json(pages.compare(shelf.run(a), shelf.run(b), scorer_a, scorer_b, changed))
+        one, other = shelf.run(a), shelf.run(b)
+        return as_json(pages.compare(one, other, partners.of(one, other), scorer_a, scorer_b, changed))
 
 
 def _picturing(app: FastAPI, shelf: Shelf) -> None:
@@ -251,21 +262,26 @@ def _searching(app: FastAPI, shelf: Shelf, search: Finder) -> None:
 
 
 def _pages(app: FastAPI) -> None:
-    """The built files, read once; a path is looked up among their names and never on the disk."""
+    """The built files, read and compressed once; a path is looked up among their names and never on the disk."""
     built = {p.name: p.read_bytes() for p in files("contralens.explorer").joinpath("static").iterdir() if p.is_file()}
+    packed = {name: gzip.compress(data, 9, mtime=0) for name, data in built.items()}
 
-    def answer(name: str) -> Response:
+    def answer(name: str, request: Request) -> Response:
         if name not in built:
             raise HTTPException(404, "There is nothing at this address.")
-        return Response(
-            built[name],
-            headers={"cache-control": "no-cache", "content-type": KINDS.get(Path(name).suffix, "text/plain")},
-        )
+        headers = {
+            "cache-control": "no-cache",
+            "content-type": KINDS.get(Path(name).suffix, "text/plain"),
+            "vary": "accept-encoding",
+        }
+        if "gzip" in request.headers.get("accept-encoding", ""):
+            return Response(packed[name], headers={**headers, "content-encoding": "gzip"})
+        return Response(built[name], headers=headers)
 
     @app.get("/", include_in_schema=False)
-    def home() -> Response:
-        return answer("index.html")
+    def home(request: Request) -> Response:
+        return answer("index.html", request)
 
     @app.get("/{name}", include_in_schema=False)
-    def file(name: str) -> Response:
-        return answer(name)
+    def file(name: str, request: Request) -> Response:
+        return answer(name, request)

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Sequence
 from importlib.resources import files
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from contralens.data.replace_folder import reserved
 from contralens.data.seals import seal
 from contralens.errors import InputError
 from contralens.explorer import audit_pages, cards, layers_page, overview, pages, shapes
+from contralens.explorer.partners import Matcher, Partners, turned
 from contralens.explorer.runs import OpenRun, keys
 from contralens.explorer.values import dumps
 from contralens.sharing.local_paths import anonymous
@@ -41,6 +43,7 @@ def export(
     *,
     with_notes: bool = False,
     url: str | None = None,
+    matcher: Matcher | None = None,
     progress: Progress = silent,
 ) -> Path:
     """Write runs as a static site into `out`, whole or not at all; an older export there is replaced.
@@ -51,6 +54,7 @@ def export(
         with_notes: publish the notes, tags and corrected labels too.
         url: where the site will be on the web; each neuron then gets a page links/RUN/NEURON.html that previews with
             its picture where it is pasted, and leads on to the neuron.
+        matcher: what pairs the neurons of runs of different layers or networks; by default nothing does.
 
     Raises:
         InputError: `out` holds something else, or `url` is no address of a web site.
@@ -65,6 +69,7 @@ def export(
         opened = [OpenRun(key, path, corrections=corrected.get(key, {})) for key, path in keys(paths).items()]
         _static(folder)
         infos: list[shapes.RunInfo] = []
+        _matches(folder, opened, Partners(matcher), progress)
         for run in opened:
             infos.append(_run(folder, run, with_notes, url, progress))
             run.close()
@@ -86,6 +91,19 @@ def _static(folder: Path) -> None:
             page = page.replace('<html lang="en">', '<html lang="en" data-export="1">')
             data = page.replace('<meta charset="utf-8" />', f'<meta charset="utf-8" />\n    {policy}').encode()
         (folder / file.name).write_bytes(data)
+
+
+def _matches(folder: Path, runs: Sequence[OpenRun], partners: Partners, progress: Progress) -> None:
+    """Which neuron is which, for each two of the runs."""
+    pairs = list(combinations(runs, 2))
+    for done, (a, b) in enumerate(pairs):
+        progress("matching neurons", done, len(pairs))
+        found = partners.of(a, b)
+        found = {**found, "problem": anonymous(found["problem"]), "notes": anonymous(found["notes"])}
+        _data(folder, f"{a.key}/match-{b.key}", found)
+        _data(folder, f"{b.key}/match-{a.key}", turned(found))
+    if pairs:
+        progress("matching neurons", len(pairs), len(pairs))
 
 
 def _run(folder: Path, run: OpenRun, with_notes: bool, url: str | None, progress: Progress) -> shapes.RunInfo:

@@ -8,7 +8,7 @@ import numpy as np
 
 from contralens.data.answers import notes as remarks
 from contralens.data.final_labels import OVERRULED
-from contralens.explorer import audit_pages, cards, shapes, tested
+from contralens.explorer import audit_pages, cards, home, shapes, tested
 from contralens.explorer.overview import figures, named, ready, remembered, rows, shown
 from contralens.explorer.runs import OpenRun
 from contralens.explorer.values import NotThere, image_number, number, plain, short
@@ -21,7 +21,8 @@ def info(run: OpenRun, notes: int) -> shapes.RunInfo:
         "title": run.title,
         "stamp": run.stamp,
         "problem": None,
-        "manifest": run.manifest,
+        "summary": home.summary(run),
+        "manifest": home.brief(run.manifest),
         "missing": [{"what": m["what"], "why": m["why"]} for m in run.missing],
         "remarks": remarks(run.manifest),
         "notes": notes,
@@ -103,29 +104,29 @@ def plane(run: OpenRun, method: str | None = None) -> shapes.Plane:
 
 
 def compare(
-    a: OpenRun, b: OpenRun, scorer_a: str | None = None, scorer_b: str | None = None, changed: bool = True
-) -> shapes.Comparison:
-    """Two runs, or two scorers of one, neuron by neuron: matched by name, or by number where the names differ."""
+    a: OpenRun, b: OpenRun, found: shapes.Matched, scorer_a: str | None = None, scorer_b: str | None = None,
+    changed: bool = True,
+) -> shapes.Comparison:  # fmt: skip
+    """Two runs, or two scorers of one, neuron by neuron, as `found` pairs them."""
     first, second = (
-        {r["name"]: r for r in rows(run, scorer, limit=10**9)["rows"]} for run, scorer in ((a, scorer_a), (b, scorer_b))
+        {r["neuron"]: r for r in rows(run, scorer, limit=10**9)["rows"]}
+        for run, scorer in ((a, scorer_a), (b, scorer_b))
     )
-    matched_by = "name"
-    if len(first) != len(a.neurons) or len(second) != len(b.neurons) or not first.keys() & second.keys():
-        matched_by = "number"
-        first, second = (
-            {str(r["neuron"]): r for r in rows(run, scorer, limit=10**9)["rows"]}
-            for run, scorer in ((a, scorer_a), (b, scorer_b))
-        )
-    both = [name for name in first if name in second]
-    same = sum(first[n]["label"] == second[n]["label"] for n in both)
-    shown = [n for n in both if not changed or first[n]["label"] != second[n]["label"]]
+    places = zip(found["status"], found["a"], found["b"], found["correlation"], strict=True)
+    both = [(first[i], second[j], r) for word, i, j, r in places if word == "pair" and i in first and j in second]
+    same = sum(one["label"] == other["label"] for one, other, _ in both)
     return {
         "a": f"{a.key} {a.scorer(scorer_a)}",
         "b": f"{b.key} {b.scorer(scorer_b)}",
-        "matched_by": matched_by,
+        "matched_by": found["by"],
+        "problem": found["problem"],
         "both": len(both),
         "same": same,
-        "changes": [{"name": first[n]["name"], "a": first[n], "b": second[n]} for n in shown],
+        "changes": [
+            {"name": one["name"], "a": one, "b": other, "correlation": r}
+            for one, other, r in both
+            if not changed or one["label"] != other["label"]
+        ],
     }
 
 

@@ -42,7 +42,7 @@ MANIFESTS: dict[str, tuple[str, str, Sequence[int]]] = {
     ADDED: (ADDED, "Added", (1,)),
 }
 NONE: Mapping[int, Note] = {}
-OF_LABELS = ("overview", "index", "index.gz", "named")
+OF_LABELS = ("overview", "index", "index.gz", "named", "summary")
 """What is remembered of a run that hangs on its labels."""
 ADDED_FILES = ("maps.parquet", "classes.parquet", "layout.parquet")
 

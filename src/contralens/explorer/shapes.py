@@ -38,6 +38,41 @@ class Audited(Shape):
     """Verdict -> neurons."""
 
 
+class Highlight(Shape):
+    """One of the few neurons that stand for a run."""
+
+    neuron: int
+    name: str
+    label: str
+    before: str | None
+    """The label without contrast; null where contrast did not change it."""
+    confidence: float | None
+    pictures: list[int]
+
+
+class Summary(Shape):
+    """A run in a few lines, for the page over several runs."""
+
+    network: str
+    layer: str | None
+    place: str
+    """Neurons of runs of one place, or of one fingerprint, pair by number."""
+    fingerprint: str | None
+    neurons: int
+    labeled: int
+    images: int | None
+    probe: str | None
+    """Fingerprint of the images."""
+    encoder: str | None
+    words: dict[str, int]
+    """"supported", "uncertain", "unsupported": labels; empty where the run has no confidence."""
+    verified: dict[str, int]
+    """"verified", "refuted", "untested": labels; empty without an experiment."""
+    changed: int | None
+    """Labels that contrast changed; null where the run cannot tell."""
+    highlights: list[Highlight]
+
+
 class RunInfo(Shape):
     """One run folder that was opened, or the reason why it could not be."""
 
@@ -47,7 +82,10 @@ class RunInfo(Shape):
     stamp: str
     """Changes when the run is written again."""
     problem: str | None
+    summary: Summary | None
+    """Null where the run cannot be read."""
     manifest: dict[str, Any] | None
+    """How the labels were made; of long lists, how many entries they have."""
     missing: list[Missing]
     remarks: list[str]
     """What a reader of the labels should know: of the network, the encoder, the exemplars and the null test."""
@@ -434,12 +472,39 @@ class Change(Shape):
     name: str
     a: Row | None
     b: Row | None
+    correlation: float | None
+    """Of the two neurons, where they were matched."""
+
+
+class Matched(Shape):
+    """Which neuron of one run is which of another: a row for each pair and for each neuron that is in none."""
+
+    by: str
+    """"number": one place of a network; else "activations" or "exemplars", as `contralens match` does it."""
+    problem: str | None
+    """Why neurons of different layers or networks could not be matched; they are paired by number then."""
+    images: int | None
+    """Shared images that activations were compared on."""
+    threshold: float | None
+    """Correlation from which two neurons match; null by number."""
+    notes: list[str]
+    status: list[str]
+    """"pair", "split", "merged", "new" or "gone", as `contralens match` has them."""
+    a: list[int | None]
+    """Neuron of the one run; null of a new one."""
+    b: list[int | None]
+    """Neuron of the other; null of one that is gone."""
+    correlation: list[float | None]
+    """Null by number."""
 
 
 class Comparison(Shape):
     a: str
     b: str
     matched_by: str
+    """"number", "activations" or "exemplars"."""
+    problem: str | None
+    """Why neurons of different layers or networks could not be matched."""
     both: int
     same: int
     changes: list[Change]

@@ -84,6 +84,7 @@ class Shelf:
                 "title": key,
                 "stamp": "",
                 "problem": str(e),
+                "summary": None,
                 "manifest": None,
                 "missing": [],
                 "remarks": [],

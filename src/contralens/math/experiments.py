@@ -69,8 +69,8 @@ class Side:
     """What removal or insertion came to for one concept.
 
     >>> side = Side("remove", images=6, effect=0.9, low=0.8, high=1.0, above=0.85, above_low=0.7, above_high=1.0)
-    >>> side.passes, side.fails
-    (True, False)
+    >>> side.passes, side.fails, side.levels
+    (True, False, (0.4, 0.5))
     """
 
     kind: Kind

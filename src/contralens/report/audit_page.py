@@ -74,7 +74,7 @@ def audit_page(run: Run, found: Audit, most: int = 24, pairs: int = 10) -> str:
         style=("report.css", "audit.css"),
         target=m["target"],
         concepts=m["concepts"],
-        tiles=[(f"{found.counts[verdict]:,}", f"{verdict} neurons") for verdict in SHOWN],
+        counts=[(verdict, f"{found.counts[verdict]:,}") for verdict in SHOWN],
         facts=_facts(found),
         conclusion=found.conclusion,
         explanation=found.explanation,

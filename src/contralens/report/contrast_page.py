@@ -15,6 +15,8 @@ from contralens.pages import render
 from contralens.report.html import write_page
 
 PAIRS = 10
+FIRST = 4
+"""Neurons that stand above the table, with their pictures."""
 
 
 def write_contrast_page(run: Run, found: ClassContrast, out: str | Path | None = None, *, most: int = 25) -> Path:
@@ -54,6 +56,7 @@ def contrast_page(found: ClassContrast, most: int = 25) -> str:
         **{name: m[name] for name in ("a", "b", "target", "layer", "fdr", "scorer", "tested")},
         version=m["contralens"],
         most=most,
+        first=FIRST,
         rows=rows,
         cards=[_card(found, row, places) for row in described],
         pictures=[base64.b64encode(jpeg).decode() for jpeg in found.pictures.values()],
