@@ -37,7 +37,7 @@ from contralens.errors import ContralensError
 
 app = typer.Typer(
     name="contralens",
-    help="What the neurons of a vision network respond to, told with contrastive examples.\n\n"
+    help="Label the neurons of a vision network using contrastive examples.\n\n"
     "A first look: contralens demo --world 1 --images 300",
     no_args_is_help=True,
     add_completion=False,
@@ -58,7 +58,10 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", help="No progress on stderr; goes before the command. Or set CONTRALENS_QUIET=1.")
+        bool,
+        typer.Option(
+            "--quiet", help="Hide progress on stderr; place it before the command. Or set CONTRALENS_QUIET=1."
+        ),
     ] = False,
 ) -> None:
     if quiet:

@@ -15,7 +15,7 @@ from contralens.settings.record import read
 
 def show_command(
     run: RunFolder,
-    neuron: Annotated[str, typer.Argument(help="A neuron's index or name.")],
+    neuron: Annotated[str, typer.Argument(help="Neuron index or name.")],
     as_json: Json = False,
 ) -> None:
     """Show one neuron: labels, exemplars, contrasts."""
@@ -33,10 +33,10 @@ def show_command(
 
 def report_command(
     run: RunFolder,
-    out: Annotated[Path | None, typer.Option(help="File to write (default: report.html in the run).")] = None,
-    most: Annotated[int, typer.Option(help="Neurons shown with pictures.")] = 200,
+    out: Annotated[Path | None, typer.Option(help="Output file (default: report.html in the run).")] = None,
+    most: Annotated[int, typer.Option(help="Neurons to show with images.")] = 200,
 ) -> None:
-    """Write the HTML report of a run, one file."""
+    """Write a run's report as one HTML file."""
     from contralens.data.runs import load
     from contralens.report.html import write_report
 
@@ -46,15 +46,15 @@ def report_command(
 def card_command(
     run: RunFolder,
     neuron: Annotated[
-        str | None, typer.Argument(help="A neuron's index or name (default: the clearest change by contrast).")
+        str | None, typer.Argument(help="Neuron index or name (default: the clearest change by contrast).")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="PNG file to write (default: RUN-NEURON.png here).")] = None,
+    out: Annotated[Path | None, typer.Option(help="Output PNG file (default: ./RUN-NEURON.png).")] = None,
     pairs: Annotated[int, typer.Option(help="Exemplars to show, 1 to 10.")] = 6,
-    dark: Annotated[bool, typer.Option("--dark", help="Light writing on dark ground.")] = False,
+    dark: Annotated[bool, typer.Option("--dark", help="Dark theme.")] = False,
 ) -> None:
-    """Write one neuron as a picture to share.
+    """Save one neuron as a PNG picture to share.
 
-    A PNG of 1200 by 630 pixels: exemplars above contrasts, the label before and after contrast, its confidence.
+    Writes 1200 by 630 pixels: exemplars above contrasts, the label before and after contrast, its confidence.
     """
     from contralens.data.atomic_files import write_whole
     from contralens.data.card import card, chosen, png
@@ -70,12 +70,12 @@ def card_command(
 @with_flags(Collect, only=("checkpoint", "weights", "preprocess", "prefix_tokens", "device"))
 def layers_command(
     given: Given,
-    target: Annotated[str, typer.Argument(help="The network, as in `label --target`.")],
+    target: Annotated[str, typer.Argument(help="Network, as in `label --target`.")],
     as_json: Json = False,
 ) -> None:
     """List a network's layers and how many neurons each has.
 
-    With the output's shape and the pooling that would be used.
+    Also shows the output shape and the default pooling.
     """
     from contralens.models.targets import layers as list_layers
 
@@ -93,14 +93,14 @@ def layers_command(
 
 def vocab_command(
     name: Annotated[
-        str | None, typer.Argument(help="A file or a built-in name; without it the built-in ones are listed.")
+        str | None, typer.Argument(help="File or built-in name (default: list the built-in vocabularies).")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """List the built-in vocabularies, or check one.
 
-    Shows how the file was read, what was merged or dropped, and what looks odd: too long, a header, a number or an id
-    before a concept, a plural or a synonym of another.
+    Shows how the file was parsed, what was merged or dropped, and suspicious entries: long texts, headers, numbers
+    or ids before a concept, plurals and synonyms.
     """
     from contralens.data.vocabulary import VOCABULARIES, read_vocabulary
 
@@ -128,9 +128,9 @@ def encoders_command(as_json: Json = False) -> None:
 
 
 def proposers_command(as_json: Json = False) -> None:
-    """List who can propose candidate labels.
+    """List the available proposers of candidate labels.
 
-    Vision-language models here or on servers, and caption banks.
+    Includes local and remote vision-language models, and caption banks.
     """
     from contralens.proposing.proposers import PROPOSERS
 
