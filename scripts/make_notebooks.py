@@ -1,7 +1,7 @@
 """Execute the notebooks of examples/ and save them with their outputs: python scripts/make_notebooks.py [NAME ...].
 
-Each notebook runs in a fresh kernel with an empty cache. Progress bars are dropped and large pictures become JPEG: notebooks
-stay small, and readable on a code host without running them.
+Each notebook runs in a fresh kernel with an empty cache. Progress bars are dropped and large pictures become JPEG, so
+a notebook stays small and readable on a code host.
 """
 
 from __future__ import annotations

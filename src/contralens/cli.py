@@ -148,6 +148,6 @@ def main() -> None:
         print(f"contralens: code that the command runs ended the program (SystemExit: {e.code})", file=sys.stderr)
         sys.exit(1)
     except (KeyboardInterrupt, typer.Abort):
-        print("contralens: interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        print("contralens: interrupted; run the same command again to resume", file=sys.stderr)
         sys.exit(INTERRUPTED)
     sys.exit(result if isinstance(result, int) else 0)

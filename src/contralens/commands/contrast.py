@@ -29,7 +29,7 @@ def contrast_command(
     """Show which neurons separate two classes, and by what.
 
     Reports the area under the ROC curve per neuron with its interval, corrected over neurons. Contrasts come from
-    the other class, so labels name what one class has and the other lacks.
+    the other class, so labels name what sets one class apart.
     """
     from contralens.data.runs import load
     from contralens.evaluation.class_contrast import contrast_classes

@@ -99,7 +99,7 @@ def recipe_command(
     trust_code: TrustConfig = False,
     as_json: Json = False,
 ) -> None:
-    """Reproduce a published experiment and compare its numbers with ours."""
+    """Reproduce a published experiment, its numbers beside ours."""
     from contralens.evaluation.recipes import follow, lacking, read_recipe
     from contralens.report.progress import bar
 

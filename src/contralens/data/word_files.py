@@ -208,7 +208,7 @@ def _of_records(items: Sequence[Mapping[Any, Any]], path: Path | str) -> Words:
     if len(best) != 1:
         keys = ", ".join(str(key) for key in items[0])
         raise InputError(
-            f"vocabulary {path} is a list of objects with {keys}: it cannot be told which is the concept; write a list "
+            f"vocabulary {path} is a list of objects with {keys}: it is unclear which is the concept; write a list "
             "of texts"
         )
     return [item[best[0]] for item in items], [f"of each object, {str(best[0])!r} was read"]
