@@ -16,8 +16,8 @@ HEAD = """\
 # Command line
 
 Generated from the commands themselves by `scripts/make_cli_docs.py`: edit the help texts in `src/contralens`, not this
-page. `--json` prints JSON to standard output and nothing else there. A mistake of yours is one line on standard error
-and exit code 2; Ctrl-C is exit code 130, and the same command goes on where it stopped.
+page. `--json` prints JSON to standard output and nothing else there. Invalid input gives one line on standard error
+and exit code 2; Ctrl-C is exit code 130, and the same command resumes.
 
 | variable | what |
 |---|---|

@@ -76,7 +76,7 @@ def test_what_ctrl_c_ended_says_so_and_can_be_run_again(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=HUNG)
     assert process.returncode == 130
-    assert err == "contralens: interrupted; the same command goes on where this one stopped\n"
+    assert err == "contralens: interrupted; run the same command again to resume\n"
     again = subprocess.run([*command, "30"], capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     assert len(list((tmp_path / "world/images").iterdir())) == 30

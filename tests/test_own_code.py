@@ -105,7 +105,7 @@ def test_what_a_name_stands_for() -> None:
         (lambda: encoder("mine.py:eyes:x?power=b"), "encoder 'mine.py:eyes': power must be a number; got 'b'"),
         (lambda: encoder("mine.py:yes:x"), "encoder mine.py:yes: there is no 'yes'; did you mean eyes"),
         (lambda: encoder("other.py:eyes:x"), "there is no file .*other.py"),
-        (lambda: encoder("mine.py:brush:x"), "got Brush, which lacks width"),
+        (lambda: encoder("mine.py:brush:x"), "got Brush, which is missing width"),
         (lambda: encoder("mine.py:words:x"), "calling words failed"),
         (lambda: parse_scorer("mine.py:strongest:rnk=1"), "has no option 'rnk'; did you mean rank"),
         (lambda: parse_scorer("strongst"), "unknown scorer 'strongst'; known: semanticlens; .*FILE.py:NAME"),

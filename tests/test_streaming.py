@@ -130,7 +130,7 @@ def test_finished_passes_are_not_run_again(images: Path, tmp_path: Path, small_t
 
 
 def test_without_reuse_it_says_what_to_do(images: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="store the activations, or allow reuse"):
+    with pytest.raises(InputError, match="set `store_activations=True` or `reuse=True`"):
         label(images, tmp_path / "cache", store_activations=False, reuse=False)
 
 

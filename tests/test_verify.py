@@ -197,7 +197,7 @@ def test_one_phrase_a_budget_and_what_is_refused(world) -> None:
     assert none.rows() == []
     assert any("2 labels left out" in note for note in none.manifest["notes"])
     for more, said in (
-        ({"label": "red"}, "say which with `neurons`"), ({"neurons": [999]}, "has no neuron 999"),
+        ({"label": "red"}, "set `neurons`"), ({"neurons": [999]}, "has no neuron 999"),
         ({"images": 0}, "`images` must be at least 1"), ({"editor": "no"}, "unknown editor 'no'"),
         ({"scorer": "no"}, "no scorer 'no'"),
     ):  # fmt: skip

@@ -1,4 +1,4 @@
-"""contralens: what the neurons of a vision network respond to, told with contrastive examples, and proved."""
+"""contralens: label the neurons of a vision network using contrastive examples."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from contralens.renamed import install
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _WHERE = {
     "Atlas": "data.atlases",

@@ -38,7 +38,7 @@ from contralens.errors import ContralensError
 
 app = typer.Typer(
     name="contralens",
-    help="What the neurons of a vision network respond to, told with contrastive examples.\n\n"
+    help="Label the neurons of a vision network using contrastive examples.\n\n"
     "A first look: contralens demo --world 1 --images 300",
     no_args_is_help=True,
     add_completion=False,
@@ -59,7 +59,10 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", help="No progress on stderr; goes before the command. Or set CONTRALENS_QUIET=1.")
+        bool,
+        typer.Option(
+            "--quiet", help="Hide progress on stderr; place it before the command. Or set CONTRALENS_QUIET=1."
+        ),
     ] = False,
 ) -> None:
     if quiet:
@@ -147,6 +150,6 @@ def main() -> None:
         print(f"contralens: code that the command runs ended the program (SystemExit: {e.code})", file=sys.stderr)
         sys.exit(1)
     except (KeyboardInterrupt, typer.Abort):
-        print("contralens: interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        print("contralens: interrupted; run the same command again to resume", file=sys.stderr)
         sys.exit(INTERRUPTED)
     sys.exit(result if isinstance(result, int) else 0)

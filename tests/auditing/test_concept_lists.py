@@ -61,7 +61,7 @@ GOOD = {"expected": ["a"], "spurious": ["b"]}
         ({"spuriuos": ["x"]}, "did you mean spurious"),
         ({"spurious": []}, "needs a list of concepts under `spurious`"),
         ({"expected": "a"}, "needs a list of concepts under `expected`"),
-        ({"templates": ["a photo"]}, "lacks the {}"),
+        ({"templates": ["a photo"]}, "has no {}"),
         ({"templates": []}, "templates is empty"),
         ({"templates": "photo {}"}, "must be a list of texts"),
         ({"expected": [{"synonyms": ["c"]}]}, "has no name"),

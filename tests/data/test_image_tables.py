@@ -225,7 +225,7 @@ def test_parts_of_a_data_set_are_no_classes(tmp_path: Path) -> None:
     assert found.notes == (f"1 image of {tmp_path / 'kaggle'} without a class left out",)
     one = labeled_images(pictures(tmp_path / "one", ["set/train/benign/1.png", "set/test/benign/2.png"]))
     assert one.classes == ("benign",)
-    with pytest.raises(InputError, match="tells no classes"):
+    with pytest.raises(InputError, match="has no classes"):
         labeled_images(pictures(tmp_path / "flat", ["train/1.png", "test/2.png"]))
     assert labeled_images(pictures(tmp_path / "own", ["test/1.png", "control/2.png"])).classes == ("control", "test")
     torchvision = pytest.importorskip("torchvision")

@@ -90,7 +90,7 @@ def test_folders_and_data_sets(tmp_path):
     with pytest.raises(InputError, match="class 'b' is not among"):
         labeled_images(tmp_path / "set", classes=["a"])
     draw(tmp_path / "flat" / "1.png")
-    with pytest.raises(InputError, match="tells no classes"):
+    with pytest.raises(InputError, match="has no classes"):
         labeled_images(tmp_path / "flat")
 
 

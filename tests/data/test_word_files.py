@@ -142,7 +142,7 @@ def test_yaml_and_json_lines(tmp_path: Path) -> None:
         ("a.json", "3", "must hold a list of concepts; got 3"),
         ("a.json", '{"cat": "an animal", "dog": "another"}', "gives a text for each text .* write a list"),
         ("a.json", '{"cat": {"parts": ["tail"]}}', "JSON must be a list of concepts, or a list of them for each class"),
-        ("a.json", '[{"id": 1, "x": "cat", "y": "dog"}]', "a list of objects with id, x, y: it cannot be told"),
+        ("a.json", '[{"id": 1, "x": "cat", "y": "dog"}]', "a list of objects with id, x, y: it is unclear"),
         ("a.json", '["cat", "dog"', "begins like JSON and is none"),
         ("a.txt", '["cat", dog]', "begins like JSON and is none .*write one concept a line"),
         ("a.jsonl", '"cat"\n"dog', "line 2 is no readable JSON"),

@@ -104,7 +104,7 @@ def test_templates():
     assert all("{}" in t for ts in TEMPLATES.values() for t in ts)
     with pytest.raises(InputError, match="did you mean photo"):
         templates_of("photos")
-    with pytest.raises(InputError, match=r"lacks the \{\}"):
+    with pytest.raises(InputError, match=r"has no \{\}"):
         templates_of(["a {}", "a photo"])
     with pytest.raises(InputError, match="at least one"):
         templates_of([])
@@ -119,7 +119,7 @@ def test_unknown_scheme_names_the_nearest():
 def test_an_instance_is_taken_and_anything_else_is_refused():
     made = Letters()
     assert encoder(made) is made
-    with pytest.raises(InputError, match="lacks name, fingerprint, width, preprocess, texts"):
+    with pytest.raises(InputError, match="is missing name, fingerprint, width, preprocess, texts"):
         encoder(nn.Linear(2, 2))
 
 

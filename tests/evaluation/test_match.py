@@ -147,5 +147,5 @@ def test_layers_are_matched_and_the_command_says_so(world_run, labeled) -> None:
     assert contralens.compare([root / "earlier", world_run], cache=cache, match=False).changes.num_rows == 0
     elsewhere = contralens.compare([root / "earlier", world_run], cache=root / "none")
     assert elsewhere.changes.num_rows == 0
-    assert "the cache lacks numbers of" in " ".join(elsewhere.notes)
+    assert "the cache is missing numbers of" in " ".join(elsewhere.notes)
     assert CliRunner().invoke(app, ["compare", *asked[1:5]]).output.count("neurons matched by activations") == 1

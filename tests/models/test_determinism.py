@@ -151,7 +151,7 @@ def test_a_run_that_allows_it_says_so_everywhere(discs: Path, tmp_path: Path) ->
 
     with pytest.raises(InputError, match="the second time"):
         run(Noisy())
-    with pytest.raises(InputError, match="store the activations"):
+    with pytest.raises(InputError, match="set `store_activations=True`"):
         run(Noisy(), allow_nondeterministic=True, store_activations=False)
     made = run(Noisy(), allow_nondeterministic=True, out=tmp_path / "run")
     said = "the same images gave other rows the second time"

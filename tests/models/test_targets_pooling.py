@@ -113,7 +113,7 @@ def test_token_poolings_inferred_and_refused() -> None:
     assert choose((2, 20, 8), layer, registers).name == "mean_patches"
     with pytest.raises(InputError, match="needs a class token"):
         choose((2, 20, 8), layer, registers, pooling="cls")
-    with pytest.raises(InputError, match="cannot be told which are patches"):
+    with pytest.raises(InputError, match="unclear which are patches"):
         choose((2, 23, 8), layer, nn.Identity())
     assert choose((2, 23, 8), layer, nn.Identity(), pooling="cls").name == "cls"
     with pytest.raises(InputError, match="from 0 to 22"):

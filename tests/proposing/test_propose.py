@@ -266,7 +266,7 @@ def test_an_own_template_with_hint_and_numbers(small: Run, tmp_path: Path) -> No
     assert text.endswith('as {"concepts": []}')
     assert {p["prompt"] for p in found.provenance} == {"mine"}
     template.write_text("Name it: {contrasts}")
-    with pytest.raises(InputError, match="lacks"):
+    with pytest.raises(InputError, match="has no"):
         ask(small, server.url, tmp_path / "c", prompt=template)
 
 

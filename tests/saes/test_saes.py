@@ -140,7 +140,7 @@ def test_saelens_that_scaled_its_activations(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("cfg", "says"),
     [
-        ({"architecture": "gated"}, "lacks the tensor b_gate"),
+        ({"architecture": "gated"}, "has no tensor b_gate"),
         ({"architecture": "temporal"}, "architecture 'temporal' is not read.* pass the model itself"),
         ({"architecture": "topk"}, "TopK needs k from 1 to 11; got None"),
         ({"architecture": "jumprelu"}, "jumprelu needs a threshold"),
@@ -250,7 +250,7 @@ def test_dictionary_learning(tmp_path: Path) -> None:
     torch.save({**NAMED, "threshold": THRESHOLDS}, f)
     agree(tmp_path, lambda x: above(relu(pre(x, None)), THRESHOLDS.tolist()))
     config.write_text(json.dumps({"trainer": {"dict_class": "GatedAutoEncoder"}}))
-    with pytest.raises(InputError, match="lacks the tensor mag_bias"):
+    with pytest.raises(InputError, match="has no tensor mag_bias"):
         read_sae(tmp_path)
 
 

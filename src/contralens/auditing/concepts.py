@@ -123,9 +123,7 @@ def _read(given: Any, where: str) -> ConceptList:
     templates = _texts(given.get("templates", ["{}"]), f"concept list {where}: templates")
     for template in templates:
         if "{}" not in template:
-            raise InputError(
-                f"concept list {where}: the template {template!r} lacks the {{}} that shows where the concept goes"
-            )
+            raise InputError(f"concept list {where}: the template {template!r} has no {{}} for the concept")
     if not templates:
         raise InputError(f"concept list {where}: templates is empty; leave it out to ask for the concepts as they are")
     concepts = []

@@ -20,16 +20,16 @@ def audit_command(
     run: RunFolder,
     table: Annotated[
         list[Path] | None,
-        typer.Option(help="CSV file that tells the labeled images' classes or groups, repeatable (as ISIC's)."),
+        typer.Option(help="CSV file with the labeled images' classes or groups, repeatable (as ISIC's)."),
     ] = None,
-    most: Annotated[int, typer.Option(help="Neurons of each verdict shown.")] = 15,
+    most: Annotated[int, typer.Option(help="Neurons to show per verdict.")] = 15,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write audit.html into the run.")] = True,
     trust_code: TrustCode = False,
     as_json: Json = False,
 ) -> None:
     """Find neurons that stand for spurious concepts.
 
-    And for expected ones; what they do to the classes, a mask that prunes the spurious ones, and what accuracy is then.
+    Also reports each neuron's effect on class scores, a pruning mask, and the accuracy after pruning.
     """
     settings = read(Audit, given)
     if "concepts" not in settings:

@@ -22,29 +22,32 @@ def _group() -> None: ...
 def world_command(
     dial: Annotated[
         list[float] | None,
-        typer.Option(help="How often the incidental comes with the true, 0 to 1, repeatable (default: seven of them)."),
+        typer.Option(
+            help="Co-occurrence rate of confounder and true factor, 0 to 1, repeatable (default: seven values)."
+        ),
     ] = None,
     world: Annotated[list[int] | None, typer.Option(help="World 1 to 6, repeatable (default: all).")] = None,
     scorer: Annotated[
-        list[str] | None, typer.Option(help="Scorer, repeatable (default: all); csp is the reference of differences.")
+        list[str] | None, typer.Option(help="Scorer, repeatable (default: all); differences are relative to csp.")
     ] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Seed of a probe set, repeatable (default: 5 and 6).")] = None,
-    images: Annotated[int, typer.Option(help="Pictures per probe set.")] = 2000,
+    images: Annotated[int, typer.Option(help="Images per probe set.")] = 2000,
     k: Annotated[int, typer.Option("--k", "-k", help="Exemplars per neuron.")] = 30,
-    fakes: Annotated[int, typer.Option(help="Null neurons of the null test.")] = FAKES,
-    fdr: Annotated[float, typer.Option(help="False-discovery rate above which a label counts as no answer.")] = 0.05,
+    fakes: Annotated[int, typer.Option(help="Number of null neurons in the null test.")] = FAKES,
+    fdr: Annotated[float, typer.Option(help="False-discovery rate above which a label counts as abstention.")] = 0.05,
     out: Annotated[
         Path | None, typer.Option(help="Folder for world.json, world.parquet (a row per neuron) and world.png.")
     ] = None,
-    docs: Annotated[Path | None, typer.Option(help="Markdown file to write the tables into, between markers.")] = None,
+    docs: Annotated[Path | None, typer.Option(help="Markdown file to update: tables between markers.")] = None,
     check: Annotated[
-        Path | None, typer.Option(help="Markdown file whose tables must hold: exit code 1 if a mean is outside.")
+        Path | None,
+        typer.Option(help="Markdown file to check: exit code 1 if a mean is outside its tables' intervals."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Judge every scorer against known truth.
+    """Measure every scorer against known truth.
 
-    In rendered worlds, while an incidental concept is tied to the true one.
+    Uses rendered worlds in which a confounder accompanies the true factor.
 
     About three minutes on two cores.
     """

@@ -18,9 +18,9 @@ def contrast_command(
     given: Given,
     run: RunFolder,
     classes: Annotated[
-        tuple[str, str], typer.Option(help='The two classes; "*" as the second: all images that the first leaves.')
+        tuple[str, str], typer.Option(help='The two classes; "*" as the second means all other images.')
     ],
-    most: Annotated[int, typer.Option(help="Neurons listed.")] = 20,
+    most: Annotated[int, typer.Option(help="Neurons to list.")] = 20,
     out: Annotated[Path | None, typer.Option(help="Page to write (default: contrast-A-B.html in the run).")] = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write the page.")] = True,
     trust_code: TrustCode = False,
@@ -28,8 +28,8 @@ def contrast_command(
 ) -> None:
     """Show which neurons separate two classes, and by what.
 
-    Area under the ROC curve per neuron with its interval, corrected over neurons. Contrasts of the strongest neurons
-    come from the other class, so that their words say what one class has and the other lacks.
+    Reports the area under the ROC curve per neuron with its interval, corrected over neurons. Contrasts come from
+    the other class, so labels name what sets one class apart.
     """
     from contralens.data.runs import load
     from contralens.evaluation.class_contrast import contrast_classes

@@ -28,7 +28,7 @@ def evaluate_command(
 ) -> None:
     """Measure how good a run's labels are, on held-out images.
 
-    How faithful, specific, stable and above chance; kept in the run's folder.
+    Measures faithfulness, specificity, stability and the null test; saves the result in the run's folder.
     """
     settings = {**read(Evaluate, given), **({"fake_kind": "mixture"} if mixtures else {})}
     from contralens.data.runs import load
@@ -50,17 +50,20 @@ def evaluate_command(
 
 
 def compare_command(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders; of a single one, its scorers are compared.")],
+    runs: Annotated[list[Path], typer.Argument(help="Run folders; for a single run, compares its scorers.")],
     scorer: Annotated[
-        list[str] | None, typer.Option(help="Compare this scorer, repeatable (default: the primary; of one run all).")
+        list[str] | None,
+        typer.Option(help="Compare this scorer, repeatable (default: the primary; for a single run, all)."),
     ] = None,
-    metrics: Annotated[str | None, typer.Option(help="Metrics, with commas (default: all that every run has).")] = None,
+    metrics: Annotated[
+        str | None, typer.Option(help="Metrics, comma-separated (default: all that every run has).")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for parquet tables, comparison.json and plots.")] = None,
     match: Annotated[
-        bool, typer.Option("--match/--no-match", help="Pair the neurons of other layers or networks, too (default).")
+        bool, typer.Option("--match/--no-match", help="Also pair neurons of different layers or networks (default).")
     ] = True,
-    cache: Annotated[Path | None, typer.Option(help="Cache that the runs were labeled with.")] = None,
-    most: Annotated[int, typer.Option(help="Neurons with changed labels to show.")] = 20,
+    cache: Annotated[Path | None, typer.Option(help="Cache used when labeling the runs.")] = None,
+    most: Annotated[int, typer.Option(help="Changed labels to show.")] = 20,
     pairs: Annotated[
         bool, typer.Option("--pairs", help="Show every pair, with differences, intervals and win/tie/loss.")
     ] = False,
@@ -68,8 +71,8 @@ def compare_command(
 ) -> None:
     """Compare runs, or the scorers of one run.
 
-    One table: each method's means, marked where they differ from the primary scorer's (of several runs: the first
-    run's), and which labels changed.
+    Prints one table of means per scorer, with differences from the primary scorer (or the first run) marked, and
+    the labels that changed.
     """
     from contralens.evaluation.compare import compare
 
@@ -92,11 +95,11 @@ def recipe_command(
     given: Given,
     recipe: Annotated[Path, typer.Argument(help="A YAML file such as recipes/resnet50-layer4.yaml.")],
     out: Annotated[Path, typer.Option(help="Folder for the run folders.")] = Path("contralens-recipe"),
-    check: Annotated[bool, typer.Option("--check", help="Only say what is lacking here.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Check requirements; run nothing.")] = False,
     trust_code: TrustConfig = False,
     as_json: Json = False,
 ) -> None:
-    """Repeat a published experiment, its numbers beside ours."""
+    """Reproduce a published experiment, its numbers beside ours."""
     from contralens.evaluation.recipes import follow, lacking, read_recipe
     from contralens.report.progress import bar
 

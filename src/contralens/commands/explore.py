@@ -26,17 +26,15 @@ PORT = 8787
 
 def explore_command(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some.")],
-    host: Annotated[
-        str, typer.Option(help="Address to listen on; beyond this machine a token is asked for.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)] = PORT,
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
-    read_only: Annotated[bool, typer.Option("--read-only", help="Load no encoder, write no notes.")] = False,
+    host: Annotated[str, typer.Option(help="Bind address. Non-loopback addresses require a token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port; 0 picks a free one.", min=0, max=65535)] = PORT,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address; do not open a browser.")] = False,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Load no encoder and write no notes.")] = False,
     trust_code: TrustCode = False,
 ) -> None:
-    """Look at runs in the browser.
+    """Browse runs in a web browser.
 
-    Every neuron with its evidence, search, comparison, notes. Ctrl-C stops the server.
+    Shows every neuron with its evidence; offers search, comparison and notes. Ctrl-C stops the server.
     """
     _modest()
     _needs()
@@ -62,18 +60,18 @@ def explore_command(
 
 def export_command(
     runs: Annotated[
-        list[Path], typer.Argument(help="Run folders, or folders that hold some; with several, the site compares them.")
+        list[Path], typer.Argument(help="Run folders, or folders that hold some; the site compares several runs.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the site: new, empty or an older export.")],
-    notes: Annotated[bool, typer.Option("--notes", help="Publish notes, tags and corrected labels too.")] = False,
+    out: Annotated[Path, typer.Option(help="Site folder: new, empty or an older export.")],
+    notes: Annotated[bool, typer.Option("--notes", help="Also publish notes, tags and corrected labels.")] = False,
     url: Annotated[
         str | None,
-        typer.Option(help="Where the site will be; adds pages links/RUN/NEURON.html that preview when pasted."),
+        typer.Option(help="Public URL of the site; adds pages links/RUN/NEURON.html with link previews."),
     ] = None,
 ) -> None:
     """Write the explorer's pages as a static site.
 
-    For any web host; it also opens from the folder.
+    Works on any web host and from the folder.
     """
     _modest()
     _needs()
@@ -91,16 +89,16 @@ def export_command(
 def maps_command(
     given: Given,
     run: RunFolder,
-    pairs: Annotated[int, typer.Option(help="Pairs per neuron, from the first, that get maps.")] = 10,
+    pairs: Annotated[int, typer.Option(help="Pairs per neuron to map.")] = 10,
     layout: Annotated[
         bool,
-        typer.Option("--layout", help="Lay the neurons out by UMAP, too."),
+        typer.Option("--layout", help="Also compute a UMAP layout of the neurons."),
     ] = False,
     trust_code: TrustCode = False,
 ) -> None:
-    """Add activation maps and fed classes to a run.
+    """Add activation maps and downstream classes to a run.
 
-    Where each neuron is active in its exemplars, and which classes it feeds; `explore` shows them.
+    Shows where each neuron is active in its exemplars and which classes it feeds; view them with `explore`.
     """
     from contralens.data.runs import load
     from contralens.maps import add_maps

@@ -17,20 +17,20 @@ from contralens.settings.record import read
 def granularity_command(
     given: Given,
     run: RunFolder,
-    scorer: Annotated[str, typer.Option(help="What scores the concepts along the chain.")] = "csp",
+    scorer: Annotated[str, typer.Option(help="Scorer for the concepts along the chain.")] = "csp",
     sense: Annotated[
         int | None, typer.Option(help="Meaning of the label's noun, 0 the most frequent (default: by its gloss).")
     ] = None,
     wordnet: Annotated[
         Path | None, typer.Option(help="Folder with WordNet's files (default: from contralens[wordnet] or the system).")
     ] = None,
-    most: Annotated[int, typer.Option(help="Neurons shown with their chain; --json holds all.")] = 10,
+    most: Annotated[int, typer.Option(help="Neurons to show; --json prints all.")] = 10,
     trust_code: TrustCode = False,
     as_json: Json = False,
 ) -> None:
     """Follow each label to broader concepts in WordNet.
 
-    Tells where the evidence stops holding on the way from "zebra" to "animal".
+    Shows where the evidence stops on the way from "zebra" to "animal".
     """
     from contralens.data.runs import load
     from contralens.evaluation.granularity import granularity

@@ -106,15 +106,15 @@ def collect_command(
     given: Given,
     config: Config = None,
     shard: Annotated[
-        str | None, typer.Option(help="i/n: do the i-th of n parts (from 0), for SLURM, torchrun or any job system.")
+        str | None, typer.Option(help="i/n: process part i of n (from 0), for SLURM, torchrun or any job system.")
     ] = None,
     engine: Annotated[str | None, typer.Option(help='"local" (default) or "ray".')] = None,
     trust_code: TrustConfig = False,
     as_json: Json = False,
 ) -> None:
-    """Only fill the cache, for `label` to find all there.
+    """Precompute activations and embeddings for later `label` runs.
 
-    Activations and embeddings are computed once; `label` with the same settings then finds them.
+    `label` with the same settings reads them from the cache.
     """
     needed = ("target", "encoder", "images")
     from contralens.collecting.layer_plan import means_several

@@ -16,7 +16,7 @@ from contralens.settings.record import read
 
 def show_command(
     run: RunFolder,
-    neuron: Annotated[str, typer.Argument(help="A neuron's index or name.")],
+    neuron: Annotated[str, typer.Argument(help="Neuron index or name.")],
     as_json: Json = False,
 ) -> None:
     """Show one neuron: labels, exemplars, contrasts."""
@@ -34,10 +34,10 @@ def show_command(
 
 def report_command(
     run: RunFolder,
-    out: Annotated[Path | None, typer.Option(help="File to write (default: report.html in the run).")] = None,
-    most: Annotated[int, typer.Option(help="Neurons shown with pictures.")] = 200,
+    out: Annotated[Path | None, typer.Option(help="Output file (default: report.html in the run).")] = None,
+    most: Annotated[int, typer.Option(help="Neurons to show with images.")] = 200,
 ) -> None:
-    """Write the HTML report of a run, one file."""
+    """Write a run's report as one HTML file."""
     from contralens.data.runs import load
     from contralens.report.html import write_report
 
@@ -48,24 +48,24 @@ def card_command(
     run: RunFolder,
     neuron: Annotated[
         list[str] | None,
-        typer.Argument(help="A neuron's index or name (default: the clearest change by contrast); or further runs."),
+        typer.Argument(help="Neuron index or name (default: the clearest change by contrast), or further runs."),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="PNG file to write (default: RUN-NEURON.png here); folder of a model card (model-card)."),
+        typer.Option(help="Output PNG file (default: ./RUN-NEURON.png), or folder of a model card (model-card)."),
     ] = None,
     pairs: Annotated[int, typer.Option(help="Exemplars to show, 1 to 10.")] = 6,
-    dark: Annotated[bool, typer.Option("--dark", help="Light writing on dark ground.")] = False,
+    dark: Annotated[bool, typer.Option("--dark", help="Dark theme.")] = False,
     model: Annotated[
-        bool, typer.Option("--model", help="Write a model card section of one run; several runs give one anyway.")
+        bool, typer.Option("--model", help="Write a model card section of one run; several runs always give one.")
     ] = False,
     examples: Annotated[int, typer.Option(help="Neurons with pictures in a model card.")] = 6,
 ) -> None:
-    """Write one neuron as a picture, or runs as a model card.
+    """Save one neuron as a PNG picture to share, or runs as a model card section.
 
-    RUN [NEURON]: a PNG of 1200 by 630 pixels with exemplars above contrasts, the label before and after contrast, its
+    RUN [NEURON]: 1200 by 630 pixels with exemplars above contrasts, the label before and after contrast, its
     confidence. RUN RUN ..., or a folder that holds runs: a model card section in Markdown and HTML for the model's page
-    on a hub, with what was labeled, how, how many labels are supported, examples and limits.
+    on a hub: what was labeled, how, how many labels are supported, examples and limits.
     """
     if model or not (run / "manifest.json").is_file() or any(Path(n, "manifest.json").is_file() for n in neuron or ()):
         from contralens.report.model_card import write_model_card
@@ -95,13 +95,13 @@ def _neuron_card(run: Path, neuron: str | None, out: Path | None, pairs: int, da
 )
 def layers_command(
     given: Given,
-    target: Annotated[str, typer.Argument(help="The network, as in `label --target`.")],
+    target: Annotated[str, typer.Argument(help="Network, as in `label --target`.")],
     as_json: Json = False,
 ) -> None:
     """List a network's layers and how many neurons each has.
 
-    With the output's shape and the pooling that would be used. With --layer or --layer-kinds only what these choose, in
-    the order in which it runs, as `label` has it.
+    Also shows the output shape and the default pooling. With --layer or --layer-kinds, only the layers that these
+    choose, in the order in which they run.
     """
     from contralens.models.targets import layers as list_layers
 
@@ -126,14 +126,14 @@ def layers_command(
 
 def vocab_command(
     name: Annotated[
-        str | None, typer.Argument(help="A file or a built-in name; without it the built-in ones are listed.")
+        str | None, typer.Argument(help="File or built-in name (default: list the built-in vocabularies).")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """List the built-in vocabularies, or check one.
 
-    Shows how the file was read, what was merged or dropped, and what looks odd: too long, a header, a number or an id
-    before a concept, a plural or a synonym of another.
+    Shows how the file was parsed, what was merged or dropped, and suspicious entries: long texts, headers, numbers
+    or ids before a concept, plurals and synonyms.
     """
     from contralens.data.vocabulary import VOCABULARIES, read_vocabulary
 
@@ -161,9 +161,9 @@ def encoders_command(as_json: Json = False) -> None:
 
 
 def proposers_command(as_json: Json = False) -> None:
-    """List who can propose candidate labels.
+    """List the available proposers of candidate labels.
 
-    Vision-language models here or on servers, and caption banks.
+    Includes local and remote vision-language models, and caption banks.
     """
     from contralens.proposing.proposers import PROPOSERS
 

@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 def match_command(
     given: Given,
     one: Annotated[Path, typer.Argument(help="A run folder.")],
-    other: Annotated[Path, typer.Argument(help="Another: of a later checkpoint, another seed, layer or network.")],
-    most: Annotated[int, typer.Option(help="Changes listed.")] = 20,
+    other: Annotated[Path, typer.Argument(help="Second run folder: another checkpoint, seed, layer or network.")],
+    most: Annotated[int, typer.Option(help="Changes to list.")] = 20,
     trust_code: TrustCode = False,
     as_json: Json = False,
 ) -> None:
-    """Show which neuron is which in another run.
+    """Match the neurons of two runs.
 
-    Neurons are matched by their activations on the images that both runs share, or by exemplars where images differ;
-    null neurons set the threshold. Labels are kept, renamed, split, merged, new or gone.
+    Matches neurons by activations on the images that both runs share, or by exemplars if the images differ. Null
+    neurons set the threshold. Labels are kept, renamed, split, merged, new or gone.
     """
     from contralens.data.runs import load
     from contralens.evaluation.matching import match

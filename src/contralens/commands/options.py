@@ -13,16 +13,16 @@ import typer
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of a table.")]
 Config = Annotated[
     Path | None,
-    typer.Option(help="YAML file with any of these settings by their long names; what is given here goes before it."),
+    typer.Option(help="YAML file of these settings, by their long names; command-line values take precedence."),
 ]
 TrustConfig = Annotated[
-    bool, typer.Option("--trust-code", help="Let the file name code to import, such as module:FILE.py:FUNCTION.")
+    bool, typer.Option("--trust-code", help="Allow the file to import code, such as module:FILE.py:FUNCTION.")
 ]
 
 # Of commands that take a finished run.
 RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
 TrustCode = Annotated[
-    bool, typer.Option("--trust-code", help="Let RUN name code to import and files to open, though not made here.")
+    bool, typer.Option("--trust-code", help="Allow a run from elsewhere to import code and open files.")
 ]
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def propose_command(given: Given, run: RunFolder, trust_code: TrustCode = False, as_json: Json = False) -> None:
     """Ask a vision-language model for candidate labels.
 
-    It sees the exemplars of each neuron of a run above their contrasts; a caption bank can answer, too. Then:
+    Shows the model each neuron's exemplars above their contrasts. A caption bank works, too. Next:
     contralens label ... --candidates RUN.candidates
     """
     settings = arguments(read(ProposeCommand, given))

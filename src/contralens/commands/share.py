@@ -14,27 +14,26 @@ from contralens.errors import InputError
 from contralens.settings.label import Label
 from contralens.settings.record import read
 
-NoNames = Annotated[
-    bool, typer.Option("--no-names", help="Leave out the names of images; hashes of their contents stay.")
-]
+NoNames = Annotated[bool, typer.Option("--no-names", help="Omit image names; content hashes stay.")]
 
 
 def export_labels_command(
     run: RunFolder,
     out: Annotated[
-        Path | None, typer.Option(help="File to write (default: RUN.labels.json beside the run), or folder.")
+        Path | None, typer.Option(help="Output file or folder (default: RUN.labels.json next to the run).")
     ] = None,
     neuronpedia: Annotated[
-        bool, typer.Option("--neuronpedia", help="Write a folder as Neuronpedia exports it (default: RUN.neuronpedia).")
+        bool,
+        typer.Option("--neuronpedia", help="Write a folder in Neuronpedia's export format (default: RUN.neuronpedia)."),
     ] = False,
-    model: Annotated[str | None, typer.Option(help="With --neuronpedia: its name of the model.")] = None,
-    source: Annotated[str | None, typer.Option(help="With --neuronpedia: its name of the layer or SAE.")] = None,
-    pairs: Annotated[int | None, typer.Option(help="Pairs of evidence of each neuron (default: all).")] = None,
+    model: Annotated[str | None, typer.Option(help="With --neuronpedia: model name there.")] = None,
+    source: Annotated[str | None, typer.Option(help="With --neuronpedia: name of the layer or SAE there.")] = None,
+    pairs: Annotated[int | None, typer.Option(help="Exemplar-contrast pairs per neuron (default: all).")] = None,
     no_names: NoNames = False,
 ) -> None:
     """Write a run's labels as one JSON file.
 
-    With scores, evidence by image name and hash, provenance, and what was measured.
+    Includes scores, evidence by image name and hash, provenance and evaluation results.
     """
     from contralens.data.runs import load
     from contralens.sharing.label_files import label_file
@@ -56,12 +55,12 @@ def export_labels_command(
 
 def import_labels_command(
     file: Annotated[Path, typer.Argument(help="A label file.")],
-    scorer: Annotated[str | None, typer.Option(help="Whose labels (default: the primary's).")] = None,
+    scorer: Annotated[str | None, typer.Option(help="Scorer whose labels to list (default: the primary).")] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON for programs: the labels as `label` has them.")
+        bool, typer.Option("--json", help="Print the labels as JSON, in the format of `label`.")
     ] = False,
 ) -> None:
-    """Check a label file against its schema, and list its labels."""
+    """Validate a label file against its schema and list its labels."""
     from contralens.sharing.label_files import read_labels
 
     found = read_labels(file)
@@ -78,14 +77,14 @@ def push_command(
     run: RunFolder,
     dest: Annotated[str, typer.Argument(help="A folder, or hf:OWNER/NAME on the Hugging Face Hub.")],
     with_thumbnails: Annotated[
-        bool, typer.Option("--with-thumbnails", help="Also the small pictures (128 px) of the evidence.")
+        bool, typer.Option("--with-thumbnails", help="Include thumbnails (128 px) of the evidence.")
     ] = False,
     no_names: NoNames = False,
     public: Annotated[bool, typer.Option("--public", help="Make a new repository public (default: private).")] = False,
 ) -> None:
     """Copy a run to a folder or the Hugging Face Hub.
 
-    Images are not pushed, nor their thumbnails unless asked for; names of images are, unless --no-names.
+    Does not push images, and pushes thumbnails only on request. Pushes image names unless --no-names is set.
     """
     from contralens.sharing.push_pull import push
 
@@ -98,11 +97,11 @@ def push_command(
 def pull_command(
     given: Given,
     source: Annotated[str, typer.Argument(help="A folder that `push` wrote, or hf:OWNER/NAME[@REVISION].")],
-    out: Annotated[Path | None, typer.Option(help="Run folder to write (default: named like the source).")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder to write (default: the source's name).")] = None,
 ) -> None:
-    """Get a run that was pushed.
+    """Download a pushed run.
 
-    It is checked file by file; every other command then reads it.
+    Verifies every file; all other commands can then read the run.
     """
     from contralens.sharing.push_pull import pull
 

@@ -19,17 +19,17 @@ def verify_command(
     given: Given,
     run: RunFolder,
     neuron: Annotated[
-        list[str] | None, typer.Argument(help="Neurons to test, by index or name (default: all that have a label).")
+        list[str] | None, typer.Argument(help="Neurons to test, by index or name (default: all labeled neurons).")
     ] = None,
-    most: Annotated[int, typer.Option(help="Labels shown.")] = 30,
+    most: Annotated[int, typer.Option(help="Labels to show.")] = 30,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write verification.html into the run.")] = True,
     trust_code: TrustCode = False,
     as_json: Json = False,
 ) -> None:
-    """Test labels by changing pictures.
+    """Test labels by editing images.
 
-    Takes the concept out of exemplars, puts it into contrasts, and watches the neuron: each label ends as verified,
-    refuted or untested. Goes on where it was stopped. What was tested before stays.
+    Removes the concept from exemplars, inserts it into contrasts, and measures the neuron. Each label ends as
+    verified, refuted or untested. Interrupted runs resume; earlier results stay.
     """
     from contralens.data.runs import load
     from contralens.report.progress import bar

@@ -17,12 +17,12 @@ from contralens.settings.record import read
 def world_command(
     index: Annotated[str, typer.Argument(help="Which world: 1, 2 or 3.")],
     out: Annotated[Path, typer.Option(help="Folder to write: images/, scenes.parquet, vocabulary.txt.")],
-    images: Annotated[int, typer.Option(help="How many pictures.")] = 2000,
-    seed: Annotated[int, typer.Option(help="Seed of the scenes; 5 are those of the demo.")] = 5,
+    images: Annotated[int, typer.Option(help="Number of images.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Seed of the scenes; the demo uses 5.")] = 5,
 ) -> None:
-    """Render pictures to try contralens with.
+    """Render images to try contralens with.
 
-    Of a world whose truth is known; `label --target world:1 --encoder world` labels a network trained on such.
+    The world's truth is known; `label --target world:1 --encoder world` labels a network trained on it.
     """
     from contralens.bench.world_images import write_world
 
@@ -37,12 +37,12 @@ def demo_command(
     given: Given,
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("contralens-demo"),
     world: Annotated[list[int] | None, typer.Option(help="World 1, 2 or 3, repeatable (default: all three).")] = None,
-    images: Annotated[int, typer.Option(help="Probe images of each world; fewer are quicker and less sure.")] = 2000,
+    images: Annotated[int, typer.Option(help="Probe images per world; fewer are faster and less certain.")] = 2000,
     as_json: Json = False,
 ) -> None:
-    """Count right labels where the truth is known.
+    """Count correct labels where the truth is known.
 
-    Labels networks in three rendered worlds; nothing is downloaded. About a minute for all of it.
+    Labels networks in three rendered worlds, without downloads, in about a minute.
     """
     from contralens.demo import demo, summary
     from contralens.report.html import write_report

@@ -196,13 +196,13 @@ def _by_source(images: ImageSet, class_column: str | None, classes: Sequence[str
     own = images.values(class_column) if isinstance(images, HuggingFaceImages) and class_column else images.labels
     if own is None:
         raise InputError(
-            f"{images.name} tells no classes: give a folder with one sub-folder per class, or a table (CSV)"
+            f"{images.name} has no classes: give a folder with one subfolder per class, or a table (CSV)"
             + (", or name the column that does with class_column" if columns else "")
         )
     if all(is_split(label) for label in own):
         raise InputError(
             f"{images.name}: {some(sorted(set(own)))} are parts of a data set, no classes: give a folder with one "
-            "sub-folder per class, or a table (CSV)"
+            "subfolder per class, or a table (CSV)"
         )
     rows = [row for row, label in enumerate(own) if label]
     left = len(images) - len(rows)

@@ -208,7 +208,7 @@ def _of_records(items: Sequence[Mapping[Any, Any]], path: Path | str) -> Words:
     if len(best) != 1:
         keys = ", ".join(str(key) for key in items[0])
         raise InputError(
-            f"vocabulary {path} is a list of objects with {keys}: it cannot be told which is the concept; write a list "
+            f"vocabulary {path} is a list of objects with {keys}: it is unclear which is the concept; write a list "
             "of texts"
         )
     return [item[best[0]] for item in items], [f"of each object, {str(best[0])!r} was read"]
@@ -235,8 +235,8 @@ def _of_mapping(content: Mapping[Any, Any], path: Path | str) -> Words:
         return keys, ["each concept stood before an index, which was left out"]
     if values and all(isinstance(value, str) for value in values):
         raise InputError(
-            f"vocabulary {path} gives a text for each text ({shown(keys[0])}: {shown(values[0], 40)}): it cannot be "
-            "told which are the concepts; write a list of them"
+            f"vocabulary {path} gives a text for each text ({shown(keys[0])}: {shown(values[0], 40)}): it is "
+            "unclear which are the concepts; write a list of them"
         )
     raise InputError(
         f"vocabulary {path}: JSON must be a list of concepts, or a list of them for each class; under "

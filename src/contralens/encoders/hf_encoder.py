@@ -130,11 +130,11 @@ def load(rest: str, device: str = "cpu") -> HfEncoder:
         )
     image_processor, tokenizer = (getattr(processor, part, None) for part in ("image_processor", "tokenizer"))
     if image_processor is None or tokenizer is None:
-        lacks = "preprocessor_config.json" if image_processor is None else "the tokenizer files"
-        raise ModelUnavailable(f"hf:{rest} lacks {lacks}; preprocessing is never guessed")
+        absent = "preprocessor_config.json" if image_processor is None else "tokenizer files"
+        raise ModelUnavailable(f"hf:{rest} has no {absent}; preprocessing is never guessed")
     if len(tokenizer.get_vocab()) <= len(set(tokenizer.all_special_tokens)):
         raise ModelUnavailable(
-            f"hf:{rest} lacks the words of its tokenizer: copy tokenizer.json (or vocab.txt, vocab.json with "
+            f"hf:{rest} is missing the words of its tokenizer: copy tokenizer.json (or vocab.txt, vocab.json with "
             "merges.txt, spiece.model) of the same model into the folder"
         )
     return HfEncoder(f"hf:{rest}", model, image_processor, tokenizer, device)

@@ -93,7 +93,7 @@ def encoder(spec: str | Encoder, device: str = "cpu", *, decode: str = "exact", 
     lacks = [m for m in ("name", "fingerprint", "width", "preprocess", "__call__", "texts") if not hasattr(made, m)]
     raise InputError(
         f"`encoder` must be a name such as 'open_clip:ViT-B-32/openai' or an Encoder; "
-        f"got {type(made).__name__}, which lacks {', '.join(lacks)}"
+        f"got {type(made).__name__}, which is missing {', '.join(lacks)}"
     )
 
 
@@ -154,7 +154,7 @@ def templates_of(templates: str | Sequence[str]) -> tuple[str, ...]:
         raise InputError("`templates` must name at least one template; '{}' alone uses each concept as it is")
     for template in templates:
         if not isinstance(template, str) or "{}" not in template:
-            raise InputError(f"template {template!r} lacks the {{}} that shows where the concept goes")
+            raise InputError(f"template {template!r} has no {{}} for the concept")
     return tuple(templates)
 
 

@@ -135,7 +135,7 @@ def from_folder(reopened: Reopened, labels: Iterable[str], folder: str | Path) -
     used = [i for i, label in enumerate(of) if label is not None]
     if not used:
         raise InputError(
-            f"no sub-folder of {folder} is named like a label of this run, e.g. {wanted[0]!r}; "
+            f"no subfolder of {folder} is named like a label of this run, e.g. {wanted[0]!r}; "
             "--images wants one folder per label"
         )
     counts: Counter[str] = Counter()

@@ -110,7 +110,7 @@ def cached_match(one: Run, other: Run, cache: str | Path | None = None) -> Match
             table = store.table("rows", side.run.manifest[kind]["fingerprint"])
             if not all(f in table for f in images):
                 name = side.run.path or side.run.manifest["target"]["name"]
-                raise StoreError(f"the cache lacks numbers of {name}; contralens match computes them again")
+                raise StoreError(f"the cache is missing numbers of {name}; contralens match computes them again")
     return match(one, other, cache=cache)
 
 

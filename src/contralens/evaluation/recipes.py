@@ -81,10 +81,10 @@ def read_recipe(path: str | Path, *, trust_code: bool = False) -> dict[str, Any]
             raise InputError(f"{path}: published names the run {run!r}{nearest(run, recipe['runs'])}")
     for name, steps in recipe["runs"].items():
         if lacks := [key for key in NEEDED if key not in (steps["label"] or {})]:
-            raise InputError(f"{path}: {name}: label lacks {', '.join(lacks)}")
+            raise InputError(f"{path}: {name}: label is missing {', '.join(lacks)}")
     for row in recipe.get("published") or []:
         if lacks := [key for key in PUBLISHED if key not in row]:
-            raise InputError(f"{path}: a row of published lacks {', '.join(lacks)}")
+            raise InputError(f"{path}: a row of published is missing {', '.join(lacks)}")
         real(f"value of {row['metric']}", row["value"])
     return dict(recipe)
 

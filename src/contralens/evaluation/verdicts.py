@@ -34,7 +34,9 @@ def label_indices(reopened: Reopened, scorer: str) -> Tensor:
     found = [labels.get(n) for n in reopened.exemplars.neurons.tolist()]
     unknown = [label for label in found if label is not None and label not in at]
     if unknown:
-        raise InputError(f"the label {unknown[0]!r} is not among the run's concepts, so chance cannot be told for it")
+        raise InputError(
+            f"the label {unknown[0]!r} is not among the run's concepts, so the null test cannot run for it"
+        )
     return torch.tensor([-1 if label is None else at[label] for label in found], dtype=torch.int64)
 
 

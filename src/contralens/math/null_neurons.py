@@ -42,7 +42,7 @@ def fake_activations(
     a = source(activations)
     chosen = torch.arange(a.shape[1]) if neurons is None else torch.as_tensor(neurons, dtype=torch.int64)
     if not len(chosen) or count < 1:
-        raise InputError("fake neurons need at least one real neuron and a count of at least 1")
+        raise InputError("null neurons need at least one real neuron and a count of at least 1")
     generator = torch.Generator().manual_seed(seed)
     if kind == "permuted":
         out = columns(a, chosen[torch.arange(count) % len(chosen)])

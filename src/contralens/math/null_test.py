@@ -113,7 +113,7 @@ def _chance(
     """From scores (N+M,c) of some concepts after the other; kept are four numbers a neuron and the calibrating fakes'
     scores."""
     if total - n < 20:
-        raise InputError(f"{total - n} fake neurons are too few to tell chance; use at least 20, better 1,000")
+        raise InputError(f"{total - n} null neurons are too few for the null test; use at least 20, better 1,000")
     given = None if labels is None else torch.as_tensor(labels, dtype=torch.int64).cpu()
     first = _first(n, total)
     parts: list[Tensor] = []

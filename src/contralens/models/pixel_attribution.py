@@ -92,7 +92,7 @@ def pixel_heat(target: Target, method: str = "auto") -> PixelHeat:
     own = network_target(target)
     if not isinstance(own, HookedTarget):
         raise InputError(
-            f"{own.name}: where it fires cannot be told by relevance, which needs a layer of a network: use crop=map"
+            f"{own.name}: relevance cannot locate where it fires: it needs a layer of a network: use crop=map"
         )
     if isinstance(target, RelevanceTarget) and method in ("auto", target.ranking.method):
         return PixelHeat(own, target.network, target.ranking.method)

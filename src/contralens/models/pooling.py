@@ -273,7 +273,7 @@ def _choose_tokens(
         return Choice("cls", prefix.count if prefix else 0, width, notes)
     if prefix is None:
         raise InputError(
-            f"{layer} has {length} tokens and it cannot be told which are patches: say how many class and register "
+            f"{layer} has {length} tokens and it is unclear which are patches: say how many class and register "
             "tokens come first, prefix_tokens=0 (--prefix-tokens 0) or more"
         )
     return Choice(pooling or ("cls" if prefix.reads_class else "mean_patches"), prefix.count, width, notes)

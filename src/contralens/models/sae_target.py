@@ -241,7 +241,7 @@ def _choose(target: Target, pooling: str | None, tokens: str = "") -> str:
         if chosen == "cls":
             raise InputError(f"{where} seems to have no class token: use max, mean or pooled, or say prefix_tokens=1")
         if chosen != "pooled" and target.pooling == "cls":
-            raise InputError(f"it cannot be told which tokens of {where} are patches: say prefix_tokens=1 (or more)")
+            raise InputError(f"it is unclear which tokens of {where} are patches: say prefix_tokens=1 (or more)")
     return chosen
 
 

@@ -195,7 +195,7 @@ def _captions(run: Run, bank: CaptionBank) -> tuple[list[str], str]:
     if bank.source == "metadata":
         labels = list(dict.fromkeys(label for label in run.images["label"].to_pylist() if label))
         if len(labels) < 2:
-            raise InputError("the image set of this run tells no classes or captions; give captions:FILE instead")
+            raise InputError("the image set of this run has no classes or captions; give captions:FILE instead")
         return list(read_vocabulary(labels).concepts), "metadata of the image set"
     words = read_vocabulary(bank.source)
     return list(words.concepts), words.source

@@ -119,7 +119,7 @@ def read_prompt(spec: str | Path, *, count: int = 3, words: int = 4, domain: str
             if template.count(slot) > most:
                 raise InputError(f"prompt {path} holds {slot} {template.count(slot)} times; once is enough")
         if "{positives}" not in template:
-            raise InputError(f"prompt {path} lacks {{positives}}, the place where the activating images go")
+            raise InputError(f"prompt {path} has no {{positives}}, the place where the activating images go")
     hint = f"The domain is: {domain.strip().rstrip('.')}." if domain.strip() else ""
     text = _fill(template, {"count": str(count), "words": str(words), "domain": hint})
     return Prompt(name, "\n".join(line.rstrip() for line in text.splitlines()), count, words)

@@ -174,5 +174,5 @@ def proposer(
     lacks = [m for m in ("name", "fingerprint", "batch", "workers", "ask") if not hasattr(made, m)]
     raise InputError(
         f"`proposer` must be a name such as 'openai:MODEL@URL' or a Proposer; got {type(made).__name__}, "
-        f"which lacks {', '.join(lacks)}"
+        f"which is missing {', '.join(lacks)}"
     )

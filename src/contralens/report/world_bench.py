@@ -54,7 +54,8 @@ def markdown(bench: Mapping[str, Any]) -> str:
     out = [
         BEGIN,
         f"{len(s['worlds'])} worlds, {len(s['seeds'])} probe sets a world and dial (seeds {_list(s['seeds'])}), "
-        f"{s['images']:,} pictures each, K = {s['k']}, chance told by {s['fakes']:,} fake neurons. A cell: mean (95 % "
+        f"{s['images']:,} pictures each, K = {s['k']}, "
+        f"null distribution from {s['fakes']:,} null neurons. A cell: mean (95 % "
         "interval; bootstrap over the levels that neurons stand for, so that neurons of one level count once).",
     ]
     for kind in s["kinds"]:

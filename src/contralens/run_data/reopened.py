@@ -219,7 +219,7 @@ class Reopened:
         given = self._given["target"] if self._given["target"] is not None else recorded.get("spec")
         if given is None:
             raise InputError(
-                f"the cache lacks activations of {recorded['name']}, and the run cannot name that network: "
+                f"the cache is missing activations of {recorded['name']}, and the run cannot name that network: "
                 "give it as target="
             )
         options: dict[str, Any] = {}

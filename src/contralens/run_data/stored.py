@@ -54,7 +54,7 @@ def mining_of(run: Run) -> dict[str, Any]:
     neighbours = (run.manifest.get("neighbours") or {}).get("neighbours", "exact")
     if recorded := run.manifest.get("groups"):
         if "group" not in run.images.column_names:
-            raise RunError("the run was labeled with groups, and its table of images lacks the column group")
+            raise RunError("the run was labeled with groups, and its table of images has no column group")
         names = [name or i for i, name in enumerate(run.images["group"].to_pylist())]
         known = Groups.of(names, len(names))
         found["groups"] = None if known is None else replace(known, most=int(recorded["per_group"]))

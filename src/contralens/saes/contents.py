@@ -97,7 +97,7 @@ class Contents:
         found = self.tensor(*names)
         if found is None:
             held = ", ".join(list(self.tensors)[:4]) or "nothing"
-            raise InputError(f"{self.name} lacks the tensor {' or '.join(names)}; it holds {held}")
+            raise InputError(f"{self.name} has no tensor {' or '.join(names)}; it holds {held}")
         return found
 
     def setting(self, *names: str, default: Any = None) -> Any:

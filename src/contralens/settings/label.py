@@ -38,8 +38,8 @@ from contralens.types import AUTO
 DEFAULT_SCORERS = ("semanticlens", "clip_dissect", "csp:gamma=0", "csp")
 GROUPS = about(
     TABLE,
-    "Images that belong together (of one patient, lesion, scene, video): TABLE:COLUMN. A group is held "
-    "out as a whole, gives a neuron at most `per_group` exemplars, and no contrast of its own.",
+    "Groups of images (one patient, lesion, scene, video): TABLE:COLUMN. A group is held "
+    "out as a whole, provides at most `per_group` exemplars per neuron, and never its own contrasts.",
     python="Or image -> group.",
     reads=True,
 )
@@ -56,45 +56,46 @@ class Collect(Work):
         "The probe images: a folder, @LIST.txt, hf-dataset:NAME:SPLIT[:COLUMN] or npz:FILE:ARRAY.",
         python="Or a list of files, a torch or Hugging Face dataset.", reads=True))  # fmt: skip
     encoder: Any = field(kw_only=False, metadata=about(ENCODER,
-        "The image-text encoder: open_clip:ARCH/TAG, hf:ID, offline, world; `contralens collect` takes "
+        "The image-text encoder: open_clip:ARCH/TAG, hf:ID, offline, world; `contralens collect` accepts "
         "several.", python="Or an `Encoder`.", reads=True))  # fmt: skip
     layer: str | Sequence[str] | None = setting(None, LAYER,
-        "Its layer, as in `named_modules()`; `contralens layers TARGET` lists them. Repeatable; patterns such as "
-        "'blocks.*' (\"*\" stays between dots, \"**\" crosses them) and \"all\" choose several: one forward gives all, "
-        "and each has its run in OUT.", python="Several are for `contralens.label_layers`.")  # fmt: skip
+        "Layer name, as in `named_modules()`; `contralens layers TARGET` lists them. Repeatable; patterns such as "
+        "'blocks.*' (\"*\" stays between dots, \"**\" crosses them) and \"all\" choose several: one forward pass "
+        "covers all, and each gets its run in OUT.", python="Several are for `contralens.label_layers`.")  # fmt: skip
     layer_kinds: Sequence[str] | None = setting(None, WORDS,
         "Choose layers by kind: stem, block, head, conv, linear, attention, mlp, output; repeatable or with "
         "commas. With `layer`, only those of its layers.", result=False)  # fmt: skip
     pooling: str | None = setting(None, TEXT,
-        "How a map or tokens become one number: mean, max, cls, mean_patches, ... (default: inferred).")  # fmt: skip
+        "How to reduce a feature map or tokens to one number: mean, max, cls, mean_patches, ... "
+        "(default: inferred).")  # fmt: skip
     sae: Any = setting(None, OBJECT,
-        "A sparse autoencoder over that layer, whose latents are labeled instead: FILE or "
+        "Sparse autoencoder on that layer; labels its latents instead: FILE or "
         "FOLDER[:kind=topk,k=32,...].", reads=True)  # fmt: skip
-    sae_pooling: str | None = setting(None, TEXT, "How latents of patches become one: max (default), mean, cls.")
+    sae_pooling: str | None = setting(None, TEXT, "How to pool latents over patches: max (default), mean, cls.")
     rank_by: str = setting("activation", TEXT,
-        'What ranks exemplars: "activation", or "relevance", what a neuron adds to the score of the '
-        'predicted class, by LRP or by activation times gradient; "relevance:method=gradient,class=3" '
+        'How to rank exemplars: by "activation", or by "relevance", the contribution to the score of the '
+        'predicted class (LRP or activation times gradient); "relevance:method=gradient,class=3" '
         "(docs/howto/relevance.md).")  # fmt: skip
     checkpoint: str | Path | None = setting(None, CHECKPOINT,
-        "Own weights for the architecture: .safetensors, .pt, .pth, .ckpt, a folder; FILE::PART for a "
+        "Your weights for the architecture: .safetensors, .pt, .pth, .ckpt, a folder; FILE::PART for a "
         "part.", reads=True)  # fmt: skip
-    weights: str | None = setting(None, TEXT, 'Name of pretrained weights, or "random" for none.')
+    weights: str | None = setting(None, TEXT, 'Name of pretrained weights, or "random".')
     preprocess: Callable[[Any], Any] | str | Mapping[str, Any] | None = setting(None, OBJECT,
-        'Preprocessing of own networks, e.g. "resize=256,crop=224,mean=imagenet".',
+        'Preprocessing of your network, e.g. "resize=256,crop=224,mean=imagenet".',
         python="Or a function of an image.")  # fmt: skip
     prefix_tokens: int | None = setting(None, whole_from(0),
-        "Class and register tokens before the patches, where that is not found out.")  # fmt: skip
+        "Number of class and register tokens before the patches, if detection fails.")  # fmt: skip
     dtype: str = setting("float32", TEXT,
-        'What the target computes in, whatever that does to labels: "float32" or "bf16".')  # fmt: skip
+        'Precision of the target, even if it changes labels: "float32" or "bf16".')  # fmt: skip
     decode: str = setting("exact", one_of("exact", "fast"),
-        "\"exact\": each network's own transform; \"fast\": on tensors, where that agrees with it "
+        "\"exact\": each network's own transform; \"fast\": tensor operations, where they agree with it "
         "(docs/scale.md).")  # fmt: skip
     precision: str = setting("float32", one_of("float32", "bf16"),
-        '"float32", or "bf16" where it is faster and the first images allow it.')  # fmt: skip
+        '"float32", or "bf16" where it is faster and agrees on the first images.')  # fmt: skip
     allow_nondeterministic: bool = setting(False, SWITCH,
-        "Take networks whose rows are not a function of the image (random masking, dropout that is "
-        "always on, statistics of the batch); the run says so. They are refused otherwise.", written=True)  # fmt: skip
-    limit: int | None = setting(None, WHOLE, "Use a sample of that many images, drawn with `seed`.", written=True)
+        "Accept networks whose output is not a function of the image (random masking, active "
+        "dropout, batch statistics); the run records it. They are refused otherwise.", written=True)  # fmt: skip
+    limit: int | None = setting(None, WHOLE, "Use a random sample of this many images.", written=True)
 
     def target_options(self) -> dict[str, Any]:
         """What `contralens.target` is told besides layer and device, where it is not the default."""
@@ -109,28 +110,29 @@ class Mine(Collect):
     """How exemplars are found."""
 
     k: int = setting(30, WHOLE, "Exemplars per neuron.", flag="-k", written=True)
-    reuse: bool = setting(True, SWITCH, "Let an image be the contrast of several positives (default).", written=True)
+    reuse: bool = setting(
+        True, SWITCH, "Allow an image to be the contrast of several exemplars (default).", written=True
+    )
     exclude: float | None = setting(None, between(one=True),
-        "Skip contrasts with a cosine above this: near-duplicates (default: off).", written=True)  # fmt: skip
+        "Skip contrasts with a cosine above this, i.e. near-duplicates (default: off).", written=True)  # fmt: skip
     neighbours: str = setting("exact", TEXT,
-        'How look-alikes are found: "exact"; beyond a million images faiss:hnsw, faiss:ivf (see '
+        'Nearest-neighbour search: "exact"; beyond a million images faiss:hnsw, faiss:ivf (see '
         "`find_exemplars`).")  # fmt: skip
     neurons: Literal["all", "paper"] | Sequence[int] = setting("all", indices_or("all", "paper"),
         '"all", "paper" (its choice of 200, `select_neurons`), or indices such as 0,5,10-20.')  # fmt: skip
     holdout: float = setting(0.0, between(zero=True),
-        "Share of the images that no exemplar comes from, drawn with `seed`, kept for `contralens "
-        "evaluate` (default: none).")  # fmt: skip
+        "Share of the images to hold out for `contralens evaluate`, drawn with `seed` "
+        "(default: none).")  # fmt: skip
     groups: Any = field(default=None, metadata=GROUPS)
-    per_group: int = setting(1, WHOLE, "Exemplars of a neuron from one group at most; goes with `groups`.")
+    per_group: int = setting(1, WHOLE, "Maximum number of exemplars of a neuron per group; requires `groups`.")
     store_activations: bool = setting(True, SWITCH,
-        "Keep activations in the cache (default). Without, what is needed of all images is gathered "
-        "while the network runs, and it runs again on those whose activations decide a contrast: same "
-        "labels, memory O(N K), up to three times the network's time; a scorer that looks at all "
-        "activations takes one time more.")  # fmt: skip
+        "Store activations in the cache (default). If off, the network runs again on images "
+        "that decide a contrast: same labels, memory O(N K), up to three times the network's time; "
+        "scorers that use all activations need one more pass.")  # fmt: skip
     calibrate: Any = setting(None, CALIBRATE,
-        "Neurons whose truth is known set the level of confidence, repeatable: outputs (the network's "
-        'own), or planted on what the images show: classes, TABLE:COLUMN ("|" between several concepts '
-        "of an image). docs/confidence.md says where this helps and where it harms.",
+        "Calibrate confidence on neurons with known labels, repeatable: outputs (the network's "
+        'own), or neurons planted on image content: classes, TABLE:COLUMN ("|" between several concepts '
+        "of an image). docs/confidence.md shows where this helps and where it harms.",
         python="Or image -> concepts, or a list of these.")  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -138,10 +140,9 @@ class Mine(Collect):
         if self.store_activations or (self.reuse and not self.allow_nondeterministic):
             return
         raise InputError(
-            "a network whose rows differ from run to run cannot be run again for a contrast: store the activations"
+            "a network with varying output cannot run again for a contrast; set `store_activations=True`"
             if self.reuse
-            else "without reuse, contrasts are given out one rank after the other, and the network would run again for "
-            "each rank: store the activations, or allow reuse"
+            else "`reuse=False` needs stored activations; set `store_activations=True` or `reuse=True`"
         )
 
     def mining(self) -> dict[str, Any]:
@@ -154,38 +155,38 @@ class Score(Mine):
     """Which concepts are scored, and by what."""
 
     vocabulary: Any = field(kw_only=False, metadata=about(FILE,
-        "Concepts to choose from: a file (one a line, JSON, YAML, TABLE.csv:COLUMN), or a built-in name.",
+        "Concepts to choose from: a file (one per line, JSON, YAML, TABLE.csv:COLUMN), or a built-in name.",
         python="Or a list of texts.", reads=True))  # fmt: skip
     scorers: str | Sequence[str] = setting(DEFAULT_SCORERS, TEXTS,
-        'Scorer with its options, e.g. "csp:gamma=0.5", repeatable; the last is the primary (default: '
+        'Scorer with options, e.g. "csp:gamma=0.5", repeatable; the last is primary (default: '
         "semanticlens, clip_dissect, csp:gamma=0, csp). auto: for each neuron, the label with the "
         "highest confidence.", flag="--scorer")  # fmt: skip
     primary: str | None = setting(None, TEXT,
-        "The scorer whose labels are the run's; it joins the others where it is not among them (default: the last "
+        "Scorer whose labels are the run's; added to the others if missing (default: the last "
         "scorer).")  # fmt: skip
     crop: str | None = setting(None, TEXT,
-        'Scorers compare crops of exemplars and contrasts to where the neuron fires: by its "map", or by '
-        'the "relevance" of pixels.')  # fmt: skip
+        'Score crops of exemplars and contrasts around the region where the neuron fires: by its "map" or the '
+        '"relevance" of pixels.')  # fmt: skip
     templates: str | Sequence[str] = setting("plain", TEMPLATES,
         'Text template, repeatable, e.g. "a photo of a {}", or a set: plain, photo.', flag="--template")  # fmt: skip
     normalise_texts: bool = setting(True, SWITCH,
-        "Normalise text embeddings (default); without, they are those of the published code.",
+        "Normalise text embeddings (default); off: as in the published code.",
         written=True)  # fmt: skip
     proposer: Any = setting(None, THING,
-        "Ask for concepts beyond the vocabulary, showing the exemplars: hf:MODEL, openai:MODEL@URL, "
-        "captions:FILE; replies are kept in OUT.candidates (see `contralens.propose`).", reads=True)  # fmt: skip
+        "Propose concepts beyond the vocabulary from the exemplars: hf:MODEL, openai:MODEL@URL, "
+        "captions:FILE; replies are saved in OUT.candidates (see `contralens.propose`).", reads=True)  # fmt: skip
     proposing: Mapping[str, Any] | None = setting(None, named("focus=crop"),
-        "A setting of `contralens propose` for the proposer, repeatable, e.g. focus=crop.",
+        "Setting of `contralens propose`, repeatable, e.g. focus=crop.",
         flag="--propose")  # fmt: skip
     candidates: Any = setting(None, FILE,
-        "What `contralens propose` wrote: RUN.candidates; joins the vocabulary.", reads=True)  # fmt: skip
+        "Output of `contralens propose` (RUN.candidates); added to the vocabulary.", reads=True)  # fmt: skip
     own_only: bool = setting(False, SWITCH,
-        "Score proposed concepts only for the neurons that they were proposed for.",
+        "Score each proposed concept only for the neurons it was proposed for.",
         flag="--own-only/--for-all")  # fmt: skip
     confidence: bool = setting(True, SWITCH,
-        "Say how likely each label is right, and why (default; see `contralens.label_confidence`). The "
-        "scorers of the panel are run besides those asked for; not where activations are not stored.")  # fmt: skip
-    top: int = setting(10, WHOLE, "Concepts kept per neuron and scorer.")
+        "Estimate how likely each label is right, with reasons (default; see `contralens.label_confidence`). "
+        "Runs a panel of scorers in addition; needs stored activations.")  # fmt: skip
+    top: int = setting(10, WHOLE, "Top concepts saved per neuron and scorer.")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -206,9 +207,9 @@ class Judge(Score):
     """Which labels are turned down."""
 
     fdr: float | None = setting(None, between(),
-        "Null test at this false-discovery rate, e.g. 0.05: no label where none beats `fakes` null "
-        "neurons (real activations in a random order) that go the same way (default: off).")  # fmt: skip
-    fakes: int = setting(FAKES, NULL_NEURONS, "Null neurons of the null test.")
+        "Null test at this false-discovery rate, e.g. 0.05: reject labels that do not beat `fakes` null "
+        "neurons (real activations in random order) (default: off).")  # fmt: skip
+    fakes: int = setting(FAKES, NULL_NEURONS, "Number of null neurons in the null test.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,9 +217,9 @@ class Label(Judge):
     """All settings of `contralens.label`."""
 
     out: str | Path | None = setting(None, PATH,
-        "Run folder to write. What is there already is looked at before the work: only an older run, "
-        "with nothing else in it, is replaced.",
-        python="Without it the run is only returned.", result=False)  # fmt: skip
+        "Run folder to write. Replaces an older run only if the folder holds nothing else; "
+        "checked before the work starts.",
+        python="Without it the run is returned but not saved.", result=False)  # fmt: skip
     replace: bool = setting(False, SWITCH,
         "Replace an older run even if it was edited or holds an evaluation, audit or maps.", result=False)  # fmt: skip
 
@@ -228,8 +229,8 @@ class LabelLayers(Label):
     """All settings of `contralens.label_layers`."""
 
     layers: str | Sequence[str] = field(default="all", metadata=about(LAYER,
-        'Names or patterns of the layers, or "all" (docs/howto/layers.md). The run of each goes to OUT/LAYER '
-        '("output" for the layer ".").'))  # fmt: skip
+        'Names or patterns of layers, or "all" (docs/howto/layers.md). Writes each run to OUT/LAYER ("output" for the '
+        'layer ".").'))  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,35 +38,33 @@ class Asking(Place):
     """How a proposer is asked, whatever run it is about."""
 
     prompt: str | Path = setting("contrastive", PATH,
-        '"contrastive", "positives", or a file with a template of your own (`read_prompt`).')  # fmt: skip
-    show: int = setting(
-        9, whole_from(1, 10_000), "Images of each group; near-copies of one shown already are passed over."
-    )
+        '"contrastive", "positives", or a file with your template (`read_prompt`).')  # fmt: skip
+    show: int = setting(9, whole_from(1, 10_000), "Images per group; skips near-duplicates of images already shown.")
     layout: Literal["grids", "separate"] = setting("grids", one_of("grids", "separate"),
         '"grids", one picture for each group, or "separate" images for models that take several.')  # fmt: skip
     cell: int | None = setting(None, whole_from(1, 4096),
-        "Side of an image in px, at least 112 (default 224; 128 from thumbnails).")  # fmt: skip
-    columns: int = setting(0, whole_from(0, 1000), "Columns of a grid (default: as square as it can be).")
+        "Image side in px, at least 112 (default 224; 128 from thumbnails).")  # fmt: skip
+    columns: int = setting(0, whole_from(0, 1000), "Columns of a grid (default: as square as possible).")
     alike: float = setting(0.95, between(one=True),
-        "Cosine from which images are near-copies, where the cache still holds embeddings; 1 shows all.")  # fmt: skip
+        "Cosine from which images count as near-duplicates, if the cache holds embeddings; 1 shows all.")  # fmt: skip
     focus: Literal["crop", "mask"] | None = setting(None, one_of("crop", "mask"),
-        'Show where the neuron fires: "crop" images to it, or "mask" all else in grey; its own map says '
-        "where that is, else occlusion.", python="Needs `images` and `target`.")  # fmt: skip
-    count: int | None = setting(None, whole_from(1, 1000), "Concepts asked for (default 3; 8 from captions).")
-    words: int = setting(4, whole_from(1, 1000), "Words of a concept, at most.", written=True)
-    domain: str = setting("", TEXT, 'A hint for the model, e.g. "dermoscopy".', written=True)
-    max_tokens: int = setting(256, WHOLE, "Tokens of an answer, at most; more for models that think first.")
+        'Show where the neuron fires: "crop" to that region, or "mask" the rest in grey. Uses the activation map, '
+        "else occlusion.", python="Needs `images` and `target`.")  # fmt: skip
+    count: int | None = setting(None, whole_from(1, 1000), "Concepts to request (default 3; 8 from captions).")
+    words: int = setting(4, whole_from(1, 1000), "Maximum words per concept.", written=True)
+    domain: str = setting("", TEXT, 'Hint for the model, e.g. "dermoscopy".', written=True)
+    max_tokens: int = setting(256, WHOLE, "Maximum tokens per answer; raise it for reasoning models.")
     merge: float | None = setting(MERGE_COSINE, MERGE,
-        "Cosine of text embeddings from which candidates count as one; 0: never.",
-        python="None keeps all apart, too.")  # fmt: skip
+        "Cosine of text embeddings from which to merge candidates; 0: never.",
+        python="None also means never.")  # fmt: skip
     price: tuple[float, float] | None = setting(None, TWO_NUMBERS,
-        "Per million tokens in and out, e.g. 2.5/10; makes the plan tell the cost.")  # fmt: skip
-    budget: float | None = setting(None, NUMBER, "Stop before this much is spent (needs `price`).")
+        "Price per million input and output tokens, e.g. 2.5/10; the plan then shows the cost.")  # fmt: skip
+    budget: float | None = setting(None, NUMBER, "Stop before spending this much (needs `price`).")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.budget is not None and self.price is None:
-            raise InputError("a budget needs a price: tokens in and out, per million, e.g. --price 2.5/10")
+            raise InputError("a budget needs a price per million input and output tokens, e.g. --price 2.5/10")
         if self.price is not None and (min(self.price) < 0 or (self.budget is not None and self.budget < 0)):
             raise InputError(f"`price` and `budget` cannot be negative; got {self.price} and {self.budget}")
 
@@ -80,16 +78,16 @@ class Propose(Asking):
         "hf:MODEL or hf:FOLDER, openai:MODEL@URL, captions:FILE, captions:metadata; see `proposers`.",
         python="Or a `Proposer`."))  # fmt: skip
     images: Any = setting(None, FILE,
-        "Where the probe images are now (default: where they were, else thumbnails).",
-        python="Or the image set; without it thumbnails are shown.")  # fmt: skip
+        "Current location of the probe images (default: the recorded one, else thumbnails).",
+        python="Or an image set; without it, thumbnails are used.")  # fmt: skip
     neurons: Sequence[int] | None = setting(None, indices_or(), "Indices such as 0,5,10-20 (default: all labeled).")
     target: Any = setting(None, PYTHON, "The run's network, for `focus`.")
     encoder: Any = setting(None, PYTHON, "The run's encoder (default: loaded by its name).")
     folder: str | Path | None = setting(None, PATH,
-        "Folder of replies and candidates (default RUN.candidates).", flag="--out")  # fmt: skip
-    dry_run: bool = setting(False, SWITCH, "Print the plan and one question, write its pictures, ask nothing.")
+        "Folder for replies and candidates (default RUN.candidates).", flag="--out")  # fmt: skip
+    dry_run: bool = setting(False, SWITCH, "Print the plan and one question and write its images, without asking.")
     on_plan: Callable[[Any], None] | None = setting(None, PYTHON,
-        "Hears the plan (`Plan`, or `CaptionPlan` of a caption bank) before anything is asked.")  # fmt: skip
+        "Called with the plan (`Plan`, or `CaptionPlan` of a caption bank) before the first question.")  # fmt: skip
     proposer_options: Mapping[str, Any] | None = setting(None, named("workers=2"),
         "Options of the backend, see `contralens.proposing.proposers.proposer`.")  # fmt: skip
     caption_options: Mapping[str, Any] | None = setting(None, named("contrast=falcon"),
@@ -101,12 +99,12 @@ class Backends(Asking):
     """How a proposer is asked, with what the backends take besides: flags, and what `label --propose` takes."""
 
     COMMON: ClassVar[bool] = True
-    workers: int | None = setting(None, WHOLE, "openai: questions under way at once (default 4).")
-    timeout: float | None = setting(None, NUMBER, "openai: seconds for one attempt (default 120).")
-    retries: int | None = setting(None, whole_from(0), "openai: further attempts after 429, 5xx (default 4).")
+    workers: int | None = setting(None, WHOLE, "openai: concurrent questions (default 4).")
+    timeout: float | None = setting(None, NUMBER, "openai: timeout per attempt in seconds (default 120).")
+    retries: int | None = setting(None, whole_from(0), "openai: retries after 429, 5xx (default 4).")
     key_env: str | None = setting(None, TEXT,
         "openai: environment variable with the key (default OPENAI_API_KEY; CONTRALENS_API_KEY).")  # fmt: skip
-    batch: int | None = setting(None, WHOLE, "hf: questions in one pass (default 4).")
+    batch: int | None = setting(None, WHOLE, "hf: questions per batch (default 4).")
     dtype: str | None = setting(None, TEXT, "hf: auto, float32, bfloat16 or float16.")
     contrast: Literal["partners", "falcon"] | None = setting(None, one_of("partners", "falcon"),
         "captions: \"partners\" (default) or \"falcon\", mined in the target's space.")  # fmt: skip

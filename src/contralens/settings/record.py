@@ -237,8 +237,8 @@ class Place(Settings):
     COMMON: ClassVar[bool] = True
     """Whether the settings of just this class are told last."""
     device: str | None = setting(None, DEVICE,
-        "Where the networks run (on CUDA mining and scoring, too): cpu (default, or where a module of "
-        "yours is), cuda, cuda:1, mps.", result=False)  # fmt: skip
+        "Device for the networks, on CUDA also for mining and scoring: cpu (default, or your module's "
+        "device), cuda, cuda:1, mps.", result=False)  # fmt: skip
     cache: str | Path | None = setting(None, PATH,
         "Cache folder (default: $CONTRALENS_CACHE or ~/.cache/contralens).", result=False)  # fmt: skip
     progress: Progress = setting(silent, PYTHON, "Called with stage, done and total.", result=False)
@@ -249,9 +249,9 @@ class Work(Place):
     """How the work of any job that runs networks over images is done."""
 
     COMMON: ClassVar[bool] = True
-    seed: int = setting(0, ANY_WHOLE, "Seed of all that is drawn.", written=True)
+    seed: int = setting(0, ANY_WHOLE, "Random seed.", written=True)
     batch_size: int = setting(32, WHOLE, "Images per forward pass.", result=False)
     workers: int | None = setting(None, WHOLE, "Threads that decode images (default: one per core).", result=False)
     processes: int = setting(0, PROCESSES,
-        "Processes that decode images, instead: where many cores feed a GPU, threads of one process cannot. "
-        "The results are the same.", result=False)  # fmt: skip
+        "Decode images in this many processes instead of threads; faster where many cores feed a GPU. "
+        "Same results.", result=False)  # fmt: skip

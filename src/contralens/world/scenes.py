@@ -107,7 +107,9 @@ def sample_scenes(n: int, seed: int, ties: Sequence[Tie] = ()) -> Scenes:
     levels = np.stack([rng.integers(len(names), size=n) for names in FACTORS.values()], axis=1)
     for tie in ties:
         if len(tie.partners) != len(FACTORS[tie.true]) or not 0 <= tie.strength <= 1:
-            raise InputError(f"a tie needs one partner for each of the {len(FACTORS[tie.true])} levels of {tie.true}")
+            raise InputError(
+                f"a tie needs one counterpart for each of the {len(FACTORS[tie.true])} levels of {tie.true}"
+            )
         tied = rng.random(n) < tie.strength
         partner = np.asarray(tie.partners)[levels[:, column(tie.true)]]
         levels[:, column(tie.incidental)] = np.where(tied, partner, levels[:, column(tie.incidental)])
