@@ -151,7 +151,7 @@ def test_steering_stands_beside_the_pictures(world) -> None:
     assert [row["neuron"] for row in rows] == [0, 1, 2]
     assert {row["layer"] for row in rows} == {"block2"}
     assert all(row["class"] in contralens.target("world:1", layer=".").neurons for row in rows)
-    assert "inside the network" in verify_page(found)
+    assert "Inside the network" in verify_page(found)
     said = contralens.final(run.path).rows("semanticlens")[0]["experiment"]
     assert "inside the network" in said
     assert "at block2" in said

@@ -233,7 +233,7 @@ class AtlasOf(Work):
         written=True)  # fmt: skip
     edges: Literal["none", "weights", "ablation"] = setting("none", one_of("none", "weights", "ablation"),
         "Labeled neurons of a layer that feed those of the next: by weights, if the next layer is linear in this "
-        "one; by ablation: what the next loses on its exemplars if a neuron is switched off.", written=True)  # fmt: skip
+        "one; by ablation: what the next loses on its exemplars without the neuron.", written=True)  # fmt: skip
     edges_per_neuron: int = setting(3, WHOLE, "Edges per neuron of the next layer.", written=True)
     most: int = setting(20, WHOLE, "With ablation: labeled neurons per layer.", written=True)
     fakes: int = setting(FAKES, NULL_NEURONS, "Null neurons of the links, and null edges.", written=True)
