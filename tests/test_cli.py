@@ -208,7 +208,7 @@ def test_show_and_json(run: Run, discs: Path, tmp_path: Path) -> None:
 def test_a_folder_of_runs_is_told_with_the_runs_in_it(run: Run, discs: Path, tmp_path: Path) -> None:
     options = {"layer": "relu", "preprocess": to_pixels, "k": 3, "out": tmp_path / "demo" / "world" / "first"}
     contralens.label(ColourNet(), discs, ColourEncoder(), list(COLOURS), **options)  # type: ignore[arg-type]
-    for command in (("show", tmp_path / "demo", "1"), ("report", tmp_path / "demo"), ("explore", tmp_path / "demo")):
+    for command in (("show", tmp_path / "demo", "1"), ("report", tmp_path / "demo")):
         done = run(*command)
         assert done.returncode == 2
         assert done.stderr.endswith(f"; runs in it: {tmp_path / 'demo' / 'world' / 'first'}\n")

@@ -190,6 +190,8 @@ def test_an_experiment_moves_the_confidence_of_the_label_it_tested(world) -> Non
     assert all(after[key] >= c if outcomes[key][0] == "verified" else after[key] <= c for key, c in before.items())
     reasons = dict(zip(keys, found["reasons"].to_pylist(), strict=True))
     assert reasons[odd][-1] == "an experiment came out as verified (0.20 before it)"
+    judged = Judgements(experiments=outcomes, editors=dict.fromkeys(outcomes, "retrieve"))
+    assert final_labels(bare, "csp", judged)["confidence"].equals(labels["confidence"]), "the encoder's own pairs"
     untouched = [key for key in keys if key not in outcomes]
     assert all(after[key] == dict(zip(keys, confidence.to_pylist(), strict=True))[key] for key in untouched)
 

@@ -239,7 +239,7 @@ def test_the_command(world) -> None:
     assert done.exit_code == 0, done.output
     assert "labels of csp tested with the editor world" in done.stdout
     page = (Path(run.path) / "verification.html").read_text()
-    assert page.count("<article>") == len(contralens.load_verification(run.path).rows()) >= 2
+    assert page.count("<article ") == len(contralens.load_verification(run.path).rows()) >= 2
     assert "block3/0: " in page
     assert "data:image/jpeg" in page
     assert "<script" not in page

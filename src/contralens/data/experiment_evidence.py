@@ -21,6 +21,9 @@ OUTCOMES = ("verified", "refuted", "untested")
 PRIOR = 2.0
 """Labels of either kind whose outcomes are taken to be those of all."""
 STEPS = 100
+NO_EVIDENCE = ("retrieve",)
+"""Editors whose outcomes leave the confidence alone: the labeling encoder chooses these pairs, and the confidence has
+heard it already. On two worlds it made the Brier score worse by .003 (-.002 to .007)."""
 BOUNDS = (0.001, 0.999)
 """No confidence is taken to be surer than that."""
 

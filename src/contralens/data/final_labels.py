@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from contralens.data.evaluations import Evaluation, evaluation_of
-from contralens.data.experiment_evidence import after_experiments
+from contralens.data.experiment_evidence import NO_EVIDENCE, after_experiments
 from contralens.data.notes import Note, Notebook
 from contralens.data.runs import LABELS, Run, load, with_newer
 from contralens.data.verifications import editors_of, outcomes_of, verification_of
@@ -218,7 +218,8 @@ def _weighed(labels: pa.Table, judged: Judgements) -> pa.Table:
     """With the confidence of labels after the experiments that tested them, and a reason that says so."""
     keys = list(zip(labels["neuron"].to_pylist(), labels["label"].to_pylist(), strict=True))
     confidence, reasons = labels["confidence"].to_pylist(), labels["reasons"].to_pylist()
-    before = {key: c for key, c in zip(keys, confidence, strict=True) if c is not None and key in judged.experiments}
+    tested = {key for key in judged.experiments if judged.editors.get(key) not in NO_EVIDENCE}
+    before = {key: c for key, c in zip(keys, confidence, strict=True) if c is not None and key in tested}
     after: dict[tuple[int, str], float] = {}
     for editor in dict.fromkeys(judged.editors.get(key, "") for key in before):
         own = [key for key in before if judged.editors.get(key, "") == editor]

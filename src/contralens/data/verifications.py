@@ -189,8 +189,8 @@ def inside_words(row: Mapping[str, Any]) -> str:
     >>> row = {"layer": "block2", "outcome": "verified", "remove": 0.13, "insert": 0.07, "class": "star",
     ...        "change": 1.5, "beyond": 0.9}
     >>> inside_words(row)
-    'inside the network verified (at block2: -13% without it, +7% with it); the neuron adds +1.5 to the score of star, \
-a larger effect than that of 90% of other neurons'
+    'inside the network verified (at block2: -13% without it, +7% with it); the neuron changes \
+the score of star by +1.5, a larger effect than that of 90% of other neurons'
     """
     sides = [f"{sign}{row[kind]:.0%} {word}" for kind, sign, word in
              (("remove", "-", "without it"), ("insert", "+", "with it"))
@@ -199,7 +199,7 @@ a larger effect than that of 90% of other neurons'
     if row["class"] is None:
         return said
     return (
-        f"{said}; the neuron adds {row['change']:+.2g} to the score of {row['class']}, a larger effect than that of "
+        f"{said}; the neuron changes the score of {row['class']} by {row['change']:+.2g}, a larger effect than that of "
         f"{row['beyond']:.0%} of other neurons"
     )
 
