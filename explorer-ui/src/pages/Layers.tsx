@@ -31,7 +31,7 @@ export function LayersPage() {
     <div className="layers">
       <h1>Layers of {data.title}</h1>
       <p className="verdict">
-        <strong>{data.neuron.length.toLocaleString("en")}</strong> neurons in {data.layers.length} layers,{" "}
+        <strong>{data.neuron.length.toLocaleString("en")}</strong> neurons in {data.layers.length === 1 ? "1 layer" : `${data.layers.length} layers`},{" "}
         {data.concepts.length.toLocaleString("en")} concepts. <Twin path="api/layers" />
       </p>
       {data.notes.map((note) => (
