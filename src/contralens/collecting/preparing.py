@@ -94,14 +94,21 @@ def _thumbnail(image: Any) -> bytes:
     return out.getvalue()
 
 
+def threads(workers: int | None) -> int:
+    """Threads that decode: as many as were asked for, else one a core, up to 16.
+
+    >>> threads(3), 1 <= threads(None) <= 16
+    (3, True)
+    """
+    return workers or min(16, cpu_count() or 1)
+
+
 def preparers(prepare: Preparing, workers: int | None, processes: int, most: int) -> AbstractContextManager[Any]:
     """What `ahead` hands its work to: so many processes or, of none, `workers` threads (None: one a core, up to 16).
 
     `most` is how much is under way at once.
     """
-    return (
-        Processes(prepare, processes, most) if processes else ThreadPoolExecutor(workers or min(16, cpu_count() or 1))
-    )
+    return Processes(prepare, processes, most) if processes else ThreadPoolExecutor(threads(workers))
 
 
 def ahead(pool: Any, work: Any, items: Any, most: int) -> Iterator[tuple[Any, Future[Any]]]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from os import cpu_count
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -24,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from contralens.collecting.collect import Collected, collect, owned_images
-from contralens.collecting.preparing import ahead
+from contralens.collecting.preparing import ahead, threads
 from contralens.data.atomic_files import digest
 from contralens.data.fingerprint_cache import known_fingerprints
 from contralens.data.store import TILE, Log, Snapshot, Store
@@ -229,7 +228,7 @@ class RecomputedActivations:
         progress: Progress = silent,
     ) -> None:
         self.first, self._images, self._target = first, images, target
-        self._workers, self._progress = workers or min(16, cpu_count() or 1), progress
+        self._workers, self._progress = threads(workers), progress
         counted = first.counted
         self.shape = (len(counted), target.width)
         self._batches: list[list[int]] = []

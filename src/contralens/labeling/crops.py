@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from os import cpu_count
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from torch.utils.data import default_collate
 
 from contralens.checks import blaming, counted, shown
 from contralens.collecting.collect import Collected
-from contralens.collecting.preparing import ahead
+from contralens.collecting.preparing import ahead, threads
 from contralens.data.atomic_files import digest
 from contralens.data.pictures import Heat, crop_box
 from contralens.data.store import TILE, Store
@@ -106,7 +105,7 @@ def cropped(
     """
     pairs = _Pairs(exemplars)
     pictures = _Pictures(images, collected)
-    workers = workers or min(16, cpu_count() or 1)
+    workers = threads(workers)
     heat = None if kind == "map" else pixel_heat(target, Ranking.of(kind).method)
     notes = [*(heat.notes if heat else ())]
     kind = "map" if heat is None else f"relevance, {heat.method}"
