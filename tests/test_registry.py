@@ -71,6 +71,7 @@ REFERENCES = {
     "painters": {"diffusers": "evaluation/test_painters.py::test_an_image_depends_on_prompt_and_seed_alone"},
     "editors": {
         "diffusers": "test_verify_diffusers.py::test_a_pipeline_of_each_kind",
+        "inside": "test_steering.py::test_labels_that_steering_verifies_are_right_more_often",
         "retrieve": "test_verify.py::test_editors_without_a_generator",
         "swap": "test_verify.py::test_editors_without_a_generator",
         "world": "test_verify.py::test_the_exact_editor_changes_one_factor",

@@ -206,6 +206,7 @@ from contralens.evaluation.painters import painter
 from contralens.proposing.proposers import proposer
 from contralens.models.relevance import ranked
 from contralens.evaluation.plots import plot_pairs
+from contralens.verifying.image_editors import swap
 
 said = {}
 for extra, use in {
@@ -224,6 +225,7 @@ for extra, use in {
     "openai": lambda: proposer("openai:m@http://localhost:1/v1"),
     "vlm": lambda: proposer("hf:a/b"),
     "generate": lambda: painter("diffusers:a/b"),
+    "inpaint": lambda: swap("", None, fill="inpaint"),
     "relevance": lambda: ranked(contralens.target("world:1", layer="block3"), "relevance"),
     "plots": lambda: plot_pairs(None, 0),
     "pandas": lambda: contralens.load("demo/world-1/trained").to_pandas(),

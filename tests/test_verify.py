@@ -140,13 +140,14 @@ def test_the_exact_editor_changes_one_factor(world) -> None:
     assert "no such single level" in str(brush.edit(Request("remove", "zebra", 0, 0, 0, 1)))
     for spec, said in (
         ("world?clumsy=2", "takes clumsy=SHARE, from 0 to 1"), ("world:/nowhere", "needs the folder of a rendered"),
-        ("swap:x", "takes no options"), ("wrld", "did you mean world"),
+        ("swap:x", "takes no options"), ("swap?fill=grey", "takes fill=contrast or inpaint"),
+        ("wrld", "did you mean world"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=said):
             make_editor(spec, bench)
 
 
-@pytest.mark.parametrize("editor", ["retrieve", "swap"])
+@pytest.mark.parametrize("editor", ["retrieve", "swap", "swap?fill=inpaint"])
 def test_editors_without_a_generator(world, editor) -> None:
     run, folder = world
     found = verify(run, cache=folder / "cache", neurons=[0, 1, 2], images=4, editor=editor, save=False)
@@ -240,7 +241,7 @@ def test_the_command(world) -> None:
     assert "labels of csp tested with the editor world" in done.stdout
     page = (Path(run.path) / "verification.html").read_text()
     assert page.count("<article ") == len(contralens.load_verification(run.path).rows()) >= 2
-    assert "block3/0: " in page
+    assert "<h3>block3/0</h3>" in page
     assert "data:image/jpeg" in page
     assert "<script" not in page
     told = json.loads(CliRunner().invoke(app, [*asked, "--json"]).stdout)

@@ -61,7 +61,7 @@ def card_command(
     ] = False,
     examples: Annotated[int, typer.Option(help="Neurons with pictures in a model card.")] = 6,
 ) -> None:
-    """Save one neuron as a PNG picture to share, or runs as a model card section.
+    """Save a neuron as a picture to share, or a model card.
 
     RUN [NEURON]: 1200 by 630 pixels with exemplars above contrasts, the label before and after contrast, its
     confidence. RUN RUN ..., or a folder that holds runs: a model card section in Markdown and HTML for the model's page

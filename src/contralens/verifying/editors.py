@@ -208,7 +208,7 @@ EDITORS: Registry[Callable[..., Editor]] = Registry("editors", {
         "finds another image of the run that differs most along the concept and least elsewhere",
     ),
     "swap": Scheme(
-        f"{_IMAGES}:swap", "swap",
+        f"{_IMAGES}:swap", "swap[?fill=inpaint]",
         "exchanges the region where the neuron fires with the contrast's: where it looks, not if a label is right",
     ),
     "world": Scheme(

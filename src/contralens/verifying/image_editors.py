@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from contralens.checks import require
 from contralens.data.atomic_files import digest
 from contralens.errors import InputError
 from contralens.verifying.editors import Bench, Request
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 APART = 1.0
 """By how many deviations over the images the concept has to differ between the images of a minimal pair."""
 NO_REGION = "the neuron fires everywhere or nowhere on it"
+FILLS = ("contrast", "inpaint")
+RADIUS = 3
+"""Pixels around each inpainted one that it is made of."""
 FIRES = 0.5
 """The region where a neuron fires: from this share of the way between the map's median and its maximum."""
 
@@ -52,15 +56,18 @@ class Retrieve:
 class Swap:
     """The region where the neuron fires, exchanged between an exemplar and its contrast, with a soft edge.
 
-    Removal pastes the contrast's pixels over the exemplar's region, insertion the exemplar's region into the contrast.
-    A control exchanges a region of the same size where the neuron fires least.
+    Removal pastes the contrast's pixels over the exemplar's region, or with `fill` "inpaint" what continues the
+    region's surroundings (Telea 2004, by OpenCV); insertion pastes the exemplar's region into the contrast. A control
+    changes a region of the same size where the neuron fires least.
     """
 
-    name, by_region, exact = "swap", True, False
+    by_region, exact = True, False
 
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
-        self.fingerprint = digest("swap-1", bench.reopened.run.manifest["target"]["fingerprint"])
+    def __init__(self, bench: Bench, fill: str = "contrast") -> None:
+        self.bench, self.fill = bench, fill
+        self.name = "swap" if fill == "contrast" else f"swap, fill={fill}"
+        network = bench.reopened.run.manifest["target"]["fingerprint"]
+        self.fingerprint = digest("swap-1", network, *([] if fill == "contrast" else [fill]))
 
     def edit(self, request: Request) -> Image | str:
         from PIL import Image, ImageFilter
@@ -81,6 +88,8 @@ class Swap:
         pixels = tuple(round(v * s) for v, s in zip(share, (base.width, base.height) * 2, strict=True))
         mask = Image.new("L", base.size, 0)
         mask.paste(255, pixels)
+        if self.fill == "inpaint" and request.kind == "remove":
+            donor = inpainted(base, mask)
         soft = mask.filter(ImageFilter.GaussianBlur(max(1.0, min(base.size) / 40)))
         return Image.composite(donor.resize(base.size), base, soft)
 
@@ -90,9 +99,34 @@ def retrieve(rest: str, bench: Bench) -> Retrieve:
     return Retrieve(_bare("retrieve", rest, bench))
 
 
-def swap(rest: str, bench: Bench) -> Swap:
-    """The editor "swap"."""
-    return Swap(_bare("swap", rest, bench))
+def swap(rest: str, bench: Bench, *, fill: str = "contrast") -> Swap:
+    """The editor "swap"; `fill` is what takes the region's place in removal, "contrast" or "inpaint".
+
+    Raises:
+        InputError: another `fill`.
+        MissingPackage: OpenCV is not installed.
+    """
+    if fill not in FILLS:
+        raise InputError(f"the editor swap takes fill={' or '.join(FILLS)}; got {fill!r}")
+    if fill == "inpaint":
+        require("cv2", "inpaint")
+    return Swap(_bare("swap", rest, bench), fill)
+
+
+def inpainted(image: Image, mask: Image) -> Image:
+    """The image with what `mask` (255) marks continued from its surroundings.
+
+    >>> from PIL import Image
+    >>> image, mask = Image.new("RGB", (9, 9), "red"), Image.new("L", (9, 9), 0)
+    >>> image.paste("blue", (3, 3, 6, 6)); mask.paste(255, (3, 3, 6, 6))
+    >>> inpainted(image, mask).getpixel((4, 4))
+    (255, 0, 0)
+    """
+    from PIL import Image
+
+    cv2 = require("cv2", "inpaint")
+    filled = cv2.inpaint(np.asarray(image.convert("RGB")), np.asarray(mask), RADIUS, cv2.INPAINT_TELEA)
+    return Image.fromarray(filled)
 
 
 def _bare(name: str, rest: str, bench: Bench) -> Bench:
