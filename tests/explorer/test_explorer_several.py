@@ -134,7 +134,7 @@ def test_what_cannot_be_matched_says_why(home: Path, tmp_path: Path, monkeypatch
         compared = get(f"{url}/api/compare", a="early", b="late")
     assert (told["by"], len(told["a"])) == ("number", 36)
     assert compared["problem"] == told["problem"]
-    assert re.search("the cache lacks numbers of .*contralens match computes them again", told["problem"])
+    assert re.search("the cache is missing numbers of .*contralens match computes them again", told["problem"])
 
 
 class TestPages:
