@@ -26,7 +26,10 @@ from contralens.math.concept_directions import RIDGE, Patterns
 from contralens.models.interventions import class_scores, scaled, shifted
 from contralens.models.layers import layer_before
 from contralens.report.verify_page import verify_page
+from contralens.run_data.reopened import Reopened
+from contralens.settings.finished_run import Verify
 from contralens.verifying.class_path import class_path
+from contralens.verifying.laboratory import Laboratory
 from contralens.world.truth import known, load_truth
 
 NEURONS = list(range(32))
@@ -48,11 +51,12 @@ def world(tmp_path_factory):  # type: ignore[no-untyped-def]
 def test_patterns_are_the_ridge_regression_on_all_concepts(seed, sizes) -> None:
     images, concepts = sizes
     draw = np.random.default_rng(seed)
-    a, s = draw.normal(size=(images, 6)), draw.normal(size=(images, concepts))
-    found = Patterns(torch.from_numpy(a), torch.from_numpy(s))
+    a, e, texts = draw.normal(size=(images, 6)), draw.normal(size=(images, 7)), draw.normal(size=(concepts, 7))
+    found = Patterns(*(torch.from_numpy(x) for x in (a, e, texts)))
+    s = e @ texts.T
     z = (s - s.mean(0)) / s.std(0, ddof=1)
     wanted = np.linalg.solve(z.T @ z + RIDGE * images * np.eye(concepts), z.T @ (a - a.mean(0)))
-    assert np.allclose(found.patterns.numpy(), wanted, atol=1e-8)
+    assert np.allclose((found.texts @ found.solved).numpy(), wanted, atol=1e-8)
     assert abs(found[0].correlation) <= 1 + 1e-9
 
 
@@ -61,11 +65,13 @@ def test_what_goes_with_a_concept_stays_out_of_its_direction() -> None:
     concept = draw.normal(size=2000)
     partner = 0.9 * concept + 0.44 * draw.normal(size=2000)
     rows = np.stack([concept, partner, draw.normal(size=2000)], 1)
-    found = Patterns(torch.from_numpy(rows), torch.from_numpy(np.stack([concept, partner], 1)))[0]
+    found = Patterns(torch.from_numpy(rows), torch.from_numpy(np.stack([concept, partner], 1)), torch.eye(2))[0]
     assert found.vector[0] > 1
     assert abs(float(found.vector[1])) < 0.4 * float(found.vector[0]), "a difference of means would hold 0.9"
-    with pytest.raises(InputError, match="2 rows of activations, 3 of similarities"):
-        Patterns(torch.zeros(2, 3), torch.zeros(3, 3))
+    with pytest.raises(InputError, match="2 rows of activations, 3 of embeddings"):
+        Patterns(torch.zeros(2, 3), torch.zeros(3, 3), torch.zeros(1, 3))
+    with pytest.raises(InputError, match="are of two widths"):
+        Patterns(torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(1, 4))
 
 
 def test_the_layer_before_and_a_shift_of_it() -> None:
@@ -157,6 +163,9 @@ def test_steering_stands_beside_the_pictures(world) -> None:
     assert "at block2" in said
     again = contralens.verify(run, neurons=[1], images=4, cache=folder / "cache")
     assert [row["neuron"] for row in again.inside.to_pylist()] == [0, 2], "what was tested again without it is gone"
+    hurried = Laboratory(Reopened(run, cache=folder / "cache"), Verify(run, seconds=1e-9))
+    assert hurried.kept(0, "plain") is None
+    assert hurried.inside("auto").kept(0, "plain") is not None, "the budget is one of pictures"
     with pytest.raises(InputError, match="nowhere"):
         contralens.verify(run, neurons=[0], inside="nowhere", cache=folder / "cache", save=False)
 

@@ -17,7 +17,7 @@ from contralens.data.audits import load_audit
 from contralens.data.final_labels import CHANCE, CORRECTED, final
 from contralens.data.runs import Run, load
 from contralens.data.showing import Tabled
-from contralens.data.table_folders import run_folders
+from contralens.data.table_folders import plain, run_folders
 from contralens.errors import InputError
 
 MANIFEST = "manifest.json"
@@ -31,10 +31,6 @@ NEURONS = pa.schema([
 ])  # fmt: skip
 """Columns of `Atlas.neurons`: label as finally judged, `best` what the scorer said, `verdict` that of an audit in
 the run, `picture` the image that activates the neuron most."""
-COUNTS = (
-    "neurons", "silent", "unlabeled", "labeled", "chance", "supported", "sure", "verified", "refuted", "confounded",
-)  # fmt: skip
-"""Counts of a layer, in `Atlas.layers`."""
 ABOUT = {
     "neurons": "neurons of the layer",
     "silent": "dead, constant or NaN",
@@ -47,6 +43,7 @@ ABOUT = {
     "refuted": "labels that an experiment refuted; null where none was made",
     "confounded": "neurons that an audit in the run found spurious; null without one",
 }
+"""Counts of a layer, in `Atlas.layers`, and what each says."""
 LINKS = pa.schema([
     ("run", pa.string()), ("neuron", pa.int32()), ("label", pa.string()), ("other_run", pa.string()),
     ("other", pa.int32()), ("other_label", pa.string()), ("correlation", pa.float64()), ("matches", pa.bool_()),
@@ -79,7 +76,7 @@ class Atlas(Tabled):
     neurons: pa.Table
     """As `NEURONS`; layers in the order in which they run."""
     layers: pa.Table
-    """One row per layer: run, layer, depth, `COUNTS`, concepts, new (concepts that no layer before has)."""
+    """One row per layer: run, layer, depth, counts as in `ABOUT`, concepts, new (concepts that no layer before has)."""
     concepts: pa.Table
     """One row per label: concept, neurons, layers, first (its layer), first_depth, first_sure (the first layer with a
     label of at least `SURE` confidence), most (the layer with the most neurons), counts (by layer)."""
@@ -252,11 +249,7 @@ def _neurons(run: Run, key: str) -> list[dict[str, Any]]:
             "picture": pictures.get(row["neuron"], -1),
             **{name: own.get(name) for name in ("label", "best", "score", "confidence", "fdr", "verified")},
         })  # fmt: skip
-    return [{name: _finite(value) for name, value in row.items()} for row in out]
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not np.isfinite(value) else value
+    return [plain(row) for row in out]
 
 
 def _verdicts(run: Run) -> dict[int, str]:

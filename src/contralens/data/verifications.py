@@ -8,8 +8,8 @@ RUN/verification/ holds verification.json (how the numbers were got) and four pa
   controls), the same for insert, and nulls: outcomes of the neuron's control concepts in the label's place
 - edits: neuron, label, kind ("remove" or "insert"), image (row of the run's images), concept, control, before, after
   (the neuron's activation), moved (how far the concept's similarity moved, in deviations over the images), alike
-  (cosine of the embeddings before and after, without the concept), pixels (mean absolute change of a pixel, 0 to 255),
-  used, and why not
+  (cosine of the embeddings before and after, without the concept), pixels (mean absolute change of a pixel, 0 to 255;
+  of the editor inside the length of what is added), used, and why not
 - pictures: neuron, label, kind, image, before, after (JPEG, at most 160 px), was, became (the neuron's activation): the
   edits of the label that moved the neuron most
 - inside (with `--inside`): neuron, name, label, layer (that was steered), outcome, reason, the effects of removal and
@@ -198,10 +198,9 @@ the score of star by +1.5, a larger effect than that of 90% of other neurons'
     said = f"inside the network {row['outcome']} (at {row['layer']}: {', '.join(sides) or row['reason']})"
     if row["class"] is None:
         return said
-    return (
-        f"{said}; the neuron changes the score of {row['class']} by {row['change']:+.2g}, a larger effect than that of "
-        f"{row['beyond']:.0%} of other neurons"
-    )
+    said += f"; the neuron changes the score of {row['class']} by {row['change']:+.2g}"
+    alone = row["beyond"] is None or row["beyond"] != row["beyond"]
+    return said if alone else f"{said}, a larger effect than that of {row['beyond']:.0%} of other neurons"
 
 
 def on_verdict(outcome: tuple[str, str] | None) -> str:

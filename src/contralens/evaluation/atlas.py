@@ -103,7 +103,7 @@ def _edges(
     if images != list(sides[1].probe):
         return [], [f"{names}: no edges, as the runs were labeled with different images"]
     rows = torch.cat([block for _, block in sides[0].activations(images).blocks()]).float().nan_to_num()
-    differences = torch.stack([rows[positives].mean(0) for positives in exemplars.positives]) - rows.mean(0)
+    differences = torch.stack([rows[own[own >= 0]].mean(0) for own in exemplars.positives]) - rows.mean(0)
     if settings.edges == "weights":
         some = sides[1].images
         batch = default_collate([one.preprocess(some.load(i)) for i in range(min(4, len(some)))])
@@ -158,11 +158,11 @@ def _by_ablation(
     effects = torch.zeros(len(places), one.width, dtype=torch.float64)
     strongest = torch.zeros(NULL_EDGES, len(places), dtype=torch.float64)
     spread = differences.std(0).clamp_min(1e-9)
+    wanted = [[i for i in exemplars.positives[m, :IMAGES].tolist() if i >= 0] for m in places]
+    pictures = side.pictures({i for own in wanted for i in own})
     for at, m in enumerate(places):
         settings.progress("ablation", at, len(places))
-        wanted = exemplars.positives[m, :IMAGES].tolist()
-        pictures = side.pictures(wanted)
-        own = [p for i in wanted if (p := pictures(i)) is not None]
+        own = [p for i in wanted[at] if (p := pictures(i)) is not None]
         batch = default_collate([one.preprocess(picture) for picture in own])
         neuron = int(exemplars.neurons[m])
         sources = (differences[m] / spread).topk(min(CANDIDATES, one.width)).indices

@@ -6,8 +6,14 @@ The layer's pattern of concept c is row c of the ridge regression of A on all of
     W = (S'S + lambda I)^-1 S'A,    lambda = RIDGE I,
 
 so what often goes with c has its own row and stays out of it. A pattern says what to add to activations, where the
-weights of a probe would only say how to read them (Haufe et al. 2014, Pahde et al. 2022). S has rank D at most (D of
-the encoder), and W comes from an (I,I) or (C,C) system, whichever is smaller.
+weights of a probe would only say how to read them (Haufe et al. 2014, Pahde et al. 2022).
+
+S is never made. With M (I,D) the centered embeddings of the images, and B (C,D) the embeddings of the texts, each over
+the deviation of its similarities, S = M B', and
+
+    W = B X,    X = (M'M B'B + lambda I)^-1 M'A,
+
+so memory holds (I,D), (I,N), (C,D), (D,D) and (D,N), however many concepts there are.
 """
 
 from __future__ import annotations
@@ -31,7 +37,7 @@ without."""
 class Direction(Brief):
     """What a concept adds to the activations of a layer.
 
-    >>> found = Patterns(torch.eye(4), torch.tensor([[1.0], [0.0], [0.0], [0.0]]))[0]
+    >>> found = Patterns(torch.eye(4), torch.tensor([[1.0], [0.0], [0.0], [0.0]]), torch.ones(1, 1))[0]
     >>> found.vector.shape, round(found.correlation, 2), found.moved > 0
     (torch.Size([4]), 1.0, True)
     """
@@ -49,31 +55,36 @@ class Patterns:
 
     Args:
         activations: (I,N) finite.
-        similarities: (I,C) finite, of the same images with all concepts.
+        embeddings: (I,D) finite, of the same images.
+        texts: (C,D) of the concepts; similarities are products of the two.
 
     Raises:
-        InputError: matrices of different images.
+        InputError: matrices that do not belong together, or fewer than two images.
+
+    >>> activations = torch.tensor([[0.0, 0.0], [2.0, 0.0], [2.0, 1.0], [0.0, 1.0]])
+    >>> found = Patterns(activations, activations - 1, torch.eye(2))[0]
+    >>> found.vector[0] > 1, found.vector[1].abs() < 1e-6
+    (tensor(True), tensor(True))
     """
 
-    def __init__(self, activations: Tensor, similarities: Tensor) -> None:
-        if len(activations) != len(similarities) or len(activations) < 2:
+    def __init__(self, activations: Tensor, embeddings: Tensor, texts: Tensor) -> None:
+        if len(activations) != len(embeddings) or len(activations) < 2:
             raise InputError(
-                f"{len(activations)} rows of activations, {len(similarities)} of similarities: two of both at least"
+                f"{len(activations)} rows of activations, {len(embeddings)} of embeddings: two of both at least"
             )
+        if embeddings.shape[1] != texts.shape[1]:
+            raise InputError(f"embeddings {tuple(embeddings.shape)} and texts {tuple(texts.shape)} are of two widths")
         self.rows = activations.double() - activations.double().mean(0)
-        s = similarities.double() - similarities.double().mean(0)
-        self.similarities = s / s.std(0).clamp_min(1e-12)
-        images, concepts = s.shape
-        ridge = RIDGE * images
-        if concepts <= images:
-            gram = self.similarities.T @ self.similarities + ridge * torch.eye(concepts, dtype=torch.float64)
-            self.patterns = torch.linalg.solve(gram, self.similarities.T @ self.rows)
-        else:
-            gram = self.similarities @ self.similarities.T + ridge * torch.eye(images, dtype=torch.float64)
-            self.patterns = self.similarities.T @ torch.linalg.solve(gram, self.rows)
+        self.images = embeddings.double() - embeddings.double().mean(0)
+        gram = self.images.T @ self.images
+        wide = texts.double()
+        deviations = ((wide @ gram) * wide).sum(1).clamp_min(0).div(len(self.rows) - 1).sqrt()
+        self.texts = wide / deviations.clamp_min(1e-12)[:, None]
+        ridge = RIDGE * len(self.rows) * torch.eye(len(gram), dtype=torch.float64)
+        self.solved = torch.linalg.solve(gram @ (self.texts.T @ self.texts) + ridge, self.images.T @ self.rows)
 
     def __getitem__(self, concept: int) -> Direction:
-        pattern, shown = self.patterns[concept], self.similarities[:, concept]
+        pattern, shown = self.texts[concept] @ self.solved, self.images @ self.texts[concept]
         length = pattern.norm().clamp_min(1e-12)
         along = self.rows @ (pattern / length)
         order = shown.argsort(descending=True)
@@ -81,5 +92,5 @@ class Patterns:
         more = float(present.mean() - absent.mean())
         spread = float(along.std().clamp_min(1e-12))
         return Direction(
-            (pattern * more).float(), float((along * shown).mean()) / spread, float(length) * more / spread
+            (pattern * more).float(), float(along @ shown) / (len(shown) - 1) / spread, float(length) * more / spread
         )  # fmt: skip

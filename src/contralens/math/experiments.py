@@ -24,7 +24,7 @@ other controls. How often that verifies gives the false-discovery rate of "verif
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -68,9 +68,10 @@ class Trial:
 class Side:
     """What removal or insertion came to for one concept.
 
-    >>> side = Side("remove", images=6, effect=0.9, low=0.8, high=1.0, above=0.85, above_low=0.7, above_high=1.0)
-    >>> side.passes, side.fails, side.levels
-    (True, False, (0.4, 0.5))
+    >>> interval = {"effect": 0.9, "low": 0.8, "high": 1.0, "above": 0.85, "above_low": 0.7, "above_high": 1.0}
+    >>> side = Side("remove", images=6, **interval, weak=0.4, strong=0.5)
+    >>> side.passes, side.fails
+    (True, False)
     """
 
     kind: Kind
@@ -84,26 +85,18 @@ class Side:
     """Mean of d: the effect less that of the controls."""
     above_low: float
     above_high: float
-    strong: float | None = None
-    """What the effect has to reach; by default `STRONG`."""
-    weak: float | None = None
-    """What it has to be surely below to fail; by default `WEAK`."""
+    weak: float
+    """What the effect has to be surely below to fail."""
+    strong: float
+    """What it has to reach to pass."""
 
     @property
     def passes(self) -> bool:
-        return self.images >= LEAST_IMAGES and self.above_low > 0 and self.effect >= self.levels[1]
+        return self.images >= LEAST_IMAGES and self.above_low > 0 and self.effect >= self.strong
 
     @property
     def fails(self) -> bool:
-        return self.images >= LEAST_IMAGES and self.high < self.levels[0]
-
-    @property
-    def levels(self) -> tuple[float, float]:
-        """Weak and strong."""
-        return (
-            WEAK[self.kind] if self.weak is None else self.weak,
-            STRONG[self.kind] if self.strong is None else self.strong,
-        )
+        return self.images >= LEAST_IMAGES and self.high < self.weak
 
 
 @dataclass(frozen=True)
@@ -148,11 +141,9 @@ def outcome(
         own = {t.image: t.before for t in trials if t.kind == "remove"}
         top = float(np.mean(list(own.values()))) if own else float("nan")
     remove, insert = (
-        replace(
-            _side([t for t in trials if t.kind == kind], kind, floor, top, concept),
-            strong=strong[kind], weak=weak[kind],
-        ) for kind in KINDS
-    )  # fmt: skip
+        _side([t for t in trials if t.kind == kind], kind, floor, top, concept, (weak[kind], strong[kind]))
+        for kind in KINDS
+    )
     sides = {"removing it": remove, "inserting it": insert}
     if refuted := [name for name, side in sides.items() if side.fails]:
         side = sides[refuted[0]]
@@ -163,14 +154,16 @@ def outcome(
         return Outcome("untested", f"{images} of at least {LEAST_IMAGES} images for {few[0]}", remove, insert)
     if unclear := [name for name, side in sides.items() if not side.passes]:
         side = sides[unclear[0]]
-        between = "between {:.0%} and {:.0%}, or not surely outside".format(*side.levels)
+        between = f"between {side.weak:.0%} and {side.strong:.0%}, or not surely outside"
         why = "no more than other edits do" if side.above_low <= 0 else between
         return Outcome("untested", f"{unclear[0]} has an effect of {side.effect:.0%}, {why}", remove, insert)
     said = f"removing it costs {remove.effect:.0%} of the activation, inserting it gives {insert.effect:.0%}"
     return Outcome("verified", said, remove, insert)
 
 
-def _side(trials: Sequence[Trial], kind: Kind, floor: float, top: float, concept: int) -> Side:
+def _side(
+    trials: Sequence[Trial], kind: Kind, floor: float, top: float, concept: int, levels: tuple[float, float]
+) -> Side:
     effects: dict[int, list[float]] = {}
     others: dict[int, list[float]] = {}
     for t in trials:
@@ -182,7 +175,7 @@ def _side(trials: Sequence[Trial], kind: Kind, floor: float, top: float, concept
     both = [image for image in effects if image in others]
     own = np.array([np.mean(effects[image]) for image in both])
     control = np.array([np.mean(others[image]) for image in both])
-    return Side(kind, len(both), *interval(own), *interval(own - control))
+    return Side(kind, len(both), *interval(own), *interval(own - control), *levels)
 
 
 def interval(values: ArrayLike) -> tuple[float, float, float]:

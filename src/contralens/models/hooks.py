@@ -177,26 +177,6 @@ def probe(
     return seen
 
 
-def order(network: nn.Module, batch: Any) -> list[tuple[str, bool]]:
-    """Layers in the order in which a forward begins (False) and ends (True) them, the network itself left out.
-
-    >>> order(nn.Sequential(nn.Flatten(), nn.ReLU()), torch.zeros(2, 3))
-    [('0', False), ('0', True), ('1', False), ('1', True)]
-    """
-    events: list[tuple[str, bool]] = []
-
-    def hook_of(name: str, ends: bool) -> Callable[..., None]:
-        return lambda *_: events.append((name, ends))
-
-    with still(network, None), ExitStack() as stack:
-        for name, module in network.named_modules():
-            if name:
-                stack.callback(module.register_forward_pre_hook(hook_of(name, False)).remove)
-                stack.callback(_listen(module, hook_of(name, True), name))
-        forward(network, batch)
-    return events
-
-
 def probe_batch(preprocess: Callable[[Any], Any], what: str) -> Any:
     """Two square images of noise, preprocessed and collated.
 

@@ -98,7 +98,7 @@ def shifted(target: HookedTarget, by: Tensor) -> Iterator[None]:
     def change(tensor: Tensor) -> Tensor:
         if len(tensor) != len(by):
             raise InputError(f"{target.layer} gives {tuple(tensor.shape)}, not one part for each of {len(by)} images")
-        return tensor + _along(by.to(tensor.device, tensor.dtype), tensor, last)
+        return tensor + along(by.to(tensor.device, tensor.dtype), tensor, last)
 
     with changed(target.module, target.layer, change):
         yield
@@ -118,7 +118,7 @@ def kept(network: nn.Module, layer: str, keep: Tensor, last: bool | None = None)
                 f"the mask is for {len(keep)} neurons, but {layer} gives {tuple(tensor.shape)}: it belongs to another "
                 "layer or network"
             )
-        return tensor * _along(keep.to(tensor.device, tensor.dtype)[None], tensor, end)
+        return tensor * along(keep.to(tensor.device, tensor.dtype)[None], tensor, end)
 
     with changed(network, layer, change):
         yield
@@ -133,8 +133,8 @@ def _last_of(tensor: Tensor, module: nn.Module) -> bool:
     return tensor.dim() != 4 or bool(channels_last(tensor.shape, module)[0])
 
 
-def _along(keep: Tensor, tensor: Tensor, last: bool) -> Tensor:
-    """(R,N) shaped so that it multiplies (R,...,N) or (R,N,...)."""
+def along(keep: Tensor, tensor: Tensor, last: bool) -> Tensor:
+    """(R,N) shaped so that it goes with (R,...,N) or (R,N,...)."""
     inner = [1] * (tensor.dim() - 2)
     return keep.view(len(keep), *inner, -1) if last else keep.view(len(keep), -1, *inner)
 
@@ -213,7 +213,7 @@ class Variants:
 
         def change(x: Tensor) -> Tensor:
             x = x[rows.to(x.device)] if self.shared else x
-            return x * _along(keep.to(x.device, x.dtype), x, last)
+            return x * along(keep.to(x.device, x.dtype), x, last)
 
         if not self.shared:
             batch = {k: v[rows] for k, v in batch.items()} if isinstance(batch, dict) else batch[rows]

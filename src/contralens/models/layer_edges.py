@@ -10,7 +10,7 @@ from torch import Tensor
 
 from contralens.models import hooks
 from contralens.models.hooked_layer import HookedTarget
-from contralens.models.interventions import changed, neurons_last, scaled
+from contralens.models.interventions import along, changed, neurons_last, scaled
 from contralens.models.layer_outputs import images_first, module_of, tensor_of
 
 SAME = 1e-3
@@ -37,8 +37,7 @@ def linear_weights(one: HookedTarget, other: HookedTarget, batch: Any) -> Tensor
     def change(x: Tensor) -> Tensor:
         torch.set_grad_enabled(True)  # from here on; `still` puts it back
         leaf.append(torch.zeros(len(x), one.width, dtype=x.dtype, device=x.device, requires_grad=True))
-        inner = [1] * (x.dim() - 2)
-        return x + (leaf[0].view(len(x), *inner, -1) if last else leaf[0].view(len(x), -1, *inner))
+        return x + along(leaf[0], x, last)
 
     found: list[Tensor] = []
 

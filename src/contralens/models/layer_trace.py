@@ -26,6 +26,8 @@ class Trace:
     def __init__(self) -> None:
         self.order: list[str] = []
         """Names of the layers in the order in which their first call ended; "." is the network itself."""
+        self.begun: dict[str, int] = {}
+        """Layer -> how many entries `order` had when its first call began."""
         self.follows: dict[str, str] = {}
         """Layer -> the layer whose output, unchanged, is its input; the outermost of those that gave that tensor."""
         self._leaves = 0
@@ -42,6 +44,7 @@ class Trace:
 
     def begin(self, name: str, inputs: Any) -> None:
         """A layer is about to run."""
+        self.begun.setdefault(name, len(self.order))
         tensor = first_tensor(inputs)
         ref, version, by = self._given.get(id(tensor), (None, 0, ""))
         if tensor is not None and ref is not None and ref() is tensor and version == tensor._version:

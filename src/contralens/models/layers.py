@@ -117,11 +117,11 @@ def layer_before(target: HookedTarget) -> str:
     >>> layer_before(target(network, layer="2", preprocess="resize=16x16,mean=half"))
     '1'
     """
-    events = hooks.order(target.module, hooks.probe_batch(target.preprocess, target.name))
-    begun = [name for name, ended in events if not ended]
-    layer = begun[-1] if target.layer == "." else target.layer.split("#")[0]
+    with traced(target.module) as trace:
+        hooks.probe(target.module, (), hooks.probe_batch(target.preprocess, target.name), target.name)
+    layer = list(trace.begun)[-1] if target.layer == "." else target.layer.partition(PART)[0]
     usable = {row.name for row in layers(target) if row.pooling is not None}
-    before = [name for name, ended in events[: events.index((layer, False))] if ended and name in usable]
+    before = [name for name in trace.order[: trace.begun[layer]] if name in usable]
     if not before:
         raise InputError(f"no layer of {target.name} that could be steered runs before {target.layer}; name one")
     return before[-1]

@@ -52,8 +52,8 @@ def write_model_card(runs: Sequence[str | Path | Run], out: str | Path, *, examp
             raise InputError(f"{there} is not a model card of ours: move it away, or give another folder with --out")
     atlas = atlas_of(found)
     about = card_of(found, atlas)
-    pictures = [_jpeg(found, row) for row in chosen(atlas, examples)]
     shown = [{**row, "picture": f"neuron-{i}.jpg"} for i, row in enumerate(chosen(atlas, examples), 1)]
+    pictures = [_jpeg(found, row) for row in shown]
     folder.mkdir(parents=True, exist_ok=True)
     texts = [markdown(about, shown), html(about, shown, pictures)]
     files = dict(zip(NAMES, (text.encode() for text in texts), strict=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -55,9 +56,9 @@ class _Over(Exception):
 class Laboratory:
     """Does the experiments of one run."""
 
-    def __init__(self, reopened: Reopened, settings: Verify, editor: str | Editor | None = None) -> None:
+    def __init__(self, reopened: Reopened, settings: Verify) -> None:
         self.reopened, self.bench = reopened, Bench(reopened)
-        self.editor: Editor = make_editor(_chosen(reopened.run, editor or settings.editor), self.bench)
+        self.editor: Editor = make_editor(_chosen(reopened.run, settings.editor), self.bench)
         self.generative = is_generative(self.editor)
         self.budget = Budget(settings.edits, settings.seconds)
         self.notes: list[str] = []
@@ -71,6 +72,13 @@ class Laboratory:
         found: Exemplars = self.reopened.exemplars
         self.exemplars = found
         self.at = {n: row for row, n in enumerate(found.neurons.tolist())}
+
+    def inside(self, layer: str) -> Laboratory:
+        """The same one, with an editor that steers the network at a layer; that costs no picture and has no budget."""
+        other = copy(self)
+        other.editor, other.budget = make_editor(f"inside:{layer}", self.bench), Budget(None, None)
+        other.generative, other.notes = False, []
+        return other
 
     def kept(self, neuron: int, label: str) -> Tested | None:
         """The experiment on one label, from the cache or done now.

@@ -61,8 +61,8 @@ class Inside:
             raise InputError(f"the layer {self.layer} gave no numbers for the run's images")
         texts = normalize(reopened.texts.float(), dim=1)
         images = torch.nonzero(usable)[:, 0].tolist()
-        similarities = self.bench.embeddings[usable] @ texts.T
-        return Patterns(rows[usable], similarities), {image: row for row, image in enumerate(images)}
+        patterns = Patterns(rows[usable], self.bench.embeddings[usable], texts)
+        return patterns, {image: row for row, image in enumerate(images)}
 
     def edit(self, request: Request) -> Steered | str:
         concepts = self.bench.reopened.concepts

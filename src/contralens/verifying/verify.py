@@ -77,7 +77,7 @@ def verify(settings: Verify) -> Verification:
             pa.Table.from_pylist([one.row(run) for one in found], schema=LABELS),
             pa.Table.from_pylist([edit for one in found for edit in one.edits], schema=EDITS),
             pa.Table.from_pylist([shot for one in found for shot in laboratory.pictures(one)], schema=PICTURES),
-            pa.Table.from_pylist(_inside(reopened, found, settings), schema=INSIDE),
+            pa.Table.from_pylist(_inside(laboratory, found, settings), schema=INSIDE),
         )
         if settings.save and (older := _older(run, result)) is not None:
             result = result.added_to(older)
@@ -99,18 +99,17 @@ def _refined(laboratory: Laboratory, refuted: Tested, settings: Verify) -> list[
     return out
 
 
-def _inside(reopened: Reopened, found: Sequence[Tested], settings: Verify) -> list[dict[str, Any]]:
+def _inside(pictured: Laboratory, found: Sequence[Tested], settings: Verify) -> list[dict[str, Any]]:
     """What steering the network says of the same labels, and the class that each neuron moves."""
     if settings.inside is None:
         return []
-    run = reopened.run
-    laboratory = Laboratory(reopened, settings, f"inside:{settings.inside}")
+    run, laboratory = pictured.reopened.run, pictured.inside(settings.inside)
     alive = [n for n, s in zip(*(run.neurons[c].to_pylist() for c in ("neuron", "status")), strict=True) if s == "ok"]
     out = []
     for done, tested in enumerate(found):
         settings.progress("steering", done, len(found))
         steered = laboratory.kept(tested.neuron, tested.label)
-        assert steered is not None, "no picture is made, so no budget is over"
+        assert steered is not None, "it has no budget"
         path = laboratory.class_path(tested.neuron, [n for n in alive if n != tested.neuron])
         name, layer = str(run.neurons["name"][tested.neuron]), laboratory.editor.name.partition(":")[2]
         out.append({
@@ -119,7 +118,7 @@ def _inside(reopened: Reopened, found: Sequence[Tested], settings: Verify) -> li
             "class": path and path.name, "change": path and path.change, "beyond": path and path.beyond,
         })  # fmt: skip
     settings.progress("steering", len(found), len(found))
-    reopened.notes.extend(note for note in laboratory.notes if note not in reopened.notes)
+    pictured.reopened.notes.extend(laboratory.notes)
     return out
 
 
