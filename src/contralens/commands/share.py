@@ -84,7 +84,7 @@ def push_command(
 ) -> None:
     """Copy a run to a folder or the Hugging Face Hub.
 
-    Does not push images, and pushes thumbnails only on request. Pushes image names unless --no-names is set.
+    Images are not pushed; thumbnails are only on request, and image names unless --no-names is set.
     """
     from contralens.sharing.push_pull import push
 
