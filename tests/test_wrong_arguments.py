@@ -233,8 +233,8 @@ def test_a_recipe_names_misspelt_keys_of_its_steps(tmp_path: Path) -> None:
         (f"runs: {{a: {{{good}, evaluate: {{metric: fade}}}}}}", "did you mean metrics"),
         (f"runs: {{a: {{{good}, audit: {{concept: x}}}}}}", "did you mean concepts"),
         (f"runs: {{a: {{{good}, candidates: {{propser: x}}}}}}", "did you mean proposer"),
-        (f"runs: {{a: {{{good.replace('target: world:1, ', '')}}}}}", "lacks target"),
-        (f"runs: {{a: {{{good}}}}}\npublished: [{{run: a}}]", "published lacks scorer"),
+        (f"runs: {{a: {{{good.replace('target: world:1, ', '')}}}}}", "a: label is missing target"),
+        (f"runs: {{a: {{{good}}}}}\npublished: [{{run: a}}]", "published is missing scorer"),
         (f"runs: {{a: {{{good}}}}}\nneeds: {{images: {{A: many}}}}", "whole number"),
         ("runs: [a]", "no runs"),
     ):

@@ -65,7 +65,7 @@ def test_ties_come_as_often_as_asked() -> None:
     assert together == pytest.approx(0.9 + 0.1 / 8, abs=0.01)
     assert np.array_equal(scenes.nuisances, free.nuisances)
     assert np.array_equal(scenes.of("shape"), free.of("shape"))
-    with pytest.raises(InputError, match="one partner for each"):
+    with pytest.raises(InputError, match="needs one counterpart for each"):
         sample_scenes(5, 0, [Tie("pattern", "colour", (0, 1), 0.9)])
 
 

@@ -248,7 +248,8 @@ def read_labels(path: str | Path) -> LabelFile:
 
     >>> from contralens.data.runs import load
     >>> path = label_file(load("run"), pairs=2).save("run.labels.json").path
-    >>> read_labels(path).rows("csp") == load("run").rows("csp")
+    >>> rows = read_labels(path).rows("csp")
+    >>> rows == [{name: row[name] for name in rows[0]} for row in final("run").rows("csp")]
     True
     """
     path = Path(path)
