@@ -26,7 +26,7 @@ def linear_weights(one: HookedTarget, other: HookedTarget, batch: Any) -> Tensor
     >>> from contralens import targets
     >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2), nn.ReLU())
     >>> conv, linear, relu = targets(net, ["0", "3", "4"], preprocess="resize=8x8,mean=half")
-    >>> torch.allclose(linear_weights(conv, linear, torch.randn(2, 3, 8, 8)), net[3].weight)
+    >>> torch.allclose(linear_weights(conv, linear, torch.randn(2, 3, 8, 8)), net[3].weight, atol=1e-5)
     True
     >>> linear_weights(conv, relu, 9 * torch.randn(4, 3, 8, 8)) is None
     True
@@ -72,7 +72,7 @@ def ablated(one: HookedTarget, other: HookedTarget, batch: Any, neuron: int, swi
     >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
     >>> conv, linear = targets(net, ["0", "3"], preprocess="resize=8x8,mean=half")
     >>> batch = torch.randn(2, 3, 8, 8)
-    >>> torch.allclose(ablated(conv, linear, batch, 1, [0, 3]), (conv(batch).mean(0) * net[3].weight[1])[[0, 3]])
+    >>> torch.allclose(ablated(conv, linear, batch, 1, [0, 3]), (conv(batch).mean(0) * net[3].weight[1])[[0, 3]], atol=1e-5)
     True
     """
     whole = other(batch)[:, neuron]
