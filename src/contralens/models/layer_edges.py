@@ -22,8 +22,9 @@ def linear_weights(one: HookedTarget, other: HookedTarget, batch: Any) -> Tensor
 
     None where that is not the same for the images of the batch: `other` is not linear in `one`.
 
-    >>> from torch import nn
+    >>> from torch import manual_seed, nn
     >>> from contralens import targets
+    >>> _ = manual_seed(1)
     >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2), nn.ReLU())
     >>> conv, linear, relu = targets(net, ["0", "3", "4"], preprocess="resize=8x8,mean=half")
     >>> torch.allclose(linear_weights(conv, linear, torch.randn(2, 3, 8, 8)), net[3].weight, atol=1e-5)
@@ -67,12 +68,14 @@ def linear_weights(one: HookedTarget, other: HookedTarget, batch: Any) -> Tensor
 def ablated(one: HookedTarget, other: HookedTarget, batch: Any, neuron: int, switched: Sequence[int]) -> Tensor:
     """What a neuron of `other` loses on average over a batch when each of some neurons of `one` is switched off.
 
-    >>> from torch import nn
+    >>> from torch import manual_seed, nn
     >>> from contralens import targets
+    >>> _ = manual_seed(1)
     >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
     >>> conv, linear = targets(net, ["0", "3"], preprocess="resize=8x8,mean=half")
     >>> batch = torch.randn(2, 3, 8, 8)
-    >>> torch.allclose(ablated(conv, linear, batch, 1, [0, 3]), (conv(batch).mean(0) * net[3].weight[1])[[0, 3]], atol=1e-5)
+    >>> expected = conv(batch).mean(0) * net[3].weight[1]
+    >>> torch.allclose(ablated(conv, linear, batch, 1, [0, 3]), expected[[0, 3]], atol=1e-5)
     True
     """
     whole = other(batch)[:, neuron]
