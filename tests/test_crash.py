@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from coloured import COLOURS, ColourEncoder, ColourNet, draw_discs, to_pixels
 from kept import bytes_in, killed, small_run, steps_of
 
@@ -227,3 +228,38 @@ def test_remembered_results_come_back(tmp_path: Path) -> None:
     kept.put({"neurons": np.arange(3)})
     assert np.array_equal(Store(tmp_path).remember("exemplars", "x").get()["neurons"], np.arange(3))  # type: ignore[index]
     assert Store(tmp_path).remember("exemplars", "y").get() is None
+
+
+class CountedNet(ColourNet):
+    """It counts its images in the environment, and ends its process after so many."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        os.environ["SEEN"] = str(int(os.environ["SEEN"]) + len(x))
+        if int(os.environ["SEEN"]) > int(os.environ["KILL_AFTER"]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().forward(x)
+
+
+def test_a_slow_network_loses_no_tile_when_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Finished batches are written before their tile of 512 images is done, and a resumed run gives the same bytes."""
+    images = draw_discs(tmp_path / "discs", count=90)
+    (images / "blue" / "broken.png").write_bytes(b"not a picture")
+
+    def run(name: str, kill_after: int = 10**6) -> int:
+        """How many images the network saw."""
+        monkeypatch.setenv("SEEN", "0")
+        monkeypatch.setenv("KILL_AFTER", str(kill_after))
+        contralens.label(
+            CountedNet(), images, ColourEncoder(), list(COLOURS), layer="relu", preprocess=to_pixels, k=5, batch_size=8,
+            out=tmp_path / name, cache=tmp_path / f"cache-{name}",
+        )  # fmt: skip
+        return int(os.environ["SEEN"])
+
+    seen = run("whole")
+    monkeypatch.setattr(collecting, "SAVE_EVERY", 0.0)
+    child = multiprocessing.get_context("fork").Process(target=run, args=("killed", seen - 20))
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    assert run("killed") <= seen - 40, "of 90 images, most were seen before the kill"
+    assert bytes_of(tmp_path / "killed") == bytes_of(tmp_path / "whole")

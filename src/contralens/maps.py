@@ -31,6 +31,7 @@ from contralens.checks import as_texts, whole
 from contralens.data.added_files import add_to_run, check_addable
 from contralens.data.runs import Run, load
 from contralens.errors import InputError
+from contralens.math.tensors import keeping_memory
 from contralens.models.activation_maps import maps, seen
 from contralens.models.heads import linear_head
 from contralens.run_data.reopened import Reopened
@@ -177,6 +178,7 @@ def _wanted(run: Run, pairs: int) -> dict[int, list[int]]:
     return out
 
 
+@keeping_memory()
 def _maps(
     reopened: Reopened,
     wanted: dict[int, list[int]],

@@ -27,6 +27,7 @@ from contralens.math.exemplar_statistics import clarity, polysemanticity, redund
 from contralens.math.exemplars import find_exemplars
 from contralens.math.null_neurons import fake_exemplars, with_fakes
 from contralens.math.scoring import parse_scorer, wants_activations
+from contralens.math.tensors import keeping_memory
 from contralens.run_data.reopened import Reopened
 from contralens.settings.finished_run import Audit as AuditSettings
 from contralens.settings.record import job
@@ -37,6 +38,7 @@ MOST_WORDS = 2000
 
 
 @job(AuditSettings)
+@keeping_memory()
 def audit(settings: AuditSettings) -> Audit:
     """Judge every neuron of a run against a list of expected and spurious concepts, and measure what that is good for.
 

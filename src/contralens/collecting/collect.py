@@ -1,7 +1,8 @@
 """Collecting: each image is decoded once, and every extractor that lacks its row gets it.
 
-The unit of work is a tile, `store.TILE` consecutive images of the set. A tile's rows are written when all of them are
-computed, in batches whose borders depend on nothing but the tile, so a killed run that goes on gives the same bits.
+The unit of work is a tile, `store.TILE` consecutive images of the set. Its rows are computed in batches whose borders
+depend on nothing but the tile, and written after a batch: when the tile is done, and every `SAVE_EVERY` seconds. So an
+interrupted run loses little, however slow the network, and a resumed one gives the same bits.
 Threads or processes decode (`preparing`), one thread puts the next batch together, and one runs the networks, so that a
 GPU need not wait for either.
 Extractors on one network (several layers, sparse autoencoders over them) share its forward, which changes no bit.
@@ -31,6 +32,9 @@ from contralens.math.tensors import keeping_memory
 from contralens.models.hooks import pinned
 from contralens.models.shared_forward import forward_key, rows_together
 from contralens.types import Extractor, Images, Progress, silent
+
+SAVE_EVERY = 20.0
+"""Seconds after which finished batches are written before their tile is done."""
 
 
 @dataclass
@@ -225,7 +229,16 @@ def _collect_tile(
     lacking = [frozenset(fingerprints[i] for i in owned if fingerprints[i] not in table) for table in tables]
     needed = [i for i in owned if any(fingerprints[i] in lack for lack in lacking)]
     groups = _grouped(extractors, lacking, batch_size, networks, speed)
+    whole = [getattr(table, "whole_tiles", False) for table in tables]
     pictures: dict[str, bytes] = {}
+
+    def save(some: Sequence[_Batches]) -> None:
+        for group in some:
+            ids = group.ids
+            for at, arrays in zip(group.members, group.finish(), strict=True):
+                tables[at].append(ids, arrays)
+        tables[-1].append(list(pictures), pack(list(pictures.values())))
+        pictures.clear()
 
     def wanted(i: int) -> Wanted:
         by = tuple(group.members[0] for group in groups if fingerprints[i] in group.lacking)
@@ -246,13 +259,12 @@ def _collect_tile(
                 group.add(fingerprints[i], prepared_by[group.members[0]])
         if picture is not None:
             pictures[fingerprints[i]] = picture
+        if due := [group for group in groups if group.due and not any(whole[at] for at in group.members)]:
+            save(due)
         speed.images += 1
         speed.seconds += perf_counter() - started
         started = perf_counter()
-    for group in groups:
-        for at, arrays in zip(group.members, group.finish(), strict=True):
-            tables[at].append(group.ids, arrays)
-    tables[-1].append(list(pictures), pack(list(pictures.values())))
+    save(groups)
     speed.seconds += perf_counter() - started
 
 
@@ -296,6 +308,12 @@ class _Batches:
         self.ids: list[str] = []
         self.waiting: list[Any] = []
         self.parts: list[list[dict[str, np.ndarray]]] = [[] for _ in extractors]
+        self.saved = perf_counter()
+
+    @property
+    def due(self) -> bool:
+        """Whether whole batches have waited for `SAVE_EVERY` seconds to be written."""
+        return bool(self.ids) and not self.waiting and perf_counter() - self.saved > SAVE_EVERY
 
     def add(self, fingerprint: str, pixels: Any) -> None:
         self.ids.append(fingerprint)
@@ -324,10 +342,11 @@ class _Batches:
                 parts.append(sparse(one.numpy()) if is_sparse else {"rows": one.numpy()})
 
     def finish(self) -> Iterator[dict[str, np.ndarray]]:
-        """The arrays of each extractor; empty where no image gave a row."""
+        """The arrays of each extractor, for `ids`, and an empty start; empty where no image gave a row."""
         if self.waiting:
             self._flush()
         self._take(0)
-        for extractor, is_sparse, parts in zip(self.extractors, self.sparse, self.parts, strict=True):
+        every, self.parts, self.ids, self.saved = self.parts, [[] for _ in self.parts], [], perf_counter()
+        for extractor, is_sparse, parts in zip(self.extractors, self.sparse, every, strict=True):
             arrays = {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
             yield {**arrays, "width": np.array([extractor.width])} if is_sparse and parts else arrays

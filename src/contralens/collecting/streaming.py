@@ -54,6 +54,9 @@ class FirstPass:
         groups: of all images of the set; the strongest few of each count, and no copies are looked for.
     """
 
+    whole_tiles = True
+    """It takes in a tile at once or not at all."""
+
     def __init__(
         self, fingerprints: Sequence[str], held: Sequence[bool], k: int, snapshot: Snapshot,
         groups: Groups | None = None,

@@ -92,6 +92,8 @@ _USUAL = {-3: 2**25, -1: 2**26, -2: 2**17}
 """Where glibc moves its thresholds by itself once large blocks have been freed."""
 _USERS = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_", "GLIBC_TUNABLES")
 """Variables of the environment by which a user sets them."""
+_inside: list[None] = []
+"""One for each `keeping_memory` that has been entered."""
 
 
 @contextmanager
@@ -100,19 +102,22 @@ def keeping_memory() -> Iterator[None]:
 
     glibc otherwise hands large blocks back at once, and the system clears every page of the next ones: a third to a
     half of the CPU time of convolutional networks (`benchmarks/allocating.py`). Without effect where there is no glibc,
-    or where a variable of the environment says how to allocate.
+    or where a variable of the environment says how to allocate. It may be entered again inside.
     """
     if _OPTION is None or any(name in os.environ for name in _USERS):
         yield
         return
+    _inside.append(None)
     for option, size in _KEEP.items():
         _OPTION(option, size)
     try:
         yield
     finally:
-        for option, size in _USUAL.items():
-            _OPTION(option, size)
-        return_memory()
+        _inside.pop()
+        if not _inside:
+            for option, size in _USUAL.items():
+                _OPTION(option, size)
+            return_memory()
 
 
 def return_memory() -> None:

@@ -26,6 +26,7 @@ from contralens.data.verifications import (
 )
 from contralens.errors import InputError, RunError
 from contralens.math.experiments import LEAST_IMAGES, STRONG, WEAK, false_discovery_rate
+from contralens.math.tensors import keeping_memory
 from contralens.run_data.reopened import Reopened
 from contralens.settings.finished_run import Verify
 from contralens.settings.record import job
@@ -35,6 +36,7 @@ from contralens.verifying.tested import Tested, numbers
 
 
 @job(Verify)
+@keeping_memory()
 def verify(settings: Verify) -> Verification:
     """Test labels by changing pictures: take the concept out of exemplars, put it into contrasts, watch the neuron.
 
