@@ -9,8 +9,8 @@ cost grows from the smallest to the largest size (1 is linear).
 
 | stage | work | peer | limit |
 |---|---|---|---|
-| collecting | JPEGs through a network with random weights (ResNet-18), on one thread | the network alone | network + decoding |
-| mining | exemplars and contrasts | one neuron after the other (scaled up from two) | products of its queries with all images |
+| collecting | JPEGs through ResNet-18 (random weights), one worker | the network alone | network + decoding |
+| mining | exemplars and contrasts | one neuron after the other, from two | products of queries with all images |
 | scoring | CSP, the ten best of all texts | one neuron after the other | product of neurons and texts |
 | confidence | `label_confidence` | the four default scorers | - |
 | evaluation | AUROC, AUPRC and Pearson of each neuron | scikit-learn and scipy, one neuron after the other | - |
@@ -114,12 +114,13 @@ def collecting(folder: Path, sizes: list[int], found: dict[str, float]) -> Itera
 
 
 def mining(sizes: list[int], neurons: int, k: int, found: dict[str, float]) -> Iterator[Row]:
+    some = [0, neurons - 1]
     for size in sizes:
         a, e = make(size, neurons, 1.0, sparse=False)
         ours, got = cpu(lambda a=a, e=e: find_exemplars(a, e, k=k))
-        some = [0, neurons - 1]
         peer, (positives, contrasts) = cpu(lambda a=a, e=e: reference(a, e, k, some), 1)
-        assert torch.equal(got.positives[some], positives) and torch.equal(got.contrasts[some], contrasts)
+        assert torch.equal(got.positives[some], positives)
+        assert torch.equal(got.contrasts[some], contrasts)
         queries = len(got.positives[got.positives >= 0].unique())
         limit = 2 * queries * (size - queries / 2) * e.shape[1] / 1e9 / found["float32 products, GFLOP a CPU second"]
         row = {"stage": "mining", "size": size, "of": f"images, {neurons:,} neurons", "ours": ours}
@@ -192,36 +193,30 @@ def main() -> None:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as home:
         pictures = [8, 16, 32] if quick else [64, 128, 256]
+        images = [500, 1000, 2000] if quick else [4000, 12_000, 36_000]
+        neurons = [16, 32, 64] if quick else [256, 1024, 4096]
         blobs = drawn(Path(home), max(pictures))
         found = limits(blobs, 512 if quick else 2048)
         print({name: round(value, 1) for name, value in found.items()}, flush=True)
         stages = (
             collecting(Path(home), pictures, found),
-            mining([500, 1000, 2000] if quick else [4000, 12_000, 36_000], 64 if quick else 1024, 30, found),
-            scoring([16, 32, 64] if quick else [256, 1024, 4096], 300 if quick else 9700, 30, found),
-            confidence([500, 1000, 2000] if quick else [4000, 12_000, 36_000], 32 if quick else 512, 300 if quick else 2000),
-            evaluation([16, 32, 64] if quick else [256, 1024, 4096], 500 if quick else 5000),
+            mining(images, 64 if quick else 1024, 30, found),
+            scoring(neurons, 300 if quick else 9700, 30, found),
+            confidence(images, 32 if quick else 512, 300 if quick else 2000),
+            evaluation(neurons, 500 if quick else 5000),
         )  # fmt: skip
         for stage in stages:
             for row in stage:
                 rows.append(row)
                 print({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
     exponent = {line.split(", ")[0]: line.rsplit(" ", 1)[1] for line in growth(rows, "ours", ["size"], ["stage"])}
-    heads = [
-        "stage",
-        "size",
-        "ours, CPU s",
-        "peer, CPU s",
-        "peer / ours",
-        "limit, CPU s",
-        "share of the limit",
-        "exponent",
-    ]
-    cells = [
-        [r["stage"], f"{r['size']:,} {r['of']}", f"{r['ours']:.3g}", f"{r['peer']:.3g}", f"{r['peer'] / r['ours']:.2g}",
-         "-" if r["limit"] is None else f"{r['limit']:.3g}", "-" if r["limit"] is None else f"{r['limit'] / r['ours']:.0%}",
-         next((v for k, v in exponent.items() if r["stage"] in k), "")] for r in rows
-    ]  # fmt: skip
+    heads = ["stage", "size", "ours, CPU s", "peer, CPU s", "peer / ours", "limit, CPU s", "reached", "exponent"]
+    cells = []
+    for r in rows:
+        own = [v for k, v in exponent.items() if r["stage"] in k]
+        limit = ["-", "-"] if r["limit"] is None else [f"{r['limit']:.3g}", f"{r['limit'] / r['ours']:.0%}"]
+        figures = [f"{r['ours']:.3g}", f"{r['peer']:.3g}", f"{r['peer'] / r['ours']:.2g}"]
+        cells.append([r["stage"], f"{r['size']:,} {r['of']}", *figures, *limit, *own])
     machine = table(["this machine", "measured"], [[name, f"{value:,.1f}"] for name, value in found.items()])
     publish("limits", f"{machine}\n\n{table(heads, cells)}", args, {"limits": found, "rows": rows})
 
