@@ -2,6 +2,7 @@
 
     python benchmarks/confidence.py fit     # writes src/contralens/math/confidence.json from development data
     python benchmarks/confidence.py test    # the shipped model on untouched neurons, images and target
+    python benchmarks/confidence.py missing # the same where 300 true names are missing, over ten draws of them
     python benchmarks/confidence.py outputs # the same, where half of the outputs set the level for the others
     python benchmarks/confidence.py worlds  # fitted without one rendered world, tested on that world
 
@@ -50,6 +51,8 @@ PENALTY = 20.0
 """Of the squared standardised weights; chosen on development data among 3, 10, 20, 30, 60 and 100."""
 DEVELOPMENT = (("lite2", "lite0"), ("lite1", "lite0"), ("lite2", "lite1"), ("lite1", "lite2"))
 TEST = (("lite0", "lite2"), ("lite0", "lite1"))
+DRAWS = 10
+"""Of names that are taken out, for `missing`."""
 LEARNT_FROM = (
     "output neurons of EfficientNet-Lite1 and Lite2 on photographs, planted and trained neurons of three rendered "
     "worlds, and null neurons (benchmarks/confidence.py)"
@@ -173,6 +176,17 @@ class Photographs:
             yield self.case("even classes, 300 names removed", *pair, images, even, self.without(names, 300, 97))
             yield self.case("even classes, nouns, 300 names removed", *pair, images, even, self.without(nouns, 300, 96))
         yield from self.random_weights()
+
+    def missing(self) -> Iterator[tuple[str, list[Case]]]:
+        """Odd classes on the test's images, with other 300 names removed in each of `DRAWS` draws."""
+        names, nouns, odd = torch.arange(1000), torch.arange(len(self.words)), torch.arange(1, 1000, 2)
+        for pair in TEST:
+            for name, words in (("300 names removed", names), ("nouns, 300 names removed", nouns)):
+                draws = [self.without(words, 300, 1000 + draw) for draw in range(DRAWS)]
+                yield (
+                    f"{pair[0]}, encoder {pair[1]}, {name}",
+                    [self.case(name, *pair, self.halves["B"], odd, left) for left in draws],
+                )
 
     def halves_of_outputs(self) -> Iterator[tuple[Case, Case]]:
         """Odd classes, and even ones that may set their level, on the same images among the same words."""
@@ -375,6 +389,26 @@ def gains(cases: Sequence[Case], models: Sequence[Model]) -> list[dict[str, Any]
     ]
 
 
+def shares(cases: Sequence[Case], model: Model) -> str:
+    """Of supported labels of `auto` the share right, and of neurons without their word the share supported, over draws
+    of the same neurons; intervals by resampling neurons, which stand in all draws."""
+    neurons = int(cases[0].real.sum())
+    counts = np.zeros((4, neurons))
+    for c in cases:
+        p = c.confidence(model)[c.real]
+        pick = p.argmax(1, keepdim=True)
+        high, right = (p.gather(1, pick)[:, 0] >= SUPPORTED).numpy(), c.right[c.real].gather(1, pick)[:, 0].numpy()
+        named = c.named[c.real].numpy()
+        counts += np.stack([high & right, high, high & ~named, ~named])
+    drawn = np.random.default_rng(0).integers(0, neurons, (2000, neurons))
+    out = []
+    for above, below in ((0, 1), (2, 3)):
+        often = counts[above][drawn].sum(1) / counts[below][drawn].sum(1)
+        low, high_ = np.quantile(often, [0.025, 0.975])
+        out.append(f"{counts[above].sum() / counts[below].sum():.3f} ({low:.3f} to {high_:.3f})")
+    return " | ".join(out)
+
+
 def line(name: str, who: str, found: dict[str, Any]) -> str:
     return f"| {name} | {who} | " + " | ".join("-" if v is None else f"{v:.3g}" for v in found.values()) + " |"
 
@@ -382,7 +416,7 @@ def line(name: str, who: str, found: dict[str, Any]) -> str:
 def main() -> None:
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("what", choices=["fit", "test", "outputs", "worlds"])
+    parser.add_argument("what", choices=["fit", "test", "missing", "outputs", "worlds"])
     parser.add_argument("--folder", type=Path, default=beside)
     parser.add_argument("--cache", type=Path, default=Path("/tmp/contralens-confidence"))
     parser.add_argument("--json", type=Path)
@@ -400,7 +434,8 @@ def main() -> None:
                 words = f"{one['difference']:+.3f} [{one['low']:+.3f}, {one['high']:+.3f}]"
                 print(f"  auto against {one['against']} ({one['right']:.3f}): {words}", flush=True)
 
-    print("| case | scorer | neurons | right | area | error | >= .9 | right there | word missing | null |")
+    if args.what != "missing":
+        print("| case | scorer | neurons | right | area | error | >= .9 | right there | word missing | null |")
     if args.what == "worlds":
         every, learnt = list(worlds()), list(Photographs(args.folder, args.cache).development())
         left = {w: fit([*learnt, *(c for i, _, c, _ in every if i != w)]) for w in {i for i, *_ in every}}
@@ -426,6 +461,10 @@ def main() -> None:
             OUT.write_text(json.dumps(model.to_json(), indent=1) + "\n", encoding="utf-8")
             print(f"{len(model.names)} signals in {OUT}")
             return
+        if args.what == "missing":
+            print("| case | right if supported | supported, word missing |")
+            for name, draws in photographs.missing():
+                print(f"| {name} | {shares(draws, confidence.model())} |", flush=True)
         if args.what == "outputs":
             shipped = confidence.model()
             for c, others in photographs.halves_of_outputs():

@@ -1,11 +1,17 @@
-"""Two ideas for confidence that were tried on development data and left out.
+"""Ideas for confidence that were tried on development data and left out.
 
-    python benchmarks/confidence_trials.py far   # leaving out contrasts that are far from their positives
-    python benchmarks/confidence_trials.py none  # adapting the share of "none of them" to each layer, without truth
+    python benchmarks/confidence_trials.py far      # leaving out contrasts that are far from their positives
+    python benchmarks/confidence_trials.py none     # adapting the share of "none of them" to each layer, without truth
+    python benchmarks/confidence_trials.py planted  # neurons planted on some classes of the photographs set the level
+    python benchmarks/confidence_trials.py signal   # one more signal: how far exemplars are from the label's own images
 
 `far`: share of right CSP labels among 1,000 class names, 2,000 output neurons (EfficientNet-Lite1 and Lite2, even
 classes, half of the photographs), K=30, when pairs below a cosine lose their contrast; paired intervals. `none`:
-expectation maximisation over a layer's own neurons, for a model that was fitted without that network. Needs what
+expectation maximisation over a layer's own neurons, for a model that was fitted without that network. `planted`: the
+shipped model, its level set by neurons planted on those classes of Caltech-101 and the textures whose names are among
+the words; error of the labels of `auto` on output neurons, before and after. `signal`: mean cosine of the label with
+the strongest exemplars, less that with the five images nearest to it; photographs with a network left out of the fit,
+worlds with a world left out, both with and without the signal. Needs what
 benchmarks/confidence.py needs.
 """
 
@@ -13,20 +19,30 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import confidence as bench
 import numpy as np
 import torch
-from confidence import DEVELOPMENT, Case, Photographs, fit, told, worlds
+from confidence import DEVELOPMENT, Case, Photographs, fit, set_by, told, worlds
+from torch import Tensor
 from torch.nn.functional import normalize
 
-from contralens.math.confidence import Model
+from contralens.math.confidence import Model, log_likelihood
+from contralens.math.confidence import model as shipped
+from contralens.math.confidence import planted as planted_level
+from contralens.math.confidence_signals import signals
 from contralens.math.exemplars import find_exemplars
 from contralens.math.intervals import mean_interval
 from contralens.math.scoring import run_scorer
+from contralens.types import Exemplars
 
 BELOW = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+NETS = ("lite1", "lite2")
+ON_TRIAL = "cosine below its images'"
 STRENGTHS = (0.0, 0.5, 1.0, 2.0, 4.0)
 """How much the share that was learnt from counts against the layer's own."""
 
@@ -91,14 +107,94 @@ def none_of_them(photographs: Photographs) -> None:
             print(f"| {target} | {condition} | " + " | ".join(f"{e:.3f}" for e in errors) + " |", flush=True)
 
 
+def planted(photographs: Photographs) -> None:
+    images, even = photographs.halves["A"], torch.arange(0, 1000, 2)
+    place = {word.casefold(): at for at, word in enumerate(photographs.words)}
+    parts = [photographs.rows["ids"][i].split("/") for i in images.tolist()]
+    named = [part[1].replace("_", " ").casefold() if part[0] in ("caltech", "textures") else None for part in parts]
+    shown = torch.tensor([-1 if name is None else place.get(name, -1) for name in named])
+    every = torch.arange(len(photographs.words))
+    shared = shown[shown >= 0].unique()
+    vocabularies = {"1,000 names": every[:1000], "nouns": every, "nothing but those": shared}
+    print("| target | encoder | words | planted on | error | level set by planted neurons |\n|---|---|---|---|---|---|")
+    for target, encoder in DEVELOPMENT:
+        e = normalize(photographs.eyes[encoder].mix(photographs.rows[encoder][images]), dim=1)
+        for name, words in vocabularies.items():
+            own = shared[torch.isin(shared, words)]
+            classes = even if len(words) >= 1000 else _half_missing(photographs, set(words.tolist()))
+            c = photographs.case(name, target, encoder, images, classes, words)
+            shows = shown[:, None] == words[None]
+            level = planted_level(shows, e, photographs.texts[words], 30, 0)
+            errors = [told([c], model, None)["error"] for model in (shipped(), set_by(shipped(), [level]))]
+            print(f"| {target} | {encoder} | {name} | {len(own)} | {errors[0]:.3f} | {errors[1]:.3f} |", flush=True)
+
+
+def _half_missing(photographs: Photographs, words: set[int]) -> torch.Tensor:
+    """Even classes that one of the words names, and twice as many that none does."""
+    named = [c for c in range(0, 1000, 2) if photographs.right[c] & words]
+    others = [c for c in range(0, 1000, 2) if not photographs.right[c] & words]
+    return torch.tensor(sorted(named + others[:: max(1, len(others) // (2 * len(named)))][: 2 * len(named)]))
+
+
+def with_own_images(
+    panel: dict[str, Any], labels: Tensor, exemplars: Exemplars, a: Any, e: Tensor, t: Tensor
+) -> dict[str, Tensor]:
+    """All signals and the one on trial."""
+    found = signals(panel, labels, exemplars, a, e, t)
+    asked, which = labels.clamp_min(0).unique(return_inverse=True)
+    closest = (e @ t[asked].T).topk(5, dim=0).values.mean(0)
+    few, there = exemplars.positives[:, :5], exemplars.positives[:, :5] >= 0
+    middle = (e[few.clamp_min(0)] * there[..., None]).sum(1) / there.sum(1, keepdim=True)
+    cosine = (t[labels.clamp_min(0)] * middle[:, None]).sum(2)
+    return found | {ON_TRIAL: (cosine - closest[which]).masked_fill(labels < 0, torch.nan)}
+
+
+def without(c: Case) -> Case:
+    """The case without the signal on trial."""
+    return replace(c, signals={name: value for name, value in c.signals.items() if name != ON_TRIAL})
+
+
+def likelihood(cases: Sequence[Case], model: Model) -> float:
+    """Mean log-likelihood of a neuron, every case weighing the same."""
+    each = []
+    for c in cases:
+        there = c.candidates >= 0
+        logits = model.logits(c.signals).masked_fill(~there, -torch.inf)
+        each.append(float(log_likelihood(logits, c.right & there).mean()))
+    return float(np.mean(each))
+
+
+def one_more_signal(photographs: Photographs) -> None:
+    bench.signals = with_own_images
+    development = list(photographs.development())
+    learnt, tested = [[(w, f"worlds, {kind}", c) for w, kind, c, _ in worlds(seed)] for seed in (50_000, 60_000)]
+    groups = {f"photographs, {net} left out": [c for c in development if c.name.startswith(net)] for net in NETS}
+    fits = {
+        f"photographs, {net} left out": [c for c in development if not c.name.startswith(net)] for net in NETS
+    }  # fmt: skip
+    for w, name, c in tested:
+        groups.setdefault(f"{name}, {w} left out", []).append(c)
+        fits[f"{name}, {w} left out"] = [*development, *(one for other, _, one in learnt if other != w)]
+    print("| left out | | right | area | error | log-likelihood |\n|---|---|---|---|---|---|")
+    for name, own in groups.items():
+        for how, of in (("shipped signals", without), ("one more", lambda c: c)):
+            model, some = fit([of(c) for c in fits[name]]), [of(c) for c in own]
+            found = told(some, model, None)
+            figures = [found["right"], found["area"], found["error"], likelihood(some, model)]
+            print(f"| {name} | {how} | " + " | ".join(f"{value:.3f}" for value in figures) + " |", flush=True)
+
+
+TRIALS = {"signal": one_more_signal, "far": far, "none": none_of_them, "planted": planted}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("what", choices=["far", "none"])
+    parser.add_argument("what", choices=TRIALS)
     parser.add_argument("--folder", type=Path, default=Path(__file__).resolve().parents[2] / "shared" / "data")
     parser.add_argument("--cache", type=Path, default=Path("/tmp/contralens-confidence"))
     args = parser.parse_args()
     photographs = Photographs(args.folder, args.cache)
-    far(photographs) if args.what == "far" else none_of_them(photographs)
+    TRIALS[args.what](photographs)
 
 
 if __name__ == "__main__":
