@@ -253,7 +253,7 @@ def test_a_metric_that_nothing_measures_is_told(home: Path, monkeypatch: pytest.
     monkeypatch.setitem(METRICS, "beauty", Metric(lambda exemplars, labels: exemplars, "audit", both))
     one_line(lambda: contralens.evaluate(
         home / "run", metrics="audit", cache=home / "cache", save=False
-    ), "nothing measures beauty")  # fmt: skip
+    ), "no metric gives beauty")  # fmt: skip
 
 
 def test_fakes_are_mined_as_labels_were(

@@ -102,7 +102,7 @@ def add_maps(
     """
     run = load(run) if not isinstance(run, Run) else run
     if run.path is None:
-        raise InputError("the run was never written to a folder; give `out` to `label` first")
+        raise InputError("the run was never saved to a folder; give `out` to `label` first")
     whole("pairs", pairs)
     whole("batch_size", batch_size)
     if classes is not None:
@@ -119,7 +119,7 @@ def add_maps(
     if found is None:
         one = reopened.target
         ordered = getattr(getattr(one, "base", one), "raster_order", None)
-        why = "has tokens that do not lie row by row" if ordered is False else "gives no places"
+        why = "has tokens that are not in row order" if ordered is False else "has no spatial positions"
         told.append(f"no activation maps: {one.layer} {why} (pooling {one.pooling})")
     else:
         _write(run.path / "maps.parquet", found)

@@ -207,7 +207,7 @@ def test_what_is_written_is_read_back_and_says_how_it_was_got(case: Path, found:
     assert (m["threshold"]["fdr"], m["threshold"]["fakes"], m["seed"]) == (0.05, 300, 0)
     assert m["labeled"]["images"] == 120
     assert m["labeled"]["probe_images"] == 0
-    assert m["influence"]["head"] == "found by trying it out"
+    assert m["influence"]["head"] == "found by running the network"
     assert m["warnings"] == []
 
 
@@ -342,7 +342,7 @@ def test_wordings_that_the_encoder_refuses_are_left_out_and_told() -> None:
     assert torch.equal(words.texts[3:], encoder.texts(["a red thing"]))
     assert words.single_concept.tolist() == [0, 0, 1, 0, 0, 1, 1]
     assert "refuses 1 wordings: xyzzy" in words.notes[0]
-    assert "1 of 2 templates with nothing in them" in words.notes[1]
+    assert "1 of 2 empty templates" in words.notes[1]
     with pytest.raises(InputError, match="reads no wording of xyzzy"):
         embed_concepts(encoder, concept_list({"expected": ["xyzzy"], "spurious": ["red"]}))
 
@@ -410,7 +410,7 @@ def test_effects_are_measured_in_single_precision_whatever_the_run_was(case: Pat
     run = contralens.label(t, case / "probe/images", HueEncoder(), COLOURS, k=12, scorers=["csp"])
     found = contralens.audit(run, CONCEPTS, target=t, encoder=HueEncoder(), fakes=200)
     assert found.path is None
-    assert found.manifest["influence"]["head"] == "found by trying it out"
+    assert found.manifest["influence"]["head"] == "found by running the network"
     rows = found.influence.to_pylist()
     assert all(row["gradient"] == pytest.approx(row["ablation"], abs=1e-5) for row in rows)
     assert all(row["head"] == pytest.approx(row["ablation"], rel=0.02, abs=0.01) for row in rows)

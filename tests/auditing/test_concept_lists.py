@@ -69,7 +69,7 @@ GOOD = {"expected": ["a"], "spurious": ["b"]}
         ({"expected": [{"name": "c", "synonyms": [7]}]}, "quote it"),
         ({"expected": [{"name": "c", "synonyms": "d"}]}, "must be a list of texts"),
         ({"expected": [7]}, "must hold `name: value` lines"),
-        ({"expected": ["B"]}, "stands twice, under 'B' and 'b'"),
+        ({"expected": ["B"]}, "appears twice, under 'B' and 'b'"),
         ({"expected": [{"name": "c", "synonyms": ["C"]}]}, "stands twice"),
     ],
 )

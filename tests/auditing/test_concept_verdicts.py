@@ -86,7 +86,7 @@ def test_a_concept_that_the_encoder_cannot_read_gives_no_verdict() -> None:
     assert "does not see 2 of 5" in told
     assert "red, green" in told
     assert "cannot tell 1 of 5" in told
-    assert "no verdict rests on 3 concepts" in told
+    assert "verdicts do not use 3 concepts" in told
     assert [c["readable"] for c in reads.manifest(LISTED)["concepts"]] == [False] * 3 + [True] * 2
 
 

@@ -190,8 +190,10 @@ def test_a_headline_and_a_verdict_that_disagree_are_explained() -> None:
     assert "Spurious says what a neuron responds to" in told(row(-0.1, -0.2, -0.05))
     assert "not needed on these images" in told(row(0.0, -0.1, 0.1))
     mixed = told(row(-0.1, -0.2, -0.05), row(0.3, 0.2, 0.4, group="strip=no"), row(0.3, 0.2, 0.4, "random", "x=1"))
-    assert "Some images gain all the same: strip=no +30.0." in mixed
-    assert "Some images lose: class=a -20.0." in told(row(0.1, 0.05, 0.2), row(-0.2, -0.3, -0.1, group="class=a"))
+    assert "Accuracy still rises on some images: strip=no +30.0." in mixed
+    assert "Accuracy falls on some images: class=a -20.0." in told(
+        row(0.1, 0.05, 0.2), row(-0.2, -0.3, -0.1, group="class=a")
+    )
     assert told() == ""
 
 

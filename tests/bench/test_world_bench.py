@@ -179,7 +179,7 @@ def test_the_command(tmp_path) -> None:
 
 
 def test_wrong_settings_are_named() -> None:
-    with pytest.raises(InputError, match="a dial lies between 0"):
+    with pytest.raises(InputError, match="a dial must be between 0"):
         world_bench(["csp"], dials=[1.5])
     with pytest.raises(InputError, match="unknown world 9"):
         world_bench(["csp"], worlds=[9])

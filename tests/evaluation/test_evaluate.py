@@ -315,7 +315,7 @@ class Anything(ColourEncoder):
 
 
 def test_labels_that_do_not_beat_chance_are_turned_down(run, case, settings):
-    """`label(fdr=...)` says what `evaluate(fdr=...)` says of the same labels, and keeps what it turned down."""
+    """`label(fdr=...)` says what `evaluate(fdr=...)` says of the same labels, and keeps what it rejected."""
     told = evaluate(run, metrics="audit", fdr=0.05, fakes=200, **settings)
     abstained = label(
         colour_target(), case / "probe", ColourEncoder(), list(COLOURS), k=10, cache=case / "cache",

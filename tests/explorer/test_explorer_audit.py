@@ -156,7 +156,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "a link": (link, "is a link out of the run folder"),
     "another verdict": (change("neurons", column("verdict", HOSTILE)), "no known verdict"),
     "no verdict": (change("neurons", column("verdict", None, pa.string())), "no known verdict"),
-    "one neuron": (change("neurons", column("neuron", 3, pa.int32())), "no neuron of their own"),
+    "one neuron": (change("neurons", column("neuron", 3, pa.int32())), "no single neuron"),
     "words": (change("neurons", column("score", "high")), "neurons.parquet cannot be read"),
     "lists": (change("neurons", column("best", ["a", "b"])), "neurons.parquet cannot be read"),
     "no column": (change("neurons", lambda t: t.drop_columns(["fdr"])), "it has no column fdr"),

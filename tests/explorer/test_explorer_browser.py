@@ -290,9 +290,9 @@ def test_all_that_a_run_may_hold_is_shown(chromium: Any, rich: Path) -> None:
         page.goto(f"{url}/#/run/n/0")
         expect(page.get_by_role("heading", level=1)).to_have_text("no label beats random images")
         word = refused["labels"][-1]["concepts"][0]["concept"]
-        expect(page.get_by_text(f"turned down “{word}” of")).to_be_visible()
+        expect(page.get_by_text(f"rejected “{word}” of")).to_be_visible()
         labels = page.get_by_role("region", name="Labels by scorer")
-        expect(labels).to_contain_text("null test: turned down, false-discovery rate 0.080")
+        expect(labels).to_contain_text("null test: rejected, false-discovery rate 0.080")
 
         page.goto(f"{url}/#/run/neurons")
         page.get_by_role("combobox", name="Sort").select_option("fdr")

@@ -171,7 +171,7 @@ def test_a_run_recomputes_what_the_fingerprint_does_not_see(home: Path, discs: P
 
     first = run()
     (home / "gain.txt").write_text("2")
-    with pytest.warns(UserWarning, match=r"other code or data under this fingerprint.*computed anew"):
+    with pytest.warns(UserWarning, match=r"other code or data under this fingerprint.*recomputed"):
         second = run()
     means = [np.array(r.neurons["mean"].to_pylist()) for r in (first, second)]
     np.testing.assert_allclose(2 * means[0], means[1], rtol=1e-5)

@@ -196,7 +196,7 @@ def test_overcomplete(tmp_path: Path) -> None:
     linear = {"encoder.final_block.0.weight": W_ENC.T, "encoder.final_block.0.bias": B_ENC}
     dictionary = {"dictionary._weights": W_DEC, "dictionary.multiplier": torch.tensor(0.0)}
     torch.save({**linear, **dictionary}, f)
-    with pytest.raises(InputError, match=r"does not say which kind it is: add kind= one of topk, relu, batchtopk"):
+    with pytest.raises(InputError, match=r"does not state its kind: add kind= one of topk, relu, batchtopk"):
         read_sae(f)
     with pytest.raises(InputError, match="TopK needs k from 1 to 11"):
         read_sae(f"{f}:kind=topk")

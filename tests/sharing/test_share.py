@@ -154,7 +154,7 @@ def test_a_label_tells_its_evidence_its_source_and_what_was_measured(run: Run) -
     assert neuron["proposals"][0]["model"] == "hf:tiny"
     assert content["candidates"]["proposer"] == "hf:tiny"
     for label in neuron["labels"]:
-        sources = {None: None, "teal": "proposed"}  # None: turned down by the evaluation
+        sources = {None: None, "teal": "proposed"}  # None: rejected by the evaluation
         assert label["source"] == sources.get(label["label"], "vocabulary")
         assert (label["label"] is None) == (not label["chance"]["beats_chance"])
         assert 0 <= label["chance"]["fdr"] <= 1
@@ -326,8 +326,8 @@ def test_thumbnails_and_names_are_sent_only_if_wanted(run: Run, tmp_path: Path) 
     [
         ("flip", "not as it was pushed"),
         ("lose", "missing"),
-        ("escape", "which no run holds"),
-        ("pickle", "which no run holds"),
+        ("escape", "which is not part of a run"),
+        ("pickle", "which is not part of a run"),
         ("version", "has version 9"),
         ("share", "share.json cannot be read"),
         ("other", "do not hold the same labels"),

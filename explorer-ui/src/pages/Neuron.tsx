@@ -92,7 +92,7 @@ function Evidence({ detail }: { detail: Detail }) {
         )}{own ?? primary?.label ?? (primary?.status === "chance" ? STATUS["chance"] : "no label")}</h1>
         {own === undefined && primary?.status === "chance" && (
           <p className="soft">
-            The null test turned down “{primary.best}” of {primary.scorer}: false-discovery rate {short(primary.fdr)}
+            The null test rejected “{primary.best}” of {primary.scorer}: false-discovery rate {short(primary.fdr)}
           </p>
         )}
         {own === undefined && primary?.label === null && primary.status !== "chance" && primary.status !== detail.status && (
@@ -227,7 +227,7 @@ function LabelsPanel({ labels, primary }: { labels: ScorerLabels[]; primary: str
               )}
               {l.fdr !== null && (
                 <p className="soft small" title={`p ${short(l.p)} against null neurons; not how likely the label is wrong`}>
-                  null test: {l.status === "chance" ? "turned down" : "passed"}, false-discovery rate {short(l.fdr)}
+                  null test: {l.status === "chance" ? "rejected" : "passed"}, false-discovery rate {short(l.fdr)}
                 </p>
               )}
               <ol className={l.label === null ? "concepts none" : "concepts"}>

@@ -65,7 +65,7 @@ export const STATUS: Record<string, string> = {
   constant: "the same on every image",
   nan: "activations are not numbers",
   chance: "no label beats random images",
-  corrected: "the label is a person's",
+  corrected: "label corrected by a person",
 };
 
 export function Status({ status }: { status: string }) {

@@ -7,7 +7,7 @@ import type { Experiment, Job } from "../types";
 const ABOUT: Record<string, string> = {
   verified: "verified by experiment: the neuron falls when the label is taken out of pictures, and rises when it is put in",
   refuted: "refuted by experiment: taking the label out of pictures, or putting it in, does not do to the neuron what it should",
-  untested: "not settled by experiment: too few edits, or an effect that is neither surely strong nor surely weak",
+  untested: "not decided by experiment: too few edits, or an effect that is neither surely strong nor surely weak",
 };
 
 /** What an experiment on a label came to, as a badge. */

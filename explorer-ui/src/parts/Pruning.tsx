@@ -12,7 +12,7 @@ export function Pruning({ audit }: { audit: Audit }) {
   const [all, setAll] = useState(false);
   const rows = groups(audit);
   const labeled = (audit.manifest["labeled"] ?? {}) as Record<string, unknown>;
-  const mode = rows[0]?.pruned.mode === "soft" ? "turned down" : "switched off";
+  const mode = rows[0]?.pruned.mode === "soft" ? "attenuated" : "ablated";
   if (!rows.length) return null;
   return (
     <section className="panel pruning" aria-labelledby="pruning-title">

@@ -132,7 +132,7 @@ def _manifest(
         },
         "separation": found.read.manifest(listed),
         "threshold": {
-            "rule": "score above that of the templates with nothing in them, false-discovery rate at most fdr, a "
+            "rule": "score above that of the empty templates, false-discovery rate at most fdr, a "
                     "concept that the encoder reads, with at least this confidence; undecided below tie x noise",
             "confidence": LIKELY, "other_words": found.others, "tie": TIE, "draws": DRAWS,
             "empty": found.words.empty is not None, "fdr": settings.fdr, "fakes": settings.fakes, "kind": "permuted",

@@ -125,7 +125,7 @@ def _read(given: Any, where: str) -> ConceptList:
         if "{}" not in template:
             raise InputError(f"concept list {where}: the template {template!r} has no {{}} for the concept")
     if not templates:
-        raise InputError(f"concept list {where}: templates is empty; leave it out to ask for the concepts as they are")
+        raise InputError(f"concept list {where}: templates is empty; omit it to use the concepts as they are")
     concepts = []
     for side in SIDES:
         if side == "other" and not given.get(side):
@@ -139,7 +139,7 @@ def _read(given: Any, where: str) -> ConceptList:
         for text in (*concept.wordings, *concept.prompts):
             if text.casefold() in seen:
                 raise InputError(
-                    f"concept list {where}: {text!r} stands twice, under {seen[text.casefold()]!r} and "
+                    f"concept list {where}: {text!r} appears twice, under {seen[text.casefold()]!r} and "
                     f"{concept.name!r}; one wording belongs to one concept"
                 )
             seen[text.casefold()] = concept.name

@@ -1,4 +1,4 @@
-"""Neurons switched off or turned down inside the real network, and what that does to its accuracy.
+"""Neurons switched off or rejected inside the real network, and what that does to its accuracy.
 
 hard: 0 for every neuron whose verdict is spurious. soft: z_e / z_s of it, limited to [0,1], with z_e and z_s the
 standing out of its best expected and its best spurious concept (`contralens.auditing.alignment`): a neuron that speaks

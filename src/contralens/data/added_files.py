@@ -24,7 +24,7 @@ PATIENCE = 60.0
 
 
 def check_addable(run: Path, names: Iterable[str]) -> None:
-    """Raise if one of the files would be written over one in a run that contralens did not write.
+    """Raise if one of the files would be overwritten one in a run that contralens did not write.
 
     Raises:
         InputError: so it is; or the folder is no run.
@@ -34,10 +34,7 @@ def check_addable(run: Path, names: Iterable[str]) -> None:
         raise InputError(f"{run} is not a run folder")
     for name in names:
         if name in held.foreign or name in held.changed or (run / name).is_dir():
-            raise InputError(
-                f"{run / name} is not as contralens wrote it, and would be written over: move it away, or choose "
-                "another file"
-            )
+            raise InputError(f"{run / name} was edited and would be overwritten: move it away, or choose another file")
 
 
 def add_to_run(run: Path, files: Mapping[str, bytes]) -> None:
@@ -116,19 +113,13 @@ def check_listed(folder: Path, name: str, files: Iterable[str], *, older: Iterab
     """
     before, known = listed(folder, name), set(older)
     if os.path.lexists(folder / name) and not known and not _is_list(folder / name):
-        raise InputError(
-            f"{folder / name} is not as contralens wrote it, and would be written over: move it away, or choose "
-            "another folder"
-        )
+        raise InputError(f"{folder / name} was edited and would be overwritten: move it away, or choose another folder")
     for file in files:
         path = folder / file
         if not os.path.lexists(path) or (file in known and _is_file(path)):
             continue
         if not _is_file(path) or file_digest(path) not in before.get(file, ()):
-            raise InputError(
-                f"{path} is not as contralens wrote it, and would be written over: move it away, or choose another "
-                "folder"
-            )
+            raise InputError(f"{path} was edited and would be overwritten: move it away, or choose another folder")
 
 
 def _is_list(file: Path) -> bool:

@@ -34,13 +34,13 @@ the run, `picture` the image that activates the neuron most."""
 ABOUT = {
     "neurons": "neurons of the layer",
     "silent": "dead, constant or NaN",
-    "unlabeled": "neither silent nor labeled: not selected, or a label that the null test turned down",
+    "unlabeled": "neither silent nor labeled: not selected, or a label that the null test rejected",
     "labeled": "with a label as finally judged",
-    "chance": "labels that the null test turned down",
-    "supported": "labels that passed a null test, or that a person gave; null where none was made",
-    "sure": "labels with a confidence of at least .5; null where no confidence was computed",
-    "verified": "labels that an experiment confirmed; null where none was made",
-    "refuted": "labels that an experiment refuted; null where none was made",
+    "chance": "labels that the null test rejected",
+    "supported": "labels that passed a null test, or that a person corrected; null without a test",
+    "sure": "labels with a confidence of at least .5; null without confidence",
+    "verified": "labels that an experiment confirmed; null without experiments",
+    "refuted": "labels that an experiment refuted; null without experiments",
     "confounded": "neurons that an audit in the run found spurious; null without one",
 }
 """Counts of a layer, in `Atlas.layers`, and what each says."""
@@ -165,7 +165,7 @@ def opened(runs: str | Path | Run | Sequence[str | Path | Run], trust_code: bool
     given: Sequence[Any] = [runs] if isinstance(runs, str | Path | Run) else list(runs)
     found = [run for one in given for run in _runs_in(one, trust_code)]
     if not found:
-        raise InputError("an atlas needs a run at least; give run folders, or the folder that holds them")
+        raise InputError("an atlas needs at least one run; give run folders, or the folder that holds them")
     layers = [run.manifest["target"]["layer"] for run in found]
     for layer in layers:
         if layers.count(layer) > 1:

@@ -214,4 +214,4 @@ def read_mask(file: str | Path) -> NDArray[np.float32]:
     except (SafetensorError, OSError) as e:
         if isinstance(e, FileNotFoundError):
             raise
-        raise InputError(f"{file} is no mask (a safetensors file that holds `keep`): {e}") from e
+        raise InputError(f"{file} is not a mask (a safetensors file that holds `keep`): {e}") from e

@@ -226,7 +226,7 @@ def _listed_in(path: Path, max_pixels: int) -> FileImages:
     except OSError as e:
         raise InputError(f"`images`: the list {str(path)!r} cannot be read: {e.strerror}") from e
     except UnicodeDecodeError as e:
-        raise InputError(f"`images`: {str(path)!r} is no list of paths, since it is not UTF-8 text") from e
+        raise InputError(f"`images`: {str(path)!r} is not a list of paths, since it is not UTF-8 text") from e
     return listed([s for line in lines if (s := line.strip())], path.parent, str(path), max_pixels)
 
 

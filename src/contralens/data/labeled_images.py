@@ -207,7 +207,7 @@ def _by_source(images: ImageSet, class_column: str | None, classes: Sequence[str
     rows = [row for row, label in enumerate(own) if label]
     left = len(images) - len(rows)
     order, targets = _numbered([own[row] for row in rows], classes, images.name)
-    notes = (f"{counted(left, 'image')} of {images.name} without a class left out",) if left else ()
+    notes = (f"{counted(left, 'image')} of {images.name} without a class excluded",) if left else ()
     return LabeledImages(images.take(rows) if left else images, order, targets, {}, notes)
 
 

@@ -88,4 +88,4 @@ def load_head(file: str | Path) -> NewHead:
     except FileNotFoundError:
         raise InputError(f"no head {file}; make one with: contralens audit RUN --concepts LIST --new-head") from None
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as e:
-        raise InputError(f"{file} is no head (a safetensors file that holds weight, bias and keep): {e}") from e
+        raise InputError(f"{file} is not a head (a safetensors file that holds weight, bias and keep): {e}") from e

@@ -209,7 +209,7 @@ def on_verdict(outcome: tuple[str, str] | None) -> str:
     >>> on_verdict(("verified", "removing it costs 90% (editor world)"))
     'an experiment confirms it: removing it costs 90% (editor world)'
     """
-    words = {"verified": "confirms it", "refuted": "contradicts it", "untested": "did not settle it"}
+    words = {"verified": "confirms it", "refuted": "contradicts it", "untested": "did not decide it"}
     return "" if outcome is None else f"an experiment {words[outcome[0]]}: {outcome[1]}"
 
 

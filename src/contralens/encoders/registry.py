@@ -47,7 +47,7 @@ _BUILT_IN = {
     "world": Scheme(
         "contralens.encoders.registry:load_world",
         "world",
-        "the dual encoder of the demo; knows rendered shapes and nothing else",
+        "the dual encoder of the demo; only for rendered scenes",
     ),
     "offline": Scheme(
         "contralens.encoders.offline_encoder:load",

@@ -109,7 +109,9 @@ def _edges(
         batch = default_collate([one.preprocess(some.load(i)) for i in range(min(4, len(some)))])
         weights = linear_weights(one, other, batch)
         if weights is None:
-            return [], [f"{names}: not linear, so weights say nothing; edges by ablation do (--edges ablation)"]
+            return [], [
+                f"{names}: not linear, so weights are not informative; use edges by ablation (--edges ablation)"
+            ]
         fed = feeding(
             weights[exemplars.neurons], differences, settings.edges_per_neuron, settings.fakes, settings.seed
         )  # fmt: skip

@@ -71,7 +71,7 @@ def match(settings: Match) -> Matching:
         if settings.by == "auto":
             notes.append(
                 f"the runs share {counted(len(shared), 'image')}, so neurons are compared by the embeddings of their "
-                "exemplars: neurons of one meaning can be mistaken for each other"
+                "exemplars: neurons with the same meaning can be confused"
             )
         found, alive = _by_exemplars(settings, sides)
         images = 0

@@ -93,7 +93,7 @@ class Probed:
         found = {}
         for name in self.scorers:
             if wants_activations(name):
-                self.reopened.notes.append(f"meanings: {name} does not label exemplars, but all activations; left out")
+                self.reopened.notes.append(f"meanings: {name} uses all activations, not exemplars; skipped")
                 continue
             both = [best(score_blocks(name, x, self.embeddings, self.reopened.texts)).labels.tolist() for x in parts]
             found[name] = [

@@ -238,7 +238,7 @@ def mine(collected: Collected, **changes: Any) -> Mined:
     """
     settings = changed(collected.settings, Mine, Collect, changes)
     if collected.streamed is not None and set(changes) & settings_of(Mine).keys():
-        raise InputError(f"without stored activations, `{next(iter(changes))}` is settled by collecting: collect again")
+        raise InputError(f"without stored activations, `{next(iter(changes))}` is fixed by collecting: collect again")
     model, parts = collected.target, parts_asked(settings, collected.images, collected.store)
     probe = parts.probe(collected.rows)
     embeddings = rows_on(torch.from_numpy(probe.mapped(1)), getattr(model, "device", torch.device("cpu")))

@@ -124,7 +124,7 @@ class SparseTarget(Brief):
         base, change = self.base, self.change
         if change is None or not isinstance(base, HookedTarget):
             raise InputError(f"the latents of {self.name} cannot be scaled: " + (
-                "the autoencoder has no `decode`" if change is None else "the layer is not of contralens' own making"
+                "the autoencoder has no `decode`" if change is None else "the layer was not made by contralens"
             ))  # fmt: skip
         if self.pooling == "pooled":
             if base.pooling == "max_abs_patches":
@@ -188,7 +188,7 @@ def sae(
     place = torch.device(device) if device is not None else getattr(target, "device", torch.device("cpu"))
     if isinstance(sae, nn.Module):
         if options:
-            raise InputError(f"{', '.join(options)}: these go with a file; a module says it itself")
+            raise InputError(f"{', '.join(options)}: these are for files; a module defines them itself")
         chosen = _choose(target, pooling)
         encode, change, width, mark, title, notes = _own(sae, target)
     else:
@@ -239,9 +239,9 @@ def _choose(target: Target, pooling: str | None, tokens: str = "") -> str:
         raise InputError(f"pooling 'cls' needs tokens, but {where} gives a map: use max, mean or pooled")
     if kind == "tokens" and isinstance(target, HookedTarget) and not target.prefix_tokens:
         if chosen == "cls":
-            raise InputError(f"{where} seems to have no class token: use max, mean or pooled, or say prefix_tokens=1")
+            raise InputError(f"{where} seems to have no class token: use max, mean or pooled, or set prefix_tokens=1")
         if chosen != "pooled" and target.pooling == "cls":
-            raise InputError(f"it is unclear which tokens of {where} are patches: say prefix_tokens=1 (or more)")
+            raise InputError(f"it is unclear which tokens of {where} are patches: set prefix_tokens=1 (or more)")
     return chosen
 
 

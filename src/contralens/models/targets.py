@@ -128,7 +128,7 @@ def targets(spec: str | nn.Module, layers: Sequence[str], **options: Any) -> lis
     if twice := [name for at, name in enumerate(layers) if name in layers[:at]]:
         raise InputError(f"`layers` names {twice[0]} twice")
     if options.get("neurons") is not None:
-        raise InputError("`neurons` names the neurons of one layer: leave it out with several")
+        raise InputError("`neurons` names the neurons of one layer: omit it with several")
     return _made(spec, list(layers), **options)
 
 
@@ -156,7 +156,7 @@ def load_model(model: Any, options: dict[str, Any], sae: Any = None, sae_pooling
     if not isinstance(model, Target):
         model = target(model, **options)
     elif given := [n for n, value in options.items() if value is not None and n != "allow_nondeterministic"]:
-        raise InputError(f"the target is ready made; give {', '.join(given)} to `contralens.target` instead")
+        raise InputError(f"the target is already built; give {', '.join(given)} to `contralens.target` instead")
     return model if sae is None else with_sae(model, sae, pooling=sae_pooling)
 
 

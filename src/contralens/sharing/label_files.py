@@ -260,7 +260,7 @@ def read_labels(path: str | Path) -> LabelFile:
     except (OSError, ValueError, RecursionError) as e:
         raise InputError(f"{path} cannot be read as a label file: {first_line(e)}") from e
     if not isinstance(content, dict) or content.get("format") != NAME:
-        raise InputError(f"{path} is no label file of contralens: its `format` must be {NAME!r}")
+        raise InputError(f"{path} is not a label file of contralens: its `format` must be {NAME!r}")
     if content.get("version") != VERSION:
         raise InputError(
             f"{path} is a label file of version {content.get('version')!r}; this contralens reads {VERSION}"
@@ -269,7 +269,7 @@ def read_labels(path: str | Path) -> LabelFile:
     try:
         _check()(content)
     except validator.JsonSchemaValueException as e:
-        raise InputError(f"{path} breaks the rules of label files: {e.message.removeprefix('data.')[:300]}") from e
+        raise InputError(f"{path} violates the schema of label files: {e.message.removeprefix('data.')[:300]}") from e
     count = len(content["images"])
     for neuron in content["neurons"]:
         for label in neuron["labels"]:
@@ -287,7 +287,7 @@ def read_labels(path: str | Path) -> LabelFile:
     try:
         _ = read.labels
     except (OverflowError, pa.ArrowException) as e:
-        raise InputError(f"{path} holds a number that no run can have: {first_line(e)}") from e
+        raise InputError(f"{path} has an impossible number: {first_line(e)}") from e
     return read
 
 

@@ -109,7 +109,7 @@ def _inside(pictured: Laboratory, found: Sequence[Tested], settings: Verify) -> 
     for done, tested in enumerate(found):
         settings.progress("steering", done, len(found))
         steered = laboratory.kept(tested.neuron, tested.label)
-        assert steered is not None, "it has no budget"
+        assert steered is not None, "no budget is left"
         path = laboratory.class_path(tested.neuron, [n for n in alive if n != tested.neuron])
         name, layer = str(run.neurons["name"][tested.neuron]), laboratory.editor.name.partition(":")[2]
         out.append({
