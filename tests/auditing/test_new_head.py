@@ -111,7 +111,7 @@ def test_it_is_shown(case: Path, found: Audit, capsys: pytest.CaptureFixture[str
     names = load(case / "run").neurons["name"].to_pylist()
     assert all(re.search(rf"^{re.escape(names[row['neuron']])} ", told, re.M) for row in found.rows("spurious"))
     assert "head.safetensors" in told
-    assert "What a new head does" in page
+    assert "Effect of a new head" in page
     assert "2 of 2 classes are no concept of the list (benign, melanoma)" in told
     assert found.manifest["missing_classes"] == list(CLASSES)
 

@@ -112,7 +112,7 @@ def test_a_walk_through_everything(chromium: Any, home: Path, discs: Path) -> No
         picture = home.parent / "query.png"
         Image.new("RGB", (40, 40), "red").save(picture)
         page.get_by_role("button", name="By picture").click()
-        page.get_by_label("A picture to search with").set_input_files(picture)
+        page.get_by_label("Search by picture").set_input_files(picture)
         expect(page.get_by_text("closest to the picture")).to_be_visible()
         page.get_by_role("button", name="By label").click()
         page.get_by_role("searchbox").fill("own label")

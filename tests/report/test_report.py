@@ -362,13 +362,13 @@ def test_exemplars_that_say_little_are_told(discs: Path, tmp_path: Path, capsys:
     page = write_report(run).read_text()
     assert share in page
     assert cold in page
-    assert page.count(">itself: below the mean already") == sum(
+    assert page.count(">itself: already below the mean") == sum(
         row["contrast"] == row["positive"] >= 0 and row["rank"] < 10 for row in run.exemplars.to_pylist()
     )
     summary(run, None)
     assert f"note: {share}" in capsys.readouterr().out
     neuron_table(run, run.neuron(min(own)))
-    assert "itself: below the neuron's mean already" in capsys.readouterr().out
+    assert "itself: already below the neuron's mean" in capsys.readouterr().out
 
 
 # ---- attacks

@@ -108,7 +108,7 @@ function Evidence({ detail }: { detail: Detail }) {
             <Outcome outcome={primary.verified} /> <span className="soft">{primary.experiment}</span>
           </p>
         )}
-        {own !== undefined && <p className="soft">corrected by hand; {primary?.scorer} says {primary?.best ?? "nothing"}</p>}
+        {own !== undefined && <p className="soft">corrected; {primary?.scorer} labels it {primary?.best ?? "nothing"}</p>}
         {detail.audit && <VerdictLine audit={detail.audit} />}
         <div className="head-line">
           <NeuronFigures figures={{ score: primary?.score ?? null, ...detail.figures }} scorers={detail.labels.length} confident={primary?.confidence != null} />
@@ -180,7 +180,7 @@ function TrueClass({ found, corrected }: { found: NonNullable<Detail["true_class
   return (
     <p className={differs ? "true-class differs" : "true-class"}>
       true class <b>{found.name}</b>
-      {!corrected && found.named !== null && (differs ? ": the label does not name it" : ": the label names it")}
+      {!corrected && found.named !== null && (differs ? ": the label does not match" : ": the label matches")}
     </p>
   );
 }

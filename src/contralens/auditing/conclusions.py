@@ -92,7 +92,8 @@ def _disagreement(every: Row, pruning: Sequence[Row], mode: str) -> list[str]:
         out.append(
             "A spurious verdict describes what a neuron responds to, not its effect on accuracy. If the spurious "
             "concept accompanies the class in these images as in training, it is a useful cue, and such neurons often "
-            "carry part of the class as well. Measure on images where the two are not tied, and try a new head (--new-head)."
+            "carry part of the class as well. Measure on images where the two are not tied, and try a new head "
+            "(--new-head)."
         )
     elif not every["low"] > 0:
         out.append(

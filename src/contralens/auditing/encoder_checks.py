@@ -90,8 +90,8 @@ class Reading(Brief):
             )
             out.append(
                 f"the encoder {encoder} cannot separate {len(told)} of {len(names)} concepts from others on "
-                f"these images: their wordings agree with each other no better than with another concept's: {shown}; use "
-                "an encoder for this domain, or other words"
+                "these images: their wordings agree with each other no better than with another concept's: "
+                f"{shown}; use an encoder for this domain, or other words"
             )
         if blind := self.blind:
             out.append(

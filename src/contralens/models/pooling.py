@@ -211,7 +211,7 @@ def choose(
         if name in ("mean", "max"):
             if last is None:
                 raise InputError(
-                    f"{layer} gives {inner} per image, three different sizes, so it is not a map of square images: pick "
+                    f"{layer} gives {inner} per image, three different sizes, so it is no map of square images: pick "
                     "another layer, or choose the neurons with pooling mean_first or mean_last"
                 )
             name = f"{name}_last" if last else name

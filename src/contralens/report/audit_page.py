@@ -115,7 +115,7 @@ def _facts(found: Audit) -> list[tuple[str, str]]:
 
 
 def _new_head(found: Audit) -> dict[str, Any] | None:
-    """What a new head does: its table and what it was fitted on; None where none was fitted."""
+    """Effect of a new head: its table and what it was fitted on; None where none was fitted."""
     head = found.manifest.get("new_head")
     if not head:
         return None
@@ -132,7 +132,7 @@ def _new_head(found: Audit) -> dict[str, Any] | None:
 
 
 def _pruning(found: Audit) -> dict[str, Any] | None:
-    """What pruning does: its table; None where it was not measured."""
+    """Effect of pruning: its table; None where it was not measured."""
     if not found.pruning.num_rows:
         return None
     m = found.manifest

@@ -83,7 +83,7 @@ def _left_out(run: Run, cells: dict[str, list[str]], width: int) -> list[str]:
 
 
 def summary(run: Run, page: Path | None) -> None:
-    """How the numbers were got, and where to look."""
+    """How the numbers were computed, and where to look."""
     run = final(run)
     m = run.manifest
     no_label = ", ".join(f"{n} {status}" for status, n in m["neurons"]["skipped"].items())
@@ -148,7 +148,7 @@ def neuron_table(run: Run, found: dict[str, Any]) -> None:
         )
     out.print(pairs)
     if any(row["contrast"] == row["positive"] for row in found["exemplars"]):
-        print("itself: below the neuron's mean already, so it is its own contrast and csp gains nothing from it")
+        print("itself: already below the neuron's mean, so it is its own contrast and csp gains nothing from it")
 
 
 def granularity_table(found: list[dict[str, Any]], most: int = 10) -> None:
