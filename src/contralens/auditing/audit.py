@@ -38,21 +38,21 @@ MOST_WORDS = 2000
 
 @job(AuditSettings)
 def audit(settings: AuditSettings) -> Audit:
-    """Judge every neuron of a run against a list of expected and spurious concepts, and measure what that is good for.
+    """Judge every neuron of a run against a list of expected and spurious concepts, and measure the effect of pruning.
 
-    A neuron stands for the concept that it stands out in most against null neurons, if that also beats a template with
-    nothing in it and the false-discovery rate (`contralens.auditing.alignment`), if the encoder can read the concept on
-    these images (`contralens.auditing.encoder_checks`) and if it is more likely right than not; else it is
-    "unexplained". Where an expected and a spurious concept tie it is "undecided"
-    (`contralens.auditing.concept_verdicts`). What neurons add to the class scores is measured three ways
-    (`contralens.auditing.influence`). The mask switches spurious neurons off or turns them down
-    (`contralens.auditing.pruning`); its effect is measured where labeled images are given.
+    A neuron's concept is the one with the largest z against null neurons. It needs a score above the empty template's,
+    a false-discovery rate below `fdr` (`contralens.auditing.alignment`), a concept that the encoder can read on these
+    images (`contralens.auditing.encoder_checks`) and a confidence of at least .5; otherwise the neuron is
+    "unexplained". If an expected and a spurious concept tie, it is "undecided"
+    (`contralens.auditing.concept_verdicts`). Influence on the class scores is measured in three ways
+    (`contralens.auditing.influence`). The mask sets spurious neurons to zero or attenuates them
+    (`contralens.auditing.pruning`); labeled images measure its effect.
 
     Returns:
-        The audit; inside the run folder where `save` and the run has one.
+        The audit, saved in the run folder if `save` is set and the run has one.
 
     Raises:
-        InputError: the list, the images, the network or the labeled set cannot be used; in one line.
+        InputError: the list, the images, the network or the labeled set cannot be used.
 
     >>> found = audit("run", {"expected": ["striped"], "spurious": ["red"]}, fakes=50, sample=0)
     >>> sum(found.counts.values()), found.mask.shape

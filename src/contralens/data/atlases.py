@@ -59,7 +59,7 @@ EDGES = pa.schema([
 
 @dataclass(frozen=True, repr=False)
 class Atlas(Tabled):
-    """All neurons of several layers in one table, and what that shows layer by layer.
+    """All neurons of several layers in one table, with a summary per layer.
 
     >>> import contralens
     >>> atlas = contralens.atlas(["run"])
@@ -89,7 +89,7 @@ class Atlas(Tabled):
         self, *, text: str = "", layer: str | None = None, status: str | None = None, sort: str = "depth",
         descending: bool = False, limit: int | None = None,
     ) -> list[dict[str, Any]]:  # fmt: skip
-        """Neurons of all layers, filtered and sorted; those without the value that is sorted by come last.
+        """Neurons of all layers, filtered and sorted; missing values come last.
 
         Args:
             text: part of a label or a name, in any case.
@@ -97,7 +97,7 @@ class Atlas(Tabled):
             status: only "labeled", "sure", "verified", "refuted", "confounded", or a status such as "dead" or "chance".
             sort: a column of `neurons`.
             descending: the largest first.
-            limit: at most so many.
+            limit: maximum number of rows.
 
         Raises:
             InputError: no such column or layer.
@@ -118,11 +118,11 @@ class Atlas(Tabled):
         return out if limit is None else out[:limit]
 
     def search(self, text: str, limit: int = 50) -> list[dict[str, Any]]:
-        """Neurons of all layers whose label or name holds a text, the surest first."""
+        """Neurons of all layers whose label or name contains a text, most confident first."""
         return self.rows(text=text, sort="confidence", descending=True, limit=limit)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain values, for JSON."""
+        """The atlas as plain values, for JSON."""
         return {"manifest": self.manifest, **{name: t.to_pylist() for name, t in self._tables().items()}}
 
     def _tables(self) -> dict[str, pa.Table]:

@@ -105,12 +105,12 @@ def is_down(tests: Mapping[Key, tuple[Any, Any, bool | None]], neuron: int, scor
 
 
 def final(run: Run | str | Path, *, corrections: bool = True, experiments: bool = True) -> Run:
-    """The run with its labels as finally judged, in columns as `FINAL` has them; for readers, not for `evaluate`.
+    """The run with its labels as finally judged, in the columns of `FINAL`; for display, not for `evaluate`.
 
     Args:
-        run: a run, or its folder. One that is final already is given back.
-        corrections: False leaves out what people corrected, e.g. for what others are sent.
-        experiments: False leaves out what experiments came to, e.g. to make them anew where they are damaged.
+        run: a run or its folder. A final run is returned unchanged.
+        corrections: False ignores corrections by people, e.g. before sharing.
+        experiments: False ignores experiments, e.g. to repeat damaged ones.
 
     Raises:
         RunError: the evaluation or the verification in the run's folder is damaged.

@@ -166,15 +166,15 @@ def sae(
     Args:
         target: the layer that the autoencoder was trained on, from `contralens.target`.
         sae: a file or folder of SAELens, ViT-Prisma, saev, overcomplete, dictionary_learning, sparsify or OpenAI's,
-            tensors by name, or any module with `encode` (activations (T,D) to latents (T,N), alone or last of a tuple),
-            and `decode` (latents back to activations) if they are to be scaled. See `read_sae`.
-        pooling: a key of `POOLINGS`; None takes "max" over patch tokens or places of a map, "pooled" of other layers,
-            and "cls" where the file says that it was trained on class tokens.
-        device: where latents are computed; by default where the network is.
-        options: what a file leaves open: kind, k, threshold, b_dec, center, scale; and ignore; see `read_sae`.
+            tensors by name, or any module with `encode` (activations (T,D) to latents (T,N), alone or last of a tuple)
+            and, to scale latents, `decode` (latents to activations). See `read_sae`.
+        pooling: a key of `POOLINGS`; None means "max" over patch tokens or positions of a map, "pooled" for other
+            layers, and "cls" if the file states training on class tokens.
+        device: device of the latents; by default that of the network.
+        options: settings missing in the file: kind, k, threshold, b_dec, center, scale; and ignore; see `read_sae`.
 
     Raises:
-        InputError: the file cannot be read, leaves something open, or was made for another width.
+        InputError: the file cannot be read, misses a setting, or has another width.
 
     >>> from contralens.models.targets import target
     >>> layer = target(nn.Conv2d(3, 4, 3), layer=".", preprocess="resize=16x16,mean=half")

@@ -97,13 +97,13 @@ class LabelFile(Brief):
 
 
 def label_file(run: Run, *, pairs: int | None = None, names: bool = True, corrections: bool = True) -> LabelFile:
-    """The labels of a run as finally judged, with their evidence and, if it was evaluated, what was measured.
+    """The labels of a run as finally judged, with their evidence and, if evaluated, the metrics.
 
     Args:
         run: a finished run.
-        pairs: exemplars of each neuron that are kept as evidence; all by default.
-        names: False leaves out the names of images, so that only the hashes of their contents tell which they are.
-        corrections: False leaves out the labels that people corrected in the explorer.
+        pairs: number of exemplar-contrast pairs per neuron; all by default.
+        names: False omits image names; content hashes remain.
+        corrections: False ignores labels corrected in the explorer.
 
     Raises:
         InputError: `pairs` is negative.
@@ -244,7 +244,7 @@ def read_labels(path: str | Path) -> LabelFile:
     """Read a label file and check it against its schema.
 
     Raises:
-        InputError: no such file, another format or version, or something in it that the schema does not allow.
+        InputError: no such file, another format or version, or content that violates the schema.
 
     >>> from contralens.data.runs import load
     >>> path = label_file(load("run"), pairs=2).save("run.labels.json").path

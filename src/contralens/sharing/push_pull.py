@@ -44,14 +44,14 @@ _KINDS = {".json", ".parquet", ".safetensors"}
 def push(
     run: Run | str | Path, dest: str | Path, *, thumbnails: bool = False, names: bool = True, public: bool = False
 ) -> str:
-    """Copy a run to where others can pull it.
+    """Copy a run to a folder or a Hub repository, for others to pull.
 
     Args:
         run: a finished run, or its folder.
         dest: a folder, or "hf:OWNER/NAME" for a dataset repository on the Hugging Face Hub.
         thumbnails: also the small pictures (128 px) of the evidence, and those of edits. Images are never pushed.
-        names: False replaces the names of images by the hashes of their contents, and leaves their classes out.
-        public: make a new Hub repository public; an existing one stays as it is.
+        names: False replaces image names by content hashes and omits their classes.
+        public: make a new Hub repository public; an existing one is not changed.
 
     Returns:
         The folder, or the address of the commit.
@@ -78,16 +78,16 @@ def push(
 
 
 def pull(source: str | Path, out: str | Path | None = None, *, replace: bool = False) -> Run:
-    """Get a run that was pushed: every file is checked, and the run is written whole or not at all.
+    """Download a pushed run: every file is checked, and the run is written atomically.
 
     Args:
-        source: a folder that `push` wrote, or "hf:OWNER/NAME", with "@REVISION" for another than the newest state.
-        out: run folder to write; by default called as the source.
-        replace: also replace an older run that was changed since, or that holds an evaluation, an audit or maps.
+        source: a folder that `push` wrote, or "hf:OWNER/NAME", with "@REVISION" for an older revision.
+        out: run folder to write; by default named like the source.
+        replace: also replace an older run that was edited or contains an evaluation, an audit or maps.
 
     Raises:
-        InputError: nothing was pushed there; `out` holds something else.
-        RunError: a file is missing or not as it was.
+        InputError: no pushed run there, or `out` contains other files.
+        RunError: a file is missing or was changed.
         StoreError: no access to the Hub.
 
     >>> where = push("run", "shared-run")
