@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +108,14 @@ def summary(run: Run, page: Path | None) -> None:
     print(f"run folder: {run.path}")
     if page:
         print(f"report:     {page}   (open it in any browser, e.g. python -m webbrowser {page.resolve().as_uri()})")
-    print(f"next:       contralens explore {run.path}   (or evaluate, to measure the labels; verify, to test them)")
+    print(f"share:      {program()} card {run.path}   (the clearest change by contrast, as a picture)")
+    print(f"next:       {program()} explore {run.path}   (or evaluate, to measure the labels; verify, to test them)")
+
+
+def program() -> str:
+    """How to call contralens from this shell: by name, else by the path of the running program (a `.venv/bin`)."""
+    here = sys.argv[0]
+    return here if Path(here).name == "contralens" and shutil.which("contralens") is None else "contralens"
 
 
 def neuron_table(run: Run, found: dict[str, Any]) -> None:
