@@ -246,7 +246,7 @@ def test_what_is_wrong_with_groups_is_said(lesions: Path, tmp_path: Path) -> Non
     table, ids = lesions / "metadata.csv", sorted(column(lesions, "lesion_id"))
     (tmp_path / "twice.csv").write_text(f"image,who\n{ids[0]},a\n{ids[0]},b\n")
     for given, words in (
-        (str(table), "say which column of .*metadata.csv names the group"),
+        (str(table), "name the column of .*metadata.csv names the group"),
         (f"{table}:lesion", "has no column 'lesion'; did you mean lesion_id"),
         (f"{tmp_path / 'none.csv'}:x", "there is no table '.*none.csv'"),
         ("x", "there is no table 'x'"),

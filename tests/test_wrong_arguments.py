@@ -204,7 +204,7 @@ def test_label_files_with_huge_numbers(home: Path) -> None:
     content = json.loads(path.read_text())
     content["neurons"][0]["neuron"] = 10**30
     path.write_text(json.dumps(content))
-    one_line(lambda: read_labels(path), "no run can have")
+    one_line(lambda: read_labels(path), "an impossible number")
 
 
 def test_a_module_that_exits(tmp_path: Path) -> None:

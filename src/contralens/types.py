@@ -208,7 +208,7 @@ class Progress(Protocol):
     ...     print(f"{stage}: {done} of {total}")
     >>> import contralens
     >>> found = contralens.audit("run", {"expected": ["striped"], "spurious": ["red"]}, fakes=50, sample=0, save=False,
-    ...     progress=lambda stage, done, total: stage == "fake neurons" and dots(stage, done, total))
+    ...     progress=lambda stage, done, total: stage == "null neurons" and dots(stage, done, total))
     fake neurons: 0 of 50
     fake neurons: 50 of 50
     """

@@ -300,7 +300,7 @@ def test_whether_the_encoder_tells_concepts_apart_is_measured(case: Path, settin
 
     blind = contralens.audit(case / "run", CONCEPTS, **{**settings, "encoder": Blind()})
     assert blind.manifest["separation"]["confused"] >= 2
-    assert any("cannot tell" in line and "blind" in line for line in blind.warnings)
+    assert any("cannot separate" in line and "blind" in line for line in blind.warnings)
     assert blind.manifest["encoder"] == {"name": "blind", "fingerprint": "b1" * 16, "labeling": False}
     single = contralens.audit(
         case / "run", {"expected": ["red", "blue"], "spurious": ["lime", "yellow"]}, **settings
@@ -373,8 +373,8 @@ def test_a_network_without_a_linear_head_and_images_that_are_known(case: Path, t
     )  # fmt: skip
     found = contralens.audit(run, CONCEPTS, target=t, encoder=HueEncoder(), fakes=200, labeled=case / "probe/images")
     assert any("no head influence" in line for line in found.warnings)
-    assert any("200 of the labeled images are among those" in line for line in found.warnings)
-    assert any("classes are taken for the network's, in order: benign, melanoma" in line for line in found.warnings)
+    assert any("200 of the labeled images were used for the verdicts" in line for line in found.warnings)
+    assert any("classes are used as the network's, in order: benign, melanoma" in line for line in found.warnings)
     rows = found.influence.to_pylist()
     assert all(np.isnan(row["head"]) for row in rows)
     for row in rows:  # the score is a quadratic form: first order tells twice what a squared neuron adds alone

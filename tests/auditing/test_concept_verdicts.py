@@ -83,7 +83,7 @@ def test_a_concept_that_the_encoder_cannot_read_gives_no_verdict() -> None:
     for row, words in zip(rows, ("random directions", "other images' embeddings", "wordings agree"), strict=False):
         assert words in row["reason"]
     told = " ".join(reads.warnings("eyes", LISTED))
-    assert "does not see 2 of 5" in told
+    assert "does not detect 2 of 5" in told
     assert "red, green" in told
     assert "cannot tell 1 of 5" in told
     assert "verdicts do not use 3 concepts" in told

@@ -168,7 +168,7 @@ def test_what_a_table_does_not_say_is_refused_with_the_way_out(tmp_path: Path) -
     with pytest.raises(InputError, match=r"has no column 'imag'; did you mean image"):
         labeled_images(tmp_path / "a", tmp_path / "two.csv", image_column="imag", class_column="disease")
     (tmp_path / "coco.json").write_text("{}")
-    with pytest.raises(InputError, match="JSON is not a table; write a CSV file with the columns image and class"):
+    with pytest.raises(InputError, match="JSON is no table; write a CSV file with the columns image and class"):
         labeled_images(tmp_path / "a", tmp_path / "coco.json")
 
 

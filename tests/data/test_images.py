@@ -398,7 +398,7 @@ def test_random_transforms_and_normalised_tensors_are_told_at_once():
         def __getitem__(self, i):
             return torch.rand(3, 8, 8)
 
-    with pytest.raises(InputError, match="Random gives other pixels each time; leave random transforms out"):
+    with pytest.raises(InputError, match="Random gives different pixels each time; remove random transforms"):
         images(Random([0, 1]))
     with pytest.raises(InputError, match=r"float pixels must lie within 0\.\.1, got -2\.\.2 \(without normalisation\)"):
         images(Map([torch.linspace(-2, 2, 48).reshape(3, 4, 4)]))

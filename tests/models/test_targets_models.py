@@ -144,7 +144,7 @@ def test_weights_and_tags_must_agree() -> None:
         target("torchvision:resnet50/IMAGENET1K_V1", "fc", weights="IMAGENET1K_V2")
     with pytest.raises(InputError, match="weights are up to the callable"):
         target("module:torch.nn:Identity", ".", weights="mine")
-    with pytest.raises(InputError, match="leave weights and checkpoint out"):
+    with pytest.raises(InputError, match="omit weights and checkpoint"):
         target("world:1", weights="random")
 
 

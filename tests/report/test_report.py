@@ -302,7 +302,7 @@ def test_what_a_run_may_lack(run: Run) -> None:
 
 
 def test_errors_are_one_line(run: Run, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="never saved; say where the report shall go"):
+    with pytest.raises(InputError, match="never saved; give a file for the report"):
         write_report(run)
     with pytest.raises(InputError, match="`most` must be at least 0"):
         write_report(run, tmp_path / "x.html", most=-1)

@@ -324,7 +324,7 @@ def test_thumbnails_and_names_are_sent_only_if_wanted(run: Run, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        ("flip", "not as it was pushed"),
+        ("flip", "differs from what was pushed"),
         ("lose", "missing"),
         ("escape", "which is not part of a run"),
         ("pickle", "which is not part of a run"),
@@ -385,14 +385,14 @@ def test_the_commands(run: Run, tmp_path: Path, command: Any, monkeypatch: pytes
     assert "not pushed" in " ".join(command("push", "--help")[1].split())
     code, out, err = command("pull", "shared", "--out", "back")
     assert code == 0, err
-    assert "came without pictures" in out
+    assert "without pictures" in out
     assert load("back").labels.equals(run.labels)
     assert command("show", "back", "1")[0] == 0
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
     for args, says in (
         (["pull", "nowhere"], "there is no folder"),
-        (["pull", "shared"], "what would be pulled from"),
+        (["pull", "shared"], "the source to pull from"),
         (["pull", "shared", "--out", "full"], "holds files"),
         (["push", run.path, "full"], "holds files"),
         (["push", run.path, "l.json"], "is a file"),

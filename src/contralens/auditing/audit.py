@@ -93,11 +93,11 @@ def _judged(settings: AuditSettings, reopened: Reopened, listed: ConceptList) ->
     scorer, fakes, seed = settings.scorer, settings.fakes, settings.seed
     made, exemplars, embeddings = _space(reopened, settings.encoder, settings.device or "cpu")
     words = embed_concepts(made, listed)
-    settings.progress("fake neurons", 0, fakes)
+    settings.progress("null neurons", 0, fakes)
     probe = reopened.activations(reopened.probe)
     fake = fake_exemplars(probe, embeddings, fakes, seed, "permuted", exemplars.neurons, **reopened.mining)
     every = with_fakes(probe, fakes, seed, neurons=exemplars.neurons) if wants_activations(scorer) else None
-    settings.progress("fake neurons", fakes, fakes)
+    settings.progress("null neurons", fakes, fakes)
     aligned = align(scorer, exemplars, fake, embeddings, words, every)
     read = reading(embeddings, probe, exemplars.neurons, words, seed)
     sides = [torch.tensor([c.side == side for c in listed]) for side in ("expected", "spurious")]

@@ -124,8 +124,8 @@ def _text_column(rows: Sequence[Sequence[str]], path: Path) -> tuple[int, int, l
         )
     if len(names) > 1:
         notes.append(
-            f"of {len(names)} columns without a known header, the first was read, its first row included; another is "
-            f"named as in {path.name}:1"
+            f"of {len(names)} columns without a known header, the first was read, including its first row; to choose "
+            f"another, write {path.name}:1"
         )
     return 0, 0, notes
 
@@ -332,7 +332,7 @@ def _numbers_behind(lines: Sequence[str], path: Path) -> Stripped:
     numbers = [int(match[2]) for match in found]
     if numbers[0] not in (0, 1) or numbers != list(range(numbers[0], numbers[0] + len(numbers))):
         return None
-    return [match[1] for match in found], "numbers that count the lines were removed their ends"
+    return [match[1] for match in found], "numbers that count the lines were removed at their ends"
 
 
 def _rises(found: Sequence[re.Match[str]]) -> bool:

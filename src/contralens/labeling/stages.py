@@ -325,7 +325,7 @@ def judge(scored: Scored, **changes: Any) -> Judged:
     if settings.fdr is None or not len(mined.chosen):
         return Judged(settings, scored, {})
     activations, embeddings, chosen, seed = mined.activations, mined.embeddings, mined.chosen, settings.seed
-    settings.progress("fake neurons", 0, fakes)
+    settings.progress("null neurons", 0, fakes)
     how = {**mined.settings.mining(), "groups": mined.groups}
     made = stored_exemplars.fakes(
         mined.collected.store, [*mined.identity, repr((*mined.how, fakes, seed))],
@@ -333,7 +333,7 @@ def judge(scored: Scored, **changes: Any) -> Judged:
     )  # fmt: skip
     asked = [spec for spec in settings.specs if spec != AUTO]
     every = with_fakes(activations, fakes, seed, neurons=chosen) if any(map(wants_activations, asked)) else None
-    settings.progress("fake neurons", fakes, fakes)
+    settings.progress("null neurons", fakes, fakes)
     best = scored.found.best
     return Judged(settings, scored, {
         spec: chance(spec, mined.exemplars, made, embeddings, scored.texts, every, labels=best[spec].labels)

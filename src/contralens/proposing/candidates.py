@@ -173,7 +173,9 @@ def claimed(folder: Path, inputs: Iterable[Path] = ()) -> Iterator[None]:
     apart(folder, real, inputs)
     for name, ours in (("candidates.json", _is_candidates), ("ledger.jsonl", _is_ledger)):
         if os.path.lexists(real / name) and not ours(real / name):
-            raise InputError(f"{folder / name} was edited and would be changed: move it away, or choose another folder")
+            raise InputError(
+                f"{folder / name} is not as `contralens propose` wrote it and would be changed: move it away"
+            )
     with ExitStack() as held:
         with explained(folder):
             real.parent.mkdir(parents=True, exist_ok=True)
