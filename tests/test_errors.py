@@ -96,7 +96,7 @@ def test_a_damaged_tile_is_a_store_error(discs: Path, tmp_path: Path) -> None:
         table = Table(tile.parent)
         names = [name for name in table._place if table.has_row(name)]
         flipped(tile)
-        says = "was damaged on disk and is set aside; run the command again"
+        says = "was damaged on disk and is moved aside; run the command again"
         with pytest.warns(UserWarning, match="set aside"), pytest.raises(StoreError, match=says):
             Table(tile.parent).rows(names[:1])
 

@@ -150,7 +150,7 @@ def test_a_mapping_and_a_table_are_the_same(lesions: Path, tmp_path: Path) -> No
     rest = {image: group for image, group in of.items() if group != "L03"}
     few = label(images, tmp_path / "cache", groups=rest, k=20)
     assert few.manifest["groups"]["alone"] == 3
-    assert "3 images without a group in the given groups: each counts as one of its own" in few.manifest["notes"]
+    assert "3 images without a group in the given groups: each counts as its own group" in few.manifest["notes"]
     assert any("fewer than 20 exemplars: there are 14 groups and 3 images in none" in n for n in few.manifest["notes"])
 
 
@@ -164,8 +164,7 @@ def test_copies_count_once_and_join_groups(lesions: Path, tmp_path: Path, small_
     run = label(images, tmp_path / "copies")
     assert run.manifest["images"]["copies"] == 30
     assert run.manifest["notes"][0] == (
-        "30 images of 112 left out: exact copies of others (the same content under another name), of which each counts "
-        "once"
+        "30 images of 112 excluded: exact copies of others (same content under another name)once"
     )
     assert plain.manifest["images"]["copies"] == 0
     contents = [set(r.images["fingerprint"].to_pylist()) for r in (run, plain)]
@@ -234,20 +233,20 @@ def test_evaluation_goes_by_groups(lesions: Path, tmp_path: Path) -> None:
     assert set(opened.validation) | set(opened.test) == set(opened.held_out)
     without = label(images, tmp_path / "cache", holdout=0.4)
     opened = Reopened(without, cache=tmp_path / "cache", source=images, groups=table)
-    with pytest.raises(InputError, match="every held-out image is of a group that probe images come from: label again"):
+    with pytest.raises(InputError, match="every held-out image is in a group with probe images: label again"):
         assert opened.held_out
     some = label(images, tmp_path / "cache", neurons=[0, 1], limit=40)
     other = Reopened(some, cache=tmp_path / "cache", heldout=images, groups=table)
     other.run.manifest["images"].update(source=str(images))
     assert not {lesion[f] for f in other.held_out} & {lesion[f] for f in some.images["fingerprint"].to_pylist()}
-    assert any("left out: of groups that probe images come from" in note for note in other.notes)
+    assert any("excluded: their groups contain probe images" in note for note in other.notes)
 
 
 def test_what_is_wrong_with_groups_is_said(lesions: Path, tmp_path: Path) -> None:
     table, ids = lesions / "metadata.csv", sorted(column(lesions, "lesion_id"))
     (tmp_path / "twice.csv").write_text(f"image,who\n{ids[0]},a\n{ids[0]},b\n")
     for given, words in (
-        (str(table), "say which column of .*metadata.csv names the group"),
+        (str(table), "name the column of .*metadata.csv names the group"),
         (f"{table}:lesion", "has no column 'lesion'; did you mean lesion_id"),
         (f"{tmp_path / 'none.csv'}:x", "there is no table '.*none.csv'"),
         ("x", "there is no table 'x'"),

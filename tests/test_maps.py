@@ -190,7 +190,7 @@ def test_what_cannot_be_mapped_is_told(discs: Path, colour_net: ColourNet, tmp_p
     run = labeled(discs, colour_net, tmp_path / "run", layer="head")
     layer = contralens.target(colour_net, "head", preprocess=to_pixels)
     told = contralens.add_maps(run, target=layer, layout=True)
-    assert "gives no places" in told[0]
+    assert "has no spatial positions" in told[0]
     assert "no classes" in told[1]
     assert "no layout" in told[2]
     assert not (tmp_path / "run/maps.parquet").exists()

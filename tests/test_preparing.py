@@ -94,7 +94,7 @@ def test_an_image_that_ends_each_process_is_skipped_with_a_reason(pictures: Path
     target = contralens.target(ColourNet(), "relu", preprocess=deadly)
     done = collect(images, [target], Store(tmp_path / "cache"), batch_size=8, processes=2)
     reasons = {row["id"]: row["reason"] for row in done.skipped}
-    assert "ended the process" in reasons[images.ids[5]]
+    assert "crashed the decoding process" in reasons[images.ids[5]]
     assert len(reasons) == 2, "that one, and the file that is no picture"
 
 
@@ -160,5 +160,5 @@ def test_the_option_reaches_label_and_not_ray(pictures: Path, tmp_path: Path, mo
         if processes:
             labels = run.labels
     assert run.labels.equals(labels)
-    with pytest.raises(InputError, match="Ray starts processes of its own"):
+    with pytest.raises(InputError, match="Ray starts its own processes"):
         collect_ray(Collect(ColourNet(), pictures, ColourEncoder(), layer="relu", processes=2))

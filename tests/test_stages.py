@@ -85,7 +85,7 @@ def test_nothing_is_computed_of_images_again(mined: Mined, monkeypatch: pytest.M
 
 
 def test_what_a_stage_has_settled_stays(mined: Mined) -> None:
-    with pytest.raises(InputError, match="`k` was settled by a stage before"):
+    with pytest.raises(InputError, match="`k` was fixed by an earlier stage"):
         score(mined, vocabulary=list(COLOURS), k=5)
     with pytest.raises(InputError, match="did you mean scorers"):
         score(mined, vocabulary=list(COLOURS), scorer="csp")

@@ -67,7 +67,7 @@ def test_what_goes_with_a_concept_stays_out_of_its_direction() -> None:
     rows = np.stack([concept, partner, draw.normal(size=2000)], 1)
     found = Patterns(torch.from_numpy(rows), torch.from_numpy(np.stack([concept, partner], 1)), torch.eye(2))[0]
     assert found.vector[0] > 1
-    assert abs(float(found.vector[1])) < 0.4 * float(found.vector[0]), "a difference of means would hold 0.9"
+    assert abs(float(found.vector[1])) < 0.4 * float(found.vector[0]), "a difference of means would contain 0.9"
     with pytest.raises(InputError, match="2 rows of activations, 3 of embeddings"):
         Patterns(torch.zeros(2, 3), torch.zeros(3, 3), torch.zeros(1, 3))
     with pytest.raises(InputError, match="are of two widths"):

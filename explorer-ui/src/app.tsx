@@ -224,13 +224,13 @@ function ThemeButton() {
 
 const KEYS: [string, string][] = [
   ["/", "search or filter"],
-  ["← → ↑ ↓", "move in the grid; on a neuron's page ← and → lead to its neighbours in the list"],
+  ["← → ↑ ↓", "move in the grid; on a neuron's page, go to the previous or next neuron"],
   ["Enter", "open the neuron"],
   ["Esc", "back to the grid"],
-  ["c", "show contrasts instead of positives, and back"],
+  ["c", "switch between exemplars and contrasts"],
   ["g", "to the gamma slider of a neuron"],
-  ["m", "activation maps over its pictures, and off again"],
-  ["a", "all of its pairs, and the first ones again"],
+  ["m", "activation maps on or off"],
+  ["a", "all pairs, or the first ones"],
   ["n", "write a note"],
   ["1 … 7", "the pages above"],
   ["?", "this list"],

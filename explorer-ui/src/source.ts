@@ -119,7 +119,7 @@ class Exported implements Source {
           gone();
         });
         script.onerror = () => {
-          reject(new Error(`The export lacks data/${name}.js.`));
+          reject(new Error(`The export is missing data/${name}.js.`));
           this.loaded.delete(name);
           gone();
         };
@@ -166,7 +166,7 @@ class Exported implements Source {
   card = () => Promise.reject<Blob>(new Error(NEEDS));
 }
 
-const NEEDS = "This is an export; that needs `contralens explore`.";
+const NEEDS = "This is an export; this needs `contralens explore`.";
 
 function at(run: string): string {
   return `api/runs/${encodeURIComponent(run)}`;

@@ -482,11 +482,11 @@ export interface ScorerColumns {
 
 export interface ScorerLabels {
   scorer: string;
-  /** "chance" where the null test of the run or of its evaluation (`--fdr`) turned the label down, "corrected" where the label is a person's. */
+  /** "chance" where the null test of the run or of its evaluation (`--fdr`) turned the label down, "corrected" where label corrected by a person. */
   status: string;
   /** As finally judged. */
   label: string | null;
-  /** What the scorer said, also where it was turned down or corrected. */
+  /** What the scorer said, also where it was rejected or corrected. */
   best: string | null;
   /** What turned the label down or corrected it; null if nothing did. */
   why: string | null;

@@ -34,7 +34,7 @@ def check_code(settings: Any, path: Path, trust_code: bool, instead: str = "") -
     """
     if not trust_code and (found := list(settings_that_run(settings))):
         raise InputError(
-            f"{path} would have code run ({'; '.join(found)}): allow it with --trust-code (trust_code=True) if you "
+            f"{path} names code to run ({'; '.join(found)}): allow it with --trust-code (trust_code=True) if you "
             f"trust the file{instead}"
         )
 

@@ -30,7 +30,7 @@ class ContralensError(Exception):
 
 
 class InputError(ContralensError, ValueError):
-    """An argument, or a file that it names, is wrong. What to do: change it as the line says.
+    """An argument, or a file that it names, is invalid. Change it as the message says.
 
     >>> import contralens
     >>> try:
@@ -55,8 +55,8 @@ class KindError(InputError, TypeError):
 
 
 class ImageError(ContralensError):
-    """One image cannot be decoded. A run counts, lists and skips it. What to do: replace the file, or install the
-    decoder that the line names; do nothing if the run can go without the image.
+    """One image cannot be decoded. A run counts, lists and skips it. To fix it, replace the file or install the decoder
+    that the message names; you may also ignore it.
 
     >>> import contralens
     >>> from pathlib import Path
@@ -72,8 +72,8 @@ class ImageError(ContralensError):
 
 class StoreError(ContralensError):
     """A file of the cache is damaged, the disk is full, a folder cannot be written, another process holds it, or the
-    Hub cannot be reached. What to do: free space, choose another folder or wait, then run the same command again. It
-    resumes, and computes damaged parts of the cache again.
+    Hub cannot be reached. Free space, choose another folder or wait, then run the same command again. It resumes and
+    recomputes damaged parts of the cache.
 
     >>> from pathlib import Path
     >>> from contralens.data.atomic_files import write_whole
@@ -87,8 +87,8 @@ class StoreError(ContralensError):
 
 
 class RunError(StoreError):
-    """A run folder, its audit, its evaluation or its candidates are damaged, were edited, lack a file, or have a format
-    that this version does not read. What to do: run the command that wrote it again.
+    """A run folder, its audit, its evaluation or its candidates are damaged, were edited, miss a file, or have a format
+    that this version does not read. Run the command that wrote it again.
 
     >>> import contralens, shutil
     >>> from pathlib import Path
@@ -103,8 +103,8 @@ class RunError(StoreError):
 
 
 class MissingPackage(ContralensError):
-    """An optional package, or the module of a plug-in, is not installed. What to do: install it, with the pip command
-    where the line has one.
+    """An optional package, or the module of a plug-in, is not installed. Install it with the pip command of the
+    message.
 
     >>> from contralens.checks import require
     >>> try:
@@ -117,8 +117,8 @@ class MissingPackage(ContralensError):
 
 class ModelUnavailable(ContralensError):
     """A network, encoder, painter or proposer has a valid name, but its weights or files cannot be loaded: they are not
-    cached and cannot be downloaded, a folder lacks them, or they are damaged. What to do: download them once with an
-    internet connection, or give the folder or file that the line asks for.
+    cached and cannot be downloaded, they are missing in a folder, or they are damaged. Download them once with an
+    internet connection, or give the folder or file that the message asks for.
 
     >>> import contralens
     >>> from pathlib import Path

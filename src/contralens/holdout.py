@@ -26,7 +26,7 @@ def drawn(fingerprints: Sequence[str], share: float, seed: int = 0, purpose: str
     True
     """
     if not 0.0 < share < 1.0:
-        raise InputError(f"a share of held-out images must lie between 0 and 1, e.g. 0.2; got {share}")
+        raise InputError(f"a share of held-out images must be between 0 and 1, e.g. 0.2; got {share}")
     limit = int(share * 2**64)
     prefix = f"{purpose}:{seed}:"
     return [int.from_bytes(hashlib.sha256((prefix + f).encode()).digest()[:8], "big") < limit for f in fingerprints]

@@ -71,27 +71,26 @@ def add_maps(
     batch_size: int = 32,
     progress: Progress = silent,
 ) -> list[str]:
-    """Write activation maps, the classes that neurons feed and, where asked for, a layout into a run folder.
+    """Write activation maps, downstream classes and, optionally, a layout into a run folder.
 
-    Each file appears whole or not at all.
+    Each file is written atomically.
 
     Args:
         run: a run that was written to a folder, or that folder.
-        pairs: exemplars per neuron, from the first, whose maps and whose contrasts' maps are kept. One forward of each
-            image among them; about 100 bytes a map of 7 x 7, twice `pairs` maps a neuron.
+        pairs: number of exemplar-contrast pairs per neuron with maps. Needs one forward pass per image; a map of 7 x 7
+            takes about 100 bytes, and a neuron has twice `pairs` maps.
         source: where the run's images are, if they moved.
-        target: the network, where the run cannot name it.
-        classes: names of its classes; by default those that come with its weights, else their numbers.
-        layout: lay the neurons out by UMAP, too, for the explorer's map page. It needs umap-learn, which takes some ten
-            seconds to compile itself; without a layout the page shows the two main components.
+        target: the network, if the run does not identify it.
+        classes: names of its classes; by default those of its weights, otherwise numbers.
+        layout: also compute a UMAP layout for the explorer's map page. It needs umap-learn, which takes about ten
+            seconds to compile; without a layout the page shows the two main components.
         cache: the cache that `label` used.
         device: where the network runs.
         batch_size: images per forward pass.
         progress: called with stage, done and total.
 
     Returns:
-        One line for each of the files asked for: what it holds, or why there is none; before them, how many of the
-        run's pictures are gone, if any are.
+        One line per file: its content, or why it is missing. The first line counts missing pictures, if there are any.
 
     Raises:
         InputError: the images cannot be found, or the network is another one.
@@ -103,7 +102,7 @@ def add_maps(
     """
     run = load(run) if not isinstance(run, Run) else run
     if run.path is None:
-        raise InputError("the run was never written to a folder; give `out` to `label` first")
+        raise InputError("the run was never saved to a folder; give `out` to `label` first")
     whole("pairs", pairs)
     whole("batch_size", batch_size)
     if classes is not None:
@@ -120,7 +119,7 @@ def add_maps(
     if found is None:
         one = reopened.target
         ordered = getattr(getattr(one, "base", one), "raster_order", None)
-        why = "has tokens that do not lie row by row" if ordered is False else "gives no places"
+        why = "has tokens that are not in row order" if ordered is False else "has no spatial positions"
         told.append(f"no activation maps: {one.layer} {why} (pooling {one.pooling})")
     else:
         _write(run.path / "maps.parquet", found)

@@ -41,17 +41,17 @@ def _broken(error: BaseException) -> type[ContralensError]:
 
 
 class Registry(MutableMapping[str, T], Generic[T]):
-    """What is known of one kind of plug, by name; add your own for this process as in a dictionary, or as a decorator.
+    """The plugs of one kind by name; add your own for this process like a dictionary item or with a decorator.
 
     Args:
-        kind: how the kind is called, in the plural; packages add to the entry point group "contralens.KIND".
-        built_in: what comes with contralens: functions, records with a `function`, or a `Scheme`.
+        kind: name of the kind, plural; packages add to the entry point group "contralens.KIND".
+        built_in: the plugs of contralens: functions, records with a `function`, or a `Scheme`.
         one: the kind in the singular, for errors.
         takes: arguments that every plug of the kind takes in this order, besides its options. If the first is "rest",
             a plug is named "scheme:rest".
-        by_name: arguments by keyword that are no options.
-        mark: what stands between a plug and its options; "" where they cannot be written into the name.
-        read: makes the value of what is put in, for kinds that hold records.
+        by_name: keyword arguments that are not options.
+        mark: separator between a plug's name and its options; "" if options cannot be part of the name.
+        read: converts an added item to the stored value, for kinds with records.
 
     >>> calls = Registry("calls", {"hey": str.upper}, one="call", takes=("text",))
     >>> @calls.add

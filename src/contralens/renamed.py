@@ -52,6 +52,7 @@ models.weight_files:loading.weight_files models.where:models.activation_maps reo
 report.answers:data.answers report.origin:report.concept_origin report.plots:evaluation.plots
 settings.on_run:settings.finished_run split:holdout world.bench:bench.world_bench world.cases:bench.cases
 world.demo:bench.world_images world.training:bench.training
+explorer.notes:data.notes layers:labeling.layers pipeline:labeling.label
 """
 MOVED = dict(pair.split(":") for pair in _TABLE.split())
 """Old names to new ones, both within the package."""

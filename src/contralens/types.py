@@ -77,10 +77,9 @@ def brief(value: Any, most: int = 60) -> str:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Exemplars(Brief):
-    """Activating images of each neuron and, for each, its contrastive partner (Bouanani et al. 2026, arXiv 2604.22477).
+    """Top-activating images of each neuron and the contrast of each (Bouanani et al. 2026, arXiv 2604.22477).
 
-    A place without an image (fewer usable images than K, or nothing below the mean to pair with) holds index -1 and a
-    NaN value; scorers skip it.
+    Index -1 and NaN mark a missing image (fewer usable images than K, or no image below the mean); scorers skip it.
 
     >>> exemplars.positives, exemplars.contrasts  # neurons (2) by exemplars (2); see `contralens.find_exemplars`
     (tensor([[0, 2],
@@ -209,7 +208,7 @@ class Progress(Protocol):
     ...     print(f"{stage}: {done} of {total}")
     >>> import contralens
     >>> found = contralens.audit("run", {"expected": ["striped"], "spurious": ["red"]}, fakes=50, sample=0, save=False,
-    ...     progress=lambda stage, done, total: stage == "fake neurons" and dots(stage, done, total))
+    ...     progress=lambda stage, done, total: stage == "null neurons" and dots(stage, done, total))
     fake neurons: 0 of 50
     fake neurons: 50 of 50
     """

@@ -69,8 +69,8 @@ GOOD = {"expected": ["a"], "spurious": ["b"]}
         ({"expected": [{"name": "c", "synonyms": [7]}]}, "quote it"),
         ({"expected": [{"name": "c", "synonyms": "d"}]}, "must be a list of texts"),
         ({"expected": [7]}, "must hold `name: value` lines"),
-        ({"expected": ["B"]}, "stands twice, under 'B' and 'b'"),
-        ({"expected": [{"name": "c", "synonyms": ["C"]}]}, "stands twice"),
+        ({"expected": ["B"]}, "appears twice, under 'B' and 'b'"),
+        ({"expected": [{"name": "c", "synonyms": ["C"]}]}, "appears twice"),
     ],
 )
 def test_a_bad_list_is_told_in_one_line(change: dict[str, object], words: str) -> None:

@@ -83,10 +83,10 @@ def test_a_concept_that_the_encoder_cannot_read_gives_no_verdict() -> None:
     for row, words in zip(rows, ("random directions", "other images' embeddings", "wordings agree"), strict=False):
         assert words in row["reason"]
     told = " ".join(reads.warnings("eyes", LISTED))
-    assert "does not see 2 of 5" in told
+    assert "does not detect 2 of 5" in told
     assert "red, green" in told
     assert "cannot tell 1 of 5" in told
-    assert "no verdict rests on 3 concepts" in told
+    assert "verdicts do not use 3 concepts" in told
     assert [c["readable"] for c in reads.manifest(LISTED)["concepts"]] == [False] * 3 + [True] * 2
 
 

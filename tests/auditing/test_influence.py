@@ -285,7 +285,7 @@ def test_bad_masks_are_told(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=words), contralens.pruned(t, keep):
             pass
     (tmp_path / "bad.safetensors").write_bytes(b"nothing")
-    with pytest.raises(InputError, match="is no mask"):
+    with pytest.raises(InputError, match="is not a mask"):
         mask_of(tmp_path / "bad.safetensors")
     with pytest.raises(InputError, match="did you mean relu"), contralens.pruned(ColourNet(), [1.0] * 6, layer="rel"):
         pass

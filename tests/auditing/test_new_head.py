@@ -96,7 +96,7 @@ def test_the_head_is_written_and_read_back(case: Path, found: Audit) -> None:
         head(np.zeros((2, 3)))
     with pytest.raises(InputError, match="make one with"):
         load_head(case / "none.safetensors")
-    with pytest.raises(InputError, match="is no head"):
+    with pytest.raises(InputError, match="is not a head"):
         load_head(case / "run/audit/mask.safetensors")
 
 
@@ -111,8 +111,8 @@ def test_it_is_shown(case: Path, found: Audit, capsys: pytest.CaptureFixture[str
     names = load(case / "run").neurons["name"].to_pylist()
     assert all(re.search(rf"^{re.escape(names[row['neuron']])} ", told, re.M) for row in found.rows("spurious"))
     assert "head.safetensors" in told
-    assert "What a new head does" in page
-    assert "2 of 2 classes are no concept of the list (benign, melanoma)" in told
+    assert "Effect of a new head" in page
+    assert "2 of 2 classes are missing from the list (benign, melanoma)" in told
     assert found.manifest["missing_classes"] == list(CLASSES)
 
 
@@ -170,7 +170,11 @@ def row(change: float, low: float, high: float, mode: str = "hard", group: str =
         ({"spurious": 29}, [row(-0.15, -0.19, -0.11)], "do not prune"),
         ({"spurious": 1}, [row(0.0, -0.01, 0.02)], "1 neuron looks spurious; pruning it changes accuracy by +0.0"),
         ({"spurious": 2}, [row(0.1, 0.05, 0.15), row(0.0, -0.01, 0.01, "random")], "pruning helps"),
-        ({"spurious": 2}, [row(0.1, 0.05, 0.15), row(0.1, 0.05, 0.15, "random")], "random neurons may do as much"),
+        (
+            {"spurious": 2},
+            [row(0.1, 0.05, 0.15), row(0.1, 0.05, 0.15, "random")],
+            "random neurons may have the same effect",
+        ),
         ({"spurious": 2}, [], "was not measured"),
         ({"expected": 3, "undecided": 2}, [], "No neuron looks spurious (3 neurons for an expected concept, 2 und"),
     ],
@@ -187,11 +191,13 @@ def test_a_headline_and_a_verdict_that_disagree_are_explained() -> None:
     def told(*rows: dict[str, Any]) -> str:
         return " ".join(explanation({"spurious": 2}, rows, "hard", False, [], 2, None))
 
-    assert "Spurious says what a neuron responds to" in told(row(-0.1, -0.2, -0.05))
-    assert "not needed on these images" in told(row(0.0, -0.1, 0.1))
+    assert "A spurious verdict describes what a neuron responds to" in told(row(-0.1, -0.2, -0.05))
+    assert "changes nothing on these images" in told(row(0.0, -0.1, 0.1))
     mixed = told(row(-0.1, -0.2, -0.05), row(0.3, 0.2, 0.4, group="strip=no"), row(0.3, 0.2, 0.4, "random", "x=1"))
-    assert "Some images gain all the same: strip=no +30.0." in mixed
-    assert "Some images lose: class=a -20.0." in told(row(0.1, 0.05, 0.2), row(-0.2, -0.3, -0.1, group="class=a"))
+    assert "Accuracy still rises on some images: strip=no +30.0." in mixed
+    assert "Accuracy falls on some images: class=a -20.0." in told(
+        row(0.1, 0.05, 0.2), row(-0.2, -0.3, -0.1, group="class=a")
+    )
     assert told() == ""
 
 

@@ -137,7 +137,7 @@ def test_tables_are_read_back_and_checked(small, tmp_path) -> None:
         if row["measure"] == "right" and row["scorer"] == "csp":
             row["mean"] = row["low"] - 0.1
     assert len(paper.outside(bench, text)[1]) == 4
-    with pytest.raises(InputError, match="no lines"):
+    with pytest.raises(InputError, match="no markers"):
         paper.read("a document without markers")
 
 
@@ -174,12 +174,12 @@ def test_the_command(tmp_path) -> None:
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["world.json", "world.parquet", "world.png"]
     done = CliRunner().invoke(app, [*arguments, "--scorer", "csp", "--check", str(document)])
     assert done.exit_code == 0, done.output
-    assert "means lie in the intervals" in done.output
+    assert "means are within the intervals" in done.output
     assert "planted neurons, right" in done.output
 
 
 def test_wrong_settings_are_named() -> None:
-    with pytest.raises(InputError, match="a dial lies between 0"):
+    with pytest.raises(InputError, match="a dial must be between 0"):
         world_bench(["csp"], dials=[1.5])
     with pytest.raises(InputError, match="unknown world 9"):
         world_bench(["csp"], worlds=[9])

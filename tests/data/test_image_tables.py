@@ -156,7 +156,7 @@ def test_what_a_table_does_not_say_is_refused_with_the_way_out(tmp_path: Path) -
     names, lines, _, _ = CASES["derm7pt"]
     both = pictures(tmp_path / "derm7pt", [*names, "images/NEL/NEL027.JPG", "images/FAL/FAL026.JPG"])
     (tmp_path / "meta.csv").write_text("\n".join(lines))
-    with pytest.raises(InputError, match=r"columns clinic, derm all name images; say which with image_column="):
+    with pytest.raises(InputError, match=r"columns clinic, derm all name images; choose one with image_column="):
         labeled_images(both, tmp_path / "meta.csv")
     clinic = labeled_images(both, tmp_path / "meta.csv", image_column="clinic")
     assert list(clinic.ids) == ["images/FAL/FAL026.JPG", "images/NEL/NEL027.JPG"]
@@ -222,7 +222,7 @@ def test_parts_of_a_data_set_are_no_classes(tmp_path: Path) -> None:
     found = labeled_images(pictures(tmp_path / "kaggle", names))
     assert found.classes == ("benign", "malignant")
     assert found.targets.tolist() == [0, 1, 1, 0]
-    assert found.notes == (f"1 image of {tmp_path / 'kaggle'} without a class left out",)
+    assert found.notes == (f"1 image of {tmp_path / 'kaggle'} without a class excluded",)
     one = labeled_images(pictures(tmp_path / "one", ["set/train/benign/1.png", "set/test/benign/2.png"]))
     assert one.classes == ("benign",)
     with pytest.raises(InputError, match="has no classes"):

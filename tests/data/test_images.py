@@ -203,7 +203,7 @@ def test_order_and_ids_do_not_depend_on_how_the_folder_was_filled(names, order, 
         (lambda d: f"@{d}/none.txt", "list '.*none.txt' cannot be read: No such file"),
         (lambda d: d / "empty.txt", "empty.txt is empty"),
         (lambda d: d / "bad.txt", "2 of 2 files in .*bad.txt do not exist, e.g. 'gone.png', looked for in"),
-        (lambda d: f"@{d}/photos/a.png", "is no list of paths"),
+        (lambda d: f"@{d}/photos/a.png", "is not a list of paths"),
         (lambda d: "hf-datasets:x:train", "neither a folder nor one of hf-dataset:.*; did you mean hf-dataset?"),
         (lambda d: "hf-dataset:x", "expected hf-dataset:NAME_OR_PATH:SPLIT"),
         (lambda d: np.zeros((0, 4, 4, 3), np.uint8), "holds no images"),
@@ -398,11 +398,9 @@ def test_random_transforms_and_normalised_tensors_are_told_at_once():
         def __getitem__(self, i):
             return torch.rand(3, 8, 8)
 
-    with pytest.raises(InputError, match="Random gives other pixels each time; leave random transforms out"):
+    with pytest.raises(InputError, match="Random gives different pixels each time; remove random transforms"):
         images(Random([0, 1]))
-    with pytest.raises(
-        InputError, match=r"float pixels must lie within 0\.\.1, got -2\.\.2 \(leave normalisation out\)"
-    ):
+    with pytest.raises(InputError, match=r"float pixels must lie within 0\.\.1, got -2\.\.2 \(without normalisation\)"):
         images(Map([torch.linspace(-2, 2, 48).reshape(3, 4, 4)]))
 
     class Stream(torch.utils.data.IterableDataset):
@@ -441,7 +439,7 @@ def test_hugging_face_data_set(hf, tmp_path):
     assert found.labels[:3] == ["no", "yes", "no"]
     assert found.load(7).getpixel((0, 0)) == numbered(7)
     assert found.load(150).getpixel((0, 0)) == (0, 255, 0)
-    with pytest.raises(ImageError, match="row/151: not an image of a known kind"):
+    with pytest.raises(ImageError, match="row/151: not an image of a known format"):
         found.load(151)
     with pytest.raises(ImageError, match="row/152: no image in this row"):
         found.load(152)

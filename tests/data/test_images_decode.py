@@ -204,9 +204,9 @@ def whole(kind="JPEG"):
 
 BROKEN = {
     "empty.jpg": (b"", "empty file"),
-    "text.jpg": (b"hello, world", "not an image of a known kind"),
-    "stub.jpg": (b"zz", "not an image of a known kind"),
-    "html.png": (b"<html>404</html>", "not an image of a known kind"),
+    "text.jpg": (b"hello, world", "not an image of a known format"),
+    "stub.jpg": (b"zz", "not an image of a known format"),
+    "html.png": (b"<html>404</html>", "not an image of a known format"),
     "short.jpg": (whole()[:700], "truncated"),
     "short.png": (whole("PNG")[:2000], "truncated"),
     "head.png": (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 5, 5, 8, 9, 0, 0, 0)), ""),
@@ -216,7 +216,7 @@ BROKEN = {
     "cut.bmp": (saved(Image.new("RGB", (30, 30)), "BMP")[:90], "truncated"),
     "flat.png": (png(0, 4, 8, 2, b""), ""),
     "bomb.png": (png(60_000, 60_000, 8, 2, b"\0"), "too large: 60000 x 60000 = 3,600,000,000 pixels"),
-    "script.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image of a known kind"),
+    "script.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image of a known format"),
     "noise.jp2": (b"\xff\x4f\xff\x51" + bytes(range(256)), ""),
     "flipped.jpg": (whole()[:300] + b"\xff" * 300, ""),
 }

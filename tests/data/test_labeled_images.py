@@ -127,7 +127,7 @@ def test_mistakes_are_told(tmp_path, isic):
         ([tmp_path / "none.csv"], "no table"),
         ([metadata], "no column called class"),
         ([write(tmp_path / "a.csv", ("image", "class"), ("elsewhere", "x"))], "names none of the images"),
-        ([write(tmp_path / "b.csv", ("image", "class"), ("a", "x"), ("a", "y"))], "stands there twice"),
+        ([write(tmp_path / "b.csv", ("image", "class"), ("a", "x"), ("a", "y"))], "is there twice"),
         ([write(tmp_path / "c.csv", ("image", "class"), ("ISIC_0000000",))], "line 2: 1 values for 2 columns"),
         ([write(tmp_path / "d.csv", ("image", "x", "x"), (1, 2, 3))], "two columns are called 'x'"),
         ([write(tmp_path / "e.csv", ("image", "class"))], "one line per image"),

@@ -74,7 +74,7 @@ def test_bytes_that_are_no_pictures_and_several_columns(cached: Path) -> None:
         images(f"hf-dataset:{folder}:train:words")
     found = images(f"hf-dataset:{folder}:train:a")
     assert found.load(0).size == (8, 6)
-    for at, words in ((1, "not an image of a known kind"), (2, "no image in this row")):
+    for at, words in ((1, "not an image of a known format"), (2, "no image in this row")):
         with pytest.raises(ImageError, match=words):
             found.load(at)
 
@@ -112,9 +112,9 @@ def test_arrays_of_numpy_files(tmp_path: Path) -> None:
     np.save(tmp_path / "one.npy", colour)
     assert len(images(f"npz:{tmp_path / 'one.npy'}")) == 3
     for spec, words in (
-        (f"npz:{file}", r"say which array of .* holds pictures, npz:.*:NAME; it has train_images \(5, 9, 7\)"),
+        (f"npz:{file}", r"name the array of .* with pictures, npz:.*:NAME; it has train_images \(5, 9, 7\)"),
         (f"npz:{file}:train_image", "has no array 'train_image'; did you mean train_images"),
-        (f"npz:{file}:train_labels", "is no array of pictures"),
+        (f"npz:{file}:train_labels", "is not an array of pictures"),
         (f"npz:{tmp_path / 'none.npz'}:x", "no file"),
         (str(file), "arrays are read as npz:.*pathmnist.npz:NAME"),
     ):  # fmt: skip

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from coloured import COLOURS, ColourEncoder, ColourNet, to_pixels
 from kept import bytes_in, small_run
+from older import as_older
 from patience import HUNG
 
 import contralens
@@ -82,17 +83,17 @@ def test_an_input_is_never_written_over(discs: Path, tmp_path: Path) -> None:
     (run / "photos").mkdir()
     for picture in discs.glob("red/*.png"):
         (run / "photos" / picture.name).write_bytes(picture.read_bytes())
-    refused(lambda: label(run / "photos", run), run, "contains .*photos, which would be read")
+    refused(lambda: label(run / "photos", run), run, "contains .*photos, which is an input")
     refused(lambda: label(run / "photos", run / "photos"), run, "holds files but no run, the first is 000.png")
-    refused(lambda: label(run / "photos", run / "photos" / "run"), run, "lies in .*photos, which would be read")
+    refused(lambda: label(run / "photos", run / "photos" / "run"), run, "lies in .*photos, which is an input")
     weights = run / "weights.safetensors"
     weights.write_bytes(b"")
     given: dict[str, Any] = {"layer": "layer4", "checkpoint": weights, "cache": tmp_path / "cache"}
     job = lambda: contralens.label("torchvision:resnet18", discs, ColourEncoder(), ["red"], out=run, **given)  # noqa: E731
-    refused(job, run, "contains .*weights.safetensors, which would be read")
+    refused(job, run, "contains .*weights.safetensors, which is an input")
     shared = Path(push(small_run(), tmp_path / "shared"))
-    refused(lambda: pull(shared, shared / "run"), shared, "lies in .*shared, which would be read")
-    refused(lambda: push(load(shared / "run"), shared), shared, "contains .*run, which would be read")
+    refused(lambda: pull(shared, shared / "run"), shared, "lies in .*shared, which is an input")
+    refused(lambda: push(load(shared / "run"), shared), shared, "contains .*run, which is an input")
 
 
 def test_labeling_again_keeps_what_others_added(discs: Path, tmp_path: Path) -> None:
@@ -327,9 +328,9 @@ def test_proposing_changes_no_file_that_is_not_its_own(tmp_path: Path) -> None:
     home = tmp_path / "run.candidates"
     compared = contralens.compare([run], ["semanticlens", "csp"])
     ask = lambda folder: contralens.propose(run, "captions:none.txt", folder=folder)  # noqa: E731
-    refused(lambda: ask(run), tmp_path, "is what would be read")
+    refused(lambda: ask(run), tmp_path, "is an input")
     refused(lambda: compared.save(run), tmp_path, "holds files but no comparison")
-    refused(lambda: ask(run / "candidates"), tmp_path, "lies in .*run, which would be read")
+    refused(lambda: ask(run / "candidates"), tmp_path, "lies in .*run, which is an input")
     Candidates(["red"], [], [], {}).save(home)
     edited = json.loads((home / "candidates.json").read_text())
     (home / "candidates.json").write_text(json.dumps({**edited, "concepts": ["red", "my own"]}))
@@ -377,3 +378,18 @@ def test_results_are_not_written_over_somebody_elses(tmp_path: Path, monkeypatch
     with pytest.raises(SystemExit, match="2"):
         main()
     assert bytes_in(tmp_path) == before
+
+
+def test_pages_of_a_run_without_digests_are_replaced_also_after_other_additions(tmp_path: Path) -> None:
+    """0.1 listed no report and no audit page; `maps` of this version writes a list without them."""
+    run = small_run().save(tmp_path / "run").path
+    assert run is not None
+    as_older(run)
+    for page in ("report.html", "audit.html"):
+        (run / page).write_text("<p>of 0.1</p>", encoding="utf-8")
+    add_to_run(run, {"maps.parquet": b"maps"})
+    add_to_run(run, {"report.html": b"<p>new</p>", "audit.html": b"<p>new</p>"})
+    assert (run / "report.html").read_text(encoding="utf-8") == "<p>new</p>"
+    (run / "audit.html").write_text("<p>edited</p>", encoding="utf-8")
+    with pytest.raises(InputError, match="is not as contralens wrote it"):
+        add_to_run(run, {"audit.html": b"<p>newer</p>"})

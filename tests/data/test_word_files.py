@@ -26,18 +26,18 @@ LINES = {
     "numbered with brackets": ("1) tench\n2) goldfish\n5) great white shark", "numbers of a numbered list"),
     "numbered with colons": ("0: tench\n1: goldfish\n2: great white shark", "numbers of a numbered list"),
     "counted": ("0 tench\n1 goldfish\n2 great white shark", "numbers that count the lines"),
-    "counted behind": ("tench 0\ngoldfish 1\ngreat_white_shark 2", "off their ends"),
-    "bullets": ("- tench\n- goldfish\n- great white shark", "bullets were taken off"),
-    "stars": ("* tench\n* goldfish\n* great white shark", "bullets were taken off"),
-    "round bullets": ("\u2022 tench\n\u2022 goldfish\n\u2022 great white shark", "bullets were taken off"),
+    "counted behind": ("tench 0\ngoldfish 1\ngreat_white_shark 2", "at their ends"),
+    "bullets": ("- tench\n- goldfish\n- great white shark", "bullets were removed"),
+    "stars": ("* tench\n* goldfish\n* great white shark", "bullets were removed"),
+    "round bullets": ("\u2022 tench\n\u2022 goldfish\n\u2022 great white shark", "bullets were removed"),
     "quoted with commas": ("'tench',\n'goldfish',\n'great white shark'", "quotes and commas"),
     "WordNet ids": (
         "n01440764 tench, Tinca tinca\nn01443537 goldfish, Carassius auratus\nn01484850 great white shark, white shark",
-        "WordNet ids were taken off; of 3 with several names the first was kept",
+        "WordNet ids were removed; of 3 with several names the first was kept",
     ),
     "map_clsloc": ("n01440764 1 tench\nn01443537 2 goldfish\nn01484850 3 great_white_shark", "WordNet ids"),
     "CUB": ("1 001.tench\n2 002.goldfish\n3 003.great_white_shark", "numbers that count the lines"),
-    "a printed dictionary": ("{0: 'tench',\n 1: 'goldfish',\n 2: 'great white shark'}", "beside an index"),
+    "a printed dictionary": ("{0: 'tench',\n 1: 'goldfish',\n 2: 'great white shark'}", "next to each concept"),
     "a printed list": ("['tench', 'goldfish',\n 'great white shark']", ""),
     "columns apart by tabs": ("n1440764\ttench\nn2\tgoldfish\nn3\tgreat white shark", "of 2 columns"),
 }
@@ -96,7 +96,9 @@ def test_columns_that_are_named(tmp_path: Path) -> None:
     assert read_vocabulary(f"{tmp_path / 'a.csv'}:1").concepts == ["colour", "green", "gold"]
     made = read_vocabulary(tmp_path / "a.csv")
     assert made.concepts == ["animal", "tench", "goldfish"]
-    assert "the first was read, its first row included; another is named as in a.csv:1" in " ".join(made.lint.lines())
+    assert "the first was read, including its first row; to choose another, write a.csv:1" in " ".join(
+        made.lint.lines()
+    )
     with pytest.raises(InputError, match="no column 'size'"):
         read_vocabulary(f"{tmp_path / 'a.csv'}:size")
 
@@ -105,10 +107,10 @@ OBJECTS: dict[str, tuple[Any, str]] = {
     "list": (WORDS, ""),
     "classes with concepts": ({"fish": WORDS[:2], "shark": WORDS[2:]}, "2 classes with their concepts"),
     "imagenet_class_index": ({str(n): [f"n0144076{n}", w] for n, w in enumerate(WORDS)}, "an index and an id"),
-    "index to name": ({str(n): w for n, w in enumerate(WORDS)}, "beside an index or id"),
-    "id to name": ({f"n0144076{n}": w for n, w in enumerate(WORDS)}, "beside an index or id"),
-    "name to index": ({w: n for n, w in enumerate(WORDS)}, "before an index"),
-    "pairs": ([[n, w] for n, w in enumerate(WORDS)], "beside an index or id"),
+    "index to name": ({str(n): w for n, w in enumerate(WORDS)}, "index or id next to each concept"),
+    "id to name": ({f"n0144076{n}": w for n, w in enumerate(WORDS)}, "index or id next to each concept"),
+    "name to index": ({w: n for n, w in enumerate(WORDS)}, "after each concept"),
+    "pairs": ([[n, w] for n, w in enumerate(WORDS)], "index or id next to each concept"),
     "objects": ([{"id": n, "name": w, "supercategory": "fish"} for n, w in enumerate(WORDS)], "'name' was read"),
     "COCO": ({"images": [], "categories": [{"id": n, "name": w} for n, w in enumerate(WORDS)]}, "'name' was read"),
 }
@@ -143,14 +145,14 @@ def test_yaml_and_json_lines(tmp_path: Path) -> None:
         ("a.json", '{"cat": "an animal", "dog": "another"}', "gives a text for each text .* write a list"),
         ("a.json", '{"cat": {"parts": ["tail"]}}', "JSON must be a list of concepts, or a list of them for each class"),
         ("a.json", '[{"id": 1, "x": "cat", "y": "dog"}]', "a list of objects with id, x, y: it is unclear"),
-        ("a.json", '["cat", "dog"', "begins like JSON and is none"),
-        ("a.txt", '["cat", dog]', "begins like JSON and is none .*write one concept a line"),
-        ("a.jsonl", '"cat"\n"dog', "line 2 is no readable JSON"),
-        ("a.yaml", "a: [b", "is no readable YAML"),
+        ("a.json", '["cat", "dog"', "begins like JSON but is not valid"),
+        ("a.txt", '["cat", dog]', "begins like JSON but is not valid .*write one concept a line"),
+        ("a.jsonl", '"cat"\n"dog', "line 2 is not valid JSON"),
+        ("a.yaml", "a: [b", "is not valid YAML"),
         ("a.txt", "n01440764\nn01443537\n", "WordNet ids only .*built-in vocabulary imagenet"),
         ("a.txt", "5 tench\n9 shark\n12 cock\n", "every line begins with a number .*write the file as a JSON list"),
         ("a.csv", "zebra\ncrane, bird\n", "line 2 has 2 columns, the first 1: put texts with a comma in quotes"),
-        ("a.csv", "name,description\ncat,an animal\ndog,another\n", "say which holds the concepts, as in a.csv:name"),
+        ("a.csv", "name,description\ncat,an animal\ndog,another\n", "name the one with the concepts, as in a.csv:name"),
     ],
 )
 def test_what_could_mean_two_things_is_refused(name: str, content: str, says: str, tmp_path: Path) -> None:

@@ -218,7 +218,7 @@ def test_figures_that_pages_quote_are_those_of_the_benchmarks() -> None:
         "comparison.md", "# times faster for 5,000 images and 200 neurons, # times for 50,000 images and 2,048"
     )
     assert faster == [figure("| 5,000 | 200 |", 7), figure("| 50,000 | 2,048 |", 7)]
-    seconds = quoted("methods/lookalike.md", "took # s of two cores .* CLIP-Dissect took # s and .* CSP # s")
+    seconds = quoted("methods/lookalike.md", "took # s on two cores .* CLIP-Dissect took # s and .* CSP # s")
     rows = [figure(f"| {name} | 50,000 | 2,048 |", 5) for name in ("lookalike", "clip_dissect", "csp")]
     assert seconds == [round(rows[0]), round(rows[1]), rows[2]]
 

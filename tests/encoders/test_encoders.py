@@ -74,7 +74,7 @@ def test_texts_cut_short_are_noted_once():
 
 
 def test_one_text_instead_of_a_list_is_refused():
-    with pytest.raises(InputError, match="put it into a list"):
+    with pytest.raises(InputError, match="pass a list"):
         Letters().texts("word")
 
 

@@ -258,7 +258,7 @@ def test_a_folder_without_the_words_of_its_tokenizer(clip, tmp_path):
     """transformers makes a tokenizer then that knows no word."""
     words = shutil.ignore_patterns("tokenizer.json", "vocab.json", "merges.txt")
     shutil.copytree(clip, tmp_path / "mute", ignore=words)
-    with pytest.raises(ModelUnavailable, match=r"is missing the words of its tokenizer: copy tokenizer\.json"):
+    with pytest.raises(ModelUnavailable, match=r"is missing its tokenizer's vocabulary: copy tokenizer\.json"):
         encoder(f"hf:{tmp_path / 'mute'}")
 
 

@@ -223,7 +223,7 @@ def test_a_pickle_with_code_is_refused(tmp_path, model):
 def test_an_unreachable_hub_is_one_line(tags, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(
-        ModelUnavailable, match=r"weights contralens-tiny/openai .* could not be had.*local-dir"
+        ModelUnavailable, match=r"weights contralens-tiny/openai .* could not be downloaded.*local-dir"
     ) as caught:
         encoder(f"open_clip:{ARCH}/openai")
     assert "\n" not in str(caught.value)

@@ -59,10 +59,10 @@ def test_show_and_report_say_so(told) -> None:
     row = refused(run)[0]
     shown = CliRunner().invoke(app, ["show", str(run.path), str(row["neuron"])]).output
     assert NO_LABEL in shown
-    assert f"null test: {row['concepts'][0]} turned down; p " in shown
+    assert f"null test: {row['concepts'][0]} rejected; p " in shown
     page = (run.path / "report.html").read_text()
     assert f"csp: {NO_LABEL} on {len(refused(run))} of " in page
-    assert f"null test: {row['concepts'][0]} turned down; p " in page
+    assert f"null test: {row['concepts'][0]} rejected; p " in page
     labeled = sum(r["label"] is not None for r in run.rows())
     assert f"<b>{labeled}</b> of 64 neurons labeled" in page
 

@@ -80,7 +80,7 @@ def test_search_and_sort_go_over_all_layers(runs: Path) -> None:
 def test_what_is_no_atlas_is_one_line(runs: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="two runs are of the layer block3"):
         contralens.atlas([runs / "runs/block3", runs / "runs/block3"])
-    with pytest.raises(InputError, match="needs a run at least"):
+    with pytest.raises(InputError, match="needs at least one run"):
         contralens.atlas(tmp_path)
     one = contralens.load(runs / "runs/block3")
     other = replace(one, manifest={**one.manifest, "target": {**one.manifest["target"], "name": "net", "layer": "x"}})
@@ -192,7 +192,7 @@ def test_a_model_card_says_what_is_so_and_escapes_the_rest(runs: Path, tmp_path:
     again = write_model_card([*found], tmp_path / "card", examples=1)
     assert len(again) == 3
     (tmp_path / "card/neurons.md").write_text("mine")
-    with pytest.raises(InputError, match="is not a model card of ours"):
+    with pytest.raises(InputError, match="was not written by contralens"):
         write_model_card([*found], tmp_path / "card")
 
 

@@ -90,7 +90,7 @@ def test_without_held_out_images_it_says_what_to_do(run, settings, case, tmp_pat
         (copied / f"copy{i}.png").write_bytes(path.read_bytes())
     found = evaluate(run, heldout=copied, metrics="pearson", **settings)
     assert found.manifest["images"]["held_out"] == 40
-    assert any("5 held-out images left out" in note for note in found.manifest["notes"])
+    assert any("5 held-out images excluded" in note for note in found.manifest["notes"])
 
 
 def test_images_held_out_by_the_run_come_from_the_cache_alone(run, settings, case):
@@ -315,7 +315,7 @@ class Anything(ColourEncoder):
 
 
 def test_labels_that_do_not_beat_chance_are_turned_down(run, case, settings):
-    """`label(fdr=...)` says what `evaluate(fdr=...)` says of the same labels, and keeps what it turned down."""
+    """`label(fdr=...)` says what `evaluate(fdr=...)` says of the same labels, and keeps what it rejected."""
     told = evaluate(run, metrics="audit", fdr=0.05, fakes=200, **settings)
     abstained = label(
         colour_target(), case / "probe", ColourEncoder(), list(COLOURS), k=10, cache=case / "cache",

@@ -181,7 +181,7 @@ def test_what_a_user_gets_wrong_is_told(run, settings):
             painter(spec)
     with pytest.raises(InputError, match="must be a name"):
         painter(3)
-    with pytest.raises(InputError, match="where the label goes"):
+    with pytest.raises(InputError, match="must contain"):
         paint(Reopened(run), ["red"], Failing(), prompt="a dog")
     with pytest.raises(InputError, match="did you mean cosy"):
         evaluate(run, preset="cozy", **settings)

@@ -133,7 +133,7 @@ def test_an_audit_says_what_experiments_confirm_or_contradict(tested, here) -> N
         audit = contralens.load_audit(here)
         best = {row["neuron"]: row["best"] for row in audit.rows()}
         assert best[1] == label
-        words = {"verified": "confirms it", "refuted": "contradicts it", "untested": "did not settle it"}
+        words = {"verified": "confirms it", "refuted": "contradicts it", "untested": "did not decide it"}
         said = f"n experiment {words[outcomes[1][1]]}"
         assert said in audit_page(contralens.load(here), audit, most=200)
         with TestClient(create_app([here], tester=label_test), base_url=HOST) as client:
@@ -151,7 +151,7 @@ def test_comparisons_and_pulled_runs_hold_them(tested, here, tmp_path) -> None:
         word: sum(found == word for _, found in outcomes.values()) for word in ("verified", "refuted", "untested")
     }
     assert told["experiments"]["csp"] == counts
-    assert f"csp, labels put to the test: {counts['verified']} verified" in command("compare", here)
+    assert f"csp, labels tested: {counts['verified']} verified" in command("compare", here)
     for pictures in (False, True):
         where = contralens.push(here, tmp_path / f"shared-{pictures}", thumbnails=pictures)
         back = contralens.pull(where, tmp_path / f"pulled-{pictures}")

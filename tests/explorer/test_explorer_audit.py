@@ -156,7 +156,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], str]] = {
     "a link": (link, "is a link out of the run folder"),
     "another verdict": (change("neurons", column("verdict", HOSTILE)), "no known verdict"),
     "no verdict": (change("neurons", column("verdict", None, pa.string())), "no known verdict"),
-    "one neuron": (change("neurons", column("neuron", 3, pa.int32())), "no neuron of their own"),
+    "one neuron": (change("neurons", column("neuron", 3, pa.int32())), "no single neuron"),
     "words": (change("neurons", column("score", "high")), "neurons.parquet cannot be read"),
     "lists": (change("neurons", column("best", ["a", "b"])), "neurons.parquet cannot be read"),
     "no column": (change("neurons", lambda t: t.drop_columns(["fdr"])), "it has no column fdr"),
@@ -255,7 +255,7 @@ def walk(page: Any, address: str, wrote: contralens.Audit) -> None:
     page.goto(f"{address}#/run/audit")
     for verdict in VERDICTS:
         expect(page.get_by_role("button", name=f"{wrote.counts[verdict]} {verdict}", exact=True)).to_be_visible()
-    expect(page.get_by_role("heading", name="Before you believe it")).to_be_visible()
+    expect(page.get_by_role("heading", name="Caveats")).to_be_visible()
     expect(page.locator(".problem")).to_contain_text(wrote.warnings[0])
     expect(page.locator(".conclusion")).to_have_text(wrote.conclusion)
     expect(page.locator(".lead")).to_contain_text("against 400 fake neurons")
@@ -293,7 +293,7 @@ def walk(page: Any, address: str, wrote: contralens.Audit) -> None:
     expect(page).to_have_url(re.compile(f"/n/{own[1]}$"))
     line = page.locator(".verdict-line")
     expect(line).to_contain_text(re.compile(f"spurious.*stands for {concept}"))
-    expect(page.get_by_role("region", name="What it does to the classes").locator("li")).to_have_count(6)
+    expect(page.get_by_role("region", name="Effect on the classes").locator("li")).to_have_count(6)
     page.keyboard.press("ArrowLeft")
     expect(page).to_have_url(re.compile(f"/n/{own[0]}$"))
     page.keyboard.press("Escape")
@@ -302,7 +302,7 @@ def walk(page: Any, address: str, wrote: contralens.Audit) -> None:
     page.get_by_role("button", name="show all", exact=True).click()
     expect(rows).to_have_count(sum(min(6, count) for count in wrote.counts.values()))
 
-    effect = page.get_by_role("region", name="What pruning does")
+    effect = page.get_by_role("region", name="Effect of pruning")
     groups = [r for r in wrote.pruning.to_pylist() if r["mode"] != "random"]
     expect(effect.locator("li:not(.scale)")).to_have_count(len(groups))
     whole = next(r for r in groups if r["group"] == "all")
@@ -311,7 +311,7 @@ def walk(page: Any, address: str, wrote: contralens.Audit) -> None:
     )
     untied = effect.locator("li", has_text="background: untied")
     expect(untied.locator(".whisker")).to_have_count(2)
-    page.get_by_text("Everything that the audit records").click()
+    page.get_by_text("The complete audit.json").click()
     expect(page.locator(".provenance").last).to_contain_text("permuted")
 
 

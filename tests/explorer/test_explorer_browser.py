@@ -112,7 +112,7 @@ def test_a_walk_through_everything(chromium: Any, home: Path, discs: Path) -> No
         picture = home.parent / "query.png"
         Image.new("RGB", (40, 40), "red").save(picture)
         page.get_by_role("button", name="By picture").click()
-        page.get_by_label("A picture to search with").set_input_files(picture)
+        page.get_by_label("Search by picture").set_input_files(picture)
         expect(page.get_by_text("closest to the picture")).to_be_visible()
         page.get_by_role("button", name="By label").click()
         page.get_by_role("searchbox").fill("own label")
@@ -290,9 +290,9 @@ def test_all_that_a_run_may_hold_is_shown(chromium: Any, rich: Path) -> None:
         page.goto(f"{url}/#/run/n/0")
         expect(page.get_by_role("heading", level=1)).to_have_text("no label beats random images")
         word = refused["labels"][-1]["concepts"][0]["concept"]
-        expect(page.get_by_text(f"turned down “{word}” of")).to_be_visible()
+        expect(page.get_by_text(f"rejected “{word}” of")).to_be_visible()
         labels = page.get_by_role("region", name="Labels by scorer")
-        expect(labels).to_contain_text("null test: turned down, false-discovery rate 0.080")
+        expect(labels).to_contain_text("null test: rejected, false-discovery rate 0.080")
 
         page.goto(f"{url}/#/run/neurons")
         page.get_by_role("combobox", name="Sort").select_option("fdr")

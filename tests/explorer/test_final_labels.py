@@ -155,11 +155,11 @@ def test_what_was_turned_down_stays_to_be_read(judged: tuple[Path, str]) -> None
     for before, after in zip(said.rows("csp"), now.rows("csp"), strict=True):
         assert (before["label"], before["concepts"]) == (after["best"], after["concepts"])
     row = now.neuron(turned_down(run)[0])["labels"]["csp"]
-    assert row["why"].startswith("turned down by the null test of `evaluate --fdr 0.05`: false-discovery rate 0.")
+    assert row["why"].startswith("rejected by the null test of `evaluate --fdr 0.05`: false-discovery rate 0.")
     assert row["fdr"] > 0.05
     assert (row["score"], row["confidence"]) == (None, None)
     shown = command("show", run, row["neuron"])
-    assert f"null test: {row['best']} turned down; p {row['p']:.2g}" in shown
+    assert f"null test: {row['best']} rejected; p {row['p']:.2g}" in shown
     assert said.labels.equals(contralens.load(run).labels)  # the run itself is as it was labeled
 
 

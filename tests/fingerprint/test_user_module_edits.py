@@ -156,7 +156,7 @@ def test_an_edit_is_recomputed_or_told(edit: str, home: Path) -> None:
     assert not torch.allclose(row, other_row)
     assert other_used != used
     assert (other_read == read) == (edit in UNSEEN)
-    said = [str(w.message) for w in told if "the cache holds rows of other code" in str(w.message)]
+    said = [str(w.message) for w in told if "the cache has rows of other code" in str(w.message)]
     assert len(said) == (edit in UNSEEN)
     assert run(1)[1] == used, "the older code finds its own rows again"
     assert run(2)[1] == other_used
@@ -171,7 +171,7 @@ def test_a_run_recomputes_what_the_fingerprint_does_not_see(home: Path, discs: P
 
     first = run()
     (home / "gain.txt").write_text("2")
-    with pytest.warns(UserWarning, match=r"other code or data under this fingerprint.*computed anew"):
+    with pytest.warns(UserWarning, match=r"other code or data under this fingerprint.*recomputed"):
         second = run()
     means = [np.array(r.neurons["mean"].to_pylist()) for r in (first, second)]
     np.testing.assert_allclose(2 * means[0], means[1], rtol=1e-5)
@@ -200,7 +200,7 @@ def test_an_encoder_of_ones_own_that_keeps_its_fingerprint_is_told(discs: Path, 
 
     first, eyes = run(Shifted()), Shifted()
     eyes.by = 1
-    with pytest.warns(UserWarning, match="colours: the cache holds rows of other code"):
+    with pytest.warns(UserWarning, match="colours: the cache has rows of other code"):
         second = run(eyes)
     assert first.manifest["encoder"]["fingerprint"] != second.manifest["encoder"]["fingerprint"]
     assert first.rows()[0]["label"] != second.rows()[0]["label"]

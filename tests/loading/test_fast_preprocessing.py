@@ -165,7 +165,7 @@ def test_rows_of_the_two_ways_never_mix(tmp_path: Path) -> None:
     own = contralens.target(net, "1", preprocess=to_pixels, decode="fast")
     assert own.preprocess is to_pixels
     assert own.fingerprint == contralens.target(net, "1", preprocess=to_pixels).fingerprint
-    assert "no known kind" in own.notes[-1]
+    assert "unknown to it" in own.notes[-1]
     with pytest.raises(InputError, match="decode must be one of exact, fast"):
         contralens.target(net, "1", preprocess=text, decode="quick")
 

@@ -116,7 +116,7 @@ def test_what_is_not_the_networks_is_passed_over_and_said(
     for own in (extra, prefixed(extra, prefix)):
         filled = load({**prefixed(state, prefix), **own}, save)
         assert same(filled, state)
-        assert any(f"passed over {len(own)} tensors" in note and next(iter(own)) in note for note in filled.notes)
+        assert any(f"ignored {len(own)} tensors" in note and next(iter(own)) in note for note in filled.notes)
         assert not filled.misfit
 
 
@@ -225,10 +225,10 @@ def test_shards_folders_and_hub_caches(state: dict[str, Tensor], tmp_path: Path)
         assert same(filled, state)
         assert filled.notes == ["2 shards named by model.safetensors.index.json"]
     (tmp_path / "a-2.safetensors").unlink()
-    with pytest.raises(InputError, match=r"names the shard a-2\.safetensors, which is not beside it"):
+    with pytest.raises(InputError, match=r"names the shard a-2\.safetensors, which is not next to it"):
         load_checkpoint(build, index, "net")
     index.write_text(json.dumps({"weight_map": {names[0]: "../a-1.safetensors"}}))
-    with pytest.raises(InputError, match="which is not beside it"):
+    with pytest.raises(InputError, match="which is not next to it"):
         load_checkpoint(build, index, "net")
     hub = tmp_path / "models--me--net"
     (hub / "snapshots" / "abc").mkdir(parents=True)

@@ -50,9 +50,9 @@ def test_a_preprocessing_unlike_that_of_the_weights_is_said() -> None:
     def notes(text: str) -> list[str]:
         return target("torchvision:squeezenet1_1", "features.3", weights="random", preprocess=text).notes
 
-    assert not any("look at mean, std" in note for note in notes("resize=64x64,mean=clip"))
+    assert not any("check mean, std" in note for note in notes("resize=64x64,mean=clip"))
     for text in ("resize=64x64,mean=none", "resize=64x64,mean=none,range=255", "resize=64x64,mean=half,std=none"):
-        assert any("that of the weights" in note and "look at mean, std and range" in note for note in notes(text))
+        assert any("that of the weights" in note and "check mean, std and range" in note for note in notes(text))
 
 
 def test_real_weights() -> None:

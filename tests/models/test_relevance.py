@@ -291,7 +291,7 @@ def test_what_has_no_relevance_is_refused_in_one_line(monkeypatch: pytest.Monkey
     tensors = {"W_enc": torch.ones(4, 8), "b_enc": torch.zeros(8), "W_dec": torch.ones(8, 4)}
     with pytest.raises(InputError, match=r"pooled over places \(mean\)"):
         ranked(sae(layer, tensors, pooling="pooled"), "relevance")
-    with pytest.raises(InputError, match="no rule of their own"):
+    with pytest.raises(InputError, match="latents have no rule"):
         ranked(sae(layer, tensors), "relevance:method=lrp")
     monkeypatch.setitem(sys.modules, "zennit", None)
     with pytest.raises(MissingPackage, match=r"pip install 'contralens\[relevance\]'"):

@@ -70,7 +70,7 @@ def test_layout_rule(shape: tuple[int, ...], module: nn.Module, last: bool, gues
 
 def test_three_different_sizes_are_no_map_of_square_images() -> None:
     heads = (2, 3, 197, 64)
-    with pytest.raises(InputError, match="three different sizes and so no map of square images"):
+    with pytest.raises(InputError, match="three different sizes, so it is no map of square images"):
         choose(heads, nn.Identity(), nn.Identity())
     assert choose(heads, nn.Identity(), nn.Identity(), pooling="max_last").width == 64
     wide = choose(heads, nn.Identity(), nn.Identity(), square=False)

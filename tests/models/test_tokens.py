@@ -148,12 +148,10 @@ class Mixed(nn.Module):
 
 
 def test_a_class_token_that_cannot_be_found_is_refused_or_said(x: Tensor) -> None:
-    with pytest.raises(
-        InputError, match=r"no one moves with it, so its place is not known: say --prefix-tokens 1"
-    ) as e:
+    with pytest.raises(InputError, match=r"none depends on it, so its position is unknown: set --prefix-tokens 1") as e:
         target(Mixed(True), "norm", preprocess=PP)
     assert "\n" not in str(e.value)
-    with pytest.raises(InputError, match="its place is not known"):
+    with pytest.raises(InputError, match="its position is unknown"):
         target(Mixed(True), "norm", preprocess=PP, pooling="cls")
     assert target(Mixed(True), "norm", preprocess=PP, prefix_tokens=1).pooling == "cls"
     guessed = target(Mixed(False), "norm", preprocess=PP)

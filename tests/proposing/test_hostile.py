@@ -110,7 +110,7 @@ def test_whatever_a_server_does_each_neuron_is_answered_or_listed(many: Run, tmp
     assert sorted([*key_of, *(e["neuron"] for e in found.errors)]) == list(range(len(TRICKS)))
     assert all(e["error"] and "\n" not in e["error"] and len(e["error"]) < 600 for e in found.errors)
     said = " | ".join(e["error"] for e in found.errors)
-    for expected in ("503", "within 1.5 s", "longer than 4 MiB", "no chat completion", "cannot be used"):
+    for expected in ("503", "within 1.5 s", "longer than 4 MiB", "not a chat completion", "cannot be used"):
         assert expected in said
     assert sum(f.stat().st_size for f in tmp_path.rglob("*") if f.is_file()) < 5e6
     with serving(looks) as server:

@@ -302,7 +302,7 @@ def test_what_a_run_may_lack(run: Run) -> None:
 
 
 def test_errors_are_one_line(run: Run, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="never saved; say where the report shall go"):
+    with pytest.raises(InputError, match="never saved; give a file for the report"):
         write_report(run)
     with pytest.raises(InputError, match="`most` must be at least 0"):
         write_report(run, tmp_path / "x.html", most=-1)
@@ -362,13 +362,13 @@ def test_exemplars_that_say_little_are_told(discs: Path, tmp_path: Path, capsys:
     page = write_report(run).read_text()
     assert share in page
     assert cold in page
-    assert page.count(">itself: below the mean already") == sum(
+    assert page.count(">itself: already below the mean") == sum(
         row["contrast"] == row["positive"] >= 0 and row["rank"] < 10 for row in run.exemplars.to_pylist()
     )
     summary(run, None)
     assert f"note: {share}" in capsys.readouterr().out
     neuron_table(run, run.neuron(min(own)))
-    assert "itself: below the neuron's mean already" in capsys.readouterr().out
+    assert "itself: already below the neuron's mean" in capsys.readouterr().out
 
 
 # ---- attacks

@@ -114,7 +114,7 @@ def test_openai(tmp_path: Path) -> None:
     torch.save({**OPENAI, "activation": "Tanh"}, file)
     with pytest.raises(InputError, match="OpenAI's activation 'Tanh' is not read"):
         read_sae(file)
-    with pytest.raises(InputError, match="does not say which kind it is: add kind= one of topk, relu"):
+    with pytest.raises(InputError, match="does not state its kind: add kind= one of topk, relu"):
         read_sae(OPENAI)
     agree(OPENAI, lambda x: relu(pre(x)), kind="relu")
     tied = {"encoder.weight": W_ENC.T, "decoder.linear.weight": W_ENC.T, "pre_bias": B_DEC, "latent_bias": B_ENC}
@@ -262,14 +262,14 @@ def test_settings_are_read_wherever_they_are(tmp_path: Path) -> None:
     save_file(NAMED, tmp_path / "x.safetensors", {"activation_fn": "topk", "k": str(K), "format": "pt"})
     agree(tmp_path / "x.safetensors", lambda x: largest(relu(pre(x))))
     (tmp_path / "config.json").write_text(json.dumps({"architectures": ["ViTModel"], "hidden_size": 768}))
-    assert "config.json beside it says nothing of a sparse autoencoder: not used" in read_sae(tmp_path / "x.pt").notes
+    assert "config.json next to it does not describe a sparse autoencoder: ignored" in read_sae(tmp_path / "x.pt").notes
 
 
 def test_an_archive_of_arrays(tmp_path: Path) -> None:
     np.savez(tmp_path / "params.npz", **{name: value.numpy() for name, value in NAMED.items()}, threshold=THRESHOLDS)
     agree(tmp_path, lambda x: above(relu(pre(x, None)), THRESHOLDS.tolist()))
     (tmp_path / "params.npz").write_bytes((tmp_path / "params.npz").read_bytes()[:-400])
-    with pytest.raises(InputError, match="is no readable archive of numpy arrays"):
+    with pytest.raises(InputError, match="is not a readable archive of numpy arrays"):
         read_sae(tmp_path)
 
 

@@ -196,7 +196,7 @@ def test_overcomplete(tmp_path: Path) -> None:
     linear = {"encoder.final_block.0.weight": W_ENC.T, "encoder.final_block.0.bias": B_ENC}
     dictionary = {"dictionary._weights": W_DEC, "dictionary.multiplier": torch.tensor(0.0)}
     torch.save({**linear, **dictionary}, f)
-    with pytest.raises(InputError, match=r"does not say which kind it is: add kind= one of topk, relu, batchtopk"):
+    with pytest.raises(InputError, match=r"does not state its kind: add kind= one of topk, relu, batchtopk"):
         read_sae(f)
     with pytest.raises(InputError, match="TopK needs k from 1 to 11"):
         read_sae(f"{f}:kind=topk")
@@ -297,7 +297,7 @@ def test_files_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="holds no weights"):
         read_sae(tmp_path / "empty")
-    with pytest.raises(InputError, match="no sparse autoencoder in a known form"):
+    with pytest.raises(InputError, match="not a sparse autoencoder in a known form"):
         read_sae({"conv.weight": W_ENC})
     with pytest.raises(InputError, match="the encoder bias has shape"):
         read_sae({**NAMED, "b_enc": random(5)})
@@ -398,7 +398,7 @@ def test_one_row_targets_of_other_kinds(network: nn.Module) -> None:
         ("map", NAMED, {"pooling": "maximum"}, "unknown pooling 'maximum'"),
         ("map", nn.Linear(8, N).eval(), {}, "failed on activations of width 6"),
         ("map", nn.Linear(D, N), {}, "in training mode"),
-        ("map", nn.Linear(D, N).eval(), {"k": 3}, "a module says it itself"),
+        ("map", nn.Linear(D, N).eval(), {"k": 3}, "a module defines them itself"),
     ],
 )
 def test_what_does_not_fit(network: nn.Module, layer: str, source: Any, options: Any, says: str) -> None:

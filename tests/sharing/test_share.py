@@ -154,7 +154,7 @@ def test_a_label_tells_its_evidence_its_source_and_what_was_measured(run: Run) -
     assert neuron["proposals"][0]["model"] == "hf:tiny"
     assert content["candidates"]["proposer"] == "hf:tiny"
     for label in neuron["labels"]:
-        sources = {None: None, "teal": "proposed"}  # None: turned down by the evaluation
+        sources = {None: None, "teal": "proposed"}  # None: rejected by the evaluation
         assert label["source"] == sources.get(label["label"], "vocabulary")
         assert (label["label"] is None) == (not label["chance"]["beats_chance"])
         assert 0 <= label["chance"]["fdr"] <= 1
@@ -324,10 +324,10 @@ def test_thumbnails_and_names_are_sent_only_if_wanted(run: Run, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        ("flip", "not as it was pushed"),
+        ("flip", "differs from what was pushed"),
         ("lose", "missing"),
-        ("escape", "which no run holds"),
-        ("pickle", "which no run holds"),
+        ("escape", "which is not part of a run"),
+        ("pickle", "which is not part of a run"),
         ("version", "has version 9"),
         ("share", "share.json cannot be read"),
         ("other", "do not hold the same labels"),
@@ -385,14 +385,14 @@ def test_the_commands(run: Run, tmp_path: Path, command: Any, monkeypatch: pytes
     assert "not pushed" in " ".join(command("push", "--help")[1].split())
     code, out, err = command("pull", "shared", "--out", "back")
     assert code == 0, err
-    assert "came without pictures" in out
+    assert "without pictures" in out
     assert load("back").labels.equals(run.labels)
     assert command("show", "back", "1")[0] == 0
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
     for args, says in (
         (["pull", "nowhere"], "there is no folder"),
-        (["pull", "shared"], "what would be pulled from"),
+        (["pull", "shared"], "the source to pull from"),
         (["pull", "shared", "--out", "full"], "holds files"),
         (["push", run.path, "full"], "holds files"),
         (["push", run.path, "l.json"], "is a file"),

@@ -10,10 +10,10 @@ export type Kind = (typeof KINDS)[number];
 export const ABOUT: Record<Kind, string> = {
   changed: "the same neuron, another label",
   same: "the same neuron with the same label",
-  split: "a further neuron of B that is closest to a neuron of A with a partner already",
-  merged: "a further neuron of A that is closest to a neuron of B with a partner already",
-  new: "a neuron of B without a partner in A",
-  gone: "a neuron of A without a partner in B",
+  split: "a further neuron of B whose best match in A is already taken",
+  merged: "a further neuron of A whose best match in B is already taken",
+  new: "a neuron of B without a match in A",
+  gone: "a neuron of A without a match in B",
 };
 
 export interface Side {

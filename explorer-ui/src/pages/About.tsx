@@ -56,7 +56,7 @@ export function About() {
       )}
       {missing.length > 0 && (
         <section>
-          <h2>What can be added</h2>
+          <h2>What you can add</h2>
           <ul>
             {missing.map((m) => (
               <li key={m.what}>
@@ -67,7 +67,7 @@ export function About() {
         </section>
       )}
       <details className="provenance">
-        <summary>Everything that the run records of itself</summary>
+        <summary>The complete manifest</summary>
         <Tree value={info.manifest ?? {}} />
       </details>
       {source.live && <Api run={info.key} />}
@@ -96,7 +96,7 @@ function Facts({ info, scorers, primary }: { info: RunInfo; scorers: string[]; p
           <dt>Scorer</dt>
           <dd>
             <b>{primary}</b>
-            {others.length > 0 && <span className="soft"> beside {others.join(", ")}</span>}
+            {others.length > 0 && <span className="soft"> next to {others.join(", ")}</span>}
           </dd>
         </div>
       </dl>

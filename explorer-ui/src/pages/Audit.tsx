@@ -19,10 +19,10 @@ const FEW = 6;
 const MANY = 40;
 
 const MEANS: Record<VerdictName, string> = {
-  spurious: "They stand for what the classifier should not look at.",
-  expected: "They stand for what the classifier should look at.",
-  undecided: "An expected and a spurious concept tie within noise; the mask leaves these neurons alone.",
-  unexplained: "No expected or spurious concept of the list is supported; the closest one is named, with the reason.",
+  spurious: "They represent concepts that the classifier should not use.",
+  expected: "They represent concepts that the classifier should use.",
+  undecided: "An expected and a spurious concept tie within noise; the mask keeps these neurons.",
+  unexplained: "No expected or spurious concept of the list is supported; the nearest one is shown, with the reason.",
 };
 
 /** Which neurons stand for expected and for spurious concepts, what they do to the classes, what pruning does. */
@@ -47,8 +47,8 @@ function None() {
     <div className="audit">
       <h1>Audit</h1>
       <p className="lead">
-        An audit says which neurons stand for concepts that the classifier should look at and which for concepts that it should not, what
-        each does to the classes, and what switching the spurious ones off does to the accuracy.
+        An audit shows which neurons represent concepts that the classifier should use and which it should not,
+        how each affects the classes, and how ablating the spurious ones changes accuracy.
       </p>
       <p className="problem">
         <Words>{why}</Words>
@@ -93,7 +93,7 @@ function Found({ audit }: { audit: Audit }) {
       {cautions > 0 && (
         <p className="soft">
           <button type="button" className="plain" onClick={() => document.getElementById("caution-title")?.scrollIntoView({ block: "center" })}>
-            {cautions === 1 ? "One remark" : `${cautions} remarks`} before you believe it
+            {cautions === 1 ? "One caveat" : `${cautions} caveats`}
           </button>
         </p>
       )}
@@ -153,7 +153,7 @@ function Found({ audit }: { audit: Audit }) {
         )}
       </div>
       <Legend measured={measured} pruned={audit.pruning.length > 0} />
-      {audit.left_out > 0 && <p className="soft small">The {audit.classes.length} classes that neurons move most; {audit.left_out} more are in influence.parquet.</p>}
+      {audit.left_out > 0 && <p className="soft small">The {audit.classes.length} classes that neurons change most; {audit.left_out} more are in influence.parquet.</p>}
       {shown.map(({ name, all }) => (
         <section key={name} className="verdict-group" aria-labelledby={`verdict-${name}`}>
           <h2 id={`verdict-${name}`}>
@@ -177,11 +177,11 @@ function Found({ audit }: { audit: Audit }) {
       <NewHeadTable audit={audit} />
       <Agreement audit={audit} />
       <details className="provenance">
-        <summary>How the verdicts were reached</summary>
+        <summary>How verdicts are decided</summary>
         <Rule audit={audit} />
       </details>
       <details className="provenance">
-        <summary>Everything that the audit records</summary>
+        <summary>The complete audit.json</summary>
         <Tree value={audit.manifest} />
       </details>
     </div>
@@ -223,7 +223,7 @@ function Row({ audit, row, only, range }: { audit: Audit; row: number; only: num
       <span className="audited-score">
         <ScoreDots score={of("score")} empty={of("empty")} low={range.low} high={range.high} />
         <span className="small">
-          score <b>{short(of("score"))}</b> <span className="soft">against {short(of("empty"))} of an empty template</span>
+          score <b>{short(of("score"))}</b> <span className="soft">against {short(of("empty"))} of the empty template</span>
         </span>
         <span className="soft small">
           margin {signed(of("margin"), 1)} · z {signed(of("z"), 1)} · fdr {short(of("fdr"))}
@@ -259,7 +259,7 @@ function Legend({ measured, pruned }: { measured: boolean; pruned: boolean }) {
     <summary>Legend</summary>
     <p className="dots-key">
       <span><span className="pos-key">activating images</span> above <span className="con-key">their contrasts</span></span>
-      <span>{mark("hollow")}{pruned ? "template with nothing in it; accuracy before pruning" : "template with nothing in it"}</span>
+      <span>{mark("hollow")}{pruned ? "empty template; accuracy before pruning" : "empty template"}</span>
       <span>{mark("ablation")}score; {measured && "influence by ablation; "}{pruned && "accuracy after pruning"}</span>
       {measured && <span>{mark("gradient")}influence by gradient</span>}
       {measured && <span>{mark("head")}by the linear head</span>}
@@ -276,7 +276,7 @@ function Caution({ audit }: { audit: Audit }) {
   if (!audit.explanation.length && !audit.warnings.length) return null;
   return (
     <section className="problem" aria-labelledby="caution-title">
-      <h2 id="caution-title">Before you believe it</h2>
+      <h2 id="caution-title">Caveats</h2>
       <ul>
         {[...audit.explanation, ...audit.warnings].map((line, i) => (
           <li key={i}>{line}</li>
@@ -321,12 +321,12 @@ function Rule({ audit }: { audit: Audit }) {
         {count(list["expected"])} expected and {count(list["spurious"])} spurious concepts{count(list["other"]) > 0 && ` (and ${count(list["other"])} others that compete)`}, scored by <span className="mono">{String(m["scorer"] ?? "?")}</span> with
         the encoder <span className="mono">{String(encoder["name"] ?? "?")}</span> on {String(probe["count"] ?? "?")} images. A verdict needs a
         false-discovery rate of at most {fdr} against {String(rule["fakes"] ?? "?")} fake neurons
-        {rule["empty"] === false ? "" : ", and a score above that of a template with nothing in it"}
+        {rule["empty"] === false ? "" : ", and a score above that of the empty template"}
         {typeof rule["confidence"] === "number" && `, a concept that the encoder can read on these images, and a confidence of at least ${rule["confidence"]}`}. Seed {String(m["seed"] ?? "?")}.
         {typeof moved["images"] === "number" && (
           <> Influence is the mean over the {moved["images"]} images that activate a neuron most, in units of the class score before any softmax.</>
         )}
-        {encoder["labeling"] === false && <> Contrasts shown here are those of the run’s own encoder.</>}
+        {encoder["labeling"] === false && <> Contrasts shown here come from the run’s own encoder.</>}
       </p>
       <FigureList figures={Object.fromEntries(Object.entries(object(m["layer"])).filter(([, v]) => typeof v === "number" || v === null)) as Record<string, number | null>} />
     </>

@@ -68,7 +68,7 @@ export function Compare() {
             {q !== "" && ` ${rows.length} shown.`}
           </p>
           {problem !== null && (
-            <Problem title="Paired by number, which may mean nothing">
+            <Problem title="Paired by number, which may be meaningless">
               {`${left.run?.key} and ${right.run?.key} are of different layers or networks, and their neurons cannot be matched: ${problem}`}
             </Problem>
           )}

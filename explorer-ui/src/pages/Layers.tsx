@@ -71,7 +71,7 @@ function title(row: LayerRow): string {
 function LayerList({ layers }: { layers: LayerRow[] }) {
   return (
     <section aria-labelledby="by-layer">
-      <h2 id="by-layer">What each layer knows</h2>
+      <h2 id="by-layer">Labels by layer</h2>
       <p className="key">
         <i className="sure" /> labels of confidence 0.5 and more <i className="labeled" /> other labels <i className="unlabeled" /> no label{" "}
         <i className="silent" /> silent
@@ -129,7 +129,7 @@ function Concept({ concept, layers, onChoose }: { concept: LayerConcept; layers:
   const name = (layer: string) => (layer === "." ? "output" : layer);
   return (
     <li>
-      <a href={link(concept.neuron, concept.run)} aria-label={`The surest neuron labeled ${concept.concept}`}>
+      <a href={link(concept.neuron, concept.run)} aria-label={`The most confident neuron labeled ${concept.concept}`}>
         {run && <Picture image={concept.picture} alt="" run={run} />}
       </a>
       <div>

@@ -92,7 +92,7 @@ function Evidence({ detail }: { detail: Detail }) {
         )}{own ?? primary?.label ?? (primary?.status === "chance" ? STATUS["chance"] : "no label")}</h1>
         {own === undefined && primary?.status === "chance" && (
           <p className="soft">
-            The null test turned down “{primary.best}” of {primary.scorer}: false-discovery rate {short(primary.fdr)}
+            The null test rejected “{primary.best}” of {primary.scorer}: false-discovery rate {short(primary.fdr)}
           </p>
         )}
         {own === undefined && primary?.label === null && primary.status !== "chance" && primary.status !== detail.status && (
@@ -108,7 +108,7 @@ function Evidence({ detail }: { detail: Detail }) {
             <Outcome outcome={primary.verified} /> <span className="soft">{primary.experiment}</span>
           </p>
         )}
-        {own !== undefined && <p className="soft">corrected by hand; {primary?.scorer} says {primary?.best ?? "nothing"}</p>}
+        {own !== undefined && <p className="soft">corrected; {primary?.scorer} labels it {primary?.best ?? "nothing"}</p>}
         {detail.audit && <VerdictLine audit={detail.audit} />}
         <div className="head-line">
           <NeuronFigures figures={{ score: primary?.score ?? null, ...detail.figures }} scorers={detail.labels.length} confident={primary?.confidence != null} />
@@ -180,7 +180,7 @@ function TrueClass({ found, corrected }: { found: NonNullable<Detail["true_class
   return (
     <p className={differs ? "true-class differs" : "true-class"}>
       true class <b>{found.name}</b>
-      {!corrected && found.named !== null && (differs ? ": the label does not name it" : ": the label names it")}
+      {!corrected && found.named !== null && (differs ? ": the label does not match" : ": the label matches")}
     </p>
   );
 }
@@ -227,7 +227,7 @@ function LabelsPanel({ labels, primary }: { labels: ScorerLabels[]; primary: str
               )}
               {l.fdr !== null && (
                 <p className="soft small" title={`p ${short(l.p)} against null neurons; not how likely the label is wrong`}>
-                  null test: {l.status === "chance" ? "turned down" : "passed"}, false-discovery rate {short(l.fdr)}
+                  null test: {l.status === "chance" ? "rejected" : "passed"}, false-discovery rate {short(l.fdr)}
                 </p>
               )}
               <ol className={l.label === null ? "concepts none" : "concepts"}>

@@ -19,7 +19,7 @@ export function NotesPage() {
       <Title twin={`api/runs/${encodeURIComponent(info.key)}/notes`}>Notes</Title>
       <p className="lead">
         Notes, tags and corrected labels are appended to <code>{notes.file}</code> beside the run, never inside it.
-        {!notes.writable && " They can't be changed here."}
+        {!notes.writable && " They are read-only here."}
       </p>
       {notes.problems.length > 0 && <Problem title="Some lines were skipped">{notes.problems.join("; ")}.</Problem>}
       {notes.notes.length === 0 ? (
@@ -27,9 +27,9 @@ export function NotesPage() {
           <p className="empty">None yet. Write one on a neuron's page: press n there.</p>
           {doubts.length > 0 && (
             <section>
-              <h2>Labels to look at first</h2>
+              <h2>Labels to check first</h2>
               <p className="soft">Refuted by an experiment, or of low confidence.</p>
-              <Grid index={index} rows={doubts} scorer={index.primary} side="positives" notes={noted} label="Labels to look at" />
+              <Grid index={index} rows={doubts} scorer={index.primary} side="positives" notes={noted} label="Labels to check" />
             </section>
           )}
         </>

@@ -183,7 +183,7 @@ export function Overview() {
           })}
         </div>
       )}
-      {rows.length === 0 && <p className="empty">No neuron passes. {q && "Search by meaning is on the Search page."}</p>}
+      {rows.length === 0 && <p className="empty">No neuron matches. {q && "Search by meaning is on the Search page."}</p>}
       <Grid
         index={index}
         rows={rows}

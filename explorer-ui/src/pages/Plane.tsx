@@ -26,7 +26,7 @@ export function Plane() {
     () => (polygon.length ? points.filter((p) => inside([p.x, p.y], polygon)).map((p) => p.row) : []),
     [points, polygon],
   );
-  if (plane.error) return <Problem title="There is no map of this run">{plane.error}</Problem>;
+  if (plane.error) return <Problem title="This run has no map">{plane.error}</Problem>;
   if (!plane.data) return <Waiting>Drawing the map…</Waiting>;
   const values = column(index, scorer, tone) ?? scorerOf(index, scorer).score;
   const { method, methods, gamma, explained } = plane.data;
@@ -86,7 +86,7 @@ export function Plane() {
 
 function about(method: string, gamma: number, explained: number[] | null): string {
   const what = `concept vectors at gamma ${gamma}`;
-  if (method === "umap") return `UMAP of ${what}: neurons close together are alike; distances between groups mean little`;
+  if (method === "umap") return `UMAP of ${what}: close neurons are similar; distances between groups mean little`;
   const share = (explained ?? []).map((e) => `${(100 * e).toFixed(0)} %`).join(" and ");
-  return `The two main components of ${what}, which hold ${share} of the variance`;
+  return `The two main components of ${what} explain ${share} of the variance`;
 }

@@ -70,7 +70,7 @@ export function Search() {
           <input
             data-search
             type="search"
-            aria-label={mode === "words" ? "Words to look for" : "Part of a label"}
+            aria-label={mode === "words" ? "Search words" : "Part of a label"}
             placeholder={mode === "words" ? "e.g. red stripes, an animal's fur, text on a sign" : "part of a label"}
             value={draft}
             maxLength={400}
@@ -90,9 +90,9 @@ export function Search() {
           Against concept vectors at gamma{" "}
           <select value={gammaText} onChange={(e) => setGamma(e.target.value)}>
             <option value="">as labeled</option>
-            <option value="0">0 (positives alone)</option>
+            <option value="0">0 (exemplars alone)</option>
             <option value="0.5">0.5</option>
-            <option value="1">1 (all shared with contrasts gone)</option>
+            <option value="1">1 (everything shared with contrasts removed)</option>
           </select>
         </label>
       )}
@@ -129,7 +129,7 @@ function Ideas({ onChoose }: { onChoose: (text: string) => void }) {
       </div>
       {examples.length > 0 && (
         <section>
-          <h2>The surest neuron of each</h2>
+          <h2>The most confident neuron of each</h2>
           <Grid index={index} rows={examples} scorer={index.primary} side="positives" notes={noted} label="Examples" />
         </section>
       )}
@@ -179,19 +179,19 @@ function Drop({ onFile, url }: { onFile: (file: Blob | null | undefined) => void
         onFile(e.dataTransfer.files[0]);
       }}
     >
-      {url && <img src={url} alt="The picture searched for" />}
+      {url && <img src={url} alt="Search picture" />}
       <p>
         Drop or paste a picture here, or{" "}
         <button type="button" className="strong" onClick={() => input.current?.click()}>
           choose a file
         </button>
       </p>
-      <p className="soft">It stays on this machine and is not kept. At most 10 MB.</p>
+      <p className="soft">It stays on this machine and is not stored. At most 10 MB.</p>
       <input
         ref={input}
         type="file"
         accept="image/*"
-        aria-label="A picture to search with"
+        aria-label="Search by picture"
         className="hidden"
         tabIndex={-1}
         onChange={(e) => onFile(e.target.files?.[0])}

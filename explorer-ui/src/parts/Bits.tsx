@@ -4,7 +4,7 @@ import { format } from "../logic/route";
 import { source } from "../source";
 import { useRoute, useWorld } from "../state";
 
-export function Problem({ children, title = "This cannot be shown" }: { children: ReactNode; title?: string }) {
+export function Problem({ children, title = "Cannot be shown" }: { children: ReactNode; title?: string }) {
   return (
     <section className="problem" role="alert">
       <h2>{title}</h2>
@@ -30,7 +30,7 @@ export function Words({ children }: { children: string }) {
 /** The same as JSON, where a server gives it. */
 export function Twin({ path }: { path: string }) {
   const href = source.twin(path);
-  return href && <a className="button" href={href} title="what this page shows, as JSON">JSON</a>;
+  return href && <a className="button" href={href} title="this page as JSON">JSON</a>;
 }
 
 /** A page's title, and beside it the same as JSON. */
@@ -65,7 +65,7 @@ export const STATUS: Record<string, string> = {
   constant: "the same on every image",
   nan: "activations are not numbers",
   chance: "no label beats random images",
-  corrected: "the label is a person's",
+  corrected: "label corrected by a person",
 };
 
 export function Status({ status }: { status: string }) {

@@ -23,7 +23,7 @@ export function Candidates({ rows, labels }: { rows: Plain[]; labels: Set<string
     <section className="panel" aria-labelledby="candidates-title">
       <h2 id="candidates-title">Candidates</h2>
       {rows.length === 0 ? (
-        <p className="soft">Nothing was proposed for this neuron.</p>
+        <p className="soft">No concepts were proposed for this neuron.</p>
       ) : (
         <Table rows={told} columns={columns} label="Candidates" strong={(r) => labels.has(String(r["concept"]).toLowerCase())} />
       )}

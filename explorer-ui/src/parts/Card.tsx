@@ -38,7 +38,7 @@ export const Card = memo(function Card({ index, row, scorer, side, href, most, n
       </span>
       <span className="card-label">
         {own ?? label ?? (status === "chance" ? STATUS["chance"] : "no label")}
-        {own !== undefined && <span className="own" title="corrected by hand"> ✎</span>}
+        {own !== undefined && <span className="own" title="corrected by a person"> ✎</span>}
       </span>
       <span className="card-line">
         <span className="mono">{index.name[row]}</span>

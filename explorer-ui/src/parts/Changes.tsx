@@ -64,12 +64,12 @@ function Row({ change, a, b, scorerA, scorerB, sameImages }: Omit<Props, "rows">
         <Both change={change} index={a} />
       ) : (
         <>
-          <Half index={a} side={change.a} none="no partner in A" />
-          <Half index={b} side={change.b} none="no partner in B" />
+          <Half index={a} side={change.a} none="no match in A" />
+          <Half index={b} side={change.b} none="no match in B" />
         </>
       )}
       {pair && (
-        <span className="decided" title="the pair that says most: alike to the encoder, unlike to the neuron">
+        <span className="decided" title="the pair that decides: similar for the encoder, different for the neuron">
           <Picture image={pair.positive!.image} alt="activating image" run={a} />
           <Picture image={pair.contrast!.image} alt="its contrast" run={a} />
           <span className="soft small">

@@ -2,12 +2,12 @@ import { short } from "../logic/select";
 import type { Fed } from "../types";
 import { Bar } from "./Bits";
 
-/** What the neuron does to the network's classes through its linear head: those it speaks for, those it speaks against. */
+/** What the neuron does to the network's classes through its linear head: those it raises, those it lowers. */
 export function Classes({ classes }: { classes: Fed[] }) {
   const most = Math.max(1e-9, ...classes.map((c) => Math.abs(c.weight ?? 0)));
   const sides = [
-    ["Speaks for", "pos", classes.filter((c) => (c.weight ?? 0) > 0)],
-    ["Speaks against", "con", classes.filter((c) => (c.weight ?? 0) < 0).reverse()],
+    ["Raises", "pos", classes.filter((c) => (c.weight ?? 0) > 0)],
+    ["Lowers", "con", classes.filter((c) => (c.weight ?? 0) < 0).reverse()],
   ] as const;
   return (
     <section className="panel" aria-labelledby="classes-title">
@@ -29,7 +29,7 @@ export function Classes({ classes }: { classes: Fed[] }) {
           </div>
         ))}
       </div>
-      <p className="soft small">Weights of the linear layer that leads from the neurons to the classes.</p>
+      <p className="soft small">Weights of the linear layer from the neurons to the classes.</p>
     </section>
   );
 }

@@ -33,7 +33,7 @@ export function ShareCard({ detail }: { detail: Detail }) {
   };
   return (
     <span className="share">
-      <button type="button" onClick={() => void share()} title="one picture: the images above their contrasts, the label before and after">
+      <button type="button" onClick={() => void share()} title="one picture: images above their contrasts, the label before and after">
         Share card
       </button>
       <span role="status">{done}</span>
@@ -41,7 +41,7 @@ export function ShareCard({ detail }: { detail: Detail }) {
   );
 }
 
-const NO_CARD = source.live ? "The explorer gave no card" : "Browsers make no image of a page opened as a file";
+const NO_CARD = source.live ? "The explorer returned no card" : "Browsers cannot make an image of a page opened as a file";
 
 /** The neuron as a PNG: the server's card, in an export one drawn here. */
 function card(detail: Detail, primary: string, run: string, stamp: string): Promise<Blob> {

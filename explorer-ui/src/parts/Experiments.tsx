@@ -5,9 +5,9 @@ import { useWorld } from "../state";
 import type { Experiment, Job } from "../types";
 
 const ABOUT: Record<string, string> = {
-  verified: "verified by experiment: the neuron falls when the label is taken out of pictures, and rises when it is put in",
-  refuted: "refuted by experiment: taking the label out of pictures, or putting it in, does not do to the neuron what it should",
-  untested: "not settled by experiment: too few edits, or an effect that is neither surely strong nor surely weak",
+  verified: "verified by experiment: removing the concept from pictures lowers the activation, inserting it raises it",
+  refuted: "refuted by experiment: removing or inserting the concept does not have the expected effect",
+  untested: "not decided by experiment: too few edits, or an effect that is neither clearly strong nor clearly weak",
 };
 
 /** What an experiment on a label came to, as a badge. */
@@ -31,7 +31,7 @@ export function Experiments({ neuron, label, found }: { neuron: number; label: s
   return (
     <section className="panel experiments" aria-labelledby="experiments-title">
       <h2 id="experiments-title">Experiments</h2>
-      {found.length === 0 && <p className="soft">No label of this neuron was put to the test yet.</p>}
+      {found.length === 0 && <p className="soft">No label of this neuron was tested yet.</p>}
       {first.map((one) => (
         <div key={one.label} className="experiment">
           <p>

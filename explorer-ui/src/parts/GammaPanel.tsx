@@ -31,7 +31,7 @@ export function GammaPanel({ data, scorer }: { data: Gamma; scorer: string }) {
         ) : (
           changes.slice(0, 4).map((t, i) => (
             <span key={i}>
-              {i > 0 && "; "}at {t.gamma.toFixed(2)} <b>{t.from}</b> gives way to <b>{t.to}</b>
+              {i > 0 && "; "}at {t.gamma.toFixed(2)} <b>{t.from}</b> is replaced by <b>{t.to}</b>
             </span>
           ))
         )}

@@ -10,7 +10,7 @@ export function NewHeadTable({ audit }: { audit: Audit }) {
   if (!audit.new_head.length) return null;
   return (
     <section className="panel" aria-labelledby="new-head-title">
-      <h2 id="new-head-title">What a new head does</h2>
+      <h2 id="new-head-title">Effect of a new head</h2>
       <p className="soft">
         A linear head without the {String(about["left_out"] ?? "?")} spurious neurons, fitted on {String(about["fitted_on"] ?? "?")} labeled images and
         measured on {String(about["held_out"] ?? "?")} others.

@@ -22,7 +22,7 @@ export function NoteList({ notes }: { notes: Note[] }) {
               <button
                 type="button"
                 className="plain"
-                aria-label={`Take back: ${n.text.slice(0, 40)}`}
+                aria-label={`Delete: ${n.text.slice(0, 40)}`}
                 onClick={() =>
                   source.forget(info.key, n.id).then(refreshNotes, (e: Error) => setError(e.message))
                 }

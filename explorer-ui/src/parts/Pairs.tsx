@@ -33,7 +33,7 @@ export function Pairs({ detail }: { detail: Detail }) {
       <div className="pairs-head">
         <h2 id="pairs-title">Evidence</h2>
         <p className="key">
-          <span className="pos-key">activating image</span> above <span className="con-key">its contrast</span>: alike, but below the
+          <span className="pos-key">activating image</span> above <span className="con-key">its contrast</span>: similar, but below the
           neuron's mean
         </p>
         {maps.size > 0 && (
@@ -92,7 +92,7 @@ interface HalfProps {
 function Half({ pair, side, most, map, shared }: HalfProps) {
   const picture = pair[side];
   if (side === "contrast" && own(pair))
-    return <span className="half contrast itself">itself: below the mean already</span>;
+    return <span className="half contrast itself">itself: already below the mean</span>;
   const value = side === "positive" ? pair.activation : pair.contrast_activation;
   return (
     <span className={`half ${side}`}>
@@ -164,8 +164,8 @@ function PairDialog({ detail, at, most, maps, heat, onMove }: DialogProps) {
                   <b>{side === "positive" ? "Activating" : "Contrast"}</b>
                   <Bar value={side === "positive" ? pair.activation : pair.contrast_activation} most={most} tone={side === "positive" ? "pos" : "con"} />
                   <span>activation {short(side === "positive" ? pair.activation : pair.contrast_activation)}</span>
-                  <span className="mono">{pair[side]?.id ?? "none is below the mean"}</span>
-                  {side === "contrast" && own(pair) && <span className="soft">itself: below the mean already</span>}
+                  <span className="mono">{pair[side]?.id ?? "none below the mean"}</span>
+                  {side === "contrast" && own(pair) && <span className="soft">itself: already below the mean</span>}
                   {pair[side]?.label && <span className="soft">labelled {pair[side]?.label}</span>}
                 </figcaption>
               </figure>

@@ -12,15 +12,15 @@ export function Pruning({ audit }: { audit: Audit }) {
   const [all, setAll] = useState(false);
   const rows = groups(audit);
   const labeled = (audit.manifest["labeled"] ?? {}) as Record<string, unknown>;
-  const mode = rows[0]?.pruned.mode === "soft" ? "turned down" : "switched off";
+  const mode = rows[0]?.pruned.mode === "soft" ? "attenuated" : "ablated";
   if (!rows.length) return null;
   return (
     <section className="panel pruning" aria-labelledby="pruning-title">
-      <h2 id="pruning-title">What pruning does</h2>
+      <h2 id="pruning-title">Effect of pruning</h2>
       <p className="soft">
         Accuracy on labeled images with the spurious neurons {mode}
         {typeof labeled["images"] === "number" && <>: {labeled["images"]} of {<span className="mono">{String(labeled["name"])}</span>}</>}
-        {typeof labeled["probe_images"] === "number" && labeled["probe_images"] > 0 && <>, {labeled["probe_images"]} of them among those that the verdicts were found on</>}
+        {typeof labeled["probe_images"] === "number" && labeled["probe_images"] > 0 && <>, {labeled["probe_images"]} of them were used for the verdicts</>}
         . Before (ring) and after (dot), with the 95 % interval of the change in percentage points.
       </p>
       <ol className="prunings">

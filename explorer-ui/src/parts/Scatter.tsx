@@ -88,7 +88,7 @@ export function Scatter({ points, values, polygon, scorer, name, onLasso }: Prop
         ref={canvas}
         role="img"
         className={mode === "move" ? "moving" : ""}
-        aria-label={`${points.length} neurons as points, coloured by ${name}. The grid of neurons holds the same as a list.`}
+        aria-label={`${points.length} neurons as points, coloured by ${name}. The grid of neurons shows the same as a list.`}
         {...fingers}
         onDoubleClick={(e) => {
           const rect = e.currentTarget.getBoundingClientRect();

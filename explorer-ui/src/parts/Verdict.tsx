@@ -50,7 +50,7 @@ export function InfluencePanel({ audit }: { audit: Verdict }) {
   if (!rows.length) return null;
   return (
     <section className="panel" aria-labelledby="influence-title">
-      <h2 id="influence-title">What it does to the classes</h2>
+      <h2 id="influence-title">Effect on the classes</h2>
       <p>
         <InfluenceKey />
       </p>

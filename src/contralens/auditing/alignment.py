@@ -2,7 +2,7 @@
 
 S[n,w] is the scorer's score of neuron n for wording w (a name or synonym, its text averaged over the templates; or a
 whole prompt). S[n,c] = max over the wordings of concept c: a neuron need match one of them. S[n,0] is the score of the
-templates with nothing in them (Dreyer et al. 2025 take it off every score).
+empty templates (Dreyer et al. 2025 take it off every score).
 
 z[n,c] = (S[n,c] - m[c]) / s[c] with mean and deviation under chance: scores of fake neurons, which are real ones with
 their activations in a random order over the images. The same maximum over wordings is taken of fakes, so that a concept
@@ -60,7 +60,7 @@ class Wordings(Brief):
     names: list[str]
     """(W) the wordings."""
     empty: Tensor | None
-    """(D) the templates with nothing in them; None where the encoder refuses that."""
+    """(D) the empty templates; None where the encoder refuses that."""
     single: Tensor
     """(P,D) unit rows: every wording in every template on its own, and the prompts."""
     single_concept: Tensor
@@ -100,7 +100,7 @@ def embed_concepts(encoder: Encoder, concepts: ConceptList) -> Wordings:
     if lost := [c.name for i, c in enumerate(concepts) if not bool((concept == i).any())]:
         why = next(iter([*refused.values(), *unread.values()]))
         raise InputError(
-            f"the encoder {encoder.name} reads no wording of {', '.join(lost[:5])} ({why}); give other words for it"
+            f"the encoder {encoder.name} reads no wording of {', '.join(lost[:5])} ({why}); use other words for it"
         )
     return Wordings(
         torch.cat([texts, rows]), concept, [words[i] for i in known] + [prompts[i] for i in read],
@@ -129,10 +129,10 @@ def _empty(encoder: Encoder, templates: tuple[str, ...], notes: list[str]) -> Te
         except Exception:  # an own encoder may raise whatever it likes over no words
             continue
     if not rows:
-        notes.append("the encoder refuses a template with nothing in it: verdicts rest on chance alone")
+        notes.append("the encoder refuses the empty template: verdicts use the null test alone")
         return None
     if len(rows) < len(templates):
-        notes.append(f"the encoder reads {len(rows)} of {len(templates)} templates with nothing in them")
+        notes.append(f"the encoder reads {len(rows)} of {len(templates)} empty templates")
     return normalize(torch.stack(rows).mean(0), dim=0)
 
 
@@ -151,7 +151,7 @@ class Alignment(Brief):
     scores: Tensor
     """(N,C)."""
     empty: Tensor
-    """(N) score of the templates with nothing in them."""
+    """(N) score of the empty templates."""
     z: Tensor
     """(N,C) scores in deviations of chance."""
     best: Tensor

@@ -40,21 +40,21 @@ MOST_WORDS = 2000
 @job(AuditSettings)
 @keeping_memory()
 def audit(settings: AuditSettings) -> Audit:
-    """Judge every neuron of a run against a list of expected and spurious concepts, and measure what that is good for.
+    """Judge every neuron of a run against a list of expected and spurious concepts, and measure the effect of pruning.
 
-    A neuron stands for the concept that it stands out in most against null neurons, if that also beats a template with
-    nothing in it and the false-discovery rate (`contralens.auditing.alignment`), if the encoder can read the concept on
-    these images (`contralens.auditing.encoder_checks`) and if it is more likely right than not; else it is
-    "unexplained". Where an expected and a spurious concept tie it is "undecided"
-    (`contralens.auditing.concept_verdicts`). What neurons add to the class scores is measured three ways
-    (`contralens.auditing.influence`). The mask switches spurious neurons off or turns them down
-    (`contralens.auditing.pruning`); its effect is measured where labeled images are given.
+    A neuron's concept is the one with the largest z against null neurons. It needs a score above the empty template's,
+    a false-discovery rate below `fdr` (`contralens.auditing.alignment`), a concept that the encoder can read on these
+    images (`contralens.auditing.encoder_checks`) and a confidence of at least .5; otherwise the neuron is
+    "unexplained". If an expected and a spurious concept tie, it is "undecided"
+    (`contralens.auditing.concept_verdicts`). Influence on the class scores is measured in three ways
+    (`contralens.auditing.influence`). The mask sets spurious neurons to zero or attenuates them
+    (`contralens.auditing.pruning`); labeled images measure its effect.
 
     Returns:
-        The audit; inside the run folder where `save` and the run has one.
+        The audit, saved in the run folder if `save` is set and the run has one.
 
     Raises:
-        InputError: the list, the images, the network or the labeled set cannot be used; in one line.
+        InputError: the list, the images, the network or the labeled set cannot be used.
 
     >>> found = audit("run", {"expected": ["striped"], "spurious": ["red"]}, fakes=50, sample=0)
     >>> sum(found.counts.values()), found.mask.shape
@@ -95,11 +95,11 @@ def _judged(settings: AuditSettings, reopened: Reopened, listed: ConceptList) ->
     scorer, fakes, seed = settings.scorer, settings.fakes, settings.seed
     made, exemplars, embeddings = _space(reopened, settings.encoder, settings.device or "cpu")
     words = embed_concepts(made, listed)
-    settings.progress("fake neurons", 0, fakes)
+    settings.progress("null neurons", 0, fakes)
     probe = reopened.activations(reopened.probe)
     fake = fake_exemplars(probe, embeddings, fakes, seed, "permuted", exemplars.neurons, **reopened.mining)
     every = with_fakes(probe, fakes, seed, neurons=exemplars.neurons) if wants_activations(scorer) else None
-    settings.progress("fake neurons", fakes, fakes)
+    settings.progress("null neurons", fakes, fakes)
     aligned = align(scorer, exemplars, fake, embeddings, words, every)
     read = reading(embeddings, probe, exemplars.neurons, words, seed)
     sides = [torch.tensor([c.side == side for c in listed]) for side in ("expected", "spurious")]
@@ -134,7 +134,7 @@ def _manifest(
         },
         "separation": found.read.manifest(listed),
         "threshold": {
-            "rule": "score above that of the templates with nothing in them, false-discovery rate at most fdr, a "
+            "rule": "score above that of the empty templates, false-discovery rate at most fdr, a "
                     "concept that the encoder reads, with at least this confidence; undecided below tie x noise",
             "confidence": LIKELY, "other_words": found.others, "tie": TIE, "draws": DRAWS,
             "empty": found.words.empty is not None, "fdr": settings.fdr, "fakes": settings.fakes, "kind": "permuted",

@@ -44,7 +44,7 @@ class Concept:
 
 @dataclass(frozen=True, slots=True)
 class ConceptList:
-    """Concepts that a classifier should look at, that it should not, and others that only compete with both.
+    """Concepts that a classifier should use, concepts that it should not use, and others that compete with both.
 
     >>> found = concept_list("dermoscopy")
     >>> len(found), found.side("spurious")[0].name, len(found.fingerprint)
@@ -72,7 +72,7 @@ class ConceptList:
 
     @property
     def fingerprint(self) -> str:
-        """32 hex digits of all that is asked, in its order; title and source do not count."""
+        """32 hex digits over all wordings in order; title and source do not count."""
         parts = ["concept list 1", *self.templates]
         for c in self.concepts:
             parts += ["concept", c.side, c.name, *c.synonyms, "prompts", *c.prompts]
@@ -94,8 +94,8 @@ def concept_list(spec: str | Path | Mapping[str, Any] | ConceptList) -> ConceptL
     Args:
         spec: the name of a shipped list ("dermoscopy", "photographs"), a YAML file, the same as a dict, or a list that
             is returned as it is. The file holds title, about, templates (prompts with {}; by default the wording
-            alone), and under `expected`, `spurious` and, if need be, `other` the concepts, each a name or {name,
-            synonyms, prompts}. A neuron whose best concept is an other one stays unexplained.
+            alone), and the concepts under `expected`, `spurious` and, optionally, `other`, each a name or {name,
+            synonyms, prompts}. A neuron whose best concept is in `other` is unexplained.
 
     Raises:
         InputError: no such list or file, no YAML, an unknown key, a side without concepts, a wording that occurs twice.
@@ -125,7 +125,7 @@ def _read(given: Any, where: str) -> ConceptList:
         if "{}" not in template:
             raise InputError(f"concept list {where}: the template {template!r} has no {{}} for the concept")
     if not templates:
-        raise InputError(f"concept list {where}: templates is empty; leave it out to ask for the concepts as they are")
+        raise InputError(f"concept list {where}: templates is empty; omit it to use the concepts as they are")
     concepts = []
     for side in SIDES:
         if side == "other" and not given.get(side):
@@ -139,7 +139,7 @@ def _read(given: Any, where: str) -> ConceptList:
         for text in (*concept.wordings, *concept.prompts):
             if text.casefold() in seen:
                 raise InputError(
-                    f"concept list {where}: {text!r} stands twice, under {seen[text.casefold()]!r} and "
+                    f"concept list {where}: {text!r} appears twice, under {seen[text.casefold()]!r} and "
                     f"{concept.name!r}; one wording belongs to one concept"
                 )
             seen[text.casefold()] = concept.name

@@ -31,12 +31,12 @@ def conclusion(counts: Mapping[str, int], pruning: Sequence[Row], labeled: bool,
         told += "".join(f", {counts[v]:,} {v}" for v in ("undecided", "unexplained") if counts.get(v))
         return f"No neuron looks spurious ({told}): nothing to prune."
     start = f"{counted(n, 'neuron')} look{'s' if n == 1 else ''} spurious"
-    done = "pruning" if mode == "hard" else "turning down"
+    done = "pruning" if mode == "hard" else "attenuating"
     them = "it" if n == 1 else "them"
     every = _of(pruning, "all", mode)
     if every is None:
         why = "was not measured" if labeled else "was not measured: give labeled images"
-        return f"{start}; what {done} {them} does to the accuracy {why}."
+        return f"{start}; the effect of {done} {them} on accuracy {why}."
     low, high = 100 * every["low"], 100 * every["high"]
     change = 100 * every["difference"]
     if high < 0:
@@ -45,14 +45,15 @@ def conclusion(counts: Mapping[str, int], pruning: Sequence[Row], labeled: bool,
         )
     if not low > 0:
         return (
-            f"{start}; {done} {them} changes accuracy by {change:+.1f} points ({low:+.1f} to {high:+.1f}), which may "
-            "be nothing: no reason to prune."
+            f"{start}; {done} {them} changes accuracy by {change:+.1f} points ({low:+.1f} to {high:+.1f}), not "
+            "significantly: no reason to prune."
         )
     told = f"{start}; {done} {them} raises accuracy by {change:.1f} points ({low:.1f} to {high:.1f})"
     random = _of(pruning, "all", "random")
     if random is not None and random["high"] >= every["low"]:
         return (
-            f"{told}, but random neurons may do as much ({100 * random['difference']:+.1f}): no reason to prune these."
+            f"{told}, but random neurons may have the same effect ({100 * random['difference']:+.1f}): no reason to "
+            "prune these."
         )
     return f"{told}: pruning helps on these images."
 
@@ -65,15 +66,15 @@ def explanation(
     out = []
     if output:
         out.append(
-            "The audited layer is the classifier's output: a neuron is a class score. A verdict here says what the "
-            "images of that class look like to the encoder, not what the classifier uses to tell it; pruning takes a "
-            "class away. Audit a hidden layer to find what classes are told by."
+            "The audited layer is the classifier's output: a neuron is a class score. A verdict here describes the "
+            "images of that class as the encoder sees them, not what the classifier uses; pruning removes a class. "
+            "Audit a hidden layer to find the features behind the classes."
         )
     if missing:
         shown = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
         out.append(
-            f"{len(missing)} of {classes} classes are no concept of the list ({shown}): a neuron that stands for such "
-            "a class itself gets the nearest concept of the list, or none."
+            f"{len(missing)} of {classes} classes are missing from the list ({shown}): a neuron that represents such a "
+            "class gets the nearest concept of the list, or none."
         )
     every = _of(pruning, "all", mode)
     if counts.get("spurious") and every is not None:
@@ -89,22 +90,23 @@ def _disagreement(every: Row, pruning: Sequence[Row], mode: str) -> list[str]:
     out = []
     if every["high"] < 0:
         out.append(
-            "Spurious says what a neuron responds to, not that accuracy suffers from it: on images where the spurious "
-            "concept goes with the class as in training it is a cue that works, and such neurons often carry part of "
-            "the class as well. Measure on images where the two do not go together, and try a new head (--new-head)."
+            "A spurious verdict describes what a neuron responds to, not its effect on accuracy. If the spurious "
+            "concept accompanies the class in these images as in training, it is a useful cue, and such neurons often "
+            "carry part of the class as well. Measure on images where the two are not tied, and try a new head "
+            "(--new-head)."
         )
     elif not every["low"] > 0:
         out.append(
-            "Spurious neurons that can go without a change are not needed on these images: the class scores hardly "
-            "depend on them, other neurons carry the same, or gains and losses cancel out."
+            "Pruning the spurious neurons changes nothing on these images: the class scores barely depend on them, "
+            "other neurons carry the same information, or gains and losses cancel out."
         )
     groups = [r for r in pruning if r["mode"] == mode and r["group"] not in ("all", "balanced")]
     gain = [r for r in groups if r["low"] > 0]
     lose = [r for r in groups if r["high"] < 0]
     if gain and not every["low"] > 0:
-        out.append(f"Some images gain all the same: {_named(sorted(gain, key=lambda r: -r['difference']))}.")
+        out.append(f"Accuracy still rises on some images: {_named(sorted(gain, key=lambda r: -r['difference']))}.")
     if lose and not every["high"] < 0:
-        out.append(f"Some images lose: {_named(sorted(lose, key=lambda r: r['difference']))}.")
+        out.append(f"Accuracy falls on some images: {_named(sorted(lose, key=lambda r: r['difference']))}.")
     return out
 
 
@@ -116,9 +118,9 @@ def _of_head(row: Row, head: Mapping[str, Any]) -> str:
     )
     gain = f"{100 * row['gain_difference']:+.1f} ({100 * row['gain_low']:+.1f} to {100 * row['gain_high']:+.1f})"
     if row["gain_low"] > 0 or row["gain_high"] < 0:
-        return f"{told}; beside a new head on all neurons {gain}."
+        return f"{told}; compared with a new head on all neurons {gain}."
     return (
-        f"{told}. A new head on all neurons does as well within noise ({gain}): fitting again does it, not leaving out."
+        f"{told}. A new head on all neurons does as well within noise ({gain}): refitting helps, not removing neurons."
     )
 
 

@@ -74,7 +74,7 @@ class Reading(Brief):
         if float(self.direction[concept]) > LEVEL:
             return "the images vary along its words no more than along random directions"
         if not float(self.pairing[concept]) <= LEVEL:
-            return "the layer's neurons go with it no more than with other images' embeddings"
+            return "its scores correlate with the layer's neurons no more than other images' embeddings"
         return "its wordings agree no better than with another concept's" if concept in self.words.confused else ""
 
     def warnings(self, encoder: str, listed: ConceptList) -> list[str]:
@@ -89,20 +89,20 @@ class Reading(Brief):
                 for c in worst
             )
             out.append(
-                f"the encoder {encoder} cannot tell {len(told)} of {len(names)} concepts from others on these images: "
-                f"their wordings agree with each other no better than with another concept's: {shown}; use an encoder "
-                "that knows the domain, or other words"
+                f"the encoder {encoder} cannot separate {len(told)} of {len(names)} concepts from others on "
+                "these images: their wordings agree with each other no better than with another concept's: "
+                f"{shown}; use an encoder for this domain, or other words"
             )
         if blind := self.blind:
             out.append(
-                f"the encoder {encoder} does not see {len(blind)} of {len(names)} concepts in these images: they do "
-                f"not differ in them beyond what random directions or pairings give: {_some([names[c] for c in blind])}"
+                f"the encoder {encoder} does not detect {len(blind)} of {len(names)} concepts in these images: they "
+                f"vary along them no more than along random directions or pairings: {_some([names[c] for c in blind])}"
             )
         if lost := (~self.readable).nonzero()[:, 0].tolist():
-            out.append(f"no verdict rests on {len(lost)} concepts that fail these checks")
+            out.append(f"verdicts do not use {len(lost)} concepts that fail these checks")
         if untold := self.words.untold:
             out.append(
-                f"whether the encoder tells them apart cannot be measured for {len(untold)} concepts with one wording, "
+                f"whether the encoder separates them cannot be measured for {len(untold)} concepts with one wording, "
                 f"e.g. {names[untold[0]]}: give synonyms or several templates"
             )
         return out

@@ -52,10 +52,9 @@ def in_the_network(
     if not isinstance(target, HookedTarget):
         if settings.labeled is not None:
             raise InputError(
-                f"{target.name} is no layer of a network that contralens runs, so nothing can be pruned there: leave "
-                "out labeled"
+                f"{target.name} is not a layer of a network that contralens runs, so it cannot be pruned: omit labeled"
             )
-        notes.append("no influence and no pruning: the neurons are no layer of a network that contralens runs")
+        notes.append("no influence and no pruning: the neurons are not a layer of a network that contralens runs")
         return INFLUENCE.empty_table(), PRUNING.empty_table(), None, nothing
     target = target.with_dtype("float32")  # small effects are differences of large scores
     picture = reopened.pictures(range(len(reopened.probe)))
@@ -72,7 +71,7 @@ def in_the_network(
     given = _labeled(settings, names, count, reopened)
     if given is not None and names is None:
         names = list(given.classes)
-        notes.append(f"the labeled set's classes are taken for the network's, in order: {', '.join(names[:8])}")
+        notes.append(f"the labeled set's classes are used as the network's, in order: {', '.join(names[:8])}")
     shown = names or [f"class {c}" for c in range(count)]
     weight, told, exact = _head(target, settings.head, batch, scores, notes)
     chosen = _chosen(verdicts, settings.sample, settings.seed)
@@ -179,7 +178,7 @@ def _some(target: HookedTarget, picture: Any, exemplars: Exemplars) -> Any:
         if len(made) == 4:
             break
     if not made:
-        raise InputError("no exemplar of the run can be opened; say where its images are with --source")
+        raise InputError("no exemplar of the run can be opened; give their folder with --source")
     return default_collate((made * 2)[: max(2, len(made))])
 
 
@@ -209,7 +208,7 @@ def _head(
             notes.append(
                 f"no head influence: no linear layer makes the class scores of {target.layer}'s pooled neurons"
             )
-        return weight, None if weight is None else "found by trying it out", weight is not None
+        return weight, None if weight is None else "found by running the network", weight is not None
     weight, exact = named_head(target, head, batch)
     if not exact:
         notes.append(

@@ -54,7 +54,7 @@ def check_enough(labeled: LabeledImages) -> None:
         name = labeled.classes[int(present[counts.argmin()])]
         raise InputError(
             f"a new head needs at least {LEAST} labeled images of every class; {labeled.images.name} has "
-            f"{counts.min()} of {name!r}: give more, or leave that class out"
+            f"{counts.min()} of {name!r}: give more, or remove that class"
         )
 
 
@@ -111,7 +111,7 @@ def fit_new_head(
     lost = set(data.targets.tolist()) - set(present.tolist())
     if lost or not bool(data.held_out.any()):
         raise InputError(
-            f"the split of {labeled.images.name} by seed {seed} leaves a class without images to fit or nothing to "
+            f"the split of {labeled.images.name} by seed {seed} leaves a class without images to fit or to "
             "measure on: give more images or another seed"
         )
     left = torch.ones(target.width, dtype=torch.bool)

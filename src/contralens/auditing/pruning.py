@@ -1,4 +1,4 @@
-"""Neurons switched off or turned down inside the real network, and what that does to its accuracy.
+"""Neurons switched off or rejected inside the real network, and what that does to its accuracy.
 
 hard: 0 for every neuron whose verdict is spurious. soft: z_e / z_s of it, limited to [0,1], with z_e and z_s the
 standing out of its best expected and its best spurious concept (`contralens.auditing.alignment`): a neuron that speaks
@@ -36,13 +36,13 @@ RANDOM_PRUNINGS = 5
 
 @contextmanager
 def pruned(target: Any, keep: Any, *, layer: str | None = None) -> Iterator[Any]:
-    """Within the block the network runs with its layer's neurons multiplied by `keep`, at every place or token.
+    """Within the block the layer's neurons are multiplied by `keep`, at every position or token.
 
-    The factor is a step of the forward, so gradients flow through it and a network can be trained further while it is
-    pruned. The network is as before when the block ends, however it ends; its weights never change.
+    The factor is part of the forward pass, so gradients flow through it and the pruned network can be trained. After
+    the block, also after an error, the network is unchanged; its weights never change.
 
     Args:
-        target: what `contralens.target` made, or an `nn.Module`.
+        target: a result of `contralens.target`, or an `nn.Module`.
         keep: (N) numbers in [0,1], 0 for pruned; or an `Audit`, or a mask.safetensors that an audit wrote.
         layer: of an `nn.Module`, a name as in `named_modules()`.
 

@@ -114,7 +114,7 @@ def cases(
         if kind not in KINDS:
             raise InputError(f"unknown kind {kind!r}{nearest(str(kind), KINDS)}; known: {', '.join(KINDS)}")
     if any(not 0.0 <= dial <= 1.0 for dial in dials):
-        raise InputError(f"a dial lies between 0 (untied) and 1 (always together); got {', '.join(map(str, dials))}")
+        raise InputError(f"a dial must be between 0 (untied) and 1 (always together); got {', '.join(map(str, dials))}")
     chosen = [bench_world(w) for w in worlds]
     for done, (of, seed) in enumerate((w, s) for w in chosen for s in seeds):
         progress("worlds", done, len(chosen) * len(seeds))

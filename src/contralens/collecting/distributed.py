@@ -56,7 +56,7 @@ def collect_ray(
     that dies leaves the store as it is, and the next run goes on from there.
     """
     if job.processes:
-        raise InputError("Ray starts processes of its own; give `ray_actors`, not `processes`")
+        raise InputError("Ray starts its own processes; set `ray_actors`, not `processes`")
     ray = require("ray", "ray")
     ray_data = require("ray.data", "ray")
     if job.cache is None:  # workers may have another home

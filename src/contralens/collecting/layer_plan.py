@@ -73,7 +73,7 @@ def layer_plan(settings: Collect) -> LayerPlan:
         options = settings.given("preprocess", "weights", "checkpoint", "prefix_tokens")
         found = layers(target, **({} if isinstance(target, HookedTarget) else options))
     else:
-        raise InputError("the target is ready made and is one layer: patterns and kinds need a network")
+        raise InputError("the target is already one layer: patterns and kinds need a network")
     chosen, out = chosen_layers(found, asked, kinds, settings.pooling)
     if len({one.name for one in chosen}) < len(chosen):
         raise InputError("a layer is named twice")

@@ -68,7 +68,7 @@ def half_if_safe(extractors: Sequence[Extractor], images: Images, store: Store) 
         why = f"bfloat16 is not faster than float32 on this machine's {_device(extractor).type}"
         if bfloat16_is_fast(_device(extractor)):
             half, found = look.half(extractor)
-            why = "bf16 is known of targets and built-in encoders only"
+            why = "bf16 works with targets and built-in encoders only"
         safe = half is not None and found["turn"] <= TURN and found["apart"] <= APART and found["same"] >= SAME
         used.append(half if safe and half is not None else extractor)
         told[name] = {"used": "bf16" if safe else "float32"}

@@ -136,7 +136,7 @@ class Processes:
 
     def __init__(self, prepare: Preparing, count: int, most: int) -> None:
         if sys.platform == "win32":
-            raise InputError("processes that decode need a system that can fork; leave --processes out")
+            raise InputError("--processes needs a system with fork; omit it")
         self._prepare, self._count, self._places = prepare, count, 2 * most
         self._turn = itertools.count()
         self._shared: dict[int, Tensor] = {}
@@ -151,7 +151,7 @@ class Processes:
 
     def submit(self, work: Any, item: Wanted) -> Any:
         """A future of prepare(item)."""
-        assert work is self._prepare, "these processes were started for another work"
+        assert work is self._prepare, "these processes were started for another task"
         if self._pool is None:
             return self._first(item)
         place = next(self._turn) % self._places
@@ -184,7 +184,7 @@ class Processes:
         try:
             return self.received(item, 0, pool.submit(_prepared, item, 0).result())
         except BrokenExecutor as e:
-            raise ImageError("decoding it ended the process that did so") from e
+            raise ImageError("decoding it crashed the decoding process") from e
         finally:
             pool.shutdown()
 

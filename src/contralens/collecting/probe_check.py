@@ -153,8 +153,8 @@ def _fitting(
     others.put({"names": np.frombuffer(" ".join([*known, made]).encode(), np.uint8)})
     _keep(below, made, fixed, seen, store)
     warnings.warn(
-        f"{below.name}: the cache holds rows of other code or data under this fingerprint: those of {len(fixed)} probe "
-        "images and of images of the set differ from what is computed now; it is not used, all rows are computed anew",
+        f"{below.name}: the cache has rows of other code or data under this fingerprint: the rows of {len(fixed)} "
+        "probe images and of images of the set differ from those computed now; all rows are recomputed",
         stacklevel=2,
     )
     return _renamed(extractor, made)
@@ -287,6 +287,6 @@ def _renamed(extractor: Extractor, fingerprint: str) -> Extractor:
         other.fingerprint = fingerprint
     except (AttributeError, TypeError) as e:
         raise InputError(
-            f"{extractor.name}: the cache holds rows of other code under its `fingerprint`; give it another one"
+            f"{extractor.name}: the cache has rows of other code under its `fingerprint`; use another one"
         ) from e
     return other

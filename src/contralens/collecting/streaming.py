@@ -206,7 +206,7 @@ def collect_streamed(
             break
         snapshot.clear()  # an image that a killed run took in cannot be read any more
         if again:
-            raise InputError(f"images of {images.name} come and go while they are read; run the command again")
+            raise InputError(f"images of {images.name} change while they are read; run the command again")
     if not len(first.counted):
         raise InputError(f"all images of {images.name} are held out")
     walks, threads = store.root / "walks" / digest(*identity), how.get("workers")

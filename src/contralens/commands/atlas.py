@@ -27,7 +27,7 @@ def atlas_command(
 ) -> None:
     """Compare a network's layers: labels, concepts, edges.
 
-    What each layer knows, where concepts first appear, and which neurons feed which. Reads the runs that `contralens
+    Labels by layer, where concepts first appear, and which neurons feed which. Reads the runs that `contralens
     label --layer all` wrote, or runs of single layers. --links matches each layer's neurons with the
     next layer's; --edges finds which neurons feed which. `contralens explore RUNS` shows it on the page Layers.
     """

@@ -79,13 +79,15 @@ def world_command(
         for path in written:
             typer.echo(f"wrote {path}")
         if verdict:
-            typer.echo("\n".join([*wrong, f"{shared - len(wrong)} of {shared} means lie in the intervals of {check}"]))
+            typer.echo(
+                "\n".join([*wrong, f"{shared - len(wrong)} of {shared} means are within the intervals of {check}"])
+            )
     if verdict and (wrong or not shared):
         raise typer.Exit(1)
 
 
 def _check_out(out: Path) -> None:
-    """Raise if a file would be written over that is no older result."""
+    """Raise if a file would be overwritten that is no older result."""
     import json
 
     there = [name for name in ("world.json", "world.parquet", "world.png") if (out / name).exists()]
@@ -95,7 +97,7 @@ def _check_out(out: Path) -> None:
         ours = False
     if not ours:
         first = out / there[0]
-        raise InputError(f"{first} is no result of this benchmark and would be written over; choose another --out")
+        raise InputError(f"{first} is not a result of this benchmark and would be overwritten; choose another --out")
 
 
 def _save(bench: Any, found: dict[str, Any], out: Path) -> list[Path]:

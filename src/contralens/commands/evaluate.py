@@ -205,7 +205,7 @@ def _print_evaluation(result: Any) -> None:
     if gamma := m.get("gamma"):
         print(f"gamma per {gamma['per']}: {gamma.get('gamma', gamma.get('neurons at each gamma'))} ({gamma['scorer']})")
     if meanings := m.get("meanings"):
-        print(f"two meanings: {meanings['split']} of {meanings['neurons']} neurons")
+        print(f"polysemantic: {meanings['split']} of {meanings['neurons']} neurons")
     for note in m["notes"]:
         print(f"note: {note}")
     if result.path is not None:

@@ -31,7 +31,7 @@ def label_command(given: Given, config: Config = None, trust_code: TrustConfig =
     settings.setdefault("out", "contralens-run")
     if (asked := settings.get("proposing")) is not None:
         if "proposer" not in settings:
-            raise InputError("--propose sets how --proposer asks, and --proposer is missing")
+            raise InputError("--propose needs --proposer, which is missing")
         settings["proposing"] = arguments(read(Backends, asked, "--propose: "))
     if "proposer" in settings:
         settings["proposing"] = {**settings.get("proposing", {}), "on_plan": None if as_json else print_plan}
@@ -128,7 +128,7 @@ def collect_command(
 
     if engine == "ray":
         if shard is not None:
-            raise InputError("--shard goes with the local engine; Ray shares out the tiles itself")
+            raise InputError("--shard needs the local engine; Ray distributes the tiles itself")
         done = collect_ray(job, gpus_per_actor=0.0 if job.device in (None, "cpu") else 1.0)
     elif engine in (None, "local"):
         i, slash, n = (shard or "0/1").partition("/")

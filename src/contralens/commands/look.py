@@ -74,7 +74,7 @@ def card_command(
             typer.echo(f"wrote {path}")
         return
     if neuron and len(neuron) > 1:
-        raise InputError(f"give one neuron, or run folders; {neuron[0]} is no run folder")
+        raise InputError(f"give one neuron, or run folders; {neuron[0]} is not a run folder")
     _neuron_card(run, neuron[0] if neuron else None, out, pairs, dark)
 
 
@@ -144,7 +144,7 @@ def vocab_command(
     report = words.lint.lines()
     if pairs := words.synonyms():
         some = ", ".join(f"{a!r} and {b!r}" for a, b in pairs[:5])
-        report.append(f"{len(pairs)} with the same first meaning in WordNet as another, kept: {some}")
+        report.append(f"{len(pairs)} with the same first sense in WordNet as another, kept: {some}")
     if as_json:
         print_json({"source": words.source, "concepts": list(words.concepts), "report": report})
         return

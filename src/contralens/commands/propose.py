@@ -67,7 +67,7 @@ def _network_and_images(run: Run, settings: dict[str, Any]) -> tuple[Any, Any]:
 
 def _show_question(example: dict[str, Any]) -> None:
     if example:
-        typer.echo(f"the question about neuron {example['name']}, as it would be sent:\n\n{example['text']}\n")
+        typer.echo(f"the question about neuron {example['name']}, as sent:\n\n{example['text']}\n")
         typer.echo("\n".join(["pictures:", *(f"  {path}" for path in example["pictures"])]))
         typer.echo(f"with its pictures in a browser: {example['page']}")
 

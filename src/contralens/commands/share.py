@@ -106,5 +106,5 @@ def pull_command(
     from contralens.sharing.push_pull import pull
 
     run = pull(source, out, **read(Label, given))
-    pictures = "" if run.thumbnails.num_rows else "; it came without pictures"
+    pictures = "" if run.thumbnails.num_rows else "; without pictures"
     typer.echo(f"{counted(run.manifest['neurons']['labeled'], 'labeled neuron')} in {run.path}{pictures}")

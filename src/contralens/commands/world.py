@@ -47,7 +47,7 @@ def demo_command(
     from contralens.demo import demo, summary
     from contralens.report.html import write_report
     from contralens.report.progress import bar
-    from contralens.report.tables import demo_table
+    from contralens.report.tables import demo_table, program
     from contralens.world.targets import WORLDS
 
     with bar(quiet=as_json) as progress:
@@ -62,4 +62,5 @@ def demo_command(
     typer.echo(f"\nall figures: {out / 'demo.json'}; one run and report for each world and kind of neuron:")
     for page in pages:
         typer.echo(f"  {page}")
-    typer.echo(f"look at one: python -m webbrowser {pages[-1].resolve().as_uri()}")
+    typer.echo(f"open one:  python -m webbrowser {pages[-1].resolve().as_uri()}")
+    typer.echo(f"share one: {program()} card {runs[-1].path}   (the clearest change by contrast, as a picture)")

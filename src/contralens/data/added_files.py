@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +23,22 @@ PATIENCE = 60.0
 """Seconds to wait for another process that adds files to the same folder."""
 
 
-def check_addable(run: Path, names: Iterable[str]) -> None:
-    """Raise if one of the files would be written over one in a run that contralens did not write.
+def check_addable(run: Path, names: Sequence[str]) -> list[str]:
+    """Those of the files that a version without digests wrote there, which may be replaced.
 
     Raises:
-        InputError: so it is; or the folder is no run.
+        InputError: contralens did not write one of them, or it was edited; or the folder is not a run.
     """
     held = look(run, RUN) if run.is_dir() else None
     if held is None or held.manifest is None:
         raise InputError(f"{run} is not a run folder")
-    for name in names:
+    for name in (ADDED, *names):
         if name in held.foreign or name in held.changed or (run / name).is_dir():
             raise InputError(
-                f"{run / name} is not as contralens wrote it, and would be written over: move it away, or choose "
-                "another file"
+                f"{run / name} is not as contralens wrote it and would be overwritten: move it away, or choose another "
+                "file"
             )
+    return [] if DIGEST in held.manifest else [name for name in names if name in held.own]
 
 
 def add_to_run(run: Path, files: Mapping[str, bytes]) -> None:
@@ -53,8 +54,8 @@ def add_to_run(run: Path, files: Mapping[str, bytes]) -> None:
     """
     busy = f"another process is adding files to {run}; try again when it has ended"
     with explained(run), locked(lock_beside(run.resolve() / ADDED), busy, PATIENCE):
-        check_addable(run, files)
-        write_listed(run, ADDED, {"format": 1}, files, keep=True)
+        older = check_addable(run, list(files))
+        write_listed(run, ADDED, {"format": 1}, files, keep=True, older=older)
 
 
 def listed(folder: Path, name: str) -> dict[str, set[str]]:
@@ -117,8 +118,8 @@ def check_listed(folder: Path, name: str, files: Iterable[str], *, older: Iterab
     before, known = listed(folder, name), set(older)
     if os.path.lexists(folder / name) and not known and not _is_list(folder / name):
         raise InputError(
-            f"{folder / name} is not as contralens wrote it, and would be written over: move it away, or choose "
-            "another folder"
+            f"{folder / name} is not as contralens wrote it and would be overwritten: move it away, or choose another "
+            "folder"
         )
     for file in files:
         path = folder / file
@@ -126,8 +127,7 @@ def check_listed(folder: Path, name: str, files: Iterable[str], *, older: Iterab
             continue
         if not _is_file(path) or file_digest(path) not in before.get(file, ()):
             raise InputError(
-                f"{path} is not as contralens wrote it, and would be written over: move it away, or choose another "
-                "folder"
+                f"{path} is not as contralens wrote it and would be overwritten: move it away, or choose another folder"
             )
 
 

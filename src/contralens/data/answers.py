@@ -13,7 +13,7 @@ from contralens.data.verifications import OUTCOMES
 from contralens.types import SUPPORTED, UNCERTAIN, word_of
 
 NO_LABEL = "no label beats random images"
-"""Said of a status `chance`: what the null test turned down (`contralens.math.null_test`)."""
+"""Said of a status `chance`: what the null test rejected (`contralens.math.null_test`)."""
 
 
 def answer(row: Mapping[str, Any]) -> str:
@@ -40,16 +40,16 @@ def corrected(row: Mapping[str, Any]) -> str:
 
 
 def rates(row: Mapping[str, Any]) -> str:
-    """The null test of the label, where that was asked for; with the label turned down, if it was.
+    """The null test of the label, where that was asked for; with the label rejected, if it was.
 
     >>> rates({"label": None, "status": "chance", "p": 0.21, "fdr": 0.5, "concepts": ["striped"]})
-    'null test: striped turned down; p 0.21, false-discovery rate 0.5'
+    'null test: striped rejected; p 0.21, false-discovery rate 0.5'
     >>> rates({"label": "red", "status": "ok", "p": None, "fdr": None, "concepts": ["red"]})
     ''
     """
     if row.get("fdr") is None or row["status"] == CORRECTED:
         return ""
-    outcome = f"{row['concepts'][0]} turned down" if row["status"] == "chance" else "passed"
+    outcome = f"{row['concepts'][0]} rejected" if row["status"] == "chance" else "passed"
     return f"null test: {outcome}; p {row['p']:.2g}, false-discovery rate {row['fdr']:.2g}"
 
 
@@ -62,7 +62,7 @@ def tested(row: Mapping[str, Any]) -> str:
     """
     if row.get("verified") is None:
         return ""
-    head = "not settled by experiment" if row["verified"] == "untested" else f"{row['verified']} by experiment"
+    head = "not decided by experiment" if row["verified"] == "untested" else f"{row['verified']} by experiment"
     return f"{head}: {row['experiment']}"
 
 
@@ -106,7 +106,7 @@ def experiments(run: Run) -> str:
     if not told:
         return ""
     counts = ", ".join(f"{told[word]} {word}" for word in OUTCOMES)
-    return f"labels of {run.manifest['primary']} put to the test: {counts} (contralens verify)"
+    return f"labels of {run.manifest['primary']} tested: {counts} (contralens verify)"
 
 
 def notes(manifest: Mapping[str, Any]) -> list[str]:
@@ -125,6 +125,6 @@ def abstentions(run: Run) -> list[str]:
         asked = sum(1 for row in run.rows(scorer) if row.get("fdr") is not None)
         lines.append(
             f"null test of {scorer}: {NO_LABEL} on {count} of {asked} neurons (false-discovery rate {told['fdr']:g}, "
-            f"{told['fakes']:,} null neurons; says nothing of whether a label is right)"
+            f"{told['fakes']:,} null neurons; does not say whether a label is right)"
         )
     return lines

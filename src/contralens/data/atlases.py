@@ -34,13 +34,13 @@ the run, `picture` the image that activates the neuron most."""
 ABOUT = {
     "neurons": "neurons of the layer",
     "silent": "dead, constant or NaN",
-    "unlabeled": "neither silent nor labeled: not selected, or a label that the null test turned down",
+    "unlabeled": "neither silent nor labeled: not selected, or a label that the null test rejected",
     "labeled": "with a label as finally judged",
-    "chance": "labels that the null test turned down",
-    "supported": "labels that passed a null test, or that a person gave; null where none was made",
-    "sure": "labels with a confidence of at least .5; null where no confidence was computed",
-    "verified": "labels that an experiment confirmed; null where none was made",
-    "refuted": "labels that an experiment refuted; null where none was made",
+    "chance": "labels that the null test rejected",
+    "supported": "labels that passed a null test, or that a person corrected; null without a test",
+    "sure": "labels with a confidence of at least .5; null without confidence",
+    "verified": "labels that an experiment confirmed; null without experiments",
+    "refuted": "labels that an experiment refuted; null without experiments",
     "confounded": "neurons that an audit in the run found spurious; null without one",
 }
 """Counts of a layer, in `Atlas.layers`, and what each says."""
@@ -59,7 +59,7 @@ EDGES = pa.schema([
 
 @dataclass(frozen=True, repr=False)
 class Atlas(Tabled):
-    """All neurons of several layers in one table, and what that shows layer by layer.
+    """All neurons of several layers in one table, with a summary per layer.
 
     >>> import contralens
     >>> atlas = contralens.atlas(["run"])
@@ -89,7 +89,7 @@ class Atlas(Tabled):
         self, *, text: str = "", layer: str | None = None, status: str | None = None, sort: str = "depth",
         descending: bool = False, limit: int | None = None,
     ) -> list[dict[str, Any]]:  # fmt: skip
-        """Neurons of all layers, filtered and sorted; those without the value that is sorted by come last.
+        """Neurons of all layers, filtered and sorted; missing values come last.
 
         Args:
             text: part of a label or a name, in any case.
@@ -97,7 +97,7 @@ class Atlas(Tabled):
             status: only "labeled", "sure", "verified", "refuted", "confounded", or a status such as "dead" or "chance".
             sort: a column of `neurons`.
             descending: the largest first.
-            limit: at most so many.
+            limit: maximum number of rows.
 
         Raises:
             InputError: no such column or layer.
@@ -118,11 +118,11 @@ class Atlas(Tabled):
         return out if limit is None else out[:limit]
 
     def search(self, text: str, limit: int = 50) -> list[dict[str, Any]]:
-        """Neurons of all layers whose label or name holds a text, the surest first."""
+        """Neurons of all layers whose label or name contains a text, most confident first."""
         return self.rows(text=text, sort="confidence", descending=True, limit=limit)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain values, for JSON."""
+        """The atlas as plain values, for JSON."""
         return {"manifest": self.manifest, **{name: t.to_pylist() for name, t in self._tables().items()}}
 
     def _tables(self) -> dict[str, pa.Table]:
@@ -165,7 +165,7 @@ def opened(runs: str | Path | Run | Sequence[str | Path | Run], trust_code: bool
     given: Sequence[Any] = [runs] if isinstance(runs, str | Path | Run) else list(runs)
     found = [run for one in given for run in _runs_in(one, trust_code)]
     if not found:
-        raise InputError("an atlas needs a run at least; give run folders, or the folder that holds them")
+        raise InputError("an atlas needs at least one run; give run folders, or the folder that holds them")
     layers = [run.manifest["target"]["layer"] for run in found]
     for layer in layers:
         if layers.count(layer) > 1:

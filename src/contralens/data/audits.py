@@ -66,7 +66,7 @@ NEW = ("noise", "confidence", "reason")
 
 @dataclass(frozen=True, repr=False)
 class Audit(Tabled):
-    """Which neurons stand for expected and spurious concepts, what they do to the classes, and what pruning does.
+    """Neurons that represent expected and spurious concepts, their effect on the classes, and the effect of pruning.
 
     >>> import contralens
     >>> found = contralens.audit("run", {"expected": ["striped"], "spurious": ["red"]}, fakes=50, sample=0)
@@ -97,17 +97,17 @@ class Audit(Tabled):
 
     @property
     def conclusion(self) -> str:
-        """What follows from the numbers, in one line; "" in an audit of an older version."""
+        """The conclusion in one line; "" in an audit of an older version."""
         return str(self.manifest.get("conclusion", ""))
 
     @property
     def explanation(self) -> list[str]:
-        """What the conclusion does not say by itself: where verdicts and pruning disagree, and what verdicts mean."""
+        """Details of the conclusion: where verdicts and pruning disagree, and what verdicts mean."""
         return [str(line) for line in self.manifest.get("explanation", [])]
 
     @property
     def warnings(self) -> list[str]:
-        """What a reader should know before believing it."""
+        """Caveats."""
         return list(self.manifest["warnings"])
 
     def rows(self, verdict: str | None = None) -> list[dict[str, Any]]:
@@ -133,10 +133,10 @@ class Audit(Tabled):
         return audit_view(self)._repr_html_()
 
     def save(self, run: str | Path) -> Audit:
-        """Write it into a run folder, whole or not at all; an older audit there is replaced.
+        """Write the audit into a run folder, atomically; replaces an older audit.
 
         Raises:
-            InputError: the folder is no run.
+            InputError: the folder is not a run.
 
         >>> import contralens
         >>> listed = {"expected": ["striped"], "spurious": ["red"]}
@@ -214,4 +214,4 @@ def read_mask(file: str | Path) -> NDArray[np.float32]:
     except (SafetensorError, OSError) as e:
         if isinstance(e, FileNotFoundError):
             raise
-        raise InputError(f"{file} is no mask (a safetensors file that holds `keep`): {e}") from e
+        raise InputError(f"{file} is not a mask (a safetensors file that holds `keep`): {e}") from e

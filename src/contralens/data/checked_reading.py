@@ -21,13 +21,13 @@ from contralens.data.seals import DIGEST, FILES, PENDING, file_digest, manifest_
 from contralens.errors import RunError
 
 AGAIN = {
-    "Run": "take another copy of the run, or label again (what the cache holds is not computed again)",
+    "Run": "use another copy of the run, or label again (cached results are reused)",
     "Evaluation": "run `contralens evaluate` again",
     "Audit": "run `contralens audit` again",
     "Verification": "run `contralens verify` again",
     "Added": "run `contralens maps` again",
     "Share": "pull it again, or push the run again",
-    "Candidates": "run `contralens propose` again (replies that it keeps are not asked for again)",
+    "Candidates": "run `contralens propose` again (saved replies are reused)",
 }
 """What to do about damage, by the model in `contralens.data.manifests`."""
 SEALED_FROM = 2
@@ -65,7 +65,7 @@ def read_manifest(file: Path, model: str, formats: Sequence[Any], key: str = "fo
 def check_seal(file: Path, content: Mapping[str, Any], model: str, needed: bool = False) -> None:
     """Refuse a manifest whose digest is not that of its content."""
     if (DIGEST in content or needed) and content.get(DIGEST) != manifest_digest(content):
-        raise RunError(f"{file} is damaged or was edited: it is not as it was written; {AGAIN[model]}")
+        raise RunError(f"{file} is damaged or was edited; {AGAIN[model]}")
 
 
 def check_schema(file: Path, content: Mapping[str, Any], model: str) -> None:
@@ -136,9 +136,7 @@ class Checked:
         if isinstance(files, dict):
             known = {files.get(name), (self.manifest.get(PENDING) or {}).get(name)}
             if file_digest(path) not in known:
-                raise RunError(
-                    f"{self.folder / name} is damaged or was edited: it is not as it was written; {AGAIN[self.model]}"
-                )
+                raise RunError(f"{self.folder / name} is damaged or was edited; {AGAIN[self.model]}")
         return path
 
     def table(self, name: str) -> pa.Table:

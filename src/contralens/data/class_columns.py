@@ -41,7 +41,7 @@ def classes_in(
                 found = [column for column in found if column not in ones]  # malignant beside benign, with one 1 a row
             if len(found) > 1 and names is OTHER_CLASS_COLUMNS:
                 raise InputError(
-                    f"{table.path}: each of {some(found)} may hold the classes; say which with class_column= "
+                    f"{table.path}: each of {some(found)} may hold the classes; name one with class_column= "
                     f"(--class-column), e.g. {found[0]!r}"
                 )
             if found:

@@ -30,7 +30,7 @@ FILM = pa.schema([
 
 @dataclass(frozen=True, repr=False)
 class ClassContrast:
-    """Which neurons separate class A from class B of a run's images, and what the difference is in words.
+    """Neurons that separate class A from class B of a run's images, and the difference in words.
 
     >>> import contralens
     >>> found = contralens.contrast_classes("run", "striped", "dotted", words=True)
@@ -89,7 +89,7 @@ class ClassContrast:
         return list(self.film.filter(pc.field("neuron") == neuron).to_pylist())
 
     def to_dict(self) -> dict[str, Any]:
-        """All but the pictures as plain values, for JSON."""
+        """Everything except the pictures as plain values, for JSON."""
         tables = {name: getattr(self, name).to_pylist() for name in ("neurons", "exemplars", "film")}
         for row in tables["exemplars"]:
             row |= {f"{side}_id": self.ids[row[side]] if row[side] >= 0 else None for side in ("positive", "contrast")}

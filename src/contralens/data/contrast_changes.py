@@ -62,7 +62,7 @@ def contrast_of(scorers: Sequence[str], primary: str) -> tuple[str | None, str |
 def changes(run: Run | str) -> list[Change]:
     """The neurons whose label contrast changed, those one may trust first, and among them the clearest.
 
-    Labels that a null test turned down, or that a person corrected, are left out.
+    Labels that a null test rejected, or that a person corrected, are left out.
 
     >>> [change.strength > 0 for change in changes("run")][:2]
     [True, True]

@@ -174,7 +174,7 @@ def _open(file: IO[bytes]) -> Image.Image:
                 return factory(file, "")
             except (SyntaxError, IndexError, TypeError, struct.error) as e:
                 problems.append(f"broken {kind}: {reason(e)}")
-    raise ValueError("; ".join(problems) or f"not an image of a known kind (it begins with {start[:8]!r})")
+    raise ValueError("; ".join(problems) or f"not an image of a known format (it begins with {start[:8]!r})")
 
 
 def _patience(image: Image.Image, max_pixels: int) -> AbstractContextManager[None]:
@@ -277,7 +277,7 @@ def _from_array(source: Any) -> tuple[Image.Image, str | None]:
     if values.dtype.kind == "f":
         low, high = float(values.min()), float(values.max())
         if not (low >= -1e-3 and high <= 1 + 1e-3):
-            raise ValueError(f"float pixels must lie within 0..1, got {low:g}..{high:g} (leave normalisation out)")
+            raise ValueError(f"float pixels must lie within 0..1, got {low:g}..{high:g} (without normalisation)")
         values = np.rint(values.clip(0, 1) * 255)
     elif values.dtype == np.bool_:
         values = values * np.uint8(255)

@@ -4,7 +4,7 @@ Whoever shows, compares or passes on labels reads them here, so that all give th
 
 1. A person's corrected label (RUN.notes.jsonl) is the neuron's label: the primary scorer's row holds it, with the
    status "corrected".
-2. Else a label that the null test of the run (`label --fdr`) or of its latest evaluation (`evaluate --fdr`) turned down
+2. Else a label that the null test of the run (`label --fdr`) or of its latest evaluation (`evaluate --fdr`) rejected
    is no label: it is null, with the status "chance". Its p and fdr are those of the latest test.
 3. Else it is what the scorer said.
 
@@ -34,7 +34,7 @@ from contralens.data.runs import LABELS, Run, load, with_newer
 from contralens.data.verifications import editors_of, outcomes_of, verification_of
 
 CHANCE, CORRECTED = "chance", "corrected"
-"""Statuses of a label that a null test turned down, and of one that a person gave."""
+"""Statuses of a label that a null test rejected, and of one that a person gave."""
 OVERRULED = (CHANCE, CORRECTED)
 FINAL = pa.schema([
     *LABELS, ("best", pa.string()), ("why", pa.string()), ("verified", pa.string()), ("experiment", pa.string()),
@@ -73,11 +73,11 @@ def turned_down(command: str, level: Any, fdr: float | None) -> str:
     """Why a label is none, in words.
 
     >>> turned_down("evaluate", 0.001, 0.0812)
-    'turned down by the null test of `evaluate --fdr 0.001`: false-discovery rate 0.081'
+    'rejected by the null test of `evaluate --fdr 0.001`: false-discovery rate 0.081'
     """
     at = f" {level:g}" if isinstance(level, int | float) else ""
     rate = "" if fdr is None else f": false-discovery rate {fdr:.2g}"
-    return f"turned down by the null test of `{command} --fdr{at}`{rate}"
+    return f"rejected by the null test of `{command} --fdr{at}`{rate}"
 
 
 def tests_of(verdicts: pa.Table | None) -> dict[Key, tuple[float | None, float | None, bool | None]]:
@@ -105,12 +105,12 @@ def is_down(tests: Mapping[Key, tuple[Any, Any, bool | None]], neuron: int, scor
 
 
 def final(run: Run | str | Path, *, corrections: bool = True, experiments: bool = True) -> Run:
-    """The run with its labels as finally judged, in columns as `FINAL` has them; for readers, not for `evaluate`.
+    """The run with its labels as finally judged, in the columns of `FINAL`; for display, not for `evaluate`.
 
     Args:
-        run: a run, or its folder. One that is final already is given back.
-        corrections: False leaves out what people corrected, e.g. for what others are sent.
-        experiments: False leaves out what experiments came to, e.g. to make them anew where they are damaged.
+        run: a run or its folder. A final run is returned unchanged.
+        corrections: False ignores corrections by people, e.g. before sharing.
+        experiments: False ignores experiments, e.g. to repeat damaged ones.
 
     Raises:
         RunError: the evaluation or the verification in the run's folder is damaged.
@@ -152,7 +152,7 @@ def _manifest(run: Run, evaluation: Evaluation | None) -> dict[str, Any]:
 
 
 def _counts(labels: pa.Table) -> dict[str, int]:
-    """Scorer -> labels turned down, of the scorers that were tested."""
+    """Scorer -> labels rejected, of the scorers that were tested."""
     tested = labels.filter(pc.is_valid(pc.field("fdr")))
     counts = dict.fromkeys(tested["scorer"].unique().to_pylist(), 0)
     for scorer in labels.filter(pc.field("status") == CHANCE)["scorer"].to_pylist():

@@ -106,7 +106,7 @@ class Held:
     foreign: list[str] = field(default_factory=list)
     """Files and empty folders that contralens did not write."""
     changed: list[str] = field(default_factory=list)
-    """Files of ours that are not as they were written."""
+    """Files of ours that were changed."""
     parts: list[str] = field(default_factory=list)
     """What was added to a run: evaluation, audit, maps."""
 

@@ -69,9 +69,7 @@ class ImageGroups:
         """What a reader should know of them."""
         out = []
         if self.alone:
-            out.append(
-                f"{counted(self.alone, 'image')} without a group in {self.source}: each counts as one of its own"
-            )
+            out.append(f"{counted(self.alone, 'image')} without a group in {self.source}: each counts as its own group")
         if self.joined:
             out.append(f"{counted(self.joined, 'group')} of {self.source} joined to others, since they share pictures")
         return out
@@ -136,7 +134,7 @@ def _of_table(source: str, place: Places) -> tuple[dict[int, str], str]:
     table, column = part_of(source)
     if not table or not Path(table).is_file():
         if Path(source).is_file():
-            raise InputError(f"`groups`: say which column of {source} names the group, e.g. {source}:patient_id")
+            raise InputError(f"`groups`: name the column of {source} with the groups, e.g. {source}:patient_id")
         raise InputError(
             f"`groups` is TABLE:COLUMN, e.g. metadata.csv:patient_id; there is no table {table or source!r}"
         )

@@ -171,7 +171,7 @@ class DatasetImages(ImageSet):
             return  # a single broken image is no reason to refuse the others
         if first != again:
             raise InputError(
-                f"`images`: {self.name} gives other pixels each time; leave random transforms out of the data set"
+                f"`images`: {self.name} gives different pixels each time; remove random transforms from the data set"
             )
 
     def _item(self, key: Any) -> Any:

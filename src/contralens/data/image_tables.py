@@ -102,7 +102,7 @@ def read_table(path: Path, find: Callable[[str], object], image_column: str | No
     for number, row in enumerate(lines, start=first):
         image, rest = row[at], tuple(row[:at] + row[at + 1 :])
         if image and rows.setdefault(image, rest) != rest:
-            raise InputError(f"{path}, line {number}: {image!r} stands there twice, with different values")
+            raise InputError(f"{path}, line {number}: {image!r} is there twice, with different values")
     return Table(path, tuple(head[:at] + head[at + 1 :]), rows, layout, (note,) if note else ())
 
 
@@ -229,7 +229,7 @@ def _image_at(
     found = _image_columns(head, lines, find, layout)
     if len(found) > 1:
         raise InputError(
-            f"{path}: the columns {some(head[i] for i in found)} all name images; say which with image_column= "
+            f"{path}: the columns {some(head[i] for i in found)} all name images; choose one with image_column= "
             f"(--image-column), e.g. {head[found[0]]!r}"
         )
     at, known = found[0], (*IMAGE_COLUMNS, *([layout.image] if layout and layout.image else []))

@@ -26,23 +26,23 @@ _LISTS = (".txt", ".lst", ".list")
 def images(
     source: Any, *, limit: int | None = None, seed: int = 0, column: str | None = None, max_pixels: int = MAX_PIXELS
 ) -> types.Images:
-    """The ordered set of images that `source` holds; nothing is decoded yet.
+    """The ordered set of images in `source`; images are decoded later.
 
     `source` is one of
 
-    - a folder, with sub-folders or not: every file with an image's suffix, in byte order of the path within it; hidden
-      files and others are passed over and counted in `.ignored`; folders reached by several ways count once;
-    - a list of files, or a text file (.txt or "@any.name") with one path a line, relative to where it lies;
-    - a map-style data set as of torchvision: its files where it is a folder of them (without its transform, since each
-      model brings its own), else its items (what `decode` takes, or tuples that begin with it);
+    - a folder, with its subfolders: every file with an image suffix, in byte order of the relative path; hidden files
+      and others are skipped and counted in `.ignored`; folders reached by several paths count once;
+    - a list of files, or a text file (.txt or "@any.name") with one path per line, relative to its folder;
+    - a map-style data set as of torchvision: its files if it is a folder data set (without its transform, since each
+      model has its own), otherwise its items (anything that `decode` accepts, or tuples that begin with it);
     - a Hugging Face data set with an image column (`column` where there are several), also as
       "hf-dataset:NAME_OR_PATH:SPLIT[:COLUMN]"; parquet files and WebDataset tars are read so, and columns of bytes;
     - "npz:FILE[:ARRAY]", a NumPy file of pictures (N,H,W) or (N,H,W,C);
     - an `Images`, which is returned as it is.
 
-    `limit` keeps that many, chosen by a hash of `seed` and id, so that the choice neither depends on the machine nor
-    changes much when images are added; the order stays. `.labels` holds class names where the source tells them.
-    `InputError` for anything that gives no images.
+    `limit` keeps a sample of this size, chosen by a hash of `seed` and id: it does not depend on the machine and
+    changes little when images are added. The order is kept. `.labels` has class names if the source has them. Raises
+    `InputError` if there are no images.
 
     >>> import tempfile
     >>> from PIL import Image
@@ -226,7 +226,7 @@ def _listed_in(path: Path, max_pixels: int) -> FileImages:
     except OSError as e:
         raise InputError(f"`images`: the list {str(path)!r} cannot be read: {e.strerror}") from e
     except UnicodeDecodeError as e:
-        raise InputError(f"`images`: {str(path)!r} is no list of paths, since it is not UTF-8 text") from e
+        raise InputError(f"`images`: {str(path)!r} is not a list of paths, since it is not UTF-8 text") from e
     return listed([s for line in lines if (s := line.strip())], path.parent, str(path), max_pixels)
 
 

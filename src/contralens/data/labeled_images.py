@@ -137,26 +137,26 @@ def labeled_images(
     """Images with the class and the subgroups of each.
 
     Args:
-        source: what `contralens.images` takes (without `table`, one sub-folder per class, or a data set with classes);
-            a CSV file that holds paths relative to it; a mapping of these arguments; or `LabeledImages`. Folders called
-            train, val, test and the like are no classes: those below them are.
+        source: what `contralens.images` takes (without `table`, one subfolder per class, or a data set with classes);
+            a CSV file with paths relative to it; a mapping of these arguments; or `LabeledImages`. Folders named
+            train, val, test and the like are not classes; their subfolders are.
         table: a CSV, .tsv or .parquet file, or several that are joined by image. One of them holds the classes: in
             `class_column`, in that of a known data set (`contralens.data.table_layouts`), in a column called class,
             label, diagnosis, dx or target, or in columns of 0 and 1 with one 1 a row, as in ISIC 2019's ground truth.
-            Images with several classes ("A|B", as NIH writes them) are left out. An image is named by its path, or the
+            Images with several classes ("A|B", as in NIH's tables) are excluded. An image is named by its path or the
             end of it, with or without its suffix.
-        image_column: the column that names the images; by default found by its name, else by its values.
+        image_column: the column with the image names; by default detected by its name or values.
         class_column: the column that holds the classes.
         classes: names of the classes in their order; with one-hot columns, which columns those are.
         groups: columns to keep as subgroups; by default all others with at most 30 different values.
-        limit: use a sample of that many images, drawn with `seed` as `contralens.images` does.
+        limit: use a sample of this many images, drawn with `seed` as in `contralens.images`.
         seed: of that sample.
 
     Returns:
-        The images that have a class; those without one are counted in `notes`.
+        The images with a class; `notes` counts those without one.
 
     Raises:
-        InputError: no classes to be found, two classes for one image, a table that names none of the images.
+        InputError: no classes found, two classes for one image, or a table that names none of the images.
 
     >>> from pathlib import Path
     >>> _ = Path("table.csv").write_text("image,class,camera\\n00000.png,striped,A\\n00001.png,plain,B\\n")
@@ -207,7 +207,7 @@ def _by_source(images: ImageSet, class_column: str | None, classes: Sequence[str
     rows = [row for row, label in enumerate(own) if label]
     left = len(images) - len(rows)
     order, targets = _numbered([own[row] for row in rows], classes, images.name)
-    notes = (f"{counted(left, 'image')} of {images.name} without a class left out",) if left else ()
+    notes = (f"{counted(left, 'image')} of {images.name} without a class excluded",) if left else ()
     return LabeledImages(images.take(rows) if left else images, order, targets, {}, notes)
 
 

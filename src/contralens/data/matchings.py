@@ -72,7 +72,7 @@ class Matching:
         return [row for row in self.pairs.to_pylist() if status in (None, row["status"])]
 
     def partner_of(self, neuron: int) -> int | None:
-        """The neuron of the other run that is this one of the first; None if there is none."""
+        """The neuron of the other run matched to this neuron of the first; None without a match."""
         return self._partners(("kept", "renamed", "unlabeled")).get(neuron)
 
     def _partners(self, statuses: Sequence[str]) -> dict[int, int]:
@@ -96,7 +96,7 @@ class Matching:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain values, for JSON."""
+        """The matching as plain values, for JSON."""
         return {
             "manifest": self.manifest, "counts": self.counts, "pairs": self.pairs.to_pylist(),
             "best": self.best.to_pylist(),

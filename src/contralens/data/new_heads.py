@@ -73,7 +73,7 @@ def load_head(file: str | Path) -> NewHead:
     """The head in a head.safetensors.
 
     Raises:
-        InputError: there is none, or it is no such file.
+        InputError: there is none, or the file is not a head.
 
     >>> NewHead(np.ones((2, 3)), np.zeros(2), np.ones(3), ("a", "b")).save("head.safetensors")
     >>> load_head("head.safetensors").classes
@@ -88,4 +88,4 @@ def load_head(file: str | Path) -> NewHead:
     except FileNotFoundError:
         raise InputError(f"no head {file}; make one with: contralens audit RUN --concepts LIST --new-head") from None
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as e:
-        raise InputError(f"{file} is no head (a safetensors file that holds weight, bias and keep): {e}") from e
+        raise InputError(f"{file} is not a head (a safetensors file that holds weight, bias and keep): {e}") from e

@@ -144,7 +144,7 @@ class Notebook:
 
     def _append(self, entry: dict[str, Any]) -> None:
         if not self.writable:
-            raise InputError("this explorer is read-only; start it without --read-only to take notes")
+            raise InputError("this explorer is read-only; start it without --read-only to write notes")
         line = json.dumps(entry, ensure_ascii=False).encode() + b"\n"
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | NO_LINK_NO_WAIT
         with self._lock:

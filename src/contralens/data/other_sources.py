@@ -19,8 +19,8 @@ WAYS = {
     ".tar": "WebDataset shards are read as hf-dataset:{folder}:train:jpg (extra datasets); unpack other archives",
     ".npz": "arrays are read as npz:{path}:NAME",
     ".npy": "an array is read as npz:{path}",
-    ".csv": "a table is no set of pictures: give their folder, and the table as --table or --groups",
-    ".tsv": "a table is no set of pictures: give their folder, and the table as --table or --groups",
+    ".csv": "a table is not a set of pictures: give their folder, and the table as --table or --groups",
+    ".tsv": "a table is not a set of pictures: give their folder, and the table as --table or --groups",
     ".zip": "unpack it", ".gz": "unpack it", ".tgz": "unpack it", ".7z": "unpack it", ".rar": "unpack it",
     ".h5": PYTHON, ".hdf5": PYTHON, ".mat": PYTHON, ".mdb": PYTHON, ".tfrecord": PYTHON, ".pt": PYTHON, ".pkl": PYTHON,
     ".nii": "save the slices that count as PNG files", ".mha": "save the slices that count as PNG files",
@@ -84,12 +84,12 @@ def _arrays(file: Path, name: str | None) -> tuple[Any, Any]:
     if name is None:
         pictures = [key for key, array in known.items() if array.ndim in (3, 4)]
         if len(pictures) != 1:
-            raise InputError(f"`images`: say which array of {file} holds pictures, npz:{file}:NAME; it has {shapes}")
+            raise InputError(f"`images`: name the array of {file} with pictures, npz:{file}:NAME; it has {shapes}")
         name = pictures[0]
     if name not in known:
         raise InputError(f"`images`: {file} has no array {name!r}{nearest(name, known)}; it has {shapes}")
     if known[name].ndim not in (3, 4):
-        raise InputError(f"`images`: {name} of {file} is no array of pictures (N,H,W) or (N,H,W,C); it has {shapes}")
+        raise InputError(f"`images`: {name} of {file} must be pictures (N,H,W) or (N,H,W,C); it has {shapes}")
     beside = (name.replace("images", "labels"), name.replace("x", "y", 1), name.replace("imgs", "labels"))
     labels = next((known[key] for key in beside if key != name and key in known), None)
     fits = labels is not None and labels.size == len(known[name]) and labels.dtype.kind in "iu"

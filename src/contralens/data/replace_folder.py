@@ -178,7 +178,7 @@ def found_in(place: Path, kind: Kind, held: Held) -> str | None:
         )
     return (
         f"{place} holds {first}, which contralens did not write: move it away, or choose another folder; "
-        "nothing was touched"
+        "nothing was changed"
     )
 
 
@@ -231,7 +231,7 @@ def _discard(old: Path, place: Reservation) -> None:
         while os.path.lexists(kept := place.path.with_name(f"{name}.kept{number}")):
             number += 1
         os.rename(old, kept)
-        warnings.warn(f"the older {name} holds files that came meanwhile; it is kept as {kept}", stacklevel=2)
+        warnings.warn(f"the older {name} has files that were added meanwhile; it is kept as {kept}", stacklevel=2)
         return
     with contextlib.suppress(OSError):  # first, so that what a kill leaves of it is not taken for the user's
         (old / place.kind.manifest).unlink()
@@ -250,7 +250,7 @@ def _real(given: Path, kind: Kind) -> Path:
     try:
         real = given.resolve()
     except (OSError, RuntimeError):
-        raise InputError(f"{given} is a link that leads nowhere; choose a new folder for the {kind.what}") from None
+        raise InputError(f"{given} is a broken link; choose a new folder for the {kind.what}") from None
     if os.path.lexists(real) and not real.is_dir():
         raise InputError(f"{given} is a file; choose a new folder for the {kind.what}")
     if not real.name:
@@ -263,11 +263,11 @@ def apart(given: Path, real: Path, inputs: Iterable[Path]) -> None:
     for one in inputs:
         source = one.resolve()
         if real == source:
-            raise InputError(f"{given} is what would be read; choose another folder to write to")
+            raise InputError(f"{given} is an input; choose another output folder")
         if real in source.parents:
-            raise InputError(f"{given} contains {one}, which would be read; choose another folder to write to")
+            raise InputError(f"{given} contains {one}, which is an input; choose another output folder")
         if source in real.parents and source.is_dir():
-            raise InputError(f"{given} lies in {one}, which would be read; choose a folder outside it")
+            raise InputError(f"{given} lies in {one}, which is an input; choose a folder outside it")
 
 
 @contextlib.contextmanager

@@ -79,7 +79,7 @@ LABELS = pa.schema([
 
 @dataclass(frozen=True, repr=False)
 class Run(Tabled):
-    """Labels of a layer's neurons and all that is needed to judge them.
+    """Labels of a layer's neurons with their evidence.
 
     >>> run = load("run")
     >>> len(run), run.scorers[-1], sorted(run.rows("csp")[0])[:6]
@@ -112,7 +112,7 @@ class Run(Tabled):
 
     @property
     def scorers(self) -> list[str]:
-        """Scorers that the run was labeled by, the primary one last."""
+        """Scorers of the run, the primary one last."""
         return list(self.manifest["scorers"])
 
     def rows(self, scorer: str | None = None) -> list[dict[str, Any]]:
@@ -152,15 +152,15 @@ class Run(Tabled):
         return Neuron({**found, "labels": labels, "proposals": self.proposals(at), "exemplars": exemplars}, self)
 
     def sources(self, concept: str | None) -> list[dict[str, Any]]:
-        """Which neurons, prompts and models proposed a concept; nothing for one of the vocabulary alone."""
+        """Neurons, prompts and models that proposed a concept; empty if it is only in the vocabulary."""
         return list(self._proposed[0].get((concept or "").casefold(), ()))
 
     def proposals(self, neuron: int) -> list[dict[str, Any]]:
-        """What was proposed for a neuron, in the order in which it was named."""
+        """Concepts proposed for a neuron, in the order of the replies."""
         return list(self._proposed[1].get(neuron, ()))
 
     def thumbnail(self, image: int) -> bytes | None:
-        """JPEG bytes of the image in that row of `images`, if an exemplar names it."""
+        """JPEG bytes of the image in that row of `images`, if it is an exemplar or a contrast."""
         at = self._pictures.get(self.images["fingerprint"][image].as_py())
         return None if at is None else bytes(self.thumbnails["jpeg"][at].as_py())
 
@@ -179,9 +179,10 @@ class Run(Tabled):
         """A picture to share, as `contralens card` writes it: exemplars above contrasts, the label before and after.
 
         Args:
-            neurons: indices or names, one below the other; by default the neuron that contrast changes most clearly.
-            pairs: exemplars that are shown, from the first.
-            dark: light writing on dark ground.
+            neurons: indices or names, drawn below each other; by default the neuron with the clearest change by
+                contrast.
+            pairs: number of exemplars shown.
+            dark: light text on a dark background.
 
         Raises:
             InputError: the run has no such neuron, or no labeled one.
@@ -194,7 +195,7 @@ class Run(Tabled):
         return stacked([card(self, neuron, pairs, dark) for neuron in neurons or (None,)])
 
     def explore(self, *, read_only: bool = False) -> Explorer:
-        """Start the explorer on the saved run; the link to it shows in a notebook, `.stop()` ends it.
+        """Start the explorer on the saved run; a notebook shows its link, `.stop()` ends it.
 
         Args:
             read_only: load no encoder and write no notes.
@@ -268,14 +269,14 @@ class Run(Tabled):
         return {f: i for i, f in enumerate(self.thumbnails["fingerprint"].to_pylist())}
 
     def save(self, path: str | Path, *, replace: bool = False) -> Run:
-        """Write the run folder, whole or not at all; an older run there is replaced, one that holds the same stays.
+        """Write the run folder, atomically; replaces an older run and keeps an identical one.
 
         Args:
-            path: the folder; where it is a link, what that points at.
-            replace: also replace an older run that was changed since, or that holds an evaluation, an audit or maps.
+            path: the folder; a link is followed.
+            replace: also replace an older run that was edited or contains an evaluation, an audit or maps.
 
         Raises:
-            InputError: the folder holds what contralens did not write, or would lose something.
+            InputError: the folder contains files that contralens did not write, or results that would be lost.
             StoreError: it cannot be written.
         """
         path = Path(path)
@@ -314,8 +315,8 @@ def load(path: str | Path, *, trust_code: bool = False) -> Run:
 
     Args:
         path: the folder.
-        trust_code: let the run name code to import and files to open, as a run that was made here may: where its
-            network has to be loaded again.
+        trust_code: allow the run to name code to import and files to open, for example to load its network again. Runs
+            made on this machine are trusted.
 
     Raises:
         InputError: no such folder.

@@ -35,7 +35,7 @@ _checked: set[tuple[str, int, int, int]] = set()
 
 
 class Damaged(StoreError):
-    """A file of the cache is not as it was written. It is told as a warning, and its rows are computed again.
+    """A file of the cache is not as it was written. It is told as a warning, and its rows are recomputed.
 
     >>> from contralens.data.store import Store
     >>> Store("cache").remember("fingerprints", "x").put({"numbers": np.arange(3)})
@@ -45,7 +45,7 @@ class Damaged(StoreError):
     ...     Sealed(file)
     ... except Damaged as e:
     ...     print(e)
-    its header names places outside the file
+    its header names offsets outside the file
     """
 
 
@@ -73,7 +73,7 @@ def sealed(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> b
     >>> Sealed(Path("rows.safetensors"))
     Traceback (most recent call last):
         ...
-    contralens.data.sealed_tensors.Damaged: its header is not as it was written
+    contralens.data.sealed_tensors.Damaged: its header was changed
     """
     whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     crc32 = {name: _crc32(array) for name, array in whole.items()}
@@ -95,7 +95,7 @@ class Sealed:
             found = os.fstat(f.fileno())
             length = int.from_bytes(f.read(8), "little")
             if not 2 <= length <= found.st_size - 8:
-                raise Damaged("its header is cut short")
+                raise Damaged("its header is truncated")
             raw = f.read(length)
         self._identity = (str(path), found.st_ino, found.st_size, found.st_mtime_ns)
         try:
@@ -105,7 +105,7 @@ class Sealed:
             if told is None:
                 raise Unsealed("it has no checksum of its header")
             if told != _sha256(about, {name: (a["dtype"], a["shape"]) for name, a in header.items()}):
-                raise Damaged("its header is not as it was written")
+                raise Damaged("its header was changed")
             crc32 = json.loads(about.pop("crc32"))
             self.metadata: Mapping[str, str] = about
             self.arrays = {name: _place(a, 8 + length, found.st_size, crc32[name]) for name, a in header.items()}
@@ -127,13 +127,13 @@ class Sealed:
         """Look at all data, unless this process did so before.
 
         Raises:
-            Damaged: they are not as they were written.
+            Damaged: they were changed.
         """
         if self._identity in _checked:
             return
         for name, array in self.arrays.items():
             if _crc32(self.mapped(name)) != array.crc32:
-                raise Damaged(f"its {name} are not as they were written")
+                raise Damaged(f"its {name} were changed")
         _checked.add(self._identity)
 
 
@@ -165,9 +165,9 @@ def _place(told: Mapping[str, Any], begin: int, size: int, crc32: int) -> Array:
     """Where an array of the header lies in a file of `size` bytes whose data begin at `begin`."""
     kind, shape, (start, end) = KINDS[told["dtype"]], tuple(told["shape"]), told["data_offsets"]
     if type(start) is not int or type(end) is not int or not 0 <= start <= end <= size - begin:
-        raise Damaged("its header names places outside the file")
+        raise Damaged("its header names offsets outside the file")
     if end - start != np.dtype(kind).itemsize * math.prod(shape):
-        raise Damaged("its header names places that no array fits")
+        raise Damaged("its header names offsets that fit no array")
     return Array(kind, begin + start, shape, crc32)
 
 

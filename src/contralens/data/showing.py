@@ -123,7 +123,7 @@ class Explorer:
         if "http" not in line:
             said = self._process.stderr.read().strip().removeprefix("contralens: ")
             self.stop()
-            raise InputError(f"the explorer did not start: {said or line.strip() or 'it said nothing'}")
+            raise InputError(f"the explorer did not start: {said or line.strip() or 'without a message'}")
         atexit.register(self.stop)
         self.address = line[line.index("http") :].split()[0]
         """Where a browser on this machine finds it."""

@@ -35,7 +35,7 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "contralens"
 
 
-AGAIN = "its rows are computed again"
+AGAIN = "its rows are recomputed"
 _PER_ROW = ("rows", "counts", "ends")
 """Arrays of a tile with one entry for each of its fingerprints."""
 
@@ -199,7 +199,7 @@ class Table:
         """A tile whose data have been checked."""
         if not self._checks(tile):
             path = self._tiles[tile].path
-            raise StoreError(f"cached tile {path} was damaged on disk and is set aside; run the command again")
+            raise StoreError(f"cached tile {path} was damaged on disk and is moved aside; run the command again")
         return self._tiles[tile]
 
     def _load(self, tile: int, *names: str) -> dict[str, np.ndarray]:
@@ -244,7 +244,7 @@ class Snapshot:
             kept.check()
             return {name: kept.read(name) for name in kept.arrays}
         except (Damaged, OSError) as e:
-            set_aside(self.path, e, "the work begins again")
+            set_aside(self.path, e, "the work starts over")
             return None
 
     def put(self, arrays: Mapping[str, np.ndarray]) -> None:

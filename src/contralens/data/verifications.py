@@ -70,7 +70,7 @@ SCHEMAS = dict(zip(TABLES, (LABELS, EDITS, PICTURES, INSIDE), strict=True))
 
 @dataclass(frozen=True, repr=False)
 class Verification(Tabled):
-    """Labels that were tested by changing pictures.
+    """Labels tested by editing pictures.
 
     >>> import contralens
     >>> found = contralens.verify("run", neurons=[0, 1], images=3)
@@ -106,7 +106,7 @@ class Verification(Tabled):
         return [row for row in self.labels.to_pylist() if outcome in (None, row["outcome"])]
 
     def added_to(self, older: Verification) -> Verification:
-        """These experiments and the older ones, but for labels that were tested again."""
+        """These experiments and the older ones, except for labels tested again."""
         again = {(row["neuron"], row["label"]) for row in self.labels.select(["neuron", "label"]).to_pylist()}
 
         def joined(name: str) -> pa.Table:
@@ -127,10 +127,10 @@ class Verification(Tabled):
         return verification_view(self)._repr_html_()
 
     def save(self, run: str | Path) -> Verification:
-        """Write it into a run folder, whole or not at all; an older one there is replaced.
+        """Write the verification into a run folder, atomically; replaces an older one.
 
         Raises:
-            InputError: the folder is no run.
+            InputError: the folder is not a run.
 
         >>> import contralens
         >>> found = contralens.verify("run", neurons=[0], images=3, save=False)
@@ -209,7 +209,7 @@ def on_verdict(outcome: tuple[str, str] | None) -> str:
     >>> on_verdict(("verified", "removing it costs 90% (editor world)"))
     'an experiment confirms it: removing it costs 90% (editor world)'
     """
-    words = {"verified": "confirms it", "refuted": "contradicts it", "untested": "did not settle it"}
+    words = {"verified": "confirms it", "refuted": "contradicts it", "untested": "did not decide it"}
     return "" if outcome is None else f"an experiment {words[outcome[0]]}: {outcome[1]}"
 
 

@@ -33,7 +33,7 @@ class Lint:
 
     >>> lint = read_vocabulary(["polar_bear", "zebra"]).lint
     >>> lint.lines()
-    ["1 with underscores, turned into spaces: 'polar_bear'"]
+    ["1 with underscores, replaced by spaces: 'polar_bear'"]
     >>> lint.add("long", "a text of more than forty words")
     >>> lint.counts["long"]
     1
@@ -62,17 +62,17 @@ class Lint:
 
 KINDS = {
     "empty": "empty, dropped",
-    "underscores": "with underscores, turned into spaces",
-    "spaces": "with spaces at an end or repeated, tidied",
+    "underscores": "with underscores, replaced by spaces",
+    "spaces": "with leading, trailing or repeated spaces, cleaned",
     "non_printing": "with characters that do not print, removed",
-    "duplicates": "already there (upper and lower case count as one), dropped",
+    "duplicates": "duplicates (ignoring case), dropped",
     "long": f"longer than {LONG_WORDS} words: an encoder may not read their end",
     "no_letters": "without any letter",
-    "numbers": "that begin with a number like those of a list, kept as they are",
-    "ids": "that begin with a WordNet id, kept as they are",
-    "bullets": "that begin with a bullet or #, kept as they are",
+    "numbers": "that begin with a number as in a numbered list, kept",
+    "ids": "that begin with a WordNet id, kept",
+    "bullets": "that begin with a bullet or #, kept",
     "header": "that may be a header rather than a concept",
-    "plurals": "whose singular is there as well",
+    "plurals": "whose singular is also there",
 }
 _ODD = {
     "numbers": re.compile(r"\d+\s*[.):]\s*[^\W\d]"),

@@ -110,7 +110,7 @@ def _text_column(rows: Sequence[Sequence[str]], path: Path) -> tuple[int, int, l
     names = [cell.strip() for cell in full[0]] if header else [str(n) for n in range(len(full[0]))]
     body = full[1:] if header else full
     texts = [n for n in range(len(names)) if not all(_is_key(row[n]) for row in body)]
-    notes = [f"the first row was taken as a header: {', '.join(names)}"] if header else []
+    notes = [f"the first row was read as a header: {', '.join(names)}"] if header else []
     called = [n for n in texts if header and _head(names[n]) in TEXT_HEADERS]
     if len(called) == 1 or len(texts) == 1:
         chosen = (called if len(called) == 1 else texts)[0]
@@ -119,13 +119,13 @@ def _text_column(rows: Sequence[Sequence[str]], path: Path) -> tuple[int, int, l
         return chosen, start, notes
     if header:
         raise InputError(
-            f"vocabulary {path} has the columns {', '.join(names)}: say which holds the concepts, as in "
+            f"vocabulary {path} has the columns {', '.join(names)}: name the one with the concepts, as in "
             f"{path.name}:{names[(called or texts or [0])[0]]}"
         )
     if len(names) > 1:
         notes.append(
-            f"of {len(names)} columns without a known header, the first was read, its first row included; another is "
-            f"named as in {path.name}:1"
+            f"of {len(names)} columns without a known header, the first was read, including its first row; to choose "
+            f"another, write {path.name}:1"
         )
     return 0, 0, notes
 
@@ -158,7 +158,7 @@ def _content(text: str, path: Path, suffix: str) -> Any:
         try:
             return yaml.safe_load(text)
         except yaml.YAMLError as e:
-            raise InputError(f"vocabulary {path} is no readable YAML: {first_line(e)}") from e
+            raise InputError(f"vocabulary {path} is not valid YAML: {first_line(e)}") from e
     stripped = text.strip()
     if suffix != ".json" and stripped[:1] + stripped[-1:] not in ("[]", "{}"):
         return None
@@ -169,8 +169,8 @@ def _content(text: str, path: Path, suffix: str) -> Any:
             return ast.literal_eval(stripped)  # as Python prints it: {0: 'tench', 1: 'goldfish'}
         except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
             raise InputError(
-                f"vocabulary {path} begins like JSON and is none ({first_line(error)}): mend it, or write one concept "
-                "a line"
+                f"vocabulary {path} begins like JSON but is not valid ({first_line(error)}): fix it, or write "
+                "one concept a line"
             ) from None
 
 
@@ -178,7 +178,7 @@ def _json(line: str, path: Path, number: int) -> Any:
     try:
         return json.loads(line)
     except ValueError as e:
-        raise InputError(f"vocabulary {path}, line {number} is no readable JSON ({first_line(e)})") from e
+        raise InputError(f"vocabulary {path}, line {number} is not valid JSON ({first_line(e)})") from e
 
 
 def of_content(content: Any, path: Path | str) -> Words:
@@ -193,7 +193,7 @@ def of_content(content: Any, path: Path | str) -> Words:
     if all(isinstance(item, list | tuple) and len(item) == 2 for item in items):
         pairs = [(str(item[0]), item[1]) for item in items]
         if all(_is_key(key) and isinstance(text, str) for key, text in pairs):
-            return [text for _, text in pairs], ["each concept stood beside an index or id, which was left out"]
+            return [text for _, text in pairs], ["an index or id next to each concept was ignored"]
     if items and all(isinstance(item, Mapping) for item in items):
         return _of_records(items, path)
     odd = next((item for item in items if not isinstance(item, str)), None)
@@ -223,16 +223,16 @@ def _of_mapping(content: Mapping[Any, Any], path: Path | str) -> Words:
         return _of_records(coco, path)
     numbered = bool(keys) and all(_is_key(key) for key in keys)
     if numbered and all(isinstance(value, str) for value in values):
-        return values, ["each concept stood beside an index or id, which was left out"]
+        return values, ["an index or id next to each concept was ignored"]
     if numbered and all(_is_named(value) for value in values):
-        return [value[1] for value in values], ["each concept stood beside an index and an id, which were left out"]
+        return [value[1] for value in values], ["an index and an id next to each concept were ignored"]
     lists = all(isinstance(v, list | tuple) and all(isinstance(text, str) for text in v) for v in values)
     if values and lists:
         return [text for value in values for text in value], [
-            f"read as {len(keys):,} classes with their concepts; the classes themselves are no concepts"
+            f"read as {len(keys):,} classes with their concepts; the classes themselves are not used as concepts"
         ]
     if values and all(isinstance(value, int) and not isinstance(value, bool) for value in values):
-        return keys, ["each concept stood before an index, which was left out"]
+        return keys, ["an index after each concept was ignored"]
     if values and all(isinstance(value, str) for value in values):
         raise InputError(
             f"vocabulary {path} gives a text for each text ({shown(keys[0])}: {shown(values[0], 40)}): it is "
@@ -281,12 +281,12 @@ def _all(pattern: str, lines: Sequence[str]) -> list[re.Match[str]] | None:
 
 def _quotes(lines: Sequence[str], path: Path) -> Stripped:
     found = _all(r"(['\"])(.*)\1\s*,?", lines)
-    return ([match[2] for match in found], "quotes and commas around the lines were taken off") if found else None
+    return ([match[2] for match in found], "quotes and commas around the lines were removed") if found else None
 
 
 def _bullets(lines: Sequence[str], path: Path) -> Stripped:
     found = _all(r"[-*+\u2022\u2023\u00b7\u2013]\s+(.*)", lines)
-    return ([match[1] for match in found], "bullets were taken off") if found else None
+    return ([match[1] for match in found], "bullets were removed") if found else None
 
 
 def _wnids(lines: Sequence[str], path: Path) -> Stripped:
@@ -301,13 +301,13 @@ def _wnids(lines: Sequence[str], path: Path) -> Stripped:
     first = [match[2].split(",")[0].strip() for match in found]
     more = sum("," in match[2] for match in found)
     also = f"; of {more:,} with several names the first was kept" if more else ""
-    return first, f"WordNet ids were taken off{also}"
+    return first, f"WordNet ids were removed{also}"
 
 
 def _numbers(lines: Sequence[str], path: Path) -> Stripped:
     found = _all(r"(\d+)\s*[.):]\s*(\D.*)", lines)
     if found and _rises(found):
-        return [match[2] for match in found], "the numbers of a numbered list were taken off"
+        return [match[2] for match in found], "the numbers of a numbered list were removed"
     found = _all(r"(\d+)[\s,]+(\S.*)", lines)
     if not found or not _rises(found):
         return None
@@ -316,12 +316,12 @@ def _numbers(lines: Sequence[str], path: Path) -> Stripped:
     if len({text.casefold() for text in bare}) < len(bare):  # 1 person, 2 people, 3 people
         return None
     if len(lines) > 2 and numbers[0] in (0, 1) and numbers[-1] - numbers[0] == len(numbers) - 1:
-        return bare, "numbers that count the lines were taken off"
+        return bare, "numbers that count the lines were removed"
     if len(lines) < 3:
         return None
     raise InputError(
         f"vocabulary {path}: every line begins with a number ({shown(lines[0], 40)}, {shown(lines[1], 40)}): if it is "
-        "an index, take it off; if it belongs to the concept, write the file as a JSON list"
+        "an index, remove it; if it belongs to the concept, write the file as a JSON list"
     )
 
 
@@ -332,7 +332,7 @@ def _numbers_behind(lines: Sequence[str], path: Path) -> Stripped:
     numbers = [int(match[2]) for match in found]
     if numbers[0] not in (0, 1) or numbers != list(range(numbers[0], numbers[0] + len(numbers))):
         return None
-    return [match[1] for match in found], "numbers that count the lines were taken off their ends"
+    return [match[1] for match in found], "numbers that count the lines were removed at their ends"
 
 
 def _rises(found: Sequence[re.Match[str]]) -> bool:

@@ -158,7 +158,7 @@ class BaseEncoder:
     def texts(self, texts: Sequence[str]) -> Tensor:
         """Texts to unit rows (len(texts),D), float32 on the CPU; texts cut short are reported in `notes`."""
         if isinstance(texts, str):
-            raise InputError("`texts` must be a list of texts; got one text: put it into a list")
+            raise InputError("`texts` must be a list of texts; got one text: pass a list")
         parts = []
         for start in range(0, len(texts), self.text_batch):
             part = list(texts[start : start + self.text_batch])

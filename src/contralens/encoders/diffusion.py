@@ -56,7 +56,7 @@ def class_of(model: str) -> str:
     except (OSError, ValueError, ImportError) as e:
         raise cannot_load(model, e) from e
     if not isinstance(name, str):
-        raise cannot_load(model, ValueError("it comes with code of its own"))
+        raise cannot_load(model, ValueError("it contains its own code"))
     return name
 
 

@@ -120,8 +120,8 @@ def load(rest: str, device: str = "cpu") -> HfEncoder:
         ) from e
     if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
         raise InputError(
-            f"hf:{rest} is of type {model.config.model_type}, which does not put images and texts into one space; "
-            "an encoder must (CLIP, SigLIP, ...)"
+            f"hf:{rest} is of type {model.config.model_type}, which does not embed images and texts in one space; "
+            "use one that does (CLIP, SigLIP, ...)"
         )
     missing = sorted(report["missing_keys"])
     if missing:
@@ -131,10 +131,10 @@ def load(rest: str, device: str = "cpu") -> HfEncoder:
     image_processor, tokenizer = (getattr(processor, part, None) for part in ("image_processor", "tokenizer"))
     if image_processor is None or tokenizer is None:
         absent = "preprocessor_config.json" if image_processor is None else "tokenizer files"
-        raise ModelUnavailable(f"hf:{rest} has no {absent}; preprocessing is never guessed")
+        raise ModelUnavailable(f"hf:{rest} has no {absent}; contralens does not guess preprocessing")
     if len(tokenizer.get_vocab()) <= len(set(tokenizer.all_special_tokens)):
         raise ModelUnavailable(
-            f"hf:{rest} is missing the words of its tokenizer: copy tokenizer.json (or vocab.txt, vocab.json with "
+            f"hf:{rest} is missing its tokenizer's vocabulary: copy tokenizer.json (or vocab.txt, vocab.json with "
             "merges.txt, spiece.model) of the same model into the folder"
         )
     return HfEncoder(f"hf:{rest}", model, image_processor, tokenizer, device)

@@ -107,7 +107,7 @@ def load(rest: str, device: str = "cpu") -> OpenClipEncoder:
             tokenizer = _tokenizer(open_clip, name, text, folder)
     except Exception as e:
         advice = (folder and text_tower.tokenizer_advice(text, folder)) or _advice(rest)
-        raise unavailable(f"the tokenizer of open_clip:{rest} could not be had: {first_line(e)}{advice}", e) from e
+        raise unavailable(f"the tokenizer of open_clip:{rest} is not available: {first_line(e)}{advice}", e) from e
     return OpenClipEncoder(f"open_clip:{rest}", model, tokenizer, device, notes)
 
 
@@ -163,7 +163,7 @@ def _tag_or_file(open_clip: Any, rest: str) -> tuple[str, dict[str, Any], Path |
         except Exception as e:
             source = config.get("hf_hub") or config.get("url")
             raise unavailable(
-                f"the weights {arch}/{tag} ({source}) could not be had: {first_line(e)}{_advice(rest)}", e
+                f"the weights {arch}/{tag} ({source}) could not be downloaded: {first_line(e)}{_advice(rest)}", e
             ) from e
     preprocess = {key: config[key] for key in PREPROCESS if config.get(key) is not None}
     kwargs = {
@@ -199,7 +199,7 @@ def _only_config(open_clip: Any, arch: str, tags: list[str], file: str) -> tuple
         return {}, f"open_clip knows no weights of {arch}: its default preprocessing (that of CLIP) was used"
     if any(digest(config) != digest(kept[0]) for config in kept):
         raise InputError(
-            f"weights of {arch} differ in preprocessing or activation; say which the file holds: "
+            f"weights of {arch} differ in preprocessing or activation; name those of the file: "
             f"open_clip:{arch}/TAG@{file} with TAG one of {_listed(tags)}"
         )
     return kept[0], f"preprocessing and activation as in all known weights of {arch}"

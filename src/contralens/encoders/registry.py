@@ -47,7 +47,7 @@ _BUILT_IN = {
     "world": Scheme(
         "contralens.encoders.registry:load_world",
         "world",
-        "the dual encoder of the demo; knows rendered shapes and nothing else",
+        "the dual encoder of the demo; only for rendered scenes",
     ),
     "offline": Scheme(
         "contralens.encoders.offline_encoder:load",
@@ -64,17 +64,17 @@ ENCODERS: Registry[Callable[..., Encoder]] = Registry(
 
 
 def encoder(spec: str | Encoder, device: str = "cpu", *, decode: str = "exact", dtype: str = "float32") -> Encoder:
-    """The encoder that `spec` names, or `spec` itself where it is one already.
+    """The encoder that `spec` names, or `spec` itself if it is an encoder.
 
     Args:
         spec: e.g. "open_clip:ViT-B-32/datacomp_xl_s13b_b90k", "hf:google/siglip2-base-patch16-224", "offline", or any
             object with the members of `contralens.types.Encoder`.
         device: where the model runs, e.g. "cpu", "cuda", "cuda:1", "mps". Rows always come back on the CPU.
-        decode: as in `contralens.target`; an encoder that cannot do otherwise stays as it is.
+        decode: as in `contralens.target`; encoders without this option ignore it.
         dtype: likewise.
 
     Raises:
-        InputError: unknown scheme or model, a device that is not there.
+        InputError: unknown scheme or model, or an unavailable device.
         ModelUnavailable: the weights cannot be loaded.
         MissingPackage: a package is not installed.
 

@@ -37,14 +37,14 @@ NULL_EDGES = 16
 def atlas(settings: AtlasOf) -> Atlas:
     """Search, sort and compare the neurons of several layers of one network; the depth at which concepts appear.
 
-    Without `links` and `edges` it reads only the run folders. With them the runs' images and networks are opened, and
-    activations come from the cache.
+    Without `links` and `edges` it reads only the run folders. With them it opens the runs' images and networks and
+    reads activations from the cache.
 
     Returns:
         The `Atlas`.
 
     Raises:
-        InputError: no runs, two of one layer, or runs of several networks where edges are asked for.
+        InputError: no runs, two of one layer, or edges between runs of several networks.
 
     >>> found = atlas(["run"], links=True)
     >>> len(found.neurons), found.concepts["first"][0].as_py(), len(found.links)
@@ -109,7 +109,9 @@ def _edges(
         batch = default_collate([one.preprocess(some.load(i)) for i in range(min(4, len(some)))])
         weights = linear_weights(one, other, batch)
         if weights is None:
-            return [], [f"{names}: not linear, so weights say nothing; edges by ablation do (--edges ablation)"]
+            return [], [
+                f"{names}: not linear, so weights are not informative; use edges by ablation (--edges ablation)"
+            ]
         fed = feeding(
             weights[exemplars.neurons], differences, settings.edges_per_neuron, settings.fakes, settings.seed
         )  # fmt: skip

@@ -44,17 +44,17 @@ TOP = 5
 
 @job(ContrastClasses)
 def contrast_classes(settings: ContrastClasses) -> ClassContrast:
-    """Which neurons separate class A from class B, and what each of them reacts to, in words.
+    """Find the neurons that separate class A from class B, and name what each responds to.
 
     For each neuron: the area under the ROC curve between the classes with its 95 % interval and a rank-sum test,
     corrected over neurons (`contralens.math.class_separation`). The strongest that separate the classes are described
     by contrasts restricted to the other class: positives are the strongest images of the class that the neuron fires
-    for, each paired with the most similar image of the other class on which the neuron lies below the mean of the two
-    class means. The scorer names what is left. Classes come from the folders of the run's images, from tables,
+    for, each paired with the most similar image of the other class on which the neuron is below the mean of the two
+    class means. The scorer names the difference. Classes come from the folders of the run's images, from tables,
     captions or search words.
 
     Returns:
-        The neurons by falling distance of the area from .5, with words, exemplars, filmstrips and pictures.
+        The neurons by decreasing distance of the area from .5, with words, exemplars, filmstrips and pictures.
 
     Raises:
         InputError: an unknown class, or one without images; an unknown scorer.

@@ -172,15 +172,16 @@ def compare(
     """Compare the labels of several runs, or of several scorers of one run.
 
     Args:
-        runs: runs or their folders. Of several, the primary scorer of each is compared; of one, all its scorers.
-        scorers: these instead, of every run that has them.
-        metrics: of the evaluations; by default all that every evaluated run has.
-        match: pair the neurons of other layers or networks as `contralens.match` does, to compare their labels; only
-            where the cache holds what that needs, else a note says so.
+        runs: runs or their folders. Several runs: compares the primary scorer of each. One run: compares all its
+            scorers.
+        scorers: compare these scorers instead, in every run that has them.
+        metrics: metrics of the evaluations; by default those of every evaluated run.
+        match: pair neurons of different layers or networks with `contralens.match`, to compare their labels. This needs
+            the cache; without it a note explains why neurons are not paired.
         cache: the cache that the runs were labeled with.
 
-    Neurons are paired where both methods look at the same layer of the same network (checkpoints of it included): the
-    interval is then over the neurons' differences. Otherwise it is over two unrelated sets of neurons.
+    Neurons are paired if both methods have the same layer of the same network (or of its checkpoints); intervals are
+    then over the neurons' differences. Otherwise they are over two unrelated sets of neurons.
 
     Raises:
         InputError: fewer than two to compare, an unknown scorer, or a metric that was not measured.

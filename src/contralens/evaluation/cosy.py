@@ -101,7 +101,7 @@ def paint(
         prompt: what to ask for; {label} stands for the label.
     """
     if "{label}" not in prompt:
-        raise InputError(f"`prompt` must say where the label goes with {{label}}; got {prompt!r}")
+        raise InputError(f"`prompt` must contain {{label}}; got {prompt!r}")
     if count < 1:
         raise InputError(f"`count` must be at least 1 image per label; got {count}")
     table = reopened.store.table("painted", painter.fingerprint)
@@ -136,7 +136,7 @@ def from_folder(reopened: Reopened, labels: Iterable[str], folder: str | Path) -
     if not used:
         raise InputError(
             f"no subfolder of {folder} is named like a label of this run, e.g. {wanted[0]!r}; "
-            "--images wants one folder per label"
+            "--images needs one folder per label"
         )
     counts: Counter[str] = Counter()
     kept = []

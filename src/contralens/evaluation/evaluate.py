@@ -241,7 +241,7 @@ def _check_measured(wanted: Sequence[str], values: pa.Table, labeled: bool) -> N
     """No metric that was asked for is left out without a word."""
     if labeled and (left := [name for name in wanted if name not in set(values["metric"].to_pylist())]):
         raise InputError(
-            f"nothing measures {', '.join(left)}: no part of an evaluation has all that it needs; a metric of "
+            f"no metric gives {', '.join(left)}: no part of an evaluation has all that it needs; a metric of "
             "activations and predictions can always be measured"
         )
 

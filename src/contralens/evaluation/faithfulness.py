@@ -27,7 +27,7 @@ IMAGES = 32
 
 @metric(
     "faithfulness", "class_shares",
-    about="rise of the label's class when the neuron is amplified, in what was left to rise",
+    about="normalised increase in the labelled class's probability when the neuron is amplified",
 )  # fmt: skip
 def faithfulness(class_shares: Tensor) -> Tensor:
     """FADE's faithfulness, ported to vision: max(0, max over f > 1 of (share(f) - share(1)) / (1 - share(1))).
@@ -40,7 +40,7 @@ def faithfulness(class_shares: Tensor) -> Tensor:
 
 @metric(
     "faithfulness", "strongest_class_shares",
-    about="fall of the label's class when the neuron is switched off, in what was there",
+    about="relative decrease of the labelled class's probability when the neuron is ablated",
 )  # fmt: skip
 def ablation(strongest_class_shares: Tensor) -> Tensor:
     """(share(1) - share(0)) / share(1), over the images that activate the neuron most: positive where the class needs
@@ -87,7 +87,7 @@ def _class_of(labels: list[str], names: list[str], session: Session) -> list[int
         rows = embed_texts(session.judge, missing) @ embed_texts(session.judge, names).T
         exact |= dict(zip((label.casefold() for label in missing), rows.argmax(1).tolist(), strict=True))
         session.reopened.notes.append(
-            f"faithfulness: {len(missing)} of {len(set(labels))} labels name no class; their nearest class stood in, "
+            f"faithfulness: {len(missing)} of {len(set(labels))} labels name no class; the nearest class was used, "
             f"e.g. {names[exact[missing[0].casefold()]]!r} for {missing[0]!r}"
         )
     return [exact[label.casefold()] for label in labels]

@@ -39,16 +39,15 @@ def granularity(
     cache: str | Path | None = None,
     device: str = "cpu",
 ) -> list[dict[str, Any]]:
-    """The chain of ever broader concepts above each neuron's primary label, and at which of them the evidence stops.
+    """The chain of broader concepts above each neuron's primary label, and where the evidence stops.
 
-    A concept holds where significantly more pairs have the positive closer to it than its contrastive partner
-    (one-sided sign test over the pairs, p <= .05): at "animal" a neuron for zebras among horses no longer tells the two
-    apart.
+    A concept holds if significantly more pairs have the positive closer to it than the contrast (one-sided sign test
+    over the pairs, p <= .05). For example, "animal" no longer separates zebras from horses.
 
     Args:
         run: a finished run.
         neurons: indices; by default all that have a label.
-        scorer: whose score stands beside each concept of the chain; which concepts hold does not depend on it.
+        scorer: scorer of the scores in the chain; it does not affect which concepts hold.
         sense: number of the meaning of the label's noun, 0 the most frequent; by default the one whose gloss scores
             highest.
         wordnet: WordNet, or the folder with its files; by default searched for (`find_wordnet`).
@@ -60,8 +59,8 @@ def granularity(
         One entry per neuron: neuron, name, label, broadest (the last concept of the unbroken run of concepts that hold
         from the label upwards, None if already the label does not), stops (the first concept above it that does not
         hold, None if all do), and chain: concept, gloss, score, pairs (share won), p, holds. The last four are None for
-        a concept that the encoder cannot read; such a one is passed over. The chain is empty for a label without a noun
-        that WordNet knows.
+        a concept that the encoder cannot read; such concepts are skipped. The chain is empty for a label without a noun
+        in WordNet.
 
     Raises:
         InputError: an encoder that is not the run's.

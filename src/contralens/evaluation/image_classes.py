@@ -47,7 +47,7 @@ def image_classes(reopened: Reopened, settings: ContrastClasses) -> ImageClasses
     if plain(a) == plain(b):
         raise InputError(f"both classes are {a!r}; give two")
     if a == REST:
-        raise InputError('"*" stands for the images that the first class leaves: give it second')
+        raise InputError('"*" means all images outside the first class: give it second')
     ways = {"words": settings.words, "captions": settings.captions is not None, "labels": settings.labels is not None}
     if sum(ways.values()) > 1:
         given = [name for name, asked in ways.items() if asked]
@@ -165,7 +165,7 @@ def _by_captions(ids: Sequence[str], given: str | Path, a: str, b: str) -> Image
     in_a = holding(a)
     in_b = known & ~in_a if b == REST else holding(b)
     both = int((in_a & in_b).sum())
-    notes = (f"{counted(both, 'image')} whose captions name both left out",) if both else ()
+    notes = (f"{counted(both, 'image')} whose captions name both excluded",) if both else ()
     return ImageClasses(np.flatnonzero(in_a & ~in_b), np.flatnonzero(in_b & ~in_a), f"captions in {path}", notes)
 
 
@@ -189,9 +189,6 @@ def _by_words(reopened: Reopened, a: str, b: str, share: float) -> ImageClasses:
         in_a, in_b = near[0], usable & ~near[0]
     else:
         in_a, in_b = near[0] & ~(near[1] & (z[:, 1] >= z[:, 0])), near[1] & ~(near[0] & (z[:, 0] > z[:, 1]))
-    note = (
-        "classes by search words are what the encoder takes for them: that it names the words again as the difference "
-        "says nothing"
-    )
+    note = "the encoder selected the images by these words, so finding the same words as the difference proves nothing"
     source = f"the {share:.0%} of images nearest to each text, by the encoder {run['encoder']['name']}"
     return ImageClasses(np.flatnonzero(in_a), np.flatnonzero(in_b), source, (note,))

@@ -43,13 +43,13 @@ def judge_of(reopened: Reopened, judge: Any, same_judge: bool, device: str) -> E
     reopened.notes += shared(reopened, referee)
     if not same_judge and is_target(reopened, referee):
         raise InputError(
-            f"the judge {referee.name} holds the weights of the network under study and sees what its neurons see: "
-            "give another one with --judge, or say --same-judge (the result then says so)"
+            f"the judge {referee.name} contains the weights of the network under study, so it is not independent: "
+            "give another one with --judge, or set --same-judge (the result records it)"
         )
     if referee.fingerprint == recorded["fingerprint"] and not same_judge:
         raise InputError(
             f"the judge {referee.name} is the labeling encoder and would judge its own labels: give another one with "
-            "--judge, or say --same-judge (the result then says so)"
+            "--judge, or set --same-judge (the result records it)"
         )
     return referee
 
@@ -62,8 +62,8 @@ def shared(reopened: Reopened, judge: Encoder) -> list[str]:
     notes = []
     if _same_texts(reopened, judge):
         notes.append(
-            f"the judge {judge.name} and the labeling encoder {run.manifest['encoder']['name']} read texts alike (one "
-            "text model): a word that both misread counts as right"
+            f"the judge {judge.name} and the labeling encoder {run.manifest['encoder']['name']} read texts the same "
+            "way (one text model): a word that both misread counts as right"
         )
     if (classes := _classes(judge)) and classes == _classes(_encoder(reopened)):
         notes.append(
@@ -84,7 +84,7 @@ def is_target(reopened: Reopened, judge: Encoder) -> bool:
     try:
         target: Any = reopened.target
     except NOT_HAD as e:
-        reopened.notes.append(f"whether the judge {judge.name} holds the network's own weights is not known: {e}")
+        reopened.notes.append(f"whether the judge {judge.name} contains the network's own weights is unknown: {e}")
         return False
     network = getattr(target, "module", None)
     if not isinstance(network, nn.Module):

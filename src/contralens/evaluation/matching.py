@@ -37,18 +37,17 @@ FEW = 200
 
 @job(Match)
 def match(settings: Match) -> Matching:
-    """Which neuron of one run is which of the other: checkpoints, seeds, layers or architectures.
+    """Match the neurons of two runs: checkpoints, seeds, layers or architectures.
 
-    Neurons are compared by the correlation of their activations on the images that both runs share (by content), or
-    where the runs have other images by the cosine of their exemplars in the encoder's space. The threshold comes from
-    null neurons (`contralens.math.neuron_matching`). On top stands how labels differ: kept, renamed, split, merged,
-    new, gone.
+    Neurons are compared by the correlation of their activations on the images that both runs share (by content), or, if
+    the runs have different images, by the cosine of their exemplars in the encoder's space. The threshold comes from
+    null neurons (`contralens.math.neuron_matching`). Each match has a status: kept, renamed, split, merged, new, gone.
 
     Returns:
-        Pairs, one to one, and the best partner of every neuron.
+        One-to-one pairs, and the best match of every neuron.
 
     Raises:
-        InputError: too few shared images for what was asked; exemplars of runs with different encoders.
+        InputError: too few shared images for this comparison, or exemplars of runs with different encoders.
 
     >>> found = match("run", "run", null="permuted", fakes=100)
     >>> found.counts["kept"], found.counts["new"]
@@ -71,7 +70,7 @@ def match(settings: Match) -> Matching:
         if settings.by == "auto":
             notes.append(
                 f"the runs share {counted(len(shared), 'image')}, so neurons are compared by the embeddings of their "
-                "exemplars: neurons of one meaning can be mistaken for each other"
+                "exemplars: neurons with the same meaning can be confused"
             )
         found, alive = _by_exemplars(settings, sides)
         images = 0

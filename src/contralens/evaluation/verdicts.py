@@ -55,14 +55,14 @@ class Probed:
 
     def chance(self, fakes: int = FAKES, kind: Literal["permuted", "mixture"] = "permuted") -> dict[str, Chance]:
         """False-discovery rates of the labels of every scorer, all against the same fakes."""
-        self.progress("fake neurons", 0, fakes)
+        self.progress("null neurons", 0, fakes)
         made = fake_exemplars(
             self.activations, self.embeddings, fakes, self.seed, kind, self.neurons, **self.reopened.mining
         )
         every = None
         if any(map(wants_activations, self.scorers)):
             every = with_fakes(self.activations, fakes, self.seed, kind, self.neurons)
-        self.progress("fake neurons", fakes, fakes)
+        self.progress("null neurons", fakes, fakes)
         return {
             name: chance(
                 name, self.reopened.exemplars, made, self.embeddings, self.reopened.texts, every,
@@ -93,7 +93,7 @@ class Probed:
         found = {}
         for name in self.scorers:
             if wants_activations(name):
-                self.reopened.notes.append(f"meanings: {name} does not label exemplars, but all activations; left out")
+                self.reopened.notes.append(f"meanings: {name} uses all activations, not exemplars; skipped")
                 continue
             both = [best(score_blocks(name, x, self.embeddings, self.reopened.texts)).labels.tolist() for x in parts]
             found[name] = [

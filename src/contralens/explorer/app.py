@@ -44,7 +44,7 @@ THREADS = 8
 """Requests worked on at once; the others wait. More would only share the same disk and cores."""
 ERRORS: dict[int | str, dict[str, Any]] = {
     404: {"model": shapes.Gone, "description": "No such run, neuron or picture."},
-    422: {"model": shapes.Gone, "description": "What was asked for makes no sense."},
+    422: {"model": shapes.Gone, "description": "The request is invalid."},
     503: {"model": shapes.Gone, "description": "The run cannot be read now, or search is off."},
 }
 

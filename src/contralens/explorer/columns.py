@@ -47,7 +47,7 @@ OPTIONAL = {
                 "became": _F}, "pictures of experiments"),
     "steered": ("verification/inside.parquet",
                 {"neuron": _N, "label": _T, "layer": _T, "outcome": _T, "reason": _T, "remove": _F, "insert": _F,
-                 "class": _T, "change": _F, "beyond": _F}, "what steering the network came to"),
+                 "class": _T, "change": _F, "beyond": _F}, "results of steering the network"),
 }  # fmt: skip
 """Tables that a page shows when they are there, and says so when they are not."""
 
@@ -67,12 +67,12 @@ QUIET = ("concepts", "summary", "verdicts", "layout", "influence", "pruning", "e
 """Nobody is told that a run lacks these: another table of the same maker is told of."""
 
 WHY = {
-    "audit": "not audited yet: `contralens audit RUN --concepts dermoscopy` does it, or with a list of your own",
-    "experiments": "not put to the test yet: `contralens verify` does it",
-    "values": "not evaluated yet: `contralens evaluate` does it",
-    "candidates": "none were proposed: `contralens propose` does it",
-    "maps": "`contralens maps` adds them, where the layer has places",
-    "classes": "`contralens maps` adds them, where one linear layer leads from the neurons to the classes",
+    "audit": "not audited yet; run `contralens audit RUN --concepts dermoscopy`, or use your own list",
+    "experiments": "not tested yet; run `contralens verify`",
+    "values": "not evaluated yet; run `contralens evaluate`",
+    "candidates": "none proposed yet; run `contralens propose`",
+    "maps": "run `contralens maps` to add them, if the layer has spatial positions",
+    "classes": "run `contralens maps` to add them, if one linear layer connects the neurons to the classes",
 }
 
 

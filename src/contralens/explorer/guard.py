@@ -100,7 +100,7 @@ class Guard:
             headers.setdefault(key.decode("latin-1"), []).append(value.decode("latin-1"))
         hosts = headers.get("host", [])
         if len(hosts) != 1 or not self._known(hosts[0]):
-            return 421, "This explorer does not answer to that host name.\n", []
+            return 421, "This explorer does not accept that host name.\n", []
         if scope["method"] not in ("GET", "HEAD", "POST"):
             return 405, "Only GET, HEAD and POST.\n", [(b"allow", b"GET, HEAD, POST")]
         origins = headers.get("origin", [])
@@ -135,7 +135,7 @@ class Guard:
         kept = [jar[self.cookie].value] if self.cookie in jar else []
         if any(self._right(value) for value in (*bearer, *kept)):
             return None, "", []
-        return 401, "This explorer asks for a token: open the address that it printed when it started.\n", []
+        return 401, "This explorer requires a token: open the address that it printed at the start.\n", []
 
     def _right(self, value: str) -> bool:
         return hmac.compare_digest(value.encode(), (self.token or "").encode())

@@ -44,9 +44,9 @@ class Jobs:
             InputError: no label, or another experiment is running.
         """
         if self._read_only:
-            raise Unavailable("started with --read-only: no label is put to the test")
+            raise Unavailable("started with --read-only: labels are not tested")
         if self._test is None:
-            raise Unavailable("this server puts no label to the test; `contralens explore` does")
+            raise Unavailable("this server does not test labels; `contralens explore` does")
         if importlib.util.find_spec("torch") is None:
             raise Unavailable("torch is not installed here, which experiments need (pip install contralens)")
         if not named(run, [neuron]):

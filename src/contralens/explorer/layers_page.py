@@ -53,7 +53,7 @@ def page(paths: Mapping[str, Path], corrections: bool = True) -> shapes.Layers:
         except ContralensError as e:
             notes.append(f"{key} is left out: {e}")
         except (KeyError, TypeError, ValueError, ArrowException) as e:  # what was not written by this version
-            notes.append(f"{key} is left out: its tables are not as contralens writes them ({first_line(e)})")
+            notes.append(f"{key} is left out: its tables have an unknown form ({first_line(e)})")
         else:
             runs[key] = run
     names = [run.manifest["target"]["name"] for run in runs.values()]
@@ -62,7 +62,7 @@ def page(paths: Mapping[str, Path], corrections: bool = True) -> shapes.Layers:
     for key, run in runs.items():
         target = run.manifest["target"]
         if target["name"] != common:
-            notes.append(f"{key} is left out: it is of another network, {target['name']}")
+            notes.append(f"{key} is skipped: it is of another network, {target['name']}")
         elif target["layer"] in chosen:
             notes.append(f"{key} is left out: {chosen[target['layer']]} is of the same layer")
         else:

@@ -66,7 +66,7 @@ def noting(app: FastAPI, shelf: Shelf) -> None:
 
     gone = {"requestBody": {"required": True, "content": {"application/json": {"schema": OldNote.model_json_schema()}}}}
 
-    @app.post("/api/runs/{run}/notes/remove", responses=shape(shapes.Notes), summary="Take one back",
+    @app.post("/api/runs/{run}/notes/remove", responses=shape(shapes.Notes), summary="Delete a note",
               openapi_extra=gone)  # fmt: skip
     async def remove(run: str, request: Request) -> Response:
         old = OldNote.model_validate_json(await json_body(request))
@@ -83,12 +83,12 @@ def noting(app: FastAPI, shelf: Shelf) -> None:
 def testing(app: FastAPI, shelf: Shelf, jobs: Jobs) -> None:
     body = {"requestBody": {"required": True, "content": {"application/json": {"schema": ToTest.model_json_schema()}}}}
 
-    @app.get("/api/runs/{run}/verify", responses=shape(shapes.Testing), summary="How far the last experiment is")
+    @app.get("/api/runs/{run}/verify", responses=shape(shapes.Testing), summary="Progress of the last experiment")
     def testing(run: str) -> Response:
         shelf.run(run)
         return as_json({"job": jobs.of(run)})
 
-    @app.post("/api/runs/{run}/verify", responses=shape(shapes.Testing), summary="Put a label to the test",
+    @app.post("/api/runs/{run}/verify", responses=shape(shapes.Testing), summary="Test a label",
               openapi_extra=body)  # fmt: skip
     async def verify(run: str, request: Request) -> Response:
         asked = ToTest.model_validate_json(await json_body(request))

@@ -234,7 +234,7 @@ class OpenRun:
                 if any(wrong):
                     raise RunError(
                         f"{self.path / 'audit/neurons.parquet'} cannot be read: {wrong[0]} of its rows have no known "
-                        f"verdict and {wrong[1]} no neuron of their own"
+                        f"verdict and {wrong[1]} no single neuron"
                     )
                 return told
             except RunError as e:

@@ -70,7 +70,7 @@ class Finder:
             try:
                 query = query - np.asarray(encoder.texts([t.replace("{}", "") for t in templates]), np.float32)
             except InputError as e:  # it refuses a text
-                note = f"Nothing was subtracted, as this encoder has no empty sentence ({e})."
+                note = f"Nothing was subtracted, since this encoder has no empty prompt ({e})."
         return self._hits(run, text, query.mean(0), gamma, most, note)
 
     def picture(self, run: OpenRun, data: bytes, gamma: float, most: int) -> shapes.Hits:
@@ -99,7 +99,7 @@ class Finder:
         told = run.manifest.get("encoder")
         name = told.get("name") if isinstance(told, dict) else None
         if not isinstance(told, dict) or not isinstance(name, str):
-            raise Unavailable("this run does not say which encoder it was made with")
+            raise Unavailable("this run does not record its encoder")
         try:
             check_named(run, "encoder", name, "search by label")
         except InputError as e:  # not trusted

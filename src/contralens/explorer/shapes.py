@@ -173,11 +173,11 @@ class ScorerLabels(Shape):
     scorer: str
     status: str
     """ "chance" where the null test of the run or of its evaluation (`--fdr`) turned the label down, "corrected" where
-    the label is a person's."""
+    label corrected by a person."""
     label: str | None
     """As finally judged."""
     best: str | None
-    """What the scorer said, also where it was turned down or corrected."""
+    """What the scorer said, also where it was rejected or corrected."""
     why: str | None
     """What turned the label down or corrected it; null if nothing did."""
     verified: str | None

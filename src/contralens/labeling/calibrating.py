@@ -145,7 +145,7 @@ def _of_outputs(
 def _outputs(target: Target) -> HookedTarget:
     base = getattr(target, "base", target)
     if not isinstance(base, HookedTarget):
-        raise InputError(f"`calibrate`: {target.name} is a target of your own, whose outputs are unknown")
+        raise InputError(f"`calibrate`: {target.name} is your own target, so its outputs are unknown")
     outputs = outputs_of(base)
     if outputs.width < LEAST_OUTPUTS:
         raise InputError(

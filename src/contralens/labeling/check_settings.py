@@ -62,7 +62,7 @@ def changed(settings: Mine, record: type[T], before: type[Settings], changes: Ma
     """
     settled = [name for name in changes if name in settings_of(before) and settings_of(before)[name].result]
     if settled:
-        raise InputError(f"`{settled[0]}` was settled by a stage before: repeat that with the new value")
+        raise InputError(f"`{settled[0]}` was fixed by an earlier stage: repeat that stage with the new value")
     known(record, changes, record.__name__.lower())
     return settings.to(record, **changes)
 

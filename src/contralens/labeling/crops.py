@@ -136,7 +136,7 @@ def cropped(
     notes.append(
         f"scorers compare crops of exemplars and contrasts to where neurons fire ({kind}), "
         f"{counted(len(rows), 'crop')} in all; means over images (centred, priors over images) run over the crops; "
-        "lookalike looks at whole pictures"
+        "lookalike uses whole pictures"
     )
     if pictures.lost:
         notes.append(f"{counted(pictures.lost, 'image')} of exemplars could not be opened again and stayed whole")

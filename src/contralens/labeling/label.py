@@ -12,13 +12,13 @@ from contralens.settings.record import job
 
 @job(Label)
 def label(settings: Label) -> Run:
-    """Label the neurons of one layer, and keep the evidence.
+    """Label the neurons of one layer and store the evidence.
 
     Returns:
-        The `Run`: tables of labels, exemplars and neurons, and a manifest from which each label can be derived again.
+        The `Run`: tables of labels, exemplars and neurons, and a manifest that allows each label to be reproduced.
 
     Raises:
-        InputError: something given is wrong; one line that says what, where and what to do.
+        InputError: an argument is invalid; the message says what, where and what to do.
 
     >>> run = label("world:1", "world-1/images", "world", "world-1/vocabulary.txt", layer="block3", k=5, scorers="csp")
     >>> len(run.rows("csp")), run.rows("csp")[0]["name"], run.labels.num_rows

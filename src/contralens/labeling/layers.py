@@ -21,12 +21,12 @@ from contralens.settings.record import job
 
 @job(LabelLayers)
 def label_layers(settings: LabelLayers) -> dict[str, Run]:
-    """Label the neurons of several layers, reading, decoding and forwarding each image once.
+    """Label the neurons of several layers; each image is read, decoded and forwarded once.
 
-    Each run is to the last bit the one that `contralens.label` gives of its layer alone.
+    Each run is bit-identical to the run of `contralens.label` on its layer alone.
 
     Returns:
-        The runs by layer, in the order given; those of patterns and of "all" in the order in which the network runs.
+        The runs by layer, in the given order; layers of patterns and of "all" in execution order.
 
     Raises:
         InputError: as `contralens.label`.

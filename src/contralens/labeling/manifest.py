@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from contralens.labeling.stages import Judged, Mined
 
 PROPOSED_UNFAIR = (
-    "proposed concepts were written after a look at the real neurons' images, and nobody looked at the fakes': the "
-    "false-discovery rates of neurons that got such a label are too low"
+    "proposed concepts were generated from the real neurons' images but not from the null neurons', so the "
+    "false-discovery rates of neurons with such a label are underestimated"
 )
 
 
@@ -184,8 +184,8 @@ def about_exemplars(
     notes = []
     if neurons and 4 * k > images:
         notes.append(
-            f"the {k} exemplars of a neuron are {k / images:.0%} of the {images} images: labels then tell what the "
-            "images show rather than what a neuron responds to; give more images, or a smaller k"
+            f"the {k} exemplars of a neuron are {k / images:.0%} of the {images} images, so labels describe "
+            "the images rather than the neuron; give more images, or a smaller k"
         )
     if groups is not None and (few := int((exemplars.positives < 0).any(1).sum())):
         notes.append(
@@ -195,9 +195,9 @@ def about_exemplars(
     cold = exemplars.activations < statistics.below()[exemplars.neurons, None]
     if count := int((cold & (exemplars.positives >= 0)).any(1).sum()):
         notes.append(
-            f"{count} of {neurons} labeled neurons exceed their mean on fewer than {k} images: the last of their "
-            "exemplars leave them cold and are their own contrast, from which csp learns nothing, and which "
-            "semanticlens and clip_dissect count like the others"
+            f"{count} of {neurons} labeled neurons exceed their mean on fewer than {k} images: their last "
+            "exemplars do not activate them and are their own contrasts; csp gains nothing from these, and "
+            "semanticlens and clip_dissect count them like the others"
         )
     return notes
 

@@ -41,14 +41,14 @@ class NearCopies:
         }  # fmt: skip
 
     def notes(self) -> list[str]:
-        """What to tell, if they are more than a few."""
+        """A note, if they are more than a few."""
         if self.exemplars < TOLD * self.of or not self.exemplars:
             return []
         return [
             f"{self.exemplars:,} of {self.of:,} exemplars, of {self.neurons:,} of {self.neurons_of:,} neurons, are "
             f"near-copies of a stronger exemplar (cosine {ALIKE} or more, thumbnails that differ by at most "
-            f"{GREY_LEVELS:g} of 255 grey levels) and count as further evidence: leave such images out, or say with "
-            "groups (--groups) which belong together"
+            f"{GREY_LEVELS:g} of 255 grey levels) and count as further evidence: remove such images, or give groups "
+            "(--groups) of images that belong together"
         ]
 
 

@@ -90,8 +90,8 @@ class Parts:
         if copies := self.copied(collected):
             out.insert(
                 0,
-                f"{counted(copies, 'image')} of {len(collected.usable)} left out: exact copies of others (the same "
-                "content under another name), of which each counts once",
+                f"{counted(copies, 'image')} of {len(collected.usable)} excluded: exact copies of others (same content "
+                "under another name)",
             )
         return out
 

@@ -16,7 +16,7 @@ def ready_proposer(settings: Score) -> tuple[Candidates | None, Any, dict[str, A
     candidates, asking = settings.candidates, dict(settings.proposing or {})
     if settings.proposer is None:
         if asking:
-            raise InputError("`proposing` says how `proposer` asks, and no `proposer` is given")
+            raise InputError("`proposing` needs a `proposer`")
         found = candidates is None or isinstance(candidates, Candidates)
         return candidates if found else load_candidates(candidates), None, None
     if candidates is not None:
@@ -40,8 +40,8 @@ def candidates_for(run: Run, settings: Score, images: Images, encoder: Encoder, 
     }  # fmt: skip
     found = propose(run, **given)
     if not found.concepts:
-        why = found.errors[0]["error"] if found.errors else "there is no neuron to ask about"
+        why = found.errors[0]["error"] if found.errors else "there is no neuron to propose for"
         raise ModelUnavailable(
-            f"{found.manifest['proposer']} proposed nothing: {why}; nothing was labeled, what was computed is kept"
+            f"{found.manifest['proposer']} returned no concepts: {why}; no labels were written, cached results are kept"
         )
     return found

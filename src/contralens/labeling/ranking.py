@@ -22,7 +22,7 @@ def check_ranking(rank_by: Any, crop: Any, scorers: Sequence[str], fdr: float | 
     """
     ranking, kind = Ranking.of(rank_by), wanted_crop(crop)
     if kind is not None and fdr is not None:
-        raise InputError("null neurons fire nowhere in particular and cannot be cropped: leave out `fdr` or `crop`")
+        raise InputError("null neurons fire in no particular region and cannot be cropped: omit `fdr` or `crop`")
     if kind is not None or ranking.by != ACTIVATION:
         _needs_no_confidence(scorers, calibrate)
 
@@ -51,5 +51,5 @@ def no_confidence(model: Target, crop: str | None, asked: bool, scorers: Sequenc
         return []
     _needs_no_confidence(scorers, calibrate)
     what = "crops" if crop is not None else "exemplars ranked by relevance"
-    note = f"no confidence: it was fitted on whole pictures ranked by activation, and is not known for {what}"
+    note = f"no confidence: it was fitted on whole pictures ranked by activation, and not for {what}"
     return [note] if asked else []

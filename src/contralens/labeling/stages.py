@@ -238,7 +238,7 @@ def mine(collected: Collected, **changes: Any) -> Mined:
     """
     settings = changed(collected.settings, Mine, Collect, changes)
     if collected.streamed is not None and set(changes) & settings_of(Mine).keys():
-        raise InputError(f"without stored activations, `{next(iter(changes))}` is settled by collecting: collect again")
+        raise InputError(f"without stored activations, `{next(iter(changes))}` is fixed by collecting: collect again")
     model, parts = collected.target, parts_asked(settings, collected.images, collected.store)
     probe = parts.probe(collected.rows)
     embeddings = rows_on(torch.from_numpy(probe.mapped(1)), getattr(model, "device", torch.device("cpu")))
@@ -325,7 +325,7 @@ def judge(scored: Scored, **changes: Any) -> Judged:
     if settings.fdr is None or not len(mined.chosen):
         return Judged(settings, scored, {})
     activations, embeddings, chosen, seed = mined.activations, mined.embeddings, mined.chosen, settings.seed
-    settings.progress("fake neurons", 0, fakes)
+    settings.progress("null neurons", 0, fakes)
     how = {**mined.settings.mining(), "groups": mined.groups}
     made = stored_exemplars.fakes(
         mined.collected.store, [*mined.identity, repr((*mined.how, fakes, seed))],
@@ -333,7 +333,7 @@ def judge(scored: Scored, **changes: Any) -> Judged:
     )  # fmt: skip
     asked = [spec for spec in settings.specs if spec != AUTO]
     every = with_fakes(activations, fakes, seed, neurons=chosen) if any(map(wants_activations, asked)) else None
-    settings.progress("fake neurons", fakes, fakes)
+    settings.progress("null neurons", fakes, fakes)
     best = scored.found.best
     return Judged(settings, scored, {
         spec: chance(spec, mined.exemplars, made, embeddings, scored.texts, every, labels=best[spec].labels)

@@ -75,8 +75,8 @@ def label_table(
 ) -> pa.Table:
     """One row per neuron asked for and scorer: its best concepts, and how likely the best one is right.
 
-    A label whose false-discovery rate is above `fdr` is turned down: the status is "chance", label and score are null,
-    and `concepts` and `scores` still tell what was turned down.
+    A label whose false-discovery rate is above `fdr` is rejected: the status is "chance", label and score are null,
+    and `concepts` and `scores` still tell what was rejected.
     """
     place = torch.full((len(status),), -1)  # the last row, which is an empty one
     place[chosen] = torch.arange(len(chosen))

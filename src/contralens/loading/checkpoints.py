@@ -226,7 +226,7 @@ def _notes(fit: Fit, others: Sequence[str], file: Path) -> Iterator[str]:
         put = f", put {fit.added!r} before them" if fit.added else ""
         yield f"took the prefix {fit.prefix!r} off the names in checkpoint {file.name}{put}"
     if fit.foreign:
-        yield f"passed over {some('tensors that are not of the network', fit.foreign)} in checkpoint {file.name}"
+        yield f"ignored {some('tensors that are not of the network', fit.foreign)} in checkpoint {file.name}"
     if fit.missing or fit.shapes:
         lost = some("weights", [*fit.missing, *fit.shapes])
         yield f"not in checkpoint {file.name}, random: {lost}; the layer does not use them"

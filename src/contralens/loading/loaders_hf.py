@@ -27,7 +27,7 @@ def load_hf(rest: str, *, weights: str | None = None, checkpoint: str | Path | N
     rest, given = split_arguments(rest, "hf")
     if weights not in (None, "random"):
         raise InputError(
-            f"hf:{rest}: weights must be left out or 'random'; other weights have another id; got {weights!r}"
+            f"hf:{rest}: weights must be omitted or 'random'; other weights have another id; got {weights!r}"
         )
     source = _source(rest)
     what = f"hf:{rest}"
@@ -76,7 +76,7 @@ def _source(rest: str) -> str:
     folder = snapshot(Path(rest).expanduser())
     if not folder.is_dir():
         if rest.startswith((".", "~", os.sep)) or rest.count("/") > 1:
-            raise InputError(f"hf:{rest}: there is no such folder, and it is no id of the hub (ORG/NAME)")
+            raise InputError(f"hf:{rest}: there is no such folder, and it is not a hub id (ORG/NAME)")
         return rest
     if not (folder / "config.json").is_file():
         raise InputError(f"hf:{rest}: the folder has no config.json; give one written by save_pretrained")

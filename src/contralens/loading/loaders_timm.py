@@ -61,7 +61,7 @@ def load_timm(rest: str, *, weights: str | None = None, checkpoint: str | Path |
         raise InputError(f"timm:{rest} cannot be built with {told(given) or 'its settings'} ({reason(e)})") from e
     except Exception as e:  # the hub's client, urllib and timm each raise their own
         raise unavailable(
-            f"timm:{rest}: the weights are not cached and could not be had ({reason(e)}): give a file with "
+            f"timm:{rest}: the weights are not cached and could not be downloaded ({reason(e)}): give a file with "
             "checkpoint=FILE (--checkpoint FILE), or a folder with timm:local-dir:FOLDER",
             e,
         ) from e
@@ -72,7 +72,7 @@ def load_timm(rest: str, *, weights: str | None = None, checkpoint: str | Path |
     if checkpoint is None and weights != "random":
         loaded.notes.append(f"weights {origin}")
     else:
-        loaded.preprocess_note = f"the preprocessing is that of {origin}, as the weights' own is not known"
+        loaded.preprocess_note = f"the preprocessing is that of {origin}, as that of the weights is unknown"
     return loaded
 
 

@@ -56,7 +56,7 @@ def load_torchvision(rest: str, *, weights: str | None = None, checkpoint: str |
         loaded.notes.append(f"built with {told(given)}")
         _check_arguments(what, build, given)
     if checkpoint is not None or weights == "random":
-        loaded.preprocess_note = f"the preprocessing is that of {chosen}, as the weights' own is not known"
+        loaded.preprocess_note = f"the preprocessing is that of {chosen}, as that of the weights is unknown"
         if name in ("googlenet", "inception_v3"):  # they scale their input inside when they have torchvision's weights
             arguments["transform_input"] = True
             loaded.notes.append(f"transform_input=True, as with {chosen}")
@@ -86,13 +86,13 @@ def _fetch(loaded: Loaded, build: Any, chosen: Any, name: str) -> None:
         raise
     except ValueError as e:
         raise InputError(
-            f"torchvision:{name}: {reason(e)}: the weights {chosen} have no such form; leave the argument out, or give "
+            f"torchvision:{name}: {reason(e)}: the weights {chosen} do not have this form; omit the argument, or give "
             "weights of that form with checkpoint=FILE (--checkpoint FILE)"
         ) from e
     except (OSError, RuntimeError) as e:
         cached = Path(torch.hub.get_dir()) / "checkpoints" / chosen.url.rpartition("/")[2]
         raise ModelUnavailable(
-            f"torchvision:{name}: the weights {chosen} are not in {cached} and {chosen.url} could not be had "
+            f"torchvision:{name}: the weights {chosen} are not in {cached} and {chosen.url} could not be downloaded "
             f"({reason(e)}): put the file there, or give your own with checkpoint=FILE (--checkpoint FILE)"
         ) from e
     loaded.notes.append(f"weights {chosen}")
@@ -104,7 +104,7 @@ def _fixed_size(loaded: Loaded, size: Any) -> None:
     kind = type(own).__name__
     if isinstance(size, int) and kind == "ImageClassification":
         loaded.preprocess = Preprocessing(tuple(own.mean), tuple(own.std), (size, size))
-        loaded.preprocess_note = f"images are resized to {size} x {size}, as the network asks for"
+        loaded.preprocess_note = f"images are resized to {size} x {size}, as the network requires"
         return
     if kind == "SemanticSegmentation":
         side = own.resize_size[0]
@@ -116,5 +116,5 @@ def _fixed_size(loaded: Loaded, size: Any) -> None:
         loaded.preprocess = Preprocessing(*STATISTICS["none"], (side, side))  # the network normalises by itself
     else:
         return
-    note = f"images are resized to {side} x {side} whatever their shape, so that they make a batch"
+    note = f"images are resized to {side} x {side} regardless of their shape, to form a batch"
     loaded.preprocess_note = f"{loaded.preprocess_note}; {note}" if loaded.preprocess_note else note

@@ -148,5 +148,5 @@ def images_for(processor: Any, tower: nn.Module, notes: list[str]) -> Callable[[
     side = getattr(getattr(tower, "config", None), "image_size", None)
     side = side[0] if isinstance(side, list | tuple) else side
     side = int(side) if side else SIDE
-    notes.append(f"images are resized to {side} x {side} whatever their shape, so that they make a batch")
+    notes.append(f"images are resized to {side} x {side} regardless of their shape, to form a batch")
     return TowerPreprocess(processor, tower, side)

@@ -158,7 +158,7 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
     try:
         tensors: dict[str, Tensor] = load_file(path)
     except (SafetensorError, ValueError) as e:
-        raise InputError(f"checkpoint {path} is no readable safetensors file: {first_line(e)}") from e
+        raise InputError(f"checkpoint {path} is not a readable safetensors file: {first_line(e)}") from e
     return tensors
 
 
@@ -167,12 +167,12 @@ def _shards(index: Path) -> Tables:
         files = json.loads(index.read_bytes())["weight_map"]
         names = sorted(set(files.values()))
     except (ValueError, LookupError, TypeError, AttributeError) as e:
-        raise InputError(f"{index} is no index of shards ({reason(e)}): it must have a weight_map") from e
+        raise InputError(f"{index} is not an index of shards ({reason(e)}): it must have a weight_map") from e
     state: dict[str, Tensor] = {}
     for name in names:
         shard = index.parent / str(name)
         if Path(str(name)).name != name or not shard.is_file():
-            raise InputError(f"{index} names the shard {name}, which is not beside it: put it there")
+            raise InputError(f"{index} names the shard {name}, which is not next to it: put it there")
         state.update(_safetensors(shard) if shard.suffix == ".safetensors" else read_state(shard)[0])
     if lost := [key for key in files if key not in state]:
         raise InputError(f"{index} names {len(lost)} tensors that its shards do not hold ({lost[0]}, ...)")
@@ -217,7 +217,7 @@ def _loaded(path: Path) -> tuple[Any, unpickling.Content | None]:
                 f"checkpoint {path} holds something other than tensors, or is damaged ({reason(e)}): {_READ}"
             ) from e
         raise InputError(
-            f"checkpoint {path} is no file that torch.load can read ({reason(first)}); give one that torch.save or "
+            f"checkpoint {path} is not a file that torch.load can read ({reason(first)}); give one that torch.save or "
             "safetensors wrote"
         ) from e
     for kind in content.kinds:

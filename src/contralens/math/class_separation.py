@@ -86,7 +86,7 @@ def class_separation(activations: Any, a: Any, b: Any, *, groups: Any = None, ne
     if not len(a) or not len(b):
         raise InputError("both classes need images")
     if bool(torch.isin(a, b).any()):
-        raise InputError("an image stands in both classes")
+        raise InputError("an image is in both classes")
     chosen = torch.arange(of.shape[1]) if neurons is None else torch.as_tensor(neurons, dtype=torch.int64)
     cluster = None if groups is None else torch.as_tensor(groups, dtype=torch.int64)[torch.cat([a, b])]
     parts = []

@@ -78,18 +78,18 @@ def label_confidence(
     activations: Any, embeddings: Any, texts: Any, scorer: str = AUTO, k: int = 30, truth: Truth | None = None,
     seed: int = 0, shows: Any = None,
 ) -> LabelConfidence:  # fmt: skip
-    """Label each neuron and say how likely the label is right.
+    """Label each neuron and estimate how likely the label is right.
 
     Args:
         activations: (I,N), in memory or any `ActivationSource`.
         embeddings: (I,D), unit rows of the same images.
         texts: (C,D), unit rows.
-        scorer: whose label is judged; "auto" takes the label with the highest confidence over the panel's scorers.
+        scorer: the scorer of the labels; "auto" takes the label with the highest confidence over the panel's scorers.
         k: exemplars per neuron.
-        truth: known labels of some neurons, neuron -> concept (or several that are right), which set the level here.
+        truth: known labels of some neurons, neuron -> concept (or several correct ones), for calibration.
         seed: of planted neurons.
-        shows: (I,C) bool, whether an image shows a concept, where that is known. `PLANTED` neurons that follow these
-            concepts, some with their word taken out, then set the level as known neurons do.
+        shows: (I,C) bool, whether an image shows a concept, if known. `PLANTED` neurons that follow these concepts,
+            some with their word removed, then calibrate like known neurons.
 
     Raises:
         InputError: an unknown scorer, matrices that do not belong together, a truth beyond the neurons or texts.

@@ -85,18 +85,18 @@ def find_exemplars(
     neighbours: str = "exact",
     groups: Any = None,
 ) -> Exemplars:
-    """Positives and contrastive partners of every neuron.
+    """Exemplars and contrasts of every neuron.
 
     Args:
         activations: (I,N), one number per image and neuron: a matrix in memory or a memory map, a `torch.sparse_csr`
-            tensor, or any `ActivationSource`. NaN or infinite: that image is left out for that neuron.
-        embeddings: (I,D), unit rows of the same images, in memory or a memory map; their device does the work. A row
-            with NaN leaves the image out for all neurons.
+            tensor, or any `ActivationSource`. If a value is NaN or infinite, the image is excluded for that neuron.
+        embeddings: (I,D), unit rows of the same images, in memory or a memory map; computed on their device. A row with
+            NaN excludes the image for all neurons.
         k: exemplars per neuron; fewer if there are fewer images.
-        neurons: indices of the neurons wanted; all N by default.
-        reuse: whether one image may be the contrast of several positives of a neuron. If not, partners are given out
+        neurons: indices of the neurons; all N by default.
+        reuse: whether one image may be the contrast of several positives of a neuron. If not, contrasts are assigned
             greedily in rank order.
-        exclude: skip partners whose cosine to the positive is above this (near-duplicates); off by default.
+        exclude: skip contrasts whose cosine to the positive is above this (near-duplicates); off by default.
         neighbours: "exact", or "faiss:hnsw" or "faiss:ivf" for approximate lists of neighbours; see
             `contralens.math.faiss_neighbours`.
         groups: (I), a name or a number per image, equal for images that belong together (one patient, lesion, scene,
@@ -104,7 +104,7 @@ def find_exemplars(
             `contralens.math.grouping.Groups` allows more per group.
 
     Returns:
-        Exemplars with (N,K) fields on the CPU; -1 and NaN where there is no image, or nothing is below the mean.
+        Exemplars with (N,K) fields on the CPU; -1 and NaN where there is no image, or no image below the mean.
 
     >>> e = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]]), dim=1)
     >>> found = find_exemplars(torch.tensor([[5.0], [0.0], [0.0]]), e, k=1)

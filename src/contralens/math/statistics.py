@@ -76,10 +76,10 @@ def select_neurons(
     most_firing_rate: float | None = None,
     top: int = STRONGEST,
 ) -> Tensor:
-    """The paper's choice of neurons: indices (M) by falling mean of their `top` largest activations (I,N).
+    """The paper's choice of neurons: indices (M) by decreasing mean of their `top` largest activations (I,N).
 
-    Neurons that fire on fewer than `least_firing` images are dropped, optionally those that fire on at least the share
-    `most_firing_rate` as well (the tutorial uses 0.8); the `most` strongest remain.
+    Neurons that fire on fewer than `least_firing` images are dropped, optionally also those that fire on at least the
+    share `most_firing_rate` (the tutorial uses 0.8); the `most` strongest remain.
 
     >>> select_neurons(torch.tensor([[0.0, 3.0, 1.0], [0.0, 1.0, 4.0]]), most=2, least_firing=1, top=1)
     tensor([2, 1])

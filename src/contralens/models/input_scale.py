@@ -40,7 +40,7 @@ def scale_notes(
         if ours is not None and theirs is not None and _differ(ours, theirs):
             notes.append(
                 f"the preprocessing gives colours a mean of {ours.mean():.3g} and a deviation of {ours.std():.3g}, "
-                f"that of the weights {theirs.mean():.3g} and {theirs.std():.3g}: look at mean, std and range"
+                f"that of the weights {theirs.mean():.3g} and {theirs.std():.3g}: check mean, std and range"
             )
     if not notes and (factor := _seen_by_batch_norm(preprocess, network, images)) is not None:
         size = f"{factor:,.0f} times" if factor > 1 else f"1/{1 / factor:,.0f} of"

@@ -170,7 +170,7 @@ def class_scores(target: Scalable, batch: Any) -> Tensor:
     if layer.untrained and _is_used(layer, batch):
         raise InputError(
             f"{target.name} has no trained classifier ({some('weights', list(layer.untrained))} not in the source), so "
-            "its class scores mean nothing"
+            "its class scores are meaningless"
         )
     keep: Callable[[Tensor], Tensor] = lambda output: output.float().cpu()  # noqa: E731
     scores = hooks.run_layer(layer.module, ".", batch, keep)

@@ -42,7 +42,7 @@ class PixelHeat:
         """
         if not isinstance(batch, Tensor) or batch.dim() != 4:
             raise InputError(
-                f"{self.layer.name} takes more than pixels, to which relevance cannot be handed down: use crop=map"
+                f"{self.layer.name} takes more than pixels, so relevance cannot be propagated to them: use crop=map"
             )
         pixels = hooks.moved(batch, hooks.device_of(self.network)).float()
         image = torch.tensor([i for i, own in enumerate(wanted) for _ in own], dtype=torch.int64)

@@ -85,10 +85,10 @@ def _none(x: Tensor, tokens: Tokens) -> Tensor:
 
 
 POOLINGS: dict[str, Pooling] = {
-    "mean": Pooling("map", "mean over places, in the layout that was recognised", _mean),
-    "max": Pooling("map", "maximum over places, in the layout that was recognised", _max),
-    "mean_first": Pooling("map", "mean over places of a map (B,N,H,W), whatever was recognised", _mean),
-    "max_first": Pooling("map", "maximum over places of a map (B,N,H,W), whatever was recognised", _max),
+    "mean": Pooling("map", "mean over places, in the detected layout", _mean),
+    "max": Pooling("map", "maximum over places, in the detected layout", _max),
+    "mean_first": Pooling("map", "mean over places of a map (B,N,H,W), regardless of the detected layout", _mean),
+    "max_first": Pooling("map", "maximum over places of a map (B,N,H,W), regardless of the detected layout", _max),
     "mean_last": Pooling("map", "mean over places of a channels-last map (B,H,W,N)", _mean_last),
     "max_last": Pooling("map", "maximum over places of a channels-last map (B,H,W,N)", _max_last),
     "cls": Pooling("tokens", "the class token", _cls),
@@ -161,7 +161,7 @@ def channels_last(shape: Sequence[int], module: nn.Module, square: bool = True) 
     if square and a != b != c:
         return None, None
     return False, (
-        f"the layer gives maps of {a} x {b} x {c}, which does not tell neurons from places: taken as (B,N,H,W); "
+        f"the layer gives maps of {a} x {b} x {c}, so neurons and positions are ambiguous: read as (B,N,H,W); "
         "pooling 'mean_last' or 'max_last' takes them as (B,H,W,N)"
     )
 
@@ -211,8 +211,8 @@ def choose(
         if name in ("mean", "max"):
             if last is None:
                 raise InputError(
-                    f"{layer} gives {inner} per image, three different sizes and so no map of square images: pick "
-                    "another layer, or say which is the neuron with pooling mean_first or mean_last"
+                    f"{layer} gives {inner} per image, three different sizes, so it is no map of square images: pick "
+                    "another layer, or choose the neurons with pooling mean_first or mean_last"
                 )
             name = f"{name}_last" if last else name
         else:
@@ -231,7 +231,7 @@ def _choose_found(inner: tuple[int, ...], network: nn.Module, pooling: str | Non
     if pooling == "cls" and found.class_at is None:
         raise InputError(
             f"pooling 'cls' needs a class token, but none of the {length} tokens of {layer} moves with a parameter of "
-            "that name: use mean_patches, or say --prefix-tokens 1 (prefix_tokens=1) if the first one is"
+            "that name: use mean_patches, or set --prefix-tokens 1 (prefix_tokens=1) if the first one is"
         )
     name = pooling or ("cls" if found.class_at is not None and not averages(network) else "mean_patches")
     prefix = layout.prefix
@@ -266,15 +266,15 @@ def _choose_tokens(
         if prefix is not None and not prefix.has_class:
             raise InputError(
                 f"pooling 'cls' needs a class token, but the {length} tokens of {layer} seem to have none: use "
-                "mean_patches, or say prefix_tokens=1 (--prefix-tokens 1) if the first one is"
+                "mean_patches, or set prefix_tokens=1 (--prefix-tokens 1) if the first one is"
             )
         if prefix is None:
-            notes = (f"the first of {length} tokens is taken as the class token, as nothing tells",)
+            notes = (f"the first of {length} tokens is taken as the class token, as there is no other sign",)
         return Choice("cls", prefix.count if prefix else 0, width, notes)
     if prefix is None:
         raise InputError(
-            f"{layer} has {length} tokens and it is unclear which are patches: say how many class and register "
-            "tokens come first, prefix_tokens=0 (--prefix-tokens 0) or more"
+            f"{layer} has {length} tokens and it is unclear which are patches: give the number of class and "
+            "register tokens that come first, prefix_tokens=0 (--prefix-tokens 0) or more"
         )
     return Choice(pooling or ("cls" if prefix.reads_class else "mean_patches"), prefix.count, width, notes)
 
@@ -289,8 +289,8 @@ def _check_class_token(
         return (f"{length} tokens are one more than a square: the first is taken as the class token",)
     if pooling == "cls" or (pooling is None and prefix.reads_class):
         raise InputError(
-            f"{layer} has a class token among its {length} tokens, but no one moves with it, so its place is not "
-            f"known: say --prefix-tokens {prefix.count} (prefix_tokens={prefix.count}) if it comes first, or pick "
+            f"{layer} has a class token among its {length} tokens, but none depends on it, so its position is "
+            f"unknown: set --prefix-tokens {prefix.count} (prefix_tokens={prefix.count}) if it comes first, or pick "
             "another layer"
         )
-    return (f"the first {prefix.count} of {length} tokens are taken as no patches, as their number suggests",)
+    return (f"the first {prefix.count} of {length} tokens are not treated as patches, judging by their number",)

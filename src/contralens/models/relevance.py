@@ -66,7 +66,7 @@ def ranked(target: Target, by: Any) -> Target:
     own = layer(batch)
     if own.shape == scores.shape and torch.allclose(own, scores):
         raise InputError(
-            f"{target.name}: {target.layer} gives the class scores themselves, of which the explained one has all the "
+            f"{target.name}: {target.layer} gives the class scores themselves, so the explained class has all the "
             "relevance: use rank_by=activation, or a layer before it"
         )
     notes: list[str] = []
@@ -87,7 +87,7 @@ def method_of(target: Target, layer: HookedTarget, wanted: str, batch: Any, note
         check_decoder(target)
     if wanted == "gradient":
         return "gradient", layer.module
-    why: nn.Module | str = "latents have no rule of their own"
+    why: nn.Module | str = "latents have no rule"
     if not isinstance(target, SparseTarget):
         why = lrp.lrp_copy(layer, batch)
     if isinstance(why, nn.Module):

@@ -124,7 +124,7 @@ class SparseTarget(Brief):
         base, change = self.base, self.change
         if change is None or not isinstance(base, HookedTarget):
             raise InputError(f"the latents of {self.name} cannot be scaled: " + (
-                "the autoencoder has no `decode`" if change is None else "the layer is not of contralens' own making"
+                "the autoencoder has no `decode`" if change is None else "the layer was not made by contralens"
             ))  # fmt: skip
         if self.pooling == "pooled":
             if base.pooling == "max_abs_patches":
@@ -166,15 +166,15 @@ def sae(
     Args:
         target: the layer that the autoencoder was trained on, from `contralens.target`.
         sae: a file or folder of SAELens, ViT-Prisma, saev, overcomplete, dictionary_learning, sparsify or OpenAI's,
-            tensors by name, or any module with `encode` (activations (T,D) to latents (T,N), alone or last of a tuple),
-            and `decode` (latents back to activations) if they are to be scaled. See `read_sae`.
-        pooling: a key of `POOLINGS`; None takes "max" over patch tokens or places of a map, "pooled" of other layers,
-            and "cls" where the file says that it was trained on class tokens.
-        device: where latents are computed; by default where the network is.
-        options: what a file leaves open: kind, k, threshold, b_dec, center, scale; and ignore; see `read_sae`.
+            tensors by name, or any module with `encode` (activations (T,D) to latents (T,N), alone or last of a tuple)
+            and, to scale latents, `decode` (latents to activations). See `read_sae`.
+        pooling: a key of `POOLINGS`; None means "max" over patch tokens or positions of a map, "pooled" for other
+            layers, and "cls" if the file states training on class tokens.
+        device: device of the latents; by default that of the network.
+        options: settings missing in the file: kind, k, threshold, b_dec, center, scale; and ignore; see `read_sae`.
 
     Raises:
-        InputError: the file cannot be read, leaves something open, or was made for another width.
+        InputError: the file cannot be read, misses a setting, or has another width.
 
     >>> from contralens.models.targets import target
     >>> layer = target(nn.Conv2d(3, 4, 3), layer=".", preprocess="resize=16x16,mean=half")
@@ -188,7 +188,7 @@ def sae(
     place = torch.device(device) if device is not None else getattr(target, "device", torch.device("cpu"))
     if isinstance(sae, nn.Module):
         if options:
-            raise InputError(f"{', '.join(options)}: these go with a file; a module says it itself")
+            raise InputError(f"{', '.join(options)}: these are for files; a module defines them itself")
         chosen = _choose(target, pooling)
         encode, change, width, mark, title, notes = _own(sae, target)
     else:
@@ -239,9 +239,9 @@ def _choose(target: Target, pooling: str | None, tokens: str = "") -> str:
         raise InputError(f"pooling 'cls' needs tokens, but {where} gives a map: use max, mean or pooled")
     if kind == "tokens" and isinstance(target, HookedTarget) and not target.prefix_tokens:
         if chosen == "cls":
-            raise InputError(f"{where} seems to have no class token: use max, mean or pooled, or say prefix_tokens=1")
+            raise InputError(f"{where} seems to have no class token: use max, mean or pooled, or set prefix_tokens=1")
         if chosen != "pooled" and target.pooling == "cls":
-            raise InputError(f"it is unclear which tokens of {where} are patches: say prefix_tokens=1 (or more)")
+            raise InputError(f"it is unclear which tokens of {where} are patches: set prefix_tokens=1 (or more)")
     return chosen
 
 

@@ -60,31 +60,30 @@ def target(
     decode: str = "exact",
     allow_nondeterministic: bool = False,
 ) -> HookedTarget:
-    """A layer of a network, ready to turn images into activations (B,N).
+    """A layer of a network that maps images to activations (B,N).
 
     Args:
         spec: "torchvision:resnet50" (or "torchvision:resnet50/IMAGENET1K_V1"), "timm:NAME", "hf:ID-or-folder", with
             arguments "timm:NAME?img_size=384&in_chans=1",
             "module:FILE.py:CALLABLE" (runs that code), "world:1", or an `nn.Module`.
-        layer: a name as in `named_modules()`; "." is the network's own output; "NAME#1" or "NAME#key" is another tensor
-            than the first of what it gives. `layers(spec)` lists them.
+        layer: a name as in `named_modules()`; "." is the network's own output; "NAME#1" or "NAME#key" selects another
+            of its output tensors than the first. `layers(spec)` lists them.
         pooling: a key of `POOLINGS`; None infers it: mean of maps, the class token or the mean of patches, rows as is.
-        preprocess: one RGB image to a tensor (3,H,W), or a text such as "resize=256,crop=224,mean=imagenet"; None takes
-            that of the weights. An `nn.Module` needs it.
-        weights: another set than the default, or "random" (seed 0, no download).
-        checkpoint: a file with the user's own weights, or "FILE::PART" for one of several in it; nothing is downloaded.
-        device: "cpu", "cuda", "auto"; None leaves an `nn.Module` where it is and means "cpu" otherwise.
+        preprocess: one RGB image to a tensor (3,H,W), or a text such as "resize=256,crop=224,mean=imagenet"; None uses
+            that of the weights. Required for an `nn.Module`.
+        weights: name of pretrained weights, or "random" (seed 0, no download).
+        checkpoint: a file with your weights, or "FILE::PART" for a part of it; no download.
+        device: "cpu", "cuda", "auto"; None keeps the device of an `nn.Module` and means "cpu" otherwise.
         neurons: N names, instead of the class names or "layer/index".
-        prefix_tokens: class and register tokens before the patches, where that cannot be found out.
+        prefix_tokens: number of class and register tokens before the patches, if detection fails.
         dtype: "float32", or "bf16" for autocast.
-        decode: "exact" preprocesses as the weights ask for; "fast" on tensors, where that agrees
+        decode: "exact" uses the preprocessing of the weights; "fast" tensor operations, if they agree with it
             (`loading.fast_preprocessing`).
-        allow_nondeterministic: take a network whose activations are not a function of the image (random masking,
-            dropout that is always on, statistics of the batch); `.notes` then says so.
+        allow_nondeterministic: accept a network whose activations are not a function of the image (random masking,
+            active dropout, batch statistics); `.notes` records it.
 
     Raises:
-        InputError: anything that the user named is unknown or does not fit, or activations are not a function of the
-            image; in one line.
+        InputError: an argument is unknown or does not fit, or activations are not a function of the image.
         ModelUnavailable: the weights cannot be loaded.
         MissingPackage: a package is not installed.
 
@@ -112,12 +111,12 @@ def target(
 
 
 def targets(spec: str | nn.Module, layers: Sequence[str], **options: Any) -> list[HookedTarget]:
-    """Several layers of one network, which is loaded once; `collect` gets the rows of all from one forward.
+    """Several layers of one network, loaded once; `collect` computes the rows of all in one forward pass.
 
     `options` are those of `target`. Each target is the same as the one that `target` makes of its layer.
 
     Raises:
-        InputError: as `target` does; a layer that is named twice.
+        InputError: as in `target`, or a duplicate layer.
 
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
     >>> [t.neurons[0] for t in targets(net, ["0", "1"], preprocess="resize=16x16,mean=half")]
@@ -128,7 +127,7 @@ def targets(spec: str | nn.Module, layers: Sequence[str], **options: Any) -> lis
     if twice := [name for at, name in enumerate(layers) if name in layers[:at]]:
         raise InputError(f"`layers` names {twice[0]} twice")
     if options.get("neurons") is not None:
-        raise InputError("`neurons` names the neurons of one layer: leave it out with several")
+        raise InputError("`neurons` names the neurons of one layer: omit it with several")
     return _made(spec, list(layers), **options)
 
 
@@ -156,7 +155,7 @@ def load_model(model: Any, options: dict[str, Any], sae: Any = None, sae_pooling
     if not isinstance(model, Target):
         model = target(model, **options)
     elif given := [n for n, value in options.items() if value is not None and n != "allow_nondeterministic"]:
-        raise InputError(f"the target is ready made; give {', '.join(given)} to `contralens.target` instead")
+        raise InputError(f"the target is already built; give {', '.join(given)} to `contralens.target` instead")
     return model if sae is None else with_sae(model, sae, pooling=sae_pooling)
 
 

@@ -161,7 +161,7 @@ def folder_of(run: Path) -> Path:
 
 @contextmanager
 def claimed(folder: Path, inputs: Iterable[Path] = ()) -> Iterator[None]:
-    """Hold the folder of candidates, after a look that nothing would be written over that is not ours.
+    """Hold the folder of candidates, after a look that nothing would be overwritten that is not ours.
 
     Raises:
         InputError: something would be; the folder is, contains or lies in one of `inputs`.
@@ -174,8 +174,7 @@ def claimed(folder: Path, inputs: Iterable[Path] = ()) -> Iterator[None]:
     for name, ours in (("candidates.json", _is_candidates), ("ledger.jsonl", _is_ledger)):
         if os.path.lexists(real / name) and not ours(real / name):
             raise InputError(
-                f"{folder / name} is not as `contralens propose` wrote it, and would be changed: move it away, or "
-                "choose another folder"
+                f"{folder / name} is not as `contralens propose` wrote it and would be changed: move it away"
             )
     with ExitStack() as held:
         with explained(folder):
@@ -221,7 +220,7 @@ class Replies:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as e:
-            warnings.warn(f"reply {path} is damaged ({type(e).__name__}); it is asked again", stacklevel=2)
+            warnings.warn(f"reply {path} is damaged ({type(e).__name__}); it is requested again", stacklevel=2)
             return None
 
     def put(self, key: str, record: Mapping[str, Any]) -> None:

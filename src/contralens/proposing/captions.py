@@ -46,7 +46,7 @@ class CaptionPlan:
         """The plan for people."""
         return [
             f"{counted(self.neurons, 'neuron')}; {counted(self.captions, 'caption')} from {self.source}, "
-            "ranked by the encoder: nobody is asked, nothing is spent"
+            "ranked by the encoder: no model is called, at no cost"
         ]
 
 
@@ -56,7 +56,7 @@ def caption_plan(run: Run, bank: CaptionBank, neurons: Sequence[int]) -> Caption
     return CaptionPlan(len(neurons), len(captions), source)
 
 
-NOTHING = "no word of the captions holds on its positives and not on its partners"
+NOTHING = "no word of the captions occurs on its positives but not on its contrasts"
 
 
 def caption_candidates(

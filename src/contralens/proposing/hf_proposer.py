@@ -97,7 +97,7 @@ class HuggingFaceProposer:
         processor = self._got(self._transformers.AutoProcessor)
         tokenizer = getattr(processor, "tokenizer", None)
         if tokenizer is None or not hasattr(processor, "apply_chat_template"):
-            raise InputError(f"{self.name} has no processor for images and text; it is no vision-language model")
+            raise InputError(f"{self.name} has no processor for images and text; it is not a vision-language model")
         if not (getattr(processor, "chat_template", None) or getattr(tokenizer, "chat_template", None)):
             raise InputError(f"{self.name} has no chat template; take the instruction-tuned model")
         tokenizer.padding_side = "left"

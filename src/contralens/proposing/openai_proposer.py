@@ -1,4 +1,4 @@
-"""`openai:MODEL@URL`: any server that speaks OpenAI's chat completions, through the openai client.
+"""`openai:MODEL@URL`: any server with OpenAI's chat completions, through the openai client.
 
 The client repeats a question after 408, 409, 429, 5xx, a timeout or a lost connection, as long as Retry-After says or
 with growing pauses. On top of that an answer must arrive whole within the time limit, however slowly the server drips,
@@ -51,7 +51,7 @@ def load(
     if parts.username or parts.password or parts.query or parts.fragment:
         raise InputError(
             f"the URL of openai:{model} holds more than scheme, host and path; "
-            f"a key belongs into the environment variable {OWN_KEY}, never into the URL"
+            f"put the key into the environment variable {OWN_KEY}, never into the URL"
         )
     if workers < 1 or timeout <= 0 or retries < 0:
         raise InputError(
@@ -111,7 +111,7 @@ class OpenAIProposer:
                     return self._error(f"the server refused the question: {e.status_code} {_message(e)}")
             except (openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError) as e:
                 return self._error(
-                    f"the server refused access or has no such model: {e.status_code} {_message(e)}", True
+                    f"the server refused access or does not have the model: {e.status_code} {_message(e)}", True
                 )
             except openai.APIStatusError as e:
                 self._reached = True
@@ -208,7 +208,7 @@ class OpenAIProposer:
             served = value.get("model")
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
             start = self._scrub(body[:80].decode("utf-8", "replace"))
-            raise ProposerError(f"what the server sent is no chat completion: {start!r}...") from None
+            raise ProposerError(f"what the server sent is not a chat completion: {start!r}...") from None
         counts = [t if isinstance(t, int) and not isinstance(t, bool) and t >= 0 else None for t in tokens]
         return Reply(self._scrub(content), counts[0], counts[1], self._scrub(str(served or ""))[:200])
 

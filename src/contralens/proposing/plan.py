@@ -41,7 +41,7 @@ class Plan:
     def lines(self) -> list[str]:
         """The plan for people."""
         minutes = f"{self.seconds / 60:.1f} min" if self.seconds >= 90 else f"{self.seconds:.0f} s"
-        basis = "at the pace so far" if self.measured else f"if each takes {ASSUMED_SECONDS:g} s"
+        basis = "at the rate so far" if self.measured else f"if each takes {ASSUMED_SECONDS:g} s"
         shared = " (neurons with the same pictures share one)" if self.requests + self.answered < self.neurons else ""
         out = [
             f"{counted(self.neurons, 'neuron')}: {self.answered} answered already, "
@@ -53,7 +53,5 @@ class Plan:
             cap = "no cap" if self.budget is None else f"cap {self.budget:.2f}"
             out.append(f"at most {self.cost:.2f} for these (repairs on top), {self.spent:.2f} spent before; {cap}")
         if self.lost:
-            out.append(
-                f"{counted(self.lost, 'question')} under way when an earlier run stopped, perhaps charged all the same"
-            )
+            out.append(f"{counted(self.lost, 'question')} in flight when an earlier run stopped, perhaps charged")
         return out + [f"note: {note}" for note in self.notes]

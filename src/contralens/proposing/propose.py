@@ -38,7 +38,7 @@ def propose(settings: Propose) -> Candidates:
         The candidates, saved as FOLDER/candidates.json. Neurons without any are in `.errors`, each with its reason.
 
     Raises:
-        InputError: something given is wrong. A server that fails is not: that is recorded for the neuron.
+        InputError: an argument is invalid. A failing server raises no error; it is recorded for the neuron.
 
     >>> from contralens.proposing.proposers import Reply
     >>> class Stripes:

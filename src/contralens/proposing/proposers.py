@@ -124,12 +124,12 @@ _BUILT_IN = {
     "openai": Scheme(
         "contralens.proposing.openai_proposer:load",
         "openai:MODEL@URL or openai:MODEL",
-        "any server that speaks OpenAI's chat completions: vLLM, Ollama, llama.cpp, transformers serve, hosted ones",
+        "any server with OpenAI's chat completions: vLLM, Ollama, llama.cpp, transformers serve, hosted ones",
     ),
     "captions": Scheme(
         "contralens.proposing.proposers:captions",
         "captions:FILE, captions:VOCABULARY or captions:metadata",
-        "no model: captions ranked by the encoder, words that hold on positives and not on partners (FALCON)",
+        "no model: captions ranked by the encoder, words that occur on positives but not on contrasts (FALCON)",
     ),
 }
 

@@ -86,7 +86,7 @@ class Session:
                         done += len(batch)
                         self.progress("proposing", done, total)
             except BaseException:
-                self._stop = self._stop or "not asked: stopped by an error"
+                self._stop = self._stop or "not asked: stopped after an error"
                 raise
 
         with ThreadPoolExecutor(max(1, self.proposer.workers)) as pool:

@@ -17,10 +17,10 @@ from contralens.report.cards import Pictures, pair
 from contralens.report.html import write_page
 
 ABOUT = {
-    "spurious": "What the classifier should not look at. The mask takes these out.",
-    "expected": "What it should look at.",
-    "undecided": "An expected and a spurious concept tie within noise; the mask leaves these alone.",
-    "unexplained": "No concept of the list is supported; the nearest one is named.",
+    "spurious": "What the classifier should not use. The mask removes these.",
+    "expected": "What it should use.",
+    "undecided": "An expected and a spurious concept tie within noise; the mask keeps these.",
+    "unexplained": "No concept of the list is supported; the nearest is shown.",
 }
 SHOWN = ("spurious", "expected", "undecided", "unexplained")
 """Verdicts in the order of the page."""
@@ -51,7 +51,7 @@ def write_audit_page(
             raise InputError("this run was never saved, so it holds no audit")
         found = load_audit(run.path)
     if out is None and run.path is None:
-        raise InputError("this run was never saved; say where the page shall go")
+        raise InputError("this run was never saved; give a file for the page")
     path = Path(out) if out is not None else Path(run.path or "") / "audit.html"
     write_page(path, audit_page(run, found, most, pairs), run)
     return path
@@ -93,7 +93,7 @@ def _facts(found: Audit) -> list[tuple[str, str]]:
     """What was audited, by what, and what a verdict needs."""
     m = found.manifest
     threshold, told = m["threshold"], m["separation"]
-    rule = f"{threshold['fakes']:,} fake neurons, false-discovery rate {threshold['fdr']:g}"
+    rule = f"{threshold['fakes']:,} null neurons, false-discovery rate {threshold['fdr']:g}"
     if threshold["empty"]:
         rule = f"score above the empty template's; {rule}"
     if "confidence" in threshold:
@@ -103,7 +103,7 @@ def _facts(found: Audit) -> list[tuple[str, str]]:
         ("Concepts", f"{m['concepts']['title']}: {len(m['concepts']['expected'])} expected, "
                      f"{len(m['concepts']['spurious'])} spurious ({m['concepts']['source']})"),
         ("Scorer", m["scorer"]),
-        ("Encoder", f"{m['encoder']['name']}; tells {told['told_apart']} of {len(told['concepts'])} concepts "
+        ("Encoder", f"{m['encoder']['name']}; separates {told['told_apart']} of {len(told['concepts'])} concepts "
                     f"apart on these images{seen}"),
         ("Threshold", rule),
         ("Layer", ", ".join(f"{name} {number(value)}" for name, value in m["layer"].items())),
@@ -115,7 +115,7 @@ def _facts(found: Audit) -> list[tuple[str, str]]:
 
 
 def _new_head(found: Audit) -> dict[str, Any] | None:
-    """What a new head does: its table and what it was fitted on; None where none was fitted."""
+    """Effect of a new head: its table and what it was fitted on; None where none was fitted."""
     head = found.manifest.get("new_head")
     if not head:
         return None
@@ -132,7 +132,7 @@ def _new_head(found: Audit) -> dict[str, Any] | None:
 
 
 def _pruning(found: Audit) -> dict[str, Any] | None:
-    """What pruning does: its table; None where it was not measured."""
+    """Effect of pruning: its table; None where it was not measured."""
     if not found.pruning.num_rows:
         return None
     m = found.manifest
@@ -150,7 +150,7 @@ def _pruning(found: Audit) -> dict[str, Any] | None:
         "rows": rows,
         "images": str(m["labeled"]["name"]),
         "neurons": found.counts["spurious"],
-        "done": "switched off" if m["mode"] == "hard" else "turned down",
+        "done": "switched off" if m["mode"] == "hard" else "attenuated",
     }
 
 

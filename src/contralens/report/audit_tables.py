@@ -16,7 +16,7 @@ from contralens.data.verifications import outcomes_of, verification_of
 from contralens.pages import number
 from contralens.report.console import console, name_column
 
-SAID = {"verified": "confirms it", "refuted": "contradicts it", "untested": "did not settle it"}
+SAID = {"verified": "confirms it", "refuted": "contradicts it", "untested": "did not decide it"}
 """What an experiment says of a verdict, by its outcome."""
 
 

@@ -165,7 +165,7 @@ def _side(
     if image < 0:
         return {"side": side, "id": "", "none": "none below the mean"}
     if side == "contrast" and image == row["positive"]:
-        return {"side": side, "id": "", "none": "itself: below the mean already"}
+        return {"side": side, "id": "", "none": "itself: already below the mean"}
     low = min(0.0, found["minimum"])
     span, name = found["maximum"] - low, row[f"{side}_id"]
     share = round(100 * max(0, min(1, (value - low) / span))) if span > 0 and math.isfinite(value) else 0

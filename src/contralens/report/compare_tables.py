@@ -24,7 +24,7 @@ def compare_tables(found: Any, most: int, pairs: bool = False) -> None:
         for pair, counts in summary["labels"].items():
             print(f"{pair}: {counts['changed']} of {counts['neurons']} neurons changed their label")
         for name, counts in summary["experiments"].items():
-            print(f"{name}, labels put to the test: {', '.join(f'{n} {word}' for word, n in counts.items())}")
+            print(f"{name}, labels tested: {', '.join(f'{n} {word}' for word, n in counts.items())}")
         _changed_pairs(summary["changes"], most)
     else:
         base = baseline(found)

@@ -37,7 +37,7 @@ def write_contrast_page(run: Run, found: ClassContrast, out: str | Path | None =
     'run/contrast-striped-dotted.html'
     """
     if out is None and run.path is None:
-        raise InputError("this run was never saved; say where the page shall go")
+        raise InputError("this run was never saved; give a file for the page")
     names = (re.sub(r"\W+", "_", found.manifest[side].replace("*", "rest")).strip("_") or side for side in ("a", "b"))
     path = Path(out) if out is not None else Path(str(run.path)) / f"contrast-{'-'.join(names)}.html"
     write_page(path, contrast_page(found, most), run)
@@ -82,7 +82,7 @@ def _card(found: ClassContrast, row: dict[str, Any], places: dict[int, int]) -> 
 
     def picture(image: int, value: float, side: str) -> dict[str, Any]:
         if image < 0:
-            return {"side": side, "id": "", "none": "none that leaves it cold"}
+            return {"side": side, "id": "", "none": "none that does not activate it"}
         share = round(100 * max(0.0, min(1.0, (value - min(0.0, row["minimum"])) / span)))
         name = found.ids[image]
         return {"side": side, "none": "", "id": name, "word": name.rpartition("/")[2], "at": places.get(image),

@@ -20,14 +20,14 @@ def contrast_tables(found: ClassContrast, most: int = 20) -> None:
     for side in (m["a"], m["b"]):
         if m["words"][side]:
             print(f"{m['separating'][side]} fire for {side}, because of: {', '.join(m['words'][side])}")
-        print(f"  what the encoder sees more of in {side}, whatever the network does: "
+        print(f"  what the encoder finds more of in {side}, whatever the network does: "
               f"{', '.join(m['images_differ'][side])}")  # fmt: skip
     rows = found.rows()
     if rows and most > 0:
         above = f"AUC, {escape(m['a'])} above"
         table = Table(
             "neuron", "fires for", Column("because of", no_wrap=True), "label over all images", above,
-            "95 % interval", "q", "pairs told apart", box=None, pad_edge=False,
+            "95 % interval", "q", "pairs separated", box=None, pad_edge=False,
         )  # fmt: skip
         for row in rows[:most]:
             told = "-" if row["pairs"] is None else f"{row['pairs']:.0%}"

@@ -17,7 +17,7 @@ REASONS = {
     "nan": "no finite activation",
     "not selected": "not among the neurons chosen",
     "chance": NO_LABEL,
-    "corrected": "the label is a person's",
+    "corrected": "label corrected by a person",
 }
 """What a status of a neuron without a label means."""
 
@@ -42,8 +42,8 @@ def header(run: Run, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
             ("Skipped images", [f"{s['id']}: {s['reason'].removeprefix(s['id'] + ': ')}" for s in images["skipped"]]),
             ("Neurons without a candidate", [f"{e['name']}: {e['error']}" for e in failed]),
             ("Null tests of the other scorers", null_tests(run)[1]),
-            ("Remarks on the vocabulary", _lines(m["vocabulary"].get("report"))),
-            ("To get these numbers again", [
+            ("Notes on the vocabulary", _lines(m["vocabulary"].get("report"))),
+            ("To reproduce these numbers", [
                 f"contralens {m['contralens']}",
                 *(f"{name} {value}" for name, value in m.get("versions", {}).items()),
                 f"seed {m.get('seed')}",
@@ -60,7 +60,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     """What was looked at, by what."""
     m = run.manifest
     encoder, images, vocabulary = (m[k] for k in ("encoder", "images", "vocabulary"))
-    pairing = "an image may be the contrast of several" if m.get("reuse", True) else "no image is a contrast twice"
+    pairing = "images may be contrasts of several exemplars" if m.get("reuse", True) else "no image is a contrast twice"
     if m.get("exclude") is not None:
         pairing += f", none above cosine {number(m['exclude'])}"
     templates = ", ".join(f"“{t}”" for t in m["templates"][:3])

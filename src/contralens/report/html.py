@@ -40,7 +40,7 @@ def write_report(
     above their contrasts; both are lowered until the pictures fit `budget` bytes. All neurons are in the table.
     """
     if out is None and run.path is None:
-        raise InputError("this run was never saved; say where the report shall go: write_report(run, 'report.html')")
+        raise InputError("this run was never saved; give a file for the report: write_report(run, 'report.html')")
     if most < 0 or pairs < 1:
         raise InputError(f"`most` must be at least 0 and `pairs` at least 1; got {most} and {pairs}")
     path = Path(out) if out is not None else Path(run.path or "") / "report.html"

@@ -49,7 +49,7 @@ def write_model_card(runs: Sequence[str | Path | Run], out: str | Path, *, examp
     for name in NAMES:
         there = folder / name
         if there.exists() and MARK not in there.read_text(encoding="utf-8", errors="replace"):
-            raise InputError(f"{there} is not a model card of ours: move it away, or give another folder with --out")
+            raise InputError(f"{there} was not written by contralens: move it away, or give another folder with --out")
     atlas = atlas_of(found)
     about = card_of(found, atlas)
     shown = [{**row, "picture": f"neuron-{i}.jpg"} for i, row in enumerate(chosen(atlas, examples), 1)]
@@ -98,15 +98,15 @@ def limits(runs: Sequence[Run], atlas: Atlas, totals: dict[str, int]) -> list[st
         "activate a neuron most. A concept that is not in the list cannot be found, and a neuron may respond to more "
         "than one.",
         f"Labels hold for the {first['images']['count']:,} probe images. Where two properties always co-occur in them, "
-        "no label can tell which of them counts.",
+        "no label can separate them.",
         f"The encoder ({first['encoder']['name']}) decides what counts as similar; its errors are in every label.",
     ]
     if "supported" not in totals:
-        out.append("No null test was made: how many of these labels would also arise by chance is not known.")
+        out.append("No null test was made, so it is unknown how many of these labels would also arise by chance.")
     if "verified" not in totals:
         out.append("No label was tested by changing images (contralens verify).")
     if "random" in first["target"]["name"]:
-        out.append("The network has random weights, so its labels mean nothing.")
+        out.append("The network has random weights, so its labels are meaningless.")
     notes = [note for run in runs for note in run.manifest["notes"]] + list(atlas.manifest["notes"])
     return [*out, *list(dict.fromkeys(f"{note[:1].upper()}{note[1:]}." for note in anonymous(notes)))[:6]]
 

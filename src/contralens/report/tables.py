@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +68,7 @@ def labels_table(run: Run, most: int = 20) -> None:
     if len(shown) > most:
         out.print(f"... and {len(shown) - most} more")
     if left_out:
-        print(f"not shown, for want of room: {', '.join(left_out)} (contralens show RUN NEURON)")
+        print(f"not shown for lack of space: {', '.join(left_out)} (contralens show RUN NEURON)")
 
 
 def _left_out(run: Run, cells: dict[str, list[str]], width: int) -> list[str]:
@@ -83,7 +85,7 @@ def _left_out(run: Run, cells: dict[str, list[str]], width: int) -> list[str]:
 
 
 def summary(run: Run, page: Path | None) -> None:
-    """How the numbers were got, and where to look."""
+    """How the numbers were computed, and where to look."""
     run = final(run)
     m = run.manifest
     no_label = ", ".join(f"{n} {status}" for status, n in m["neurons"]["skipped"].items())
@@ -106,7 +108,14 @@ def summary(run: Run, page: Path | None) -> None:
     print(f"run folder: {run.path}")
     if page:
         print(f"report:     {page}   (open it in any browser, e.g. python -m webbrowser {page.resolve().as_uri()})")
-    print(f"next:       contralens explore {run.path}   (or evaluate, to measure the labels; verify, to test them)")
+    print(f"share:      {program()} card {run.path}   (the clearest change by contrast, as a picture)")
+    print(f"next:       {program()} explore {run.path}   (or evaluate, to measure the labels; verify, to test them)")
+
+
+def program() -> str:
+    """How to call contralens from this shell: by name, else by the path of the running program (a `.venv/bin`)."""
+    here = sys.argv[0]
+    return here if Path(here).name == "contralens" and shutil.which("contralens") is None else "contralens"
 
 
 def neuron_table(run: Run, found: dict[str, Any]) -> None:
@@ -148,7 +157,7 @@ def neuron_table(run: Run, found: dict[str, Any]) -> None:
         )
     out.print(pairs)
     if any(row["contrast"] == row["positive"] for row in found["exemplars"]):
-        print("itself: below the neuron's mean already, so it is its own contrast, and csp learns nothing from it")
+        print("itself: already below the neuron's mean, so it is its own contrast and csp gains nothing from it")
 
 
 def granularity_table(found: list[dict[str, Any]], most: int = 10) -> None:
@@ -160,7 +169,7 @@ def granularity_table(found: list[dict[str, Any]], most: int = 10) -> None:
             continue
         verdict = f"holds up to “{entry['broadest']}”" if entry["broadest"] else "the label itself does not hold"
         if entry["broadest"] and not entry["stops"]:
-            verdict = f"nothing above it was seen to fail, up to “{entry['broadest']}”"
+            verdict = f"no broader concept failed, up to “{entry['broadest']}”"
         out.print(f"{escape(entry['name'])}: {escape(entry['label'])}; {escape(verdict)}", highlight=False)
         table = Table("concept", "score", "pairs", "p", "", "what WordNet says", box=None, pad_edge=False)
         room = out.width - max(len(step["concept"]) for step in entry["chain"]) - 38
@@ -185,7 +194,7 @@ def granularity_table(found: list[dict[str, Any]], most: int = 10) -> None:
     own = sum(entry["broadest"] is not None for entry in known)
     print(
         f"{len(known)} of {len(found)} labels are known to WordNet, {own} of these hold: significantly more positives "
-        "than their partners are nearer to them (one-sided sign test, p <= 0.05)"
+        "than contrasts are closer to them (one-sided sign test, p <= 0.05)"
     )
 
 
@@ -247,7 +256,7 @@ def demo_table(rows: list[dict[str, Any]]) -> None:
     count = {row["neurons"]: row["of"] for row in rows}
     print("Labels that name what the neuron truly responds to (95 % intervals).")
     print("planted: neurons with a known rule; trained: neurons of small CNNs, truth measured by intervention;")
-    print("dominated: an incidental factor shows on most of the activating images. Chance is about 1 in 38.\n")
+    print("dominated: a confounder is present in most activating images. A random label is right in 1 of 38 cases.\n")
     scorers = list(dict.fromkeys(row["scorer"] for row in rows))
     single = [g for g in groups if g not in overall]
     table = Table(name_column("scorer", scorers), *(_stacked(g, count[g]) for g in overall), box=None, pad_edge=False)

@@ -16,9 +16,9 @@ from contralens.report.html import write_page
 from contralens.report.verify_tables import effect, summary_lines
 
 ABOUT = {
-    "verified": "The neuron falls when the concept is taken out, and rises when it is put in; other edits do less.",
-    "refuted": "Taking the concept out, or putting it in, does not do to the neuron what it should.",
-    "untested": "Too few edits, or an effect that is neither surely strong nor surely weak.",
+    "verified": "Removing the concept lowers the activation and inserting it raises it; other edits do less.",
+    "refuted": "Removing or inserting the concept does not have the expected effect.",
+    "untested": "Too few edits, or an effect that is neither clearly strong nor clearly weak.",
 }
 WORDS = {"remove": "taken out", "insert": "put in"}
 
@@ -43,7 +43,7 @@ def write_verify_page(
     'run/verification.html'
     """
     if run.path is None and (found is None or out is None):
-        raise InputError("this run was never saved: give its verification, and say where the page shall go")
+        raise InputError("this run was never saved: give its verification and a file for the page")
     found = found or load_verification(str(run.path))
     path = Path(out) if out is not None else Path(str(run.path)) / "verification.html"
     held = run.path is not None and (run.path / "audit" / "audit.json").is_file()

@@ -123,7 +123,7 @@ def write_into(document: Path, text: str) -> None:
 def _between(text: str) -> str:
     start, end = text.find(BEGIN), text.find(END)
     if not 0 <= start < end:
-        raise InputError(f"the document has no lines {BEGIN} and {END} between which the tables stand")
+        raise InputError(f"the document has no markers {BEGIN} and {END} around the tables")
     return text[start : end + len(END)]
 
 
@@ -160,7 +160,7 @@ def plot(bench: Mapping[str, Any], path: Path) -> Path | None:
             ax.grid(alpha=0.3)
             ax.set_xticks(places, [f"{d:g}" for d in s["dials"]])
         axes[row, 0].set_ylabel("share of neurons")
-    figure.supxlabel("dial: how often the incidental concept comes with the true one", fontsize="medium")
+    figure.supxlabel("dial: co-occurrence rate of confounder and true concept", fontsize="medium")
     handles, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right upper")
     figure.savefig(path, dpi=110)

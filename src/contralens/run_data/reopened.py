@@ -75,7 +75,7 @@ class Reopened:
         self._options: dict[str, Any] = work
         self.notes: list[str] = []
         if run.manifest.get("crop"):
-            self.notes.append("the run was labeled from crops of its exemplars; here whole pictures are looked at")
+            self.notes.append("the run was labeled from crops of its exemplars; this command uses whole pictures")
 
     @classmethod
     def of(cls, run: Run, settings: Any, **more: Any) -> Reopened:
@@ -100,19 +100,18 @@ class Reopened:
             seen = set(self.probe)
             own = [f for f in dict.fromkeys(self.heldout_images.fingerprints()) if f not in seen]
             if shared := len(self.heldout_images) - len(own):
-                self.notes.append(f"{shared} held-out images left out: copies of probe images or of each other")
+                self.notes.append(f"{shared} held-out images excluded: copies of probe images or of each other")
             if not own:
                 raise InputError(
                     f"every image of {self.heldout_images.name} is among the run's probe images; give other ones"
                 )
             if self._groups is None and self.run.manifest.get("groups"):
-                self.notes.append("groups of the held-out images are not known: say with groups (--groups)")
+                self.notes.append("groups of the held-out images are unknown: give them with groups (--groups)")
             return self._of_other_groups(own)
         kept = self.run.manifest["images"].get("holdout")
         if not kept:
             raise InputError(
-                "this run held no images out, so nothing can be measured that its exemplars did not see: label with "
-                "--holdout 0.2, or give other images with --heldout FOLDER"
+                "this run has no held-out images: label with --holdout 0.2, or give other images with --heldout FOLDER"
             )
         return self._of_other_groups(list(kept["fingerprints"]))
 
@@ -121,10 +120,10 @@ class Reopened:
         seen = {self.group_of[f] for f in self.probe if f in self.group_of}
         own = [f for f in held if self.group_of.get(f) not in seen]
         if left := len(held) - len(own):
-            self.notes.append(f"{counted(left, 'held-out image')} left out: of groups that probe images come from")
+            self.notes.append(f"{counted(left, 'held-out image')} excluded: their groups contain probe images")
         if not own:
             raise InputError(
-                "every held-out image is of a group that probe images come from: label again with groups (--groups), "
+                "every held-out image is in a group with probe images: label again with groups (--groups), "
                 "or give images of other groups with heldout (--heldout)"
             )
         return own
@@ -184,7 +183,7 @@ class Reopened:
         try:
             return image_set(source, seed=int(self.run.manifest.get("seed", 0)), **sample)
         except (InputError, TypeError) as e:
-            raise InputError(f"the run's images cannot be opened ({e}); say where they are with --source") from e
+            raise InputError(f"the run's images cannot be opened ({e}); give their folder with --source") from e
 
     def pictures(self, wanted: Iterable[int]) -> Callable[[int], Image | None]:
         """A function from a row of the run's images to its picture; None where the set no longer holds it or it cannot
@@ -195,9 +194,7 @@ class Reopened:
         """
         at = {f: i for i, f in reversed(list(enumerate(self.images.fingerprints())))}
         if not any(self.probe[image] in at for image in wanted):
-            raise InputError(
-                f"{self.images.name} holds none of the run's exemplars; say where its images are with --source"
-            )
+            raise InputError(f"{self.images.name} holds none of the run's exemplars; give their folder with --source")
 
         def picture(image: int) -> Image | None:
             place = at.get(self.probe[image])
@@ -307,7 +304,7 @@ class Reopened:
             if lacking:
                 raise InputError(
                     f"{len(lacking)} of the run's images are neither in the cache nor in {self.images.name}; "
-                    "say where they are with --source"
+                    "give their folder with --source"
                 )
             table = self.store.table("rows", fingerprint)
         if not any(table.has_row(f) for f in wanted):

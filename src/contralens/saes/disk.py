@@ -73,7 +73,7 @@ def _inside(path: Path) -> Read:
             with np.load(path, allow_pickle=False) as arrays:
                 return {name: torch.from_numpy(arrays[name]) for name in arrays.files}, {}, []
         except Exception as e:  # zipfile and numpy raise whatever the bytes lead them to
-            raise InputError(f"{path} is no readable archive of numpy arrays ({first_line(e)})") from e
+            raise InputError(f"{path} is not a readable archive of numpy arrays ({first_line(e)})") from e
     try:
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # something besides tensors, or damage: `read_tables` has the words for what is refused
@@ -179,7 +179,7 @@ def _beside(path: Path) -> tuple[dict[str, Any], list[str]]:
             continue
         content = _json(file.read_bytes(), file)
         if not is_sae_settings(content):
-            notes.append(f"{file.name} beside it says nothing of a sparse autoencoder: not used")
+            notes.append(f"{file.name} next to it does not describe a sparse autoencoder: ignored")
             continue
         for key, value in content.items():
             settings.setdefault(key, value)
@@ -225,7 +225,7 @@ def only_tensor(path: Path) -> Tensor:
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError):
             alone = None
         except Exception as e:  # the unpickler raises whatever the bytes lead it to
-            raise InputError(f"{path} is no file that torch.load can read ({first_line(e)})") from e
+            raise InputError(f"{path} is not a file that torch.load can read ({first_line(e)})") from e
         if isinstance(alone, Tensor):
             return alone
     state, _ = read_state(path)

@@ -204,6 +204,6 @@ def find(
         return found
     some = ", ".join(list(tensors)[:4]) or "nothing"
     raise InputError(
-        f"{name} is no sparse autoencoder in a known form ({', '.join(FORMATS)}); it holds {some}: name the tensors "
+        f"{name} is not a sparse autoencoder in a known form ({', '.join(FORMATS)}); it holds {some}: name the tensors "
         "W_enc (D,N), b_enc, b_dec, or pass the model itself"
     )

@@ -111,7 +111,7 @@ def _assemble(found: Found, given: Mapping[str, Any], name: str, notes: list[str
     kind = given["kind"] or found.kind
     if kind is None:
         raise InputError(
-            f"{name} ({found.what}) does not say which kind it is: add kind= one of {', '.join(found.could_be)}, as in "
+            f"{name} ({found.what}) does not state its kind: add kind= one of {', '.join(found.could_be)}, as in "
             f"{Path(name).name}:kind={found.could_be[0]}{',k=32' if found.could_be[0] == 'topk' else ''}"
         )
     if kind == "gated" and (found.gate is None or found.magnitude is None):

@@ -160,7 +160,7 @@ def overcomplete(c: Contents) -> Found | None:
         atoms = atoms.float() if made_by == "normalize_identity" else normalize(atoms.float(), dim=1)
         atoms = atoms * (1 if multiplier is None else multiplier.float().exp())
         if not c.has("dictionary.normalization"):
-            notes.append("overcomplete's dictionary is taken at length 1, as it is by default")
+            notes.append("overcomplete's dictionary is used with unit length, as by default")
     c.passed("dictionary.C", "dictionary.W", "dictionary.Relax")  # archetypal: they make the decoder only
     encoder, bias = _linear(c, atoms)
     thresholds, learned = c.tensor("thresholds"), c.tensor("running_threshold")

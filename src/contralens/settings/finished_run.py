@@ -180,7 +180,7 @@ class Verify(KeptOnRun):
     images: int = setting(8, WHOLE, "Maximum number of exemplars, and of contrasts, edited per label.", written=True)
     controls: int = setting(2, WHOLE, "Control edits per image.", written=True)
     seconds: float | None = setting(None, NUMBER,
-        "Start no further neuron after this many seconds; a note reports the neurons left out.")  # fmt: skip
+        "Start no further neuron after this many seconds; a note lists the skipped neurons.")  # fmt: skip
     edits: int | None = setting(None, WHOLE,
         "Maximum number of images that a diffusion model generates; labels beyond it are left out, and "
         "a later call resumes.")  # fmt: skip

@@ -92,7 +92,7 @@ def one_of(*known: str) -> Kind:
 def _own_texts(name: str, value: Any) -> Any:
     """A text or texts in a list, as they are."""
     if not as_texts(name, value):
-        raise InputError(f"`{name}` is empty; leave it out, or give at least one text")
+        raise InputError(f"`{name}` is empty; omit it, or give at least one text")
     return value
 
 

@@ -132,7 +132,7 @@ class Mine(Collect):
     calibrate: Any = setting(None, CALIBRATE,
         "Calibrate confidence on neurons with known labels, repeatable: outputs (the network's "
         'own), or neurons planted on image content: classes, TABLE:COLUMN ("|" between several concepts '
-        "of an image). docs/confidence.md shows where this helps and where it harms.",
+        "of an image). docs/confidence.md shows where this helps and where it hurts.",
         python="Or image -> concepts, or a list of these.")  # fmt: skip
 
     def __post_init__(self) -> None:
@@ -204,7 +204,7 @@ class Score(Mine):
 
 @dataclass(frozen=True, kw_only=True)
 class Judge(Score):
-    """Which labels are turned down."""
+    """Which labels are rejected."""
 
     fdr: float | None = setting(None, between(),
         "Null test at this false-discovery rate, e.g. 0.05: reject labels that do not beat `fakes` null "

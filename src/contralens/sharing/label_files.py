@@ -97,13 +97,13 @@ class LabelFile(Brief):
 
 
 def label_file(run: Run, *, pairs: int | None = None, names: bool = True, corrections: bool = True) -> LabelFile:
-    """The labels of a run as finally judged, with their evidence and, if it was evaluated, what was measured.
+    """The labels of a run as finally judged, with their evidence and, if evaluated, the metrics.
 
     Args:
         run: a finished run.
-        pairs: exemplars of each neuron that are kept as evidence; all by default.
-        names: False leaves out the names of images, so that only the hashes of their contents tell which they are.
-        corrections: False leaves out the labels that people corrected in the explorer.
+        pairs: number of exemplar-contrast pairs per neuron; all by default.
+        names: False omits image names; content hashes remain.
+        corrections: False ignores labels corrected in the explorer.
 
     Raises:
         InputError: `pairs` is negative.
@@ -244,7 +244,7 @@ def read_labels(path: str | Path) -> LabelFile:
     """Read a label file and check it against its schema.
 
     Raises:
-        InputError: no such file, another format or version, or something in it that the schema does not allow.
+        InputError: no such file, another format or version, or content that violates the schema.
 
     >>> from contralens.data.runs import load
     >>> path = label_file(load("run"), pairs=2).save("run.labels.json").path
@@ -260,7 +260,7 @@ def read_labels(path: str | Path) -> LabelFile:
     except (OSError, ValueError, RecursionError) as e:
         raise InputError(f"{path} cannot be read as a label file: {first_line(e)}") from e
     if not isinstance(content, dict) or content.get("format") != NAME:
-        raise InputError(f"{path} is no label file of contralens: its `format` must be {NAME!r}")
+        raise InputError(f"{path} is not a label file of contralens: its `format` must be {NAME!r}")
     if content.get("version") != VERSION:
         raise InputError(
             f"{path} is a label file of version {content.get('version')!r}; this contralens reads {VERSION}"
@@ -269,7 +269,7 @@ def read_labels(path: str | Path) -> LabelFile:
     try:
         _check()(content)
     except validator.JsonSchemaValueException as e:
-        raise InputError(f"{path} breaks the rules of label files: {e.message.removeprefix('data.')[:300]}") from e
+        raise InputError(f"{path} violates the schema of label files: {e.message.removeprefix('data.')[:300]}") from e
     count = len(content["images"])
     for neuron in content["neurons"]:
         for label in neuron["labels"]:
@@ -287,7 +287,7 @@ def read_labels(path: str | Path) -> LabelFile:
     try:
         _ = read.labels
     except (OverflowError, pa.ArrowException) as e:
-        raise InputError(f"{path} holds a number that no run can have: {first_line(e)}") from e
+        raise InputError(f"{path} has an impossible number: {first_line(e)}") from e
     return read
 
 

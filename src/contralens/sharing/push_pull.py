@@ -44,14 +44,14 @@ _KINDS = {".json", ".parquet", ".safetensors"}
 def push(
     run: Run | str | Path, dest: str | Path, *, thumbnails: bool = False, names: bool = True, public: bool = False
 ) -> str:
-    """Copy a run to where others can pull it.
+    """Copy a run to a folder or a Hub repository, for others to pull.
 
     Args:
         run: a finished run, or its folder.
         dest: a folder, or "hf:OWNER/NAME" for a dataset repository on the Hugging Face Hub.
         thumbnails: also the small pictures (128 px) of the evidence, and those of edits. Images are never pushed.
-        names: False replaces the names of images by the hashes of their contents, and leaves their classes out.
-        public: make a new Hub repository public; an existing one stays as it is.
+        names: False replaces image names by content hashes and omits their classes.
+        public: make a new Hub repository public; an existing one is not changed.
 
     Returns:
         The folder, or the address of the commit.
@@ -67,7 +67,7 @@ def push(
     if isinstance(dest, str) and dest.startswith(HUB):
         repo, revision = _repo(dest)
         if revision is not None:
-            raise InputError(f"push goes to the main branch of a repository; leave @{revision} out")
+            raise InputError(f"push goes to the main branch of a repository; omit @{revision} out")
         with tempfile.TemporaryDirectory(prefix="contralens-push-") as folder:
             _write(run, Path(folder) / "share", thumbnails, names, dest)
             return _upload(repo, Path(folder) / "share", public)
@@ -78,16 +78,16 @@ def push(
 
 
 def pull(source: str | Path, out: str | Path | None = None, *, replace: bool = False) -> Run:
-    """Get a run that was pushed: every file is checked, and the run is written whole or not at all.
+    """Download a pushed run: every file is checked, and the run is written atomically.
 
     Args:
-        source: a folder that `push` wrote, or "hf:OWNER/NAME", with "@REVISION" for another than the newest state.
-        out: run folder to write; by default called as the source.
-        replace: also replace an older run that was changed since, or that holds an evaluation, an audit or maps.
+        source: a folder that `push` wrote, or "hf:OWNER/NAME", with "@REVISION" for an older revision.
+        out: run folder to write; by default named like the source.
+        replace: also replace an older run that was edited or contains an evaluation, an audit or maps.
 
     Raises:
-        InputError: nothing was pushed there; `out` holds something else.
-        RunError: a file is missing or not as it was.
+        InputError: no pushed run there, or `out` contains other files.
+        RunError: a file is missing or was changed.
         StoreError: no access to the Hub.
 
     >>> where = push("run", "shared-run")
@@ -100,7 +100,7 @@ def pull(source: str | Path, out: str | Path | None = None, *, replace: bool = F
     if not hub and not Path(source).is_dir():
         raise InputError(f"there is no folder {source}; for the Hugging Face Hub write hf:OWNER/NAME")
     if not hub and out.resolve() == Path(source).resolve():
-        raise InputError(f"{out} is what would be pulled from; say with --out where the run shall go")
+        raise InputError(f"{out} is the source to pull from; choose another folder with --out")
     with ExitStack() as held:
         read, remade = () if hub else [Path(source)], tuple(part for part in PARTS if _came_along(out, part))
         place = held.enter_context(reserved(out, RUN, inputs=read, replace=replace, remade=remade))
@@ -266,7 +266,7 @@ def _checked(folder: Path, source: str) -> list[PurePosixPath]:
     try:
         content = json.loads((folder / "share.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{source} holds nothing that `contralens push` wrote (no share.json)") from None
+        raise InputError(f"{source} has nothing that `contralens push` wrote (no share.json)") from None
     except (OSError, ValueError, RecursionError) as e:
         raise RunError(f"{source}: share.json cannot be read: {first_line(e)}") from e
     if not isinstance(content, dict) or content.get("format") != NAME or not isinstance(content.get("files"), dict):
@@ -283,13 +283,13 @@ def _checked(folder: Path, source: str) -> list[PurePosixPath]:
             or file.suffix not in _KINDS
             or "\\" in str(file)
         ):
-            raise RunError(f"{source}: share.json lists {str(file)!r}, which no run holds")
+            raise RunError(f"{source}: share.json lists {str(file)!r}, which is not part of a run")
         try:
             same = file_digest(inside(folder, str(file))) == content["files"][str(file)]
         except FileNotFoundError:
             raise RunError(f"{source}: {file} is missing; pull again") from None
         if not same:
-            raise RunError(f"{source}: {file} is not as it was pushed; pull again")
+            raise RunError(f"{source}: {file} differs from what was pushed; pull again")
     if PurePosixPath("labels.json") not in files:
         raise RunError(f"{source}: share.json lists no labels.json")
     check_seal(folder / "share.json", content, "Share", needed=content["version"] > 1)

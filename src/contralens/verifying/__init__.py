@@ -1,1 +1,1 @@
-"""Labels put to the test: pictures are edited, and the neuron is watched."""
+"""Labels tested: pictures are edited, and the neuron is watched."""

@@ -117,7 +117,7 @@ class Diffusers:
     def edit(self, request: Request) -> Image | str:
         base = self.bench.picture(request.image)
         if base is None:
-            return "the picture is gone"
+            return "the picture is missing"
         mask = self._mask(request) if self.mode == "inpaint" else None
         if isinstance(mask, str):
             return mask
@@ -134,7 +134,7 @@ class Diffusers:
             asked["mask_image"] = mask.resize(small.size)
         made = self._pipeline(**{key: v for key, v in asked.items() if key in self._takes}, **self._options)
         if any(getattr(made, "nsfw_content_detected", None) or ()):
-            return "the pipeline's safety filter took it away"
+            return "the pipeline's safety filter removed it"
         image: Image = made.images[0].convert("RGB")
         if is_blank(image):
             return "the pipeline gave a picture of one colour"
@@ -150,7 +150,7 @@ class Diffusers:
         positive = request.image if request.kind == "remove" else request.partner
         shown, place = self.bench.picture(positive), self.bench.where(positive, request.neuron)
         if shown is None or place is None:
-            return "a picture of the pair is gone"
+            return "a picture of the pair is missing"
         if self._segmenter is not None:
             seen = self._segmenter.where(shown, request.concept)
             if seen[0].max() >= SEEN:

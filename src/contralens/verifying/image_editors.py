@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 APART = 1.0
 """By how many deviations over the images the concept has to differ between the images of a minimal pair."""
-NO_REGION = "the neuron fires everywhere or nowhere on it"
+NO_REGION = "the neuron fires everywhere or nowhere in it"
 FILLS = ("contrast", "inpaint")
 RADIUS = 3
 """Pixels around each inpainted one that it is made of."""
@@ -76,7 +76,7 @@ class Swap:
         base, donor = self.bench.picture(request.image), self.bench.picture(request.partner)
         shown, place = self.bench.picture(positive), self.bench.where(positive, request.neuron)
         if base is None or donor is None or shown is None or place is None:
-            return "a picture of the pair is gone"
+            return "a picture of the pair is missing"
         values, (left, top, right, bottom) = place
         box = region(values, low=request.control)
         if box is None:

@@ -175,7 +175,7 @@ class Laboratory:
         row: Row = dict.fromkeys(EDITS.names)
         row |= {
             "neuron": request.neuron, "kind": request.kind, "image": request.image, "concept": request.concept,
-            "control": request.seed - self.seed, "used": False, "why": "the picture is gone",
+            "control": request.seed - self.seed, "used": False, "why": "the picture is missing",
         }  # fmt: skip
         before = self.bench.picture(request.image)
         made = None if before is None else self._changed(request)
@@ -198,7 +198,7 @@ class Laboratory:
             if not granted and not self.budget.spend():
                 raise _Over
             made = self.editor.edit(request)
-            assert not isinstance(made, Steered), "what moves activations costs no picture"
+            assert not isinstance(made, Steered), "steering needs no edits"
             if isinstance(made, int):
                 return {"row": np.array(made)}
             if isinstance(made, str):
@@ -268,14 +268,14 @@ class Laboratory:
     def _counts(self, row: dict[str, Any]) -> tuple[bool, str]:
         """Whether an edit may be used: the activations are numbers, and it did what it says as far as that is known."""
         if not np.isfinite([row["before"], row["after"]]).all():
-            return False, "the activation is no number"
+            return False, "the activation is not a number"
         if self.editor.exact or (self.editor.by_region and row["control"]):
             return True, ""
         moved = row["moved"] if row["kind"] == "insert" else -row["moved"]
         if not moved >= MOVED:
-            return False, f"the concept moved only {moved:.2f} deviations"
+            return False, f"the concept changed by only {moved:.2f} deviations"
         if self.generative and not row["alike"] >= self._kept_level(row["image"], row["concept"]):
-            return False, "by the encoder the rest of the picture changed as well"
+            return False, "according to the encoder the rest of the picture changed too"
         return True, ""
 
     def _kept_level(self, image: int, concept: str) -> float:
@@ -307,7 +307,7 @@ class Laboratory:
             images = [image for image in shown if image is not None]
             return class_path(self.target, images, neuron, [others[i] for i in draw])
         except InputError as e:
-            self.notes = [f"no class is said to be moved: {e}"]
+            self.notes = [f"no class effect: {e}"]
             return None
 
     def pictures(self, tested: Tested) -> list[dict[str, Any]]:

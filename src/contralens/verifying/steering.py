@@ -67,13 +67,13 @@ class Inside:
     def edit(self, request: Request) -> Steered | str:
         concepts = self.bench.reopened.concepts
         if request.concept not in concepts:
-            return "the phrase is no concept of the run's vocabulary"
+            return "the phrase is not a concept of the run's vocabulary"
         patterns, at = self.patterns
         if request.image not in at:
             return "the layer gave no numbers for it"
         found = patterns[concepts.index(request.concept)]
         if found.correlation < LEAST_CORRELATION:
-            return f"{self.layer} does not tell images with it from others (correlation {found.correlation:.2f})"
+            return f"{self.layer} does not separate images with it from others (correlation {found.correlation:.2f})"
         sign = 1 if request.kind == "insert" else -1
         return Steered(self.earlier, sign * found.vector, sign * found.moved)
 

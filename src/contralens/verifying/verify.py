@@ -38,15 +38,14 @@ from contralens.verifying.tested import Tested, numbers
 @job(Verify)
 @keeping_memory()
 def verify(settings: Verify) -> Verification:
-    """Test labels by changing pictures: take the concept out of exemplars, put it into contrasts, watch the neuron.
+    """Test labels by editing pictures: remove the concept from exemplars, insert it into contrasts, measure the neuron.
 
-    See `contralens.math.experiments` for what makes a label verified, refuted or untested, and
-    `contralens.verifying.editors.EDITORS` for what changes pictures. Each neuron's experiment is kept in the cache as
-    soon as it is done, so a run that was killed goes on with the next neuron.
+    `contralens.math.experiments` defines verified, refuted and untested; `contralens.verifying.editors.EDITORS` lists
+    the editors. Each neuron's experiment is cached when it is done, so an interrupted run resumes with the next neuron.
 
     Returns:
-        The verification; inside the run folder where `save` and the run has one, and then with the labels that were
-        tested before.
+        The verification, saved in the run folder if `save` is set and the run has one; it then includes labels tested
+        earlier.
 
     Raises:
         InputError: no labels, an unknown editor or neuron, or an editor that cannot edit these images.
@@ -111,7 +110,7 @@ def _inside(pictured: Laboratory, found: Sequence[Tested], settings: Verify) -> 
     for done, tested in enumerate(found):
         settings.progress("steering", done, len(found))
         steered = laboratory.kept(tested.neuron, tested.label)
-        assert steered is not None, "it has no budget"
+        assert steered is not None, "no budget is left"
         path = laboratory.class_path(tested.neuron, [n for n in alive if n != tested.neuron])
         name, layer = str(run.neurons["name"][tested.neuron]), laboratory.editor.name.partition(":")[2]
         out.append({

@@ -43,7 +43,7 @@ class WorldEditor:
         name = str(self.bench.reopened.run.images["id"][request.image])
         row = self.at.get(PurePath(name).name)
         if row is None:
-            return "no scene is known of the image"
+            return "the image has no scene description"
         if len(levels) != 1:
             return "the world has no such single level"
         ((factor, level),) = levels
