@@ -36,7 +36,9 @@ from contralens.encoders.registry import embed_texts
 from contralens.loading.offline_networks import offline_target_module
 from contralens.math import confidence
 from contralens.math.activation_sources import source
-from contralens.math.confidence import Model, Weighed, each_once, log_likelihood
+from contralens.math.confidence import Weighed, each_once, log_likelihood
+from contralens.math.confidence_model import Model
+from contralens.math.confidence_model import model as shipped
 from contralens.math.confidence_signals import signals
 from contralens.math.exemplars import find_exemplars
 from contralens.math.intervals import mean_interval
@@ -457,21 +459,20 @@ def main() -> None:
     else:
         photographs = Photographs(args.folder, args.cache)
         if args.what == "fit":
-            model = fit([*photographs.development(), *(c for _, _, c, _ in worlds())])
-            OUT.write_text(json.dumps(model.to_json(), indent=1) + "\n", encoding="utf-8")
-            print(f"{len(model.names)} signals in {OUT}")
+            fitted = fit([*photographs.development(), *(c for _, _, c, _ in worlds())])
+            OUT.write_text(json.dumps(fitted.to_json(), indent=1) + "\n", encoding="utf-8")
+            print(f"{len(fitted.names)} signals in {OUT}")
             return
         if args.what == "missing":
             print("| case | right if supported | supported, word missing |")
             for name, draws in photographs.missing():
-                print(f"| {name} | {shares(draws, confidence.model())} |", flush=True)
+                print(f"| {name} | {shares(draws, shipped())} |", flush=True)
         if args.what == "outputs":
-            shipped = confidence.model()
             for c, others in photographs.halves_of_outputs():
-                say(f"{c.name}, the shipped level", [c], shipped)
-                say(f"{c.name}, level set by 500 other outputs", [c], set_by_case(shipped, others))
+                say(f"{c.name}, the shipped level", [c], shipped())
+                say(f"{c.name}, level set by 500 other outputs", [c], set_by_case(shipped(), others))
         for c in photographs.test() if args.what == "test" else ():
-            say(c.name, [c], confidence.model())
+            say(c.name, [c], shipped())
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1) + "\n")
 

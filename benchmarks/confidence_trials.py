@@ -31,9 +31,10 @@ from confidence import DEVELOPMENT, Case, Photographs, fit, set_by, told, worlds
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from contralens.math.confidence import Model, log_likelihood
-from contralens.math.confidence import model as shipped
+from contralens.math.confidence import log_likelihood
 from contralens.math.confidence import planted as planted_level
+from contralens.math.confidence_model import Model
+from contralens.math.confidence_model import model as shipped
 from contralens.math.confidence_signals import signals
 from contralens.math.exemplars import find_exemplars
 from contralens.math.intervals import mean_interval

@@ -12,7 +12,8 @@ from torch.nn.functional import normalize
 import contralens
 from contralens.checks import InputError
 from contralens.math.activation_sources import source
-from contralens.math.confidence import Model, _probabilities, label_confidence, log_likelihood, model
+from contralens.math.confidence import _probabilities, label_confidence, log_likelihood
+from contralens.math.confidence_model import Model, model
 from contralens.math.confidence_signals import signals
 from contralens.math.exemplars import find_exemplars
 from contralens.math.null_neurons import fake_activations

@@ -14,7 +14,7 @@ from test_exemplars import agrees, same
 from torch.nn.functional import normalize
 
 from contralens.checks import InputError
-from contralens.math import activation_sources, exemplars, neighbours, tensors
+from contralens.math import activation_sources, contrast_search, exemplars, neighbours, tensors
 from contralens.math.exemplars import (
     ActivationSource,
     DenseActivations,
@@ -35,7 +35,7 @@ def tiny(monkeypatch, request):
     monkeypatch.setattr(neighbours, "SMALL", 8)
     monkeypatch.setattr(exemplars, "LENGTH", 6)
     monkeypatch.setattr(exemplars, "LISTS", 17)
-    for module in (neighbours, exemplars):
+    for module in (neighbours, contrast_search):
         monkeypatch.setattr(module, "CACHE", 600)
     monkeypatch.setattr(neighbours, "bfloat16_is_fast", lambda device: request.param == "bfloat16")
     if request.param == "bfloat16":  # also where its error hides the differences
@@ -312,7 +312,7 @@ def test_rows_give_identical_exemplars(case, tiny, monkeypatch):
     for k, exclude in ((9, None), (3, 0.6)):
         expected = exemplars.mine(a, e, k=k, exclude=exclude)
         for room in (2**26, 900):
-            monkeypatch.setattr(exemplars, "AT_ONCE", room)
+            monkeypatch.setattr(contrast_search, "AT_ONCE", room)
             found = exemplars.mine(Rows(a), e, k=k, exclude=exclude)
             same(found.exemplars, expected.exemplars)
             torch.testing.assert_close(found.cold, expected.cold, rtol=0, atol=0, equal_nan=True)

@@ -3,9 +3,8 @@
 The unit of work is a tile, `store.TILE` consecutive images of the set. Its rows are computed in batches whose borders
 depend on nothing but the tile, and written after a batch: when the tile is done, and every `SAVE_EVERY` seconds. So an
 interrupted run loses little, however slow the network, and a resumed one gives the same bits.
-Threads or processes decode (`preparing`), one thread puts the next batch together, and one runs the networks, so that a
-GPU need not wait for either.
-Extractors on one network (several layers, sparse autoencoders over them) share its forward, which changes no bit.
+Threads or processes decode (`preparing`), one thread puts the next batch together, one runs the networks. Extractors on
+one network (layers, sparse autoencoders over them) share its forward, which changes no bit.
 """
 
 from __future__ import annotations
@@ -120,17 +119,10 @@ def collect(
 
 
 def collect_tiles(
-    images: Images,
-    extractors: Sequence[Extractor],
-    store: Store,
-    tiles: Sequence[int] | None = None,
-    *,
-    batch_size: int = 32,
-    workers: int | None = None,
-    processes: int = 0,
-    progress: Progress = silent,
+    images: Images, extractors: Sequence[Extractor], store: Store, tiles: Sequence[int] | None = None, *,
+    batch_size: int = 32, workers: int | None = None, processes: int = 0, progress: Progress = silent,
     speed: Speed | None = None,
-) -> dict[str, str]:
+) -> dict[str, str]:  # fmt: skip
     """Fill the store with what it lacks of these tiles (all by default); any number of processes may share the work.
 
     `speed` is filled while it runs. A `progress` with a method `note(stage, text)` is told the share of the forward.
@@ -229,7 +221,7 @@ def _collect_tile(
     lacking = [frozenset(fingerprints[i] for i in owned if fingerprints[i] not in table) for table in tables]
     needed = [i for i in owned if any(fingerprints[i] in lack for lack in lacking)]
     groups = _grouped(extractors, lacking, batch_size, networks, speed)
-    whole = [getattr(table, "whole_tiles", False) for table in tables]
+    in_parts = [one for one in groups if not any(getattr(tables[at], "whole_tiles", False) for at in one.members)]
     pictures: dict[str, bytes] = {}
 
     def save(some: Sequence[_Batches]) -> None:
@@ -259,7 +251,7 @@ def _collect_tile(
                 group.add(fingerprints[i], prepared_by[group.members[0]])
         if picture is not None:
             pictures[fingerprints[i]] = picture
-        if due := [group for group in groups if group.due and not any(whole[at] for at in group.members)]:
+        if due := [group for group in in_parts if group.due]:
             save(due)
         speed.images += 1
         speed.seconds += perf_counter() - started

@@ -2,9 +2,8 @@
 
 The first pass (`FirstPass`) takes the place of the target's table while images are collected: of each tile's rows it
 keeps what mining asks of all images (means, extremes, firing rates, the K strongest, a histogram) and drops the rest.
-What it has is written down tile by tile, so a killed run goes on to the same bits. Later (`RecomputedActivations`) the
-network runs again for the images that mining asks about, in the very batches of the first pass, so that their rows are
-the same to the last bit. What mining looks up of them is written down as well, until it is done.
+It is saved tile by tile, so an interrupted run resumes to the same bits. Later (`RecomputedActivations`) the network
+runs again, in the same batches, for the images that mining asks about; what is looked up is saved until mining is done.
 """
 
 from __future__ import annotations
@@ -54,8 +53,7 @@ class FirstPass:
         groups: of all images of the set; the strongest few of each count, and no copies are looked for.
     """
 
-    whole_tiles = True
-    """It takes in a tile at once or not at all."""
+    whole_tiles = True  # it takes in a tile at once or not at all
 
     def __init__(
         self, fingerprints: Sequence[str], held: Sequence[bool], k: int, snapshot: Snapshot,

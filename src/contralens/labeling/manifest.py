@@ -17,7 +17,8 @@ from contralens.data.vocabulary import Vocabulary
 from contralens.encoders.registry import templates_of
 from contralens.labeling.ranking import about_ranking
 from contralens.labeling.tables import picture_notes
-from contralens.math.confidence import Weighed, model
+from contralens.math.confidence import Weighed
+from contralens.math.confidence_model import model
 from contralens.math.null_test import Chance
 from contralens.math.ranking import Best
 from contralens.math.scorer_panel import PANEL
@@ -27,7 +28,7 @@ from contralens.settings.label import Mine
 from contralens.types import Encoder, Exemplars, Target, word_of
 
 if TYPE_CHECKING:
-    from contralens.labeling.stages import Judged, Mined
+    from contralens.labeling.results import Judged, Mined
 
 PROPOSED_UNFAIR = (
     "proposed concepts were generated from the real neurons' images but not from the null neurons', so the "

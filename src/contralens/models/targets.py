@@ -6,15 +6,15 @@ are caught by a forward hook that lives for one call only; nothing is patched on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from contralens.checks import as_path, as_text, blaming, first_line, nearest, shown, whole
+from contralens.checks import as_path, as_text, blaming, first_line, whole
 from contralens.errors import InputError
 from contralens.fingerprint.network import attributes, network_digest
 from contralens.loading.fast_preprocessing import DECODES, fast_or_own
@@ -24,11 +24,12 @@ from contralens.loading.preprocessing import Preprocessing
 from contralens.models import determinism, hooks, tokens, untrained_weights
 from contralens.models.hooked_layer import HookedTarget, fingerprint_of
 from contralens.models.input_scale import scale_notes
-from contralens.models.layer_outputs import PART, module_of
+from contralens.models.layer_outputs import module_of
 from contralens.models.layer_trace import traced
 from contralens.models.layers import LayerInfo, found_tokens, layers, several, unpadded
 from contralens.models.pooling import POOLINGS, choose, pool
 from contralens.models.sae_target import sae as with_sae
+from contralens.models.target_names import calls_problem, class_names, known_layer, neuron_names
 from contralens.types import Target
 
 __all__ = [
@@ -183,7 +184,7 @@ def _made(
     _check_values(loaded.network, name)
     network = _placed(loaded.network, device, own=not isinstance(spec, nn.Module))
     modules = hooks.named(network)
-    names = [_known(loaded.default_layer if w is None else w, modules, network, loaded, name) for w in wanted]
+    names = [known_layer(loaded.default_layer if w is None else w, modules, network, loaded, name) for w in wanted]
     batch = hooks.probe_batch(function, name)
     before, found = attributes(network), dict[int, tokens.Found]()
     with traced(network) as trace:
@@ -201,7 +202,7 @@ def _made(
     for layer in names:
         seen = probe[layer]
         if seen.calls != 1 or seen.output is None:
-            raise InputError(f"{name}: {_calls_problem(layer, seen, modules)}")
+            raise InputError(f"{name}: {calls_problem(layer, seen, modules)}")
         hooks.check_batch(seen.output, f"{name}: {layer}")
         choice = choose(
             seen.output.shape,
@@ -215,7 +216,7 @@ def _made(
         )
         notes = [*loaded.notes, *choice.notes, *several(layer, seen.tensors)]
         rows, whole = pool(choice.name, seen.output, choice.tokens), probe["."].output
-        neuron_names = _names(neurons, layer, rows, whole, loaded, notes)  # may add to the notes
+        called = neuron_names(neurons, layer, rows, whole, loaded, notes)  # may add to the notes
         made.append(
             HookedTarget(
                 name=name,
@@ -223,7 +224,7 @@ def _made(
                 width=choice.width,
                 layer=layer,
                 pooling=choice.name,
-                neurons=neuron_names,
+                neurons=called,
                 preprocess=function,
                 module=network,
                 prefix_tokens=choice.prefix,
@@ -232,7 +233,7 @@ def _made(
                 dtype=dtype,
                 notes=notes,
                 network=described,
-                classes=_classes(whole, loaded),
+                classes=class_names(whole, loaded),
                 depth=trace.depth(layer),
                 origin=origin,
             )
@@ -282,24 +283,6 @@ def _check_repeatable(made: Sequence[HookedTarget], allowed: bool) -> None:
         one.notes.append(determinism.not_a_function(one.name, why, allowed=True))
 
 
-def _known(layer: str | None, modules: Mapping[str, nn.Module], network: nn.Module, loaded: Loaded, name: str) -> str:
-    """The layer's name, once it is sure that it can be asked for."""
-    if layer is None:
-        raise InputError(
-            f"{name} needs a layer, such as {', '.join(_suggested(network))}; all: contralens layers TARGET"
-        )
-    if layer.partition(PART)[0] not in modules:
-        raise InputError(f"{name} has no layer {layer!r}{nearest(layer, modules)}; all: contralens layers TARGET")
-    random = [k for k in loaded.untrained if k.startswith(f"{layer.partition(PART)[0]}.")]
-    if random and loaded.misfit:
-        raise InputError(f"{loaded.misfit}; {layer} depends on them")
-    if random:
-        raise InputError(
-            f"{name}: the weights of {layer} were not in the source ({random[0]}, ...): pick another layer"
-        )
-    return layer
-
-
 def _placed(network: nn.Module, device: str | torch.device | None, *, own: bool) -> nn.Module:
     """The network on its device; a convolutional one of our own making in the memory layout that is faster there."""
     if device is None and not own:
@@ -316,57 +299,3 @@ def _placed(network: nn.Module, device: str | torch.device | None, *, own: bool)
         if sum(isinstance(m, nn.Conv2d) for m in network.modules()) > 3:
             network = network.to(memory_format=torch.channels_last)
     return network
-
-
-def _suggested(network: nn.Module) -> list[str]:
-    names: list[str] = []
-    for name, child in network.named_children():
-        names.append(name)
-        if isinstance(child, nn.Sequential | nn.ModuleList) and len(child):
-            last = f"{name}.{list(child._modules)[-1]}"
-            names[-1:] = [last] if isinstance(child, nn.ModuleList) else [name, last]
-    return names[-6:] or ["."]
-
-
-def _calls_problem(layer: str, seen: hooks.Seen, modules: Mapping[str, nn.Module]) -> str:
-    calls = seen.calls
-    if calls == 0:
-        return (
-            f"{layer} is not run by the network's forward (its weights may be used directly): pick the layer around it"
-        )
-    if calls == 1:
-        base, mark, part = layer.partition(PART)
-        if mark and seen.tensors:
-            raise InputError(f"{base} gives no tensor {part!r}; it gives {', '.join(seen.tensors)}")
-        return f"{layer} gives no floating-point tensor"
-    around = layer.rpartition(".")[0]
-    hint = f", such as {around}" if around in modules else ""
-    return (
-        f"{layer} runs {calls} times in one forward, so its activation is ambiguous: pick a layer that runs once{hint}"
-    )
-
-
-def _names(
-    given: Sequence[str] | None, layer: str, rows: Tensor, whole: Tensor | None, loaded: Loaded, notes: list[str]
-) -> list[str]:
-    """Neuron names: as given; the classes where the layer gives the network's own output; else "layer/index"."""
-    width = int(rows.shape[1])
-    if given is not None:
-        if isinstance(given, str) or not isinstance(given, Sequence) or len(given) != width:
-            got = len(given) if isinstance(given, Sized) and not isinstance(given, str) else shown(given)
-            raise InputError(f"`neurons` must be {width} names, one per neuron of {layer}; got {got}")
-        return [str(name) for name in given]
-    classes = _classes(whole, loaded)
-    if classes is not None and whole is not None and whole.shape == rows.shape and torch.equal(whole.float(), rows):
-        if loaded.suffix:
-            notes.append("class names are those of the default weights, as the checkpoint has as many classes")
-        return list(classes)
-    prefix = "output" if layer == "." else layer
-    return [f"{prefix}/{i}" for i in range(width)]
-
-
-def _classes(whole: Tensor | None, loaded: Loaded) -> tuple[str, ...] | None:
-    """Names of the network's outputs, if the weights know as many as there are."""
-    if loaded.classes is None or "random" in loaded.suffix or whole is None or whole.dim() != 2:
-        return None
-    return tuple(map(str, loaded.classes)) if len(loaded.classes) == whole.shape[1] else None

@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from contralens.checks import counted, first_line, require
+from contralens.checks import counted, first_line
 from contralens.data.checked_reading import check_schema, check_seal, inside
 from contralens.data.final_labels import final
 from contralens.data.folder_kinds import EVALUATION, RUN, SHARE, VERIFICATION, look
@@ -27,15 +27,14 @@ from contralens.data.runs import LABELS, Run, load
 from contralens.data.seals import file_digest, seal
 from contralens.data.trust import SIGNATURE
 from contralens.data.verifications import verification_of
-from contralens.errors import InputError, RunError, StoreError
+from contralens.errors import InputError, RunError
+from contralens.sharing.hub import HUB, fetched, repo_of, upload
 from contralens.sharing.label_files import LabelFile, label_file, read_labels
 from contralens.sharing.local_paths import anonymous, relative
 
 NAME, VERSION = "contralens-share", 2
 READABLE = (1, VERSION)
 """Versions that can be pulled; version 1 did not list README.md."""
-HUB = "hf:"
-LOG_IN = "; log in with `hf auth login`, or set HF_TOKEN"
 PARTS = {"evaluation": EVALUATION.manifest, "verification": VERIFICATION.manifest}
 """What comes along in a run, and the file that describes it."""
 _KINDS = {".json", ".parquet", ".safetensors"}
@@ -65,12 +64,12 @@ def push(
     """
     run = run if isinstance(run, Run) else load(run)
     if isinstance(dest, str) and dest.startswith(HUB):
-        repo, revision = _repo(dest)
+        repo, revision = repo_of(dest)
         if revision is not None:
             raise InputError(f"push goes to the main branch of a repository; omit @{revision} out")
         with tempfile.TemporaryDirectory(prefix="contralens-push-") as folder:
             _write(run, Path(folder) / "share", thumbnails, names, dest)
-            return _upload(repo, Path(folder) / "share", public)
+            return upload(repo, Path(folder) / "share", public)
     inputs = [] if run.path is None else [run.path]
     with reserved(dest, SHARE, inputs=inputs, remade=tuple(PARTS)) as place, place.filled() as folder:
         _write(run, folder, thumbnails, names, str(dest))
@@ -95,7 +94,7 @@ def pull(source: str | Path, out: str | Path | None = None, *, replace: bool = F
     True
     """
     hub = isinstance(source, str) and source.startswith(HUB)
-    name = _repo(str(source))[0].rpartition("/")[2] if hub else Path(source).resolve().name
+    name = repo_of(str(source))[0].rpartition("/")[2] if hub else Path(source).resolve().name
     out = Path(out) if out is not None else Path(name)
     if not hub and not Path(source).is_dir():
         raise InputError(f"there is no folder {source}; for the Hugging Face Hub write hf:OWNER/NAME")
@@ -104,7 +103,7 @@ def pull(source: str | Path, out: str | Path | None = None, *, replace: bool = F
     with ExitStack() as held:
         read, remade = () if hub else [Path(source)], tuple(part for part in PARTS if _came_along(out, part))
         place = held.enter_context(reserved(out, RUN, inputs=read, replace=replace, remade=remade))
-        folder = held.enter_context(_fetched(str(source)) if hub else nullcontext(Path(source)))
+        folder = held.enter_context(fetched(str(source)) if hub else nullcontext(Path(source)))
         listed = _checked(folder, str(source))
         with place.filled() as made:
             for file in listed:
@@ -298,60 +297,3 @@ def _checked(folder: Path, source: str) -> list[PurePosixPath]:
 
 
 # --- the Hub ---
-
-
-def _repo(spec: str) -> tuple[str, str | None]:
-    """Repository and revision of "hf:OWNER/NAME@REVISION"."""
-    repo, at, revision = spec.removeprefix(HUB).partition("@")
-    owner, slash, name = repo.partition("/")
-    if not (owner and slash and name) or "/" in name or (at and not revision):
-        raise InputError(f"a repository on the Hub is written hf:OWNER/NAME; got {spec!r}")
-    return repo, revision or None
-
-
-def _upload(repo: str, folder: Path, public: bool) -> str:
-    hub = require("huggingface_hub", "share")
-    with _explained(repo):
-        api = hub.HfApi()
-        api.create_repo(repo, repo_type="dataset", private=not public, exist_ok=True)
-        done = api.upload_folder(
-            repo_id=repo, repo_type="dataset", folder_path=folder, commit_message="contralens push",
-            delete_patterns=["run/*", "run/**/*"],
-        )  # fmt: skip
-        return str(done.commit_url)
-
-
-@contextmanager
-def _fetched(source: str) -> Iterator[Path]:
-    repo, revision = _repo(source)
-    hub = require("huggingface_hub", "share")
-    with tempfile.TemporaryDirectory(prefix="contralens-pull-") as folder:
-        with _explained(repo):
-            hub.snapshot_download(
-                repo, repo_type="dataset", revision=revision, local_dir=folder,
-                allow_patterns=["share.json", "labels.json", "run/*"],
-            )  # fmt: skip
-        yield Path(folder)
-
-
-@contextmanager
-def _explained(repo: str) -> Iterator[None]:
-    """Turn what the Hub refuses into one line; the token is in none of its messages."""
-    errors = require("huggingface_hub.errors", "share")
-    try:
-        yield
-    except errors.OfflineModeIsEnabled as e:
-        raise StoreError("the Hub cannot be reached: HF_HUB_OFFLINE is set") from e
-    except errors.RevisionNotFoundError as e:
-        raise InputError(f"the repository {repo} has no such revision") from e
-    except errors.RepositoryNotFoundError as e:
-        raise InputError(f"the Hub shows no dataset repository {repo} to you{LOG_IN}") from e
-    except (errors.HfHubHTTPError, errors.LocalTokenNotFoundError, errors.HFValidationError, OSError) as e:
-        status = getattr(getattr(e, "response", None), "status_code", None)
-        line = next(iter(str(e).strip().splitlines()), "") or type(e).__name__
-        hint = LOG_IN if status in (401, 403, None) else ""
-        raise StoreError(f"the Hub refused {repo}: {line[:200]}{hint}") from e
-    except Exception as e:  # the Hub's client passes on errors of whichever HTTP library it was built on
-        if not type(e).__module__.startswith("http"):
-            raise
-        raise StoreError(f"the connection to the Hub broke ({type(e).__name__}); try again") from e
