@@ -1,7 +1,7 @@
-"""Collecting: each image is decoded once, and every extractor that lacks its row gets it.
+"""Collecting: each image is decoded once, and every extractor that misses its row gets it.
 
 The unit of work is a tile, `store.TILE` consecutive images of the set. A tile's rows are written when all of them are
-computed, in batches whose borders depend on nothing but the tile, so a killed run that goes on gives the same bits.
+computed, in batches whose borders depend on nothing but the tile, so a killed run that continues gives the same bits.
 Threads or processes decode (`preparing`), one thread puts the next batch together, and one runs the networks, so that a
 GPU need not wait for either.
 Extractors on one network (several layers, sparse autoencoders over them) share its forward, which changes no bit.
@@ -79,7 +79,7 @@ class Collected:
     """One per extractor, in the order given."""
     thumbnails: Table
     speed: Speed | None = None
-    """How fast what was lacking has been computed."""
+    """How fast what was missing has been computed."""
 
     def rows(self, extractor: int) -> np.ndarray:
         """Rows (I,width) of the usable images from the extractor at this place in the list."""
@@ -127,13 +127,14 @@ def collect_tiles(
     progress: Progress = silent,
     speed: Speed | None = None,
 ) -> dict[str, str]:
-    """Fill the store with what it lacks of these tiles (all by default); any number of processes may share the work.
+    """Fill the store with what it misses of these tiles (all by default); any number of processes may share the work.
 
-    `speed` is filled while it runs. A `progress` with a method `note(stage, text)` is told the share of the forward.
+    `speed` is filled while it runs. A `progress` with a method `note(stage, text)` receives the share of the
+    forward.
 
     Returns:
         The reason why, by fingerprint, for the images that gave no row. Such images are not remembered but tried again
-        each time, since the reason may lie in the machine.
+        each time, since the reason may be in the machine.
     """
     tables = _tables(extractors, store)
     fingerprints = known_fingerprints(images, store, tiles[0] * TILE if tiles else 0)
@@ -189,7 +190,7 @@ def _tables(extractors: Sequence[Extractor], store: Store) -> list[Table]:
 def read_collected(
     images: Images, extractors: Sequence[Extractor], store: Store, reasons: Mapping[str, str] | None = None
 ) -> Collected:
-    """What the store holds of these images; those that lack a row are skipped, `reasons` tells why by fingerprint."""
+    """What the store holds of these images; those that miss a row are skipped, `reasons` shows why by fingerprint."""
     *tables, thumbnails = _tables(extractors, store)
     fingerprints = known_fingerprints(images, store)
     usable, skipped = [], []
@@ -263,7 +264,7 @@ def _grouped(
     networks: ThreadPoolExecutor,
     speed: Speed,
 ) -> list[_Batches]:
-    """Extractors that share a forward and lack the same images, so that batches are those that each has alone."""
+    """Extractors that share a forward and miss the same images, so that batches are those that each has alone."""
     groups: dict[Hashable, list[int]] = {}
     for at, (extractor, lack) in enumerate(zip(extractors, lacking, strict=False)):
         if lack:
@@ -317,7 +318,7 @@ class _Batches:
         return rows
 
     def _take(self, left: int) -> None:
-        """Wait for rows until only so many batches are under way."""
+        """Wait for rows until only so many batches are in progress."""
         while len(self.running) > left:
             rows = self.running.popleft().result()
             for parts, is_sparse, one in zip(self.parts, self.sparse, rows, strict=True):

@@ -51,9 +51,9 @@ class Matching:
     labels_gone: labels that only one of the runs has."""
     pairs: pa.Table
     """One row per pair (kept, renamed, unlabeled) and per neuron of either run that is in none; split, merged, new and
-    gone rows name the best partner with its correlation, too, where it is above the threshold."""
+    gone rows name the best match with its correlation, too, where it is above the threshold."""
     best: pa.Table
-    """Many to one: of each neuron of either run (`run` is "one" or "other") the best partner."""
+    """Many to one: of each neuron of either run (`run` is "one" or "other") the best match."""
 
     @property
     def counts(self) -> dict[str, int]:

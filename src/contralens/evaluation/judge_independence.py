@@ -111,7 +111,7 @@ def _similarities(texts: Tensor) -> Tensor:
 
 
 def _classes(encoder: Encoder | None) -> tuple[str, ...]:
-    """Names of the only things that an encoder can tell apart; empty for one that reads anything."""
+    """Names of the only things that an encoder can separate; empty for one that reads anything."""
     names = getattr(encoder, "classes", ())
     return tuple(names) if isinstance(names, list | tuple) else ()
 

@@ -1,7 +1,7 @@
-"""Positives and contrastive partners of all neurons at once.
+"""Positives and contrasts of all neurons at once.
 
 Bouanani et al. 2026 (arXiv 2604.22477). For neuron n the positives are the K images with the largest activation. The
-contrast of a positive p is the look-alike that leaves the neuron cold:
+contrast of a positive p is the similar image that leaves the neuron cold:
 
     q(p) = argmax over { i : a[i,n] < mean_i a[i,n] } of <e[p], e[i]>,        s[p] = <e[p], e[q(p)]>
 
@@ -12,7 +12,7 @@ The work is done in four steps, none of which holds the whole (I,N) or (I,I) mat
 3. `_walk`: each positive of each neuron goes down its image's list to the first one that leaves the neuron cold.
 4. `_scan`: the few that find none there look at all images, in blocks.
 
-Cosines are approximate with a known error, and whatever lies within it of the best is computed again in float64. All
+Cosines are approximate with a known error, and whatever is within it of the best is computed again in float64. All
 ties go to the lower image index. So the result is the same on every machine, in every precision and number of threads.
 """
 
@@ -178,7 +178,7 @@ def _mine(
         return near
 
     def settle(these: slice, found: Tensor, value: Tensor, taken: Tensor | None = None) -> None:
-        """Those that found no partner in the lists look at all images."""
+        """Those that found no contrast in the lists look at all images."""
         rest = (found == UNSETTLED).nonzero()[:, 0]
         if len(rest):
             still = pairs[these][rest]
@@ -210,14 +210,14 @@ def _mine(
 
 @dataclass(frozen=True, slots=True)
 class _Pairs:
-    """Positives that look for a partner, all fields (P)."""
+    """Positives that look for a contrast, all fields (P)."""
 
     positive: Tensor
     neuron: Tensor
     below: Tensor
     """The neuron is cold where its activation is below this."""
     group: Tensor | None = None
-    """(I) group of each image: a partner is of another group than the positive."""
+    """(I) group of each image: a contrast is of another group than the positive."""
 
     def __getitem__(self, which: slice | Tensor) -> _Pairs:
         return _Pairs(self.positive[which], self.neuron[which], self.below[which], self.group)
@@ -232,7 +232,7 @@ def _walk(
     exclude: float | None,
     taken: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The partner of each pair from its positive's list, `near[row]`, and the neuron's activation on it; (P) each.
+    """The contrast of each pair from its positive's list, `near[row]`, and the neuron's activation on it; (P) each.
 
     -1 for none, UNSETTLED if beyond the list. Looks at the first few of the list, and only if that does not settle it
     at more. `taken` (P,R): not to be used.
@@ -295,7 +295,7 @@ def _walk(
 def _scan(
     products: Products, activations: ActivationSource, pairs: _Pairs, exclude: float | None, taken: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """The partner of each pair among all images, -1 for none, and the neuron's activation on it; (P) each. One pass
+    """The contrast of each pair among all images, -1 for none, and the neuron's activation on it; (P) each. One pass
     over the activations of these neurons."""
     queries, row = torch.unique(pairs.positive, return_inverse=True)
     order = row.sort(stable=True).indices  # so that the pairs of one block of queries lie together

@@ -18,7 +18,7 @@ P = 0.05
 
 
 def atlas_tables(found: Atlas, most: int = 15) -> None:
-    """Layer by layer, the concepts with most neurons, partners and edges."""
+    """Layer by layer, the concepts with most neurons, contrasts and edges."""
     layers = found.layers.to_pylist()
     print(repr(found)[1:-1])
     shown = [name for name in SHARES if any(row[name] is not None for row in layers)]
