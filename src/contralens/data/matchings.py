@@ -17,10 +17,10 @@ ABOUT = {
     "kept": "the same neuron with the same label",
     "renamed": "the same neuron with another label",
     "unlabeled": "the same neuron, without a label in one of the runs or in both",
-    "split": "a further neuron of the other run whose best partner is matched to another already",
-    "merged": "a further neuron of the one run whose best partner is matched to another already",
-    "new": "a neuron of the other run without a partner in the one",
-    "gone": "a neuron of the one run without a partner in the other",
+    "split": "a further neuron of the other run whose best match is already taken",
+    "merged": "a further neuron of the one run whose best match is already taken",
+    "new": "a neuron of the other run without a match in the one",
+    "gone": "a neuron of the one run without a match in the other",
 }
 PAIRS = pa.schema([
     ("status", pa.string()), ("one", pa.int32()), ("one_name", pa.string()), ("one_label", pa.string()),

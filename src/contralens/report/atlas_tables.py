@@ -79,8 +79,8 @@ def _links(found: Atlas) -> None:
             near = [row for row in own if row["matches"]]
             same = sum(row["label"] is not None and row["label"] == row["other_label"] for row in near)
             print(
-                f"{key} to {own[0]['other_run']}: {counted(len(near), 'neuron')} of {len(own):,} have a partner there "
-                f"beyond chance, {same:,} of them with the same label"
+                f"{key} to {own[0]['other_run']}: {counted(len(near), 'neuron')} of {len(own):,} have a match there "
+                f"above the threshold, {same:,} of them with the same label"
             )
 
 
