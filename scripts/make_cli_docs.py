@@ -29,7 +29,7 @@ and exit code 2; Ctrl-C is exit code 130, and the same command resumes.
 | `HF_TOKEN` | for `push` and `pull`, unless `hf auth login` was |
 | `WNSEARCHDIR`, `NLTK_DATA` | folders with WordNet's files |
 
-Any setting of `label` and `collect` can stand in a YAML file for `--config`, under its long name with `_` for `-` (and
+Any setting of `label` and `collect` can be in a YAML file for `--config`, under its long name with `_` for `-` (and
 `scorers`, `templates` in the plural, as lists); flags go before the file.
 """
 

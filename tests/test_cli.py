@@ -58,6 +58,16 @@ def test_a_real_process_ends_with_one_line_and_code_2() -> None:
     assert done.stderr == "contralens: nowhere is not a whole run folder: manifest.json is missing\n"
 
 
+def test_a_reader_that_ends_early_is_no_error() -> None:
+    """`contralens vocab | head -1`: nothing on stderr."""
+    command = [sys.executable, "-m", "contralens", "vocab"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+
+
 @pytest.mark.parametrize("args", [[], ["bench"]])
 def test_a_bare_command_shows_its_help_in_lines(args: list[str]) -> None:
     done = subprocess.run([sys.executable, "-m", "contralens", *args], capture_output=True, text=True)

@@ -160,7 +160,7 @@ def test_out_is_checked_before_the_work(
 ) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
-    with pytest.raises(InputError, match="nothing of yours is overwritten"):
+    with pytest.raises(InputError, match="your files are not overwritten"):
         label(discs, colour_net, colour_encoder, out=tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").exists()
     label(discs, colour_net, colour_encoder, out=tmp_path / "run")

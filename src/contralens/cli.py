@@ -147,6 +147,8 @@ def main() -> None:
         print(f"contralens: {e.strerror or e}{where}", file=sys.stderr)
         sys.exit(2)
     except SystemExit as e:  # no command of ours exits in this way
+        if isinstance(e.__context__, BrokenPipeError):  # the reader of a pipe, such as `head`, has ended
+            sys.exit(1)
         print(f"contralens: code that the command runs ended the program (SystemExit: {e.code})", file=sys.stderr)
         sys.exit(1)
     except (KeyboardInterrupt, typer.Abort):

@@ -15,7 +15,7 @@ from contralens.settings.label import LabelCommand
 from contralens.settings.record import keys, read
 
 SETTINGS = tuple(dict.fromkeys(keys(LabelCommand).values()))
-"""What a run can be told; a file may hold all of it, whichever command reads it."""
+"""The settings of all commands; a file may hold any of them, whichever command reads it."""
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Which images are held out: told by each image's content, or its group, and a seed, by nothing else.
+"""Which images are held out: decided by each image's content, or its group, and a seed, by nothing else.
 
 So the same image always falls on the same side, copies of it stay together, as do images of one group, and adding
 images moves none of the others.

@@ -1,6 +1,6 @@
 """Registries: one dictionary for each kind of plug, of what is built in and of what is added, all with one contract.
 
-A plug is a function; it is named "name", "name:option=value" or "scheme:rest", or as FILE.py:NAME where it stands in a
+A plug is a function; it is named "name", "name:option=value" or "scheme:rest", or as FILE.py:NAME where it is in a
 file of the user's. `Registry.make` reads such a text. A package adds to the kind "scorers" with an entry point in the
 group "contralens.scorers", and so for every kind. Entry points are listed when a name is not built in, and imported
 when their name is used. A built-in name cannot be taken over.
@@ -132,7 +132,7 @@ class Registry(MutableMapping[str, T], Generic[T]):
         return getattr(self._list()[name], "form", f"{name}:..." if self._schemes else name)
 
     def about(self, name: str) -> str:
-        """One line on what stands behind a name, which may have options; imports no plug-in of a package for it.
+        """One line on what is behind a name, which may have options; imports no plug-in of a package for it.
 
         >>> Registry("calls", {"hey": str.upper}, one="call").about("hey")
         'Return a copy of the string converted to uppercase.'

@@ -92,7 +92,7 @@ def kind_of(annotation: Any, default: Any = None) -> Kind:
 
 
 def scheme(spec: str) -> tuple[str, str]:
-    """What stands before the first colon, and what after it; nothing after it where there is none.
+    """What is before the first colon, and what after it; nothing after it where there is none.
 
     >>> scheme("hf:org/name"), scheme("offline"), scheme("openai:m@http://localhost:8000/v1")
     (('hf', 'org/name'), ('offline', ''), ('openai', 'm@http://localhost:8000/v1'))

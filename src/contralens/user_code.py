@@ -74,7 +74,7 @@ def file_of(where: str) -> Path | None:
 
 
 def module_at(where: str, what: str) -> ModuleType:
-    """The module of a file, run anew, or of a name with dots. `what` begins each error.
+    """The module of a file, run again, or of a name with dots. `what` begins each error.
 
     Raises:
         InputError: there is none, or its code fails.
@@ -114,7 +114,7 @@ def _from(folder: Path, run: Callable[[], T]) -> T:
 
 
 def attribute_of(module: ModuleType, name: str, what: str) -> Any:
-    """What stands under a name, with dots, in a module. `what` begins the error.
+    """What is under a name, with dots, in a module. `what` begins the error.
 
     Raises:
         InputError: nothing does.

@@ -85,7 +85,7 @@ def test_a_concept_that_the_encoder_cannot_read_gives_no_verdict() -> None:
     told = " ".join(reads.warnings("eyes", LISTED))
     assert "does not detect 2 of 5" in told
     assert "red, green" in told
-    assert "cannot tell 1 of 5" in told
+    assert "cannot separate 1 of 5" in told
     assert "verdicts do not use 3 concepts" in told
     assert [c["readable"] for c in reads.manifest(LISTED)["concepts"]] == [False] * 3 + [True] * 2
 

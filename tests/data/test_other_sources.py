@@ -114,7 +114,7 @@ def test_arrays_of_numpy_files(tmp_path: Path) -> None:
     for spec, words in (
         (f"npz:{file}", r"name the array of .* with pictures, npz:.*:NAME; it has train_images \(5, 9, 7\)"),
         (f"npz:{file}:train_image", "has no array 'train_image'; did you mean train_images"),
-        (f"npz:{file}:train_labels", "is not an array of pictures"),
+        (f"npz:{file}:train_labels", "must be pictures"),
         (f"npz:{tmp_path / 'none.npz'}:x", "no file"),
         (str(file), "arrays are read as npz:.*pathmnist.npz:NAME"),
     ):  # fmt: skip

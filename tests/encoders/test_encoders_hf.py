@@ -228,7 +228,7 @@ def test_what_the_user_got_wrong_is_one_line(siglip, tmp_path, monkeypatch):
         ("hf:", "needs a model"),
         ("hf:/nowhere/at/all", "there is no folder"),
         ("hf:nobody", "there is no folder"),
-        (f"hf:{tmp_path / 'bert'}", "type bert, which does not put images and texts"),
+        (f"hf:{tmp_path / 'bert'}", "type bert, which does not embed images and texts"),
     ]:
         with pytest.raises(InputError, match=message) as caught:
             encoder(spec)

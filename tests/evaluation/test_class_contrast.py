@@ -103,7 +103,7 @@ def test_classes_come_from_tables_captions_words_and_sequences(found, world_run,
     assert 10 < searched.manifest["images_a"] <= 20
     assert {"striped"} & set(searched.manifest["images_differ"]["striped"][:2])
     assert searched.pictures == {} == dict.fromkeys(searched.exemplars.to_pylist())
-    assert "what the encoder takes for them" in " ".join(searched.manifest["notes"])
+    assert "the encoder selected the images by these words" in " ".join(searched.manifest["notes"])
 
 
 def test_groups_widen_what_copies_narrow(found, world_run, patterns) -> None:

@@ -79,7 +79,7 @@ def test_two_runs_and_which_neurons_changed_meaning(evaluated, tmp_path):
     found.save(tmp_path / "out")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match="nothing of yours is overwritten"):
+    with pytest.raises(InputError, match="your files are not overwritten"):
         found.save(tmp_path / "mine")
 
 

@@ -147,7 +147,7 @@ def test_verdicts_on_a_scorer_that_looks_at_all_activations(run, case, settings)
         assert row["beats_chance"]
         assert row["label"] in row["label_set"]
         assert row["meanings"] is None
-    assert any("lookalike does not label exemplars" in note for note in found.manifest["notes"])
+    assert any("lookalike uses all activations" in note for note in found.manifest["notes"])
 
 
 def test_a_run_of_noise_abstains(case, settings):

@@ -119,7 +119,7 @@ def test_a_judge_that_holds_the_networks_weights_is_refused(run, settings):
             self.fingerprint, self.network = "sees", reopened.target.module
 
     assert is_target(reopened, Sees())
-    with pytest.raises(InputError, match="holds the weights of the network under study"):
+    with pytest.raises(InputError, match="contains the weights of the network under study"):
         evaluate(run, **(settings | {"judge": Sees(), "metrics": "pearson"}))
 
 

@@ -134,7 +134,7 @@ def test_layers_are_matched_and_the_command_says_so(world_run, labeled) -> None:
     shown = CliRunner().invoke(app, asked)
     assert shown.exit_code == 0, shown.output
     assert "block2 (" in shown.output
-    assert "a neuron of the other run without a partner in the one" in shown.output
+    assert "a neuron of the other run without a match in the one" in shown.output
     told = json.loads(CliRunner().invoke(app, [*asked, "--json", "--null", "permuted"]).output)
     assert told["counts"]["new"] == 0, "everything is related to something"
     assert {row["status"] for row in told["pairs"]} <= set(STATUSES)

@@ -93,7 +93,7 @@ def test_a_small_recipe_is_followed(case, tmp_path, monkeypatch):
         "published": [{"run": "small", "scorer": "csp", "metric": "pearson", "value": 2.0, "source": "nowhere"}],
     }  # fmt: skip
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(recipe))
-    with pytest.raises(InputError, match=r"code run \(small.label.target: module:.*--trust-code"):
+    with pytest.raises(InputError, match=r"code to run \(small.label.target: module:.*--trust-code"):
         follow(tmp_path / "small.yaml", tmp_path / "out", cache=tmp_path / "cache")
     rows = follow(tmp_path / "small.yaml", tmp_path / "out", cache=tmp_path / "cache", trust_code=True)
     assert rows[0]["published"] == 2.0

@@ -98,7 +98,7 @@ def test_a_prefix_never_drops_a_tensor_in_silence(tmp_path: Path) -> None:
     torch.save(both, tmp_path / "both.pt")
     filled = load_checkpoint(lambda n: net, tmp_path / "both.pt", "net")
     assert not filled.network.get_submodule("0").weight.any()
-    assert filled.notes == ["passed over 1 tensors that are not of the network (model.0.weight) in checkpoint both.pt"]
+    assert filled.notes == ["ignored 1 tensors that are not of the network (model.0.weight) in checkpoint both.pt"]
 
 
 class Evil:

@@ -146,7 +146,7 @@ def test_a_config_file_says_how_to_ask(command: Command, looker: Any, world: Pat
         (["--proposer", "openai:m@http://127.0.0.1:9/v1", "--propose", "retries=0"], "no connection"),
         (["--proposer", "opnai:m"], "did you mean openai"),
         (["--proposer", "hf:"], "needs a model"),
-        (["--propose", "focus=crop"], "--proposer is missing"),
+        (["--propose", "focus=crop"], "--propose needs --proposer"),
         (["--proposer", "captions:world", "--propose", "focs=crop"], "did you mean focus"),
         (["--proposer", "captions:world", "--propose", "show=many"], "a whole number"),
         (["--proposer", "captions:world", "--propose", "show"], "is NAME=VALUE"),

@@ -41,7 +41,7 @@ def test_names_of_neurons_are_never_cut(capsys: pytest.CaptureFixture[str]) -> N
     assert all(row["name"] in shown for row in run.rows()[:5])
     assert "…" not in shown
     assert run.manifest["primary"] in shown.splitlines()[0]
-    assert "not shown for lack of space: semanticlens, clip_dissect" in shown
+    assert "not shown to save space: semanticlens, clip_dissect" in shown
 
 
 def test_all_scorers_are_shown_where_there_is_room(

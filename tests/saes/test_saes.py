@@ -239,7 +239,7 @@ def test_dictionary_learning(tmp_path: Path) -> None:
     torch.save({**linear, "decoder.bias": B_DEC}, f)
     agree(f, lambda x: relu(pre(x, None)))
     torch.save({**linear, "b_dec": B_DEC, "k": torch.tensor(K), "threshold": torch.tensor(0.5)}, f)
-    with pytest.raises(InputError, match="which kind it is: add kind= one of topk, batchtopk"):
+    with pytest.raises(InputError, match="its kind: add kind= one of topk, batchtopk"):
         read_sae(f)
     agree(f"{f}:kind=topk", lambda x: largest(relu(pre(x))))
     config.write_text(json.dumps({"trainer": {"dict_class": "AutoEncoderTopK", "k": K}}))

@@ -230,7 +230,7 @@ def spoilt(content: dict[str, Any], where: str) -> None:
     ("where", "says"),
     [
         ("version", "of version 2"),
-        ("format", "no label file"),
+        ("format", "not a label file"),
         ("missing", "target"),
         ("score", "score must be number"),
         ("scorer", "does not list"),

@@ -4,10 +4,10 @@ S[n,w] is the scorer's score of neuron n for wording w (a name or synonym, its t
 whole prompt). S[n,c] = max over the wordings of concept c: a neuron need match one of them. S[n,0] is the score of the
 empty templates (Dreyer et al. 2025 take it off every score).
 
-z[n,c] = (S[n,c] - m[c]) / s[c] with mean and deviation under chance: scores of fake neurons, which are real ones with
-their activations in a random order over the images. The same maximum over wordings is taken of fakes, so that a concept
-with many words has no advantage, nor has one whose words lie near every image. The neuron's concept is the one with the
-largest z. It explains the neuron if
+z[n,c] = (S[n,c] - m[c]) / s[c] with mean and deviation under chance: scores of null neurons, which are real ones with
+their activations in a random order over the images. The same maximum over wordings is taken of null neurons, so that a
+concept with many words has no advantage, nor has one whose words are near every image. The neuron's concept is the one
+with the largest z. It explains the neuron if
 
 - S[n,c] > S[n,0], and
 - its false-discovery rate is at most the one asked for (`contralens.math.null_test`). What is tested is, for scorers
@@ -157,7 +157,7 @@ class Alignment(Brief):
     best: Tensor
     """(N) the concept that stands out most, -1 for none."""
     p: Tensor
-    """(N) how often a fake neuron's best concept stands out as much."""
+    """(N) how often a null neuron's best concept stands out as much."""
     fdr: Tensor
     """(N) false-discovery rate at which the concept would just be kept."""
     null_share: float
@@ -180,15 +180,15 @@ class Alignment(Brief):
 def align(
     scorer: str, exemplars: Exemplars, fakes: Exemplars, embeddings: Tensor, words: Wordings, activations: Any = None
 ) -> Alignment:
-    """Scores of real and fake neurons for all wordings, and how the best concept stands against chance.
+    """Scores of real and null neurons for all wordings, and how the best concept stands against chance.
 
     Args:
         scorer: a name in `SCORERS`, with options.
         exemplars: of the N real neurons.
-        fakes: of the fake ones (`contralens.math.null_neurons.fake_exemplars`).
+        fakes: those of the null neurons (`contralens.math.null_neurons.fake_exemplars`).
         embeddings: (I,D), unit rows of the probe images.
         words: the concept list in the same space.
-        activations: (I,N+M), of the fakes too (`null_neurons.with_fakes`), for a scorer that looks at them.
+        activations: (I,N+M), of the null neurons too (`null_neurons.with_fakes`), for a scorer that looks at them.
 
     Returns:
         What each neuron says of each concept.
@@ -278,7 +278,7 @@ def _largest(raw: Tensor, words: Wordings) -> Tensor:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Separation(Brief):
-    """Whether an encoder tells concepts (C) apart on some images.
+    """Whether an encoder separates concepts (C) on some images.
 
     >>> found = Separation(torch.tensor([0.9, 0.2]), torch.tensor([0.1, 0.3]), torch.tensor([1, 0]), images=100)
     >>> found.confused, found.untold
@@ -300,14 +300,14 @@ class Separation(Brief):
 
     @property
     def untold(self) -> list[int]:
-        """Concepts with one wording only, of which this cannot be told."""
+        """Concepts with one wording only, of which this cannot be determined."""
         return self.within.isnan().nonzero()[:, 0].tolist()
 
 
 def separation(embeddings: Tensor, words: Wordings, seed: int = 0) -> Separation:
     """Does the encoder rank the images alike for two wordings of one concept, and otherwise for another concept?
 
-    s[i,p] = <e[i], t[p]> for every wording in every template, taken off its mean over images and, for each image, the
+    s[i,p] = <e[i], t[p]> for every wording in every template, minus its mean over images and, for each image, the
     mean over concepts (which moves no ranking of concepts). Correlations of the columns are averaged over pairs of
     wordings. Passing is necessary, not enough, and mostly a matter of the texts: random image embeddings pass for
     nearly all concepts (`contralens.auditing.encoder_checks` looks at the images).

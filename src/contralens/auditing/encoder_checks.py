@@ -5,7 +5,7 @@ of another concept does. That is mostly a matter of the texts: images made of ra
 
 Direction: let d[c] be the concept's mean text minus the mean over concepts, u[c] its unit vector. The images must vary
 along u[c] more than along random directions: var_i <e[i], u[c]> above its `LEVEL` upper quantile over `DIRECTIONS`
-random unit vectors. An encoder whose images and texts lie in unrelated directions (rotated, or random) fails, and so
+random unit vectors. An encoder whose images and texts are in unrelated directions (rotated, or random) fails, and so
 does a concept in which these images do not differ. In fewer than `LEAST_WIDTH` dimensions random directions are much
 like any other, and this check is left out.
 

@@ -1,4 +1,4 @@
-"""What neurons add to the class scores, told three ways over the same images.
+"""What neurons add to the class scores, measured in three ways over the same images.
 
 For neuron n the images are those that activate it most: its first K exemplars, set E. In units of the class score s[c]
 (before any softmax):
@@ -101,7 +101,7 @@ def influence(
     Args:
         target: the layer of the network.
         exemplars: the images of each neuron, of which the first `images` are taken.
-        picture: an image's picture, or None where it cannot be had.
+        picture: an image's picture, or None where it is not available.
         weight: (classes,N) of the linear head, if there is one.
         exact: whether that head makes the scores of the neurons alone: then 8 of the chosen are switched off, and if
             they do what the head says, the others are not.
@@ -276,7 +276,7 @@ class _Prepared:
         return self._kept[image]
 
     def some(self, images: Sequence[int], count: int = 2) -> list[Any]:
-        """The first images that can be had, the same twice where there is one only."""
+        """The first images that are available, the same twice where there is one only."""
         out: list[Any] = []
         for image in dict.fromkeys(images):
             if (made := self(image)) is not None:

@@ -133,7 +133,7 @@ def _pruned(
     notes += [*given.notes, *more]
     if shared:
         also = ", or of their groups" if taken else ""
-        notes.append(f"{shared} of the labeled images are among those that the verdicts were found on{also}")
+        notes.append(f"{shared} of the labeled images were used for the verdicts{also}")
     return pruning, head, about_head, {
         "name": given.images.name, "fingerprint": set_fingerprint(given.images), "images": len(given),
         "probe_images": shared, "random_draws": RANDOM_PRUNINGS, "groups": len(set(clusters)) if clusters else None,

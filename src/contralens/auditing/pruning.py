@@ -131,9 +131,9 @@ def read_labeled(
     """A labeled set with classes numbered as the network's `count` outputs.
 
     Args:
-        labeled: what `contralens.labeled_images` takes: a folder with one sub-folder per class, a CSV file, a mapping
+        labeled: what `contralens.labeled_images` takes: a folder with one subfolder per class, a CSV file, a mapping
             of its arguments, or `LabeledImages`.
-        classes: the network's class names, by which labels are matched; None matches by position, sorted sub-folders
+        classes: the network's class names, by which labels are matched; None matches by position, sorted subfolders
             being the classes in order, as torchvision's ImageFolder has it.
         count: classes of the network.
         subgroups: a CSV file (an image column, then one column per kind of group), or image -> {column: value}.

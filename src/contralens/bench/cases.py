@@ -1,7 +1,7 @@
 """Probe sets of the rendered worlds with the tie as a dial, and neurons on them whose truth is known.
 
 A world at dial d is the world whose incidental levels come with their true ones with probability d: 0 unties them, and
-at 1 nothing in the probe set tells the two apart. One seed draws the same scenes at every dial, save for the incidental
+at 1 nothing in the probe set separates the two. One seed draws the same scenes at every dial, save for the incidental
 levels that the tie overwrites, so neighbouring dials differ in what was asked and in nothing else.
 """
 
@@ -36,7 +36,7 @@ KINDS: tuple[Kind, ...] = ("planted", "trained")
 DIALS = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0)
 SEEDS = (SEED, SEED + 1)
 BLOCK = 256
-"""Pictures that stand in memory at once."""
+"""Pictures that are in memory at once."""
 
 BENCH_WORLDS: dict[int, World] = {
     **WORLDS,

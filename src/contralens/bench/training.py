@@ -142,7 +142,7 @@ def encoder_card(model: DualEncoder, seed: int = 0) -> dict[str, object]:
 
 
 def train_target(index: int, images: int = 12_000, epochs: int = 8, batch: int = 128, log: Log = print) -> TargetNet:
-    """Cross-entropy on the true factor, in the tied world: the network may use whatever tells the classes apart."""
+    """Cross-entropy on the true factor, in the tied world: the network may use whatever separates the classes."""
     seeded(index)
     scenes = world(index).scenes(images, seed=0, strength=TRAINING_STRENGTH)
     pictures = render(scenes)
@@ -165,7 +165,7 @@ def tune_target(
 ) -> TargetNet:
     """Fine-tune the shipped target of a world, with a new head, on pictures (I,96,96,3) and their classes (I).
 
-    As people do with a network at hand; from scratch the same takes three times as long. 4,000 pictures and 5 epochs
+    As people do with a network available; from scratch the same takes three times as long. 4,000 pictures and 5 epochs
     are about 15 s of one core.
     """
     torch.manual_seed(seed)

@@ -1,6 +1,6 @@
 """The world benchmark: every scorer's labels against the truth, as an incidental concept is tied to it ever more.
 
-What is told of each neuron with a known truth, for each scorer:
+What is reported of each neuron with a known truth, for each scorer:
 
 - right: its label, out of the 38 single levels, names a true level.
 - misled: it names a level that is tied to the true one instead.
@@ -58,7 +58,7 @@ REFERENCE = "csp"
 CHANCE = "chance"
 MEASURES = ("right", "misled", "exact", "specific", "answered", "right_answered", "false_discovery")
 PAIRED = ("right", "exact")
-"""Measures whose difference to `REFERENCE` is told."""
+"""Measures whose difference to `REFERENCE` is reported."""
 
 Method = Callable[[Case, Tensor], Tensor]
 """A case and text embeddings (C,D) to scores (N,C): a scorer that may look at the activations, too."""
@@ -73,7 +73,7 @@ class WorldBench:
     """world, kind, dial, seed, name, cluster: (R) each, a row per neuron, probe set and dial."""
     outcomes: dict[str, dict[str, NDArray[np.float64]]]
     """Scorer -> measure -> (R): 0 or 1, NaN where the question does not arise. "real" and "fake" say whether the
-    neuron, and the meaningless one beside it, were answered when both stood in one set."""
+    neuron, and the meaningless one beside it, were answered when both was in one set."""
 
     def rows(self) -> list[dict[str, Any]]:
         """Kind, dial, scorer, measure: mean, low, high, count; of "right" and "exact" also the difference to CSP.
@@ -139,7 +139,7 @@ def world_bench(
         dials: how often an incidental level comes with its true one, 0 to 1.
         kinds: "planted" neurons, with a known rule, and "trained" ones, with truth by intervention.
         seeds: probe sets per world and dial, of `images` pictures each; `k` exemplars.
-        fakes: meaningless neurons against which chance is told, at the false-discovery rate `fdr`.
+        fakes: meaningless neurons that measure chance, at the false-discovery rate `fdr`.
 
     >>> bench = world_bench(["csp"], worlds=[5], dials=[0.5], seeds=[5], images=150, fakes=40)
     >>> [row["count"] for row in bench.rows() if row["measure"] == "right"]  # CSP and chance
@@ -198,7 +198,7 @@ def _from_exemplars(spec: str) -> Method:
 
 
 def _with_fakes(case: Case, fakes: int, k: int) -> Case:
-    """The N neurons, a meaningless one beside each, and the fakes against which chance is told."""
+    """The N neurons, a meaningless one beside each, and the null neurons that measure chance."""
     n = len(case.truth)
     made = [fake_activations(case.activations, c, seed) for c, seed in ((n, case.seed + 10_000), (fakes, case.seed))]
     exemplars = together(case.exemplars, *(find_exemplars(a, case.embeddings, k) for a in made))

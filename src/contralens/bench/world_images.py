@@ -46,7 +46,7 @@ def vocabulary() -> list[str]:
 
 
 MOST_IMAGES = 1_000_000
-"""Pictures of a world at most: all stand in memory at once."""
+"""Pictures of a world at most: all are in memory at once."""
 
 
 def write_world(folder: Path, index: int | str, n: int = IMAGES, seed: int = SEED) -> tuple[Scenes, NDArray[np.uint8]]:

@@ -1,4 +1,4 @@
-"""Activations (I,N) that never stand in memory as one matrix: read tile by tile from the store, or computed anew."""
+"""Activations (I,N) that never are in memory as one matrix: read tile by tile from the store, or computed again."""
 
 from __future__ import annotations
 

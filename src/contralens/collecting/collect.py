@@ -1,4 +1,4 @@
-"""Collecting: each image is decoded once, and every extractor that lacks its row gets it.
+"""Collecting: each image is decoded once, and every extractor that misses its row gets it.
 
 The unit of work is a tile, `store.TILE` consecutive images of the set. Its rows are computed in batches whose borders
 depend on nothing but the tile, and written after a batch: when the tile is done, and every `SAVE_EVERY` seconds. So an
@@ -82,7 +82,7 @@ class Collected:
     """One per extractor, in the order given."""
     thumbnails: Table
     speed: Speed | None = None
-    """How fast what was lacking has been computed."""
+    """How fast what was missing has been computed."""
 
     def rows(self, extractor: int) -> np.ndarray:
         """Rows (I,width) of the usable images from the extractor at this place in the list."""
@@ -123,13 +123,14 @@ def collect_tiles(
     batch_size: int = 32, workers: int | None = None, processes: int = 0, progress: Progress = silent,
     speed: Speed | None = None,
 ) -> dict[str, str]:  # fmt: skip
-    """Fill the store with what it lacks of these tiles (all by default); any number of processes may share the work.
+    """Fill the store with what it misses of these tiles (all by default); any number of processes may share the work.
 
-    `speed` is filled while it runs. A `progress` with a method `note(stage, text)` is told the share of the forward.
+    `speed` is filled while it runs. A `progress` with a method `note(stage, text)` receives the share of the
+    forward.
 
     Returns:
         The reason why, by fingerprint, for the images that gave no row. Such images are not remembered but tried again
-        each time, since the reason may lie in the machine.
+        each time, since the reason may be in the machine.
     """
     tables = _tables(extractors, store)
     fingerprints = known_fingerprints(images, store, tiles[0] * TILE if tiles else 0)
@@ -185,7 +186,7 @@ def _tables(extractors: Sequence[Extractor], store: Store) -> list[Table]:
 def read_collected(
     images: Images, extractors: Sequence[Extractor], store: Store, reasons: Mapping[str, str] | None = None
 ) -> Collected:
-    """What the store holds of these images; those that lack a row are skipped, `reasons` tells why by fingerprint."""
+    """What the store holds of these images; those that miss a row are skipped, `reasons` shows why by fingerprint."""
     *tables, thumbnails = _tables(extractors, store)
     fingerprints = known_fingerprints(images, store)
     usable, skipped = [], []
@@ -267,7 +268,7 @@ def _grouped(
     networks: ThreadPoolExecutor,
     speed: Speed,
 ) -> list[_Batches]:
-    """Extractors that share a forward and lack the same images, so that batches are those that each has alone."""
+    """Extractors that share a forward and miss the same images, so that batches are those that each has alone."""
     groups: dict[Hashable, list[int]] = {}
     for at, (extractor, lack) in enumerate(zip(extractors, lacking, strict=False)):
         if lack:
@@ -327,7 +328,7 @@ class _Batches:
         return rows
 
     def _take(self, left: int) -> None:
-        """Wait for rows until only so many batches are under way."""
+        """Wait for rows until only so many batches are in progress."""
         while len(self.running) > left:
             rows = self.running.popleft().result()
             for parts, is_sparse, one in zip(self.parts, self.sparse, rows, strict=True):

@@ -50,7 +50,7 @@ def networks(settings: Collect) -> Networks:
     """Open what a job names.
 
     Raises:
-        InputError: something cannot be had, or does not fit; in one line.
+        InputError: something is not available, or does not fit; in one line.
     """
     settings = with_layers(settings)
     images = image_set(settings.images, limit=settings.limit, seed=settings.seed)

@@ -9,7 +9,8 @@ float32, have fingerprints of their own, and are used for a network only if on t
 - at least `SAME` of the neurons get the same best of `CHECKED_CONCEPTS` concepts from both, by the mean embedding of
   these images weighted with the neuron's activation (CSP with gamma = 0 over the first images).
 
-What was found is kept in the store, so that every worker and every resumed run decides alike, and told in the manifest.
+What was found is kept in the store, so that every worker and every resumed run decides alike, and reported in the
+manifest.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ class _Look:
         self._rows: dict[str, Tensor] = {}
 
     def half(self, extractor: Extractor) -> tuple[Extractor | None, dict[str, float]]:
-        """The extractor in bfloat16 (None where it cannot be had) and how its rows differ: 0, 0 and 1 at best."""
+        """The extractor in bfloat16 (None where it is not available) and how its rows differ: 0, 0 and 1 at best."""
         if isinstance(extractor, BaseEncoder):
             half: Extractor = extractor.adapted(dtype="bf16")
         elif isinstance(extractor, HookedTarget):
@@ -134,7 +135,7 @@ class _Look:
         return 0.0, apart(one, other), same
 
     def rows(self, extractor: Extractor) -> Tensor:
-        """Rows of those of the first images that can be had."""
+        """Rows of those of the first images that are available."""
         if extractor.fingerprint not in self._rows:
             batches = [self._pictures[at : at + BATCH] for at in range(0, len(self._pictures), BATCH)]
             parts = [extractor(default_collate([extractor.preprocess(p) for p in batch])) for batch in batches]

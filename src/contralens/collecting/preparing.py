@@ -3,7 +3,7 @@
 One process decodes some hundred images a second, however many threads it has, since Python runs one of them at a time.
 Where many cores feed a GPU, processes decode instead. They are forked, so that a preprocessing of anybody's own needs
 no pickle, and they give the same bits. Inputs come back through memory that both see, which is allocated once. A
-process that is killed is replaced; what it had under way is done again.
+process that is killed is replaced; what it had in progress is done again.
 """
 
 from __future__ import annotations
@@ -106,13 +106,13 @@ def threads(workers: int | None) -> int:
 def preparers(prepare: Preparing, workers: int | None, processes: int, most: int) -> AbstractContextManager[Any]:
     """What `ahead` hands its work to: so many processes or, of none, `workers` threads (None: one a core, up to 16).
 
-    `most` is how much is under way at once.
+    `most` is how much is in progress at once.
     """
     return Processes(prepare, processes, most) if processes else ThreadPoolExecutor(threads(workers))
 
 
 def ahead(pool: Any, work: Any, items: Any, most: int) -> Iterator[tuple[Any, Future[Any]]]:
-    """Futures of work(item) in order, with at most `most` under way, so that memory stays bounded."""
+    """Futures of work(item) in order, with at most `most` in progress, so that memory stays bounded."""
     futures = [pool.submit(work, item) for item in items[:most]]
     for at, item in enumerate(items):
         future, futures[at % most] = futures[at % most], _done
@@ -175,7 +175,7 @@ class Processes:
         return done
 
     def alone(self, item: Wanted) -> Any:
-        """Do it in a process of its own: in a pool that breaks, all that is under way is lost.
+        """Do it in a process of its own: in a pool that breaks, all that is in progress is lost.
 
         Raises:
             ImageError: that process ends, too.

@@ -4,7 +4,7 @@ A fingerprint says what rows depend on as far as that can be read from code. Wha
 the network runs, code reached by way of a text) shows in the values: before the cache is used, each extractor sees
 `probe_images`, the same everywhere, and a few images of the set. Their rows are kept with the fingerprint. Where they
 differ from the kept ones by more than rounding, the cached rows were computed by something else. They are not used: the
-extractor gets a fingerprint of its own, under which all is computed anew, and a warning says why. The older code finds
+extractor gets a fingerprint of its own, under which all is computed again, and a warning says why. The older code finds
 its own rows again.
 
 What counts as rounding: on the same processor with the same torch, batch and threads a row is repeated to the last bits

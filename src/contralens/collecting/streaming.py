@@ -39,7 +39,7 @@ VERSION = "1"
 SNAPSHOT_SECONDS = 2.0
 """Seconds between two snapshots of the first pass, at least."""
 WAITING_BYTES = 16 * 2**20
-"""Values of the second pass that wait to be written down, bytes."""
+"""Values of the second pass that wait to be saved, bytes."""
 
 
 class FirstPass:
@@ -49,7 +49,7 @@ class FirstPass:
         fingerprints: of all images of the set.
         held: whether each is held out, and so does not count.
         k: strongest images kept of each neuron.
-        snapshot: where it is written down.
+        snapshot: where it is saved.
         groups: of all images of the set; the strongest few of each count, and no copies are looked for.
     """
 
@@ -213,7 +213,7 @@ def collect_streamed(
 
 
 class RecomputedActivations:
-    """Rows computed anew whenever they are asked for: an `ActivationSource`, `LoggedActivations` and `Surveyed`.
+    """Rows computed again whenever they are asked for: an `ActivationSource`, `LoggedActivations` and `Surveyed`.
 
     Row i is the i-th image of `FirstPass.counted`.
     """
@@ -247,7 +247,7 @@ class RecomputedActivations:
         self._walks = walks
         self._open: tuple[str, Log] | None = None
         self._found: list[Tensor] = []
-        """Values that wait to be written down, of `_images_found` images."""
+        """Values that wait to be saved, of `_images_found` images."""
         self._part: list[Tensor] = []
         """And of those that have not all of theirs yet."""
         self._images_found, self._written = 0, monotonic()
@@ -301,7 +301,7 @@ class RecomputedActivations:
         log.count = complete
 
     def log(self, key: str, images: int, values: Tensor) -> None:
-        """Values found, and how many images are done with them; written down every few seconds, or if they are many."""
+        """Values found, and how many images are done with them; saved every few seconds, or if they are many."""
         assert self._open is not None
         assert self._open[0] == key
         self._part.append(values)
@@ -316,7 +316,7 @@ class RecomputedActivations:
             self._found, self._part, self._images_found, self._written = [], [], 0, monotonic()
 
     def forget(self) -> None:
-        """Delete what was written down, once what it was for is done."""
+        """Delete what was saved, once what it was for is done."""
         shutil.rmtree(self._walks, ignore_errors=True)
 
     def _ready(self, item: tuple[Any, Any]) -> Any:

@@ -171,7 +171,7 @@ def _print_evaluation(result: Any) -> None:
                 )  # fmt: skip
     console().print(table)
     print(
-        "\nsane: whether the metric falls both when half of a concept's images lack it (too specific) and when as many"
+        "\nsane: whether the metric falls both when half of a concept's images miss it (too specific) and when as many"
     )
     print("extras have it (too general); where true names are known: and whether it ranks most wrong labels below them")
     if truth := m.get("truth"):

@@ -42,7 +42,7 @@ def check_addable(run: Path, names: Sequence[str]) -> list[str]:
 
 
 def add_to_run(run: Path, files: Mapping[str, bytes]) -> None:
-    """Write files into a run folder, each whole or not at all, and list them in its added.json.
+    """Write files into a run folder, each atomically, and list them in its added.json.
 
     Raises:
         InputError: one of them is there and not ours; the folder is no run.

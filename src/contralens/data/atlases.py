@@ -48,7 +48,7 @@ LINKS = pa.schema([
     ("run", pa.string()), ("neuron", pa.int32()), ("label", pa.string()), ("other_run", pa.string()),
     ("other", pa.int32()), ("other_label", pa.string()), ("correlation", pa.float64()), ("matches", pa.bool_()),
 ])  # fmt: skip
-"""Columns of `Atlas.links`: each neuron's best partner in the next layer and in the one before."""
+"""Columns of `Atlas.links`: each neuron's best match in the next layer and in the one before."""
 EDGES = pa.schema([
     ("run", pa.string()), ("neuron", pa.int32()), ("label", pa.string()), ("other_run", pa.string()),
     ("other", pa.int32()), ("other_label", pa.string()), ("effect", pa.float64()), ("share", pa.float64()),

@@ -61,7 +61,7 @@ PRUNING = pa.schema([
 ])  # fmt: skip
 SCHEMAS = dict(zip(TABLES, (NEURONS, INFLUENCE, PRUNING), strict=True))
 NEW = ("noise", "confidence", "reason")
-"""Columns of neurons.parquet that formats 1 and 2 lack."""
+"""Columns of neurons.parquet that formats 1 and 2 miss."""
 
 
 @dataclass(frozen=True, repr=False)

@@ -15,7 +15,7 @@ OTHER_CLASS_COLUMNS = (
 )  # fmt: skip
 """Further names, which count where only one of them is there."""
 SEVERAL = "|"
-"""What stands between the classes of an image that has several."""
+"""What is between the classes of an image that has several."""
 
 
 def classes_in(

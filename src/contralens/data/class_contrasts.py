@@ -1,4 +1,4 @@
-"""What tells two classes of images apart, neuron by neuron: the result of `contralens.contrast_classes`. No torch."""
+"""What separates two classes of images, neuron by neuron: the result of `contralens.contrast_classes`. No torch."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class ClassContrast:
     """Classes, images of each, where their labels came from, scorer, settings, words for the difference, notes."""
     neurons: pa.Table
     """One row per neuron, strongest first: auc with its interval, p, q, fires_for; concept is what it reacts to in
-    words, null where it was not described; score, pairs (share of pairs that the concept tells apart), histograms."""
+    words, null where it was not described; score, pairs (share of pairs that the concept separates), histograms."""
     exemplars: pa.Table
     """Of described neurons: strongest images of the class that it fires for, most similar cold ones of the other."""
     film: pa.Table

@@ -41,7 +41,7 @@ class Change:
 
 
 def contrast_pair(run: Run) -> tuple[str | None, str | None]:
-    """The scorers that show what contrast changes: without it, and with it; None where the run lacks either."""
+    """The scorers that show what contrast changes: without it, and with it; None where the run misses either."""
     return contrast_of(run.scorers, str(run.manifest["primary"]))
 
 
@@ -83,7 +83,7 @@ def changes(run: Run | str) -> list[Change]:
 
 
 def varied(found: Sequence[Change], most: int) -> list[Change]:
-    """The first changes, but each pair of labels once before any stands twice.
+    """The first changes, but each pair of labels once before any is twice.
 
     >>> varied([Change(n, "", "red", after, 1.0, 1) for n, after in enumerate(["dog", "dog", "cat"])], 2)[1].after
     'cat'

@@ -80,7 +80,7 @@ def suffixes() -> frozenset[str]:
 
 
 def decode(source: Any, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """One upright RGB picture; any exception means that it cannot be had (`reason` makes one line of it).
+    """One upright RGB picture; any exception means that it is not available (`reason` makes one line of it).
 
     `source`: a `Path`, file bytes, a PIL image, a numpy array (H,W), (H,W,C) or a tensor (C,H,W), C in 1..4, uint8,
     uint16, bool or float within 0..1; or a tuple whose first entry, or a mapping whose "image", is one of these.

@@ -2,7 +2,7 @@
 
 RUN/evaluation/ holds manifest.json (how the numbers were got) and three parquet tables:
 
-- values: neuron, name, scorer, label, metric, value; NaN where the metric cannot be told
+- values: neuron, name, scorer, label, metric, value; NaN where the metric cannot be determined
 - summary: scorer, metric, mean, low, high (95 % bootstrap over neurons), neurons, undefined, sane
 - verdicts: one row per neuron and scorer: neuron, name, scorer, label, and where asked for: p, fdr, beats_chance (False
   means: no label beats chance); agreement, label_set, set_shares (bootstrap over probe images); meanings,
@@ -81,7 +81,7 @@ class Evaluation(Tabled):
         return list(dict.fromkeys(self.summary["metric"].to_pylist()))
 
     def value(self, metric: str, scorer: str) -> dict[int, float]:
-        """Neuron -> value of one metric for the labels of one scorer, NaN where it cannot be told.
+        """Neuron -> value of one metric for the labels of one scorer, NaN where it cannot be determined.
 
         Raises:
             InputError: the metric was not measured.
@@ -104,7 +104,7 @@ class Evaluation(Tabled):
         return evaluation_view(self)._repr_html_()
 
     def save(self, run: str | Path) -> Evaluation:
-        """Write it into a run folder, whole or not at all; an older evaluation there is replaced.
+        """Write it into a run folder, atomically; an older evaluation there is replaced.
 
         Raises:
             InputError: the folder is no run.

@@ -6,7 +6,7 @@ With c the confidence before it and o the outcome ("verified", "refuted" or "unt
 
 The two likelihoods are learnt from the labels of the run that were tested, by expectation-maximisation: each label
 counts as right by its c' and as wrong by the rest, and `PRIOR` labels of either kind are added whose outcomes are those
-of all. So an editor that tells nothing changes nothing, and a handful of labels changes little. An outcome "verified"
+of all. So an editor that shows nothing changes nothing, and a handful of labels changes little. An outcome "verified"
 never lowers a confidence, "refuted" never raises it.
 """
 

@@ -34,7 +34,7 @@ class Kind:
     older: str
     """Regular expression of the names that versions without digests wrote."""
     parts: Mapping[str, Kind] = field(default_factory=dict)
-    """Sub-folders with a manifest of their own."""
+    """Subfolders with a manifest of their own."""
     part: bool = False
     """Whether it is itself a part of a run."""
 

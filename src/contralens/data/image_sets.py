@@ -25,7 +25,7 @@ _PIECE = 64
 class ImageSet:
     """An ordered set of probe images (`types.Images`); what a kind of source adds is how to get at one item.
 
-    `labels` are the class names of the images where the source tells them; `ignored` counts what lay beside them.
+    `labels` are the class names of the images where the source shows them; `ignored` counts what lay beside them.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class ImageSet:
 
     @property
     def hashed(self) -> bool:
-        """Whether the fingerprints are at hand already."""
+        """Whether the fingerprints are available already."""
         return self._fingerprints is not None
 
     def stamps(self, indices: Sequence[int]) -> tuple[list[str], float]:
@@ -106,7 +106,7 @@ class ImageSet:
         raise NotImplementedError
 
     def _hash(self, key: Any) -> str | None:
-        """The content hash of one image, None where it cannot be had."""
+        """The content hash of one image, None where it is not available."""
         try:
             return content_hash(self._item(key))
         except Exception:  # `load` will say what is wrong
@@ -162,7 +162,7 @@ class DatasetImages(ImageSet):
             self._look_at_first()
 
     def _look_at_first(self) -> None:
-        """A wrong kind of item, or one that a random transform changes at each look, is better told at once."""
+        """A wrong kind of item, or one that a random transform changes at each look, is better reported at once."""
         try:
             first, again = (content_hash(self._item(0)) for _ in range(2))
         except (TypeError, ValueError) as e:
@@ -298,7 +298,7 @@ def _class_names(dataset: Any) -> list[str] | None:
 
 
 def _targets(dataset: Any) -> list[str] | None:
-    """The class names of a torchvision data set, where it tells them without decoding its images."""
+    """The class names of a torchvision data set, where it shows them without decoding its images."""
     found = getattr(dataset, "targets", None)
     if found is None:
         found = getattr(dataset, "labels", None)

@@ -145,7 +145,7 @@ def _folder(path: Path, max_pixels: int) -> FileImages:
 
 
 def _walk(root: str) -> tuple[list[str], dict[str, int]]:
-    """Relative paths of the images below `root`, in byte order, and counts of what else lies there.
+    """Relative paths of the images below `root`, in byte order, and counts of what else is there.
 
     Linked folders are entered after all real ones and in byte order, and no folder twice: so a loop ends, and which of
     several ways to a folder gives its images their names is the same everywhere.

@@ -189,7 +189,7 @@ def labeled_images(
 
 
 def _by_source(images: ImageSet, class_column: str | None, classes: Sequence[str] | None) -> LabeledImages:
-    """Images whose source tells their classes: folders, or a column of a data set."""
+    """Images whose source shows their classes: folders, or a column of a data set."""
     columns = isinstance(images, HuggingFaceImages)
     if class_column is not None and not columns:
         raise InputError(f"{images.name} has no columns: class_column is about a table or a Hugging Face data set")

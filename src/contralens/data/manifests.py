@@ -1,6 +1,6 @@
 """What the manifests of runs, evaluations, audits, shares and candidates hold, as far as a reader counts on it.
 
-More may stand in them: it is kept and not looked at. Imported when a manifest is read, since pydantic takes its time.
+More may be in them: it is kept and not looked at. Imported when a manifest is read, since pydantic takes its time.
 """
 
 from __future__ import annotations

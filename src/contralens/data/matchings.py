@@ -17,10 +17,10 @@ ABOUT = {
     "kept": "the same neuron with the same label",
     "renamed": "the same neuron with another label",
     "unlabeled": "the same neuron, without a label in one of the runs or in both",
-    "split": "a further neuron of the other run whose best partner is matched to another already",
-    "merged": "a further neuron of the one run whose best partner is matched to another already",
-    "new": "a neuron of the other run without a partner in the one",
-    "gone": "a neuron of the one run without a partner in the other",
+    "split": "a further neuron of the other run whose best match is already taken",
+    "merged": "a further neuron of the one run whose best match is already taken",
+    "new": "a neuron of the other run without a match in the one",
+    "gone": "a neuron of the one run without a match in the other",
 }
 PAIRS = pa.schema([
     ("status", pa.string()), ("one", pa.int32()), ("one_name", pa.string()), ("one_label", pa.string()),
@@ -51,9 +51,9 @@ class Matching:
     labels_gone: labels that only one of the runs has."""
     pairs: pa.Table
     """One row per pair (kept, renamed, unlabeled) and per neuron of either run that is in none; split, merged, new and
-    gone rows name the best partner with its correlation, too, where it is above the threshold."""
+    gone rows name the best match with its correlation, too, where it is above the threshold."""
     best: pa.Table
-    """Many to one: of each neuron of either run (`run` is "one" or "other") the best partner."""
+    """Many to one: of each neuron of either run (`run` is "one" or "other") the best match."""
 
     @property
     def counts(self) -> dict[str, int]:

@@ -63,7 +63,7 @@ class Layout:
         return [jpeg(canvas)]
 
     def about(self, images: int) -> str:
-        """What a model is told stands before the pictures."""
+        """The instruction before the pictures."""
         if images == 0:
             return "(no image)"
         if images == 1:

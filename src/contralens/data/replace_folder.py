@@ -173,8 +173,8 @@ def found_in(place: Path, kind: Kind, held: Held) -> str | None:
     first = readable(held.foreign[0])
     if held.manifest is None:
         return (
-            f"{place} holds files but no {kind.what}, the first is {first}; choose a new folder, so that nothing of "
-            "yours is overwritten"
+            f"{place} holds files but no {kind.what}, the first is {first}; choose a new folder, so that your files "
+            "are not overwritten"
         )
     return (
         f"{place} holds {first}, which contralens did not write: move it away, or choose another folder; "

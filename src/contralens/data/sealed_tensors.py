@@ -35,7 +35,7 @@ _checked: set[tuple[str, int, int, int]] = set()
 
 
 class Damaged(StoreError):
-    """A file of the cache is not as it was written. It is told as a warning, and its rows are recomputed.
+    """A file of the cache is not as it was written. It is reported as a warning, and its rows are recomputed.
 
     >>> from contralens.data.store import Store
     >>> Store("cache").remember("fingerprints", "x").put({"numbers": np.arange(3)})
@@ -50,11 +50,11 @@ class Damaged(StoreError):
 
 
 class Unsealed(Damaged):
-    """A file has no checksum over its header: an older contralens wrote it, or the bit that flipped lies there."""
+    """A file has no checksum over its header: an older contralens wrote it, or the bit that flipped is there."""
 
 
 class Array(NamedTuple):
-    """Where an array lies in the file."""
+    """Where an array is in the file."""
 
     kind: Any
     begin: int
@@ -115,7 +115,7 @@ class Sealed:
             raise Damaged("its header cannot be read") from e
 
     def mapped(self, name: str) -> NDArray[Any]:
-        """An array as it lies in the file, read where it is looked at. Nothing is checked."""
+        """An array as it is in the file, read where it is looked at. Nothing is checked."""
         kind, begin, shape, _ = self.arrays[name]
         return np.memmap(self.path, kind, "r", begin, shape) if 0 not in shape else np.empty(shape, kind)
 
@@ -162,7 +162,7 @@ def _sha256(about: Mapping[str, str], arrays: Mapping[str, Any]) -> str:
 
 
 def _place(told: Mapping[str, Any], begin: int, size: int, crc32: int) -> Array:
-    """Where an array of the header lies in a file of `size` bytes whose data begin at `begin`."""
+    """Where an array of the header is in a file of `size` bytes whose data begin at `begin`."""
     kind, shape, (start, end) = KINDS[told["dtype"]], tuple(told["shape"]), told["data_offsets"]
     if type(start) is not int or type(end) is not int or not 0 <= start <= end <= size - begin:
         raise Damaged("its header names offsets outside the file")

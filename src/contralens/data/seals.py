@@ -65,7 +65,7 @@ def sealed(
 
 
 def manifest_text(manifest: Mapping[str, Any]) -> str:
-    """A manifest as it stands in its file."""
+    """A manifest as it is in its file."""
     return json.dumps(manifest, indent=2, ensure_ascii=False) + "\n"
 
 

@@ -25,7 +25,7 @@ def is_split(name: str) -> bool:
 def classes_of(names: Sequence[str]) -> list[str] | None:
     """The class of each image by its path: the folder at the first level where there are several.
 
-    A level on which all folders are parts of a data set (`is_split`) does not count. "" for an image that lies above
+    A level on which all folders are parts of a data set (`is_split`) does not count. "" for an image that is above
     the classes of others; None where the folders tell nothing.
 
     >>> classes_of(["train/benign/1.png", "test/malignant/2.png", "test/3.png"]), classes_of(["train/1.png"])

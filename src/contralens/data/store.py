@@ -53,7 +53,7 @@ class Table:
         self._tiles: list[Sealed] = []
         self._place: dict[str, tuple[int, int]] = {}
         self.skipped: dict[str, str] = {}
-        """Why there is no row, by fingerprint, where that lasts; a reason that lies in the machine is not kept."""
+        """Why there is no row, by fingerprint, where that lasts; a reason that is in the machine is not kept."""
         self._sound: set[int] = set()
         self.sparse = False
         """Whether its rows are kept without their zeros."""

@@ -16,7 +16,7 @@ _EXCHANGE = 2
 
 
 def exchange(one: Path, two: Path) -> bool:
-    """Exchange the names of two files or folders atomically; False, and nothing done, where that cannot be had.
+    """Exchange the names of two files or folders atomically; False, and nothing done, where that is not available.
 
     >>> Path("one").mkdir(), Path("two").mkdir(), Path("one/file").touch()
     (None, None, None)

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 @contextlib.contextmanager
 def part_of_run(run: Path, kind: Kind) -> Iterator[Path]:
-    """A folder to be filled that takes the place of RUN/NAME, whole or not at all."""
+    """A folder to be filled that takes the place of RUN/NAME, atomically."""
     if not (run / "manifest.json").is_file():
         raise InputError(f"{run} is not a run folder; an {kind.what} is kept inside the run that it judges")
     with reserved(run / kind.what, kind) as place, place.filled() as folder:

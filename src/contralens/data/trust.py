@@ -2,7 +2,7 @@
 
 A run that `contralens label` makes carries "made_here": an HMAC, under a key that only this user can read, over all in
 its manifest that says what to import or open. Only such a run may have its network rebuilt from code or files without
-being asked about; `push` leaves it out, and nobody else can make it. The key lies in $XDG_STATE_HOME/contralens, or
+being asked about; `push` leaves it out, and nobody else can make it. The key is in $XDG_STATE_HOME/contralens, or
 ~/.local/state/contralens: in no cache that others may share.
 """
 
@@ -68,7 +68,7 @@ def runs_code(kind: str, spec: Any) -> bool:
 
 
 def opens_file(spec: Any) -> bool:
-    """Whether a text names a file or a folder that does not lie below the folder that one works in.
+    """Whether a text names a file or a folder that does not be below the folder that one works in.
 
     >>> [opens_file(x) for x in ("hf:org/name", "/etc/passwd", "timm:local-dir:w", "../up", "hf:~/w", "pictures")]
     [False, True, True, True, True, False]
@@ -140,7 +140,7 @@ def check_named(run: Any, kind: str, spec: Any, instead: str, **options: Any) ->
             would = f"open {found[0]} ({name})"
     if would is not None:
         raise InputError(
-            f"{run.path or 'this run'} was not made here, and contralens would {would} because it says so: "
+            f"{run.path or 'this run'} was not made here, and for it contralens would {would}: "
             f"{ALLOW} if you trust where it came from, or {instead}"
         )
 

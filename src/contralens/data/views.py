@@ -153,7 +153,7 @@ def verification_view(found: Verification) -> View:
 
 
 def neuron_rows(run: Run, neurons: Iterable[int], said: Mapping[int, str] | None = None) -> list[Part]:
-    """One row per neuron: its name, label and confidence, exemplars, and last the pair that tells most."""
+    """One row per neuron: its name, label and confidence, exemplars, and last the pair that shows most."""
     run = final(run)
     out = []
     for neuron in neurons:

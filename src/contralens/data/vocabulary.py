@@ -126,7 +126,7 @@ def read_vocabulary(
 
     Args:
         spec: the name of a vocabulary (`VOCABULARIES`) or FILE.py:NAME of a function of yours that returns texts, a
-            text file with one concept a line (numbers, bullets or WordNet ids before all of them are taken off), a
+            text file with one concept a line (numbers, bullets or WordNet ids before all of them are removed), a
             .csv or .tsv file, JSON or YAML (a list, or a list for each class), or such a list or dictionary. A file
             that is called like a built-in is written ./name; the column of a table may follow it, "classes.csv:name".
             A `Vocabulary` stays as it is.

@@ -1,7 +1,7 @@
 """Files of words, in the forms that people keep concepts in: read as they are meant, or refused in one line.
 
 Lines (numbered, with bullets, quoted, after WordNet ids), tables with or without a header, JSON, YAML and lists and
-dictionaries as Python prints them. Notes say what was taken off or chosen; what could mean two things is refused.
+dictionaries as Python prints them. Notes say what was removed or chosen; what could mean two things is refused.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _OTHER_HEADERS = {
 _WNID = re.compile(r"n\d{8}")
 _INDEX = re.compile(r"\d+")
 Words = tuple[list[str], list[str]]
-"""Texts, and notes on what was taken off or chosen."""
+"""Texts, and notes on what was removed or chosen."""
 
 
 def read_words(path: Path, column: int | str | None) -> Words:

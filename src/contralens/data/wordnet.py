@@ -66,7 +66,7 @@ class WordNet:
     def chain(self, label: str, sense: int = 0) -> list[tuple[str, str]]:
         """A label and ever broader concepts up to "entity": texts and what WordNet says of each.
 
-        Words before the noun are taken off first ("red striped zebra", "striped zebra", "zebra"), then follow the
+        Words before the noun are removed first ("red striped zebra", "striped zebra", "zebra"), then follow the
         hypernyms of its sense number `sense` (the first of several where WordNet branches). Empty if no noun is known.
         """
         head, longer = self._head(label)

@@ -1,4 +1,4 @@
-"""Pipelines of diffusers: loaded by hub id or folder, and told apart by their weights."""
+"""Pipelines of diffusers: loaded by hub id or folder, and separated by their weights."""
 
 from __future__ import annotations
 

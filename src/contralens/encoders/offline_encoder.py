@@ -68,7 +68,7 @@ class OfflineEncoder(BaseEncoder):
         self.top = top
         self._classes = torch.tensor(classes if classes is not None else range(len(names)))
         self.classes = tuple(names[c] for c in self._classes.tolist())
-        """Names of the only things that it can tell apart."""
+        """Names of the only things that it can separate."""
         self.fingerprint = digest(
             ENCODER_VERSION, "conse-1", network_digest(net), describe(self._transform), names,
             self.sentences.fingerprint, top, self._classes.tolist(),

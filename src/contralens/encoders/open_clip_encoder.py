@@ -1,6 +1,6 @@
 """Encoders of open_clip, with the preprocessing and activation that belong to the weights.
 
-open_clip takes both from the pretrained TAG. A weights file alone loads in silence with CLIP's own preprocessing, and a
+open_clip takes both from the pretrained TAG. A weights file alone loads silently with CLIP's own preprocessing, and a
 tag whose weights were trained with QuickGELU loads into the architecture's GELU with a mere warning (open_clip issue
 1068 and others). Here the tag's values are looked up and passed on in every case, or the user is asked for the tag.
 """

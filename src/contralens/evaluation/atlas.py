@@ -1,4 +1,4 @@
-"""Layers of one network side by side: all neurons in one table, partners in the next layer, and what feeds what."""
+"""Layers of one network side by side: all neurons in one table, matches in the next layer, and what feeds what."""
 
 from __future__ import annotations
 

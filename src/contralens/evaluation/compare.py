@@ -144,7 +144,7 @@ class Comparison(Brief):
     def save(self, folder: str | Path) -> list[Path]:
         """differences.parquet, changes.parquet, comparison.json, and a plot per metric if matplotlib is installed.
 
-        Written whole or not at all; an older comparison there is replaced.
+        Written atomically; an older comparison there is replaced.
 
         Raises:
             InputError: the folder holds something else, is one of the runs compared.

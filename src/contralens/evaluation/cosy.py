@@ -1,7 +1,7 @@
 """Images made for labels, and what the network does on them (CoSy, Kopf et al. 2024): painted, or from a folder.
 
 Every painted image is kept in the store under painter, prompt and seed, and so are its activations: a killed evaluation
-goes on where it stopped. Blank and filtered images are counted and never scored.
+continues where it stopped. Blank and filtered images are counted and never scored.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def paint(
 
 
 def from_folder(reopened: Reopened, labels: Iterable[str], folder: str | Path) -> Made:
-    """The network on a user's images: one sub-folder per label, named like it (case and punctuation do not matter)."""
+    """The network on a user's images: one subfolder per label, named like it (case and punctuation do not matter)."""
     images = image_set(folder)
     wanted = list(dict.fromkeys(labels))
     by_name = {_plain(label): label for label in wanted}

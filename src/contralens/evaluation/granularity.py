@@ -25,7 +25,7 @@ from contralens.run_data.stored import cached_rows, encoder_of, exemplars_of
 MOST_SENSES = 6
 """Meanings of a noun that are compared; rarer ones are left out."""
 SIGNIFICANCE = 0.05
-"""p-value up to which a concept counts as told apart from the partners."""
+"""p-value up to which a concept counts as separated from the contrasts."""
 
 
 def granularity(

@@ -34,7 +34,7 @@ def judge_of(reopened: Reopened, judge: Any, same_judge: bool, device: str) -> E
     if judge is None and not same_judge:
         raise InputError(
             f"a judge is missing: give an encoder other than {recorded['name']} with --judge, or let the labeling "
-            "encoder judge its own labels with --same-judge (the result then says so)"
+            "encoder judge its own labels with --same-judge (the result records it)"
         )
     referee: Encoder = load_encoder(judge if judge is not None else encoder_named(reopened.run), device=device)
     allow = bool(reopened.run.manifest.get("allow_nondeterministic"))
@@ -111,7 +111,7 @@ def _similarities(texts: Tensor) -> Tensor:
 
 
 def _classes(encoder: Encoder | None) -> tuple[str, ...]:
-    """Names of the only things that an encoder can tell apart; empty for one that reads anything."""
+    """Names of the only things that an encoder can separate; empty for one that reads anything."""
     names = getattr(encoder, "classes", ())
     return tuple(names) if isinstance(names, list | tuple) else ()
 

@@ -1,4 +1,4 @@
-"""Recipes: published experiments as YAML files; what they need is checked, and their numbers stand beside the paper's.
+"""Recipes: published experiments as YAML files; what they need is checked, and their numbers are next to the paper's.
 
 A recipe holds
 
@@ -150,10 +150,10 @@ def follow(
 
     Returns:
         A row per published number: run, scorer, metric, published, source, mean, low, high, neurons, inside (whether
-        the published number lies within the interval).
+        the published number is within the interval).
 
     Raises:
-        InputError: something is lacking; all of it is listed.
+        InputError: something is missing; all of it is listed.
     """
     from contralens.labeling.reserving import inputs_of
 

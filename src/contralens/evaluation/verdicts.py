@@ -54,7 +54,7 @@ class Probed:
         self.neurons = reopened.exemplars.neurons
 
     def chance(self, fakes: int = FAKES, kind: Literal["permuted", "mixture"] = "permuted") -> dict[str, Chance]:
-        """False-discovery rates of the labels of every scorer, all against the same fakes."""
+        """False-discovery rates of the labels of every scorer, all against the same null neurons."""
         self.progress("null neurons", 0, fakes)
         made = fake_exemplars(
             self.activations, self.embeddings, fakes, self.seed, kind, self.neurons, **self.reopened.mining

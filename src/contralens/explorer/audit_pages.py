@@ -14,7 +14,7 @@ from contralens.explorer.runs import OpenRun
 from contralens.explorer.values import NotThere, number, short
 
 MEASURES = ("ablation", "gradient", "head")
-"""What a neuron does to a class, the surest measure first."""
+"""What a neuron does to a class, the most confident measure first."""
 FIGURES = (
     "score", "empty", "z", "expected", "spurious", "noise", "p", "fdr", "confidence", "clarity", "redundancy",
     "polysemanticity",

@@ -64,7 +64,7 @@ _FURTHER = {
 }
 """Columns that have a kind, where they are there."""
 QUIET = ("concepts", "summary", "verdicts", "layout", "influence", "pruning", "edited", "steered")
-"""Nobody is told that a run lacks these: another table of the same maker is told of."""
+"""Missing tables that are not reported, since another table of the same command is."""
 
 WHY = {
     "audit": "not audited yet; run `contralens audit RUN --concepts dermoscopy`, or use your own list",
@@ -80,7 +80,7 @@ def schema_of(name: str, given: pa.Schema) -> pa.Schema:
     """The columns of a table that are read, each of its kind; of columns that are not known, only plain ones.
 
     Raises:
-        RunError: a column lacks.
+        RunError: a column is missing.
     """
     columns = NEEDED[name] if name in NEEDED else OPTIONAL[name][1]
     if lacking := [column for column in columns if column not in given.names]:

@@ -46,7 +46,7 @@ def export(
     matcher: Matcher | None = None,
     progress: Progress = silent,
 ) -> Path:
-    """Write runs as a static site into `out`, whole or not at all; an older export there is replaced.
+    """Write runs as a static site into `out`, atomically; an older export there is replaced.
 
     Args:
         runs: run folders; with two or more, the site can compare them.

@@ -1,4 +1,4 @@
-"""What stands before every request: which host it was meant for, who may ask, and what a browser may do with it."""
+"""What is before every request: which host it was meant for, who may ask, and what a browser may do with it."""
 
 from __future__ import annotations
 

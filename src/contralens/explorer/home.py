@@ -90,7 +90,7 @@ def _before(row: dict[str, Any], plain: dict[int, str]) -> str | None:
 
 
 def _highlights(run: OpenRun, rows: list[dict[str, Any]], plain: dict[int, str]) -> list[shapes.Highlight]:
-    """The surest labels, each once, those first that contrast changed."""
+    """The most confident labels, each once, those first that contrast changed."""
 
     def order(row: dict[str, Any]) -> tuple[bool, bool, float, int]:
         sure = row["confidence"] if row["confidence"] is not None else row["score"] or 0.0

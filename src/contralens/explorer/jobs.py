@@ -1,4 +1,4 @@
-"""Work that a page asks for: a label put to the test, in a thread of its own, one at a time."""
+"""Work that a page asks for: a label tested, in a thread of its own, one at a time."""
 
 from __future__ import annotations
 

@@ -18,12 +18,12 @@ from contralens.explorer.values import short
 Matcher = Callable[[Path, Path, bool], Matching]
 """Pairs the neurons of two run folders; the last argument: whether the runs may name code."""
 KEPT = 32
-"""Pairs of runs whose partners are remembered."""
+"""Pairs of runs whose matches are remembered."""
 TURNED = {"split": "merged", "merged": "split", "new": "gone", "gone": "new"}
 
 
 class Partners:
-    """The partners of neurons in other runs, each pair of runs matched once."""
+    """The matches of neurons in other runs, each pair of runs matched once."""
 
     def __init__(self, match: Matcher | None = None, trust_code: bool = False) -> None:
         self._match, self._trust_code = match, trust_code

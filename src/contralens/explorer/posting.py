@@ -1,4 +1,4 @@
-"""What pages may ask the server to write: notes, tags, corrected labels, and labels put to the test."""
+"""What pages may ask the server to write: notes, tags, corrected labels, and labels tested."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ ADDED_FILES = ("maps.parquet", "classes.parquet", "layout.parquet")
 
 
 class OpenRun:
-    """A run folder, read as it was when opened; `fresh` tells whether the folder still holds the same run."""
+    """A run folder, read as it was when opened; `fresh` shows whether the folder still holds the same run."""
 
     def __init__(self, key: str, path: Path, trust_code: bool = False, corrections: Mapping[int, Note] = NONE) -> None:
         self.key, self.path = key, path
@@ -221,7 +221,7 @@ class OpenRun:
             self.tables -= {"experiments", "edited", "steered"}
 
     def _audited(self) -> dict[str, Any] | None:
-        """audit.json, where the audit can be told whole; else none of its tables is shown."""
+        """audit.json, where the audit can be reported whole; else none of its tables is shown."""
         if "audit" in self.tables:
             try:
                 told: dict[str, Any] = plain(self._folder("audit").manifest)

@@ -26,7 +26,7 @@ KINDS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b"R
 
 
 class Unavailable(ContralensError):
-    """Search by meaning cannot be had here: 503."""
+    """Search by meaning is not available here: 503."""
 
 
 class Finder:

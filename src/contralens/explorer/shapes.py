@@ -19,7 +19,7 @@ Plain = TypeAliasType("Plain", dict[str, Value])
 
 
 class Shape(TypedDict):
-    """What all have in common: OpenAPI, and with it the front end's types, says what stands below each member."""
+    """What all have in common: OpenAPI, and with it the front end's types, says what is below each member."""
 
 
 class Missing(Shape):
@@ -100,7 +100,7 @@ class RunList(Shape):
     version: str
     runs: list[RunInfo]
     writable: bool
-    """Whether notes can be written, and labels put to the test."""
+    """Whether notes can be written, and labels tested."""
     encoder: str | None
     """Why there is no search by words or pictures; null where there is."""
 
@@ -116,7 +116,7 @@ class ScorerColumns(Shape):
     """Of CSP; null for another scorer."""
     verified: list[str | None] | None
     """What experiments on the labels came to: "verified", "refuted", "untested", null without one. Null as a whole
-    where no label was put to the test."""
+    where no label was tested."""
     columns: dict[str, list[float | None]]
     """Of this scorer's labels: confidence and fdr by the run; fdr, stability and metrics by an evaluation; removal and
     insertion by experiments."""
@@ -299,7 +299,7 @@ class Edited(Shape):
 
 
 class Experiment(Shape):
-    """A label, or another phrase, that was put to the test on this neuron."""
+    """A label, or another phrase, that was tested on this neuron."""
 
     label: str
     outcome: str
@@ -370,7 +370,7 @@ class Detail(Shape):
     maps: list[Map] | None
     audit: Verdict | None
     experiments: list[Experiment] | None
-    """Null where no label of the run was put to the test."""
+    """Null where no label of the run was tested."""
     missing: list[Missing]
 
 
@@ -565,7 +565,7 @@ class LayerConcept(Shape):
     run: str
     neuron: int
     picture: int
-    """Of the neuron with the surest such label."""
+    """Of the neuron with the most confident such label."""
 
 
 class Layers(Shape):
@@ -589,7 +589,7 @@ class Layers(Shape):
 
 
 def _describe() -> None:
-    """Give each member what stands below it, all from one reading of this file.
+    """Give each member what is below it, all from one reading of this file.
 
     pydantic's `use_attribute_docstrings` says the same and reads the file once for each class and address: a second.
     """

@@ -24,7 +24,7 @@ class NotReadable(RunError):
 
 
 class Shelf:
-    """Run folders by key. One that cannot be read is reported; the others go on."""
+    """Run folders by key. One that cannot be read is reported; the others continue."""
 
     def __init__(self, paths: Sequence[str | Path], writable: bool, trust_code: bool = False) -> None:
         self.paths = keys([Path(p) for p in paths])

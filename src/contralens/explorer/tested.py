@@ -15,7 +15,7 @@ MOST = 20
 
 
 def experiments(run: OpenRun, neuron: int) -> list[shapes.Experiment] | None:
-    """Those on one neuron, with their pictures; None where no label of the run was put to the test."""
+    """Those on one neuron, with their pictures; None where no label of the run was tested."""
     if "experiments" not in run.tables:
         return None
     pictures: dict[str, list[shapes.Edited]] = {}

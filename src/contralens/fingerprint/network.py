@@ -25,7 +25,7 @@ from contralens.fingerprint.describing import (
 __all__ = ["TARGET_VERSION", "attributes", "describe", "network_digest"]
 
 TARGET_VERSION = "contralens target 1"
-"""Raise the number when the computing code changes its results: cached activations are then computed anew."""
+"""Raise the number when the computing code changes its results: cached activations are then computed again."""
 
 
 def network_digest(network: nn.Module, before: Mapping[str, str] | None = None) -> str:

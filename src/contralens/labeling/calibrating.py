@@ -33,7 +33,7 @@ OUTPUTS, CLASSES = "outputs", "classes"
 LEAST_OUTPUTS = 20
 """Fewer outputs set no level: six to eight, whose names a shortcut belies, raised the error in rendered worlds."""
 SEPARATOR = "|"
-"""What stands between the concepts of an image that shows several."""
+"""What is between the concepts of an image that shows several."""
 
 
 @dataclass(frozen=True)

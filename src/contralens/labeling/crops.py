@@ -34,7 +34,7 @@ from contralens.models.ranking import Ranking
 from contralens.types import Encoder, Exemplars, Images, Progress, Target
 
 VERSION = "crops 1"
-"""Raise it when the code crops otherwise: what is cached is then computed anew."""
+"""Raise it when the code crops otherwise: what is cached is then computed again."""
 GRID = 14
 """Cells along each side over which relevance of pixels is averaged."""
 STEPS = 10_000
@@ -93,7 +93,7 @@ def cropped(
             `wanted_crop`).
         target: whose neurons fire.
         encoder: what embeds.
-        images: the set, opened once more.
+        images: the set, opened again.
         collected: which of its images rows (I) are about.
         exemplars: (N,K), indices of these rows.
         embeddings: (I,D) of the whole pictures.

@@ -147,7 +147,7 @@ def about_candidates(found: Candidates | None, own_only: bool) -> dict[str, Any]
 
 
 def about_chance(fdr: float | None, fakes: int, chances: Mapping[str, Chance], proposed: bool) -> dict[str, Any] | None:
-    """What the fakes told, by scorer; None where chance was not asked for."""
+    """Results of the null test, by scorer; None without one."""
     if fdr is None:
         return None
     return {
@@ -165,7 +165,7 @@ def about_chance(fdr: float | None, fakes: int, chances: Mapping[str, Chance], p
 def about_confidence(
     weighed: Weighed | None, best: Mapping[str, Best], known: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, Any] | None:
-    """How many labels of each scorer are supported, and by what that was told; None where it was not asked for."""
+    """How many labels of each scorer are supported, and how the confidence was computed; None without confidence."""
     if weighed is None:
         return None
     words = {spec: [word_of(p) for p in weighed.of_label(found.labels)[1].tolist()] for spec, found in best.items()}

@@ -1,4 +1,4 @@
-"""By what exemplars are ranked and whether they are crops: checked before the work, and told in the manifest."""
+"""By what exemplars are ranked and whether they are crops: checked before the work, and reported in the manifest."""
 
 from __future__ import annotations
 

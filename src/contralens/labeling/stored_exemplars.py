@@ -1,4 +1,4 @@
-"""What labeling computes once: exemplars of neurons and of fakes, and text embeddings, kept in the store."""
+"""What labeling computes once: exemplars of neurons and of null neurons, and text embeddings, kept in the store."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from contralens.math.exemplars import Mined
 from contralens.types import Encoder, Exemplars, Progress
 
 MINING_VERSION = "2"
-"""Raise it when mining changes its results: what was mined before is then mined anew."""
+"""Raise it when mining changes its results: what was mined before is then mined again."""
 
 
 def mined(store: Store, identity: Sequence[str], make: Callable[[], Mined]) -> Mined:
@@ -34,7 +34,7 @@ def mined(store: Store, identity: Sequence[str], make: Callable[[], Mined]) -> M
 
 
 def fakes(store: Store, identity: Sequence[str], make: Callable[[], Exemplars]) -> Exemplars:
-    """The fake neurons' exemplars that `make` mines, likewise."""
+    """The null neurons' exemplars that `make` mines, likewise."""
     return _exemplars(store.remember("fakes", MINING_VERSION, *identity).get_or_make(lambda: _arrays(make())))
 
 

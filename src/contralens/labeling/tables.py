@@ -180,7 +180,7 @@ def concept_table(words: Vocabulary, concepts: Sequence[str]) -> pa.Table:
 
 
 def vectors(exemplars: Exemplars, embeddings: Tensor, texts: Tensor) -> dict[str, np.ndarray]:
-    """What a run keeps so that CSP's score at any gamma can be had from it."""
+    """What a run keeps so that CSP's score at any gamma is available from it."""
     parts = (*contrast_parts(exemplars, embeddings), texts)
     return dict(zip(VECTORS, (part.float().cpu().numpy() for part in parts), strict=True))
 

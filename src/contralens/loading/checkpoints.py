@@ -66,9 +66,9 @@ def load_checkpoint(
     """A network built and filled from a checkpoint.
 
     The prefix that makes the names fit is found, not listed; tensors that are not the network's (losses, metrics,
-    optimizers, profilers, copies) are passed over with a note. Where the file's classifier has another number of
+    optimizers, profilers, copies) are skipped with a note. Where the file's classifier has another number of
     classes and `other_heads`, or shapes speak of another number of channels or size of images, the network is built
-    anew with these. `path` may end in "::NAME" for the part of the file to take, "dino.pth::teacher".
+    again with these. `path` may end in "::NAME" for the part of the file to take, "dino.pth::teacher".
 
     What is missing is left random and listed in `untrained`: whoever uses the network must make sure that the layer
     does not depend on it (`models.untrained_weights`), and raise `misfit` otherwise.

@@ -43,7 +43,7 @@ class Loaded:
 
 
 class Loader(Protocol):
-    """Loads what stands behind "scheme:" in a target's name.
+    """Loads what is behind "scheme:" in a target's name.
 
     `weights` is None for the default, "random" for an untrained network (seed 0, nothing is downloaded), or a name of
     weights; `checkpoint` a file with the user's own, whereupon nothing is downloaded either.

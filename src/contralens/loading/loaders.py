@@ -91,7 +91,7 @@ def preprocess_of(given: Any, loaded: Loaded, name: str) -> Callable[[Any], Any]
         made = preprocessing(given)
         said = "channels=" in given if isinstance(given, str) else "channels" in given
         if not said and type(made) is Preprocessing and channels_of(loaded.network) == 1:
-            loaded.notes.append("the network takes one channel: images are made gray (channels=gray says so)")
+            loaded.notes.append("the network takes one channel: images are made gray (channels=gray)")
             return in_gray(made)
         return made
     if given is not None and not callable(given):

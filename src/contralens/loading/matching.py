@@ -51,7 +51,7 @@ class Fit:
     other: dict[str, Tensor] = field(default_factory=dict)
     """What the file has instead, by these names."""
     unexpected: list[str] = field(default_factory=list)
-    """Names that lie within the network and that it does not have: another architecture."""
+    """Names that are within the network and that it does not have: another architecture."""
     foreign: list[str] = field(default_factory=list)
     """Names of what is not the network's."""
 
@@ -106,7 +106,7 @@ def best_fit(tables: Tables, network: nn.Module, choice: str = "") -> tuple[Fit 
 
 
 def fit_of(table: str, tensors: Mapping[str, Tensor], prefix: str, added: str, network: nn.Module) -> Fit:
-    """How the tensors fit a network once a prefix is taken off their names and another is put before them."""
+    """How the tensors fit a network once a prefix is removed from their names and another is put before them."""
     wanted = network.state_dict()
     fit = Fit(table, prefix, added, wanted)
     inside: dict[str, tuple[str, Tensor]] = {}
@@ -137,7 +137,7 @@ def _filled(state: Mapping[str, Tensor]) -> set[str]:
 
 
 def _is_within(name: str, filled: set[str], value: Tensor) -> bool:
-    """Whether a name that the network does not have lies in one of its modules that have weights from the file."""
+    """Whether a name that the network does not have is in one of its modules that have weights from the file."""
     parts = name.split(".")
     if parts[-1] in _BOOKKEEPING or not value.is_floating_point():
         return False
@@ -163,7 +163,7 @@ def _renamed(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dic
 
 
 def _prefixes(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[tuple[str, str]]:
-    """Pairs (what to take off, what to put before) with which names of the file become the network's, the likely first.
+    """Pairs (what to remove, what to put before) with which names of the file become the network's, the likely first.
 
     What is put before is nothing, or a beginning that most of the network's names share ("vit." of a classifier whose
     body alone was saved).

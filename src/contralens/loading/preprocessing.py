@@ -103,7 +103,7 @@ def preprocessing(spec: str | Mapping[str, Any]) -> Preprocessing:
     with slashes; one for gray), `interpolation` (bilinear, bicubic, lanczos, nearest), `channels` (rgb, bgr, gray),
     `range` (the value of white: 1, or 255 for networks that take 0..255). A named mean brings its own std and is
     brought to the range; numbers are in its unit and in the order of the channels. `mean` must be given, as must `crop`
-    or a `resize` to WIDTHxHEIGHT, so that images of any shape can stand in one batch.
+    or a `resize` to WIDTHxHEIGHT, so that images of any shape can be in one batch.
 
     Raises:
         InputError: an unknown key or a value that does not fit it.

@@ -36,7 +36,7 @@ _NUMPY_CORES = ("numpy.core.multiarray.", "numpy._core.multiarray.")
 
 
 class Stub:
-    """What stands in for a class or function that a pickle names; keeps what it is built from and does nothing.
+    """A placeholder for a class or function that a pickle names; keeps what it is built from and does nothing.
 
     >>> made = Stub(1, 2)
     >>> made.arguments, made(3) is made

@@ -53,14 +53,14 @@ class RowActivations(ActivationSource, Protocol):
 
 @runtime_checkable
 class LoggedActivations(RowActivations, Protocol):
-    """Rows that cost so much that what was looked up along lists is written down, for a killed run to go on from."""
+    """Rows that cost so much that what was looked up along lists is saved, for a killed run to continue from."""
 
     def logged(self, key: str) -> Iterator[tuple[int, list[Tensor]]]:
         """What was written under this key, in order: (how many of the images, the values found on them)."""
         ...
 
     def log(self, key: str, images: int, values: Tensor) -> None:
-        """Values that were found, and how many images are done with them; to be written down soon."""
+        """Values that were found, and how many images are done with them; to be saved soon."""
         ...
 
 

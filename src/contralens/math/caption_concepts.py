@@ -1,8 +1,8 @@
-"""Concepts out of captions, merging of near-synonyms, and what separates positives from partners.
+"""Concepts out of captions, merging of near-synonyms, and what separates positives from contrasts.
 
 FALCON (Kalibhat et al. 2023, "Identifying Interpretable Subspaces in Image Representations") names features with words
 of captions that suit the activating images and not the contrastive ones. Here its unit is a neuron, and the contrastive
-images are CSP's partners unless `falcon_contrasts` mines FALCON's own.
+images are CSP's contrasts unless `falcon_contrasts` mines FALCON's own.
 """
 
 from __future__ import annotations
@@ -162,10 +162,10 @@ def contrast_phrases(
     held: float = 1 / 3,
     top: int = 8,
 ) -> list[tuple[str, float, float]]:
-    """A neuron's words and phrases: (text, score on positives, score on partners), best first.
+    """A neuron's words and phrases: (text, score on positives, score on contrasts), best first.
 
-    Ranked by the score on positives minus that on partners, ties by the shorter phrase. Dropped are those that hold on
-    the partners too (a score of at least `held`: a third where `weights` are shares; FALCON takes .1 with cosines,
+    Ranked by the score on positives minus that on contrasts, ties by the shorter phrase. Dropped are those that hold on
+    the contrasts too (a score of at least `held`: a third where `weights` are shares; FALCON takes .1 with cosines,
     about a third of the cosine of a good caption under CLIP), and phrases of several words inside a longer one that
     holds just as far on the positives. Without `contrasts` the positives alone decide.
     """

@@ -7,7 +7,7 @@ the mean of their ranks, so the many zeros after a ReLU count as ties):
 
 - variance: DeLong, DeLong & Clarke-Pearson 1988, from midranks as Sun & Xu 2014; where images come in groups,
   Obuchowski 1997, which counts a group once
-- interval: symmetric on the logit scale; where all images of one class lie above all others the variance is 0, and
+- interval: symmetric on the logit scale; where all images of one class are above all others the variance is 0, and
   Newcombe's (2006, method 5) interval stands for it
 - p: rank-sum test (Mann & Whitney 1947) with its correction for ties; with groups, AUC against .5 by its variance
 """

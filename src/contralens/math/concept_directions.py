@@ -45,7 +45,7 @@ class Direction(Brief):
     vector: Tensor
     """(N) the pattern times how much more similar images with the concept are to it than images without."""
     correlation: float
-    """Of the activations along the pattern with the similarity to the concept: how well the layer tells it."""
+    """Of the activations along the pattern with the similarity to the concept: how well the layer shows it."""
     moved: float
     """Length of `vector`, in deviations of the activations along it over the images."""
 

@@ -1,4 +1,4 @@
-"""How likely a label is right, told from signs that do not know the truth; `auto` takes the likeliest label.
+"""How likely a label is right, estimated from signals that do not use the truth; `auto` takes the likeliest label.
 
 The model. Candidates c of a neuron are the labels that the scorers of the panel give it (`scorer_panel`), each with
 its signals x[c] (`math.confidence_signals`). At most one of them is right, so on I images
@@ -10,7 +10,7 @@ a conditional logit with "none of them" as one more answer, and with less of it 
 linear with knots at the quartiles of its signal, and flat outside the range that was learnt from, so that nothing
 strange counts for more than anything seen.
 
-Coefficients, knots and what they were learnt from lie in `confidence.json` beside this file (`benchmarks/confidence.py`
+Coefficients, knots and what they were learnt from are in `confidence.json` beside this file (`benchmarks/confidence.py`
 makes them). Neurons whose truth is known here may shift and scale f (two numbers, shrunk towards 0 and 1).
 """
 
@@ -261,7 +261,7 @@ def _moved(logits: Tensor, right: Tensor) -> tuple[float, float]:
 
 
 def planted(shows: Tensor, e: Tensor, t: Tensor, k: int, seed: int) -> Weighed:
-    """Planted neurons, weighed in a vocabulary that lacks some of their words."""
+    """Planted neurons, weighed in a vocabulary that misses some of their words."""
     activations, truth = plant(shows, PLANTED, seed)
     if not truth:
         raise InputError("`shows` has no concept that at least three images show, so no neuron can be planted")

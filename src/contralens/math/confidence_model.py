@@ -26,7 +26,7 @@ class Model(Brief):
     weights: Tensor
     """(S,4): of the signal and of what exceeds each quartile."""
     centre: Tensor
-    """(S) value that stands in for an undefined one."""
+    """(S) value used for an undefined one."""
     level: float
     learnt_from: str = ""
     """In one sentence."""

@@ -20,7 +20,7 @@ from contralens.specs import scheme
 from contralens.types import Exemplars
 
 SAMPLE = 1024
-"""Images from which an activation's place among all of the neuron's is told, below its exemplars."""
+"""Images from which an activation's place among all of the neuron's is computed, below its exemplars."""
 STRONGEST = 5
 """Exemplars, texts and images looked at most closely."""
 

@@ -37,14 +37,14 @@ AT_ONCE = 16 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """Positives that look for a partner, all fields (P)."""
+    """Positives that look for a contrast, all fields (P)."""
 
     positive: Tensor
     neuron: Tensor
     below: Tensor
     """The neuron is cold where its activation is below this."""
     group: Tensor | None = None
-    """(I) group of each image: a partner is of another group than the positive."""
+    """(I) group of each image: a contrast is of another group than the positive."""
 
     def __getitem__(self, which: slice | Tensor) -> Pairs:
         return Pairs(self.positive[which], self.neuron[which], self.below[which], self.group)
@@ -59,7 +59,7 @@ def walk(
     exclude: float | None,
     taken: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The partner of each pair from its positive's list, `near[row]`, and the neuron's activation on it; (P) each.
+    """The contrast of each pair from its positive's list, `near[row]`, and the neuron's activation on it; (P) each.
 
     -1 for none, UNSETTLED if beyond the list. Looks at the first few of the list, and only if that does not settle it
     at more. `taken` (P,R): not to be used.
@@ -122,7 +122,7 @@ def walk(
 def scan(
     products: Products, activations: ActivationSource, pairs: Pairs, exclude: float | None, taken: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """The partner of each pair among all images, -1 for none, and the neuron's activation on it; (P) each. One pass
+    """The contrast of each pair among all images, -1 for none, and the neuron's activation on it; (P) each. One pass
     over the activations of these neurons."""
     queries, row = torch.unique(pairs.positive, return_inverse=True)
     order = row.sort(stable=True).indices  # so that the pairs of one block of queries lie together

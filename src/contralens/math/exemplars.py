@@ -12,7 +12,7 @@ The work is done in four steps, none of which holds the whole (I,N) or (I,I) mat
 3. `walk`: each positive of each neuron goes down its image's list to the first image that does not activate the neuron.
 4. `scan`: the few that find none there look at all images, in blocks.
 
-Cosines are approximate with a known error, and whatever lies within it of the best is computed again in float64. All
+Cosines are approximate with a known error, and whatever is within it of the best is computed again in float64. All
 ties go to the lower image index. So the result is the same on every machine, in every precision and number of threads.
 """
 
@@ -168,7 +168,7 @@ def _mine(
         return near
 
     def settle(these: slice, found: Tensor, value: Tensor, taken: Tensor | None = None) -> None:
-        """Those that found no partner in the lists look at all images."""
+        """Those that found no contrast in the lists look at all images."""
         rest = (found == UNSETTLED).nonzero()[:, 0]
         if len(rest):
             still = pairs[these][rest]

@@ -11,8 +11,8 @@ On each image it is compared with controls: the same editor changing another con
 effect less the mean effect of the image's controls, averaged over an image's edits; images are the sample, and the
 interval of the mean of d is Student's.
 
-A label is "verified" if removal and insertion both pass: the interval of d lies above 0, and the mean effect is at
-least `STRONG`. It is "refuted" if either fails: the interval of the effect itself lies below `WEAK`. Anything else, and
+A label is "verified" if removal and insertion both pass: the interval of d is above 0, and the mean effect is at
+least `STRONG`. It is "refuted" if either fails: the interval of the effect itself is below `WEAK`. Anything else, and
 fewer than `LEAST_IMAGES` images on either side, leaves it "untested": few edits never refute. Labels that name a
 confounder pass removal where the editor removes the true concept with it, and fail insertion, if it is put into images
 without the true concept. Insertion is asked for less than removal, since p is a mean of the strongest images of all.

@@ -2,7 +2,7 @@
 
 Exact lists cost one product of every positive with every image. From about a million images on an index is faster, at
 the price of neighbours that it misses: a contrast may then be a slightly less similar image. What is missed is measured
-each time on a sample of the positives and stands in the run's manifest. All else (which images leave the neuron cold,
+each time on a sample of the positives and is in the run's manifest. All else (which images leave the neuron cold,
 which of the listed ones is best, positives that the lists do not settle) stays exact.
 """
 

@@ -58,7 +58,7 @@ class Groups(Brief):
         return Groups(self.numbers.to(device), self.most, None if self.counted is None else self.counted.to(device))
 
     def within(self, column: Tensor, images: Tensor) -> Tensor:
-        """Which entries (L) stay when at most `most` of one group may stand in a column; earlier ones go first."""
+        """Which entries (L) stay when at most `most` of one group may be in a column; earlier ones go first."""
         shared = (self.numbers if self.counted is None else self.counted).to(images.device)[images]
         key = column * (int(shared.max()) + 1 if len(shared) else 1) + shared
         order = key.sort(stable=True).indices

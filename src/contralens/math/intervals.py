@@ -63,7 +63,7 @@ def paired_interval(
 
     Where `strata` name a class of each pair, the mean of the classes' means instead, pairs being drawn within classes:
     the change of balanced accuracy. Where no pair differs from another the bootstrap has no width; Wilson's bound for
-    "never" in as many pairs then stands for it. Both values are finite and lie in [0, 1]. Where `clusters` name what
+    "never" in as many pairs then stands for it. Both values are finite and are in [0, 1]. Where `clusters` name what
     pairs belong together (images of one patient), whole clusters are drawn, and counted, instead of pairs.
 
     >>> paired_interval([1, 1, 0, 0], [1, 1, 1, 1]).mean

@@ -14,7 +14,7 @@ image, and how much of each contrast is trusted depends on how well the encoder'
 
 A neuron that the space explains (g near 1) gets the regression coefficient, in which what merely goes along with the
 true concept cancels; one that it barely explains (g near 0) gets the plain covariance, which such an inversion would
-drown in noise. Where no image differs from its look-alikes, the average image stands in for them.
+drown in noise. Where no image differs from its look-alikes, the average image replaces them.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from contralens.math.metric_registry import METRICS, Metric
 from contralens.math.tensors import matrix
 
 LEAST_DROP = 0.1
-"""A metric must fall by this share of what lies between its score and that of a random concept of the same size."""
+"""A metric must fall by this share of what is between its score and that of a random concept of the same size."""
 LEAST_NEURONS = 0.9
 """... on this share of the neurons."""
 
@@ -71,7 +71,7 @@ class Sanity:
     """Median fall, in units of the distance from a random concept of the same size."""
     extra_drop: float
     neurons: int
-    """Neurons on which this could be told."""
+    """Neurons on which this could be determined."""
 
     @property
     def passes(self) -> bool | None:
@@ -80,7 +80,7 @@ class Sanity:
 
     @property
     def misses(self) -> list[str]:
-        """The tests that fail: "missing", "extra"; a value that cannot be told fails."""
+        """The tests that fail: "missing", "extra"; a value that cannot be determined fails."""
         return [how for how in ("missing", "extra") if not getattr(self, how) >= LEAST_NEURONS]
 
 

@@ -1,8 +1,8 @@
-"""How well a label tells what a neuron does: one number per neuron, all neurons at once.
+"""How well a label shows what a neuron does: one number per neuron, all neurons at once.
 
 Letters: I images, N neurons, G images made (or found) for a label, M control images, L concepts of a label. Column n
-belongs to neuron n. NaN and infinite entries are left out, column by column. What cannot be told is NaN, never 0: a
-constant activation, a constant prediction, an empty set; who reports a mean counts those.
+belongs to neuron n. NaN and infinite entries are left out, column by column. What cannot be determined is NaN, never 0:
+a constant activation, a constant prediction, an empty set; who reports a mean counts those.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ class Products:
     """Inner products of images' embeddings, off by at most `tolerance`: in float32, or in bfloat16 where it is faster.
 
     bfloat16 is used where the processor multiplies it fast, its error is small against the differences between the
-    cosines at hand, and products computed both ways agree. Whoever chooses by these products settles what lies within
+    cosines available, and products computed both ways agree. Whoever chooses by these products settles what is within
     the tolerance with `exact`, so the choice does not depend on the precision.
     """
 
@@ -149,7 +149,7 @@ def close_ones(cosine: Tensor, tolerance: float, exclude: float | None) -> tuple
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Neighbours(Brief):
-    """The images nearest to each query, by falling approximate cosine. What the list lacks lies at or below `floor`."""
+    """The images nearest to each query, by falling approximate cosine. What the list misses is at or below `floor`."""
 
     images: Tensor
     """(Q,M), -1 after the end of a shorter list."""
@@ -171,7 +171,7 @@ def most_images(near: Neighbours, depth: int | None = None, row: Tensor | None =
 def nearest_images(products: Products, queries: Tensor, length: int = LENGTH) -> Neighbours:
     """About `length` nearest images of each query image (Q, all different), the query itself among them.
 
-    A random sample of the images tells each query's floor, the cosine that about `length` of all images exceed; one
+    A random sample of the images shows each query's floor, the cosine that about `length` of all images exceed; one
     comparison with the floor then finds them all. So the lists differ in length, but are complete above their floors.
     The product of two queries is computed once for both.
     """

@@ -4,11 +4,11 @@ r[a,b] is the correlation of neuron a of the one and b of the other over the sam
 learning"), or the cosine of two vectors where the networks saw different images. Two neurons match where r is above
 what null neurons find: with M null neurons made of the one network ("permuted": real ones in a random order over the
 images, "mixture": random mixtures of real ones, which ask if a neuron is found again better than a random direction of
-the layer), each has its best partner among the other's; the threshold is a high quantile of their r.
+the layer), each has its best match among the other's; the threshold is a high quantile of their r.
 
 - one to one: the set of pairs above the threshold with the largest sum of r (Hungarian assignment, on the sparse graph
   of these pairs)
-- many to one: of each neuron the best partner
+- many to one: of each neuron the best match
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from contralens.types import Brief
 
 TINY = 1e-9
 BLOCK = 2**28
-"""Bytes of correlations that stand in memory at once."""
+"""Bytes of correlations that are in memory at once."""
 FAKES = 256
 """Null neurons made and correlated at once."""
 
@@ -48,10 +48,10 @@ class Matches(Brief):
     nulls: dict[str, float]
     """The quantile of the best r of null neurons made of the one, and of the other."""
     one_to_one: Tensor
-    """(N1): partner of each neuron of the one in the optimal assignment."""
+    """(N1): match of each neuron of the one in the optimal assignment."""
     one_to_one_r: Tensor
     best_of_one: Tensor
-    """(N1): best partner of each neuron of the one, whether it is above the threshold or not."""
+    """(N1): best match of each neuron of the one, whether it is above the threshold or not."""
     best_of_one_r: Tensor
     best_of_other: Tensor
     """(N2)."""
@@ -69,7 +69,7 @@ def match_neurons(
         other: (I,N2), of the same images in the same order. A value that is not finite counts as the neuron's mean.
         fakes: null neurons made of each network.
         null: what they are.
-        level: share of null neurons whose best partner is above the threshold.
+        level: share of null neurons whose best match is above the threshold.
         least: the threshold is at least this.
         seed: of the null neurons.
 
@@ -212,7 +212,7 @@ def _matched(
 
 
 def assignment(i: Tensor, j: Tensor, r: Tensor, shape: tuple[int, int]) -> Tensor:
-    """The one-to-one pairs with the largest sum of r among the pairs (i,j) (E); (N1) partners, -1 for none.
+    """The one-to-one pairs with the largest sum of r among the pairs (i,j) (E); (N1) matches, -1 for none.
 
     >>> assignment(torch.tensor([0, 0, 1]), torch.tensor([0, 1, 0]), torch.tensor([0.9, 0.8, 0.8]), (2, 2)).tolist()
     [1, 0]

@@ -1,6 +1,6 @@
 """Fake neurons, which mean nothing: what labels would look like by chance.
 
-A fake neuron has a real neuron's activations in a random order over the images ("permuted"), so it means nothing; or it
+A null neuron has a real neuron's activations in a random order over the images ("permuted"), so it means nothing; or it
 is a random mixture of the real ones ("mixture"), which asks whether a neuron says more than a random direction.
 """
 
@@ -21,13 +21,13 @@ from contralens.math.tensors import blocks
 from contralens.types import Exemplars
 
 FAKES_AT_ONCE = 256
-"""Fakes made and mined at once."""
+"""Null neurons made and mined at once."""
 
 
 def fake_activations(
     activations: Any, count: int, seed: int = 0, kind: Literal["permuted", "mixture"] = "permuted", neurons: Any = None
 ) -> Tensor:
-    """`count` fake neurons (I,count) made of the activations (I,N) of `neurons` (all by default).
+    """`count` null neurons (I,count) made of the activations (I,N) of `neurons` (all by default).
 
     "permuted": neuron n mod N in a random order over the images, so each keeps its distribution. "mixture": sums of all
     standardised neurons with normal weights. Memory: (I,count) and a block of columns, whatever N is.
@@ -73,21 +73,21 @@ def fake_exemplars(
     neurons: Any = None,
     **mining: Any,
 ) -> Exemplars:
-    """Exemplars of fake neurons, mined like real ones.
+    """Exemplars of null neurons, mined like real ones.
 
-    Fakes are numbered on from the real neurons: their indices begin at N.
+    Null neurons are numbered on from the real neurons: their indices begin at N.
 
     Args:
         activations: (I,N) of the real neurons.
         embeddings: (I,D), unit rows of the same images.
-        count: fakes to make.
-        seed: of the fakes.
+        count: null neurons to make.
+        seed: of the null neurons.
         kind: "permuted" real neurons, in a random order over the images, or a random "mixture" of them.
-        neurons: the real neurons that fakes are made of; all by default.
+        neurons: the real neurons that null neurons are made of; all by default.
         mining: k, reuse and exclude of `find_exemplars`.
 
     Returns:
-        Exemplars of the fakes, (count,K).
+        Exemplars of the null neurons, (count,K).
 
     >>> fake_exemplars(activations, embeddings, 3, k=2).neurons  # after the two real ones
     tensor([2, 3, 4])
@@ -111,10 +111,11 @@ def with_fakes(
     *,
     budget: int = 2**30,
 ) -> ActivationSource:
-    """Activations (I,N+M) of the real neurons and, beside them, of the fakes whose exemplars `fake_exemplars` finds.
+    """Activations (I,N+M) of the real neurons and, beside them, of the null neurons whose exemplars `fake_exemplars`
+    finds.
 
-    The fakes stand in memory, (I,M), or where they need more than `budget` bytes in a temporary file. `activations`,
-    `count`, `seed`, `kind` and `neurons` are those of `fake_exemplars`.
+    The null neurons are in memory, (I,M), or where they need more than `budget` bytes in a temporary file.
+    `activations`, `count`, `seed`, `kind` and `neurons` are those of `fake_exemplars`.
 
     >>> with_fakes(activations, 3).shape
     (4, 5)
@@ -138,7 +139,7 @@ def _room(count: int, images: int, dtype: torch.dtype, budget: int) -> Tensor:
 def _fakes(
     a: ActivationSource, count: int, seed: int, kind: Literal["permuted", "mixture"], neurons: Any
 ) -> Iterator[tuple[int, Tensor]]:
-    """(number of the first, activations (I,b)) of fake neurons, a block at a time."""
+    """(number of the first, activations (I,b)) of null neurons, a block at a time."""
     for start in range(0, count, FAKES_AT_ONCE):
         size = min(FAKES_AT_ONCE, count - start)
         yield start, fake_activations(a, size, seed + 1_000_003 * start, kind, _from(neurons, a.shape[1], start))

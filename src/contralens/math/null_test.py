@@ -1,15 +1,15 @@
 """Does a label beat chance? Fake neurons go the way of the real ones, and each label gets a false-discovery rate.
 
-Exemplars of fake neurons (`contralens.math.null_neurons`) are found and scored like those of real neurons, together
+Exemplars of null neurons (`contralens.math.null_neurons`) are found and scored like those of real neurons, together
 with them, since some scorers look at the whole set.
 
 The test. S[n,c] are scores; R[n,c] = S[n,c] - mean over c' != c of S[n,c'] says how far a concept stands out among the
-others, since images that lean to all texts alike, or away from them, say nothing. The first `CALIBRATION` fakes give
-the mean m[c] and the deviation s[c] of R[.,c] under chance; a neuron's statistic is
-z[n] = (R[n,label] - m[label]) / s[label], so a concept that fits any heap of images is worth little. The other M fakes
-give p[n] = (1 + #{fakes with z >= z[n]}) / (M + 1), which is valid whatever the distribution. q[n] is the
-false-discovery rate at which n would just be kept (Storey 2002 with lambda = 1/2, or Benjamini & Hochberg 1995). No
-label can have p below 1 / (M + 1): few real neurons among many need more fakes.
+others, since images that lean to all texts alike, or away from them, say nothing. The first `CALIBRATION` null neurons
+give the mean m[c] and the deviation s[c] of R[.,c] under chance; a neuron's statistic is z[n] = (R[n,label] - m[label])
+/ s[label], so a concept that fits any heap of images is worth little. The other M null neurons give p[n] = (1 + #{null
+neurons with z >= z[n]}) / (M + 1), which is valid whatever the distribution. q[n] is the false-discovery rate at which
+n would just be kept (Storey 2002 with lambda = 1/2, or Benjamini & Hochberg 1995). No label can have p below 1 / (M +
+1): few real neurons among many need more null neurons.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from contralens.math.tensors import matrix
 from contralens.types import Brief, Exemplars
 
 CALIBRATION = 0.3
-"""Share of the fakes that calibrate the concepts."""
+"""Share of the null neurons that calibrate the concepts."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -46,11 +46,11 @@ class Chance(Brief):
     z: Tensor
     """How far the label's score stands out among the concepts, in deviations of the same under chance."""
     p: Tensor
-    """How often a fake neuron's label stands out as much."""
+    """How often a null neuron's label stands out as much."""
     q: Tensor
     """False-discovery rate at which the label would just be kept."""
     fakes: Tensor
-    """(M) z of the fakes that p was counted on."""
+    """(M) z of the null neurons that p was counted on."""
     null_share: float
     """Estimated share of the labeled neurons that chance explains (Storey's pi0; 1 for "bh")."""
 
@@ -71,13 +71,13 @@ def chance(
         fakes: exemplars of the fakes (`fake_exemplars`), at least 20.
         embeddings: (I,D).
         texts: (C,D).
-        activations: (I,N+M), of the fakes too (`with_fakes`), for a scorer that looks at them.
+        activations: (I,N+M), of the null neurons too (`with_fakes`), for a scorer that looks at them.
         labels: (N) index of each neuron's label, -1 for none; by default what the scorer says here. A scorer that looks
-            at the whole set (CLIP-Dissect's prior) may say otherwise beside the fakes than it did alone.
+            at the whole set (CLIP-Dissect's prior) may say otherwise beside the null neurons than it did alone.
         method: how rates follow from p: "storey" or "bh".
 
     Raises:
-        InputError: fewer than 20 fakes.
+        InputError: fewer than 20 null neurons.
 
     >>> from contralens.math.null_neurons import fake_exemplars
     >>> fakes = fake_exemplars(activations, embeddings, 50, k=2)
@@ -92,10 +92,11 @@ def chance(
 def chance_of(
     scores: Any, real: int, *, labels: Any = None, method: Literal["storey", "bh"] = "storey", others: bool = True
 ) -> Chance:  # fmt: skip
-    """False-discovery rates from scores (N+M,C) whose first `real` = N rows are the neurons and whose rest are fakes.
+    """False-discovery rates from scores (N+M,C) whose first `real` = N rows are the neurons and whose rest are null
+    neurons.
 
-    `others=False` tells chance by the scores themselves, without taking the mean of the other concepts' scores off. The
-    other arguments are those of `chance`.
+    `others=False` measures chance by the scores themselves, without taking the mean of the other concepts' scores off.
+    The other arguments are those of `chance`.
 
     >>> scores = torch.randn(510, 5, generator=torch.Generator().manual_seed(0))
     >>> scores[0, 3] += 9  # a neuron that means concept 3
@@ -110,8 +111,8 @@ def _chance(
     scores: Iterator[tuple[slice, Tensor]], total: int, n: int, labels: Any, method: Literal["storey", "bh"],
     others: bool = True,
 ) -> Chance:  # fmt: skip
-    """From scores (N+M,c) of some concepts after the other; kept are four numbers a neuron and the calibrating fakes'
-    scores."""
+    """From scores (N+M,c) of some concepts after the other; kept are four numbers a neuron and the calibrating null
+    neurons' scores."""
     if total - n < 20:
         raise InputError(f"{total - n} null neurons are too few for the null test; use at least 20, better 1,000")
     given = None if labels is None else torch.as_tensor(labels, dtype=torch.int64).cpu()
@@ -156,10 +157,11 @@ def _beyond(scores: Tensor, sums: Tensor, counts: Tensor) -> Tensor:
 
 
 def standardised(scores: Any, real: int) -> Tensor:
-    """Scores (N+M,C), the first `real` = N of neurons, the rest of fakes, in deviations of each concept under chance.
+    """Scores (N+M,C), the first `real` = N of neurons, the rest of null neurons, in deviations of each concept under
+    chance.
 
-    A concept whose text lies near every image then has no advantage. The same fakes calibrate as in `chance_of`, to
-    which the result can be given: with `others=False` its z are these, of the concept that stands out most.
+    A concept whose text is near every image then has no advantage. The same null neurons calibrate as in `chance_of`,
+    to which the result can be given: with `others=False` its z are these, of the concept that stands out most.
 
     >>> scores = torch.randn(120, 5, generator=torch.Generator().manual_seed(0)) + torch.arange(5) * 10
     >>> standardised(scores, 20)[:20].argmax(1).unique()  # none is best everywhere
@@ -171,7 +173,8 @@ def standardised(scores: Any, real: int) -> Tensor:
 
 
 def null_moments(scores: Tensor, real: int) -> tuple[Tensor, Tensor]:
-    """Mean and deviation (C) of each concept's score among the fakes that calibrate, of scores as in `standardised`.
+    """Mean and deviation (C) of each concept's score among the null neurons that calibrate, of scores as in
+    `standardised`.
 
     >>> null_moments(torch.arange(30.0)[:, None], 20)
     (tensor([24.5000]), tensor([2.8723]))
@@ -180,7 +183,7 @@ def null_moments(scores: Tensor, real: int) -> tuple[Tensor, Tensor]:
 
 
 def _first(real: int, total: int) -> slice:
-    """Rows of the fakes that calibrate the concepts."""
+    """Rows of the null neurons that calibrate the concepts."""
     return slice(real, real + max(10, round(CALIBRATION * (total - real))))
 
 

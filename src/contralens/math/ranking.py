@@ -1,4 +1,4 @@
-"""Scores some concepts at a time and only the best of them kept, so that (N,C) need not stand in memory."""
+"""Scores some concepts at a time and only the best of them kept, so that (N,C) need not be in memory."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ def restricted_exemplars(
         for_a: (n) whether a neuron fires for A: its positives are of A, its contrasts of B; else the other way round.
         k: exemplars per neuron, at most.
 
-    A contrast is the most similar image of the other class on which the neuron lies below (mean on A + mean on B) / 2.
-    So that mining finds these and no others, images of the other class stand below all of the own, and those that are
+    A contrast is the most similar image of the other class on which the neuron is below (mean on A + mean on B) / 2.
+    So that mining finds these and no others, images of the other class are below all of the own, and those that are
     not cold are left out.
 
     >>> in_a = torch.tensor([True, True, True, False])

@@ -121,7 +121,7 @@ def keeping_memory() -> Iterator[None]:
 
 
 def return_memory() -> None:
-    """Gives the system the memory that is free but lies between what is used; without effect where there is no glibc.
+    """Gives the system the memory that is free but is between what is used; without effect where there is no glibc.
 
     Threads allocate apart from one another, so a step of big scratch and small results otherwise leaves much behind.
     """

@@ -1,12 +1,12 @@
 """Whether a network's rows are a function of the image: the same twice, and the same alone as among other images.
 
 Random masking, dropout that is always on, noise, a call counter, random augmentation and statistics of the batch make
-an image's activation depend on chance or on its neighbours. It is told apart from rounding by its size:
+an image's activation depend on chance or on its neighbours. It is separated from rounding by its size:
 
 - The same images twice, in the same batch, give the same bits on a CPU and differ in the last bits at most on a GPU.
   What moves a row by more than `TWICE` of the rows' length is no rounding.
 - Alone and together, kernels of another batch size round differently. A row must move by more than `TOGETHER` of its
-  length (`COARSE` where anything was computed in 16 bits or less) and by more than `SPREAD` of what tells the images
+  length (`COARSE` where anything was computed in 16 bits or less) and by more than `SPREAD` of what shows the images
   apart, which also lets pass a choice that rounding tips over (a route, a merged token) at a few places of an image.
 """
 
@@ -115,7 +115,7 @@ class _Precision(TorchFunctionMode):
 
 
 def is_coarse(network: Any) -> bool:
-    """Whether a network's weights have 16 bits or fewer, also where that stands in the kind of the modules only."""
+    """Whether a network's weights have 16 bits or fewer, also where that is in the kind of the modules only."""
     if not isinstance(network, nn.Module):
         return False
     kinds = {type(module).__module__ for module in network.modules()}

@@ -53,7 +53,7 @@ def layer_of(target: Scalable) -> HookedTarget:
 
 @contextmanager
 def changed(network: nn.Module, layer: str, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Within the block, `change` of what the layer gives goes on in its place."""
+    """Within the block, `change` of what the layer gives continues in its place."""
 
     def hook(module: Any, inputs: Any, output: Any) -> Any:
         tensor = tensor_of(output, layer)

@@ -102,7 +102,7 @@ POOLINGS: dict[str, Pooling] = {
 def pool(name: str, activations: Tensor, prefix: Tokens = 0, valid: Tensor | None = None) -> Tensor:
     """Activations of a layer to one float32 number per image and neuron, (B,N).
 
-    `prefix` tokens stand before the patches (class and register tokens), or a `Layout` says where they are; only token
+    `prefix` tokens are before the patches (class and register tokens), or a `Layout` says where they are; only token
     poolings look at it. `valid` (B,L) says which tokens are no padding: the others are left out. NaN stays NaN: a
     maximum never hides one.
 
@@ -184,7 +184,7 @@ def choose(
     (`tokens.locate`); `prefix_tokens` goes before both.
 
     Raises:
-        InputError: the pooling is unknown or does not fit the shape, or the prefix tokens cannot be told.
+        InputError: the pooling is unknown or does not fit the shape, or the prefix tokens cannot be determined.
     """
     if pooling is not None and pooling not in POOLINGS:
         raise InputError(

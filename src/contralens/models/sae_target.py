@@ -36,7 +36,7 @@ POOLINGS = {
 SAE_OPTIONS = ("kind", "k", "threshold", "b_dec", "center", "scale", "ignore")
 """What a file may leave open; see `read_sae`."""
 SAE_VERSION = "contralens sae 1"
-"""Raise the number when the computing code changes its results: cached activations are then computed anew."""
+"""Raise the number when the computing code changes its results: cached activations are then computed again."""
 BLOCK_BYTES = 64 * 2**20
 """Latents computed at once, bytes; a few times as much is held while they are."""
 

@@ -103,7 +103,7 @@ def _is_square(n: int) -> bool:
 
 
 def tokens_before(length: int, network: nn.Module, square: bool) -> Prefix | None:
-    """Prefix tokens of a layer with `length` tokens, or None where it cannot be told.
+    """Prefix tokens of a layer with `length` tokens, or None where it cannot be determined.
 
     Of a square image the patches number a square. The declared prefix is taken where the rest is one; else no prefix
     where the length is one itself (before the class token joins), else one class token where length - 1 is.

@@ -1,7 +1,7 @@
 """HTML pages from the templates in this folder: each one file that asks nobody for anything.
 
 Whatever a template prints is escaped (jinja2, autoescape), and a value that is not there is an error. A page's policy
-allows its own style and script, told by their hashes, pictures as data, and nothing else.
+allows its own style and script, given by their hashes, pictures as data, and nothing else.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ def fragment(parts: Sequence[Mapping[str, Any]]) -> str:
 
 
 def link(title: str, said: str, address: str, picture: str, page: str) -> str:
-    """A page that leads on to another one, and tells those who preview links what that shows.
+    """A page that leads on to another one, and describes it to link previews.
 
     Args:
         title: what is shown.
         said: a sentence about it.
-        address: where the page will be on the web, without its ending; its picture lies beside it.
+        address: where the page will be on the web, without its ending; its picture is next to it.
         picture: the picture, from the page.
         page: what it leads to, from the page.
 

@@ -11,10 +11,10 @@ from contralens.proposing.candidates import Replies
 
 
 class Purse:
-    """Money under way and spent, in the currency of the price. Safe for threads.
+    """Money in progress and spent, in the currency of the price. Safe for threads.
 
     Token counts of pictures differ between models by a factor of ten and more, so estimates are scaled by what the
-    replies so far took. Until the first reply of a model the cap can be exceeded by the questions then under way.
+    replies so far took. Until the first reply of a model the cap can be exceeded by the questions then in progress.
     """
 
     def __init__(self, price: tuple[float, float] | None, budget: float | None) -> None:

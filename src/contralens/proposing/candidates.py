@@ -1,6 +1,6 @@
 """Proposed labels and where each came from, and the folder that keeps every reply that was paid for. Needs no torch.
 
-A folder RUN.candidates stands beside the run, not in it, since a run folder is replaced as a whole when it is written
+A folder RUN.candidates is next to the run, not in it, since a run folder is replaced as a whole when it is written
 again:
 
 - candidates.json: the candidates with their provenance, the neurons without any and why, and how they were made
@@ -79,7 +79,7 @@ class Candidates(Brief):
         return [p for p in self.provenance if p["concept"].casefold() == concept.casefold()]
 
     def join(self, vocabulary: Sequence[str]) -> list[str]:
-        """The vocabulary followed by the candidates that it lacks."""
+        """The vocabulary followed by the candidates that it misses."""
         known = {concept.casefold() for concept in vocabulary}
         return [*vocabulary, *(c for c in self.concepts if c.casefold() not in known)]
 
@@ -123,7 +123,7 @@ class Candidates(Brief):
         }
 
     def save(self, folder: str | Path) -> Candidates:
-        """Write candidates.json into `folder`, whole or not at all."""
+        """Write candidates.json into `folder`, atomically."""
         folder = Path(folder)
         content = self.to_json()
         made = {**content, DIGEST: manifest_digest(json.loads(json.dumps(content)))}
@@ -164,7 +164,7 @@ def claimed(folder: Path, inputs: Iterable[Path] = ()) -> Iterator[None]:
     """Hold the folder of candidates, after a look that nothing would be overwritten that is not ours.
 
     Raises:
-        InputError: something would be; the folder is, contains or lies in one of `inputs`.
+        InputError: something would be; the folder is, contains or is in one of `inputs`.
         StoreError: another process has it.
     """
     real = folder.resolve()
@@ -247,7 +247,7 @@ class Replies:
                 os.fsync(f.fileno())
 
     def ledger(self) -> list[dict[str, Any]]:
-        """Every question that ever went out; a last line that a crash cut is passed over."""
+        """Every question that ever went out; a last line that a crash cut is skipped."""
         try:
             lines = (self.folder / "ledger.jsonl").read_bytes().splitlines()
         except FileNotFoundError:

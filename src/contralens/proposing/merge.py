@@ -15,7 +15,7 @@ def gather(
     encoder: Encoder | None,
     merge: float | None,
 ) -> Candidates:
-    """Proposals as candidates: equal texts are one concept, and near-synonyms too where an encoder tells them.
+    """Proposals as candidates: equal texts are one concept, and near-synonyms too where an encoder shows them.
 
     Of texts that count as one, that with the most proposals stays (ties: the first proposed). A text that the encoder
     refuses to read is no candidate: it could not be scored either. The manifest lists these.

@@ -37,7 +37,7 @@ def load(
 
     Args:
         rest: what follows "openai:".
-        workers: questions under way at once.
+        workers: questions in progress at once.
         timeout: seconds for one attempt, from sending to the last byte.
         retries: further attempts after 429, 5xx, a timeout or a lost connection.
         key_env: environment variable that holds the key. By default $OPENAI_API_KEY for OpenAI's own servers and

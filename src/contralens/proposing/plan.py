@@ -1,4 +1,4 @@
-"""What a run of `propose` is going to do, told before anything is asked."""
+"""What a run of `propose` is going to do, reported before anything is asked."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Plan:
     """Already, in this folder: replies by their tokens, lost questions at the most that they can have cost."""
     budget: float | None
     lost: int
-    """Questions that were under way when an earlier run was killed; a server may have charged for them."""
+    """Questions that were in progress when an earlier run was killed; a server may have charged for them."""
     seconds: float
     measured: bool
     """Whether `seconds` comes from earlier replies of this proposer; else `ASSUMED_SECONDS` for each are assumed."""

@@ -1,4 +1,5 @@
-"""What a vision-language model is told, what it must answer, and which pictures of a neuron it sees. Needs no torch."""
+"""What a vision-language model is asked, what it must answer, and which pictures of a neuron it sees. Needs no
+torch."""
 
 from __future__ import annotations
 
@@ -49,7 +50,7 @@ REPAIR = (
     "That answer cannot be used: {error}. Answer again with one JSON object and nothing else, with at most {count} "
     'concepts of at most {words} words each, in this form: {"concepts": ["...", "..."]}'
 )
-"""What a model is told, once, after an answer that breaks the rules."""
+"""What a model is asked, once, after an answer that breaks the rules."""
 
 MOST_CHARACTERS = 80
 """Characters of a concept."""
@@ -68,7 +69,7 @@ class Prompt:
 
     @property
     def contrastive(self) -> bool:
-        """Whether partners are shown."""
+        """Whether contrasts are shown."""
         return "{contrasts}" in self.text
 
     def parts(self, positives: Sequence[bytes], contrasts: Sequence[bytes], about: Sequence[str]) -> list[str | bytes]:
@@ -91,8 +92,8 @@ class Prompt:
 def read_prompt(spec: str | Path, *, count: int = 3, words: int = 4, domain: str = "") -> Prompt:
     """The prompt that `spec` names: "contrastive", "positives", or a text file with a template of one's own.
 
-    In a template {positives} and {contrasts} stand for the pictures ({contrasts} may be left out: then partners are not
-    shown), {count} and {words} for the number and length of concepts, {domain} for a sentence with the hint.
+    In a template {positives} and {contrasts} stand for the pictures ({contrasts} may be left out: then contrasts are
+    not shown), {count} and {words} for the number and length of concepts, {domain} for a sentence with the hint.
 
     Raises:
         InputError: no such prompt or file, a template without {positives}, numbers below one.
@@ -166,7 +167,7 @@ def parse_reply(text: str, count: int, words: int) -> list[str]:
     r"""The concepts in a reply: at most `count`, each cleaned and of at most `words` words.
 
     The reply must be one JSON object as `schema` describes it, bare or inside one code fence; what a reasoning model
-    puts before it between <think> and </think> is passed over. Single concepts that are empty, too long or repeated are
+    puts before it between <think> and </think> is skipped. Single concepts that are empty, too long or repeated are
     left out; a reply without any usable one is refused.
 
     Raises:
@@ -232,10 +233,10 @@ def choose(
     count: int,
     same: Callable[[int, int], bool],
 ) -> Shown:
-    """The first `count` positives and partners that are not near-copies of one shown already.
+    """The first `count` positives and contrasts that are not near-copies of one shown already.
 
-    Pairs are walked in order of rank; a positive that `same` says is a near-copy of one shown before is passed over,
-    and so is a partner, each on its own side. -1 stands for no image.
+    Pairs are walked in order of rank; a positive that `same` says is a near-copy of one shown before is skipped,
+    and so is a contrast, each on its own side. -1 stands for no image.
     """
 
     def side(images: Sequence[int]) -> list[int]:

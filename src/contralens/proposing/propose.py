@@ -1,7 +1,7 @@
 """Candidate labels for the neurons of a run: pictures and a question to a vision-language model, texts back.
 
 Every reply is on the disk before the same worker asks again, so whatever kills a run loses at most the questions then
-under way (as many as there are workers), and the same command goes on where it stopped.
+in progress (as many as there are workers), and the same command continues where it stopped.
 """
 
 from __future__ import annotations

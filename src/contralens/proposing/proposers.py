@@ -91,7 +91,7 @@ class Proposer(Protocol):
     batch: int
     """Questions that one call answers together."""
     workers: int
-    """Calls under way at once."""
+    """Calls in progress at once."""
 
     def ask(self, requests: Sequence[Request]) -> list[Reply | ProposerError]:
         """One answer or error per question, in order. Called from several threads if `workers` > 1."""

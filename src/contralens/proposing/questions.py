@@ -56,7 +56,7 @@ class Questions:
             shown = choose([p for p, _ in pairs], partners, show, same)
             if not shown.positives or (self.prompt.contrastive and not shown.contrasts):
                 self.key_of[n] = f"none-{n}"
-                self.failed[f"none-{n}"] = "it has no " + ("contrastive partners" if shown.positives else "exemplars")
+                self.failed[f"none-{n}"] = "it has no " + ("contrasts" if shown.positives else "exemplars")
                 continue
             key = self._key(n, shown)
             self.key_of[n] = key

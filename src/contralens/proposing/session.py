@@ -111,7 +111,7 @@ class Session:
         return self.purse.cost(self.purse.tokens(self.questions.estimate(key)[1]) + more, self.questions.max_tokens)
 
     def _put(self, batch: dict[str, float]) -> None:
-        """Ask a batch, then once more what was answered badly; each answer is on the disk before the next question."""
+        """Ask a batch, then again what was answered badly; each answer is on the disk before the next question."""
         questions, posed = self.questions, dict[str, Posed]()
         for key in batch:
             try:

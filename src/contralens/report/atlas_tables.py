@@ -18,7 +18,7 @@ P = 0.05
 
 
 def atlas_tables(found: Atlas, most: int = 15) -> None:
-    """Layer by layer, the concepts with most neurons, partners and edges."""
+    """Layer by layer, the concepts with most neurons, contrasts and edges."""
     layers = found.layers.to_pylist()
     print(repr(found)[1:-1])
     shown = [name for name in SHARES if any(row[name] is not None for row in layers)]
@@ -79,8 +79,8 @@ def _links(found: Atlas) -> None:
             near = [row for row in own if row["matches"]]
             same = sum(row["label"] is not None and row["label"] == row["other_label"] for row in near)
             print(
-                f"{key} to {own[0]['other_run']}: {counted(len(near), 'neuron')} of {len(own):,} have a partner there "
-                f"beyond chance, {same:,} of them with the same label"
+                f"{key} to {own[0]['other_run']}: {counted(len(near), 'neuron')} of {len(own):,} have a match there "
+                f"above the threshold, {same:,} of them with the same label"
             )
 
 

@@ -82,7 +82,7 @@ def audit_tables(found: Audit, most: int = 15) -> None:
 
 
 def _names(found: Audit) -> dict[int, str]:
-    """Neuron -> its name, where the audit lies in a run; else its number."""
+    """Neuron -> its name, where the audit is in a run; else its number."""
     numbers = found.neurons["neuron"].to_pylist()
     names = {n: str(n) for n in numbers}
     if found.path is not None:
@@ -93,7 +93,7 @@ def _names(found: Audit) -> dict[int, str]:
 
 
 def _experiments(found: Audit) -> dict[tuple[int, str], tuple[str, str]]:
-    """What experiments on the verdicts' concepts came to, where the audit lies in a run that was put to the test."""
+    """What experiments on the verdicts' concepts came to, where the audit is in a run that was tested."""
     run = found.path.parent if found.path is not None else None
     tested = verification_of(run, str(found.manifest["target"]["fingerprint"]))
     every = outcomes_of(tested.labels if tested else None)

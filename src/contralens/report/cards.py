@@ -120,7 +120,7 @@ def _gamma(scorer: str) -> str:
 
 
 def change_card(run: Run, change: Change, pictures: Pictures, pairs: int) -> dict[str, Any]:
-    """One of the changes that the page leads with: the labels, and the pair that tells most of those in the page."""
+    """One of the changes that the page leads with: the labels, and the pair that shows most of those in the page."""
     found = run.neuron(change.neuron)
     row = found["labels"][run.manifest["primary"]]
     own = [one for one in found["exemplars"] if one["rank"] < pairs]

@@ -39,7 +39,7 @@ def compare_tables(found: Any, most: int, pairs: bool = False) -> None:
 
 
 def baseline(found: Any) -> str:
-    """The method that the others stand beside: the primary scorer of a single run, else the first run."""
+    """The method that the others are next to: the primary scorer of a single run, else the first run."""
     first = found.methods[0]
     if all(m.run is first.run for m in found.methods):
         return str(next((m.name for m in found.methods if m.scorer == m.run.manifest["primary"]), first.name))

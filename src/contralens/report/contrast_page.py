@@ -16,7 +16,7 @@ from contralens.report.html import write_page
 
 PAIRS = 10
 FIRST = 4
-"""Neurons that stand above the table, with their pictures."""
+"""Neurons that are above the table, with their pictures."""
 
 
 def write_contrast_page(run: Run, found: ClassContrast, out: str | Path | None = None, *, most: int = 25) -> Path:

@@ -20,7 +20,7 @@ def match_tables(found: Matching, most: int = 20) -> None:
     where = f"activations on {m['images']:,} shared images" if m["by"] == "activations" else "their exemplars"
     sides = [f"{m[side]['name']} {m[side]['layer']} ({m[side]['compared']} neurons)" for side in ("one", "other")]
     print(f"{' and '.join(sides)}, compared by {where}")
-    null = f"{1 - m['level']:.0%} of the null neurons ({m['null']}) have no partner as near"
+    null = f"{1 - m['level']:.0%} of the null neurons ({m['null']}) have no match as close"
     print(f"matched from {m['threshold']:.3f} on: {null}")
     for status in STATUSES:
         if counts[status]:

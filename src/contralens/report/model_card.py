@@ -35,7 +35,7 @@ def write_model_card(runs: Sequence[str | Path | Run], out: str | Path, *, examp
     Args:
         runs: runs of layers of one network, or a folder that holds them.
         out: the folder.
-        examples: neurons shown with pictures, the surest ones of different labels.
+        examples: neurons shown with pictures, the most confident ones of different labels.
 
     Raises:
         InputError: no runs; or one of the files is there and was not written by this.

@@ -35,7 +35,7 @@ def bar(quiet: bool = False) -> Iterator[Progress]:
 
 
 class Lines:
-    """Progress as lines. Within one stage a thread speaks, so that work which tells nothing in between is heard, too.
+    """Progress as lines. Within one stage a thread speaks, so that work which shows nothing in between is heard, too.
 
     >>> import sys
     >>> with contextlib.redirect_stderr(sys.stdout), Lines() as lines:
@@ -70,7 +70,7 @@ class Lines:
                 self._say()
 
     def note(self, stage: str, text: str) -> None:
-        """A few words beside the rate of a stage that is under way."""
+        """A few words beside the rate of a stage that is in progress."""
         if stage == self._stage:
             self._note = text
 
@@ -136,7 +136,7 @@ def _bars() -> Iterator[Progress]:
             self.drawn.update(self.tasks[stage], completed=done, total=total)
 
         def note(self, stage: str, text: str) -> None:
-            """A few words beside the rate of a stage that is under way."""
+            """A few words beside the rate of a stage that is in progress."""
             if stage in self.tasks:
                 self.drawn.update(self.tasks[stage], note=text)
 

@@ -68,7 +68,7 @@ def labels_table(run: Run, most: int = 20) -> None:
     if len(shown) > most:
         out.print(f"... and {len(shown) - most} more")
     if left_out:
-        print(f"not shown for lack of space: {', '.join(left_out)} (contralens show RUN NEURON)")
+        print(f"not shown to save space: {', '.join(left_out)} (contralens show RUN NEURON)")
 
 
 def _left_out(run: Run, cells: dict[str, list[str]], width: int) -> list[str]:

@@ -101,7 +101,7 @@ def read(text: str) -> dict[Key, Numbers]:
 
 
 def outside(bench: Mapping[str, Any], text: str) -> tuple[int, list[str]]:
-    """How many cells of a benchmark a document has, too, and those whose mean lies outside the document's interval.
+    """How many cells of a benchmark a document has, too, and those whose mean is outside the document's interval.
 
     Rounding counts for the document: its cells have two digits.
     """

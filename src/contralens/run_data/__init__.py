@@ -1,1 +1,1 @@
-"""A finished run with its images and numbers at hand again."""
+"""A finished run with its images and numbers available again."""

@@ -1,4 +1,4 @@
-"""A finished run with its numbers at hand again: from the store where they are there, else computed anew."""
+"""A finished run with its numbers available again: from the store where they are there, else computed again."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ class Reopened:
 
     @cached_property
     def images(self) -> types.Images:
-        """The run's own images; opened only where the store lacks rows."""
+        """The run's own images; opened only where the store misses rows."""
         recorded = self.run.manifest["images"]
         source, sample = self._source, dict[str, Any]()
         if source is None:
@@ -246,7 +246,7 @@ class Reopened:
 
     @cached_property
     def classes(self) -> list[str]:
-        """Names of the classes that the network tells apart, as they come with its weights."""
+        """Names of the classes that the network separates, as they come with its weights."""
         from contralens.models.targets import target as load_target
 
         recorded = self.run.manifest["target"]
@@ -287,7 +287,7 @@ class Reopened:
         return torch.from_numpy(out)
 
     def _table(self, fingerprint: str, extractor: Any, wanted: Sequence[str]) -> Table:
-        """The extractor's table in the store, with at least one of the images wanted; those it lacks are collected."""
+        """The extractor's table in the store, with at least one of the images wanted; those it misses are collected."""
         if not wanted:
             raise InputError("no held-out image is left to measure on: hold out more images, or of more groups")
         table = self.store.table("rows", fingerprint)

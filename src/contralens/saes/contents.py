@@ -2,7 +2,7 @@
 
 A form (`sae_trainers`, `sae_formats`) asks a `Contents` for tensors and settings by name. What nobody asked for is then
 looked at by `unused`: an unknown tensor, or a setting that by its name changes latents, is refused by name; settings of
-the training are passed over; any other setting is named in a note.
+the training are skipped; any other setting is named in a note.
 """
 
 from __future__ import annotations

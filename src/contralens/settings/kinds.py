@@ -214,7 +214,7 @@ def _numbers(name: str, value: Any) -> Any:
 
 
 def _beside(folder: Path, value: Any) -> Any:
-    """A relative path that lies in that folder, from there."""
+    """A relative path that is in that folder, from there."""
     here = isinstance(value, str) and not Path(value).is_absolute() and (folder / value).exists()
     return str(folder / value) if here else value
 

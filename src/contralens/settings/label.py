@@ -98,7 +98,7 @@ class Collect(Work):
     limit: int | None = setting(None, WHOLE, "Use a random sample of this many images.", written=True)
 
     def target_options(self) -> dict[str, Any]:
-        """What `contralens.target` is told besides layer and device, where it is not the default."""
+        """Settings for `contralens.target` besides layer and device that differ from the default."""
         return self.given(
             "pooling", "checkpoint", "weights", "preprocess", "prefix_tokens", "dtype", "decode",
             "allow_nondeterministic",

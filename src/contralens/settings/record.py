@@ -235,7 +235,7 @@ class Place(Settings):
     """Where the work of any job is done, whatever it is."""
 
     COMMON: ClassVar[bool] = True
-    """Whether the settings of just this class are told last."""
+    """Whether the settings of just this class are listed last."""
     device: str | None = setting(None, DEVICE,
         "Device for the networks, on CUDA also for mining and scoring: cpu (default, or your module's "
         "device), cuda, cuda:1, mps.", result=False)  # fmt: skip

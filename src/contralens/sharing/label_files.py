@@ -90,7 +90,7 @@ class LabelFile(Brief):
         return iter(self.rows())
 
     def save(self, path: str | Path) -> LabelFile:
-        """Write the file, whole or not at all."""
+        """Write the file, atomically."""
         text = json.dumps(self.content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         write_whole(Path(path), text.encode())
         return LabelFile(self.content, Path(path))

@@ -89,7 +89,7 @@ def write_neuronpedia(
 
 
 def slug(name: str) -> str:
-    """A name as it may stand in an address.
+    """A name as it may be in an address.
 
     >>> slug("timm:resnet50.a1_in1k (fine-tuned)"), slug("layer4")
     ('timm-resnet50.a1_in1k-fine-tuned', 'layer4')

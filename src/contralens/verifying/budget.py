@@ -1,4 +1,4 @@
-"""How many pictures a generator may make, and for how long experiments may go on."""
+"""How many pictures a generator may make, and for how long experiments may continue."""
 
 from __future__ import annotations
 

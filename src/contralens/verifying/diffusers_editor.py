@@ -67,8 +67,8 @@ class Diffusers:
     """A pipeline of diffusers edits the picture, with one seeded generator for each edit.
 
     - "instruct" (InstructPix2Pix, FLUX Kontext, Qwen-Image-Edit): follows "remove the zebra", "add zebra".
-    - "inpaint": paints the region anew where the neuron fires: without the concept, or in the contrast with it. What
-      lies outside stays as it was, pixel by pixel. The control of a removal is another concept in the region where the
+    - "inpaint": paints the region again where the neuron fires: without the concept, or in the contrast with it. What
+      is outside stays as it was, pixel by pixel. The control of a removal is another concept in the region where the
       neuron fires least; that of an insertion another concept in the same region.
     - "image": draws the whole picture again (image to image).
 

@@ -1,7 +1,7 @@
 """Editors: what takes a concept out of a picture, or puts it in; made by `editor("scheme:rest", bench)`.
 
-`EDITORS` maps a scheme to what makes an editor from the text after the colon and the `Bench`, the run at hand. An edit
-must depend on its request alone, so that an experiment that was killed goes on to the same bits.
+`EDITORS` maps a scheme to what makes an editor from the text after the colon and the `Bench`, the run available. An
+edit must depend on its request alone, so that an experiment that was killed continues to the same bits.
 """
 
 from __future__ import annotations

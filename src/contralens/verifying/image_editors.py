@@ -1,4 +1,4 @@
-"""Editors that need no generator: a better look-alike found among the images, or a region exchanged."""
+"""Editors that need no generator: a better similar image found among the images, or a region exchanged."""
 
 from __future__ import annotations
 

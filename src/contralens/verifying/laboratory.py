@@ -39,7 +39,7 @@ Row = dict[str, Any]
 EditedRow: TypeAlias = "tuple[Row, Image | None, Image | Steered | None]"
 """A row, the picture, and the changed one, or what changes inside the network, where there is one."""
 VERIFYING_VERSION = "1"
-"""Raise it when the code changes what an experiment gives: what was tried before is then tried anew."""
+"""Raise it when the code changes what an experiment gives: what was tried before is then tried again."""
 MOVED = 0.5
 """An edit has to move the concept's similarity by this many of its deviations over the images."""
 KEPT = 0.95
@@ -104,7 +104,7 @@ class Laboratory:
         return self._judged(neuron, label, json.loads(held["edits"].tobytes()))
 
     def _sides(self, neuron: int) -> dict[Kind, list[tuple[int, int]]]:
-        """(image, partner) pairs to edit: positives with their contrasts, and contrasts with their positives."""
+        """(image, contrast) pairs to edit: positives with their contrasts, and contrasts with their positives."""
         row = self.at.get(neuron)
         if row is None:
             return {kind: [] for kind in KINDS}

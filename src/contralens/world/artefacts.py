@@ -185,7 +185,9 @@ class Plant:
                 side = "spurious" if factor in _BESIDES or (factor, name) == named else "expected"
                 texts = [concept_text(factor, name).replace(name, word) for word in words]
                 sides[side].append({"name": texts[0], "synonyms": texts[1:]})
-        about = f"The shape, pattern and colour of the object, and what lies beside it; {self.artefact}: {self.about}."
+        about = (
+            f"The shape, pattern and colour of the object, and the object next to it; {self.artefact}: {self.about}."
+        )
         return {"title": "One object", "about": about, "templates": ["{}", "a picture of {}", "a photo of {}"], **sides}
 
     @property
