@@ -311,6 +311,19 @@ export interface Matched {
   correlation: (number | null)[];
 }
 
+/** One of several meanings of a neuron. */
+export interface Meaning {
+  label: string;
+  /** Part of the activation above the neuron's mean that it has. */
+  share: number | null;
+  /** How likely its label is right; null where that is unknown. */
+  confidence: number | null;
+  /** Image numbers of its strongest images; those with a thumbnail. */
+  positives: number[];
+  /** Image numbers of their contrasts; those with a thumbnail. */
+  contrasts: number[];
+}
+
 /** A figure of one label, and the mean of all labels of its scorer with the interval of that mean. */
 export interface Measured {
   scorer: string;
@@ -503,6 +516,8 @@ export interface ScorerLabels {
   /** False-discovery rate of the null test, of the run or of its evaluation; null unless it was asked for. */
   fdr: number | null;
   concepts: Concept[];
+  /** By falling share, of a neuron with several; else empty. */
+  meanings: Meaning[];
 }
 
 /** A run in a few lines, for the page over several runs. */

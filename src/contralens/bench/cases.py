@@ -144,6 +144,12 @@ def bench_world(index: int | str | World) -> World:
     return BENCH_WORLDS[int(index)]
 
 
+def embedded(of: World, scenes: Scenes) -> Tensor:
+    """Embeddings (I,D), unit rows, of the pictures of scenes by the world's encoder."""
+    e, _, place = _seen(of, [scenes], trained=False)
+    return e[place[0]]
+
+
 def spoken() -> tuple[dict[str, NDArray[np.bool_]], dict[str, Tensor]]:
     """The two vocabularies: which levels each concept names, (C,38), and its text embedding, (C,D).
 

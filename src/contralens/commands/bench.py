@@ -84,6 +84,50 @@ def world_command(
         raise typer.Exit(1)
 
 
+@app.command("meanings")
+def meanings_command(
+    world: Annotated[list[int] | None, typer.Option(help="World 1 to 6, repeatable (default: 1 and 2).")] = None,
+    dial: Annotated[
+        list[float] | None,
+        typer.Option(help="Co-occurrence rate of confounder and true factor, 0 to 1, repeatable (default: 0.7)."),
+    ] = None,
+    scorer: Annotated[
+        list[str] | None, typer.Option(help="Scorer, repeatable (default: csp and semanticlens).")
+    ] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Seed of a probe set, repeatable (default: 1 and 2).")] = None,
+    neurons: Annotated[int, typer.Option(help="Planted neurons of each number of meanings, per probe set.")] = 24,
+    images: Annotated[int, typer.Option(help="Images per probe set.")] = 2000,
+    k: Annotated[int, typer.Option("--k", "-k", help="Exemplars per neuron.")] = 30,
+    as_json: Json = False,
+) -> None:
+    """Measure the search for meanings on planted neurons.
+
+    Neurons with one to four meanings: how often their number is found, and how often each meaning is named.
+    """
+    from contralens.bench.meanings_bench import MEASURES, TRUE_COUNTS, meanings_bench
+    from contralens.report.progress import bar
+    from contralens.report.world_bench import cell
+
+    with bar(quiet=as_json) as progress:
+        found = meanings_bench(
+            scorer or ("csp", "semanticlens"), worlds=world or (1, 2), dials=dial or (0.7,), seeds=seed or (1, 2),
+            neurons=neurons, images=images, k=k, progress=progress,
+        ).to_dict()  # fmt: skip
+    if as_json:
+        print_json(found)
+        return
+    nan = float("nan")
+    for name in found["settings"]["scorers"]:
+        rows = {(r["measure"], r["meanings"]): r for r in found["rows"] if r["scorer"] == name}
+        print(f"{name}\n{'true number of meanings':24}" + "".join(f"{count:>18}" for count in TRUE_COUNTS))
+        for measure in MEASURES:
+            told = [rows[measure, count] for count in TRUE_COUNTS]
+            filled = [[nan if r[key] is None else r[key] for key in ("mean", "low", "high")] for r in told]
+            cells = [cell((mean, low, high)) for mean, low, high in filled]
+            print(f"{measure:24}" + "".join(f"{text:>18}" for text in cells))
+        print()
+
+
 def _check_out(out: Path) -> None:
     """Raise if a file would be written over that is no older result."""
     import json
