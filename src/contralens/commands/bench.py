@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from contralens.checks import FAKES
 from contralens.commands.options import Json, print_json
 from contralens.errors import InputError
+
+if TYPE_CHECKING:
+    from contralens.bench.cases import Kind
 
 app = typer.Typer(help="Benchmarks with known truth.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -29,6 +32,10 @@ def world_command(
     world: Annotated[list[int] | None, typer.Option(help="World 1 to 6, repeatable (default: all).")] = None,
     scorer: Annotated[
         list[str] | None, typer.Option(help="Scorer, repeatable (default: all); differences are relative to csp.")
+    ] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(help="Neurons: planted, trained (default) or pairs (planted, fire for two levels), repeatable."),
     ] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Seed of a probe set, repeatable (default: 5 and 6).")] = None,
     images: Annotated[int, typer.Option(help="Images per probe set.")] = 2000,
@@ -51,7 +58,7 @@ def world_command(
 
     About three minutes on two cores.
     """
-    from contralens.bench.cases import BENCH_WORLDS, DIALS, SEEDS
+    from contralens.bench.cases import BENCH_WORLDS, DIALS, KINDS, SEEDS
     from contralens.bench.world_bench import BENCHED, world_bench
     from contralens.report import world_bench as paper
     from contralens.report.progress import bar
@@ -61,7 +68,7 @@ def world_command(
     with bar(quiet=as_json) as progress:
         bench = world_bench(
             scorer or BENCHED, worlds=world or tuple(BENCH_WORLDS), dials=dial or DIALS, seeds=seed or SEEDS,
-            images=images, k=k, fakes=fakes, fdr=fdr, progress=progress,
+            kinds=cast("list[Kind]", kind or list(KINDS)), images=images, k=k, fakes=fakes, fdr=fdr, progress=progress,
         )  # fmt: skip
     found = bench.to_dict()
     written = _save(bench, found, out) if out is not None else []

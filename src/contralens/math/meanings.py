@@ -8,9 +8,9 @@ Ours, unpublished; made of known parts. For each neuron:
 2. *Axes.* Embeddings x are whitened over the probe set (`AXES` principal axes, ridge `RIDGE`), so that nuisances vary
    by 1 along any direction. Two meanings make the sample vary by more along what tells them apart. Kept are the axes
    whose variance exceeds the .95 quantile of that of as many random images (parallel analysis: Horn 1965,
-   Psychometrika 30), at most `WIDTH`.
+   Psychometrika 30), at most five.
 3. *Split.* 2-means on these axes, again in every part, as long as two clusters explain more than they do of one
-   Gaussian with the same covariance (SigClust: Liu et al. 2008, JASA 103; p by a normal fit to `DRAWS` samples, as
+   Gaussian with the same covariance (SigClust: Liu et al. 2008, JASA 103; p by a normal fit to 20 samples, as
    there) at level `alpha`, and each holds a share of `least`.
 4. *Merge.* Images of one meaning may fall into several clusters, e.g. by size. What the neuron fires for is what
    remains against the contrasts: r[c] = mean over the cluster of x[p] - x[q(p)]. Clusters whose r have a cosine of
@@ -19,7 +19,7 @@ Ours, unpublished; made of known parts. For each neuron:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.nn.functional import normalize, pad
 
 from contralens.math.activation_sources import columns, source
+from contralens.math.cluster_splits import main_axes, split
 from contralens.math.exemplars import mine
 from contralens.math.tensors import blocks, eigen, matrix
 from contralens.types import Brief
@@ -37,11 +38,9 @@ MOST = 6
 SAMPLED = 512
 FEWEST = 16
 """A neuron with fewer images above its mean has one meaning."""
-AXES, RIDGE, WIDTH = 64, 0.1, 5
-DRAWS, NULLS = 20, 50
+AXES, RIDGE = 64, 0.1
+NULLS = 50
 APART = 0.6
-CLUSTERS = 10
-"""Clusters before they are merged, at most."""
 SIZES = (16, 32, 64, 96, 128, 192, 256, 384, 512)
 """Sizes of random samples; a neuron is compared with the nearest one."""
 AT_ONCE = 2**25
@@ -204,94 +203,15 @@ def _clusters(
     cluster, p = torch.where(there, 0, -1), torch.full((len(images),), torch.nan)
     if not limits:
         return cluster, p
-    y, variance = _axes(x[images.clamp_min(0)], there)
+    y, variance = main_axes(x[images.clamp_min(0)], there)
     like = torch.tensor([min(limits, key=lambda s: abs(s - n)) for n in size.tolist()])
     limit = torch.stack([limits[int(s)][: variance.shape[1]] for s in like]) if len(like) else variance
     kept = (variance > limit).int().cumprod(1).sum(1) * (size >= FEWEST)
     for width in range(1, y.shape[2] + 1):
         own = (kept == width).nonzero()[:, 0]
         if len(own):
-            cluster[own], p[own] = _split(y[own, :, :width], there[own], alpha, least, generator)
+            cluster[own], p[own] = split(y[own, :, :width], there[own], alpha, least, generator)
     return cluster, p
-
-
-def _axes(x: Tensor, there: Tensor) -> tuple[Tensor, Tensor]:
-    """Points (R,M,A) on their own `WIDTH` main axes, centred (0 where not `there`), and the variances, falling."""
-    w = there.to(x.dtype)[:, :, None]
-    count = w.sum(1, keepdim=True).clamp_min(1)
-    z = (x.nan_to_num(0.0) - (x.nan_to_num(0.0) * w).sum(1, keepdim=True) / count) * w
-    values, axes = torch.linalg.eigh(z.transpose(1, 2) @ z / (count - 1).clamp_min(1))
-    width = min(WIDTH, x.shape[2])
-    return z @ axes[:, :, -width:].flip(2), values[:, -width:].flip(1).clamp_min(0.0)
-
-
-def _split(y: Tensor, there: Tensor, alpha: float, least: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Points (n,M,d) split in two again and again while the test allows it: clusters (n,M), first p-value (n)."""
-    cluster, size = torch.where(there, 0, -1), there.sum(1)
-    count, p = torch.ones(len(y), dtype=torch.int64), torch.full((len(y),), torch.nan)
-    waiting = [(n, 0) for n in range(len(y))]
-    while waiting:
-        rows, parts = torch.tensor(waiting).T
-        member = cluster[rows] == parts[:, None]
-        own, variance = _axes(y[rows], member)
-        side, explained = _two(own, member)
-        chance = _of_one_cloud(explained, variance, member, own.shape, generator)
-        first = parts == 0
-        p[rows[first]] = torch.where(p[rows[first]].isnan(), chance[first], p[rows[first]])
-        smaller = torch.minimum(side.sum(1), (member & ~side).sum(1))
-        split = (chance <= alpha) & (smaller >= 4) & (smaller >= least * size[rows])
-        waiting = []
-        for i, (n, c) in enumerate(zip(rows.tolist(), parts.tolist(), strict=True)):
-            if split[i] and int(count[n]) < CLUSTERS:
-                new = int(count[n])
-                cluster[n][side[i]] = new
-                count[n] += 1
-                waiting += [(n, c), (n, new)]
-    return cluster, p
-
-
-def _of_one_cloud(
-    explained: Tensor, variance: Tensor, member: Tensor, shape: Sequence[int], generator: torch.Generator
-) -> Tensor:
-    """p-values (R) of what 2-means explains, by a normal fit to what it explains of Gaussians with these variances."""
-    count = member.sum(1)[:, None, None].clamp_min(1)
-    drawn = []
-    for _ in range(DRAWS):
-        z = torch.randn(tuple(shape), generator=generator) * variance.sqrt()[:, None] * member[:, :, None]
-        drawn.append(_two((z - z.sum(1, keepdim=True) / count) * member[:, :, None], member)[1])
-    null = torch.stack(drawn)
-    z_score = (explained - null.mean(0)) / null.std(0).clamp_min(1e-9)
-    p: Tensor = torch.special.ndtr(-z_score).nan_to_num(1.0)
-    return p
-
-
-def _two(y: Tensor, member: Tensor) -> tuple[Tensor, Tensor]:
-    """The best 2-means of centred points (R,M,d) from the sign of each axis: side (R,M), variance explained (R)."""
-    w = member.to(y.dtype)
-    total = (y.square().sum(2) * w).sum(1)
-    best, least = torch.zeros_like(member), torch.full((len(y),), torch.inf)
-    for axis in range(y.shape[2]):
-        side = (y[:, :, axis] > 0) & member
-        for _ in range(8):
-            one, other = _centres(y, side, w)
-            difference = one - other
-            middle = ((one + other) * difference).sum(1, keepdim=True) / 2
-            moved = (torch.einsum("rmd,rd->rm", y, difference) > middle) & member
-            if torch.equal(moved, side):
-                break
-            side = moved
-        one, other = _centres(y, side, w)
-        n = side.sum(1)
-        within = total - n * one.square().sum(1) - (w.sum(1) - n) * other.square().sum(1)
-        better = within < least
-        best, least = torch.where(better[:, None], side, best), torch.where(better, within, least)
-    return best, 1 - least / total
-
-
-def _centres(y: Tensor, side: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
-    """Means (R,d) of both sides of centred points."""
-    n, total = side.sum(1, keepdim=True), torch.einsum("rm,rmd->rd", side.to(y.dtype), y)
-    return total / n.clamp_min(1), -total / (w.sum(1, keepdim=True) - n).clamp_min(1)
 
 
 def merged(directions: Tensor, sizes: Tensor, apart: float = APART, most: int = MOST) -> Tensor:
