@@ -68,7 +68,10 @@ def test_agrees_with_the_slow_copy(options) -> None:
     assert fast.argmax(1)[:2].tolist() == [3, 1]
 
 
-def test_the_elastic_net_is_scikit_learns(monkeypatch) -> None:
+@pytest.mark.parametrize("tried", [1, 50])
+def test_the_elastic_net_is_scikit_learns(monkeypatch, tried) -> None:
+    monkeypatch.setattr("contralens.math.linear_explanations.TRIED", tried)
+    monkeypatch.setattr("contralens.math.linear_explanations.TOGETHER", 3)
     monkeypatch.setattr("contralens.math.linear_explanations.ROUNDS", 20_000)
     monkeypatch.setattr("contralens.math.linear_explanations.ENOUGH", 1e-10)
     a, e, t = case(seed=3)

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from contralens.math.activation_products import products
 from contralens.math.activation_sources import source
 from contralens.math.tensors import blocks, matrix
 
@@ -90,7 +91,8 @@ def allowed_combinations(
     t, (c, d) = t[used], place.T
     deviation = (t @ covariance * t).sum(1).clamp_min(1e-30).sqrt()
     between = ((t[c] @ covariance) * t[d]).sum(1) / (deviation[c] * deviation[d])
-    along, own = _along(a, chosen, x, usable)
+    along, squares, count = products(a, chosen, x, usable)
+    along, own = along / count.clamp_min(1)[:, None], (squares / count.clamp_min(1)).sqrt()
     r = (along @ t.T / (own[:, None] * deviation)).clamp(-0.999999, 0.999999).nan_to_num(0.0)
     for block in blocks(len(chosen), 8 * 8 * len(parts)):
         z = _difference(r[block][:, c], r[block][:, d], between, images)
@@ -98,24 +100,6 @@ def allowed_combinations(
         worst.scatter_reduce_(1, parts[:, 0].expand(len(z), -1), z, "amin")
         out[block] = worst >= least
     return out
-
-
-def _along(a: Any, neurons: Tensor, x: Tensor, usable: Tensor) -> tuple[Tensor, Tensor]:
-    """mean_i (a - mean a) x (N,D), and the deviation of a (N), float64."""
-    sums = torch.zeros(len(neurons), x.shape[1], dtype=torch.float64)
-    first, second, count = (torch.zeros(len(neurons), dtype=torch.float64) for _ in range(3))
-    lost = torch.zeros_like(sums)
-    for start, rows in a.blocks(neurons, budget=16 * 2**20):
-        here = slice(start, start + len(rows))
-        values = rows.cpu().double()
-        there = values.isfinite() & usable[here, None]
-        values = values.masked_fill(~there, 0.0)
-        first, second, count = first + values.sum(0), second + values.square().sum(0), count + there.sum(0)
-        sums += values.T @ x[here]
-        lost += (~there).double().T @ x[here]
-    mean = first / count.clamp_min(1)
-    deviation = (second / count.clamp_min(1) - mean.square()).clamp_min(0.0).sqrt()
-    return (sums + mean[:, None] * lost) / count.clamp_min(1)[:, None], deviation
 
 
 def _difference(one: Tensor, other: Tensor, between: Tensor, images: int) -> Tensor:

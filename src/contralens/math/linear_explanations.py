@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from contralens.errors import InputError
+from contralens.math.activation_products import products
 from contralens.math.activation_sources import ActivationSource, source
 from contralens.math.ranking import Columns, by_columns
 from contralens.math.tensors import blocks, matrix
@@ -34,6 +35,10 @@ from contralens.types import Brief, Exemplars
 
 ROUNDS, ENOUGH = 500, 1e-5
 """Most steps of the elastic net, and the change of weights below which it stands."""
+TOGETHER, TRIED = 16, 50
+"""Neurons that are solved together, and concepts of each that are tried first."""
+WRONG = 1e-6
+"""A concept whose slope exceeds the penalty by more has a weight."""
 FOURTH = 4
 """Every fourth image is one of validation."""
 
@@ -114,25 +119,15 @@ def _moments(a: ActivationSource, neurons: Tensor, e: Tensor, which: Tensor) -> 
     images = max(1, int(which.sum()))
     x = e.double()
     x = (x - (x[which].mean(0) if bool(which.any()) else 0.0)).masked_fill(~which[:, None], 0.0)
-    sums, lost = (torch.zeros(len(neurons), e.shape[1], dtype=torch.float64) for _ in range(2))
-    first, second, count = (torch.zeros(len(neurons), dtype=torch.float64) for _ in range(3))
-    for start, rows in a.blocks(neurons, budget=16 * 2**20):
-        here = slice(start, start + len(rows))
-        values = rows.cpu().double()
-        there = values.isfinite() & which[here, None]
-        values = values.masked_fill(~there, 0.0)
-        first, second, count = first + values.sum(0), second + values.square().sum(0), count + there.sum(0)
-        sums += values.T @ x[here]
-        lost += (~there).double().T @ x[here]
-    mean = first / count.clamp_min(1)
-    variance = (second - count * mean.square()).clamp_min(0.0) / images
-    return _Moments(x.T @ x / images, (sums + mean[:, None] * lost) / images, variance)
+    sums, squares, _ = products(a, neurons, x, which)
+    return _Moments(x.T @ x / images, sums / images, squares / images)
 
 
 def _elastic_net(of: _Moments, t: Tensor, strength: float, ratio: float) -> Tensor:
     """Weights (N,C) between standardised concepts and activations, by accelerated proximal gradients.
 
-    FISTA (Beck & Teboulle 2009) with restarts where the momentum points uphill; 4 N C D operations a step.
+    FISTA (Beck & Teboulle 2009) with restarts where the momentum points uphill, on the concepts that correlate most
+    with some neuron; then on those, too, of which the solution is wrong, until there is none.
     """
     t = t.double()
     spread = (t @ of.covariance * t).sum(1).clamp_min(0.0).sqrt()
@@ -141,21 +136,38 @@ def _elastic_net(of: _Moments, t: Tensor, strength: float, ratio: float) -> Tens
     whole = t.T @ t @ of.covariance
     step = 1 / (float(torch.linalg.eigvals(whole).real.amax()) + strength * (1 - ratio) + 1e-12)
     out = torch.zeros_like(aim)
-    for block in blocks(len(aim), 8 * 6 * len(t)):
-        w, ahead, momentum = out[block], out[block], 1.0
+    for block in blocks(len(aim), 1, TOGETHER):
+        near = aim[block].abs().topk(min(TRIED, len(t)), dim=1).indices
+        active = torch.zeros(len(t), dtype=torch.bool)
+        active[near.flatten()] = True
         for _ in range(ROUNDS):
-            slope = ahead @ t @ of.covariance @ t.T - aim[block] + strength * (1 - ratio) * ahead
-            moved = ahead - step * slope
-            moved = moved.sign() * (moved.abs() - step * strength * ratio).clamp_min(0.0)
-            uphill = len(w) > 0 and float(((ahead - moved) * (moved - w)).sum()) > 0
-            momentum = 1.0 if uphill else momentum
-            further = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
-            ahead = moved + (momentum - 1) / further * (moved - w)
-            change, w, momentum = float((moved - w).abs().max()) if len(w) else 0.0, moved, further
-            if change < ENOUGH:
+            w = out[block][:, active]
+            out[block, active] = _solved(w, aim[block][:, active], t[active], of.covariance, step, strength, ratio)
+            slope = out[block] @ t @ of.covariance @ t.T - aim[block]
+            more = (slope.abs() > strength * ratio + WRONG).any(0) & ~active
+            if not bool(more.any()):
                 break
-        out[block] = w
+            active |= more
     return out
+
+
+def _solved(
+    w: Tensor, aim: Tensor, t: Tensor, covariance: Tensor, step: float, strength: float, ratio: float
+) -> Tensor:
+    """The elastic net of some neurons and concepts (n,c), from the weights w on."""
+    ahead, momentum = w, 1.0
+    for _ in range(ROUNDS):
+        slope = ahead @ t @ covariance @ t.T - aim + strength * (1 - ratio) * ahead
+        moved = ahead - step * slope
+        moved = moved.sign() * (moved.abs() - step * strength * ratio).clamp_min(0.0)
+        uphill = float(((ahead - moved) * (moved - w)).sum()) > 0
+        momentum = 1.0 if uphill else momentum
+        further = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
+        ahead = moved + (momentum - 1) / further * (moved - w)
+        change, w, momentum = float((moved - w).abs().max()), moved, further
+        if change < ENOUGH:
+            break
+    return w
 
 
 def _greedy(
