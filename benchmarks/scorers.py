@@ -46,7 +46,7 @@ from contralens.world.targets import load_target, world
 from contralens.world.truth import known, load_truth, target_activations
 
 PAPERS = ("semanticlens", "csp:gamma=0", "csp:gamma=0.5", "csp", "clip_dissect", "clip_dissect_csp")
-OTHERS = ("centred", "centred:gamma=1", "mean_difference")
+OTHERS = ("centred", "centred:gamma=1", "mean_difference", "linear", "invert")
 OURS = "lookalike"
 SPLITS: dict[str, dict[str, Any]] = {
     "development": {"target": "lite2", "encoder": "lite0", "first": 0, "held": 0, "worlds": (1,), "seed": 20000,

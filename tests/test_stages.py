@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from coloured import COLOURS, ColourEncoder, ColourNet, to_pixels
+from PIL import Image
 
 import contralens
 from contralens.errors import InputError
@@ -126,3 +127,24 @@ def test_a_proposer_is_asked_once_with_the_exemplars(mined: Mined, tmp_path: Pat
     assert scored.concepts == [*COLOURS, "violet"]
     assert asked
     assert mined.run().labels.num_rows == 0
+
+
+def test_simple_labels_use_a_combination_only_where_it_explains_more(tmp_path: Path) -> None:
+    """`simple` on world 1: of levels and pairs of levels, fewer pairs label a neuron; every neuron keeps a label."""
+    from contralens.math.combinations import parts_of
+    from contralens.world.captions import concepts
+    from contralens.world.render import render
+    from contralens.world.targets import world
+
+    for i, pixels in enumerate(render(world(1).scenes(300, 3, 0.5))):
+        Image.fromarray(pixels).save(tmp_path / f"{i:03}.png")
+    words = [c.text for c in concepts(2)]
+    combined = {words[c] for c in parts_of(words)[:, 0].tolist()}
+    found = mine(collect(Mine("world:1", tmp_path, "world", layer="block3", k=10, cache=tmp_path / "cache")))
+    free, simple = (
+        write(judge(score(found, vocabulary=words, scorers="csp", confidence=False, simple=on))) for on in (False, True)
+    )
+    count = [sum(row["label"] in combined for row in run.rows("csp")) for run in (free, simple)]
+    assert count[1] < 0.9 * count[0]
+    assert (free.manifest["simple"], simple.manifest["simple"]) == (False, True)
+    assert all(row["label"] is not None for row in simple.rows("csp") if row["status"] == "ok")

@@ -91,7 +91,7 @@ export interface Detail {
   classes: Fed[] | null;
   maps: Map[] | null;
   audit: Verdict | null;
-  /** Null where no label of the run was put to the test. */
+  /** Null where no label of the run was tested. */
   experiments: Experiment[] | null;
   missing: Missing[];
 }
@@ -114,7 +114,7 @@ export interface Evaluated {
   verdicts: (Record<string, Value | Value[]>)[];
 }
 
-/** A label, or another phrase, that was put to the test on this neuron. */
+/** A label, or another phrase, that was tested on this neuron. */
 export interface Experiment {
   label: string;
   /** "verified", "refuted" or "untested". */
@@ -237,7 +237,7 @@ export interface LayerConcept {
   counts: number[];
   run: string;
   neuron: number;
-  /** Of the neuron with the surest such label. */
+  /** Of the neuron with the most confident such label. */
   picture: number;
 }
 
@@ -309,6 +309,19 @@ export interface Matched {
   b: (number | null)[];
   /** Null by number. */
   correlation: (number | null)[];
+}
+
+/** One of several meanings of a neuron. */
+export interface Meaning {
+  label: string;
+  /** Part of the activation above the neuron's mean that it has. */
+  share: number | null;
+  /** How likely its label is right; null where that is unknown. */
+  confidence: number | null;
+  /** Image numbers of its strongest images; those with a thumbnail. */
+  positives: number[];
+  /** Image numbers of their contrasts; those with a thumbnail. */
+  contrasts: number[];
 }
 
 /** A figure of one label, and the mean of all labels of its scorer with the interval of that mean. */
@@ -459,7 +472,7 @@ export interface RunInfo {
 export interface RunList {
   version: string;
   runs: RunInfo[];
-  /** Whether notes can be written, and labels put to the test. */
+  /** Whether notes can be written, and labels tested. */
   writable: boolean;
   /** Why there is no search by words or pictures; null where there is. */
   encoder: string | null;
@@ -474,7 +487,7 @@ export interface ScorerColumns {
   margin: (number | null)[];
   /** Of CSP; null for another scorer. */
   gamma: number | null;
-  /** What experiments on the labels came to: "verified", "refuted", "untested", null without one. Null as a whole where no label was put to the test. */
+  /** What experiments on the labels came to: "verified", "refuted", "untested", null without one. Null as a whole where no label was tested. */
   verified: (string | null)[] | null;
   /** Of this scorer's labels: confidence and fdr by the run; fdr, stability and metrics by an evaluation; removal and insertion by experiments. */
   columns: Record<string, (number | null)[]>;
@@ -503,6 +516,8 @@ export interface ScorerLabels {
   /** False-discovery rate of the null test, of the run or of its evaluation; null unless it was asked for. */
   fdr: number | null;
   concepts: Concept[];
+  /** By falling share, of a neuron with several; else empty. */
+  meanings: Meaning[];
 }
 
 /** A run in a few lines, for the page over several runs. */

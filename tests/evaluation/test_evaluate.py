@@ -132,7 +132,7 @@ def test_verdicts_chance_stability_and_meanings(run, settings):
 
 
 def test_verdicts_on_a_scorer_that_looks_at_all_activations(run, case, settings):
-    """`label(fdr=...)` and `evaluate(fdr=...)` give it the same fakes; of a part of the exemplars it is not asked."""
+    """`label(fdr=...)` and `evaluate(fdr=...)` give it the same fakes."""
     options = {"k": 10, "cache": case / "cache", "scorers": ["csp", "lookalike"], "fdr": 0.05, "fakes": 300}
     made = label(colour_target(), case / "probe", ColourEncoder(), list(COLOURS), **options)
     told = {(row["neuron"], row["scorer"]): row for row in made.labels.to_pylist()}
@@ -146,8 +146,7 @@ def test_verdicts_on_a_scorer_that_looks_at_all_activations(run, case, settings)
         )
         assert row["beats_chance"]
         assert row["label"] in row["label_set"]
-        assert row["meanings"] is None
-    assert any("lookalike uses all activations" in note for note in found.manifest["notes"])
+        assert row["meanings"] == [row["label"]]
 
 
 def test_a_run_of_noise_abstains(case, settings):

@@ -105,6 +105,7 @@ def judged(run: Run, out: Path) -> None:
     fdr = [0.08, 0.03, 0.06] + [0.01] * (count - 3)
     given: list[Any] = [[0.01] * count, fdr, [rate <= 0.07 for rate in fdr], [0.9] * count, [["red", "blue"]] * count]
     given += [[[0.9, 0.1]] * count, [["red"]] * count, [[1.0]] * count]
+    given += [[[0.9]] * count, [[[0, 1]]] * count, [[[2, 3]]] * count]
     verdicts = pa.table([*columns, *given], VERDICTS.names)
     tables = (values.cast(VALUES), summary.cast(SUMMARY), verdicts.cast(VERDICTS))
     Evaluation({"format": 1, "scorers": ["csp"]}, *tables).save(out)

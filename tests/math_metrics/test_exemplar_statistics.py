@@ -1,4 +1,4 @@
-"""The audit against slow copies and scikit-learn's KMeans; two meanings against one, on planted neurons."""
+"""The audit against slow copies and scikit-learn's KMeans."""
 
 import math
 
@@ -9,7 +9,6 @@ from sklearn.cluster import KMeans
 from torch.nn.functional import normalize
 
 from contralens.math import exemplar_statistics
-from contralens.math.exemplars import find_exemplars
 from contralens.types import Exemplars
 
 
@@ -96,41 +95,3 @@ def test_polysemanticity_falls_back_where_a_cluster_has_one_member():
         float((1 - e @ mean).mean()), abs=1e-6
     )
     assert exemplar_statistics.polysemanticity(exemplars([[0, -1]]), e).isnan().all()
-
-
-def test_one_meaning_is_rarely_split_and_two_are_found():
-    one, e = cloud(150, 30, 24, seed=1)
-    verdict = exemplar_statistics.meanings(one, e, alpha=0.05, draws=39)
-    assert float(verdict.split.double().mean()) < 0.12
-    two, e = cloud(60, 30, 24, parts=2, seed=2)
-    verdict = exemplar_statistics.meanings(two, e)
-    assert float(verdict.split.double().mean()) > 0.95
-    assert (verdict.share[verdict.split] == 0.5).all()
-    assert (
-        (verdict.side[:, :15] == verdict.side[:, :1]).all(1) & (verdict.side[:, 15:] != verdict.side[:, :1]).all(1)
-    ).all()
-    again = exemplar_statistics.meanings(two, e)
-    assert torch.equal(again.p, verdict.p)
-
-
-def test_same_images_throughout_cannot_be_split():
-    e = normalize(torch.rand(3, 8), dim=1)
-    verdict = exemplar_statistics.meanings(exemplars([[0] * 10, [-1] * 10]), e)
-    assert not verdict.split.any()
-    assert verdict.p.isnan().all()
-
-
-def test_a_part_scores_like_a_neuron_of_its_own():
-    from contralens.math.scorers import SCORERS
-    from contralens.math.scoring import run_scorer
-
-    g = torch.Generator().manual_seed(4)
-    e = normalize(torch.randn(80, 12, generator=g), dim=1)
-    a = torch.rand(80, 5, generator=g)
-    found = find_exemplars(a, e, k=10)
-    verdict = exemplar_statistics.meanings(found, e, draws=19)
-    texts = normalize(torch.randn(9, 12, generator=g), dim=1)
-    part = verdict.part(found, 1)
-    assert ((part.positives >= 0) == (verdict.side == 1)).all()
-    for score in SCORERS.values():
-        assert run_scorer(score, part, e, texts, a).isfinite().all()

@@ -5,6 +5,7 @@ import { Classes } from "../parts/Classes";
 import { CopyMenu, ShareCard } from "../parts/Copy";
 import { Experiments, Outcome } from "../parts/Experiments";
 import { ActivationHistogram, Evaluation, NeuronFigures } from "../parts/Figures";
+import { Meanings } from "../parts/Meanings";
 import { GammaPanel } from "../parts/GammaPanel";
 import { NotePanel } from "../parts/NoteList";
 import { Pairs } from "../parts/Pairs";
@@ -123,6 +124,7 @@ function Evidence({ detail }: { detail: Detail }) {
       <div className="panels">
         <div>
           <LabelsPanel labels={detail.labels} primary={index.primary} />
+          {primary && <Meanings found={primary} />}
           <Experiments neuron={detail.neuron} label={own ?? primary?.label ?? null} found={detail.experiments ?? []} />
           {detail.evaluation && <Evaluation data={detail.evaluation} primary={index.primary} />}
           {detail.candidates && <Candidates rows={detail.candidates} labels={chosen} />}

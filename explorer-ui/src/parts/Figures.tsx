@@ -155,7 +155,6 @@ function verdict(v: Evaluated["verdicts"][number]): string {
     const each = v["label_set"].map((l, i) => `${l}${typeof shares[i] === "number" ? ` ${Math.round(100 * shares[i])} %` : ""}`);
     out.push(`on resampled images ${each.slice(0, 5).join(", ")}`);
   }
-  if (Array.isArray(v["meanings"]) && v["meanings"].length > 1) out.push(`several meanings: ${v["meanings"].slice(0, 5).join(", ")}`);
   return out.join("; ");
 }
 

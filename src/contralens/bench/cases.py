@@ -31,8 +31,11 @@ from contralens.world.scenes import Scenes
 from contralens.world.targets import LAYER, WORLDS, World, load_target
 from contralens.world.truth import LEVELS, Truth, known, load_truth, target_activations
 
-Kind = Literal["planted", "trained"]
+Kind = Literal["planted", "trained", "pairs"]
 KINDS: tuple[Kind, ...] = ("planted", "trained")
+ALL_KINDS: tuple[Kind, ...] = (*KINDS, "pairs")
+CONJUNCTIONS = 72
+"""Planted neurons of kind "pairs" on a probe set."""
 DIALS = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0)
 SEEDS = (SEED, SEED + 1)
 BLOCK = 256
@@ -111,14 +114,14 @@ def cases(
     [(4, 'planted', 0.5), (4, 'planted', 1.0)]
     """
     for kind in kinds:
-        if kind not in KINDS:
-            raise InputError(f"unknown kind {kind!r}{nearest(str(kind), KINDS)}; known: {', '.join(KINDS)}")
+        if kind not in ALL_KINDS:
+            raise InputError(f"unknown kind {kind!r}{nearest(str(kind), ALL_KINDS)}; known: {', '.join(ALL_KINDS)}")
     if any(not 0.0 <= dial <= 1.0 for dial in dials):
         raise InputError(f"a dial must be between 0 (untied) and 1 (always together); got {', '.join(map(str, dials))}")
     chosen = [bench_world(w) for w in worlds]
     for done, (of, seed) in enumerate((w, s) for w in chosen for s in seeds):
         progress("worlds", done, len(chosen) * len(seeds))
-        own = [kind for kind in kinds if kind == "planted" or of.index in WORLDS]
+        own = [kind for kind in kinds if kind != "trained" or of.index in WORLDS]
         if not own:
             continue
         scenes = [probe_scenes(of, images, seed, dial) for dial in dials]
@@ -128,6 +131,8 @@ def cases(
                 if kind == "planted":
                     values, names, truth = planted_activations(drawn, of, seed)
                     a = torch.from_numpy(values)
+                elif kind == "pairs":
+                    a, truth, names = conjunctions(drawn, of, seed)
                 else:
                     a, truth = trained[rows], load_truth(of.index)
                     names = [f"{LAYER}/{n}" for n in range(a.shape[1])]
@@ -144,6 +149,12 @@ def bench_world(index: int | str | World) -> World:
     return BENCH_WORLDS[int(index)]
 
 
+def embedded(of: World, scenes: Scenes) -> Tensor:
+    """Embeddings (I,D), unit rows, of the pictures of scenes by the world's encoder."""
+    e, _, place = _seen(of, [scenes], trained=False)
+    return e[place[0]]
+
+
 def spoken() -> tuple[dict[str, NDArray[np.bool_]], dict[str, Tensor]]:
     """The two vocabularies: which levels each concept names, (C,38), and its text embedding, (C,D).
 
@@ -155,6 +166,28 @@ def spoken() -> tuple[dict[str, NDArray[np.bool_]], dict[str, Tensor]]:
         {which: _marked([c.levels for c in own]) for which, own in words.items()},
         {which: encoder.texts([c.text for c in own]) for which, own in words.items()},
     )
+
+
+def conjunctions(scenes: Scenes, of: World, seed: int) -> tuple[Tensor, list[Truth], list[str]]:
+    """Planted neurons (I,N) that fire where a scene has both of two levels, with their truth and names.
+
+    a = m u + .05 |z|: m says whether the scene has both, u is uniform on [.6, 1], z is normal. The pairs are drawn from
+    the 292 that the vocabulary names, without those that fewer than five scenes have.
+    """
+    pairs = [c for c in concepts(2) if len(c.levels) == 2]
+    rng = np.random.default_rng([seed, of.index, 2])
+    columns: list[NDArray[np.float64]] = []
+    truth, names = list[Truth](), list[str]()
+    for place in rng.permutation(len(pairs)):
+        shown = np.all([scenes.of(factor) == number for factor, number in pairs[place].levels], axis=0)
+        if shown.sum() < 5 or len(columns) == CONJUNCTIONS:
+            continue
+        u, z = rng.uniform(0.6, 1.0, len(scenes)), rng.standard_normal(len(scenes))
+        columns.append(shown * u + 0.05 * np.abs(z))
+        truth.append(Truth(pairs[place].levels, "known", float("nan")))
+        names.append(f"pair/{pairs[place].text}")
+    made = np.stack(columns, 1) if columns else np.zeros((len(scenes), 0))
+    return torch.from_numpy(made.astype(np.float32)), truth, names
 
 
 def _case(

@@ -6,6 +6,7 @@ What is reported of each neuron with a known truth, for each scorer:
 - misled: it names a level that is tied to the true one instead.
 - exact: its label out of 330 concepts, pairs such as "red striped" among them, names true levels and nothing else.
 - specific: the same, among the labels that name a true level at all.
+- complete: its label out of the 330 names all true levels and nothing else.
 - answered: the label beats chance at the false-discovery rate asked for; to the others the answer is "no label".
 - right_answered: right, among the answered.
 - false_discovery: with one meaningless neuron (real activations in a random order) beside each real one, the share of
@@ -31,6 +32,7 @@ from contralens.bench.world_images import IMAGES
 from contralens.checks import FAKES, as_share, whole
 from contralens.data.table_folders import plain
 from contralens.errors import InputError
+from contralens.math.combinations import allowed_combinations, parts_of
 from contralens.math.exemplars import find_exemplars
 from contralens.math.intervals import clustered_interval
 from contralens.math.null_neurons import fake_activations, together
@@ -38,11 +40,13 @@ from contralens.math.null_test import best_labels, chance_of
 from contralens.math.scorers import SCORERS
 from contralens.math.scoring import parse_scorer, run_scorer
 from contralens.types import Progress, silent
+from contralens.world.captions import concepts
 from contralens.world.targets import World
-from contralens.world.truth import Truth
+from contralens.world.truth import LEVELS, Truth
 
 BENCHED = (
     "csp",
+    "csp+simple",
     "csp:gamma=0.5",
     "csp:gamma=0",
     "semanticlens",
@@ -52,11 +56,13 @@ BENCHED = (
     "centred:gamma=1",
     "mean_difference",
     "lookalike",
+    "linear",
+    "invert",
 )
 REFERENCE = "csp"
 """What the others are compared with, neuron by neuron."""
 CHANCE = "chance"
-MEASURES = ("right", "misled", "exact", "specific", "answered", "right_answered", "false_discovery")
+MEASURES = ("right", "misled", "exact", "specific", "complete", "answered", "right_answered", "false_discovery")
 PAIRED = ("right", "exact")
 """Measures whose difference to `REFERENCE` is reported."""
 
@@ -132,12 +138,14 @@ def world_bench(
     """Judge scorers in the rendered worlds.
 
     Args:
-        scorers: as in `contralens.label`, e.g. "csp:gamma=0.5".
+        scorers: as in `contralens.label`, e.g. "csp:gamma=0.5"; with "+simple" a combination labels a neuron only
+            where it explains more than each of its parts (`label --simple`).
         methods: more by name, functions of a `Case` and text embeddings (C,D) to scores (N,C), for what needs more than
             exemplars: the case holds the activations, too.
         worlds: numbers of `BENCH_WORLDS`, or worlds of your own.
         dials: how often an incidental level comes with its true one, 0 to 1.
-        kinds: "planted" neurons, with a known rule, and "trained" ones, with truth by intervention.
+        kinds: "planted" neurons, with a known rule, "trained" ones, with truth by intervention, and "pairs", planted
+            ones that fire only where two levels come together.
         seeds: probe sets per world and dial, of `images` pictures each; `k` exemplars.
         fakes: meaningless neurons that measure chance, at the false-discovery rate `fdr`.
 
@@ -192,9 +200,22 @@ def world_bench(
     return WorldBench(settings, _joined(neurons), {name: _joined(parts) for name, parts in outcomes.items()})
 
 
+SIMPLE = "+simple"
+
+
 def _from_exemplars(spec: str) -> Method:
-    parse_scorer(spec)
-    return lambda case, texts: run_scorer(spec, case.exemplars, case.embeddings, texts, case.activations)
+    name = spec.removesuffix(SIMPLE)
+    parse_scorer(name)
+
+    def scores(case: Case, texts: Tensor) -> Tensor:
+        return run_scorer(name, case.exemplars, case.embeddings, texts, case.activations)
+
+    def of_simple(case: Case, texts: Tensor) -> Tensor:
+        parts = parts_of([c.text for c in (concepts() if len(texts) == len(LEVELS) else concepts(2))])
+        allowed = allowed_combinations(case.activations, case.embeddings, texts, parts, case.exemplars.neurons)
+        return scores(case, texts).masked_fill(~allowed, torch.nan)
+
+    return of_simple if name != spec else scores
 
 
 def _with_fakes(case: Case, fakes: int, k: int) -> Case:
@@ -220,7 +241,8 @@ def _outcomes(
     misled = (said["single"] & tied).any(1) & ~right
     names_it, more = (said["pairs"] & true).any(1), (said["pairs"] & ~true).any(1)
     exact, told = names_it & ~more, answered.numpy()[known]
-    found = {"right": right, "misled": misled, "exact": exact, "answered": told}
+    complete = (said["pairs"] == true).all(1)
+    found = {"right": right, "misled": misled, "exact": exact, "complete": complete, "answered": told}
     return {
         **{measure: np.asarray(value, np.float64) for measure, value in found.items()},
         "specific": np.where(names_it, exact.astype(np.float64), np.nan),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from contralens.checks import FAKES
 from contralens.commands.options import Json, print_json
 from contralens.errors import InputError
+
+if TYPE_CHECKING:
+    from contralens.bench.cases import Kind
 
 app = typer.Typer(help="Benchmarks with known truth.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -29,6 +32,10 @@ def world_command(
     world: Annotated[list[int] | None, typer.Option(help="World 1 to 6, repeatable (default: all).")] = None,
     scorer: Annotated[
         list[str] | None, typer.Option(help="Scorer, repeatable (default: all); differences are relative to csp.")
+    ] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(help="Neurons: planted, trained (default) or pairs (planted, fire for two levels), repeatable."),
     ] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Seed of a probe set, repeatable (default: 5 and 6).")] = None,
     images: Annotated[int, typer.Option(help="Images per probe set.")] = 2000,
@@ -51,7 +58,7 @@ def world_command(
 
     About three minutes on two cores.
     """
-    from contralens.bench.cases import BENCH_WORLDS, DIALS, SEEDS
+    from contralens.bench.cases import BENCH_WORLDS, DIALS, KINDS, SEEDS
     from contralens.bench.world_bench import BENCHED, world_bench
     from contralens.report import world_bench as paper
     from contralens.report.progress import bar
@@ -61,7 +68,7 @@ def world_command(
     with bar(quiet=as_json) as progress:
         bench = world_bench(
             scorer or BENCHED, worlds=world or tuple(BENCH_WORLDS), dials=dial or DIALS, seeds=seed or SEEDS,
-            images=images, k=k, fakes=fakes, fdr=fdr, progress=progress,
+            kinds=cast("list[Kind]", kind or list(KINDS)), images=images, k=k, fakes=fakes, fdr=fdr, progress=progress,
         )  # fmt: skip
     found = bench.to_dict()
     written = _save(bench, found, out) if out is not None else []
@@ -84,6 +91,50 @@ def world_command(
             )
     if verdict and (wrong or not shared):
         raise typer.Exit(1)
+
+
+@app.command("meanings")
+def meanings_command(
+    world: Annotated[list[int] | None, typer.Option(help="World 1 to 6, repeatable (default: 1 and 2).")] = None,
+    dial: Annotated[
+        list[float] | None,
+        typer.Option(help="Co-occurrence rate of confounder and true factor, 0 to 1, repeatable (default: 0.7)."),
+    ] = None,
+    scorer: Annotated[
+        list[str] | None, typer.Option(help="Scorer, repeatable (default: csp and semanticlens).")
+    ] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Seed of a probe set, repeatable (default: 1 and 2).")] = None,
+    neurons: Annotated[int, typer.Option(help="Planted neurons of each number of meanings, per probe set.")] = 24,
+    images: Annotated[int, typer.Option(help="Images per probe set.")] = 2000,
+    k: Annotated[int, typer.Option("--k", "-k", help="Exemplars per neuron.")] = 30,
+    as_json: Json = False,
+) -> None:
+    """Measure the search for meanings on planted neurons.
+
+    Neurons with one to four meanings: how often their number is found, and how often each meaning is named.
+    """
+    from contralens.bench.meanings_bench import MEASURES, TRUE_COUNTS, meanings_bench
+    from contralens.report.progress import bar
+    from contralens.report.world_bench import cell
+
+    with bar(quiet=as_json) as progress:
+        found = meanings_bench(
+            scorer or ("csp", "semanticlens"), worlds=world or (1, 2), dials=dial or (0.7,), seeds=seed or (1, 2),
+            neurons=neurons, images=images, k=k, progress=progress,
+        ).to_dict()  # fmt: skip
+    if as_json:
+        print_json(found)
+        return
+    nan = float("nan")
+    for name in found["settings"]["scorers"]:
+        rows = {(r["measure"], r["meanings"]): r for r in found["rows"] if r["scorer"] == name}
+        print(f"{name}\n{'true number of meanings':24}" + "".join(f"{count:>18}" for count in TRUE_COUNTS))
+        for measure in MEASURES:
+            told = [rows[measure, count] for count in TRUE_COUNTS]
+            filled = [[nan if r[key] is None else r[key] for key in ("mean", "low", "high")] for r in told]
+            cells = [cell((mean, low, high)) for mean, low, high in filled]
+            print(f"{measure:24}" + "".join(f"{text:>18}" for text in cells))
+        print()
 
 
 def _check_out(out: Path) -> None:

@@ -205,7 +205,10 @@ def _print_evaluation(result: Any) -> None:
     if gamma := m.get("gamma"):
         print(f"gamma per {gamma['per']}: {gamma.get('gamma', gamma.get('neurons at each gamma'))} ({gamma['scorer']})")
     if meanings := m.get("meanings"):
-        print(f"polysemantic: {meanings['split']} of {meanings['neurons']} neurons")
+        counts = ", ".join(f"{n} with {k}" for k, n in (meanings.get("counts") or {}).items() if k != "1")
+        print(
+            f"polysemantic: {meanings['split']} of {meanings['neurons']} neurons" + (f" ({counts})" if counts else "")
+        )
     for note in m["notes"]:
         print(f"note: {note}")
     if result.path is not None:

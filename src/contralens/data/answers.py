@@ -78,6 +78,25 @@ def trust(row: Mapping[str, Any]) -> str:
     return f"{int(100 * sure) / 100:.2f} {word_of(sure)}"
 
 
+def several(row: Mapping[str, Any]) -> str:
+    """The meanings of a polysemantic neuron with shares and confidences; empty where there is one only.
+
+    >>> several({"meanings": ["red", "striped"], "meaning_shares": [0.62, 0.38], "meaning_confidences": [0.95, None]})
+    '2 meanings: red (62 %, 0.95 supported), striped (38 %)'
+    >>> several({"meanings": ["red"], "meaning_shares": [1.0]}), several({})
+    ('', '')
+    """
+    said = row.get("meanings") or []
+    if len(said) < 2:
+        return ""
+    sure = row.get("meaning_confidences") or [None] * len(said)
+    each = []
+    for label, share, confidence in zip(said, row["meaning_shares"], sure, strict=True):
+        inside = ", ".join(filter(None, [f"{share:.0%}".replace("%", " %"), trust({"confidence": confidence})]))
+        each.append(f"{label} ({inside})")
+    return f"{len(said)} meanings: {', '.join(each)}"
+
+
 def because(row: Mapping[str, Any]) -> str:
     """Why the label is as likely right as it is, in one sentence.
 

@@ -5,8 +5,9 @@ RUN/evaluation/ holds manifest.json (how the numbers were got) and three parquet
 - values: neuron, name, scorer, label, metric, value; NaN where the metric cannot be determined
 - summary: scorer, metric, mean, low, high (95 % bootstrap over neurons), neurons, undefined, sane
 - verdicts: one row per neuron and scorer: neuron, name, scorer, label, and where asked for: p, fdr, beats_chance (False
-  means: no label beats chance); agreement, label_set, set_shares (bootstrap over probe images); meanings,
-  meaning_shares (one label per cluster of exemplars)
+  means: no label beats chance); agreement, label_set, set_shares (bootstrap over probe images); of each meaning, by
+  falling share: meanings (labels), meaning_shares, meaning_confidences, meaning_positives and meaning_contrasts
+  (places in the run's images)
 """
 
 from __future__ import annotations
@@ -47,7 +48,11 @@ VERDICTS = pa.schema([
     ("p", pa.float64()), ("fdr", pa.float64()), ("beats_chance", pa.bool_()),
     ("agreement", pa.float64()), ("label_set", pa.list_(pa.string())), ("set_shares", pa.list_(pa.float64())),
     ("meanings", pa.list_(pa.string())), ("meaning_shares", pa.list_(pa.float64())),
+    ("meaning_confidences", pa.list_(pa.float64())), ("meaning_positives", pa.list_(pa.list_(pa.int32()))),
+    ("meaning_contrasts", pa.list_(pa.list_(pa.int32()))),
 ])  # fmt: skip
+NEW = ("meaning_confidences", "meaning_positives", "meaning_contrasts")
+"""Columns of the verdicts that an older contralens did not write."""
 SCHEMAS = dict(zip(TABLES, (VALUES, SUMMARY, VERDICTS), strict=True))
 
 
@@ -125,7 +130,13 @@ def load_evaluation(run: str | Path) -> Evaluation:
     folder = Path(run) / "evaluation"
     with reading(folder, f"{run} holds no evaluation; make one with: contralens evaluate {run}"):
         held = Checked.of(folder, "manifest.json", "Evaluation", READABLE)
-        tables = held.tables({name: schema.names for name, schema in SCHEMAS.items()})
+        tables = held.tables({name: [c for c in schema.names if c not in NEW] for name, schema in SCHEMAS.items()})
+    for name in NEW:
+        if name not in tables["verdicts"].column_names:
+            column = VERDICTS.field(name)
+            tables["verdicts"] = tables["verdicts"].append_column(
+                column, pa.nulls(len(tables["verdicts"]), column.type)
+            )
     return Evaluation(held.manifest, **tables, path=folder)
 
 

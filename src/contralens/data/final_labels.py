@@ -11,6 +11,8 @@ Whoever shows, compares or passes on labels reads them here, so that all give th
 Beside the label stands what an experiment came to that tested it (`contralens verify`): `verified`, "verified",
 "refuted" or "untested", and `experiment`, the same in words; null where this label of this neuron was not tested. It
 changes no label, but its confidence (`contralens.data.experiment_evidence`), and a reason says what that was before.
+Of a neuron with several meanings (`evaluate --meanings`), `meanings` holds a label for each, with its share and
+confidence.
 
 What the scorer said stays in `best`, and `why` says who overruled it. `evaluate` itself reads the run as it was
 labeled, so that a second evaluation judges every label again.
@@ -38,9 +40,13 @@ CHANCE, CORRECTED = "chance", "corrected"
 OVERRULED = (CHANCE, CORRECTED)
 FINAL = pa.schema([
     *LABELS, ("best", pa.string()), ("why", pa.string()), ("verified", pa.string()), ("experiment", pa.string()),
+    ("meanings", pa.list_(pa.string())), ("meaning_shares", pa.list_(pa.float64())),
+    ("meaning_confidences", pa.list_(pa.float64())),
 ])  # fmt: skip
 """Columns of the labels as finally judged: `best` is what the scorer said, `why` what overruled it, null if nothing;
-`verified` and `experiment` what an experiment on this label came to, null without one."""
+`verified` and `experiment` what an experiment on this label came to, null without one; `meanings` with shares and
+confidences the labels of a neuron's meanings, null where `evaluate --meanings` was not asked."""
+MEANINGS = ("meanings", "meaning_shares", "meaning_confidences")
 Key = tuple[int, str]
 
 
@@ -62,6 +68,8 @@ class Judgements:
     """Neuron and label -> outcome of the experiment that tested it, and what it came to, in words."""
     editors: Mapping[tuple[int, str], str] = field(default_factory=dict)
     """Neuron and label -> the editor of that experiment."""
+    meanings: Mapping[Key, tuple[Any, Any, Any]] = field(default_factory=dict)
+    """Neuron and scorer -> labels, shares and confidences of its meanings."""
 
     @property
     def is_empty(self) -> bool:
@@ -93,6 +101,18 @@ def tests_of(verdicts: pa.Table | None) -> dict[Key, tuple[float | None, float |
         for neuron, scorer, p, fdr, beats in zip(*columns, strict=True)
         if fdr is not None or beats is not None
     }
+
+
+def meanings_of(verdicts: pa.Table | None) -> dict[Key, tuple[Any, Any, Any]]:
+    """The meanings in a table of verdicts, where they were asked for."""
+    if verdicts is None or "meanings" not in verdicts.column_names:
+        return {}
+    asked = verdicts.filter(pc.is_valid(pc.field("meanings")))
+    columns = [
+        asked[name].to_pylist() if name in asked.column_names else [None] * len(asked)
+        for name in ("neuron", "scorer", *MEANINGS)
+    ]
+    return {(neuron, scorer): (said, shares, sure) for neuron, scorer, said, shares, sure in zip(*columns, strict=True)}
 
 
 def is_down(tests: Mapping[Key, tuple[Any, Any, bool | None]], neuron: int, scorer: str) -> bool:
@@ -136,6 +156,7 @@ def final(run: Run | str | Path, *, corrections: bool = True, experiments: bool 
         noted,
         outcomes_of(tested_by.labels, tested_by.inside) if tested_by else {},
         editors_of(tested_by.labels if tested_by else None),
+        meanings_of(evaluation.verdicts if evaluation else None),
     )
     own = (run.manifest.get("chance") or {}).get("fdr")
     labels = final_labels(run.labels, str(run.manifest["primary"]), judged, own)
@@ -204,6 +225,7 @@ def final_labels(labels: pa.Table, primary: str, judged: Judgements, level: Any 
     columns: dict[str, Sequence[Any]] = {
         "status": status, "label": label, **rates, "best": best, "why": why,
         "verified": [word for word, _ in found], "experiment": [said for _, said in found],
+        **_several(labels, judged),
     }  # fmt: skip
     for name, values in columns.items():
         labels = _set(labels, name, pa.array(values, FINAL.field(name).type))
@@ -212,6 +234,13 @@ def final_labels(labels: pa.Table, primary: str, judged: Judgements, level: Any 
         column = labels[name].combine_chunks()
         labels = _set(labels, name, pc.if_else(stays, column, pa.nulls(1, column.type)[0]))
     return _weighed(labels, judged) if judged.experiments else labels
+
+
+def _several(labels: pa.Table, judged: Judgements) -> dict[str, list[Any]]:
+    """The columns of the neurons' meanings."""
+    keys = zip(labels["neuron"].to_pylist(), labels["scorer"].to_pylist(), strict=True)
+    rows = [judged.meanings.get(key, (None, None, None)) for key in keys]
+    return {name: [row[i] for row in rows] for i, name in enumerate(MEANINGS)}
 
 
 def _weighed(labels: pa.Table, judged: Judgements) -> pa.Table:

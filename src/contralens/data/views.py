@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from contralens.data.answers import answer, because, rates, tested, trust
+from contralens.data.answers import answer, because, rates, several, tested, trust
 from contralens.data.contrast_changes import changes, contrast_pair, telling_pairs, varied
 from contralens.data.final_labels import final
 from contralens.data.runs import Run, load
@@ -199,7 +199,8 @@ def _in_a_line(run: Run, neuron: int) -> str:
     found = run.neuron(neuron)
     it = _labeled(run, found)
     was = f" (without contrast: {it['before']})" if it["before"] else ""
-    return "; ".join(filter(None, [f"{found['name']}: {it['label']}{was}", it["trust"], it["verified"]]))
+    said = several(found["labels"][run.manifest["primary"]])
+    return "; ".join(filter(None, [f"{found['name']}: {it['label']}{was}", it["trust"], it["verified"], said]))
 
 
 def _pairs(run: Run, rows: Sequence[Mapping[str, Any]]) -> list[Part]:

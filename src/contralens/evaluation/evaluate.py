@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -161,7 +162,7 @@ def _label_images(found: Opened) -> dict[str, Any]:
 
 
 def _verdicts(found: Opened) -> pa.Table:
-    """What null neurons, bootstrap samples and a search for two meanings say of each label, where that is asked for."""
+    """What null neurons, bootstrap samples and the search for meanings say of each label, where asked."""
     settings, details = found.settings, found.details
     asked: dict[str, Any] = {}
     if settings.fdr is not None or settings.stability or settings.meanings:
@@ -180,7 +181,11 @@ def _verdicts(found: Opened) -> pa.Table:
             }  # fmt: skip
         if settings.meanings:
             verdict, asked["meaning"] = probed.meanings()
-            details["meanings"] = {"split": int(verdict.split.sum()), "neurons": len(verdict.split)}
+            counts = Counter(verdict.count.tolist())
+            details["meanings"] = {
+                "split": len(verdict.rows), "neurons": len(verdict.count),
+                "counts": {str(k): counts[k] for k in sorted(counts)},
+            }  # fmt: skip
     verdicts = verdict_table(found.reopened, found.tested, **asked)
     if settings.fdr is not None:
         details["chance"]["no label beats chance"] = abstained(verdicts)

@@ -1,9 +1,9 @@
-"""Verdicts on each label that need no judge: does it beat chance, is it stable, does the neuron mean two things?"""
+"""Verdicts on each label that need no judge: does it beat chance, is it stable, how many meanings has the neuron?"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,17 +12,18 @@ import torch
 from torch import Tensor
 
 from contralens.checks import FAKES
+from contralens.collecting.streaming import RecomputedActivations
 from contralens.data.evaluations import VERDICTS
 from contralens.data.trust import check_named
 from contralens.errors import InputError
-from contralens.math.exemplar_statistics import Meanings, meanings
+from contralens.math.meaning_labels import Meaning, label_meanings
+from contralens.math.meanings import Meanings, meanings
 from contralens.math.null_neurons import fake_exemplars, with_fakes
 from contralens.math.null_test import Chance, chance
-from contralens.math.ranking import best
-from contralens.math.scoring import score_blocks, wants_activations
+from contralens.math.scoring import wants_activations
 from contralens.math.stability import Stability, bootstrap_labels
 from contralens.run_data.reopened import Reopened
-from contralens.types import Exemplars, Progress, silent
+from contralens.types import Progress, silent
 
 SAMPLES = 50
 
@@ -81,27 +82,21 @@ class Probed:
         self.progress("bootstrap", samples, samples)
         return found
 
-    def meanings(self) -> tuple[Meanings, dict[str, list[list[tuple[int, float]]]]]:
-        """One label per cluster of exemplars with its share, (concept index, share); one entry where one cluster does.
+    def meanings(self) -> tuple[Meanings, dict[str, dict[int, list[Meaning]]]]:
+        """How many meanings each neuron has, and by scorer the labeled meanings of neurons with several, by row.
 
-        Where both clusters get the same label, it is one meaning. A scorer that looks at the activations of all images
-        cannot be asked about some of the exemplars, and is left out.
+        Confidence is NaN where activations are not stored.
         """
-        whole = self.reopened.exemplars
-        verdict = meanings(whole, self.embeddings, seed=self.seed)
-        parts = [_where(verdict.split, verdict.part(whole, cluster), whole) for cluster in (0, 1)]
-        found = {}
-        for name in self.scorers:
-            if wants_activations(name):
-                self.reopened.notes.append(f"meanings: {name} uses all activations, not exemplars; skipped")
-                continue
-            both = [best(score_blocks(name, x, self.embeddings, self.reopened.texts)).labels.tolist() for x in parts]
-            found[name] = [
-                _merged(both[0][n], both[1][n], verdict.share[n].tolist()) if verdict.split[n]
-                else [(int(self.labels[name][n]), 1.0)]
-                for n in range(len(whole))
-            ]  # fmt: skip
-        return verdict, found
+        whole, mining = self.reopened.exemplars, self.reopened.mining
+        self.progress("meanings", 0, len(whole))
+        contrasts = {name: value for name, value in mining.items() if name not in ("k", "reuse")}
+        found = meanings(self.activations, self.embeddings, whole.neurons, seed=self.seed, **contrasts)
+        named = label_meanings(
+            found, whole, self.activations, self.embeddings, self.reopened.texts, self.scorers,
+            confidence=not isinstance(self.activations, RecomputedActivations), **mining,
+        )  # fmt: skip
+        self.progress("meanings", len(whole), len(whole))
+        return found, named
 
 
 def verdict_table(
@@ -112,7 +107,7 @@ def verdict_table(
     fdr: float = 0.05,
     stabilities: Mapping[str, Stability] | None = None,
     coverage: float = 0.9,
-    meaning: Mapping[str, list[list[tuple[int, float]]]] | None = None,
+    meaning: Mapping[str, Mapping[int, list[Meaning]]] | None = None,
 ) -> pa.Table:
     """The verdicts as a table (see `contralens.data.evaluations`); null where a question was not asked."""
     rows = []
@@ -134,9 +129,8 @@ def verdict_table(
                 out["agreement"] = float(agreement[at])
                 out["label_set"] = [names[c] or "(no label)" for c, _ in kept[at]]
                 out["set_shares"] = [share for _, share in kept[at]]
-            if meaning and scorer in meaning:
-                out["meanings"] = [names[c] or "(no label)" for c, _ in meaning[scorer][at]]
-                out["meaning_shares"] = [share for _, share in meaning[scorer][at]]
+            if meaning is not None:
+                out |= _several(meaning[scorer].get(at, ()), names, row)
             rows.append(out)
     return pa.Table.from_pylist(rows, schema=VERDICTS)
 
@@ -156,11 +150,15 @@ def abstained(table: pa.Table) -> dict[str, int]:
     return {str(s): int(beaten[scorers == s].sum()) for s in dict.fromkeys(scorers.tolist())}
 
 
-def _merged(one: int, other: int, share: Sequence[float]) -> list[tuple[int, float]]:
-    return [(one, 1.0)] if one == other else [(one, share[0]), (other, share[1])]
-
-
-def _where(split: Tensor, part: Exemplars, whole: Exemplars) -> Exemplars:
-    """The part where a neuron is split, else the whole: scorers that look at the set see all neurons once."""
-    fields = ("positives", "activations", "contrasts", "similarities")
-    return replace(whole, **{f: torch.where(split[:, None], getattr(part, f), getattr(whole, f)) for f in fields})
+def _several(found: Sequence[Meaning], names: Sequence[str | None], row: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a neuron's meanings; of one with a single meaning, its label with the run's confidence."""
+    if len(found) < 2:
+        return {"meanings": [row["label"]], "meaning_shares": [1.0], "meaning_confidences": [row.get("confidence")]}
+    sure = [None if math.isnan(m.confidence) else m.confidence for m in found]
+    return {
+        "meanings": [names[m.concept] or "(no label)" for m in found],
+        "meaning_shares": [m.share for m in found],
+        "meaning_confidences": sure,
+        "meaning_positives": [m.positives for m in found],
+        "meaning_contrasts": [m.contrasts for m in found],
+    }

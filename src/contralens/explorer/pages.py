@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from contralens.data.answers import notes as remarks
+from contralens.data.evaluations import NEW
 from contralens.data.final_labels import OVERRULED
 from contralens.explorer import audit_pages, cards, home, shapes, tested
+from contralens.explorer.meanings import meanings
 from contralens.explorer.overview import figures, named, ready, remembered, rows, shown
 from contralens.explorer.runs import OpenRun
 from contralens.explorer.values import NotThere, image_number, number, plain, short
@@ -148,6 +150,7 @@ def _labels(run: OpenRun, row: dict[str, Any]) -> shapes.ScorerLabels:
         "p": number(row["p"]),
         "fdr": number(row["fdr"]),
         "concepts": [{"concept": c, "score": number(s), "source": sources.get(c)} for c, s in concepts],
+        "meanings": meanings(run, row),
     }
 
 
@@ -264,7 +267,11 @@ def _evaluation(run: OpenRun, neuron: int) -> shapes.Evaluated | None:
     if "verdicts" in run.tables:
         for row in run.records("SELECT * EXCLUDE (neuron) FROM verdicts WHERE neuron = ? LIMIT 50", [neuron]):
             verdicts.append(
-                {k: [plain(x) for x in v[:20]] if isinstance(v, (list, tuple)) else plain(v) for k, v in row.items()}
+                {
+                    k: [plain(x) for x in v[:20]] if isinstance(v, (list, tuple)) else plain(v)
+                    for k, v in row.items()
+                    if k not in NEW
+                }
             )
     return {"values": values, "verdicts": verdicts}
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from contralens.checks import first_line, nearest
 from contralens.data import audits, evaluations, verifications
 from contralens.data.checked_reading import Checked, read_manifest
-from contralens.data.final_labels import Judgements, final_labels, standing, tests_of
+from contralens.data.final_labels import Judgements, final_labels, meanings_of, standing, tests_of
 from contralens.data.folder_kinds import ADDED
 from contralens.data.notes import Note
 from contralens.data.runs import READABLE
@@ -140,6 +140,7 @@ class OpenRun:
                 noted,
                 verifications.outcomes_of(tested, steered),
                 verifications.editors_of(tested),
+                meanings_of(verdicts),
             )
             primary = str(self.manifest.get("primary"))
             level = _fdr_of(self.manifest)

@@ -169,6 +169,20 @@ class Concept(Shape):
     source: str | None
 
 
+class Meaning(Shape):
+    """One of several meanings of a neuron."""
+
+    label: str
+    share: float | None
+    """Part of the activation above the neuron's mean that it has."""
+    confidence: float | None
+    """How likely its label is right; null where that is unknown."""
+    positives: list[int]
+    """Image numbers of its strongest images; those with a thumbnail."""
+    contrasts: list[int]
+    """Image numbers of their contrasts; those with a thumbnail."""
+
+
 class ScorerLabels(Shape):
     scorer: str
     status: str
@@ -193,6 +207,8 @@ class ScorerLabels(Shape):
     fdr: float | None
     """False-discovery rate of the null test, of the run or of its evaluation; null unless it was asked for."""
     concepts: list[Concept]
+    meanings: list[Meaning]
+    """By falling share, of a neuron with several; else empty."""
 
 
 class Picture(Shape):

@@ -11,6 +11,7 @@ from torch import Tensor
 from contralens.collecting.streaming import RecomputedActivations
 from contralens.labeling.crops import Crops
 from contralens.math.activation_sources import ActivationSource
+from contralens.math.combinations import allowed_combinations, parts_of
 from contralens.math.confidence import Weighed
 from contralens.math.ranking import NONE, Best, best
 from contralens.math.scorer_panel import PANEL, Ballot, ballot_of
@@ -78,6 +79,16 @@ def ranked(
         weighed = weighed.calibrated({}, level)
     found[AUTO] = weighed.ranked(top) if weighed else NONE
     return Ranked({spec: found[spec] for spec in specs}, weighed)
+
+
+def simple_enough(
+    concepts: Sequence[str], exemplars: Exemplars, embeddings: Tensor, texts: Tensor, activations: ActivationSource
+) -> Tensor:
+    """Which concepts may label which neuron (N,C): combinations only where they explain more than each of their parts.
+
+    A neuron that no concept is left for does not arise: what is no combination stays.
+    """
+    return allowed_combinations(activations, embeddings, texts, parts_of(concepts), exemplars.neurons)
 
 
 def _of_own(scores: Iterator[tuple[slice, Tensor]], allowed: Tensor) -> Iterator[tuple[slice, Tensor]]:

@@ -33,7 +33,7 @@ from contralens.labeling.proposed_concepts import candidates_for
 from contralens.labeling.ranking import no_confidence
 from contralens.labeling.reserving import reserving
 from contralens.labeling.results import Collected, Judged, Mined, Scored
-from contralens.labeling.scoring import ranked
+from contralens.labeling.scoring import ranked, simple_enough
 from contralens.labeling.tables import (
     concept_table,
     exemplar_table,
@@ -164,6 +164,9 @@ def score(mined: Mined, **changes: Any) -> Scored:
     )  # fmt: skip
     own = candidates if settings.own_only else None
     allowed = torch.from_numpy(own.allowed(words.concepts, mined.chosen.tolist())) if own else None
+    if settings.simple:
+        beaten = simple_enough(concepts, mined.exemplars, mined.embeddings, texts, mined.activations)
+        allowed = beaten if allowed is None else allowed & beaten
     known = _known(mined, concepts, texts)
     found = ranked(
         settings.specs, mined.exemplars, mined.embeddings, texts, mined.activations, allowed=allowed,

@@ -1,11 +1,10 @@
-"""What exemplars alone say of a neuron: clarity, redundancy, polysemanticity, and one meaning or two.
+"""What exemplars alone say of a neuron: clarity, redundancy, polysemanticity.
 
 Dreyer et al. 2025 (SemanticLens) for the first three. V = unit embeddings of a neuron's exemplars, (K,D).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from torch.nn.functional import normalize
 from contralens.math.metric_registry import metric
 from contralens.math.scorers import concept_vectors
 from contralens.math.tensors import blocks, combine, matrix
-from contralens.types import Brief, Exemplars
+from contralens.types import Exemplars
 
 MOST_ROUNDS = 30
 """Most rounds of 2-means."""
@@ -150,107 +149,3 @@ def _centred(p: Tensor, there: Tensor) -> Tensor:
     whole = (mean * w).sum(1)
     out = p - mean[:, :, None] - mean[:, None, :] + whole[:, None, None]
     return out * there[:, :, None] * there[:, None, :]
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Meanings(Brief):
-    """Exemplars of each neuron in two clusters, and whether two are better than one.
-
-    >>> found = meanings(exemplars, embeddings)
-    >>> found.split.tolist(), found.part(exemplars, 1).positives.tolist()
-    ([False, False], [[-1, 2], [-1, 2]])
-    """
-
-    side: Tensor
-    """(N,K): 0 for the larger cluster, 1 for the smaller, -1 where there is no exemplar."""
-    share: Tensor
-    """(N,2): share of the exemplars in each cluster."""
-    explained: Tensor
-    """(N): part of the exemplars' variance that the two clusters explain."""
-    p: Tensor
-    """(N): how often 2-means explains as much of one Gaussian cloud with the same covariance."""
-    split: Tensor
-    """(N) bool: two clusters beat one."""
-
-    def part(self, exemplars: Exemplars, cluster: int) -> Exemplars:
-        """The exemplars of one cluster, the others taken out (-1), ready for any scorer."""
-        out = self.side != cluster
-        return replace(
-            exemplars,
-            positives=exemplars.positives.masked_fill(out, -1),
-            activations=exemplars.activations.masked_fill(out, torch.nan),
-            contrasts=exemplars.contrasts.masked_fill(out, -1),
-            similarities=exemplars.similarities.masked_fill(out, torch.nan),
-        )
-
-
-def meanings(
-    exemplars: Exemplars, embeddings: Any, *, alpha: float = 0.01, least: float = 0.1, draws: int = 99, seed: int = 0
-) -> Meanings:
-    """One meaning or two? Two clusters beat one where both of these hold:
-
-    - 2-means explains more of the exemplars' variance than it does of all but a share `alpha` of `draws` samples from
-      ONE Gaussian with the exemplars' own mean and covariance (the test of SigClust, Liu et al. 2008, JASA 103);
-    - the smaller cluster has at least two members and a share of `least`.
-
-    Of neurons with one meaning about `alpha` are split wrongly; the smallest p is 1 / (draws + 1). A p above `alpha`
-    may rest on nine draws only.
-
-    Args:
-        exemplars: of N neurons.
-        embeddings: (I,D), unit rows.
-        alpha: level of the test.
-        least: share of the exemplars that the smaller cluster has at least.
-        draws: samples of the one Gaussian.
-        seed: of the samples.
-
-    >>> clouds = torch.nn.functional.normalize(torch.cat([torch.eye(8)[:1], torch.eye(8)[1:2]]).repeat_interleave(20, 0)
-    ...     + 0.2 * torch.randn(40, 8, generator=torch.Generator().manual_seed(0)), dim=1)
-    >>> two = Exemplars(torch.tensor([0]), torch.arange(40)[None], torch.ones(1, 40), -torch.ones(1, 40).long(),
-    ...     torch.full((1, 40), torch.nan))
-    >>> meanings(two, clouds).split, meanings(two.first(20), clouds).split
-    (tensor([True]), tensor([False]))
-    """
-    there = exemplars.positives >= 0
-    p = gram(exemplars, embeddings)
-    side = two_means(p, there)
-    explained = _explained(p, there, side)
-    count = there.sum(1)
-    chance = _chance_of_one(p, there, explained, alpha, draws, seed)
-    sizes = torch.stack([(side == c).sum(1) for c in (0, 1)], dim=1)
-    share = sizes.double() / count.clamp_min(1)[:, None]
-    split = (chance <= alpha) & (sizes[:, 1] >= 2) & (share[:, 1] >= least)
-    undefined = explained.isnan()
-    return Meanings(side, share, explained, chance.masked_fill(undefined, torch.nan), split & ~undefined)
-
-
-def _chance_of_one(p: Tensor, there: Tensor, explained: Tensor, alpha: float, draws: int, seed: int) -> Tensor:
-    """p-values (N) of `explained` under one Gaussian; a neuron that can no longer be split is not drawn further."""
-    generator = torch.Generator().manual_seed(seed)
-    exceeded, done = torch.zeros(len(p), dtype=torch.int64), torch.zeros(len(p), dtype=torch.int64)
-    most = int(alpha * (draws + 1)) - 1  # how often one Gaussian may do as well
-    k = p.shape[1]
-    for size in (min(9, draws), draws - min(9, draws)):
-        open_ = ((exceeded <= most) & ~explained.isnan()).nonzero()[:, 0]
-        for block in blocks(len(open_) if size else 0, size * k * k * 8 * 6):
-            rows = open_[block]
-            spread = (there[rows].sum(1) - 1).clamp_min(1)[:, None, None]
-            cloud = (_centred(p[rows], there[rows]) / spread).float()
-            mixing = torch.randn(len(cloud), size, k, k, generator=generator)
-            drawn = (mixing @ cloud[:, None] @ mixing.transpose(2, 3)).flatten(0, 1)
-            valid = there[rows].repeat_interleave(size, 0)
-            other = _explained(drawn, valid, two_means(drawn, valid)).reshape(-1, size)
-            exceeded[rows] += (other >= explained[rows, None]).sum(1)
-            done[rows] += size
-    return (1 + exceeded).double() / (done + 1)
-
-
-def _explained(p: Tensor, there: Tensor, side: Tensor) -> Tensor:
-    """1 - within / total sum of squares; NaN where all members are the same."""
-    centred = _centred(p, there)
-    total = centred.diagonal(dim1=1, dim2=2).sum(1)
-    between = torch.zeros_like(total)
-    for c in (0, 1):
-        member = (side == c).to(p.dtype)
-        between += torch.einsum("ni,nij,nj->n", member, centred, member) / member.sum(1).clamp_min(1)
-    return (between / total).masked_fill(total <= 1e-9 * there.sum(1), torch.nan)

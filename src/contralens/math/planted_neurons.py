@@ -8,9 +8,12 @@ half of the neurons a leak, up to .7 of the gain, of another concept. All of thi
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from contralens.errors import InputError
 
 LEAST = 3
 """Images that must show a concept before a neuron is made to follow it."""
@@ -49,3 +52,35 @@ def plant(shows: Tensor, count: int, seed: int = 0) -> tuple[Tensor, list[set[in
         columns.append((gain * signal + torch.randn(images, generator=draw).abs()).clamp_min(0.0))
         truth.append(own)
     return torch.stack(columns, 1) if columns else torch.zeros(images, 0), truth
+
+
+def plant_meanings(shows: Tensor, meanings: Sequence[int], seed: int = 0) -> tuple[Tensor, list[set[int]]]:
+    """Neurons with one meaning or several: activations (I,N), and the concepts that each one follows.
+
+    a = max over its concepts c of gain[c] shown[c] u + .05 |z|, with gains uniform on [.6, 1], u uniform on [.6, 1]
+    per image and concept, and z normal. So meanings differ in strength, and where two are shown the stronger counts.
+
+    Args:
+        shows: (I,C) bool, whether the image shows the concept.
+        meanings: (N) how many concepts each neuron follows, drawn without repetition from those that `LEAST` images
+            or more show.
+        seed: of everything that is drawn.
+
+    >>> activations, truth = plant_meanings(torch.eye(4).bool().repeat(5, 1), [1, 3])
+    >>> activations.shape, [len(own) for own in truth]
+    (torch.Size([20, 2]), [1, 3])
+    """
+    draw = torch.Generator().manual_seed(seed)
+    there = (shows.sum(0) >= LEAST).nonzero()[:, 0]
+    most = max(meanings, default=0)
+    if most > len(there):
+        raise InputError(f"a neuron with {most} meanings needs as many concepts that {LEAST} images show")
+    columns, truth = [torch.zeros(len(shows), 0)], []
+    for count in meanings:
+        own = there[torch.randperm(len(there), generator=draw)[:count]]
+        gains = 0.6 + 0.4 * torch.rand(count, generator=draw)
+        strength = 0.6 + 0.4 * torch.rand(len(shows), count, generator=draw)
+        noise = 0.05 * torch.randn(len(shows), generator=draw).abs()
+        columns.append(((shows[:, own] * gains * strength).amax(1) + noise)[:, None])
+        truth.append(set(own.tolist()))
+    return torch.cat(columns, 1), truth

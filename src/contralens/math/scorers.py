@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 
 from contralens.errors import InputError
+from contralens.math.invert import invert
+from contralens.math.linear_explanations import linear
 from contralens.math.lookalike import lookalike
 from contralens.math.ranking import Columns, Scorer, by_columns
 from contralens.math.tensors import all_bits, blocks, combine, matrix, room, spread
@@ -277,12 +279,10 @@ SCORERS: Registry[Scorer] = Registry(
         "clip_dissect_csp": clip_dissect_csp,
         "centred": centred,
         "mean_difference": mean_difference,
-        "lookalike": lookalike,
+        "lookalike": lookalike, "linear": linear, "invert": invert,
     },
-    one="scorer",
-    takes=("exemplars", "embeddings", "texts"),
-    by_name=(ACTIVATIONS,),
-)
+    one="scorer", takes=("exemplars", "embeddings", "texts"), by_name=(ACTIVATIONS,),
+)  # fmt: skip
 """Scorers by name; a package adds one with an entry point in the group "contralens.scorers"."""
 
 

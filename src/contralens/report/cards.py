@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from contralens.data.answers import answer, because, corrected, rates, tested, trust
+from contralens.data.answers import answer, because, corrected, rates, several, tested, trust
 from contralens.data.contrast_changes import Change, telling_pairs
 from contralens.data.runs import Run
 from contralens.report.concept_origin import is_proposed, origin
@@ -57,6 +57,7 @@ def card(
         "because": because(primary),
         "outcome": primary["verified"],
         "tested": tested(primary),
+        "several": several(primary),
         "histogram": _histogram(found),
         "origin": _origin(run, neuron, best),
         "change": _change(labels[without], labels[contrasted]) if without and contrasted else None,

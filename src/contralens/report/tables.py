@@ -19,6 +19,7 @@ from contralens.data.answers import (
     experiments,
     notes,
     rates,
+    several,
     supported,
     tested,
     trust,
@@ -133,7 +134,7 @@ def neuron_table(run: Run, found: dict[str, Any]) -> None:
         labels.add_row(scorer, escape(answer(row)), score, trust(row) or "-", escape(others))
     out.print(labels)
     for scorer, row in found["labels"].items():
-        if told := "; ".join(filter(None, [because(row), corrected(row) or rates(row), tested(row)])):
+        if told := "; ".join(filter(None, [because(row), corrected(row) or rates(row), tested(row), several(row)])):
             print(f"{scorer}: {told}")
     for concept in dict.fromkeys(row["label"] for row in found["labels"].values()):
         if came := origin(run, found["neuron"], concept):

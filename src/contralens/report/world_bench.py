@@ -20,6 +20,7 @@ TITLES = {
     "difference": "right, minus CSP (gamma 1), paired by neuron",
     "misled": "misled: the label names what is tied to the truth instead",
     "exact": "exact: the label, out of 330 levels and pairs of levels, names the truth and nothing else",
+    "complete": "complete: the same, and all of the truth",
     "answered": "answered: the label passes the null test at the 5 % setting",
     "right_answered": "right among the answered",
 }

@@ -180,6 +180,9 @@ class Score(Mine):
         flag="--propose")  # fmt: skip
     candidates: Any = setting(None, FILE,
         "Output of `contralens propose` (RUN.candidates); added to the vocabulary.", reads=True)  # fmt: skip
+    simple: bool = setting(False, SWITCH,
+        "Label with a combination, e.g. red striped, only where it explains more than each part.",
+        written=True)  # fmt: skip
     own_only: bool = setting(False, SWITCH,
         "Score each proposed concept only for the neurons it was proposed for.",
         flag="--own-only/--for-all")  # fmt: skip
