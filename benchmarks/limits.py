@@ -83,10 +83,14 @@ def limits(blobs: list[bytes], size: int) -> dict[str, float]:
     a = torch.randn(size, size, generator=torch.Generator().manual_seed(0))
     b = a.numpy()
     torch_s, numpy_s = cpu(lambda: a @ a, 3)[0], cpu(lambda: b @ b, 3)[0]
+    torch.set_float32_matmul_precision("medium")
+    medium_s = cpu(lambda: a @ a, 3)[0]
+    torch.set_float32_matmul_precision("highest")
     big = torch.ones(size * size * 8)
     return {
         "float32 products, GFLOP a CPU second": 2 * size**3 / 1e9 / min(torch_s, numpy_s),
         "the same by torch": 2 * size**3 / 1e9 / torch_s,
+        'the same by torch, precision "medium"': 2 * size**3 / 1e9 / medium_s,
         "memory copied, GB a CPU second": 2 * 4 * len(big) / 1e9 / cpu(big.clone, 3)[0],
         "JPEGs of 500 x 375 decoded a CPU second": len(blobs) / cpu(lambda: [decode(blob) for blob in blobs])[0],
     }
