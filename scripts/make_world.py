@@ -18,7 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-from contralens.bench import training
+from contralens.bench import training, training_v2
 from contralens.world.encoder import WEIGHTS, DualEncoder, load_into, save
 from contralens.world.targets import WORLDS, TargetNet, class_names
 from contralens.world.truth import measure_target
@@ -43,6 +43,18 @@ def make_encoder(out: Path) -> None:
     card = training.encoder_card(model)
     write_json(out / "encoder.json", card)
     say(f"encoder: {json.dumps(card, indent=1)}\n{time.monotonic() - start:.0f} s")
+
+
+def make_encoder_2(out: Path) -> None:
+    start = time.process_time()
+    path = out / "encoder-2.safetensors"
+    save(training_v2.train_encoder(log=say), path)
+    spent = time.process_time() - start
+    model = load_into(DualEncoder(version=2), path)
+    assert isinstance(model, DualEncoder)
+    card = training_v2.encoder_card(model)
+    write_json(out / "encoder-2.json", card)
+    say(f"encoder 2: {json.dumps(card, indent=1)}\n{spent:.0f} CPU s")
 
 
 def make_target(out: Path, index: int) -> None:
@@ -71,6 +83,8 @@ def main() -> None:
     for part in parts:
         if part == "encoder":
             make_encoder(chosen.out)
+        elif part == "encoder-2":
+            make_encoder_2(chosen.out)
         else:
             make_target(chosen.out, int(part))
     total = sum(f.stat().st_size for f in chosen.out.glob("*.safetensors"))

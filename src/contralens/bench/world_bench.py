@@ -26,7 +26,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from contralens.bench.cases import BENCH_WORLDS, DIALS, KINDS, SEEDS, Case, Kind, bench_world, cases, spoken
+from contralens.bench.cases import KINDS, Case, Kind, cases, spoken
+from contralens.bench.versions import BENCH_WORLDS, DIALS, SEEDS, version
 from contralens.bench.world_images import IMAGES
 from contralens.checks import FAKES, as_share, whole
 from contralens.data.table_folders import plain
@@ -127,6 +128,8 @@ def world_bench(
     k: int = 30,
     fakes: int = FAKES,
     fdr: float = 0.05,
+    of_version: int = 1,
+    nuisances: str = "none",
     progress: Progress = silent,
 ) -> WorldBench:
     """Judge scorers in the rendered worlds.
@@ -140,6 +143,9 @@ def world_bench(
         kinds: "planted" neurons, with a known rule, and "trained" ones, with truth by intervention.
         seeds: probe sets per world and dial, of `images` pictures each; `k` exemplars.
         fakes: meaningless neurons against which chance is told, at the false-discovery rate `fdr`.
+        of_version: the benchmark's version, which decides the encoder and which worlds and nuisances there are. Its
+            other settings stand in `bench.versions.version`.
+        nuisances: one of the version's sets.
 
     >>> bench = world_bench(["csp"], worlds=[5], dials=[0.5], seeds=[5], images=150, fakes=40)
     >>> [row["count"] for row in bench.rows() if row["measure"] == "right"]  # CSP and chance
@@ -152,10 +158,12 @@ def world_bench(
     as_share("fdr", fdr)
     if not judged:
         raise InputError(f"`scorers` is empty; choose from {', '.join(SCORERS)}")
-    named, texts = spoken()
+    named, texts = spoken(of_version)
     neurons: list[dict[str, NDArray[Any]]] = []
     outcomes: dict[str, list[dict[str, NDArray[np.float64]]]] = {}
-    for case in cases(worlds, dials, kinds, seeds, images=images, k=k, progress=progress):
+    for case in cases(
+        worlds, dials, kinds, seeds, images=images, k=k, progress=progress, of_version=of_version, nuisances=nuisances
+    ):
         n, known = len(case.truth), case.known
         everyone = _with_fakes(case, fakes, k)
         neurons.append({
@@ -184,7 +192,8 @@ def world_bench(
         raise InputError("nothing to judge: these worlds have no neurons of the kinds asked for")
     outcomes[CHANCE] = outcomes.pop(CHANCE)  # last
     settings = {
-        "worlds": [bench_world(w).index for w in worlds], "dials": list(dials),
+        "version": of_version, "nuisances": nuisances,
+        "worlds": [version(of_version).world(w).index for w in worlds], "dials": list(dials),
         "kinds": [kind for kind in kinds if any(kind in part["kind"] for part in neurons)],
         "seeds": list(seeds), "images": images, "k": k, "fakes": fakes, "fdr": fdr,
         "concepts": {which: len(rows) for which, rows in named.items()}, "scorers": list(judged),
