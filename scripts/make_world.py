@@ -1,9 +1,10 @@
 """Train the rendered world's networks from scratch and measure their truth: `make world`.
 
-Writes src/contralens/world/weights: the dual encoder with its card, one target per world with its truth. Everything is
-seeded and runs on one thread, so the same machine gives the same files.
+Writes src/contralens/world/weights: the dual encoder (version 2) with its card, one target per world with its truth.
+Version 1 of the encoder is frozen and trained only if it is named: "encoder". Everything is seeded and runs on one
+thread, so the same machine gives the same files.
 
-    python scripts/make_world.py [encoder] [1] [2] [3] [--out FOLDER]
+    python scripts/make_world.py [encoder-2] [1] [2] [3] [encoder] [--out FOLDER]
 """
 
 from __future__ import annotations
@@ -75,11 +76,11 @@ def make_target(out: Path, index: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", help="encoder, 1, 2, 3; all by default")
+    parser.add_argument("parts", nargs="*", help="encoder-2, 1, 2, 3 (by default), encoder")
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    parts = chosen.parts or ["encoder", *map(str, WORLDS)]
+    parts = chosen.parts or ["encoder-2", *map(str, WORLDS)]
     for part in parts:
         if part == "encoder":
             make_encoder(chosen.out)

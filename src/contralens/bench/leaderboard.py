@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from contralens.bench.cases import Case, cases, spoken
 from contralens.bench.versions import version
 from contralens.bench.world_bench import BENCHED, CHANCE, WorldBench, world_bench
+from contralens.data.table_folders import plain
 from contralens.math.intervals import clustered_interval
 from contralens.math.scoring import run_scorer
 from contralens.types import Progress, silent
@@ -61,7 +62,8 @@ def leaderboard(
     rows.sort(key=lambda row: (row["scorer"] == CHANCE, -row["right"][0]))
     changed = sorted(key for key in usual if list(np.atleast_1d(chosen[key])) != list(np.atleast_1d(usual[key])))
     settings = {**{key: np.asarray(value).tolist() for key, value in chosen.items()}, "k": of.k, "changed": changed}
-    return {"version": 2, "settings": settings, "rows": rows}
+    found_out: dict[str, Any] = plain({"version": 2, "settings": settings, "rows": rows})
+    return found_out
 
 
 def _row(scorer: str, found: dict[str, WorldBench], costs: dict[str, tuple[float, float]]) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def _adapted(made: Encoder, decode: str, dtype: str) -> Encoder:
 
 def load_world(rest: str, device: str) -> Encoder:
     """A shipped encoder of the rendered world; it is small and runs on the CPU whatever `device` says."""
-    versions = {"": 1, "v1": 1, "v2": 2}
+    versions = {"": 1, "v2": 2}
     if rest not in versions:
         raise InputError(f"the encoder is world (version 1) or world:v2; got world:{rest}")
     made: Encoder = importlib.import_module("contralens.world.encoder").load_encoder(versions[rest])

@@ -72,7 +72,7 @@ def _share(value: Sequence[float] | None) -> str:
 
 def _cost(row: Mapping[str, Any]) -> list[str]:
     seconds, size = row["seconds"], row["bytes"]
-    return ["-" if seconds != seconds else f"{seconds:.3f}", "-" if size != size else f"{size / 1e6:.0f}"]
+    return ["-" if seconds is None else f"{seconds:.3f}", "-" if size is None else f"{size / 1e6:.0f}"]
 
 
 def _list(values: Sequence[float]) -> str:
