@@ -49,7 +49,7 @@ def board(own):
 def test_shares_are_those_of_the_benchmark(board) -> None:
     rows = {row["scorer"]: row for row in board["rows"]}
     for end, nuisances in (("", "none"), ("_rough", "all")):
-        bench = world_bench(["csp", "semanticlens"], **SMALL, fakes=100, of_version=2, nuisances=nuisances)
+        bench = world_bench(["csp", "semanticlens"], **SMALL, fakes=100, edition=2, nuisances=nuisances)
         for scorer in ("csp", "semanticlens"):
             for measure in ("right", "exact"):
                 by_kind = [
@@ -115,7 +115,7 @@ def test_the_commands(own, tmp_path) -> None:
     done = CliRunner().invoke(app, [*two, "--scorer", "csp"])
     assert done.exit_code == 0, done.output
     settings = json.loads(done.stdout)["settings"]
-    assert (settings["version"], settings["nuisances"], settings["worlds"]) == (2, "all", [7])
+    assert (settings["edition"], settings["nuisances"], settings["worlds"]) == (2, "all", [7])
 
 
 def test_files_hold_what_the_benchmark_judges(tmp_path) -> None:
@@ -136,7 +136,7 @@ def test_files_hold_what_the_benchmark_judges(tmp_path) -> None:
     assert words["pairs.texts"].shape == (330, 96)
     named = [[index["levels"][j] for j in np.flatnonzero(row)] for row in words["single.names"]]
     assert named == [[level] for level in index["levels"]]
-    bench = world_bench(["semanticlens"], **SMALL, fakes=20, of_version=2, nuisances="all")
+    bench = world_bench(["semanticlens"], **SMALL, fakes=20, edition=2, nuisances="all")
     for kind in ("planted", "trained"):
         top = np.argsort(-data[f"{kind}.activations"], axis=0, kind="stable")[:30].T
         said = words["single.names"][(data["embeddings"][top].mean(1) @ words["single.texts"].T).argmax(1)]

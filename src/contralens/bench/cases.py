@@ -88,7 +88,7 @@ def cases(
     *,
     images: int = IMAGES,
     k: int = 30,
-    of_version: int = 1,
+    edition: int = 1,
     nuisances: str = "none",
     progress: Progress = silent,
 ) -> Iterator[Case]:
@@ -105,7 +105,7 @@ def cases(
             raise InputError(f"unknown kind {kind!r}{nearest(str(kind), KINDS)}; known: {', '.join(KINDS)}")
     if any(not 0.0 <= dial <= 1.0 for dial in dials):
         raise InputError(f"a dial lies between 0 (untied) and 1 (always together); got {', '.join(map(str, dials))}")
-    frozen = version(of_version)
+    frozen = version(edition)
     shares, chosen = frozen.shares(nuisances), [frozen.world(w) for w in worlds]
     for done, (of, seed) in enumerate((w, s) for w in chosen for s in seeds):
         progress("worlds", done, len(chosen) * len(seeds))
@@ -113,7 +113,7 @@ def cases(
         if not own:
             continue
         scenes = [probe_scenes(of, images, seed, dial) for dial in dials]
-        embeddings, trained, place = _seen(of, scenes, "trained" in own, of_version, shares)
+        embeddings, trained, place = _seen(of, scenes, "trained" in own, edition, shares)
         for dial, drawn, rows in zip(dials, scenes, place, strict=True):
             for kind in own:
                 if kind == "planted":
@@ -126,12 +126,12 @@ def cases(
     progress("worlds", len(chosen) * len(seeds), len(chosen) * len(seeds))
 
 
-def spoken(of_version: int = 1) -> tuple[dict[str, NDArray[np.bool_]], dict[str, Tensor]]:
+def spoken(edition: int = 1) -> tuple[dict[str, NDArray[np.bool_]], dict[str, Tensor]]:
     """The two vocabularies: which levels each concept names, (C,38), and its text embedding, (C,D).
 
     "single" holds the 38 levels, "pairs" those and their 292 combinations; the encoder is that of a version.
     """
-    encoder = load_encoder(of_version)
+    encoder = load_encoder(edition)
     words = {"single": concepts(), "pairs": concepts(2)}
     return (
         {which: _marked([c.levels for c in own]) for which, own in words.items()},
@@ -153,7 +153,7 @@ def _case(
 
 
 def _seen(
-    of: World, scenes: Sequence[Scenes], trained: bool, of_version: int, shares: Disturbances
+    of: World, scenes: Sequence[Scenes], trained: bool, edition: int, shares: Disturbances
 ) -> tuple[Tensor, Tensor, list[NDArray[np.int64]]]:
     """Embeddings (U,D) and activations (U,N) of all different pictures, and which of them each set of scenes shows."""
     size = len(scenes[0])
@@ -161,7 +161,7 @@ def _seen(
     at = np.tile(np.arange(size), len(scenes))
     _, first, place = np.unique(np.column_stack([at, levels]), axis=0, return_index=True, return_inverse=True)
     different = Scenes(levels[first], scenes[0].nuisances[at[first]])
-    tower, net = load_encoder(of_version).model.image, load_target(of.index) if trained else None
+    tower, net = load_encoder(edition).model.image, load_target(of.index) if trained else None
     assert isinstance(tower, torch.nn.Module)
     embeddings, activations = [], []
     for start in range(0, len(different), BLOCK):

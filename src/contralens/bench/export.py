@@ -31,7 +31,7 @@ FORMAT = 1
 def export_benchmark(
     out: Path,
     *,
-    of_version: int = 2,
+    edition: int = 2,
     worlds: Sequence[int] | None = None,
     dials: Sequence[float] | None = None,
     seeds: Sequence[int] | None = None,
@@ -52,7 +52,7 @@ def export_benchmark(
     >>> sorted(path.name for path in folders[0].iterdir())
     ['images', 'names.json', 'scenes.parquet', 'tensors.safetensors']
     """
-    frozen = version(of_version)
+    frozen = version(edition)
     chosen = [frozen.world(w) for w in worlds or frozen.worlds]
     images = whole("images", images or frozen.images, 1, 1_000_000)
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not (out / INDEX).is_file():
@@ -64,13 +64,13 @@ def export_benchmark(
                 for seed in seeds or frozen.seeds:
                     drawn = cases(
                         [of], dials or frozen.dials, seeds=[seed], images=images, k=min(frozen.k, images),
-                        of_version=of_version, nuisances=name, progress=progress,
+                        edition=edition, nuisances=name, progress=progress,
                     )  # fmt: skip
                     for dial, own in _by_dial(drawn):
                         folder = out / f"world-{of.index}" / f"dial-{dial:g}" / f"seed-{seed}" / name
                         _write(folder, frozen, of, own, images, name, pictures)
                         folders.append(folder)
-        _write_index(out, of_version, folders)
+        _write_index(out, edition, folders)
     return folders
 
 
@@ -110,13 +110,13 @@ def _write(
     write_whole(folder / "scenes.parquet", scene_table(scenes, names))
 
 
-def _write_index(out: Path, of_version: int, folders: Sequence[Path]) -> None:
-    named, texts = spoken(of_version)
+def _write_index(out: Path, edition: int, folders: Sequence[Path]) -> None:
+    named, texts = spoken(edition)
     arrays = {f"{which}.texts": rows.numpy() for which, rows in texts.items()}
     arrays |= {f"{which}.names": rows.astype(np.uint8) for which, rows in named.items()}
     write_whole(out / "concepts.safetensors", save(arrays))
     content = {
-        "format": FORMAT, "version": of_version, "probe_sets": [path.relative_to(out).as_posix() for path in folders],
+        "format": FORMAT, "version": edition, "probe_sets": [path.relative_to(out).as_posix() for path in folders],
         "factors": FACTORS, "levels": [[factor, FACTORS[factor][i]] for factor, i in LEVELS],
         "concepts": {"single": [c.text for c in concepts()], "pairs": [c.text for c in concepts(2)]},
     }  # fmt: skip

@@ -52,7 +52,7 @@ def leaderboard(
     chosen: dict[str, Any] = {key: given[key] or usual[key] for key in usual}
     found = {
         name: world_bench(
-            scorers, **chosen, k=min(of.k, chosen["images"]), fakes=fakes, of_version=2, nuisances=name,
+            scorers, **chosen, k=min(of.k, chosen["images"]), fakes=fakes, edition=2, nuisances=name,
             progress=progress,
         )
         for name in own["nuisances"]
@@ -101,7 +101,7 @@ def _balanced(values: NDArray[np.float64], kinds: NDArray[Any], clusters: NDArra
 
 def _costs(scorers: Sequence[str], world: int, seed: int, images: int, k: int) -> dict[str, tuple[float, float]]:
     """CPU seconds and peak bytes of each scorer on the planted neurons of one probe set, after a first run."""
-    case = next(cases([world], [0.9], ["planted"], [seed], images=images, k=min(k, images), of_version=2))
+    case = next(cases([world], [0.9], ["planted"], [seed], images=images, k=min(k, images), edition=2))
     texts = spoken(2)[1]["single"]
     return {scorer: _cost(scorer, case, texts) for scorer in scorers}
 

@@ -128,7 +128,7 @@ def world_bench(
     k: int = 30,
     fakes: int = FAKES,
     fdr: float = 0.05,
-    of_version: int = 1,
+    edition: int = 1,
     nuisances: str = "none",
     progress: Progress = silent,
 ) -> WorldBench:
@@ -143,9 +143,7 @@ def world_bench(
         kinds: "planted" neurons, with a known rule, and "trained" ones, with truth by intervention.
         seeds: probe sets per world and dial, of `images` pictures each; `k` exemplars.
         fakes: meaningless neurons against which chance is told, at the false-discovery rate `fdr`.
-        of_version: the benchmark's version, which decides the encoder and which worlds and nuisances there are. Its
-            other settings stand in `bench.versions.version`.
-        nuisances: one of the version's sets.
+        edition: version of the benchmark (`bench.versions`), with its encoder; `nuisances`: one of its sets.
 
     >>> bench = world_bench(["csp"], worlds=[5], dials=[0.5], seeds=[5], images=150, fakes=40)
     >>> [row["count"] for row in bench.rows() if row["measure"] == "right"]  # CSP and chance
@@ -158,12 +156,11 @@ def world_bench(
     as_share("fdr", fdr)
     if not judged:
         raise InputError(f"`scorers` is empty; choose from {', '.join(SCORERS)}")
-    named, texts = spoken(of_version)
+    named, texts = spoken(edition)
     neurons: list[dict[str, NDArray[Any]]] = []
     outcomes: dict[str, list[dict[str, NDArray[np.float64]]]] = {}
-    for case in cases(
-        worlds, dials, kinds, seeds, images=images, k=k, progress=progress, of_version=of_version, nuisances=nuisances
-    ):
+    drawn: dict[str, Any] = {"images": images, "k": k, "edition": edition, "nuisances": nuisances}
+    for case in cases(worlds, dials, kinds, seeds, **drawn, progress=progress):
         n, known = len(case.truth), case.known
         everyone = _with_fakes(case, fakes, k)
         neurons.append({
@@ -192,10 +189,9 @@ def world_bench(
         raise InputError("nothing to judge: these worlds have no neurons of the kinds asked for")
     outcomes[CHANCE] = outcomes.pop(CHANCE)  # last
     settings = {
-        "version": of_version, "nuisances": nuisances,
-        "worlds": [version(of_version).world(w).index for w in worlds], "dials": list(dials),
+        "worlds": [version(edition).world(w).index for w in worlds], "dials": list(dials),
         "kinds": [kind for kind in kinds if any(kind in part["kind"] for part in neurons)],
-        "seeds": list(seeds), "images": images, "k": k, "fakes": fakes, "fdr": fdr,
+        "seeds": list(seeds), **drawn, "fakes": fakes, "fdr": fdr,
         "concepts": {which: len(rows) for which, rows in named.items()}, "scorers": list(judged),
     }  # fmt: skip
     return WorldBench(settings, _joined(neurons), {name: _joined(parts) for name, parts in outcomes.items()})

@@ -70,7 +70,7 @@ def world_command(
     with bar(quiet=as_json) as progress:
         bench = world_bench(
             scorer or BENCHED, worlds=world or tuple(frozen.worlds), dials=dial or frozen.dials,
-            seeds=seed or frozen.seeds, images=images, k=k, fakes=fakes, fdr=fdr, of_version=edition,
+            seeds=seed or frozen.seeds, images=images, k=k, fakes=fakes, fdr=fdr, edition=edition,
             nuisances=nuisance, progress=progress,
         )  # fmt: skip
     found = bench.to_dict()
