@@ -186,7 +186,7 @@ def held_out_accuracy(
     return found
 
 
-def encoder_card(model: DualEncoder, seed: int = 9000, n: int = 400) -> dict[str, object]:
+def encoder_card(model: DualEncoder, seed: int = 9000, n: int = 200) -> dict[str, object]:
     """How often the encoder names a level right: on combinations that it saw, held out, and with nuisances."""
     scenes = seen_scenes(4 * n, seed)
     right = (zero_shot_guesses(model, scenes) == scenes.levels).mean(0)
