@@ -107,7 +107,7 @@ def test_shipped_weights_are_small_and_half_precision() -> None:
     from safetensors.torch import load_file
 
     files = sorted(encoder.WEIGHTS.glob("*.safetensors"))
-    assert [f.stem for f in files] == ["encoder", "encoder-2", "target-1", "target-2", "target-3"]
+    assert [f.stem for f in files] == ["encoder-2", "encoder", "target-1", "target-2", "target-3"]
     assert sum(f.stat().st_size for f in files) <= 6_000_000
     assert {t.dtype for f in files for t in load_file(f).values()} == {torch.float16}
 

@@ -46,7 +46,7 @@ def export_benchmark(
     vocabularies, `single` and `pairs`: text rows (C,96) and which levels each names (C,38). tensors.safetensors of a
     probe set holds `embeddings` (I,96), scene `levels` (I,8), and for `planted` and, where there are, `trained` neurons
     the `activations` (I,N), `true` levels (N,38), those `tied` to them (N,38) and whether the truth is `known` (N).
-    names.json names neurons and concepts; scenes.parquet has a row per picture; images/ the pictures, about 14 kB each.
+    names.json names neurons and concepts; scenes.parquet has a row per picture; images/ the pictures, about 12 kB each.
 
     >>> folders = export_benchmark(Path("exported"), worlds=[5], dials=[0.5], seeds=[31], images=20)
     >>> sorted(path.name for path in folders[0].iterdir())

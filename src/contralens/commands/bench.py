@@ -155,7 +155,7 @@ def export_command(
         typer.Option(help="none, texture, occlusion, objects, blur or all; repeatable (default: none)."),
     ] = None,
     images: _IMAGES = None,
-    pictures: Annotated[bool, typer.Option(help="Write the pictures, about 14 kB each.")] = True,
+    pictures: Annotated[bool, typer.Option(help="Write the pictures, about 12 kB each.")] = True,
 ) -> None:
     """Write version 2 of the world benchmark as plain files.
 
