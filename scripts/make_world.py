@@ -1,9 +1,10 @@
 """Train the rendered world's networks from scratch and measure their truth: `make world`.
 
-Writes src/contralens/world/weights: the dual encoder with its card, one target per world with its truth. Everything is
-seeded and runs on one thread, so the same machine gives the same files.
+Writes src/contralens/world/weights: the dual encoder (version 2) with its card, one target per world with its truth.
+Version 1 of the encoder is frozen and trained only if it is named: "encoder". Everything is seeded and runs on one
+thread, so the same machine gives the same files.
 
-    python scripts/make_world.py [encoder] [1] [2] [3] [--out FOLDER]
+    python scripts/make_world.py [encoder-2] [1] [2] [3] [encoder] [--out FOLDER]
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
-from contralens.bench import training
+from contralens.bench import training, training_v2
 from contralens.world.encoder import WEIGHTS, DualEncoder, load_into, save
 from contralens.world.targets import WORLDS, TargetNet, class_names
 from contralens.world.truth import measure_target
@@ -45,6 +46,18 @@ def make_encoder(out: Path) -> None:
     say(f"encoder: {json.dumps(card, indent=1)}\n{time.monotonic() - start:.0f} s")
 
 
+def make_encoder_2(out: Path) -> None:
+    start = time.process_time()
+    path = out / "encoder-2.safetensors"
+    save(training_v2.train_encoder(log=say), path)
+    spent = time.process_time() - start
+    model = load_into(DualEncoder(version=2), path)
+    assert isinstance(model, DualEncoder)
+    card = training_v2.encoder_card(model)
+    write_json(out / "encoder-2.json", card)
+    say(f"encoder 2: {json.dumps(card, indent=1)}\n{spent:.0f} CPU s")
+
+
 def make_target(out: Path, index: int) -> None:
     start = time.monotonic()
     path = out / f"target-{index}.safetensors"
@@ -63,14 +76,16 @@ def make_target(out: Path, index: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("parts", nargs="*", help="encoder, 1, 2, 3; all by default")
+    parser.add_argument("parts", nargs="*", help="encoder-2, 1, 2, 3 (by default), encoder")
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    parts = chosen.parts or ["encoder", *map(str, WORLDS)]
+    parts = chosen.parts or ["encoder-2", *map(str, WORLDS)]
     for part in parts:
         if part == "encoder":
             make_encoder(chosen.out)
+        elif part == "encoder-2":
+            make_encoder_2(chosen.out)
         else:
             make_target(chosen.out, int(part))
     total = sum(f.stat().st_size for f in chosen.out.glob("*.safetensors"))

@@ -160,7 +160,7 @@ def test_the_world_encoder():
     made = encoder("world")
     assert made.name == "world"
     assert made.texts(["red circle"]).shape == (1, made.width)
-    with pytest.raises(InputError, match="takes nothing after a colon"):
+    with pytest.raises(InputError, match="world:v2; got world:"):
         encoder("world:2")
 
 

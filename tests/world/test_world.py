@@ -107,8 +107,8 @@ def test_shipped_weights_are_small_and_half_precision() -> None:
     from safetensors.torch import load_file
 
     files = sorted(encoder.WEIGHTS.glob("*.safetensors"))
-    assert [f.stem for f in files] == ["encoder", "target-1", "target-2", "target-3"]
-    assert sum(f.stat().st_size for f in files) <= 3_000_000
+    assert [f.stem for f in files] == ["encoder-2", "encoder", "target-1", "target-2", "target-3"]
+    assert sum(f.stat().st_size for f in files) <= 6_000_000
     assert {t.dtype for f in files for t in load_file(f).values()} == {torch.float16}
 
 
@@ -139,9 +139,11 @@ def test_encoder_names_combinations_like_those_it_saw() -> None:
     assert min(right.values()) > 0.95
 
 
-@pytest.mark.xfail(strict=True, reason="it has learnt that some pairs of pattern and background never occur")
-def test_encoder_names_combinations_that_it_never_saw() -> None:
-    assert min(zero_shot_of("held-out").values()) > 0.8
+def test_version_1_does_not_name_combinations_that_it_never_saw() -> None:
+    """It has learnt that some pairs of pattern and background never occur; version 2 has not (test_world_v2.py)."""
+    right = zero_shot_of("held-out")
+    assert right["pattern"] < 0.2
+    assert right["shape"] < 0.6
 
 
 def test_encoder_is_an_encoder() -> None:

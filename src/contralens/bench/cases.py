@@ -18,15 +18,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from contralens.bench.training import rows_of
-from contralens.bench.world_images import IMAGES, SEED, probe_scenes
+from contralens.bench.versions import BENCH_WORLDS, DIALS, SEEDS, version
+from contralens.bench.world_images import IMAGES, probe_scenes
 from contralens.checks import nearest
 from contralens.errors import InputError
 from contralens.math.exemplars import find_exemplars, neuron_statistics
 from contralens.types import Exemplars, Progress, silent
 from contralens.world.captions import concepts
+from contralens.world.disturbances import Disturbances, render
 from contralens.world.encoder import load_encoder
 from contralens.world.planted import planted_activations
-from contralens.world.render import render
 from contralens.world.scenes import Scenes
 from contralens.world.targets import LAYER, WORLDS, World, load_target
 from contralens.world.truth import LEVELS, Truth, known, load_truth, target_activations
@@ -36,21 +37,8 @@ KINDS: tuple[Kind, ...] = ("planted", "trained")
 ALL_KINDS: tuple[Kind, ...] = (*KINDS, "pairs")
 CONJUNCTIONS = 72
 """Planted neurons of kind "pairs" on a probe set."""
-DIALS = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 1.0)
-SEEDS = (SEED, SEED + 1)
 BLOCK = 256
 """Pictures that are in memory at once."""
-
-BENCH_WORLDS: dict[int, World] = {
-    **WORLDS,
-    4: World(4, "size", {"background": {"small": "water", "large": "brick"}}),
-    5: World(5, "count", {"colour": {"one": "orange", "two": "green", "three": "pink"}}),
-    6: World(6, "background", {
-        "shape": {"sand": "star", "grass": "heart", "water": "moon", "brick": "cross", "snow": "circle",
-                  "night": "ring"},
-    }),
-}  # fmt: skip
-"""The worlds with a trained network, and three more whose neurons are all planted."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +91,8 @@ def cases(
     *,
     images: int = IMAGES,
     k: int = 30,
+    edition: int = 1,
+    nuisances: str = "none",
     progress: Progress = silent,
 ) -> Iterator[Case]:
     """Every case asked for, world by world; what the dials of one world share is rendered and embedded once.
@@ -118,14 +108,15 @@ def cases(
             raise InputError(f"unknown kind {kind!r}{nearest(str(kind), ALL_KINDS)}; known: {', '.join(ALL_KINDS)}")
     if any(not 0.0 <= dial <= 1.0 for dial in dials):
         raise InputError(f"a dial must be between 0 (untied) and 1 (always together); got {', '.join(map(str, dials))}")
-    chosen = [bench_world(w) for w in worlds]
+    frozen = version(edition)
+    shares, chosen = frozen.shares(nuisances), [frozen.world(w) for w in worlds]
     for done, (of, seed) in enumerate((w, s) for w in chosen for s in seeds):
         progress("worlds", done, len(chosen) * len(seeds))
         own = [kind for kind in kinds if kind != "trained" or of.index in WORLDS]
         if not own:
             continue
         scenes = [probe_scenes(of, images, seed, dial) for dial in dials]
-        embeddings, trained, place = _seen(of, scenes, "trained" in own)
+        embeddings, trained, place = _seen(of, scenes, "trained" in own, edition, shares)
         for dial, drawn, rows in zip(dials, scenes, place, strict=True):
             for kind in own:
                 if kind == "planted":
@@ -140,27 +131,18 @@ def cases(
     progress("worlds", len(chosen) * len(seeds), len(chosen) * len(seeds))
 
 
-def bench_world(index: int | str | World) -> World:
-    """A world of the benchmark by number; raises `InputError` for an unknown one."""
-    if isinstance(index, World):
-        return index
-    if str(index) not in map(str, BENCH_WORLDS):
-        raise InputError(f"unknown world {index!r}: one of {', '.join(map(str, BENCH_WORLDS))}")
-    return BENCH_WORLDS[int(index)]
-
-
 def embedded(of: World, scenes: Scenes) -> Tensor:
     """Embeddings (I,D), unit rows, of the pictures of scenes by the world's encoder."""
-    e, _, place = _seen(of, [scenes], trained=False)
+    e, _, place = _seen(of, [scenes], trained=False, edition=1, shares=Disturbances())
     return e[place[0]]
 
 
-def spoken() -> tuple[dict[str, NDArray[np.bool_]], dict[str, Tensor]]:
+def spoken(edition: int = 1) -> tuple[dict[str, NDArray[np.bool_]], dict[str, Tensor]]:
     """The two vocabularies: which levels each concept names, (C,38), and its text embedding, (C,D).
 
-    "single" holds the 38 levels, "pairs" those and their 292 combinations.
+    "single" holds the 38 levels, "pairs" those and their 292 combinations; the encoder is that of a version.
     """
-    encoder = load_encoder()
+    encoder = load_encoder(edition)
     words = {"single": concepts(), "pairs": concepts(2)}
     return (
         {which: _marked([c.levels for c in own]) for which, own in words.items()},
@@ -203,18 +185,20 @@ def _case(
     )  # fmt: skip
 
 
-def _seen(of: World, scenes: Sequence[Scenes], trained: bool) -> tuple[Tensor, Tensor, list[NDArray[np.int64]]]:
+def _seen(
+    of: World, scenes: Sequence[Scenes], trained: bool, edition: int, shares: Disturbances
+) -> tuple[Tensor, Tensor, list[NDArray[np.int64]]]:
     """Embeddings (U,D) and activations (U,N) of all different pictures, and which of them each set of scenes shows."""
     size = len(scenes[0])
     levels = np.concatenate([s.levels for s in scenes])
     at = np.tile(np.arange(size), len(scenes))
     _, first, place = np.unique(np.column_stack([at, levels]), axis=0, return_index=True, return_inverse=True)
     different = Scenes(levels[first], scenes[0].nuisances[at[first]])
-    tower, net = load_encoder().model.image, load_target(of.index) if trained else None
+    tower, net = load_encoder(edition).model.image, load_target(of.index) if trained else None
     assert isinstance(tower, torch.nn.Module)
     embeddings, activations = [], []
     for start in range(0, len(different), BLOCK):
-        pictures = render(different[start : start + BLOCK])
+        pictures = render(different[start : start + BLOCK], shares)
         embeddings.append(rows_of(tower, pictures))
         if net is not None:
             activations.append(torch.from_numpy(target_activations(net, pictures)[LAYER]))

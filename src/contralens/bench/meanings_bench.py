@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from contralens.bench.cases import bench_world, embedded, spoken
+from contralens.bench.cases import embedded, spoken
+from contralens.bench.versions import version
 from contralens.bench.world_images import IMAGES, probe_scenes
 from contralens.checks import whole
 from contralens.data.table_folders import plain
@@ -93,7 +94,7 @@ def meanings_bench(
     for spec in scorers:
         parse_scorer(spec)
     whole("neurons", neurons, 1, 10_000)
-    chosen = [bench_world(w) for w in worlds]
+    chosen = [version(1).world(w) for w in worlds]
     parts: dict[str, list[dict[str, NDArray[np.float64]]]] = {}
     todo = [(w, d, s) for w in chosen for d in dials for s in seeds]
     for done, (of, dial, seed) in enumerate(todo):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from contralens.math.fast_kernels import bfloat16_is_fast
 from contralens.math.tensors import keeping_memory
 from contralens.world.captions import captions, concepts
-from contralens.world.encoder import DualEncoder, held_out, to_tensor, word_ids
+from contralens.world.encoder import FEATURES, DualEncoder, held_out, to_tensor, word_ids
 from contralens.world.render import render
 from contralens.world.scenes import FACTORS, Scenes, sample_scenes
 from contralens.world.targets import STRENGTH, TRAINING_STRENGTH, TargetNet, class_names, load_target, world
@@ -82,7 +82,7 @@ def train_encoder(
     model = DualEncoder().to(memory_format=torch.channels_last)
     sizes = [len(names) for names in FACTORS.values()]
     levels = torch.from_numpy(np.stack([scenes.of(f) for f in FACTORS], axis=1))
-    probe = nn.Linear(model.image.head[0].in_features, sum(sizes))  # type: ignore[arg-type]
+    probe = nn.Linear(FEATURES, sum(sizes))
     ids: list[Tensor] = []
 
     def loss(rows: NDArray[np.int64]) -> Tensor:

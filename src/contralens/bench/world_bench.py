@@ -27,7 +27,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from contralens.bench.cases import BENCH_WORLDS, DIALS, KINDS, SEEDS, Case, Kind, bench_world, cases, spoken
+from contralens.bench.cases import KINDS, Case, Kind, cases, spoken
+from contralens.bench.versions import BENCH_WORLDS, DIALS, SEEDS, version
 from contralens.bench.world_images import IMAGES
 from contralens.checks import FAKES, as_share, whole
 from contralens.data.table_folders import plain
@@ -133,6 +134,8 @@ def world_bench(
     k: int = 30,
     fakes: int = FAKES,
     fdr: float = 0.05,
+    edition: int = 1,
+    nuisances: str = "none",
     progress: Progress = silent,
 ) -> WorldBench:
     """Judge scorers in the rendered worlds.
@@ -147,7 +150,8 @@ def world_bench(
         kinds: "planted" neurons, with a known rule, "trained" ones, with truth by intervention, and "pairs", planted
             ones that fire only where two levels come together.
         seeds: probe sets per world and dial, of `images` pictures each; `k` exemplars.
-        fakes: meaningless neurons that measure chance, at the false-discovery rate `fdr`.
+        fakes: null neurons that measure what meaningless neurons reach, at the false-discovery rate `fdr`.
+        edition: version of the benchmark (`bench.versions`), with its encoder; `nuisances`: one of its sets.
 
     >>> bench = world_bench(["csp"], worlds=[5], dials=[0.5], seeds=[5], images=150, fakes=40)
     >>> [row["count"] for row in bench.rows() if row["measure"] == "right"]  # CSP and chance
@@ -160,10 +164,11 @@ def world_bench(
     as_share("fdr", fdr)
     if not judged:
         raise InputError(f"`scorers` is empty; choose from {', '.join(SCORERS)}")
-    named, texts = spoken()
+    named, texts = spoken(edition)
     neurons: list[dict[str, NDArray[Any]]] = []
     outcomes: dict[str, list[dict[str, NDArray[np.float64]]]] = {}
-    for case in cases(worlds, dials, kinds, seeds, images=images, k=k, progress=progress):
+    drawn: dict[str, Any] = {"images": images, "k": k, "edition": edition, "nuisances": nuisances}
+    for case in cases(worlds, dials, kinds, seeds, **drawn, progress=progress):
         n, known = len(case.truth), case.known
         everyone = _with_fakes(case, fakes, k)
         neurons.append({
@@ -192,9 +197,9 @@ def world_bench(
         raise InputError("nothing to judge: these worlds have no neurons of the kinds asked for")
     outcomes[CHANCE] = outcomes.pop(CHANCE)  # last
     settings = {
-        "worlds": [bench_world(w).index for w in worlds], "dials": list(dials),
+        "worlds": [version(edition).world(w).index for w in worlds], "dials": list(dials),
         "kinds": [kind for kind in kinds if any(kind in part["kind"] for part in neurons)],
-        "seeds": list(seeds), "images": images, "k": k, "fakes": fakes, "fdr": fdr,
+        "seeds": list(seeds), **drawn, "fakes": fakes, "fdr": fdr,
         "concepts": {which: len(rows) for which, rows in named.items()}, "scorers": list(judged),
     }  # fmt: skip
     return WorldBench(settings, _joined(neurons), {name: _joined(parts) for name, parts in outcomes.items()})

@@ -79,18 +79,25 @@ def _rendered(scenes: Scenes, names: list[str]) -> tuple[NDArray[np.uint8], dict
     """Pictures of scenes, and all files of their world by path."""
     pictures = render(scenes)
     with ThreadPoolExecutor(2) as pool:
-        files = dict(zip(names, pool.map(_png, pictures, chunksize=64), strict=True))
-    table = {"image": names}
-    for factor, levels in FACTORS.items():
-        table[factor] = [levels[i] for i in scenes.of(factor)]
-    columns = pa.BufferOutputStream()
-    pq.write_table(pa.table({**table, "nuisances": list(scenes.nuisances)}), columns)
-    files["scenes.parquet"] = columns.getvalue().to_pybytes()
+        files = dict(zip(names, pool.map(png, pictures, chunksize=64), strict=True))
+    files["scenes.parquet"] = scene_table(scenes, names)
     files["vocabulary.txt"] = ("\n".join(vocabulary()) + "\n").encode()
     return pictures, files
 
 
-def _png(picture: NDArray[np.uint8]) -> bytes:
+def scene_table(scenes: Scenes, names: Sequence[str]) -> bytes:
+    """A parquet file with a row per picture: its name, the level of every factor, the nuisances."""
+    table: dict[str, Sequence[str]] = {"image": names}
+    for factor, levels in FACTORS.items():
+        table[factor] = [levels[i] for i in scenes.of(factor)]
+    columns = pa.BufferOutputStream()
+    pq.write_table(pa.table({**table, "nuisances": list(scenes.nuisances)}), columns)
+    written: bytes = columns.getvalue().to_pybytes()
+    return written
+
+
+def png(picture: NDArray[np.uint8]) -> bytes:
+    """A picture (96,96,3) as a PNG file."""
     out = io.BytesIO()
     Image.fromarray(picture).save(out, "PNG", compress_level=1)
     return out.getvalue()

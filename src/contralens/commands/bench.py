@@ -1,4 +1,4 @@
-"""The command `contralens bench world`."""
+"""The commands `contralens bench world`, `leaderboard` and `export`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ def world_command(
             help="Co-occurrence rate of confounder and true factor, 0 to 1, repeatable (default: seven values)."
         ),
     ] = None,
-    world: Annotated[list[int] | None, typer.Option(help="World 1 to 6, repeatable (default: all).")] = None,
+    world: Annotated[
+        list[int] | None, typer.Option(help="World 1 to 6 (version 2: to 7), repeatable (default: all).")
+    ] = None,
     scorer: Annotated[
         list[str] | None, typer.Option(help="Scorer, repeatable (default: all); differences are relative to csp.")
     ] = None,
@@ -39,6 +41,12 @@ def world_command(
     ] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Seed of a probe set, repeatable (default: 5 and 6).")] = None,
     images: Annotated[int, typer.Option(help="Images per probe set.")] = 2000,
+    edition: Annotated[
+        int, typer.Option(help="Version of the benchmark, 1 or 2; decides encoder, worlds and default seeds.")
+    ] = 1,
+    nuisance: Annotated[
+        str, typer.Option(help="Nuisances of version 2: none, texture, occlusion, objects, blur, all.")
+    ] = "none",
     k: Annotated[int, typer.Option("--k", "-k", help="Exemplars per neuron.")] = 30,
     fakes: Annotated[int, typer.Option(help="Number of null neurons in the null test.")] = FAKES,
     fdr: Annotated[float, typer.Option(help="False-discovery rate above which a label counts as abstention.")] = 0.05,
@@ -58,17 +66,20 @@ def world_command(
 
     About three minutes on two cores.
     """
-    from contralens.bench.cases import BENCH_WORLDS, DIALS, KINDS, SEEDS
+    from contralens.bench.cases import KINDS
+    from contralens.bench.versions import version
     from contralens.bench.world_bench import BENCHED, world_bench
     from contralens.report import world_bench as paper
     from contralens.report.progress import bar
 
     if out is not None:
         _check_out(out)
+    frozen = version(edition)
     with bar(quiet=as_json) as progress:
         bench = world_bench(
-            scorer or BENCHED, worlds=world or tuple(BENCH_WORLDS), dials=dial or DIALS, seeds=seed or SEEDS,
-            kinds=cast("list[Kind]", kind or list(KINDS)), images=images, k=k, fakes=fakes, fdr=fdr, progress=progress,
+            scorer or BENCHED, worlds=world or tuple(frozen.worlds), dials=dial or frozen.dials,
+            seeds=seed or frozen.seeds, kinds=cast("list[Kind]", kind or list(KINDS)), images=images, k=k, fakes=fakes,
+            fdr=fdr, edition=edition, nuisances=nuisance, progress=progress,
         )  # fmt: skip
     found = bench.to_dict()
     written = _save(bench, found, out) if out is not None else []
@@ -135,6 +146,84 @@ def meanings_command(
             cells = [cell((mean, low, high)) for mean, low, high in filled]
             print(f"{measure:24}" + "".join(f"{text:>18}" for text in cells))
         print()
+
+
+_WORLDS = Annotated[list[int] | None, typer.Option("--world", help="World 1 to 7, repeatable (default: all).")]
+_SEEDS = Annotated[list[int] | None, typer.Option("--seed", help="Seed of a probe set, repeatable (default: 31, 32).")]
+_IMAGES = Annotated[int | None, typer.Option(help="Images per probe set (default: 2000).")]
+
+
+@app.command("leaderboard")
+def leaderboard_command(
+    scorer: Annotated[
+        list[str] | None, typer.Option(help="Scorer, also FILE.py:NAME, repeatable (default: all).")
+    ] = None,
+    world: _WORLDS = None,
+    dial: Annotated[list[float] | None, typer.Option(help="Dial, repeatable (default: 0, 0.5, 0.9).")] = None,
+    seed: _SEEDS = None,
+    images: _IMAGES = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for leaderboard.json and leaderboard.md.")] = None,
+    docs: Annotated[Path | None, typer.Option(help="Markdown file to update: the table between markers.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Rank scorers on version 2 of the world benchmark.
+
+    A row per scorer: share of labels right and exact with 95 % intervals, with and without nuisances, CPU time, memory.
+    Settings other than the frozen ones are listed with the table.
+    """
+    import json
+
+    from contralens.bench.leaderboard import leaderboard
+    from contralens.bench.world_bench import BENCHED
+    from contralens.data.atomic_files import write_whole
+    from contralens.report import leaderboard as paper
+    from contralens.report.progress import bar
+
+    with bar(quiet=as_json) as progress:
+        board = leaderboard(scorer or BENCHED, worlds=world, dials=dial, seeds=seed, images=images, progress=progress)
+    written = []
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        write_whole(out / "leaderboard.json", (json.dumps(board, indent=1) + "\n").encode())
+        write_whole(out / "leaderboard.md", paper.markdown(board).encode())
+        written += [out / "leaderboard.json", out / "leaderboard.md"]
+    if docs is not None:
+        paper.write_into(docs, paper.markdown(board))
+        written.append(docs)
+    if as_json:
+        print_json({**board, "written": [str(path) for path in written]})
+        return
+    print(paper.plain_table(board))
+    for path in written:
+        typer.echo(f"wrote {path}")
+
+
+@app.command("export")
+def export_command(
+    out: Annotated[Path, typer.Argument(help="New folder to write.")],
+    world: _WORLDS = None,
+    dial: Annotated[list[float] | None, typer.Option(help="Dial, repeatable (default: seven values).")] = None,
+    seed: _SEEDS = None,
+    nuisance: Annotated[
+        list[str] | None,
+        typer.Option(help="none, texture, occlusion, objects, blur or all; repeatable (default: none)."),
+    ] = None,
+    images: _IMAGES = None,
+    pictures: Annotated[bool, typer.Option(help="Write the pictures, about 12 kB each.")] = True,
+) -> None:
+    """Write version 2 of the world benchmark as plain files.
+
+    Pictures (PNG), scenes (Parquet), activations, embeddings and truth (safetensors), to use without contralens.
+    """
+    from contralens.bench.export import export_benchmark
+    from contralens.report.progress import bar
+
+    with bar() as progress:
+        folders = export_benchmark(
+            out, worlds=world, dials=dial, seeds=seed, nuisances=nuisance or ("none",), images=images,
+            pictures=pictures, progress=progress,
+        )  # fmt: skip
+    typer.echo(f"{len(folders)} probe sets in {out}; {out / 'benchmark.json'} lists them")
 
 
 def _check_out(out: Path) -> None:

@@ -46,8 +46,8 @@ _BUILT_IN = {
     "siglip": Scheme("contralens.encoders.hf_encoder:load", "siglip:ORG/NAME or siglip:FOLDER", "the same as hf:"),
     "world": Scheme(
         "contralens.encoders.registry:load_world",
-        "world",
-        "the dual encoder of the demo; only for rendered scenes",
+        "world or world:v2",
+        "the dual encoder of the demo, and of version 2 of the world benchmark; only for rendered scenes",
     ),
     "offline": Scheme(
         "contralens.encoders.offline_encoder:load",
@@ -103,10 +103,11 @@ def _adapted(made: Encoder, decode: str, dtype: str) -> Encoder:
 
 
 def load_world(rest: str, device: str) -> Encoder:
-    """The shipped encoder of the rendered world; it is small and runs on the CPU whatever `device` says."""
-    if rest:
-        raise InputError(f"the encoder 'world' takes nothing after a colon; got {rest!r}")
-    made: Encoder = importlib.import_module("contralens.world.encoder").load_encoder()
+    """A shipped encoder of the rendered world; it is small and runs on the CPU whatever `device` says."""
+    versions = {"": 1, "v2": 2}
+    if rest not in versions:
+        raise InputError(f"the encoder is world (version 1) or world:v2; got world:{rest}")
+    made: Encoder = importlib.import_module("contralens.world.encoder").load_encoder(versions[rest])
     return made
 
 

@@ -162,6 +162,19 @@ def captions(scenes: Scenes, seed: int) -> list[str]:
     return [_caption(*row) for row in zip(scenes.levels, said, choice, strict=True)]
 
 
+def one_factor_captions(factor: str, number: int, n: int, seed: int) -> list[str]:
+    """`n` captions that speak of this level and of no other factor, in various words.
+
+    >>> {tuple(meaning(text)) for text in one_factor_captions("pattern", 1, 9, seed=0)}
+    {(('pattern', 1),)}
+    """
+    rng = np.random.default_rng(seed)
+    levels = np.stack([rng.integers(len(names), size=n) for names in FACTORS.values()], axis=1)
+    levels[:, NAMES.index(factor)] = number
+    said = np.array([name == factor for name in NAMES])
+    return [_caption(row, said, rng.random(len(NAMES) + 4)) for row in levels]
+
+
 def _caption(levels: NDArray[np.int64], said: NDArray[np.bool_], choice: NDArray[np.float64]) -> str:
     part: dict[str, str] = {}
     for i, factor in enumerate(NAMES):

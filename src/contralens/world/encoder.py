@@ -1,7 +1,8 @@
 """The dual encoder of the rendered world: a small CNN and a small text transformer trained with CLIP's loss.
 
-Architecture, shipped weights and the `Encoder` that the pipeline uses; `scripts/make_world.py` trains it. Its card,
-`weights/encoder.json`, holds its zero-shot accuracy on combinations of levels that it never saw.
+Architecture, shipped weights and the `Encoder` that the pipeline uses; `scripts/make_world.py` trains it. Two versions
+are shipped: 2 names combinations of levels that it never saw, 1 does not and stays for older results. Their cards,
+`weights/encoder.json` and `encoder-2.json`, hold the zero-shot accuracy on such combinations.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ from contralens.world.render import SIZE
 from contralens.world.scenes import Scenes
 
 WEIGHTS = Path(__file__).parent / "weights"
+ENCODER_FILES = {1: "encoder.safetensors", 2: "encoder-2.safetensors"}
 WIDTH = 96
+FEATURES = 16 * 36 + 256
+"""What the image tower's head reads."""
 LENGTH = 20
 """Most words of a text that are read."""
 
@@ -52,15 +56,19 @@ class Residual(nn.Module):
 
 
 class ImageTower(nn.Module):
-    """(B,3,96,96) in [-1,1] to (B,D) unit rows. The 6x6 map is read with its places, for count and position."""
+    """(B,3,96,96) in [-1,1] to (B,D) unit rows. The 6x6 map is read with its places, for count and position.
 
-    def __init__(self) -> None:
+    Version 2 reads it with one linear layer, in which levels of different factors cannot exclude one another.
+    """
+
+    def __init__(self, version: int = 1) -> None:
         super().__init__()
         self.body = nn.Sequential(
             conv(3, 16, 2), conv(16, 48, 2), conv(48, 96, 2), Residual(96), conv(96, 128, 2), Residual(128),
         )  # fmt: skip
         self.places = nn.Conv2d(128, 16, 1)
-        self.head = nn.Sequential(nn.Linear(16 * 36 + 256, 192), nn.ReLU(), nn.Linear(192, WIDTH))
+        two = nn.Sequential(nn.Linear(FEATURES, 192), nn.ReLU(), nn.Linear(192, WIDTH))
+        self.head = two if version == 1 else nn.Linear(FEATURES, WIDTH)
 
     def features(self, x: Tensor) -> Tensor:
         """What the head reads, (B,832)."""
@@ -96,9 +104,9 @@ class TextTower(nn.Module):
 class DualEncoder(nn.Module):
     """Both towers and CLIP's learned temperature."""
 
-    def __init__(self) -> None:
+    def __init__(self, version: int = 1) -> None:
         super().__init__()
-        self.image, self.text = ImageTower(), TextTower()
+        self.image, self.text = ImageTower(version), TextTower()
         self.log_scale = nn.Parameter(torch.tensor(np.log(1 / 0.07), dtype=torch.float32))
 
     def loss(self, rows: Tensor, ids: Tensor) -> Tensor:
@@ -126,7 +134,7 @@ def word_ids(texts: Sequence[str]) -> Tensor:
 
 
 def held_out(scenes: Scenes) -> NDArray[np.bool_]:
-    """(I): scenes with a combination that the encoder never saw: 8 of 64 pairs of shape and colour, 6 of 36 of
+    """(I): scenes with a combination that version 1 never saw: 8 of 64 pairs of shape and colour, 6 of 36 of
     pattern and background. Every level appears in training, with other partners."""
     s, c, p, b = (scenes.of(f) for f in ("shape", "colour", "pattern", "background"))
     return np.asarray(((3 * s + c) % 8 == 0) | ((p + b) % 6 == 0))
@@ -164,14 +172,18 @@ def preprocess(image: Image.Image) -> Tensor:
 
 
 class WorldEncoder:
-    """The shipped dual encoder as a `types.Encoder`, D = 96. It knows the rendered world and nothing else."""
+    """A shipped dual encoder as a `types.Encoder`, D = 96. It knows the rendered world and nothing else."""
 
-    name = "world"
     width = WIDTH
 
-    def __init__(self, path: Path = WEIGHTS / "encoder.safetensors") -> None:
-        self.model = load_into(DualEncoder(), path)
-        self.fingerprint = file_fingerprint(path, "world encoder 1")
+    def __init__(self, version: int = 1) -> None:
+        if version not in ENCODER_FILES:
+            known = ", ".join(map(str, ENCODER_FILES))
+            raise InputError(f"the rendered world's encoder has the versions {known}; got {version}")
+        path = WEIGHTS / ENCODER_FILES[version]
+        self.name = "world" if version == 1 else f"world:v{version}"
+        self.model = load_into(DualEncoder(version), path)
+        self.fingerprint = file_fingerprint(path, f"world encoder {version}")
         self._told: set[str] = set()
 
     def preprocess(self, image: Image.Image) -> Tensor:
@@ -213,6 +225,6 @@ class WorldEncoder:
 
 
 @cache
-def load_encoder() -> WorldEncoder:
-    """The shipped encoder, loaded once."""
-    return WorldEncoder()
+def load_encoder(version: int = 1) -> WorldEncoder:
+    """A shipped encoder, loaded once. Version 2 names combinations of levels that it never saw, version 1 does not."""
+    return WorldEncoder(version)

@@ -48,27 +48,40 @@ def render(scenes: Scenes) -> NDArray[np.uint8]:
 
 
 def _render_block(scenes: Scenes) -> NDArray[np.uint8]:
-    u = scenes.nuisances
-    canvas = _ground(scenes)
-    angle = u[:, 3] * 2 * np.pi
-    light = np.stack(
-        [np.cos(angle), np.sin(angle)], 1
-    )  # towards the side the light comes from, in the plane of the picture
-    radius = np.where(scenes.of("size") == 1, 17.0, 10.5).astype(np.float32) * (0.95 + 0.1 * u[:, 2])
+    canvas = ground(scenes)
     for item in range(3):
         there = np.flatnonzero(scenes.of("count") >= item)
         if len(there):
-            _draw(canvas, scenes[there], there, item, radius[there], light[there])
+            draw(canvas, scenes[there], there, centres(scenes[there], item), item)
+    return lit(canvas, scenes)
+
+
+def light_of(scenes: Scenes) -> Floats:
+    """(I,2): towards the side the light comes from, in the plane of the picture."""
+    angle = scenes.nuisances[:, 3] * 2 * np.pi
+    return np.stack([np.cos(angle), np.sin(angle)], 1)
+
+
+def radius_of(scenes: Scenes) -> Floats:
+    """(I): of the objects, in pixels."""
+    size = np.where(scenes.of("size") == 1, 17.0, 10.5).astype(np.float32)
+    radius: Floats = size * (0.95 + 0.1 * scenes.nuisances[:, 2])
+    return radius
+
+
+def lit(canvas: Floats, scenes: Scenes) -> NDArray[np.uint8]:
+    """What stands on the canvas, lit, without its margin: (I,96,96,3) uint8."""
+    u, light = scenes.nuisances, light_of(scenes)
     canvas = canvas[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
     ramp = np.linspace(-1, 1, SIZE, dtype=np.float32)
     slope = light[:, :1, None] * ramp[None, None, :] + light[:, 1:, None] * ramp[None, :, None]
     gain = np.where(scenes.of("lighting") == 1, 0.48, 0.96).astype(np.float32) * (0.95 + 0.1 * u[:, 4])
-    lit = canvas * (255 * gain[:, None, None] * (1 + 0.1 * slope))[..., None]
-    lit += 0.5
-    return np.clip(lit, 0, 255, out=lit).astype(np.uint8)
+    shown = canvas * (255 * gain[:, None, None] * (1 + 0.1 * slope))[..., None]
+    shown += 0.5
+    return np.clip(shown, 0, 255, out=shown).astype(np.uint8)
 
 
-def _centres(scenes: Scenes, item: int) -> tuple[Floats, Floats]:
+def centres(scenes: Scenes, item: int) -> tuple[Floats, Floats]:
     """Column and row of the centre of object `item` of every scene, in pixels."""
     u = scenes.nuisances
     count, side = scenes.of("count"), np.where(u[:, 13] < 0.5, -1.0, 1.0)
@@ -80,10 +93,17 @@ def _centres(scenes: Scenes, item: int) -> tuple[Floats, Floats]:
     return x.astype(np.float32), y.astype(np.float32)
 
 
-def _draw(canvas: Floats, scenes: Scenes, rows: NDArray[np.int64], item: int, radius: Floats, light: Floats) -> None:
-    """Draw object number `item` of every scene into `canvas` (I, SIZE + 2 MARGIN, same, 3), in place."""
-    u = scenes.nuisances
-    x, y = _centres(scenes, item)
+def draw(
+    canvas: Floats, scenes: Scenes, rows: NDArray[np.int64], at: tuple[Floats, Floats], item: int = 0,
+    grain: Floats | None = None,
+) -> None:  # fmt: skip
+    """Draw one object of every scene into rows of `canvas` (I, SIZE + 2 MARGIN, same, 3), in place.
+
+    The object is centred on column and row `at`; `item` counts the objects of a picture; `grain` (I,P,P) dims its
+    surface.
+    """
+    u, light, radius = scenes.nuisances, light_of(scenes), radius_of(scenes)
+    x, y = at
     corner = MARGIN - PATCH // 2
     left, top = np.floor(x).astype(np.int64) + corner, np.floor(y).astype(np.int64) + corner  # of the patch
     grid = np.arange(PATCH, dtype=np.float32) + 0.5 - MARGIN
@@ -112,10 +132,12 @@ def _draw(canvas: Floats, scenes: Scenes, rows: NDArray[np.int64], item: int, ra
     round_ = 1 + 0.16 * (light[:, :1, None] * dx + light[:, 1:, None] * dy) / size
     rim = 1 - 0.5 * np.clip(distance + 1.6, 0, 1)
     surface *= (round_ * rim)[..., None]
-    ground = np.stack([canvas[i, r : r + PATCH, c : c + PATCH] for i, r, c in zip(rows, top, left, strict=True)])
-    ground *= (1 - shade)[..., None]
-    ground += inside[..., None] * (surface - ground)
-    for i, r, c, patch in zip(rows, top, left, ground, strict=True):
+    if grain is not None:
+        surface *= grain[..., None]
+    below = np.stack([canvas[i, r : r + PATCH, c : c + PATCH] for i, r, c in zip(rows, top, left, strict=True)])
+    below *= (1 - shade)[..., None]
+    below += inside[..., None] * (surface - below)
+    for i, r, c, patch in zip(rows, top, left, below, strict=True):
         canvas[i, r : r + PATCH, c : c + PATCH] = patch
 
 
@@ -214,19 +236,19 @@ SHAPES = {
 """Signed distances in units of the object's radius; y points down."""
 
 
-def _ground(scenes: Scenes) -> Floats:
+def ground(scenes: Scenes) -> Floats:
     """(I, SIZE + 2 MARGIN, same, 3): a crop of the ground's texture at the scene's own offset, sometimes mirrored."""
     canvas = np.zeros((len(scenes), SIZE + 2 * MARGIN, SIZE + 2 * MARGIN, 3), np.float32)
-    for picture, ground, u in zip(canvas, scenes.of("background"), scenes.nuisances, strict=True):
+    for picture, number, u in zip(canvas, scenes.of("background"), scenes.nuisances, strict=True):
         x, y = int(u[8] * TILE), int(u[9] * TILE)
-        crop = _textures()[ground, y : y + SIZE, x : x + SIZE]
+        crop = textures()[number, y : y + SIZE, x : x + SIZE]
         crop = crop if u[14] < 0.5 else crop[:, ::-1]
         np.multiply(crop, 0.93 + 0.14 * u[15], out=picture[MARGIN:-MARGIN, MARGIN:-MARGIN])
     return canvas
 
 
 @cache
-def _textures() -> Floats:
+def textures() -> Floats:
     """(6,352,352,3): one periodic texture per background, its start repeated at the end; always the same."""
     tiles = [_TEXTURES[name](np.random.default_rng(index)) for index, name in enumerate(FACTORS["background"])]
     return np.pad(np.stack(tiles), ((0, 0), (0, SIZE), (0, SIZE), (0, 0)), mode="wrap")

@@ -1,0 +1,161 @@
+"""Version 2 of the rendered world: combinations that the encoder never saw, nuisances, the frozen settings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+
+import contralens
+from contralens.bench import training_v2
+from contralens.bench.versions import version
+from contralens.checks import InputError
+from contralens.world import combinations, disturbances, encoder
+from contralens.world import render as plain
+from contralens.world.captions import meaning, one_factor_captions
+from contralens.world.disturbances import Disturbances
+from contralens.world.scenes import FACTORS, NAMES, level, sample_scenes
+
+ONE_EACH = [
+    Disturbances(texture=1.0), Disturbances(occlusion=1.0), Disturbances(objects=1.0), Disturbances(blur=1.0),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def held() -> dict[str, dict[str, float]]:
+    """Zero-shot accuracy on fresh scenes of held-out combinations, other than those of the card."""
+    model = encoder.load_encoder(2).model
+    assert isinstance(model, encoder.DualEncoder)
+    return training_v2.held_out_accuracy(model, 120, seed=4321)
+
+
+def test_the_card_of_version_2_is_true(held) -> None:
+    card = json.loads((encoder.WEIGHTS / "encoder-2.json").read_text())
+    every = [share for row in card["held-out combinations"].values() for share in row.values()]
+    assert card["held-out least"] == min(every)
+    assert card["held-out mean"] == pytest.approx(np.mean(every), abs=1e-3)
+    for factor, row in held.items():
+        assert set(row) == set(NAMES) - {factor}
+        for other, right in row.items():
+            assert right == pytest.approx(card["held-out combinations"][factor][other], abs=0.17), (factor, other)
+
+
+def test_most_combinations_that_it_never_saw_are_named(held) -> None:
+    every = np.array([right for row in held.values() for right in row.values()])
+    assert every.mean() > 0.85
+    assert (every >= 0.85).sum() >= 38, "of 56"
+    for factor in ("background", "position", "lighting"):
+        assert min(held[factor].values()) > 0.85
+    # The pairs that version 1 was asked about (.03 and .41 there), with squares of the same size.
+    assert held["pattern"]["background"] > 0.6
+    assert held["shape"]["colour"] > 0.7
+
+
+@pytest.mark.xfail(strict=True, reason="a large object split in two tones, and 13 more of 56, are named too seldom")
+def test_every_combination_that_it_never_saw_is_named(held) -> None:
+    assert min(right for row in held.values() for right in row.values()) >= 0.85
+
+
+def test_held_out_combinations_follow_their_rule() -> None:
+    read, table = combinations.frozen(), combinations.held_out_table()
+    assert set(read["held_out"]) == {" ".join(pair) for pair in combinations.PAIRS}
+    squares = {"shape colour": 8, "pattern background": 6}
+    for pair, held_out in read["held_out"].items():
+        assert len(held_out) == squares.get(pair, 1)
+        for side in (0, 1):
+            assert len({names[side] for names in held_out}) == len(held_out), "one to one"
+    number = {(f, i): combinations.OFFSETS[NAMES.index(f)] + i for f in NAMES for i in range(len(FACTORS[f]))}
+    for of in version(2).worlds.values():
+        for one, tied in of.partner_levels.items():
+            assert not any(table[number[one], number[other]] for other in tied), (of.index, one)
+    assert np.array_equal(table, table.T)
+
+
+def test_training_scenes_are_uniform_over_what_is_left() -> None:
+    scenes = combinations.seen_scenes(20_000, seed=3)
+    own, table = combinations.numbered(scenes.levels), combinations.held_out_table()
+    for a in range(8):
+        for b in range(a):
+            assert not table[own[:, a], own[:, b]].any()
+    can = combinations.possible(scenes.levels)
+    assert np.take_along_axis(can, own, 1).all()
+    # What `possible` says is what replacing the level does.
+    for factor in ("pattern", "size"):
+        for i in range(len(FACTORS[factor])):
+            swapped = combinations.seen(scenes[:300].set(factor, i))
+            assert np.array_equal(swapped, can[:300, combinations.OFFSETS[NAMES.index(factor)] + i])
+    # Given the rest, a factor is uniform over its possible levels: large as often as small where both may be.
+    size = can[:, combinations.OFFSETS[NAMES.index("size")] :][:, :2].all(1)
+    assert size.sum() > 500
+    assert scenes.of("size")[size].mean() == pytest.approx(0.5, abs=0.04)
+    for pair in combinations.PAIRS:
+        assert not combinations.seen(combinations.held_out_scenes(pair, 40, seed=1)).any()
+    with pytest.raises(InputError, match="two factors in the order"):
+        combinations.held_out_scenes(("colour", "shape"), 4, seed=1)
+
+
+def test_one_factor_captions_name_one_level() -> None:
+    for factor in NAMES:
+        for text in one_factor_captions(factor, 1, 30, seed=2):
+            assert meaning(text) == {(factor, 1)}, text
+
+
+@pytest.mark.parametrize("shares", ONE_EACH, ids=lambda d: d.about)
+def test_each_nuisance_changes_pictures_and_an_intervention_leaves_it(shares: Disturbances) -> None:
+    scenes = sample_scenes(40, seed=6)
+    clean, rough = plain.render(scenes).astype(int), disturbances.render(scenes, shares).astype(int)
+    changed = (np.abs(clean - rough) > 12).any(-1).mean((1, 2))
+    assert (changed > 0).all()
+    assert np.median(changed) < 0.5, "the scene can still be seen"
+    assert np.array_equal(rough, disturbances.render(sample_scenes(40, seed=6), shares))
+    assert np.array_equal(disturbances.render(scenes[7:9], shares), rough[7:9]), "a picture depends on its scene alone"
+    if not shares.blur:  # far from the objects, what a nuisance adds stays where it was
+        other = disturbances.render(scenes.set("pattern", 0), shares).astype(int)
+        assert ((other != rough).any(-1).mean((1, 2)) < 0.35).all()
+
+
+def test_shares_are_shares_of_pictures() -> None:
+    scenes = sample_scenes(400, seed=8)
+    clean = plain.render(scenes)
+    assert np.array_equal(disturbances.render(scenes, Disturbances()), clean)
+    for share in (0.25, 0.75):
+        rough = disturbances.render(scenes, Disturbances(occlusion=share))
+        assert (rough != clean).any((1, 2, 3)).mean() == pytest.approx(share, abs=0.07)
+    with pytest.raises(InputError, match="share of the pictures"):
+        Disturbances(blur=1.5)
+    with pytest.raises(InputError, match="did you mean blur"):
+        disturbances.disturbances({"blurr": 1})
+
+
+def test_version_1_pictures_stay_bit_for_bit() -> None:
+    drawn = plain.render(sample_scenes(700, seed=4))
+    assert hashlib.sha256(drawn.tobytes()).hexdigest() == (
+        "cc0b96c9e805d7c195f0101e1b626868278d25ca5e86faff946ec149c9c66c0e"
+    )
+
+
+def test_encoders_by_name() -> None:
+    one, two = contralens.encoder("world"), contralens.encoder("world:v2")
+    assert one.fingerprint != two.fingerprint
+    assert two.texts(["striped"]).shape == (1, two.width)
+    with pytest.raises(InputError, match="world:v2; got world:v3"):
+        contralens.encoder("world:v3")
+    with pytest.raises(InputError, match="versions 1, 2; got 3"):
+        encoder.WorldEncoder(3)
+
+
+def test_versions_are_frozen() -> None:
+    one, two = version(1), version(2)
+    assert (tuple(one.worlds), one.seeds, one.images) == ((1, 2, 3, 4, 5, 6), (5, 6), 2000)
+    assert list(one.nuisances) == ["none"]
+    assert (tuple(two.worlds), two.seeds, two.images, two.k) == ((1, 2, 3, 4, 5, 6, 7), (31, 32), 2000, 30)
+    assert set(two.nuisances) == {"none", "texture", "occlusion", "objects", "blur", "all"}
+    assert level("shape", "star") in {t for _, t in two.world("7").partner_levels if _ == "shape"}
+    with pytest.raises(InputError, match="unknown world 7"):
+        one.world(7)
+    with pytest.raises(InputError, match="did you mean blur"):
+        two.shares("blurr")
+    with pytest.raises(InputError, match="versions 1 and 2"):
+        version(3)
