@@ -143,7 +143,7 @@ def world_bench(
     Args:
         scorers: as in `contralens.label`, e.g. "csp:gamma=0.5"; with "+simple" a combination labels a neuron only
             where it explains more than each of its parts (`label --simple`).
-        methods: more by name, functions of a `Case` (it also holds activations) and text embeddings (C,D) to scores (N,C).
+        methods: more by name, functions of a `Case` (with activations) and text embeddings (C,D) to scores (N,C).
         worlds: numbers of `BENCH_WORLDS`, or worlds of your own.
         dials: how often an incidental level comes with its true one, 0 to 1.
         kinds: "planted" neurons, with a known rule, "trained" ones, with truth by intervention, and "pairs", planted
