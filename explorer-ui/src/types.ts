@@ -91,7 +91,7 @@ export interface Detail {
   classes: Fed[] | null;
   maps: Map[] | null;
   audit: Verdict | null;
-  /** Null where no label of the run was put to the test. */
+  /** Null where no label of the run was tested. */
   experiments: Experiment[] | null;
   missing: Missing[];
 }
@@ -114,7 +114,7 @@ export interface Evaluated {
   verdicts: (Record<string, Value | Value[]>)[];
 }
 
-/** A label, or another phrase, that was put to the test on this neuron. */
+/** A label, or another phrase, that was tested on this neuron. */
 export interface Experiment {
   label: string;
   /** "verified", "refuted" or "untested". */
@@ -237,7 +237,7 @@ export interface LayerConcept {
   counts: number[];
   run: string;
   neuron: number;
-  /** Of the neuron with the surest such label. */
+  /** Of the neuron with the most confident such label. */
   picture: number;
 }
 
@@ -459,7 +459,7 @@ export interface RunInfo {
 export interface RunList {
   version: string;
   runs: RunInfo[];
-  /** Whether notes can be written, and labels put to the test. */
+  /** Whether notes can be written, and labels tested. */
   writable: boolean;
   /** Why there is no search by words or pictures; null where there is. */
   encoder: string | null;
@@ -474,7 +474,7 @@ export interface ScorerColumns {
   margin: (number | null)[];
   /** Of CSP; null for another scorer. */
   gamma: number | null;
-  /** What experiments on the labels came to: "verified", "refuted", "untested", null without one. Null as a whole where no label was put to the test. */
+  /** What experiments on the labels came to: "verified", "refuted", "untested", null without one. Null as a whole where no label was tested. */
   verified: (string | null)[] | null;
   /** Of this scorer's labels: confidence and fdr by the run; fdr, stability and metrics by an evaluation; removal and insertion by experiments. */
   columns: Record<string, (number | null)[]>;
