@@ -164,7 +164,7 @@ def test_copies_count_once_and_join_groups(lesions: Path, tmp_path: Path, small_
     run = label(images, tmp_path / "copies")
     assert run.manifest["images"]["copies"] == 30
     assert run.manifest["notes"][0] == (
-        "30 images of 112 excluded: exact copies of others (same content under another name)once"
+        "30 images of 112 excluded: exact copies of others (same content under another name)"
     )
     assert plain.manifest["images"]["copies"] == 0
     contents = [set(r.images["fingerprint"].to_pylist()) for r in (run, plain)]
@@ -246,7 +246,7 @@ def test_what_is_wrong_with_groups_is_said(lesions: Path, tmp_path: Path) -> Non
     table, ids = lesions / "metadata.csv", sorted(column(lesions, "lesion_id"))
     (tmp_path / "twice.csv").write_text(f"image,who\n{ids[0]},a\n{ids[0]},b\n")
     for given, words in (
-        (str(table), "name the column of .*metadata.csv names the group"),
+        (str(table), "name the column of .*metadata.csv with the groups"),
         (f"{table}:lesion", "has no column 'lesion'; did you mean lesion_id"),
         (f"{tmp_path / 'none.csv'}:x", "there is no table '.*none.csv'"),
         ("x", "there is no table 'x'"),

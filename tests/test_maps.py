@@ -194,7 +194,7 @@ def test_what_cannot_be_mapped_is_told(discs: Path, colour_net: ColourNet, tmp_p
     assert "no classes" in told[1]
     assert "no layout" in told[2]
     assert not (tmp_path / "run/maps.parquet").exists()
-    with pytest.raises(InputError, match="never written"):
+    with pytest.raises(InputError, match="never saved"):
         contralens.add_maps(contralens.label(
             colour_net, discs, ColourEncoder(), list(COLOURS), layer="relu", preprocess=to_pixels, k=2
         ))  # fmt: skip
