@@ -105,7 +105,9 @@ def run(name: str, *arguments: str, code: int = 0) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["mining", "scoring", "memory", "collecting", "chance", "allocating", "feeding"])
+@pytest.mark.parametrize(
+    "name", ["mining", "scoring", "memory", "collecting", "chance", "allocating", "feeding", "limits", "shards"]
+)
 def test_quick(name: str, tmp_path: Path) -> None:
     also = {"memory": ["--images", "700", "--modes", "plain", "cached", "streamed"]}
     if name in ("mining", "scoring"):
@@ -114,6 +116,7 @@ def test_quick(name: str, tmp_path: Path) -> None:
     assert {
         "mining": "| yes |", "scoring": "| clip_dissect |", "memory": "confidence adds, CPU s",
         "chance": "real kept", "collecting": "'same_bits': True", "allocating": "| kept |", "feeding": "Same rows: yes",
+        "limits": "| evaluation |", "shards": "the exemplars are those of all at once",
     }[name] in out  # fmt: skip
 
 
@@ -184,5 +187,5 @@ def test_a_folder_without_the_package_says_so(tmp_path: Path) -> None:
 
 def test_tables_have_a_place_in_results() -> None:
     results = (BENCHMARKS / "RESULTS.md").read_text()
-    for name in ("mining", "scoring", "memory"):
+    for name in ("limits", "mining", "shards", "scoring", "memory"):
         assert results.count(f"<!-- {name} -->") == results.count(f"<!-- end {name} -->") == 1

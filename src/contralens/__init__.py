@@ -36,6 +36,7 @@ _WHERE = {
     "evaluate": "evaluation.evaluate",
     "final": "data.final_labels",
     "find_exemplars": "math.exemplars",
+    "find_exemplars_in_shards": "math.sharded_mining",
     "granularity": "evaluation.granularity",
     "images": "data.images",
     "label": "labeling.label",
@@ -100,6 +101,7 @@ if TYPE_CHECKING:
     from contralens.maps import add_maps as add_maps
     from contralens.math.confidence import label_confidence as label_confidence
     from contralens.math.exemplars import find_exemplars as find_exemplars
+    from contralens.math.sharded_mining import find_exemplars_in_shards as find_exemplars_in_shards
     from contralens.math.exemplars import select_neurons as select_neurons
     from contralens.math.scorers import SCORERS as SCORERS
     from contralens.models.sae_target import sae as sae

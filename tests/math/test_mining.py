@@ -34,7 +34,7 @@ def tiny(monkeypatch, request):
     """Lists of a few neighbours and blocks of a few rows, so that 90 images already take every path."""
     monkeypatch.setattr(neighbours, "SMALL", 8)
     monkeypatch.setattr(exemplars, "LENGTH", 6)
-    monkeypatch.setattr(exemplars, "LISTS", 17)
+    monkeypatch.setattr(contrast_search, "LISTS", 17)
     for module in (neighbours, contrast_search):
         monkeypatch.setattr(module, "CACHE", 600)
     monkeypatch.setattr(neighbours, "bfloat16_is_fast", lambda device: request.param == "bfloat16")
@@ -154,7 +154,7 @@ def test_threads_change_nothing(reuse, monkeypatch):
 def test_lists_a_part_at_a_time_change_nothing(monkeypatch):
     a, e = clustered(1400, 40, clusters=4, width=24)
     whole = [mine(way(a), e, k=20) for way in (DenseActivations, SparseActivations.of)]
-    monkeypatch.setattr(exemplars, "LISTS", 100)
+    monkeypatch.setattr(contrast_search, "LISTS", 100)
     for before, way in zip(whole, (DenseActivations, SparseActivations.of), strict=True):
         after = mine(way(a), e, k=20)
         same(after.exemplars, before.exemplars)

@@ -1,10 +1,11 @@
 """The search for contrasts: down the lists of each positive's nearest images, and then among all images.
 
-Steps 3 and 4 of `contralens.math.exemplars`.
+Steps 2 to 4 of `contralens.math.exemplars`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -31,6 +32,9 @@ from contralens.math.neighbours import (
 from contralens.math.tensors import BLOCK_BYTES, blocks, return_memory, room, spread
 
 UNSETTLED = -2
+LISTS = 2**16
+"""Lists of neighbours that are held at once, about 6 kB each with what finds them; the product of two positives of
+different parts is computed twice."""
 AT_ONCE = 16 * 2**20
 """Activations along lists that are held at once where the source gives whole rows (`RowActivations`)."""
 
@@ -48,6 +52,31 @@ class Pairs:
 
     def __getitem__(self, which: slice | Tensor) -> Pairs:
         return Pairs(self.positive[which], self.neuron[which], self.below[which], self.group)
+
+
+def search(
+    products: Products, activations: ActivationSource, pairs: Pairs, exclude: float | None,
+    lists: Callable[[Tensor], Neighbours], at_once: int | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """The contrast of each pair, -1 for none, and the neuron's activation on it; (P) each.
+
+    Args:
+        lists: the nearest images of some images.
+        at_once: lists that are held at once, by default `LISTS`.
+    """
+    queries, row = torch.unique(pairs.positive, return_inverse=True)
+    found, value = torch.full_like(row, UNSETTLED), pairs.below.new_full(row.shape, torch.nan)
+    # Some lists at a time bound the memory; but a source of whole rows would be asked for them each time.
+    whole = isinstance(activations, RowActivations)
+    for part in blocks(len(queries), 1, budget=max(1, len(queries)) if whole else at_once or LISTS):
+        own = ((row >= part.start) & (row < part.stop)).nonzero()[:, 0]
+        near = lists(queries[part])
+        found[own], value[own] = walk(products, activations, near, row[own] - part.start, pairs[own], exclude)
+        del near
+    rest = (found == UNSETTLED).nonzero()[:, 0]
+    if len(rest):
+        found[rest], value[rest] = scan(products, activations, pairs[rest], exclude, None)
+    return found, value
 
 
 def walk(

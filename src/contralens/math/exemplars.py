@@ -28,11 +28,10 @@ from contralens.errors import InputError
 from contralens.math.activation_sources import (
     ActivationSource,
     DenseActivations,
-    RowActivations,
     SparseActivations,
     source,
 )
-from contralens.math.contrast_search import UNSETTLED, Pairs, scan, walk
+from contralens.math.contrast_search import UNSETTLED, Pairs, scan, search, walk
 from contralens.math.faiss_neighbours import approximate
 from contralens.math.grouping import Groups
 from contralens.math.neighbours import (
@@ -44,7 +43,7 @@ from contralens.math.neighbours import (
     nearest_images,
 )
 from contralens.math.statistics import FIRES, NeuronStatistics, neuron_statistics, select_neurons, survey
-from contralens.math.tensors import all_bits, blocks, matrix, return_memory
+from contralens.math.tensors import all_bits, matrix, return_memory
 from contralens.types import Brief, Exemplars
 
 __all__ = [
@@ -59,10 +58,6 @@ __all__ = [
     "neuron_statistics",
     "select_neurons",
 ]
-
-LISTS = 2**16
-"""Lists of neighbours that are held at once, about 6 kB each with what finds them; the product of two positives of
-different parts is computed twice."""
 
 
 def find_exemplars(
@@ -156,40 +151,30 @@ def _mine(
         positives[neuron, rank].to(e.device), chosen[neuron].to(e.device), statistics.below()[neuron].to(e.device),
         None if groups is None else groups.numbers,
     )  # fmt: skip
-    queries, row = torch.unique(pairs.positive, return_inverse=True)
     length, recall = LENGTH if reuse else 2 * LENGTH, dict[str, Any]()
     contrasts, cold = torch.full_like(positives, -1), torch.full_like(values, torch.nan)
 
-    def lists(part: slice) -> Neighbours:
+    def lists(queries: Tensor) -> Neighbours:
         if neighbours == "exact":
-            return nearest_images(products, queries[part], length)
-        near, told = approximate(products, queries[part], length, neighbours)
+            return nearest_images(products, queries, length)
+        near, told = approximate(products, queries, length, neighbours)
         recall.update(told)
         return near
 
-    def settle(these: slice, found: Tensor, value: Tensor, taken: Tensor | None = None) -> None:
-        """Those that found no contrast in the lists look at all images."""
-        rest = (found == UNSETTLED).nonzero()[:, 0]
-        if len(rest):
-            still = pairs[these][rest]
-            found[rest], value[rest] = scan(products, a, still, exclude, None if taken is None else taken[rest])
-        contrasts[neuron[these], rank[these]], cold[neuron[these], rank[these]] = found.cpu(), value.cpu()
-
     if reuse:
-        found, value = torch.full_like(row, UNSETTLED), pairs.below.new_full(row.shape, torch.nan)
-        # Some lists at a time bound the memory; but a source of whole rows would be asked for them each time.
-        apart = neighbours == "exact" and not isinstance(a, RowActivations)
-        for part in blocks(len(queries), 1, budget=LISTS if apart else max(1, len(queries))):
-            own = ((row >= part.start) & (row < part.stop)).nonzero()[:, 0]
-            near = lists(part)
-            found[own], value[own] = walk(products, a, near, row[own] - part.start, pairs[own], exclude)
-            del near
-        settle(slice(None), found, value)
+        every = {} if neighbours == "exact" else {"at_once": max(1, len(neuron))}
+        found, value = search(products, a, pairs, exclude, lists, **every)
+        contrasts[neuron, rank], cold[neuron, rank] = found.cpu(), value.cpu()
     else:
-        near, ends = lists(slice(None)), torch.bincount(rank, minlength=1).cumsum(0).tolist()
+        queries, row = torch.unique(pairs.positive, return_inverse=True)
+        near, ends = lists(queries), torch.bincount(rank, minlength=1).cumsum(0).tolist()
         for r, (begin, end) in enumerate(zip([0, *ends], ends, strict=False)):
             these, taken = slice(begin, end), contrasts[neuron[begin:end], :r].to(e.device)
-            settle(these, *walk(products, a, near, row[these], pairs[these], exclude, taken), taken)
+            found, value = walk(products, a, near, row[these], pairs[these], exclude, taken)
+            rest = (found == UNSETTLED).nonzero()[:, 0]
+            if len(rest):
+                found[rest], value[rest] = scan(products, a, pairs[these][rest], exclude, taken[rest])
+            contrasts[neuron[these], rank[these]], cold[neuron[these], rank[these]] = found.cpu(), value.cpu()
 
     similarities = torch.full(positives.shape, torch.nan, dtype=e.dtype)
     paired = contrasts >= 0
