@@ -101,9 +101,9 @@ if TYPE_CHECKING:
     from contralens.maps import add_maps as add_maps
     from contralens.math.confidence import label_confidence as label_confidence
     from contralens.math.exemplars import find_exemplars as find_exemplars
-    from contralens.math.sharded_mining import find_exemplars_in_shards as find_exemplars_in_shards
     from contralens.math.exemplars import select_neurons as select_neurons
     from contralens.math.scorers import SCORERS as SCORERS
+    from contralens.math.sharded_mining import find_exemplars_in_shards as find_exemplars_in_shards
     from contralens.models.sae_target import sae as sae
     from contralens.models.targets import target as target
     from contralens.models.targets import targets as targets
