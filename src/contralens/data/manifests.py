@@ -116,6 +116,15 @@ class _Confidence(_Part):
     labels: dict[str, dict[str, int]]
 
 
+class _Ranking(_Part):
+    method: str
+    of: Annotated[str | int | None, Field(alias="class")] = None
+
+
+class _Crop(_Part):
+    by: str
+
+
 class Run(_Sealed):
     """manifest.json of a run."""
 
@@ -136,6 +145,8 @@ class Run(_Sealed):
     candidates: _Proposed | None = None
     chance: _Chance | None = None
     confidence: _Confidence | None = None
+    ranking: _Ranking | None = None
+    crop: _Crop | None = None
     notes: list[str] = []
     seed: int = 0
     limit: Count | None = None

@@ -47,7 +47,7 @@ def seen_as(manifest: Mapping[str, Any]) -> str:
     ranking, crop = manifest.get("ranking"), manifest.get("crop")
     which = "strongest images of each neuron"
     if ranking:
-        goal = "the predicted class" if ranking["class"] is None else f"class {ranking['class']}"
+        goal = "the predicted class" if ranking.get("class") is None else f"class {ranking['class']}"
         which = f"images in which each neuron is most relevant to {goal} ({ranking['method']})"
     return f"{which}, cropped by {crop['by']}" if crop else which
 
