@@ -140,7 +140,7 @@ def check_named(run: Any, kind: str, spec: Any, instead: str, **options: Any) ->
             would = f"open {found[0]} ({name})"
     if would is not None:
         raise InputError(
-            f"{run.path or 'this run'} was not made here, and for it contralens would {would}: "
+            f"{run.path or 'this run'} was not made here, and contralens would {would} for it: "
             f"{ALLOW} if you trust where it came from, or {instead}"
         )
 
