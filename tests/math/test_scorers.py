@@ -122,6 +122,24 @@ def test_clip_dissect_prior_over_neurons_depends_on_the_set_and_over_images_does
     torch.testing.assert_close(score(x, e, t, prior="images")[1:3], score(part, e, t, prior="images"))
 
 
+def test_clip_dissect_spells_milans_objective_with_an_encoder():
+    """log p(d | E) - .2 log p(d), p(d | E) a product of softmaxes over texts, p(d) the mean image's."""
+    a, e = clustered(60, 4)
+    t = texts(16)
+    x = find_exemplars(a, e, k=5)
+    p = [[float(v) + 1e-7 for v in torch.softmax(10 * row.double() @ t.double().T, 0)] for row in e]
+    expected = torch.tensor([
+        [
+            sum(math.log(p[i][c]) for i in positives)
+            - 0.2 * len(positives) * math.log(sum(row[c] for row in p) / len(p))
+            for c in range(len(t))
+        ]
+        for positives in x.positives.tolist()
+    ])  # fmt: skip
+    found = run_scorer("clip_dissect:p_start=1,p_end=1,prior=images,weight=0.2", x, e, t)
+    torch.testing.assert_close(found.double(), expected.double(), atol=1e-3, rtol=1e-4)
+
+
 def test_blocks_change_nothing(monkeypatch):
     from contralens.math import activation_sources, lookalike, scorers, tensors
 

@@ -12,18 +12,19 @@ exemplars all count 0 has them weighed equally.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from contralens.errors import InputError
+from contralens.math.describe_and_dissect import describe_and_dissect
 from contralens.math.invert import invert
 from contralens.math.linear_explanations import linear
 from contralens.math.lookalike import lookalike
 from contralens.math.ranking import Columns, Scorer, by_columns
-from contralens.math.tensors import all_bits, blocks, combine, matrix, room, spread
+from contralens.math.softmax import SeenSoftmax, average_softmax
+from contralens.math.tensors import blocks, combine, matrix, room, spread
 from contralens.plugs import Registry
 from contralens.types import Exemplars
 
@@ -202,7 +203,7 @@ def clip_dissect(
         raise InputError(f'`prior` must be "neurons" or "images"; got {prior!r}')
     positives, k = exemplars.positives.to(e.device), exemplars.positives.shape[1]
     there = positives >= 0
-    seen = _Seen(e, positives, t, temperature)
+    seen = SeenSoftmax(e, positives, t, temperature)
     p = [p_start - r / k * (p_start - p_end) for r in range(k)]
     average = average_softmax(e, t, temperature) if prior == "images" else None
 
@@ -258,7 +259,7 @@ def clip_dissect_csp(
     """
     e, t = _spaces(embeddings, texts)
     average = average_softmax(e, t, 1.0 / temperature)
-    seen = _Seen(e, exemplars.positives.to(e.device), t, 1.0 / temperature)
+    seen = SeenSoftmax(e, exemplars.positives.to(e.device), t, 1.0 / temperature)
     w, row = weights(exemplars), seen.row.masked_fill(exemplars.positives.to(e.device) < 0, -1)
 
     def of(some: slice) -> Tensor:
@@ -280,6 +281,7 @@ SCORERS: Registry[Scorer] = Registry(
         "centred": centred,
         "mean_difference": mean_difference,
         "lookalike": lookalike, "linear": linear, "invert": invert,
+        "describe_and_dissect": describe_and_dissect,
     },
     one="scorer", takes=("exemplars", "embeddings", "texts"), by_name=(ACTIVATIONS,),
 )  # fmt: skip
@@ -305,46 +307,3 @@ def average_row(e: Tensor) -> Tensor:
         rows = rows[rows.isfinite().all(1)]
         total, count = total + rows.sum(0, dtype=torch.float64), count + len(rows)
     return (total / count).to(e.dtype)
-
-
-def average_softmax(e: Tensor, t: Tensor, scale: float) -> Tensor:
-    """mean_i softmax_c(scale <e[i], t[c]>), (C), of the images that have an embedding, one pass over them."""
-    total, count = torch.zeros(len(t), dtype=torch.float64, device=e.device), 0
-    for block in blocks(len(e), 3 * len(t) * e.element_size(), room(e.device)):
-        rows = e[block]
-        rows = rows[rows.isfinite().all(1)]
-        with all_bits(e.device):
-            total += torch.softmax(scale * (rows @ t.T), dim=1).sum(0, dtype=torch.float64)
-        count += len(rows)
-    return (total / count).to(e.dtype)
-
-
-class _Seen:
-    """softmax_c(scale <e[i], t[c]>) of the images i that are somebody's positive, some concepts at a time."""
-
-    def __init__(self, e: Tensor, positives: Tensor, t: Tensor, scale: float) -> None:
-        self.used, self.row = torch.unique(positives.clamp_min(0), return_inverse=True)
-        """Images (U), and the place of each positive among them (N,K)."""
-        self._e, self._t, self._scale = e, t, scale
-        if len(self.used) * e.shape[1] * e.element_size() <= 4 * room(e.device):
-            self._rows: Tensor | None = e[self.used]
-        else:
-            self._rows = None  # read again, part by part
-        self._log_sum = t.new_empty(len(self.used))
-        with all_bits(e.device):
-            for part in self._parts(3 * len(t)):
-                self._log_sum[part] = torch.logsumexp(scale * (self._part(part) @ t.T), dim=1)
-
-    def softmax(self, some: slice) -> Tensor:
-        """(U,c) of the concepts `some`."""
-        t = self._t[some]
-        out = t.new_empty(len(self.used), len(t))
-        for part in self._parts(self._e.shape[1] + 2 * len(t)):
-            out[part] = torch.exp(self._scale * (self._part(part) @ t.T) - self._log_sum[part, None])
-        return out
-
-    def _parts(self, numbers: int) -> Iterator[slice]:
-        return blocks(len(self.used), numbers * self._e.element_size(), room(self._e.device))
-
-    def _part(self, part: slice) -> Tensor:
-        return self._e[self.used[part]] if self._rows is None else self._rows[part]
