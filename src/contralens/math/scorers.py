@@ -2,7 +2,8 @@
 
 A scorer is a plain function. Rows of `texts` are used as given, never re-normalised. A neuron without any exemplar
 scores NaN everywhere and is never labeled. One that takes `activations` by keyword is given those of all images (I,N),
-of which `exemplars.neurons` are the columns to score (`scoring.run_scorer`); the others see the exemplars alone. The
+of which `exemplars.neurons` are the columns to score (`scoring.run_scorer`); one that takes `decoder`, the directions
+of latents (M,D), likewise; the others see the exemplars alone. The
 embeddings' device does the work. The scorers here can be asked for some concepts at a time (`scoring.score_blocks`).
 
 Where activations weigh exemplars, the rule for signed activations is: negative ones count 0, and a neuron whose
@@ -269,8 +270,37 @@ def clip_dissect_csp(
     return Columns((len(exemplars), len(t)), e, of, len(seen.used))
 
 
+@by_columns
+def discover_then_name(exemplars: Exemplars, embeddings: Any, texts: Any, *, decoder: Any) -> Columns:
+    """cos(decoder direction of a latent, text): Rao et al. 2024, ECCV, arXiv 2407.14499 ("Discover-then-Name").
+
+    For sparse autoencoders over the encoder's own image embeddings only. No image is looked at.
+
+    Args:
+        exemplars: says which latents; one without any exemplar scores NaN.
+        embeddings: (I,D).
+        texts: (C,D).
+        decoder: (M,D), what each latent adds to an embedding; `exemplars.neurons` are rows.
+
+    Raises:
+        InputError: a decoder of another width than the texts.
+
+    >>> discover_then_name(exemplars, embeddings, texts, decoder=[[0.0, 2.0, 0.0], [1.0, 0.0, 1.0]])
+    tensor([[0.0000, 1.0000, 0.0000],
+            [0.7071, 0.0000, 0.7071]])
+    """
+    e, t = _spaces(embeddings, texts)
+    directions = matrix(decoder, "decoder").to(e)
+    if directions.shape[1] != e.shape[1]:
+        raise InputError(f"`decoder` must have width {e.shape[1]} like `texts`; got shape {tuple(directions.shape)}")
+    v = _unit(directions[exemplars.neurons.to(e.device)])
+    return _products(v.masked_fill((exemplars.positives < 0).all(1).to(e.device)[:, None], torch.nan), t)
+
+
 ACTIVATIONS = "activations"
 """Name of the keyword by which a scorer asks for the activations of all images."""
+DECODER = "decoder"
+"""Name of the keyword by which a scorer asks for the directions of an autoencoder's latents in the encoder's space."""
 SCORERS: Registry[Scorer] = Registry(
     "scorers",
     {
@@ -281,9 +311,9 @@ SCORERS: Registry[Scorer] = Registry(
         "centred": centred,
         "mean_difference": mean_difference,
         "lookalike": lookalike, "linear": linear, "invert": invert,
-        "describe_and_dissect": describe_and_dissect,
+        "describe_and_dissect": describe_and_dissect, "discover_then_name": discover_then_name,
     },
-    one="scorer", takes=("exemplars", "embeddings", "texts"), by_name=(ACTIVATIONS,),
+    one="scorer", takes=("exemplars", "embeddings", "texts"), by_name=(ACTIVATIONS, DECODER),
 )  # fmt: skip
 """Scorers by name; a package adds one with an entry point in the group "contralens.scorers"."""
 
