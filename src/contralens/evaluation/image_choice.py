@@ -15,7 +15,7 @@ from contralens.data.runs import Run
 from contralens.errors import InputError
 from contralens.evaluation.cosy import Made, from_folder, paint
 from contralens.evaluation.painters import painter as load_painter
-from contralens.math.describe_and_dissect import SHOWN, By, Ranking, dissected
+from contralens.math.describe_and_dissect import SHOWN, dissected
 from contralens.run_data.reopened import Reopened
 from contralens.types import Progress, silent
 
@@ -25,7 +25,11 @@ PROMPT = "One realistic image of {label}"
 
 @dataclass(frozen=True, slots=True)
 class ImageChoice:
-    """What Describe-and-Dissect makes of a neuron's candidates."""
+    """What Describe-and-Dissect makes of a neuron's candidates.
+
+    >>> ImageChoice(5, "block3/5", "red", "striped", {"red": 0.6, "striped": 1.5}).label
+    'striped'
+    """
 
     neuron: int
     name: str
@@ -49,10 +53,6 @@ def choose_by_images(
     candidates: int = 5,
     count: int = 10,
     prompt: str = PROMPT,
-    top: int = 10,
-    beta: int = 5,
-    ranking: Ranking = "squares",
-    by: By = "both",
     seed: int = 0,
     source: Any = None,
     target: Any = None,
@@ -60,6 +60,7 @@ def choose_by_images(
     cache: str | Path | None = None,
     device: str | None = None,
     progress: Progress = silent,
+    **rule: Any,
 ) -> list[ImageChoice]:
     """Choose among each neuron's best concepts by how images made for them activate it (Bai et al. 2024).
 
@@ -70,13 +71,28 @@ def choose_by_images(
         scorer: whose best concepts are the candidates; by default the run's primary scorer.
         neurons: indices; by default all that the scorer labels.
         candidates: concepts of each neuron.
+        count: images that the painter makes of each candidate.
         prompt: of the painter; {label} stands for the candidate.
-        top, beta, ranking, by: see `contralens.math.describe_and_dissect.describe_and_dissect`.
         seed: of the first image of each candidate.
-        source, target, encoder, cache, device: as `contralens.evaluate` takes them.
+        source: where the run's images are, if they moved.
+        target: the network, where the run cannot name it.
+        encoder: the labeling encoder, likewise.
+        cache: folder of the store.
+        device: "cpu", "cuda", "auto".
+        progress: called with a stage, what is done and the total.
+        rule: top, beta, ranking and by of `contralens.math.describe_and_dissect.dissected`.
 
     Raises:
         InputError: neither a painter nor images, or both; an unknown scorer; no image of any candidate.
+
+    >>> from contralens.data.runs import load
+    >>> from PIL.Image import new
+    >>> class Grey:
+    ...     name, fingerprint = "grey", "0" * 32
+    ...     def paint(self, prompt, seeds):
+    ...         return [new("RGB", (64, 64), (10 * len(prompt) % 256, seed, seed)) for seed in seeds]
+    >>> [one.name for one in choose_by_images(load("run"), painter=Grey(), neurons=[5], count=2)]
+    ['block3/5']
     """
     if (painter is None) == (images is None):
         raise InputError("give either `painter`, to make images of the candidates, or `images`, a folder of them")
@@ -90,11 +106,10 @@ def choose_by_images(
         raise InputError(f"the run has no neuron labeled by {chosen}; its scorers: {', '.join(run.scorers)}")
     asked = [list(row["concepts"])[:candidates] for row in rows]
     wanted = list(dict.fromkeys(label for some in asked for label in some))
-    if images is not None:
-        made = from_folder(reopened, wanted, images)
-    else:
-        brush = load_painter(painter, device or "cpu") if isinstance(painter, str) else painter
-        made = paint(reopened, wanted, brush, prompt=prompt, count=count, seed=seed, progress=progress)
+    brush = load_painter(painter, device or "cpu") if isinstance(painter, str) else painter
+    made = from_folder(reopened, wanted, images) if images is not None else paint(
+        reopened, wanted, brush, prompt=prompt, count=count, seed=seed, progress=progress
+    )  # fmt: skip
     if made.activations is None:
         raise InputError("no image of any candidate could be used")
     means = _strongest(reopened, [row["neuron"] for row in rows])
@@ -102,7 +117,7 @@ def choose_by_images(
     like = reopened.embeddings(made.fingerprints)
     out = []
     for row, some, mean in zip(rows, asked, means, strict=True):
-        scores = _scores(made, some, row["neuron"], like @ mean, top=top, beta=beta, ranking=ranking, by=by)
+        scores = _scores(made, some, row["neuron"], like @ mean, **rule)
         best = scores.index(max(scores))
         out.append(ImageChoice(
             row["neuron"], row["name"], some[0], some[best], dict(zip(some, scores, strict=True)),

@@ -122,7 +122,10 @@ def dissected(
     Args:
         values: (N,M,G) activations on the images of each candidate; NaN where there is no image.
         alike: (N,M,G) mean cosine of each image and the neuron's strongest exemplars.
-        top, beta, ranking, by: as in `describe_and_dissect`.
+        top: places that count for the comparison of images.
+        beta: images whose places count by "squares".
+        ranking: "squares", "mean" or "median" of places.
+        by: "both", or only the "ranks" or the comparison of "images".
 
     Returns:
         float64: rank times likeness, between -M and M. A candidate without any image comes last among the ranks.
