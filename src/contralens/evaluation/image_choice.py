@@ -112,11 +112,10 @@ def choose_by_images(
     )  # fmt: skip
     if made.activations is None:
         raise InputError("no image of any candidate could be used")
-    means = _strongest(reopened, [row["neuron"] for row in rows])
     collect(made.images, [reopened.encoder], reopened.store, progress=progress)
     like = reopened.embeddings(made.fingerprints)
     out = []
-    for row, some, mean in zip(rows, asked, means, strict=True):
+    for row, some, mean in zip(rows, asked, _strongest(reopened, [r["neuron"] for r in rows]), strict=True):
         scores = _scores(made, some, row["neuron"], like @ mean, **rule)
         best = scores.index(max(scores))
         out.append(ImageChoice(
