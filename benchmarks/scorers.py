@@ -5,7 +5,7 @@ held-out images A, world 1. Test: target Lite0, encoder offline:lite2, odd class
 The judge of hidden neurons is human annotation (captions, class names), embedded by the labeling encoder's own
 sentence model: independent on the image side, the same on the text side. The SAE is a small one trained here.
 
-    python benchmarks/scorers.py [test|development] [--json FILE]
+    python benchmarks/scorers.py [test|development] [--part worlds|photographs] [--scorer NAME ...] [--json FILE]
 
 Needs the photographs in ../shared/data beside the checkout. Rows are kept in --cache; the first run takes some minutes.
 """
@@ -15,7 +15,9 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -46,7 +48,7 @@ from contralens.world.targets import load_target, world
 from contralens.world.truth import known, load_truth, target_activations
 
 PAPERS = ("semanticlens", "csp:gamma=0", "csp:gamma=0.5", "csp", "clip_dissect", "clip_dissect_csp")
-OTHERS = ("centred", "centred:gamma=1", "mean_difference", "linear", "invert")
+OTHERS = ("centred", "centred:gamma=1", "mean_difference", "linear", "invert", "describe_and_dissect")
 OURS = "lookalike"
 SPLITS: dict[str, dict[str, Any]] = {
     "development": {"target": "lite2", "encoder": "lite0", "first": 0, "held": 0, "worlds": (1,), "seed": 20000,
@@ -231,15 +233,24 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=beside)
     parser.add_argument("--cache", type=Path, default=Path("/tmp/contralens-scorers"))
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--scorer", action="append", help="these only, beside lookalike and csp; may be repeated")
+    parser.add_argument("--part", choices=("worlds", "photographs"), help="this part only")
     args = parser.parse_args()
     split = SPLITS[args.split]
     values: dict[str, dict[str, list[NDArray[np.float64]]]] = {}
     clusters: dict[str, list[NDArray[Any]]] = {}
+    specs = [spec for spec in (*PAPERS, *OTHERS, OURS) if not args.scorer or spec in ("csp", OURS, *args.scorer)]
+    papers = [spec for spec in specs if spec in PAPERS]
+    took: dict[str, float] = {}
     photos = ((*case, None) for case in photo_cases(split, args.folder, args.cache))
-    for a, e, texts, judge, groups in (*world_cases(split), *photos):
+    parts = {"worlds": lambda: world_cases(split), "photographs": lambda: photos}
+    for a, e, texts, judge, groups in chain(*(make() for part, make in parts.items() if args.part in (None, part))):
         exemplars = find_exemplars(a, e, k=30)
-        for spec in (*PAPERS, *OTHERS, OURS):
-            for measure, found in judge(best_labels(run_scorer(spec, exemplars, e, texts, a)).clamp_min(0)).items():
+        for spec in specs:
+            start = process_time()
+            labels = best_labels(run_scorer(spec, exemplars, e, texts, a)).clamp_min(0)
+            took[spec] = took.get(spec, 0.0) + process_time() - start
+            for measure, found in judge(labels).items():
                 values.setdefault(measure, {}).setdefault(spec, []).append(found)
                 if groups is not None and spec == OURS:
                     clusters.setdefault(measure, []).append(groups)
@@ -247,15 +258,16 @@ def main() -> None:
     for measure, by in values.items():
         joined = {spec: np.concatenate(parts) for spec, parts in by.items()}
         means = {spec: float(np.nanmean(v)) for spec, v in joined.items()}
-        best = max(PAPERS, key=lambda spec: means[spec])
+        best = max(papers, key=lambda spec: means[spec])
         d = joined[OURS] - joined[best]
         own = clustered_interval(d, np.concatenate(clusters[measure])) if measure in clusters else mean_interval(d)
         rows.append({"measure": measure, "means": means, "best": best, "count": int(np.isfinite(d).sum()),
                      "difference": own.mean, "low": own.low, "high": own.high})  # fmt: skip
         print(f"{measure:34} {OURS} {means[OURS]:.3f}  best published {best} {means[best]:.3f}  "
               f"{own.mean:+.3f} ({own.low:+.3f} to {own.high:+.3f})  csp {means['csp']:.3f}", flush=True)  # fmt: skip
+    print("CPU seconds: " + ", ".join(f"{spec} {seconds:.1f}" for spec, seconds in took.items()))
     if args.json:
-        args.json.write_text(json.dumps({"split": args.split, "rows": rows}, indent=1) + "\n")
+        args.json.write_text(json.dumps({"split": args.split, "rows": rows, "cpu_seconds": took}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

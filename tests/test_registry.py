@@ -31,6 +31,8 @@ REFERENCES = {
             ["semanticlens", "csp", "clip_dissect", "clip_dissect_csp", "centred", "mean_difference"], _SCORERS
         ),
         "lookalike": "math/test_lookalike.py::test_agrees_with_the_slow_copy",
+        "describe_and_dissect": "math/test_describe_and_dissect.py::test_agrees_with_the_slow_copy",
+        "discover_then_name": "saes/test_discover_then_name.py::test_labels_are_those_of_a_direct_copy",
         "invert": "math/test_invert.py::test_agrees_with_the_slow_copy",
         "linear": "math/test_linear_explanations.py::test_agrees_with_the_slow_copy",
     },

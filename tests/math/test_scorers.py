@@ -34,6 +34,9 @@ CALLS = [
     ("clip_dissect_csp", {"temperature": 0.5, "weight": 2.0}),
 ]
 
+DIRECTIONS = torch.randn(8, 16, generator=torch.Generator().manual_seed(4))
+"""Of latents, for the scorer that looks at a decoder."""
+
 
 def texts(width, count=6, seed=9):
     """(C,D), of several lengths: scorers must use rows as they are given."""
@@ -60,24 +63,26 @@ def test_nothing_to_score_is_nan_not_an_error(name):
     a, e = clustered(20, 3)
     a[:, 1] = math.nan
     x = find_exemplars(a, e, k=4)
-    scores = run_scorer(name, x, e, texts(16), a)
+    scores = run_scorer(name, x, e, texts(16), a, DIRECTIONS)
     assert scores[1].isnan().all()
     assert not scores[[0, 2]].isnan().any()
     a = torch.full_like(a, math.nan)
-    assert run_scorer(name, find_exemplars(a, e, k=4), e, texts(16), a).isnan().all()
+    assert run_scorer(name, find_exemplars(a, e, k=4), e, texts(16), a, DIRECTIONS).isnan().all()
 
 
 @pytest.mark.parametrize("name", SCORERS)
 def test_one_text_numpy_and_float64(name):
     a, e = clustered(30, 3)
     x = find_exemplars(a, e, k=4)
-    one = run_scorer(name, x, e, texts(16, count=1), a)
+    one = run_scorer(name, x, e, texts(16, count=1), a, DIRECTIONS)
     assert one.shape == (3, 1)
     assert one.isfinite().all()
     many = texts(16)
-    expected = run_scorer(name, x, e, many, a)
-    torch.testing.assert_close(run_scorer(name, x, e.numpy(), many.numpy(), a.numpy()), expected)
-    torch.testing.assert_close(run_scorer(name, x, e.double(), many, a).float(), expected, atol=2e-5, rtol=1e-4)
+    expected = run_scorer(name, x, e, many, a, DIRECTIONS)
+    torch.testing.assert_close(run_scorer(name, x, e.numpy(), many.numpy(), a.numpy(), DIRECTIONS.numpy()), expected)
+    torch.testing.assert_close(
+        run_scorer(name, x, e.double(), many, a, DIRECTIONS).float(), expected, atol=2e-5, rtol=1e-4
+    )
 
 
 @settings(max_examples=30, deadline=None)
@@ -122,16 +127,34 @@ def test_clip_dissect_prior_over_neurons_depends_on_the_set_and_over_images_does
     torch.testing.assert_close(score(x, e, t, prior="images")[1:3], score(part, e, t, prior="images"))
 
 
+def test_clip_dissect_spells_milans_objective_with_an_encoder():
+    """log p(d | E) - .2 log p(d), p(d | E) a product of softmaxes over texts, p(d) the mean image's."""
+    a, e = clustered(60, 4)
+    t = texts(16)
+    x = find_exemplars(a, e, k=5)
+    p = [[float(v) + 1e-7 for v in torch.softmax(10 * row.double() @ t.double().T, 0)] for row in e]
+    expected = torch.tensor([
+        [
+            sum(math.log(p[i][c]) for i in positives)
+            - 0.2 * len(positives) * math.log(sum(row[c] for row in p) / len(p))
+            for c in range(len(t))
+        ]
+        for positives in x.positives.tolist()
+    ])  # fmt: skip
+    found = run_scorer("clip_dissect:p_start=1,p_end=1,prior=images,weight=0.2", x, e, t)
+    torch.testing.assert_close(found.double(), expected.double(), atol=1e-3, rtol=1e-4)
+
+
 def test_blocks_change_nothing(monkeypatch):
     from contralens.math import activation_sources, lookalike, scorers, tensors
 
     a, e = clustered(60, 6)
     x, t = find_exemplars(a, e, k=5), texts(16, count=50)
-    whole = {name: run_scorer(name, x, e, t, a) for name in SCORERS}
+    whole = {name: run_scorer(name, x, e, t, a, DIRECTIONS) for name in SCORERS}
     for module in (scorers, lookalike, activation_sources):
         monkeypatch.setattr(module, "blocks", lambda total, each, budget=0: tensors.blocks(total, each, each * 7))
     for name, expected in whole.items():
-        torch.testing.assert_close(run_scorer(name, x, e, t, a), expected, atol=2e-6, rtol=1e-5)
+        torch.testing.assert_close(run_scorer(name, x, e, t, a, DIRECTIONS), expected, atol=2e-6, rtol=1e-5)
 
 
 def test_activations_reach_the_scorers_that_ask_for_them():
@@ -193,18 +216,18 @@ def test_widths_must_agree():
 def test_no_neuron_at_all(name):
     a, e = clustered(30, 3)
     x = find_exemplars(a, e, k=4, neurons=[])
-    assert run_scorer(name, x, e, texts(16), a).shape == (0, len(texts(16)))
-    assert best(score_blocks(name, x, e, texts(16), a), 3).concepts.shape == (0, 3)
+    assert run_scorer(name, x, e, texts(16), a, DIRECTIONS).shape == (0, len(texts(16)))
+    assert best(score_blocks(name, x, e, texts(16), a, DIRECTIONS), 3).concepts.shape == (0, 3)
 
 
 @pytest.mark.parametrize("name", SCORERS)
 def test_some_concepts_at_a_time_are_all_of_them(name, monkeypatch):
     a, e = clustered(80, 6)
     x, t = find_exemplars(a, e, k=4), texts(16, count=40)
-    whole = run_scorer(name, x, e, t, a)
+    whole = run_scorer(name, x, e, t, a, DIRECTIONS)
     monkeypatch.setattr("contralens.math.ranking.room", lambda device: 150)
     monkeypatch.setattr("contralens.math.scorers.room", lambda device: 4096)
-    parts = list(score_blocks(name, x, e, t, a))
+    parts = list(score_blocks(name, x, e, t, a, DIRECTIONS))
     assert len(parts) > 5
     torch.testing.assert_close(torch.cat([scores for _, scores in parts], 1), whole, atol=1e-5, rtol=1e-5)
     found, order = best(iter(parts), 7), whole.sort(dim=1, descending=True, stable=True)

@@ -99,6 +99,30 @@ def test_falcons_own_contrast_and_groups(tmp_path: Path, bank: str) -> None:
                 images=tmp_path / "images", caption_options={"contrast": "falcon"})  # fmt: skip
 
 
+def test_groups_are_found_filtered_and_named(tmp_path: Path, bank: str) -> None:
+    from contralens.data.store import Store
+
+    run = build_run(tmp_path, cache=tmp_path / "cache")
+    kinds = run.images["label"].to_pylist()
+    a = torch.rand(len(kinds), 6, generator=torch.Generator().manual_seed(0)) * 0.1
+    striped = ["striped" in kind and "red" in kind for kind in kinds]
+    for i, on in enumerate(striped):
+        a[i, [0, 1] if on else [5]] += 2.0
+    table = Store(tmp_path / "cache").table("rows", run.manifest["target"]["fingerprint"])
+    table.append(run.images["fingerprint"].to_pylist(), {"rows": a.numpy()})
+    options = {"groups": "auto", "limit": 1.0, "least": 2, "coherent": 0.5}
+    work = {"encoder": PixelEncoder(), "cache": tmp_path / "cache", "merge": None}
+    found = propose(run, bank, folder=tmp_path / "c", caption_options=options, **work)
+    assert [0, 1] in found.manifest["groups"]
+    at = found.manifest["groups"].index([0, 1])
+    assert found.manifest["discovered"][at]["images"] == sum(striped)
+    assert found.manifest["discovered"][at]["coherence"] > 0.5
+    assert found.of(0) == found.of(1)
+    assert any("striped" in text for text in found.of(0))
+    with pytest.raises(InputError, match=r"none of them with a mean cosine of its images above 1\.1; the best"):
+        propose(run, bank, folder=tmp_path / "d", caption_options={**options, "coherent": 1.1}, **work)
+
+
 def small_without_cache(run: Run) -> Run:
     return run
 

@@ -209,6 +209,9 @@ def test_a_caption_bank_says_what_it_would_do(command: Command, world: Path, tmp
     found = json.loads((tmp_path / "run.candidates" / "candidates.json").read_text())
     assert found["manifest"]["groups"] == [[1, 4], [5]]
     assert found["concepts"]
+    code, _, err = command(*base, "--groups", "auto", "--out", tmp_path / "auto")
+    assert code == 2
+    assert "groups of neurons fire together on more than 10 images, none of them" in err
     listed = command("proposers", "--json")[1]
     assert len(json.loads(listed)) == 3
 

@@ -59,6 +59,7 @@ BENCHED = (
     "lookalike",
     "linear",
     "invert",
+    "describe_and_dissect",
 )
 REFERENCE = "csp"
 """What the others are compared with, neuron by neuron."""

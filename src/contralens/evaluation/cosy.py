@@ -40,6 +40,10 @@ class Made:
     """Label -> its images, by row of the activations; labels without any usable image are missing."""
     counts: dict[str, int] = field(default_factory=dict)
     """Images "scored", "blank", "filtered", "unreadable"; labels "without images"."""
+    images: Any = None
+    """The images themselves, None where there is none."""
+    fingerprints: Sequence[str] = ()
+    """Content fingerprint of each row of the activations."""
 
     def of(self, labels: Sequence[str | None], neurons: Sequence[int]) -> Tensor:
         """Activations (G,len(labels)) of each neuron on its own label's images, filled up with NaN."""
@@ -156,7 +160,7 @@ def _activations(
     reopened: Reopened, images: Any, labels: Sequence[str], wanted: Sequence[str], counts: Counter[str]
 ) -> Made:
     rows: dict[str, list[int]] = {}
-    activations = None
+    activations, usable = None, list[str]()
     if len(images):
         activations, usable = reopened.activations_of(images)
         row_of = {fingerprint: row for row, fingerprint in enumerate(usable)}
@@ -165,7 +169,7 @@ def _activations(
                 rows.setdefault(label, []).append(row_of[fingerprint])
     counts["scored"] = sum(map(len, rows.values()))
     counts["labels without images"] = len(wanted) - len(rows)
-    return Made(activations, rows, {k: v for k, v in counts.items() if v})
+    return Made(activations, rows, {k: v for k, v in counts.items() if v}, images, usable)
 
 
 def _append(table: Table, keys: Sequence[str], painted: Sequence[Image.Image | str]) -> None:

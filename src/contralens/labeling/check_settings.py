@@ -18,7 +18,7 @@ from contralens.labeling.ranking import check_ranking
 from contralens.math.activation_sources import ActivationSource
 from contralens.math.exemplars import select_neurons
 from contralens.math.faiss_neighbours import parse_neighbours
-from contralens.math.scoring import parse_scorer
+from contralens.math.scoring import parse_scorer, wants_decoder
 from contralens.proposing.candidates import folder_of
 from contralens.settings.label import Mine, Score
 from contralens.settings.record import Settings, known, settings_of
@@ -44,6 +44,9 @@ def ready(settings: T) -> T:
         return settings
     check_scorers(settings.specs)
     check_ranking(settings.rank_by, settings.crop, settings.specs, getattr(settings, "fdr", None), settings.calibrate)
+    blind = [spec for spec in settings.specs if spec != AUTO and wants_decoder(spec)]
+    if blind and getattr(settings, "fdr", None) is not None:
+        raise InputError(f"null neurons have no decoder: omit `fdr` or the scorer {blind[0]}")
     templates_of(settings.templates)
     if parse_neighbours(settings.neighbours)[0] != "exact":
         require("faiss", "faiss")

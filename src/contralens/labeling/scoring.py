@@ -41,6 +41,7 @@ def ranked(
     confidence: bool = True,
     level: Sequence[Weighed] = (),
     crops: Crops | None = None,
+    decoder: Tensor | None = None,
     progress: Progress = silent,
 ) -> Ranked:
     """The `top` best concepts of each neuron by each scorer; with confidence, the panel's scorers are run as well.
@@ -50,6 +51,7 @@ def ranked(
         allowed: (N,C), whether a neuron may have a concept.
         confidence: say how likely labels are right, where activations are stored and there is a neuron at all.
         level: neurons whose truth is known, which set the level of confidence.
+        decoder: directions of latents in the encoder's space, for scorers that look at them.
         crops: what scorers compare in place of the whole pictures, but for those that look at all images.
     """
     asked = [spec for spec in specs if spec != AUTO]
@@ -62,7 +64,7 @@ def ranked(
         seen: tuple[Exemplars, Tensor] = (exemplars, embeddings)
         if crops is not None and not wants_activations(spec):
             seen = (crops.exemplars, crops.embeddings)
-        scores = score_blocks(spec, *seen, texts, activations)
+        scores = score_blocks(spec, *seen, texts, activations, decoder)
         if allowed is not None:
             scores = _of_own(scores, allowed)
         if judged and spec in PANEL:

@@ -26,6 +26,7 @@ from contralens.labeling import stored_exemplars
 from contralens.labeling.calibrating import Calibration, Known
 from contralens.labeling.check_settings import changed, chosen_neurons, ready
 from contralens.labeling.crops import cropped
+from contralens.labeling.decoders import decoder_for
 from contralens.labeling.manifest import manifest_of
 from contralens.labeling.near_copies import near_copies
 from contralens.labeling.probe_set import parts_asked
@@ -155,6 +156,7 @@ def score(mined: Mined, **changes: Any) -> Scored:
     unjudged = no_confidence(
         collected.target, settings.crop, settings.confidence, settings.specs, settings.calibrate
     )  # fmt: skip
+    decoder = decoder_for(settings.specs, mined)
     concepts = candidates.join(words.concepts) if candidates else list(words.concepts)
     texts = embedded(concepts)
     crops = None if settings.crop is None else cropped(
@@ -172,6 +174,7 @@ def score(mined: Mined, **changes: Any) -> Scored:
         settings.specs, mined.exemplars, mined.embeddings, texts, mined.activations, allowed=allowed,
         top=min(settings.top, len(concepts)), progress=settings.progress, crops=crops,
         confidence=settings.confidence and not unjudged, level=[one.weighed for one in known],
+        decoder=decoder,
     )  # fmt: skip
     return Scored(settings, mined, words, candidates, concepts, texts, found, known, crops, unjudged)
 

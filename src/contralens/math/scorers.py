@@ -2,7 +2,8 @@
 
 A scorer is a plain function. Rows of `texts` are used as given, never re-normalised. A neuron without any exemplar
 scores NaN everywhere and is never labeled. One that takes `activations` by keyword is given those of all images (I,N),
-of which `exemplars.neurons` are the columns to score (`scoring.run_scorer`); the others see the exemplars alone. The
+of which `exemplars.neurons` are the columns to score (`scoring.run_scorer`); one that takes `decoder`, the directions
+of latents (M,D), likewise; the others see the exemplars alone. The
 embeddings' device does the work. The scorers here can be asked for some concepts at a time (`scoring.score_blocks`).
 
 Where activations weigh exemplars, the rule for signed activations is: negative ones count 0, and a neuron whose
@@ -12,18 +13,19 @@ exemplars all count 0 has them weighed equally.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from contralens.errors import InputError
+from contralens.math.describe_and_dissect import describe_and_dissect
 from contralens.math.invert import invert
 from contralens.math.linear_explanations import linear
 from contralens.math.lookalike import lookalike
 from contralens.math.ranking import Columns, Scorer, by_columns
-from contralens.math.tensors import all_bits, blocks, combine, matrix, room, spread
+from contralens.math.softmax import SeenSoftmax, average_softmax
+from contralens.math.tensors import blocks, combine, matrix, room, spread
 from contralens.plugs import Registry
 from contralens.types import Exemplars
 
@@ -202,7 +204,7 @@ def clip_dissect(
         raise InputError(f'`prior` must be "neurons" or "images"; got {prior!r}')
     positives, k = exemplars.positives.to(e.device), exemplars.positives.shape[1]
     there = positives >= 0
-    seen = _Seen(e, positives, t, temperature)
+    seen = SeenSoftmax(e, positives, t, temperature)
     p = [p_start - r / k * (p_start - p_end) for r in range(k)]
     average = average_softmax(e, t, temperature) if prior == "images" else None
 
@@ -258,7 +260,7 @@ def clip_dissect_csp(
     """
     e, t = _spaces(embeddings, texts)
     average = average_softmax(e, t, 1.0 / temperature)
-    seen = _Seen(e, exemplars.positives.to(e.device), t, 1.0 / temperature)
+    seen = SeenSoftmax(e, exemplars.positives.to(e.device), t, 1.0 / temperature)
     w, row = weights(exemplars), seen.row.masked_fill(exemplars.positives.to(e.device) < 0, -1)
 
     def of(some: slice) -> Tensor:
@@ -268,8 +270,37 @@ def clip_dissect_csp(
     return Columns((len(exemplars), len(t)), e, of, len(seen.used))
 
 
+@by_columns
+def discover_then_name(exemplars: Exemplars, embeddings: Any, texts: Any, *, decoder: Any) -> Columns:
+    """cos(decoder direction of a latent, text): Rao et al. 2024, ECCV, arXiv 2407.14499 ("Discover-then-Name").
+
+    For sparse autoencoders over the encoder's own image embeddings only. No image is looked at.
+
+    Args:
+        exemplars: says which latents; one without any exemplar scores NaN.
+        embeddings: (I,D).
+        texts: (C,D).
+        decoder: (M,D), what each latent adds to an embedding; `exemplars.neurons` are rows.
+
+    Raises:
+        InputError: a decoder of another width than the texts.
+
+    >>> discover_then_name(exemplars, embeddings, texts, decoder=[[0.0, 2.0, 0.0], [1.0, 0.0, 1.0]])
+    tensor([[0.0000, 1.0000, 0.0000],
+            [0.7071, 0.0000, 0.7071]])
+    """
+    e, t = _spaces(embeddings, texts)
+    directions = matrix(decoder, "decoder").to(e)
+    if directions.shape[1] != e.shape[1]:
+        raise InputError(f"`decoder` must have width {e.shape[1]} like `texts`; got shape {tuple(directions.shape)}")
+    v = _unit(directions[exemplars.neurons.to(e.device)])
+    return _products(v.masked_fill((exemplars.positives < 0).all(1).to(e.device)[:, None], torch.nan), t)
+
+
 ACTIVATIONS = "activations"
 """Name of the keyword by which a scorer asks for the activations of all images."""
+DECODER = "decoder"
+"""Name of the keyword by which a scorer asks for the directions of an autoencoder's latents in the encoder's space."""
 SCORERS: Registry[Scorer] = Registry(
     "scorers",
     {
@@ -280,8 +311,9 @@ SCORERS: Registry[Scorer] = Registry(
         "centred": centred,
         "mean_difference": mean_difference,
         "lookalike": lookalike, "linear": linear, "invert": invert,
+        "describe_and_dissect": describe_and_dissect, "discover_then_name": discover_then_name,
     },
-    one="scorer", takes=("exemplars", "embeddings", "texts"), by_name=(ACTIVATIONS,),
+    one="scorer", takes=("exemplars", "embeddings", "texts"), by_name=(ACTIVATIONS, DECODER),
 )  # fmt: skip
 """Scorers by name; a package adds one with an entry point in the group "contralens.scorers"."""
 
@@ -305,46 +337,3 @@ def average_row(e: Tensor) -> Tensor:
         rows = rows[rows.isfinite().all(1)]
         total, count = total + rows.sum(0, dtype=torch.float64), count + len(rows)
     return (total / count).to(e.dtype)
-
-
-def average_softmax(e: Tensor, t: Tensor, scale: float) -> Tensor:
-    """mean_i softmax_c(scale <e[i], t[c]>), (C), of the images that have an embedding, one pass over them."""
-    total, count = torch.zeros(len(t), dtype=torch.float64, device=e.device), 0
-    for block in blocks(len(e), 3 * len(t) * e.element_size(), room(e.device)):
-        rows = e[block]
-        rows = rows[rows.isfinite().all(1)]
-        with all_bits(e.device):
-            total += torch.softmax(scale * (rows @ t.T), dim=1).sum(0, dtype=torch.float64)
-        count += len(rows)
-    return (total / count).to(e.dtype)
-
-
-class _Seen:
-    """softmax_c(scale <e[i], t[c]>) of the images i that are somebody's positive, some concepts at a time."""
-
-    def __init__(self, e: Tensor, positives: Tensor, t: Tensor, scale: float) -> None:
-        self.used, self.row = torch.unique(positives.clamp_min(0), return_inverse=True)
-        """Images (U), and the place of each positive among them (N,K)."""
-        self._e, self._t, self._scale = e, t, scale
-        if len(self.used) * e.shape[1] * e.element_size() <= 4 * room(e.device):
-            self._rows: Tensor | None = e[self.used]
-        else:
-            self._rows = None  # read again, part by part
-        self._log_sum = t.new_empty(len(self.used))
-        with all_bits(e.device):
-            for part in self._parts(3 * len(t)):
-                self._log_sum[part] = torch.logsumexp(scale * (self._part(part) @ t.T), dim=1)
-
-    def softmax(self, some: slice) -> Tensor:
-        """(U,c) of the concepts `some`."""
-        t = self._t[some]
-        out = t.new_empty(len(self.used), len(t))
-        for part in self._parts(self._e.shape[1] + 2 * len(t)):
-            out[part] = torch.exp(self._scale * (self._part(part) @ t.T) - self._log_sum[part, None])
-        return out
-
-    def _parts(self, numbers: int) -> Iterator[slice]:
-        return blocks(len(self.used), numbers * self._e.element_size(), room(self._e.device))
-
-    def _part(self, part: slice) -> Tensor:
-        return self._e[self.used[part]] if self._rows is None else self._rows[part]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from contralens.errors import InputError
 from contralens.math.ranking import Columns, Scorer
-from contralens.math.scorers import ACTIVATIONS, SCORERS
+from contralens.math.scorers import ACTIVATIONS, DECODER, SCORERS
 from contralens.types import Exemplars
 
 
@@ -35,13 +35,27 @@ def wants_activations(scorer: str | Scorer) -> bool:
     >>> wants_activations("lookalike:power=2"), wants_activations("csp")
     (True, False)
     """
+    return _takes(scorer, ACTIVATIONS)
+
+
+def wants_decoder(scorer: str | Scorer) -> bool:
+    """Whether a scorer looks at the directions of an autoencoder's latents.
+
+    >>> wants_decoder("discover_then_name"), wants_decoder("csp")
+    (True, False)
+    """
+    return _takes(scorer, DECODER)
+
+
+def _takes(scorer: str | Scorer, name: str) -> bool:
     function = SCORERS[parse_scorer(scorer)[0]] if isinstance(scorer, str) else scorer
-    return ACTIVATIONS in inspect.signature(function).parameters
+    return name in inspect.signature(function).parameters
 
 
 def run_scorer(
-    scorer: str | Scorer, exemplars: Exemplars, embeddings: Any, texts: Any, activations: Any = None
-) -> Tensor:
+    scorer: str | Scorer, exemplars: Exemplars, embeddings: Any, texts: Any, activations: Any = None,
+    decoder: Any = None,
+) -> Tensor:  # fmt: skip
     """Scores (N,C) by a scorer, which is given the activations if it looks at them.
 
     Args:
@@ -50,6 +64,10 @@ def run_scorer(
         embeddings: (I,D), unit rows.
         texts: (C,D).
         activations: (I,M) of the same images, in memory or any `ActivationSource`; `exemplars.neurons` are columns.
+        decoder: (M,D) directions of an autoencoder's latents in the encoder's space; `exemplars.neurons` are rows.
+
+    Raises:
+        InputError: an unknown scorer or option; the scorer needs activations or a decoder, and got none.
 
     >>> import torch
     >>> e = torch.eye(3)
@@ -57,23 +75,24 @@ def run_scorer(
     >>> run_scorer("csp:gamma=0.5", found, e, e)
     tensor([[0., 0., 1.]])
     """
-    function, given = _ready(scorer, activations)
+    function, given = _ready(scorer, activations, decoder)
     return function(exemplars, embeddings, texts, **given)
 
 
 def score_blocks(
-    scorer: str | Scorer, exemplars: Exemplars, embeddings: Any, texts: Any, activations: Any = None
-) -> Iterator[tuple[slice, Tensor]]:
+    scorer: str | Scorer, exemplars: Exemplars, embeddings: Any, texts: Any, activations: Any = None,
+    decoder: Any = None,
+) -> Iterator[tuple[slice, Tensor]]:  # fmt: skip
     """`run_scorer` some concepts after the other: (which, scores (N,c)) in order, so that (N,C) never stands in memory.
 
-    `scorer`, `exemplars`, `embeddings`, `texts` and `activations` are those of `run_scorer`. A scorer that cannot be
+    The arguments are those of `run_scorer`. A scorer that cannot be
     asked for some concepts, such as one of the user's own, gives all of them at once.
 
     >>> for which, scores in score_blocks("csp", exemplars, embeddings, texts):
     ...     print(which, tuple(scores.shape))
     slice(0, 3, None) (2, 3)
     """
-    function, given = _ready(scorer, activations)
+    function, given = _ready(scorer, activations, decoder)
     prepare = getattr(function, "columns", None)
     if prepare is None:
         scores = function(exemplars, embeddings, texts, **given)
@@ -82,7 +101,7 @@ def score_blocks(
     return columns.blocks()
 
 
-def _ready(scorer: str | Scorer, activations: Any) -> tuple[Scorer, dict[str, Any]]:
+def _ready(scorer: str | Scorer, activations: Any, decoder: Any) -> tuple[Scorer, dict[str, Any]]:
     """A scorer's function and the options to call it with."""
     name, given = parse_scorer(scorer) if isinstance(scorer, str) else ("", {})
     function = SCORERS[name] if isinstance(scorer, str) else scorer
@@ -90,4 +109,10 @@ def _ready(scorer: str | Scorer, activations: Any) -> tuple[Scorer, dict[str, An
         if activations is None:
             raise InputError(f"the scorer {name or 'given'} looks at the activations of all images, and got none")
         given[ACTIVATIONS] = activations
+    if wants_decoder(function):
+        if decoder is None:
+            raise InputError(
+                f"the scorer {name or 'given'} looks at an autoencoder's decoder, which only `label` gives it"
+            )
+        given[DECODER] = decoder
     return function, given

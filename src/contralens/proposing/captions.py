@@ -27,6 +27,7 @@ from contralens.math.caption_concepts import (
     top_captions,
 )
 from contralens.proposing.candidates import Candidates
+from contralens.proposing.feature_sets import FeatureSets
 from contralens.proposing.merge import gather
 from contralens.proposing.prompts import clean
 from contralens.proposing.proposers import CaptionBank
@@ -68,7 +69,7 @@ def caption_candidates(
     contrastive: bool = True,
     count: int = 8,
     contrast: Literal["partners", "falcon"] = "partners",
-    groups: Sequence[Sequence[int]] | None = None,
+    groups: Sequence[Sequence[int]] | Literal["auto"] | None = None,
     top: int = 5,
     longest: int = 3,
     weights: Literal["share", "cosine"] = "share",
@@ -79,6 +80,7 @@ def caption_candidates(
     cache: str | Path | None = None,
     device: str = "cpu",
     progress: Progress = silent,
+    **finding: Any,
 ) -> Candidates:
     """Words and phrases of captions that hold on a neuron's positives and not on their partners.
 
@@ -92,18 +94,18 @@ def caption_candidates(
             features (needs the cached activations of all images).
         groups: feature groups to explain together, as FALCON does; each neuron of a group gets the group's concepts.
             Its positives are the images on which all of its features are high. Neurons in no group stand for
-            themselves.
+            themselves. "auto" finds the groups (`FeatureSets`): a neuron is in the one with the most images.
         top: captions per image.
         longest: words of a phrase.
         weights, held: see `top_captions` and `contrast_phrases`; FALCON itself takes "cosine" and .1.
         merge, images, encoder, cache, device: as in `propose`.
+        finding: with "auto": coherent, limit and least, see `FeatureSets`.
     """
     _check(contrast, weights, count, top, longest)
     held = (0.1 if weights == "cosine" else 1 / 3) if held is None else held
     captions, source = _captions(run, bank)
     index = _index(captions, longest, bank.name)
-    eyes = encoder_of(run, encoder, device)
-    store = Store(cache)
+    eyes, store = encoder_of(run, encoder, device), Store(cache)
     exemplars = exemplars_of(run, list(neurons))
     whole = contrast == "falcon" or bool(groups)
     seen = None if whole else _images_of(exemplars)
@@ -111,7 +113,7 @@ def caption_candidates(
     best, cosines, shares = top_captions(embeddings, _texts(store, eyes, captions, progress), top)
     weight = cosines if weights == "cosine" else shares
     activations = _activations(run, store) if whole else None
-    group_of = {n: list(group) for group in groups or () for n in group}
+    sets = FeatureSets.of(groups, activations, embeddings, **finding)
     prompt = "contrastive" if contrastive else "positives"
     proposals: list[dict[str, Any]] = []
     errors: list[dict[str, Any]] = []
@@ -119,8 +121,8 @@ def caption_candidates(
         progress("proposing", at, len(neurons))
         positives, contrasts = exemplars.positives[at], exemplars.contrasts[at]
         if activations is not None:
-            group = group_of.get(n, [n])
-            positives, contrasts = _of_group(activations, positives, contrasts, group, contrast)
+            group, fired = sets.at(n)
+            positives, contrasts = _of_group(activations, positives, contrasts, group, contrast, fired)
         if contrastive and not bool((contrasts >= 0).any()):
             errors.append({"neuron": n, "name": names[n], "error": "it has no contrastive images", "reply": None})
             continue
@@ -135,8 +137,7 @@ def caption_candidates(
     manifest = {
         "proposer": bank.name, "prompt": prompt, "run": str(run.path) if run.path else None, "contrast": contrast,
         "captions": {"source": source, "count": len(captions), "fingerprint": digest(*captions)},
-        "groups": [list(g) for g in groups or ()], "count": count, "top": top, "longest": longest, "weights": weights,
-        "held": held, "notes": notes,
+        **sets.about, "count": count, "top": top, "longest": longest, "weights": weights, "held": held, "notes": notes,
     }  # fmt: skip
     return gather(proposals, errors, manifest, eyes, merge)
 
@@ -180,9 +181,12 @@ def _activations(run: Run, store: Store) -> torch.Tensor:
 
 
 def _of_group(
-    activations: torch.Tensor, positives: torch.Tensor, contrasts: torch.Tensor, group: Sequence[int], contrast: str
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Positives (K) and contrasts (K) of a feature group, which may be one neuron."""
+    activations: torch.Tensor, positives: torch.Tensor, contrasts: torch.Tensor, group: Sequence[int], contrast: str,
+    images: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    """Positives and contrasts of a feature group, which may be one neuron; `images` are those of a discovered one."""
+    if images is not None:
+        return images, falcon_contrasts(activations, images, group)
     if len(group) > 1:
         positives = group_positives(activations, group, len(positives))
     if contrast == "falcon" or len(group) > 1:

@@ -137,6 +137,19 @@ class Autoencoder:
         along = (slope.float() * self._normalised(x)[1]) @ self.decoder.T
         return self(x) * (along if self.gain is None else along / self.gain)
 
+    def directions(self) -> Tensor:
+        """What each latent adds to activations (N,D), in their own scale but for what depends on the image.
+
+        W_dec[n] std / gain[n]; a norm of each activation changes its length only.
+
+        Raises:
+            InputError: the decoder is not known.
+        """
+        if self.decoder is None:
+            raise InputError("the sparse autoencoder's file holds no decoder (W_dec), so its latents have no direction")
+        rows = self.decoder if self.gain is None else self.decoder / self.gain[:, None]
+        return rows if self.std is None else rows * self.std
+
     def _normalised(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """norm((x - center) / std * scale) (T,D), and what brings it back to x's scale, (T,1) or (T,D)."""
         x = x.float()

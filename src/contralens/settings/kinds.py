@@ -200,7 +200,9 @@ def _cosine(name: str, value: Any) -> Any:
 
 
 def _groups_of_indices(name: str, value: Any) -> Any:
-    return [indices(name, group) for group in value.split(";")] if isinstance(value, str) else value
+    if value == "auto" or not isinstance(value, str):
+        return value
+    return [indices(name, group) for group in value.split(";")]
 
 
 def _two(name: str, value: Any) -> tuple[float, float]:

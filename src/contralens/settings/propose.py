@@ -108,8 +108,8 @@ class Backends(Asking):
     dtype: str | None = setting(None, TEXT, "hf: auto, float32, bfloat16 or float16.")
     contrast: Literal["partners", "falcon"] | None = setting(None, one_of("partners", "falcon"),
         "captions: \"partners\" (default) or \"falcon\", mined in the target's space.")  # fmt: skip
-    groups: Sequence[Sequence[int]] | None = setting(None, GROUPS_OF_NEURONS,
-        "captions: neurons explained together, e.g. \"3,8;5,6\" (FALCON's groups).")  # fmt: skip
+    groups: Sequence[Sequence[int]] | Literal["auto"] | None = setting(None, GROUPS_OF_NEURONS,
+        "captions: neurons explained together, e.g. \"3,8;5,6\", or \"auto\" to find FALCON's groups.")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
