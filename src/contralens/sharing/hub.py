@@ -28,7 +28,7 @@ def upload(repo: str, folder: Path, public: bool) -> str:
     hub = require("huggingface_hub", "share")
     with _explained(repo):
         api = hub.HfApi()
-        api.createrepo_of(repo, repo_type="dataset", private=not public, exist_ok=True)
+        api.create_repo(repo, repo_type="dataset", private=not public, exist_ok=True)
         done = api.upload_folder(
             repo_id=repo, repo_type="dataset", folder_path=folder, commit_message="contralens push",
             delete_patterns=["run/*", "run/**/*"],
