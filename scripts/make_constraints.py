@@ -1,4 +1,7 @@
-"""Writes constraints.txt: the versions in this environment of all that contralens with every extra depends on."""
+"""Writes constraints.txt: the versions in this environment of all that contralens with every extra depends on.
+
+Except FiftyOne, whose own bounds exclude some of these versions: it goes into an environment of its own.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,15 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "constraints.txt"
+APART = "fiftyone"
+"""The extra that constraints.txt leaves out."""
 
 
 def required() -> list[str]:
-    """What contralens asks for, extras included."""
+    """What contralens asks for, extras included but one."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    extras = [lines for name, lines in project["optional-dependencies"].items() if name != APART]
+    return [*project["dependencies"], *(line for lines in extras for line in lines)]
 
 
 def needed(first: Iterable[str]) -> Iterator[Distribution]:

@@ -210,6 +210,7 @@ from contralens.evaluation.painters import painter
 from contralens.proposing.proposers import proposer
 from contralens.models.relevance import ranked
 from contralens.evaluation.plots import plot_pairs
+from contralens.sharing.trackers import to_fiftyone, to_tensorboard, to_wandb
 from contralens.verifying.image_editors import swap
 
 said = {}
@@ -237,6 +238,9 @@ for extra, use in {
     "share ": lambda: contralens.push("demo/world-1/planted", "hf:a/b"),
     "share  ": lambda: contralens.pull("hf:a/b", "pulled"),
     "wordnet": find_wordnet,
+    "tensorboard": lambda: to_tensorboard(contralens.load("demo/world-1/trained"), "logs"),
+    "wandb": lambda: to_wandb(contralens.load("demo/world-1/trained")),
+    "fiftyone": lambda: to_fiftyone(contralens.load("demo/world-1/trained")),
 }.items():
     try:
         said[extra] = f"no error: {use()!r}"

@@ -241,6 +241,24 @@ export interface LayerConcept {
   picture: number;
 }
 
+/** Matches in other layers and edges between neurons, in columns. */
+export interface LayerRelations {
+  /** (R): place among the neurons of all layers: of an edge, the neuron that feeds. */
+  one: number[];
+  /** (R): likewise: the match, or the neuron that is fed. */
+  other: number[];
+  /** (R): "match", or an edge by "weights" or "ablation". */
+  kind: string[];
+  /** (R): correlation of a match, effect of an edge. */
+  value: (number | null)[];
+  /** (R): threshold from null neurons, or from null edges. */
+  null: (number | null)[];
+  /** (R): of edges. */
+  p: (number | null)[];
+  /** (R): whether it is beyond the null. */
+  holds: boolean[];
+}
+
 /** One layer of the network that several runs are of. */
 export interface LayerRow {
   run: string;
@@ -276,6 +294,7 @@ export interface Layers {
   verified: (string | null)[];
   /** (N): the image that activates the neuron most, -1 for none. */
   picture: number[];
+  relations: LayerRelations;
 }
 
 /** Where in an image the neuron was active: row-major values, 255 the strongest place among the neuron's maps. */

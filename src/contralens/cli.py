@@ -31,7 +31,13 @@ from contralens.commands.look import (
 )
 from contralens.commands.match import match_command
 from contralens.commands.propose import propose_command
-from contralens.commands.share import export_labels_command, import_labels_command, pull_command, push_command
+from contralens.commands.share import (
+    export_labels_command,
+    import_labels_command,
+    log_command,
+    pull_command,
+    push_command,
+)
 from contralens.commands.verify import verify_command
 from contralens.commands.world import demo_command, world_command
 from contralens.errors import ContralensError
@@ -91,6 +97,7 @@ COMMANDS: dict[str, Any] = {
     "granularity": granularity_command,
     "export-labels": export_labels_command,
     "import-labels": import_labels_command,
+    "log": log_command,
     "push": push_command,
     "pull": pull_command,
     "recipe": recipe_command,

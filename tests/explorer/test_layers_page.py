@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from patience import HUNG
 from pydantic import TypeAdapter
 
 import contralens
+from contralens.data.folder_kinds import RELATIONS
+from contralens.data.layer_relations import read
 from contralens.explorer import shapes
 from contralens.explorer.export import export
 
@@ -67,8 +70,6 @@ def test_runs_of_other_networks_and_broken_ones_are_left_out_with_the_reason(
 
 
 def test_a_corrected_label_counts_at_once_and_is_exported_only_with_notes(layers: list[Path], tmp_path: Path) -> None:
-    import shutil
-
     own = [Path(shutil.copytree(path, tmp_path / path.name)) for path in layers]
     with serving(own) as url:
         assert "my own word" not in page_of(url)["labels"]
@@ -87,6 +88,64 @@ def test_one_run_alone_has_no_page_in_an_export(layers: list[Path], tmp_path: Pa
     text = (tmp_path / "both/data/layers.js").read_text()
     assert str(tmp_path) not in text
     assert json.loads(text[text.index('"{') : text.rindex(")")])
+
+
+@pytest.fixture(scope="module")
+def related(toured: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Runs of two layers with the matches and edges of an atlas."""
+    home, world = tmp_path_factory.mktemp("related"), toured / "world-1"
+    runs = contralens.label_layers(
+        "world:1", world / "images", "world", world / "vocabulary.txt", layers=["block3", "."], k=4,
+        out=home / "runs", cache=home / "cache",
+    )  # fmt: skip
+    own = [run.path for run in runs.values()]
+    found = contralens.atlas(own, links=True, edges="weights", fakes=100, cache=home / "cache")
+    assert found.manifest["notes"] == []
+    assert len(found.links) > 0
+    assert len(found.edges) > 0
+    return own
+
+
+def test_matches_and_edges_of_an_atlas_stand_between_the_neurons(related: list[Path], tmp_path: Path) -> None:
+    rows = {path.name: read(path).to_pylist() for path in related}
+    with serving(related) as url:
+        page = page_of(url)
+    given = page["relations"]
+    assert len(given["kind"]) == sum(map(len, rows.values()))
+    run = [page["layers"][at]["run"] for at in page["layer"]]
+    layer = [page["layers"][at]["layer"] for at in page["layer"]]
+    shown = {
+        (run[one], page["neuron"][one], layer[other], page["neuron"][other], kind, holds)
+        for one, other, kind, holds in zip(given["one"], given["other"], given["kind"], given["holds"], strict=True)
+    }
+    assert shown == {
+        (key, r["neuron"], r["other_layer"], r["other"], r["kind"], r["holds"])
+        for key, own in rows.items()
+        for r in own
+    }
+    assert None not in given["null"]
+    edges = [i for i, kind in enumerate(given["kind"]) if kind != "match"]
+    assert all(given["holds"][i] == (given["p"][i] <= 0.05) for i in edges)
+
+    own = [Path(shutil.copytree(path, tmp_path / path.name)) for path in related]
+    (own[0] / RELATIONS).write_bytes(b"damaged")
+    with serving(own) as url:
+        page = page_of(url)
+    assert "block3" not in {run[one] for one in page["relations"]["one"]}
+    assert any("run `contralens atlas` again" in note for note in page["notes"])
+
+
+def test_an_atlas_keeps_what_it_did_not_look_for(related: list[Path], tmp_path: Path) -> None:
+    def sorted_rows(runs: list[Path]) -> list[list[str]]:
+        return [sorted(map(str, read(run).to_pylist())) for run in runs]
+
+    before = sorted_rows(related)
+    cache = related[0].parent.parent / "cache"
+    contralens.atlas(related, edges="weights", fakes=100, cache=cache)
+    assert sorted_rows(related) == before
+    bare = [contralens.load(run).save(tmp_path / run.name).path for run in related]
+    contralens.atlas(bare, links=True, fakes=100, cache=cache, save=False)
+    assert not any((run / RELATIONS).exists() for run in bare)
 
 
 @pytest.mark.parametrize(("width", "theme"), [(1280, "light"), (390, "dark")])
@@ -117,6 +176,30 @@ class TestInTheBrowser:
                 sync.expect(page.locator(".layer-neurons strong").first).to_have_text(word)
                 page.locator(".layer-neurons a").first.click()
                 sync.expect(page.get_by_role("heading", level=1)).to_contain_text(word)
+            assert watched.problems == []
+
+    def test_a_neuron_shows_its_matches_and_edges(
+        self, chromium: Any, related: list[Path], width: int, theme: str
+    ) -> None:
+        sync = pytest.importorskip("playwright.sync_api")
+        axe = axe_source()
+        options = {"viewport": {"width": width, "height": 844}, "color_scheme": theme}
+        with serving(related) as url, Watched(chromium, **options) as watched:
+            page = watched.page
+            page.goto(f"{url}/#/block3/layers?layer=block3")
+            page.locator(".layer-neurons a").first.click()
+            panel = page.locator(".related")
+            sync.expect(panel.get_by_role("heading", level=3)).to_have_count(3)
+            sync.expect(panel.locator("li").first).to_contain_text("null")
+            sync.expect(panel.get_by_role("heading", level=2)).to_be_in_viewport()
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            if axe is not None:
+                accessible(page, axe)
+            other = panel.locator("li .numbers").first.inner_text().split(" · ")[1]
+            panel.locator("li button").first.click()
+            sync.expect(panel.get_by_role("heading", level=2)).to_contain_text(other)
+            panel.get_by_role("button", name="Close").click()
+            sync.expect(panel).to_have_count(0)
             assert watched.problems == []
 
 

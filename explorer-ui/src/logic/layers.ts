@@ -39,6 +39,50 @@ export function found(data: Layers, text: string, layer: number | null, sort: So
   return out;
 }
 
+/** One neuron that another is related to. */
+export interface Related {
+  /** Place of the other among all neurons. */
+  at: number;
+  value: number | null;
+  null: number | null;
+  p: number | null;
+  holds: boolean;
+  by: string;
+}
+
+export interface Between {
+  /** Those that correlate most in the layers before and after. */
+  matches: Related[];
+  /** Neurons of the layer before whose edges lead here, and of the next layer that are fed. */
+  fedBy: Related[];
+  feeds: Related[];
+}
+
+/** What a neuron has to do with neurons of other layers: what is beyond the null first, then the largest. */
+export function between(data: Layers, at: number): Between {
+  const out: Between = { matches: [], fedBy: [], feeds: [] };
+  const r = data.relations;
+  r.kind.forEach((by, i) => {
+    const related = (place: number): Related => ({ at: place, value: r.value[i] ?? null, null: r.null[i] ?? null, p: r.p[i] ?? null, holds: r.holds[i]!, by });
+    if (by === "match") {
+      if (r.one[i] === at) out.matches.push(related(r.other[i]!));
+    } else if (r.other[i] === at) out.fedBy.push(related(r.one[i]!));
+    else if (r.one[i] === at) out.feeds.push(related(r.other[i]!));
+  });
+  const first = (a: Related, b: Related) => Number(b.holds) - Number(a.holds) || Math.abs(b.value ?? 0) - Math.abs(a.value ?? 0);
+  out.matches.sort((a, b) => data.layer[a.at]! - data.layer[b.at]!);
+  out.fedBy.sort(first);
+  out.feeds.sort(first);
+  return out;
+}
+
+/** Value and null of a relation in words. */
+export function said(one: Related): string {
+  const number = (value: number | null) => (value === null ? "unknown" : Math.abs(value) < 0.005 && value !== 0 ? value.toExponential(1) : value.toFixed(2));
+  if (one.by === "match") return `correlation ${number(one.value)}, null ${number(one.null)}`;
+  return `effect ${number(one.value)}, null ${number(one.null)}, p ${one.p === null ? "unknown" : one.p < 0.001 ? "< .001" : one.p.toFixed(3).replace(/^0/, "")}`;
+}
+
 /** Concepts whose name holds a text. */
 export function named(concepts: LayerConcept[], text: string): LayerConcept[] {
   const word = text.trim().toLowerCase();

@@ -1,7 +1,7 @@
-import { useMemo, useState } from "react";
+import { useEffect, useMemo, useRef, useState } from "react";
 import { Confidence, Problem, Twin, useNeuronLink, Waiting } from "../parts/Bits";
 import { Picture } from "../parts/Picture";
-import { found, named, parts, ramp, type Sort } from "../logic/layers";
+import { between, found, named, parts, ramp, said, type Related, type Sort } from "../logic/layers";
 import { format } from "../logic/route";
 import { source } from "../source";
 import { useLoaded, useParam, useWorld } from "../state";
@@ -23,10 +23,13 @@ export function LayersPage() {
   const [q, setQ] = useParam("q");
   const [layer, setLayer] = useParam("layer");
   const [sort, setSort] = useParam("sort", "confidence");
+  const [neuron, setNeuron] = useParam("of");
   if (error) return <Problem>{error}</Problem>;
   if (!data) return <Waiting>Reading all layers…</Waiting>;
   if (data.layers.length === 0) return <Problem title="No layers">{data.notes.join(" ")}</Problem>;
   const chosen = data.layers.findIndex((l) => l.layer === layer);
+  const opened = neuron === "" ? -1 : data.neuron.findIndex((_, i) => idOf(data, i) === neuron);
+  const open = (at: number) => setNeuron(idOf(data, at));
   return (
     <div className="layers">
       <h1>Layers of {data.title}</h1>
@@ -58,8 +61,89 @@ export function LayersPage() {
           ))}
         </select>
       </div>
+      {opened >= 0 && data.relations.kind.length > 0 && <Neighbours data={data} at={opened} onOpen={open} onClose={() => setNeuron("")} />}
       <Concepts data={data} q={q} onChoose={setQ} />
-      <Found data={data} q={q} layer={chosen < 0 ? null : chosen} sort={sort as Sort} />
+      <Found data={data} q={q} layer={chosen < 0 ? null : chosen} sort={sort as Sort} onOpen={data.relations.kind.length > 0 ? open : null} />
+    </div>
+  );
+}
+
+function idOf(data: Layers, at: number): string {
+  return `${data.layers[data.layer[at]!]!.layer} ${data.neuron[at]}`;
+}
+
+function titled(data: Layers, at: number): string {
+  return data.label[at]! < 0 ? "no label" : data.labels[data.label[at]!]!;
+}
+
+/** One neuron between its layers: its best match in each, what feeds it and what it feeds, each with its null. */
+function Neighbours({ data, at, onOpen, onClose }: { data: Layers; at: number; onOpen: (at: number) => void; onClose: () => void }) {
+  const link = useNeuronLink();
+  const section = useRef<HTMLElement>(null);
+  const { matches, fedBy, feeds } = useMemo(() => between(data, at), [data, at]);
+  useEffect(() => {
+    const box = section.current?.getBoundingClientRect();
+    if (box && (box.top < 90 || box.bottom > innerHeight)) section.current?.scrollIntoView({ block: "start" });
+    section.current?.focus({ preventScroll: true });
+  }, [at]);
+  const row = data.layers[data.layer[at]!]!;
+  return (
+    <section className="related" aria-labelledby="related" ref={section} tabIndex={-1}>
+      <div className="related-head">
+        <h2 id="related">
+          {titled(data, at)}{" "}
+          <small>
+            {title(row)} · {data.name[at]}
+          </small>
+        </h2>
+        <span>
+          <a href={link(data.neuron[at]!, row.run)}>Evidence</a>{" "}
+          <button type="button" onClick={onClose}>
+            Close
+          </button>
+        </span>
+      </div>
+      <div className="related-sides">
+        <RelatedList title="Fed by" none="No edge into this neuron was found." rows={fedBy} data={data} onOpen={onOpen} />
+        <RelatedList title="Best match in other layers" none="No match was looked for (--links)." rows={matches} data={data} onOpen={onOpen} />
+        <RelatedList title="Feeds" none="No edge from this neuron was found." rows={feeds} data={data} onOpen={onOpen} />
+      </div>
+      <p className="soft">
+        Faded: within the null. The null of a match is the threshold from null neurons; that of an edge, from reordered weights or other neurons switched off.
+      </p>
+    </section>
+  );
+}
+
+function RelatedList({ title: heading, none, rows, data, onOpen }: { title: string; none: string; rows: Related[]; data: Layers; onOpen: (at: number) => void }) {
+  const { list } = useWorld();
+  return (
+    <div>
+      <h3>{heading}</h3>
+      {rows.length === 0 && <p className="soft">{none}</p>}
+      <ul>
+        {rows.map((one) => {
+          const row = data.layers[data.layer[one.at]!]!;
+          const run = list.runs.find((r) => r.key === row.run);
+          return (
+            <li key={`${one.by} ${one.at}`} className={one.holds ? "holds" : "within"}>
+              {run && <Picture image={data.picture[one.at]!} alt="" run={run} />}
+              <div>
+                <button type="button" className="plain" onClick={() => onOpen(one.at)}>
+                  {titled(data, one.at)}
+                </button>
+                <span className="numbers">
+                  {title(row)} · {data.name[one.at]}
+                </span>
+                <span className="numbers">
+                  {said(one)}
+                  {!one.holds && " · within the null"}
+                </span>
+              </div>
+            </li>
+          );
+        })}
+      </ul>
     </div>
   );
 }
@@ -152,7 +236,7 @@ function Concept({ concept, layers, onChoose }: { concept: LayerConcept; layers:
   );
 }
 
-function Found({ data, q, layer, sort }: { data: Layers; q: string; layer: number | null; sort: Sort }) {
+function Found({ data, q, layer, sort, onOpen }: { data: Layers; q: string; layer: number | null; sort: Sort; onOpen: ((at: number) => void) | null }) {
   const [most, setMost] = useState(NEURONS);
   const { list } = useWorld();
   const link = useNeuronLink();
@@ -169,9 +253,16 @@ function Found({ data, q, layer, sort }: { data: Layers; q: string; layer: numbe
           const sure = data.confidence[i];
           return (
             <li key={`${row.layer} ${data.neuron[i]}`}>
-              <a href={link(data.neuron[i]!, row.run)}>
+              <a
+                href={link(data.neuron[i]!, row.run)}
+                onClick={(e) => {
+                  if (onOpen === null || e.metaKey || e.ctrlKey || e.shiftKey) return;
+                  e.preventDefault();
+                  onOpen(i);
+                }}
+              >
                 {run && <Picture image={data.picture[i]!} alt="" run={run} />}
-                <strong>{data.label[i]! < 0 ? "no label" : data.labels[data.label[i]!]}</strong>
+                <strong>{titled(data, i)}</strong>
                 <span className="numbers">
                   {title(row)} · {data.name[i]}
                   {data.verified[i] && ` · ${data.verified[i]}`}

@@ -1,15 +1,15 @@
-"""The commands `export-labels`, `import-labels`, `push` and `pull`."""
+"""The commands `export-labels`, `import-labels`, `log`, `push` and `pull`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from contralens.checks import counted
 from contralens.commands.flags import Given, with_flags
-from contralens.commands.options import RunFolder, print_json
+from contralens.commands.options import RunFolder, TrustCode, print_json
 from contralens.errors import InputError
 from contralens.settings.label import Label
 from contralens.settings.record import read
@@ -71,6 +71,52 @@ def import_labels_command(
     from contralens.report.tables import label_file_table
 
     label_file_table(found, rows)
+
+
+def log_command(
+    run: RunFolder,
+    to: Annotated[
+        Literal["tensorboard", "wandb", "fiftyone"], typer.Option(help="Which of the three gets the labels.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Log folder of TensorBoard or W&B (default: RUN.tensorboard; W&B's own choice)."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="W&B project, or FiftyOne data set (default: contralens; network and layer).")
+    ] = None,
+    step: Annotated[int | None, typer.Option(help="Training step of the checkpoint (TensorBoard, W&B).")] = None,
+    pairs: Annotated[int, typer.Option(help="Exemplar-contrast pairs in a neuron's picture; 0 for no pictures.")] = 4,
+    pictured: Annotated[int, typer.Option(help="Neurons with pictures, the most confident first.")] = 20,
+    source: Annotated[
+        Path | None, typer.Option(help="FiftyOne: current location of the images, if they moved.")
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="FiftyOne: replace a data set of that name.")] = False,
+    trust_code: TrustCode = False,
+) -> None:
+    """Log labels to TensorBoard, W&B or FiftyOne.
+
+    TensorBoard and Weights & Biases get labels, confidence, means of the evaluation, and pictures of exemplars and
+    contrasts. W&B uploads them unless WANDB_MODE=offline is set. FiftyOne gets a data set of the images that says
+    which neurons each is an exemplar or a contrast of.
+    """
+    from contralens.data.runs import load
+    from contralens.sharing.trackers import to_fiftyone, to_tensorboard, to_wandb
+
+    loaded = load(run, trust_code=trust_code)
+    if to == "tensorboard":
+        folder = to_tensorboard(
+            loaded, out or Path(f"{run.resolve()}.tensorboard"), step=step or 0, pairs=pairs, neurons=pictured
+        )
+        typer.echo(f"wrote {folder}\nto see it: tensorboard --logdir {folder}")
+    elif to == "wandb":
+        where = to_wandb(
+            loaded, project=name or "contralens", step=step, pairs=pairs, neurons=pictured, folder=out
+        )  # fmt: skip
+        typer.echo(f"logged to {where}")
+    else:
+        made = to_fiftyone(loaded, name, source=source, replace=replace)
+        typer.echo(f"made the FiftyOne data set {made.name!r}: {counted(len(made), 'image')}")
 
 
 def push_command(

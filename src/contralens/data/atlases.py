@@ -46,9 +46,11 @@ ABOUT = {
 """Counts of a layer, in `Atlas.layers`, and what each says."""
 LINKS = pa.schema([
     ("run", pa.string()), ("neuron", pa.int32()), ("label", pa.string()), ("other_run", pa.string()),
-    ("other", pa.int32()), ("other_label", pa.string()), ("correlation", pa.float64()), ("matches", pa.bool_()),
+    ("other", pa.int32()), ("other_label", pa.string()), ("correlation", pa.float64()), ("threshold", pa.float64()),
+    ("matches", pa.bool_()),
 ])  # fmt: skip
-"""Columns of `Atlas.links`: each neuron's best match in the next layer and in the one before."""
+"""Columns of `Atlas.links`: each neuron's best match in the next layer and in the one before; `threshold` is that of
+null neurons."""
 EDGES = pa.schema([
     ("run", pa.string()), ("neuron", pa.int32()), ("label", pa.string()), ("other_run", pa.string()),
     ("other", pa.int32()), ("other_label", pa.string()), ("effect", pa.float64()), ("share", pa.float64()),

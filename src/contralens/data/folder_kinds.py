@@ -14,7 +14,9 @@ from contralens.data.atomic_files import TEMPORARY
 from contralens.data.seals import DIGEST, FILES, PENDING, file_digest, manifest_digest
 
 ADDED = "added.json"
-"""The manifest of what was added to a run folder after it was written: its report, its maps."""
+"""The manifest of what was added to a run folder after it was written: its report, its maps, an atlas."""
+RELATIONS = "atlas.parquet"
+"""Matches in other layers and edges, which an atlas adds to a run."""
 _MAPS = ("maps.parquet", "classes.parquet", "layout.parquet")
 _TABLES = ("neurons", "labels", "exemplars", "images", "concepts", "thumbnails", "candidates")
 _LEFT = re.compile(
@@ -108,7 +110,7 @@ class Held:
     changed: list[str] = field(default_factory=list)
     """Files of ours that were changed."""
     parts: list[str] = field(default_factory=list)
-    """What was added to a run: evaluation, audit, maps."""
+    """What was added to a run: evaluation, audit, maps, an atlas."""
 
 
 def leftover(name: str) -> bool:
@@ -145,8 +147,8 @@ def look(folder: Path, kind: Kind) -> Held:
             held.own.add(name)
             if (folder / name).is_symlink() or not _as_written(folder / name, known.get(name)):
                 held.changed.append(name)
-            if kind is RUN and (first in kind.parts or name in _MAPS):
-                held.parts.append(first if first in kind.parts else "maps")
+            if kind is RUN and (first in kind.parts or name in (*_MAPS, RELATIONS)):
+                held.parts.append(first if first in kind.parts else "an atlas" if name == RELATIONS else "maps")
     held.parts = list(dict.fromkeys(held.parts))
     return held
 

@@ -121,6 +121,11 @@ class FileImages(ImageSet):
 
     stamped = True
 
+    @property
+    def files(self) -> list[Path]:
+        """Their absolute paths, in order."""
+        return [Path(key).absolute() for key in self._keys]
+
     def stamps(self, indices: Sequence[int]) -> tuple[list[str], float]:
         def look(paths: Sequence[Any]) -> list[tuple[str, float]]:
             return [_stamp(os.fspath(path)) for path in paths]

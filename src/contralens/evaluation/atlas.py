@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from contralens.data.atlases import EDGES, LINKS, Atlas, atlas_of, opened
+from contralens.data.layer_relations import keep
 from contralens.data.runs import Run
 from contralens.errors import InputError
 from contralens.evaluation.matching import match
@@ -29,8 +30,8 @@ IMAGES = 8
 """Exemplars of a neuron on which others are switched off."""
 CANDIDATES = 8
 """Neurons of the layer before that are switched off for each neuron: those that fire most on its exemplars."""
-NULL_EDGES = 16
-"""Other neurons, drawn at random, that are switched off for comparison."""
+NULL_EDGES = 19
+"""Other neurons, drawn at random, that are switched off for comparison: the fewest with which p can reach .05."""
 
 
 @job(AtlasOf)
@@ -38,7 +39,7 @@ def atlas(settings: AtlasOf) -> Atlas:
     """Search, sort and compare the neurons of several layers of one network; the depth at which concepts appear.
 
     Without `links` and `edges` it reads only the run folders. With them it opens the runs' images and networks and
-    reads activations from the cache.
+    reads activations from the cache, and adds what it finds to the run folders, where the explorer reads it.
 
     Returns:
         The `Atlas`.
@@ -64,11 +65,14 @@ def atlas(settings: AtlasOf) -> Atlas:
             own, why = _edges(settings, (one, other), (a, b), labels)
             edges += own
             notes += why
-    manifest = {**found.manifest, **settings.written(), "notes": [*found.manifest["notes"], *notes]}
+    found = replace(
+        found, links=pa.Table.from_pylist(links, schema=LINKS), edges=pa.Table.from_pylist(edges, schema=EDGES)
+    )
+    if settings.save:
+        notes += keep(found, runs)
     return replace(
-        found, manifest=manifest, links=pa.Table.from_pylist(links, schema=LINKS),
-        edges=pa.Table.from_pylist(edges, schema=EDGES),
-    )  # fmt: skip
+        found, manifest={**found.manifest, **settings.written(), "notes": [*found.manifest["notes"], *notes]}
+    )
 
 
 def _labels(found: Atlas) -> dict[tuple[str, int], str | None]:
@@ -86,7 +90,7 @@ def _links(settings: AtlasOf, runs: Sequence[Run], keys: Sequence[str]) -> list[
         rows.append({
             "run": keys[at], "neuron": row["neuron"], "label": labels[at].get(row["neuron"]), "other_run": keys[1 - at],
             "other": row["best"], "other_label": labels[1 - at].get(row["best"]), "correlation": row["correlation"],
-            "matches": row["matches"],
+            "threshold": found.manifest["threshold"], "matches": row["matches"],
         })  # fmt: skip
     return rows
 

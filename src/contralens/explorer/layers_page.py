@@ -11,8 +11,9 @@ from pyarrow import ArrowException
 from contralens.checks import first_line
 from contralens.data.atlases import Atlas, atlas_of, opened
 from contralens.data.final_labels import final
+from contralens.data.layer_relations import read
 from contralens.data.runs import Run, load
-from contralens.errors import ContralensError
+from contralens.errors import ContralensError, RunError
 from contralens.explorer import shapes
 from contralens.explorer.shelf import NotReadable, Shelf
 from contralens.explorer.values import dumps, short
@@ -70,14 +71,47 @@ def page(paths: Mapping[str, Path], corrections: bool = True) -> shapes.Layers:
     if not chosen:
         return _shape(None, {}, notes)
     found = atlas_of(opened([runs[key] for key in chosen.values()]))
-    return _shape(found, chosen, [*notes, *found.manifest["notes"]])
+    between, damaged = _relations(found, {layer: runs[key] for layer, key in chosen.items()})
+    return _shape(found, chosen, [*notes, *found.manifest["notes"], *damaged], between)
 
 
-def _shape(found: Atlas | None, keys: Mapping[str, str], notes: list[str]) -> shapes.Layers:
+def _relations(found: Atlas, runs: Mapping[str, Run]) -> tuple[shapes.LayerRelations, list[str]]:
+    """What `contralens atlas` added to the runs, of the layers that are here; which files are damaged."""
+    layers, numbers = found.neurons["layer"].to_pylist(), found.neurons["neuron"].to_pylist()
+    place = {key: at for at, key in enumerate(zip(layers, numbers, strict=True))}
+    fingerprints = {layer: run.manifest["target"]["fingerprint"] for layer, run in runs.items()}
+    rows, notes = [], []
+    for layer, run in runs.items():
+        try:
+            added = [] if run.path is None else read(run.path).to_pylist()
+        except RunError as e:
+            notes.append(f"links and edges are left out: {e}")
+            continue
+        for row in added:
+            one, other = place.get((layer, row["neuron"])), place.get((row["other_layer"], row["other"]))
+            if None not in (one, other) and fingerprints[row["other_layer"]] == row["other_fingerprint"]:
+                rows.append({**row, "one": one, "other": other})
+    return {
+        "one": [row["one"] for row in rows], "other": [row["other"] for row in rows],
+        "kind": [row["kind"] for row in rows], "value": [short(row["value"]) for row in rows],
+        "null": [short(row["null"]) for row in rows], "p": [short(row["p"]) for row in rows],
+        "holds": [bool(row["holds"]) for row in rows],
+    }, notes  # fmt: skip
+
+
+NO_RELATIONS: shapes.LayerRelations = {
+    "one": [], "other": [], "kind": [], "value": [], "null": [], "p": [], "holds": [],
+}  # fmt: skip
+
+
+def _shape(
+    found: Atlas | None, keys: Mapping[str, str], notes: list[str], between: shapes.LayerRelations = NO_RELATIONS
+) -> shapes.Layers:
     if found is None:
         return {
             "title": "", "layers": [], "concepts": [], "notes": notes, "labels": [], "layer": [], "neuron": [],
             "name": [], "label": [], "confidence": [], "verified": [], "picture": [],
+            "relations": between,
         }  # fmt: skip
     layers = found.layers.to_pylist()
     place = {row["layer"]: at for at, row in enumerate(layers)}
@@ -105,6 +139,7 @@ def _shape(found: Atlas | None, keys: Mapping[str, str], notes: list[str]) -> sh
         "confidence": [short(value) for value in found.neurons["confidence"].to_pylist()],
         "verified": columns["verified"],
         "picture": found.neurons["picture"].to_pylist(),
+        "relations": between,
     }  # fmt: skip
 
 

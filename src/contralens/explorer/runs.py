@@ -19,7 +19,7 @@ from contralens.checks import first_line, nearest
 from contralens.data import audits, evaluations, verifications
 from contralens.data.checked_reading import Checked, read_manifest
 from contralens.data.final_labels import Judgements, final_labels, meanings_of, standing, tests_of
-from contralens.data.folder_kinds import ADDED
+from contralens.data.folder_kinds import ADDED, RELATIONS
 from contralens.data.notes import Note
 from contralens.data.runs import READABLE
 from contralens.data.table_folders import plain
@@ -326,6 +326,7 @@ def stamp(path: Path) -> str:
             "vectors.safetensors",
             "audit/audit.json",
             "verification/verification.json",
+            RELATIONS,
             *(file for file, _, _ in OPTIONAL.values()),
             str(beside(path)),
         ):

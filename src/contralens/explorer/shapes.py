@@ -584,6 +584,25 @@ class LayerConcept(Shape):
     """Of the neuron with the most confident such label."""
 
 
+class LayerRelations(Shape):
+    """Matches in other layers and edges between neurons, in columns."""
+
+    one: list[int]
+    """(R): place among the neurons of all layers: of an edge, the neuron that feeds."""
+    other: list[int]
+    """(R): likewise: the match, or the neuron that is fed."""
+    kind: list[str]
+    """(R): "match", or an edge by "weights" or "ablation"."""
+    value: list[float | None]
+    """(R): correlation of a match, effect of an edge."""
+    null: list[float | None]
+    """(R): threshold from null neurons, or from null edges."""
+    p: list[float | None]
+    """(R): of edges."""
+    holds: list[bool]
+    """(R): whether it is beyond the null."""
+
+
 class Layers(Shape):
     """All neurons of all layers, in columns."""
 
@@ -602,6 +621,7 @@ class Layers(Shape):
     verified: list[str | None]
     picture: list[int]
     """(N): the image that activates the neuron most, -1 for none."""
+    relations: LayerRelations
 
 
 def _describe() -> None:

@@ -237,6 +237,7 @@ class AtlasOf(Work):
     edges_per_neuron: int = setting(3, WHOLE, "Edges per neuron of the next layer.", written=True)
     most: int = setting(20, WHOLE, "With ablation: labeled neurons per layer.", written=True)
     fakes: int = setting(FAKES, NULL_NEURONS, "Null neurons of the links, and null edges.", written=True)
+    save: bool = setting(True, SWITCH, "Add links and edges to the run folders, for the explorer (default).")
     source: Any = setting(None, FILE, "Current location of the runs' images, if they moved.")
     target: Any = setting(None, PYTHON, "The network, if the manifests do not identify it.")
     encoder: Any = setting(None, PYTHON, "The runs' labeling encoder, if the manifests do not identify it.")

@@ -66,7 +66,7 @@ def push(
     if isinstance(dest, str) and dest.startswith(HUB):
         repo, revision = repo_of(dest)
         if revision is not None:
-            raise InputError(f"push goes to the main branch of a repository; omit @{revision} out")
+            raise InputError(f"push goes to the main branch of a repository; omit @{revision}")
         with tempfile.TemporaryDirectory(prefix="contralens-push-") as folder:
             _write(run, Path(folder) / "share", thumbnails, names, dest)
             return upload(repo, Path(folder) / "share", public)
