@@ -209,8 +209,8 @@ class Progress(Protocol):
     >>> import contralens
     >>> found = contralens.audit("run", {"expected": ["striped"], "spurious": ["red"]}, fakes=50, sample=0, save=False,
     ...     progress=lambda stage, done, total: stage == "null neurons" and dots(stage, done, total))
-    fake neurons: 0 of 50
-    fake neurons: 50 of 50
+    null neurons: 0 of 50
+    null neurons: 50 of 50
     """
 
     def __call__(self, stage: str, done: int, total: int) -> None: ...
