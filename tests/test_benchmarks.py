@@ -104,8 +104,11 @@ def run(name: str, *arguments: str, code: int = 0) -> str:
     return done.stdout + done.stderr
 
 
+QUICK = ["mining", "scoring", "memory", "collecting", "chance", "allocating", "feeding", "match"]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["mining", "scoring", "memory", "collecting", "chance", "allocating", "feeding"])
+@pytest.mark.parametrize("name", QUICK)
 def test_quick(name: str, tmp_path: Path) -> None:
     also = {"memory": ["--images", "700", "--modes", "plain", "cached", "streamed"]}
     if name in ("mining", "scoring"):
@@ -114,6 +117,7 @@ def test_quick(name: str, tmp_path: Path) -> None:
     assert {
         "mining": "| yes |", "scoring": "| clip_dissect |", "memory": "confidence adds, CPU s",
         "chance": "real kept", "collecting": "'same_bits': True", "allocating": "| kept |", "feeding": "Same rows: yes",
+        "match": "| permuted, by exemplars | neurons matched to themselves | 100 % (100 %) |",
     }[name] in out  # fmt: skip
 
 
