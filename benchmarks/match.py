@@ -142,9 +142,8 @@ def main() -> None:
           for name in ("matched", "right", "same label")),
     ]  # fmt: skip
     worlds = ", ".join(map(str, args.worlds))
-    some = (
-        f"Worlds {worlds}, seeds 0 to {args.seeds - 1}; {args.images} images, k = {args.k}, {args.fakes} null neurons."
-    )
+    some = f"Worlds {worlds}, seeds 0 to {args.seeds - 1}; {args.images} images, k = {args.k}"
+    some += f", {args.fakes} null neurons."
     publish("match", f"{some}\n\n{table(['network', 'measured', 'mean (least)'], shown)}", args, told)
 
 
