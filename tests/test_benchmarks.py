@@ -104,10 +104,11 @@ def run(name: str, *arguments: str, code: int = 0) -> str:
     return done.stdout + done.stderr
 
 
+QUICK = ["mining", "scoring", "memory", "collecting", "chance", "allocating", "feeding", "match", "limits", "shards"]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["mining", "scoring", "memory", "collecting", "chance", "allocating", "feeding", "limits", "shards"]
-)
+@pytest.mark.parametrize("name", QUICK)
 def test_quick(name: str, tmp_path: Path) -> None:
     also = {"memory": ["--images", "700", "--modes", "plain", "cached", "streamed"]}
     if name in ("mining", "scoring"):
@@ -117,6 +118,7 @@ def test_quick(name: str, tmp_path: Path) -> None:
         "mining": "| yes |", "scoring": "| clip_dissect |", "memory": "confidence adds, CPU s",
         "chance": "real kept", "collecting": "'same_bits': True", "allocating": "| kept |", "feeding": "Same rows: yes",
         "limits": "| evaluation |", "shards": "the exemplars are those of all at once",
+        "match": "| permuted, by exemplars | neurons matched to themselves | 100 % (100 %) |",
     }[name] in out  # fmt: skip
 
 

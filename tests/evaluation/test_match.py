@@ -7,54 +7,21 @@ import json
 import numpy as np
 import pytest
 import torch
-from torch import nn
 from typer.testing import CliRunner
 
 import contralens
+from contralens.bench.altered import permuted, retrained
 from contralens.bench.world_images import write_world
 from contralens.cli import app
 from contralens.data.matchings import STATUSES
 from contralens.errors import InputError
-from contralens.world.encoder import preprocess, to_tensor
-from contralens.world.render import render
-from contralens.world.scenes import FACTORS, sample_scenes
-from contralens.world.targets import load_target
+from contralens.world.encoder import preprocess
 
 PLANTED = 8
-PARTS = ("weight", "bias", "running_mean", "running_var")
-
-
-def permuted(order):
-    """The network of world 1 with the channels of its last convolution in another order."""
-    net = load_target(1)
-    with torch.no_grad():
-        net.block3[0].weight.copy_(net.block3[0].weight[order].clone())
-        for name in PARTS:
-            getattr(net.block3[1], name).copy_(getattr(net.block3[1], name)[order].clone())
-        net.head.weight.copy_(net.head.weight[:, order].clone())
-    return net.eval()
 
 
 def with_dim_light():
-    """The network with its first channels trained anew, from pictures, to see whether the light is dim."""
-    torch.manual_seed(0)
-    net, scenes = load_target(1), sample_scenes(200, 7)
-    dim = torch.from_numpy((scenes.of("lighting") == FACTORS["lighting"].index("dim")).astype(np.float32))
-    with torch.no_grad():
-        seen = net.block2(net.block1(net.stem(to_tensor(render(scenes)))))
-    conv, norm, head = nn.Conv2d(64, PLANTED, 3, 2, 1, bias=False), nn.BatchNorm2d(PLANTED), nn.Linear(PLANTED, 1)
-    learner = torch.optim.AdamW([*conv.parameters(), *norm.parameters(), *head.parameters()], lr=1e-2)
-    for _ in range(6):
-        for some in torch.randperm(len(seen)).split(50):
-            guess = head(torch.relu(norm(conv(seen[some]))).mean((2, 3)))[:, 0]
-            learner.zero_grad()
-            nn.functional.binary_cross_entropy_with_logits(guess, dim[some]).backward()
-            learner.step()
-    with torch.no_grad():
-        net.block3[0].weight[:PLANTED] = conv.weight
-        for name in PARTS:
-            getattr(net.block3[1], name)[:PLANTED] = getattr(norm, name)
-    return net.eval()
+    return retrained(1, "lighting", "dim", PLANTED)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +45,7 @@ def labeled(world_run):
 def test_a_permuted_copy_is_matched_whole(world_run, labeled) -> None:
     label, cache = labeled
     order = torch.randperm(64, generator=torch.Generator().manual_seed(4))
-    copy = label(permuted(order))
+    copy = label(permuted(1, order.tolist()))
     for way in ({}, {"null": "permuted"}, {"by": "exemplars"}):
         found = contralens.match(world_run, copy, cache=cache, fakes=200, **way)
         alive = found.manifest["one"]["compared"]

@@ -15,7 +15,8 @@ A run folder holds manifest.json, labels.json (the labels again, for people), si
 - concepts: concept, source; in the order of the vectors' `texts`
 - thumbnails: fingerprint, jpeg; for the images that exemplars name
 - candidates, where concepts were proposed: concept, text, neuron, prompt, model, ...
-- maps, classes and layout, where `contralens maps` added them: see `contralens.maps`
+- maps, classes and layout, where `contralens maps` added them: see `contralens.maps`; atlas, where `contralens atlas`
+  added matches and edges between layers: see `contralens.data.layer_relations`
 
 and vectors.safetensors, from which CSP's score at any gamma follows: with n the row of a labeled neuron (in the order
 of `exemplars`), normalise(positive_mean[n] - gamma contrast_mean[n]) @ texts.T.
