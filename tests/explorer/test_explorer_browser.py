@@ -141,7 +141,7 @@ def test_a_walk_through_everything(chromium: Any, home: Path, discs: Path) -> No
 
         page.goto(f"{url}/#/run/notes")
         expect(page.locator(".note-list li")).to_have_count(2)
-        page.get_by_role("button", name=re.compile("Take back: edges")).click()
+        page.get_by_role("button", name=re.compile("Delete: edges")).click()
         expect(page.locator(".note-list li")).to_have_count(1)
         page.goto(f"{url}/#/run/about")
         expect(page.get_by_role("heading", name="How the labels were made")).to_be_visible()
