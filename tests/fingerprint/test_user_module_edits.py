@@ -118,10 +118,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def _forget(folder: Path) -> None:
-    """As a new process would be: nothing that lies in the folder is imported."""
+    """As a new process would be: nothing that lies in the folder is imported, nor what other tests called the same."""
     importlib.invalidate_caches()
+    own = {Path(name).parts[0].removesuffix(".py") for _, others in EDITS.values() for name in others}
     for name, module in list(sys.modules.items()):
-        if str(getattr(module, "__file__", None) or "").startswith(str(folder)):
+        if name in own or str(getattr(module, "__file__", None) or "").startswith(str(folder)):
             del sys.modules[name]
 
 
