@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from patience import HUNG
@@ -173,6 +174,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(world, tmp_path) -> None:
     run, _ = world
     whole = verify(run, cache=tmp_path / "one", neurons=NEURONS[:8], save=False)
     code = (
+        f"import torch; torch.set_num_threads({torch.get_num_threads()}); "  # sums depend on it
         "import contralens; from contralens.verifying.verify import verify; "
         f"verify(contralens.load({str(run.path)!r}), cache={str(tmp_path / 'two')!r}, neurons=list(range(8)), "
         "save=False)"
