@@ -10,7 +10,6 @@ among the labels kept is a mean over draws, with its standard error.
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields, replace
 
 import numpy as np
 import torch
@@ -22,7 +21,6 @@ from contralens.bench.world_images import vocabulary
 from contralens.math.exemplars import find_exemplars, neuron_statistics
 from contralens.math.null_neurons import fake_exemplars, together, with_fakes
 from contralens.math.null_test import chance
-from contralens.types import Exemplars
 from contralens.world.encoder import load_encoder
 from contralens.world.planted import planted_activations
 from contralens.world.render import render
@@ -31,10 +29,6 @@ from contralens.world.truth import target_activations
 
 SETTINGS = ((1, 0.9), (2, 0.9), (1, 0.5))
 """World and dial."""
-
-
-def part(of: Exemplars, rows: torch.Tensor) -> Exemplars:
-    return replace(of, **{f.name: getattr(of, f.name)[rows] for f in fields(Exemplars)})
 
 
 def main() -> None:
@@ -54,12 +48,12 @@ def main() -> None:
         texts = encoder.texts(vocabulary())
         fakes, every = fake_exemplars(a, e, made, seed=1, k=30), with_fakes(a, made, seed=1)
         ok = torch.tensor([status == "ok" for status in neuron_statistics(a).status()])
-        real = part(find_exemplars(a, e, k=30), ok.nonzero()[:, 0])
+        real = find_exemplars(a, e, k=30).of(ok)
         for spec in (spec for spec in BENCHED if not spec.endswith(SIMPLE)):
             false, kept = [], []
             for draw in range(draws):
                 order = torch.randperm(len(fakes), generator=torch.Generator().manual_seed(draw))
-                telling, among = (part(fakes, some) for some in (order[:told], order[told : told + 200]))
+                telling, among = (fakes.of(some) for some in (order[:told], order[told : told + 200]))
                 keep = chance(spec, together(real, among), telling, e, texts, every).beats(args.fdr)
                 false.append(float(keep[len(real) :].sum()) / max(1, int(keep.sum())))
                 kept.append(float(keep[: len(real)].double().mean()))

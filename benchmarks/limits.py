@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import io
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ import numpy as np
 import torch
 from common import arguments, growth, publish, table
 from made import make
-from mining import reference
+from mining import least, reference
 from PIL import Image
 from scipy.stats import pearsonr
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -56,12 +55,8 @@ Row = dict[str, Any]
 
 def cpu(work: Callable[[], Any], repeats: int = 2) -> tuple[float, Any]:
     """CPU seconds, the least of some repeats, and the result."""
-    least, out = float("inf"), None
-    for _ in range(repeats):
-        start = time.process_time()
-        out = work()
-        least = min(least, time.process_time() - start)
-    return least, out
+    _, seconds, _, out = least(work, repeats)
+    return seconds, out
 
 
 def drawn(folder: Path, count: int) -> list[bytes]:
@@ -141,18 +136,13 @@ def scoring(sizes: list[int], texts: int, k: int, found: dict[str, float]) -> It
         return (t.double() @ v).topk(10).indices
 
     for size in sizes:
-        some = _first(exemplars, size)
+        some = exemplars.of(slice(size))
         ours, got = cpu(lambda some=some: best(score_blocks("csp", some, e, t), 10))
         assert got.concepts.shape == (size, 10)
         peer = cpu(lambda size=size: [alone(n) for n in range(min(size, 8))], 1)[0] * size / min(size, 8)
         limit = 2 * size * texts * e.shape[1] / 1e9 / found["float32 products, GFLOP a CPU second"]
         yield {"stage": "scoring", "size": size, "of": f"neurons, {texts:,} texts", "ours": ours, "peer": peer,
                "limit": limit}  # fmt: skip
-
-
-def _first(exemplars: Any, size: int) -> Any:
-    """The exemplars of the first neurons."""
-    return type(exemplars)(*(getattr(exemplars, name)[:size] for name in exemplars.__dataclass_fields__))
 
 
 def confidence(sizes: list[int], neurons: int, texts: int) -> Iterator[Row]:

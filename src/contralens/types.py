@@ -87,6 +87,8 @@ class Exemplars(Brief):
             [1, 0]]))
     >>> len(exemplars), exemplars.first(1).activations.tolist(), exemplars.to("cpu").similarities[0, 0].item()
     (2, [[3.0], [3.0]], 0.800000011920929)
+    >>> exemplars.of([1]).positives.tolist()
+    [[3, 2]]
     """
 
     neurons: Tensor
@@ -105,6 +107,10 @@ class Exemplars(Brief):
         if not 1 <= k <= self.positives.shape[1]:
             raise InputError(f"`k` must be between 1 and {self.positives.shape[1]}, the exemplars stored; got {k}")
         return Exemplars(self.neurons, *(getattr(self, f.name)[:, :k] for f in fields(self)[1:]))
+
+    def of(self, rows: Any) -> Exemplars:
+        """Those of some neurons, by rows (a slice, indices or a mask)."""
+        return Exemplars(*(getattr(self, f.name)[rows] for f in fields(self)))
 
     def to(self, device: Any) -> Exemplars:
         """The same with all fields on a device."""

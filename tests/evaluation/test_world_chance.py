@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -46,10 +44,6 @@ def fakes(rows):
     return fake_exemplars(rows[0], rows[1], 4000, seed=1, k=30)
 
 
-def part(exemplars, rows):
-    return replace(exemplars, **{f: getattr(exemplars, f)[rows] for f in type(exemplars).__slots__})
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("spec", [spec for spec in BENCHED if not spec.endswith(SIMPLE)])
 def test_false_discovery_rate_on_the_world(rows, fakes, spec):
@@ -57,13 +51,13 @@ def test_false_discovery_rate_on_the_world(rows, fakes, spec):
     every = with_fakes(a, len(fakes), seed=1)
     real = find_exemplars(a, e, k=30)
     usable = (real.activations.amax(1) > real.activations.amin(1)).nonzero()[:, 0]
-    real = part(real, usable)
+    real = real.of(usable)
     scores = None if spec == OF_THE_SET else run_scorer(spec, together(real, fakes), e, texts, every)
     rates, kept = [], []
     for draw in range(20):  # 1,000 fakes tell chance, 200 others stand among the real neurons
         order = torch.randperm(len(fakes), generator=torch.Generator().manual_seed(draw))
         if scores is None:
-            calibrating, judged = (part(fakes, some) for some in (order[:1000], order[1000:1200]))
+            calibrating, judged = (fakes.of(some) for some in (order[:1000], order[1000:1200]))
             found = chance(spec, together(real, judged), calibrating, e, texts, every)
         else:
             rows_of_draw = torch.cat([torch.arange(len(real)), len(real) + order[1000:1200], len(real) + order[:1000]])

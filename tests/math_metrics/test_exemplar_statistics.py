@@ -51,13 +51,7 @@ def test_redundancy_is_the_largest_cosine_with_another_neuron():
         for n, v in enumerate(means)
     ]
     np.testing.assert_allclose(exemplar_statistics.redundancy(found, e), expected, rtol=1e-5)
-    assert (
-        exemplar_statistics.redundancy(
-            found.first(1).__class__(*(getattr(found, f)[:1] for f in Exemplars.__slots__)), e
-        )
-        .isnan()
-        .all()
-    )
+    assert exemplar_statistics.redundancy(found.of(slice(1)), e).isnan().all()
 
 
 def test_two_means_is_as_good_as_scikit_learns():

@@ -116,7 +116,7 @@ def test_measured_false_discovery_rate_at_five_percent(name):
     rates, kept_real, kept_fake = [], 0, 0
     for draw in range(10):  # 150 judged fakes among 60 real neurons, ten times
         part = slice(150 * draw, 150 * draw + 150)
-        some = type(judged)(*(getattr(judged, f)[part] for f in type(judged).__slots__))
+        some = judged.of(part)
         found = chance(name, together(real, some), fakes, e, texts, every)
         keep = found.beats(0.05)
         kept_real, kept_fake = kept_real + int(keep[:60].sum()), kept_fake + int(keep[60:].sum())

@@ -89,8 +89,7 @@ class Probed:
         """
         whole, mining = self.reopened.exemplars, self.reopened.mining
         self.progress("meanings", 0, len(whole))
-        contrasts = {name: value for name, value in mining.items() if name not in ("k", "reuse")}
-        found = meanings(self.activations, self.embeddings, whole.neurons, seed=self.seed, **contrasts)
+        found = meanings(self.activations, self.embeddings, whole.neurons, seed=self.seed, **mining)
         named = label_meanings(
             found, whole, self.activations, self.embeddings, self.reopened.texts, self.scorers,
             confidence=not isinstance(self.activations, RecomputedActivations), **mining,

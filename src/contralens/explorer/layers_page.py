@@ -63,7 +63,7 @@ def page(paths: Mapping[str, Path], corrections: bool = True) -> shapes.Layers:
     for key, run in runs.items():
         target = run.manifest["target"]
         if target["name"] != common:
-            notes.append(f"{key} is skipped: it is of another network, {target['name']}")
+            notes.append(f"{key} is left out: it is of another network, {target['name']}")
         elif target["layer"] in chosen:
             notes.append(f"{key} is left out: {chosen[target['layer']]} is of the same layer")
         else:

@@ -31,9 +31,8 @@ from contralens.math.confidence_reasons import NO_LABEL, in_words
 from contralens.math.confidence_signals import signals
 from contralens.math.exemplars import find_exemplars, neuron_statistics
 from contralens.math.planted_neurons import plant
-from contralens.math.ranking import Best
+from contralens.math.ranking import Best, belonging
 from contralens.math.scorer_panel import PANEL, Ballot, ballot
-from contralens.math.tensors import matrix
 from contralens.types import AUTO, Brief, Exemplars, word_of
 
 FEW_IMAGES = 30
@@ -96,11 +95,7 @@ def label_confidence(
     >>> found.labels.tolist(), bool((found.confidence < 0.9).all())  # four images prove nothing
     ([1, 2], True)
     """
-    a, e, t = source(activations), matrix(embeddings, "embeddings").cpu(), matrix(texts, "texts").cpu()
-    if a.shape[0] != len(e) or e.shape[1] != t.shape[1]:
-        raise InputError(
-            f"activations {a.shape}, embeddings {tuple(e.shape)} and texts {tuple(t.shape)} do not belong together"
-        )
+    a, e, t = belonging(activations, embeddings, texts)
     known = _known(truth, a.shape[1], len(t))
     level = [] if shows is None else [planted(_checked(shows, len(e), len(t)), e, t, k, seed)]
     exemplars = find_exemplars(a, e, k=k)

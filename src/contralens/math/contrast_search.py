@@ -73,9 +73,18 @@ def search(
         near = lists(queries[part])
         found[own], value[own] = walk(products, activations, near, row[own] - part.start, pairs[own], exclude)
         del near
+    return settled(products, activations, pairs, exclude, found, value)
+
+
+def settled(
+    products: Products, activations: ActivationSource, pairs: Pairs, exclude: float | None, found: Tensor,
+    value: Tensor, taken: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """What `walk` found, those that it left UNSETTLED looked for among all images; filled in place."""
     rest = (found == UNSETTLED).nonzero()[:, 0]
     if len(rest):
-        found[rest], value[rest] = scan(products, activations, pairs[rest], exclude, None)
+        still = None if taken is None else taken[rest]
+        found[rest], value[rest] = scan(products, activations, pairs[rest], exclude, still)
     return found, value
 
 

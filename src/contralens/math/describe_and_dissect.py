@@ -22,10 +22,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from contralens.errors import InputError
-from contralens.math.activation_sources import source
 from contralens.math.invert import ranks
-from contralens.math.ranking import Columns, by_columns
-from contralens.math.tensors import blocks, combine, matrix, room
+from contralens.math.ranking import Columns, belonging, by_columns
+from contralens.math.tensors import blocks, combine, room
 from contralens.types import Exemplars
 
 Ranking = Literal["squares", "mean", "median"]
@@ -75,11 +74,7 @@ def describe_and_dissect(
     >>> describe_and_dissect(exemplars, embeddings, texts, activations=activations, candidates=2, images=1).shape
     torch.Size([2, 3])
     """
-    a, e, t = source(activations), matrix(embeddings, "embeddings").cpu(), matrix(texts, "texts").cpu()
-    if a.shape[0] != len(e) or e.shape[1] != t.shape[1]:
-        raise InputError(
-            f"activations {a.shape}, embeddings {tuple(e.shape)} and texts {tuple(t.shape)} do not belong together"
-        )
+    a, e, t = belonging(activations, embeddings, texts)
     if candidates < 0 or min(images, top, beta) < 1:
         raise InputError(
             f"`candidates` must be at least 0, `images`, `top` and `beta` at least 1; got {candidates}, {images}, "

@@ -31,7 +31,7 @@ from contralens.math.activation_sources import (
     SparseActivations,
     source,
 )
-from contralens.math.contrast_search import UNSETTLED, Pairs, scan, search, walk
+from contralens.math.contrast_search import Pairs, search, settled, walk
 from contralens.math.faiss_neighbours import approximate
 from contralens.math.grouping import Groups
 from contralens.math.neighbours import (
@@ -162,18 +162,16 @@ def _mine(
         return near
 
     if reuse:
-        every = {} if neighbours == "exact" else {"at_once": max(1, len(neuron))}
-        found, value = search(products, a, pairs, exclude, lists, **every)
+        at_once = None if neighbours == "exact" else max(1, len(neuron))
+        found, value = search(products, a, pairs, exclude, lists, at_once)
         contrasts[neuron, rank], cold[neuron, rank] = found.cpu(), value.cpu()
     else:
         queries, row = torch.unique(pairs.positive, return_inverse=True)
         near, ends = lists(queries), torch.bincount(rank, minlength=1).cumsum(0).tolist()
         for r, (begin, end) in enumerate(zip([0, *ends], ends, strict=False)):
             these, taken = slice(begin, end), contrasts[neuron[begin:end], :r].to(e.device)
-            found, value = walk(products, a, near, row[these], pairs[these], exclude, taken)
-            rest = (found == UNSETTLED).nonzero()[:, 0]
-            if len(rest):
-                found[rest], value[rest] = scan(products, a, pairs[these][rest], exclude, taken[rest])
+            walked = walk(products, a, near, row[these], pairs[these], exclude, taken)
+            found, value = settled(products, a, pairs[these], exclude, *walked, taken)
             contrasts[neuron[these], rank[these]], cold[neuron[these], rank[these]] = found.cpu(), value.cpu()
 
     similarities = torch.full(positives.shape, torch.nan, dtype=e.dtype)

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from contralens.errors import InputError
 from contralens.math.activation_sources import columns, source
-from contralens.math.ranking import Columns, by_columns
-from contralens.math.tensors import blocks, matrix, room
+from contralens.math.ranking import Columns, belonging, by_columns
+from contralens.math.tensors import blocks, room
 from contralens.types import Brief, Exemplars
 
 MOST_SHARE = 0.5
@@ -52,11 +52,7 @@ def invert(exemplars: Exemplars, embeddings: Any, texts: Any, *, activations: An
     >>> invert(exemplars, embeddings, texts, activations=activations, share=0.25).shape
     torch.Size([2, 3])
     """
-    a, e, t = source(activations), matrix(embeddings, "embeddings").cpu(), matrix(texts, "texts").cpu()
-    if a.shape[0] != len(e) or e.shape[1] != t.shape[1]:
-        raise InputError(
-            f"activations {a.shape}, embeddings {tuple(e.shape)} and texts {tuple(t.shape)} do not belong together"
-        )
+    a, e, t = belonging(activations, embeddings, texts)
     if not 0 < share <= MOST_SHARE:
         raise InputError(f"`share` must be above 0 and at most {MOST_SHARE}; got {share}")
     t, usable = t.to(e), e.isfinite().all(1)

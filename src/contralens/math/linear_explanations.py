@@ -28,9 +28,9 @@ from torch import Tensor
 
 from contralens.errors import InputError
 from contralens.math.activation_products import products
-from contralens.math.activation_sources import ActivationSource, source
-from contralens.math.ranking import Columns, by_columns
-from contralens.math.tensors import blocks, matrix
+from contralens.math.activation_sources import ActivationSource
+from contralens.math.ranking import Columns, belonging, by_columns
+from contralens.math.tensors import blocks
 from contralens.types import Brief, Exemplars
 
 ROUNDS, ENOUGH = 500, 1e-5
@@ -90,11 +90,7 @@ def linear(
     >>> linear(exemplars, embeddings, texts, activations=activations).shape
     torch.Size([2, 3])
     """
-    a, e, t = source(activations), matrix(embeddings, "embeddings").cpu(), matrix(texts, "texts").cpu()
-    if a.shape[0] != len(e) or e.shape[1] != t.shape[1]:
-        raise InputError(
-            f"activations {a.shape}, embeddings {tuple(e.shape)} and texts {tuple(t.shape)} do not belong together"
-        )
+    a, e, t = belonging(activations, embeddings, texts)
     if not (strength > 0 and 0 <= ratio <= 1 and tolerance >= 0 and longest >= 1 and width >= 1):
         raise InputError(
             "`strength` must be above 0, `ratio` between 0 and 1, `tolerance` at least 0, `longest` and `width` at "

@@ -25,11 +25,11 @@ import torch
 from torch import Tensor
 
 from contralens.errors import InputError
-from contralens.math.activation_sources import ActivationSource, source
+from contralens.math.activation_sources import ActivationSource
 from contralens.math.neighbours import Products, nearest_images
-from contralens.math.ranking import Columns, by_columns
+from contralens.math.ranking import Columns, belonging, by_columns
 from contralens.math.statistics import NeuronStatistics, survey
-from contralens.math.tensors import blocks, eigen, matrix
+from contralens.math.tensors import blocks, eigen
 from contralens.types import Exemplars
 
 RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -75,11 +75,7 @@ def lookalike(
     >>> lookalike(exemplars, embeddings, texts, activations=activations).argmax(1)
     tensor([1, 2])
     """
-    a, e, t = source(activations), matrix(embeddings, "embeddings").cpu(), matrix(texts, "texts").cpu()
-    if a.shape[0] != len(e) or e.shape[1] != t.shape[1]:
-        raise InputError(
-            f"activations {a.shape}, embeddings {tuple(e.shape)} and texts {tuple(t.shape)} do not belong together"
-        )
+    a, e, t = belonging(activations, embeddings, texts)
     if (power != "auto" and not (isinstance(power, int | float) and power > 0)) or pairs < 1:
         raise InputError(f'`power` must be above 0 or "auto", and `pairs` at least 1; got {power!r} and {pairs}')
     usable = e.isfinite().all(1)

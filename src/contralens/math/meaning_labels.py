@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,7 +48,7 @@ def label_meanings(
     """Scorer -> row of a neuron with several meanings -> its meanings, by falling share.
 
     Each meaning is scored as a neuron of its own, beside the neurons with one meaning: its images are mined and given
-    contrasts anew, with those of the other meanings left out. Meanings with one label are one, so a neuron that is
+    contrasts again, with those of the other meanings left out. Meanings with one label are one, so a neuron that is
     listed may have a single meaning.
 
     Args:
@@ -72,7 +72,7 @@ def label_meanings(
     a = source(activations)
     parts = find_exemplars(made, embeddings, **mining)
     single = torch.ones(len(whole), dtype=torch.bool).index_fill(0, found.rows, False)
-    rest = _rows(whole, single)
+    rest = whole.of(single)
     every = together(rest, replace(parts, neurons=parts.neurons + a.shape[1]))
     both = Beside(a, made)
     panel = {s: ballot(s, every, embeddings, texts, both) for s in (PANEL if confidence or AUTO in scorers else ())}
@@ -114,12 +114,3 @@ def _by_neuron(
 
 def _larger(one: float, other: float) -> float:
     return other if one != one or other > one else one
-
-
-def _rows(exemplars: Exemplars, which: Tensor) -> Exemplars:
-    """Those of some neurons."""
-    fields: Mapping[str, Tensor] = {
-        name: getattr(exemplars, name)[which]
-        for name in ("neurons", "positives", "activations", "contrasts", "similarities")
-    }
-    return Exemplars(**fields)

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from contralens.errors import InputError
+from contralens.math.activation_sources import ActivationSource, source
 from contralens.math.statistics import RunningTop
-from contralens.math.tensors import all_bits, blocks, return_memory, room
+from contralens.math.tensors import all_bits, blocks, matrix, return_memory, room
 from contralens.types import Brief, Exemplars
 
 Scorer = Callable[..., Tensor]
@@ -44,6 +46,20 @@ class Columns(Brief):
                 scores = self.of(block)
             yield block, scores
             return_memory()
+
+
+def belonging(activations: Any, embeddings: Any, texts: Any) -> tuple[ActivationSource, Tensor, Tensor]:
+    """Activations (I,N), embeddings (I,D) and texts (C,D) as what looks at all images reads them; on the CPU.
+
+    Raises:
+        InputError: no matrices, or not of the same images and width.
+    """
+    a, e, t = source(activations), matrix(embeddings, "embeddings").cpu(), matrix(texts, "texts").cpu()
+    if a.shape[0] != len(e) or e.shape[1] != t.shape[1]:
+        raise InputError(
+            f"activations {a.shape}, embeddings {tuple(e.shape)} and texts {tuple(t.shape)} do not belong together"
+        )
+    return a, e, t
 
 
 def by_columns(prepare: Callable[..., Columns]) -> Scorer:

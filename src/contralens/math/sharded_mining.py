@@ -62,7 +62,7 @@ def find_exemplars_in_shards(shards: Shards, k: int = 30, exclude: float | None 
     found = torch.full_like(row, -1)
     for start, a, e in _each(shards):
         with all_bits(e.device):
-            both = _Beside(a, len(hot))
+            both = _WithPositives(a, len(hot))
             products = Products(torch.cat([e, embeddings.to(e.dtype)]))
             pairs = Pairs(len(e) + row, neuron, below)
             here, _ = search(products, both, pairs, exclude, partial(nearest_images, products))
@@ -119,7 +119,7 @@ def _picked(shards: Shards, images: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-class _Beside:
+class _WithPositives:
     """The activations of a shard, and below them rows of images that no neuron may take as a contrast."""
 
     def __init__(self, shard: ActivationSource, more: int) -> None:
