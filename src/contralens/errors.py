@@ -87,7 +87,7 @@ class StoreError(ContralensError):
 
 
 class RunError(StoreError):
-    """A run folder, its audit, its evaluation or its candidates are damaged, were edited, miss a file, or have a format
+    """A run folder, its audit, its evaluation or its candidates are damaged, edited or incomplete, or have a format
     that this version does not read. Run the command that wrote it again.
 
     >>> import contralens, shutil

@@ -1,4 +1,4 @@
-"""Collecting: each image is decoded once, and every extractor that misses its row gets it.
+"""Collecting: each image is decoded once, and every extractor that has no row of it yet gets it.
 
 The unit of work is a tile, `store.TILE` consecutive images of the set. Its rows are computed in batches whose borders
 depend on nothing but the tile, and written after a batch: when the tile is done, and every `SAVE_EVERY` seconds. So an
@@ -123,7 +123,7 @@ def collect_tiles(
     batch_size: int = 32, workers: int | None = None, processes: int = 0, progress: Progress = silent,
     speed: Speed | None = None,
 ) -> dict[str, str]:  # fmt: skip
-    """Fill the store with what it misses of these tiles (all by default); any number of processes may share the work.
+    """Fill the store with the missing rows of these tiles (all by default); any number of processes may share the work.
 
     `speed` is filled while it runs. A `progress` with a method `note(stage, text)` receives the share of the
     forward.
@@ -186,7 +186,7 @@ def _tables(extractors: Sequence[Extractor], store: Store) -> list[Table]:
 def read_collected(
     images: Images, extractors: Sequence[Extractor], store: Store, reasons: Mapping[str, str] | None = None
 ) -> Collected:
-    """What the store holds of these images; those that miss a row are skipped, `reasons` shows why by fingerprint."""
+    """What the store holds of these images; those without a row are skipped, with `reasons` by fingerprint."""
     *tables, thumbnails = _tables(extractors, store)
     fingerprints = known_fingerprints(images, store)
     usable, skipped = [], []
@@ -268,7 +268,7 @@ def _grouped(
     networks: ThreadPoolExecutor,
     speed: Speed,
 ) -> list[_Batches]:
-    """Extractors that share a forward and miss the same images, so that batches are those that each has alone."""
+    """Extractors that share a forward and need the same images, so that batches are those that each has alone."""
     groups: dict[Hashable, list[int]] = {}
     for at, (extractor, lack) in enumerate(zip(extractors, lacking, strict=False)):
         if lack:

@@ -1,10 +1,10 @@
 """Many machines: the unit of work is a tile of a deterministic list of images, and the store is the only meeting point.
 
 Every worker builds the image set, the target and the encoder from the same settings and fills the tiles it is given;
-a tile appears in the store atomically. So workers need not know of each other: shard i of n takes the tiles
-t with t % n == i, whatever has been done before is not done again, and a re-run may use another n. All workers must see
-the images under the same paths and share the cache folder. The images' fingerprints, which decide what a tile is, are
-shared through the store as well (`data.fingerprint_cache`): shards that start together hash a part each.
+whole batches of a tile appear in the store atomically. So workers need not know of each other: shard i of n takes the
+tiles t with t % n == i, whatever has been done before is not done again, and a re-run may use another n. All workers
+must see the images under the same paths and share the cache folder. The images' fingerprints, which decide what a tile
+is, are shared through the store as well (`data.fingerprint_cache`): shards that start together hash a part each.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def collect_shard(job: Collect, shard: int, shards: int, progress: Progress = si
 def collect_ray(
     job: Collect, actors: int | None = None, gpus_per_actor: float = 0.0, cpus_per_actor: float = 1.0
 ) -> Done:
-    """Collect what the store misses on a Ray cluster, one actor per copy of the networks; needs the extra `ray`.
+    """Collect missing rows on a Ray cluster, one actor per copy of the networks; needs the extra `ray`.
 
     A worker that dies is started again (the default of Ray Data) and does only its unfinished tile again; a driver
     that dies leaves the store as it is, and the next run continues from there.

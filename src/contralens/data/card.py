@@ -31,7 +31,7 @@ DARK = {"paper": "#16181c", "ink": "#ececef", "soft": "#9a9da8", "line": "#2e313
 BLUE, ORANGE, GREEN, AMBER = "#2f7bf0", "#d3651a", "#1f8a3b", "#b58a12"
 COLOURS = {"supported": BLUE, "uncertain": AMBER, "unsupported": ORANGE, "verified": GREEN, "refuted": ORANGE}
 FONTS = ("DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "NotoSans-Regular.ttf", "Arial Unicode.ttf", "Arial.ttf")
-"""Tried for writing that Pillow's own font misses."""
+"""Tried for writing that is not in Pillow's own font."""
 
 
 @dataclass(frozen=True, repr=False)

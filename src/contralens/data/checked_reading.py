@@ -69,7 +69,7 @@ def check_seal(file: Path, content: Mapping[str, Any], model: str, needed: bool 
 
 
 def check_schema(file: Path, content: Mapping[str, Any], model: str) -> None:
-    """Refuse a manifest that misses something, or holds something of another kind."""
+    """Refuse a manifest with a missing entry or one of another kind."""
     from pydantic import ValidationError
 
     from contralens.data import manifests

@@ -41,7 +41,7 @@ class Change:
 
 
 def contrast_pair(run: Run) -> tuple[str | None, str | None]:
-    """The scorers that show what contrast changes: without it, and with it; None where the run misses either."""
+    """The scorers that show what contrast changes: without it, and with it; None where the run has not both."""
     return contrast_of(run.scorers, str(run.manifest["primary"]))
 
 

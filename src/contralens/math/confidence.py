@@ -256,7 +256,7 @@ def _moved(logits: Tensor, right: Tensor) -> tuple[float, float]:
 
 
 def planted(shows: Tensor, e: Tensor, t: Tensor, k: int, seed: int) -> Weighed:
-    """Planted neurons, weighed in a vocabulary that misses some of their words."""
+    """Planted neurons, weighed in a vocabulary without some of their words."""
     activations, truth = plant(shows, PLANTED, seed)
     if not truth:
         raise InputError("`shows` has no concept that at least three images show, so no neuron can be planted")

@@ -79,7 +79,7 @@ class Candidates(Brief):
         return [p for p in self.provenance if p["concept"].casefold() == concept.casefold()]
 
     def join(self, vocabulary: Sequence[str]) -> list[str]:
-        """The vocabulary followed by the candidates that it misses."""
+        """The vocabulary followed by the candidates that are not in it."""
         known = {concept.casefold() for concept in vocabulary}
         return [*vocabulary, *(c for c in self.concepts if c.casefold() not in known)]
 

@@ -172,7 +172,7 @@ class Reopened:
 
     @cached_property
     def images(self) -> types.Images:
-        """The run's own images; opened only where the store misses rows."""
+        """The run's own images; opened only for rows that are not in the store."""
         recorded = self.run.manifest["images"]
         source, sample = self._source, dict[str, Any]()
         if source is None:
@@ -287,7 +287,7 @@ class Reopened:
         return torch.from_numpy(out)
 
     def _table(self, fingerprint: str, extractor: Any, wanted: Sequence[str]) -> Table:
-        """The extractor's table in the store, with at least one of the images wanted; those it misses are collected."""
+        """The extractor's table in the store, with at least one of the images wanted; missing rows are collected."""
         if not wanted:
             raise InputError("no held-out image is left to measure on: hold out more images, or of more groups")
         table = self.store.table("rows", fingerprint)
