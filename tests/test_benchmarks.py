@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import processes
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -96,10 +95,7 @@ def _get_negative_neuron_data(
 
 
 def run(name: str, *arguments: str, code: int = 0) -> str:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, str(BENCHMARKS / f"{name}.py"), *arguments], capture_output=True, text=True, env=environment
-    )
+    done = processes.run(processes.script, BENCHMARKS / f"{name}.py", *arguments)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import processes
 import pyarrow.parquet as pq
 import pytest
 import torch
 from coloured import COLOURS, ColourEncoder, ColourNet, to_pixels
-from patience import HUNG
 from PIL import Image
 from torch import Tensor, nn
 
@@ -217,15 +214,14 @@ def test_the_command(discs: Path, tmp_path: Path) -> None:
     )
     names = tmp_path / "names.txt"
     names.write_text("ant\nbee\ncow\ndog\n")
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    command = [sys.executable, "-m", "contralens", "maps", str(tmp_path / "run"), "--classes", str(names)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=HUNG, env=env)
+    words = ["maps", tmp_path / "run", "--classes", names]
+    done = processes.run(processes.command, *words)
     assert done.returncode == 0, done.stderr
     assert "activation maps in" in done.stdout
     assert "no longer" not in done.stdout
     first = next(row["positive_id"] for row in contralens.load(tmp_path / "run").neuron(0)["exemplars"])
     (pictures / first).unlink()
-    done = subprocess.run(command, capture_output=True, text=True, timeout=HUNG, env=env)
+    done = processes.run(processes.command, *words)
     assert re.match(rf"1 of \d+ pictures are no longer in {re.escape(str(pictures))}: they have no maps\n", done.stdout)
     assert {r["class"] for r in pq.read_table(tmp_path / "run/classes.parquet").to_pylist()} <= {
         "ant",

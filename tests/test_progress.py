@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 
+import processes
 import pytest
 
 from contralens.report import progress
@@ -17,8 +17,7 @@ from contralens.types import silent
 
 def command(*arguments: str, quiet: bool = False) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != QUIET}
-    whole = [sys.executable, "-m", "contralens", *(["--quiet"] if quiet else []), *arguments]
-    return subprocess.run(whole, capture_output=True, text=True, env=environment, timeout=3600)
+    return processes.run(processes.command, *(["--quiet"] if quiet else []), *arguments, env=environment)
 
 
 def test_a_log_tells_each_stage_and_quiet_silences_it(discs: Path, tmp_path: Path) -> None:

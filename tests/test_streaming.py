@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import processes
 import pytest
 import torch
 from coloured import COLOURS, ColourEncoder, draw_hard, to_pixels
@@ -181,11 +180,11 @@ run = test_streaming.label(Path(sys.argv[2]), Path(sys.argv[3]), store_activatio
 
 
 def test_a_killed_run_goes_on_to_the_same_bits(images: Path, tmp_path: Path) -> None:
-    def start(cache: str) -> subprocess.Popen[str]:
+    def start(cache: str) -> processes.Started:
         arguments = [str(Path(__file__).parent), str(images), str(tmp_path / cache), str(tmp_path / f"{cache}-run")]
-        return subprocess.Popen([sys.executable, "-c", DRIVER, *arguments], stdout=subprocess.PIPE, text=True)
+        return processes.start(processes.code, DRIVER, *arguments)
 
-    def seen(process: subprocess.Popen[str]) -> int:
+    def seen(process: processes.Started) -> int:
         out, _ = process.communicate(timeout=HUNG)
         assert process.returncode == 0
         return sum(map(int, out.split()))
@@ -206,9 +205,9 @@ def test_a_killed_run_goes_on_to_the_same_bits(images: Path, tmp_path: Path) -> 
 
 
 def test_a_run_killed_while_it_computes_again_goes_on_to_the_same_bits(images: Path, tmp_path: Path) -> None:
-    def start(cache: str) -> subprocess.Popen[str]:
+    def start(cache: str) -> processes.Started:
         arguments = [str(Path(__file__).parent), str(images), str(tmp_path / cache), str(tmp_path / f"{cache}-run")]
-        return subprocess.Popen([sys.executable, "-c", DRIVER, *arguments], stdout=subprocess.PIPE, text=True)
+        return processes.start(processes.code, DRIVER, *arguments)
 
     alone, killed = start("alone"), start("killed")
     until = time.monotonic() + HUNG

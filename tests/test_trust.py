@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import plugged
+import processes
 import pytest
 import yaml
 from coloured import COLOURS, ColourEncoder, draw_discs
@@ -119,11 +118,7 @@ def test_the_command_does_not_run_what_a_run_names(edited: Any, tmp_path: Path) 
     """In a process of its own, which `os.abort` would end by a signal."""
     run = edited(lambda m: m["target"].update(spec="module:os:abort"))
     source = ["--source", str(Path(json.loads((run / "manifest.json").read_text())["images"]["source"]))]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    done = subprocess.run(
-        [sys.executable, "-m", "contralens", "maps", str(run), *source, "--cache", str(tmp_path / "cache")],
-        capture_output=True, text=True, env=env,
-    )  # fmt: skip
+    done = processes.run(processes.command, "maps", run, *source, "--cache", tmp_path / "cache")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert "module:os:abort" in done.stderr
     assert "--trust-code" in done.stderr

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import torch
 from hypothesis import given
@@ -179,7 +177,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(world, tmp_path) -> None:
         f"verify(contralens.load({str(run.path)!r}), cache={str(tmp_path / 'two')!r}, neurons=list(range(8)), "
         "save=False)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], env=os.environ)
+    process = processes.start(processes.code, code)
     kept = tmp_path / "two" / "experiments"
     begun = time.monotonic()
     while len(list(kept.glob("*"))) < 2 and process.poll() is None and time.monotonic() - begun < HUNG:

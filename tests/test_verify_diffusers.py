@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 from patience import HUNG
 from PIL import Image
@@ -102,9 +101,6 @@ def test_inpainting_changes_where_the_neuron_fires_and_its_control_elsewhere(ben
     assert changed(bench, asked(bench), segmented.edit(asked(bench))).any()
 
 
-KILLED = "import sys; from contralens.cli import app; app(sys.argv[1:])"
-
-
 def test_the_command_is_killed_and_goes_on_to_the_same_bits(world, models, tmp_path) -> None:
     run, _ = world
     spec = f"diffusers:{models['inpaint']}@{TINY}"
@@ -114,7 +110,7 @@ def test_the_command_is_killed_and_goes_on_to_the_same_bits(world, models, tmp_p
 
     assert CliRunner().invoke(app, command("whole")).exit_code == 0
     whole = contralens.load_verification(run.path)
-    process = subprocess.Popen([sys.executable, "-c", KILLED, *command("cut")], env=os.environ)
+    process = processes.start(processes.command, *command("cut"))
     made, begun = tmp_path / "cut" / "edited", time.monotonic()
     while len(list(made.glob("*"))) < 3 and process.poll() is None and time.monotonic() - begun < HUNG:
         time.sleep(0.005)

@@ -10,16 +10,15 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import processes
 import pytest
 import torch
 import yaml
-from patience import HUNG
 from safetensors.torch import load_file
 from strip_case import CLASSES, CONCEPTS, SPURIOUS, Blind, HueEncoder, StripNet, draw_folder, to_pixels
 from torch import nn
@@ -548,19 +547,18 @@ def test_the_command(case: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     (tmp_path / "strips.yaml").write_text(yaml.safe_dump(CONCEPTS))
     (tmp_path / "classes.txt").write_text("\n".join(CLASSES))
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    start = [
-        sys.executable, "-c", "import strip_case, contralens.encoders.registry as e; real = e.encoder\n"
+    hues = (
+        "import strip_case, contralens.encoders.registry as e; real = e.encoder\n"
         "e.encoder = lambda spec, **o: strip_case.HueEncoder() if spec == 'hues' else real(spec, **o)\n"
-        "from contralens.cli import main; main()", "audit", str(tmp_path / "run"),
-    ]  # fmt: skip
+        "from contralens.cli import main; main()"
+    )
     options = [
         "--concepts", str(tmp_path / "strips.yaml"), "--labeled", str(case / "fair/images"), "--fakes", "200",
         "--subgroups", str(case / "fair/groups.csv"), "--classes", str(tmp_path / "classes.txt"),
     ]  # fmt: skip
 
     def run(*more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*start, *more], capture_output=True, text=True, timeout=HUNG, env=env)
+        return processes.run(processes.code, hues, "audit", tmp_path / "run", *more)
 
     done = run(*options)
     assert done.returncode == 0, done.stderr

@@ -131,7 +131,7 @@ def test_tables_are_read_back_and_checked(small, tmp_path) -> None:
     for key, value in meant.items():
         assert np.allclose(told[key], value, atol=0.0051, equal_nan=True), key
     shared, wrong = paper.outside(bench, text)
-    assert shared > 50
+    assert shared > 15
     assert wrong == []
     for row in bench["rows"]:
         if row["measure"] == "right" and row["scorer"] == "csp":
@@ -191,8 +191,10 @@ def test_wrong_settings_are_named() -> None:
 
 @pytest.mark.slow
 def test_the_committed_table_is_found_again() -> None:
-    """The trained neurons at one dial of seven: every mean lies in its interval."""
-    bench = world_bench(worlds=[1, 2, 3], dials=[0.9], kinds=["trained"]).to_dict()
+    """Four scorers on the trained neurons at one dial of seven: every mean lies in its interval."""
+    bench = world_bench(
+        ["csp", "semanticlens", "clip_dissect", "lookalike"], worlds=[1, 2, 3], dials=[0.9], kinds=["trained"]
+    ).to_dict()
     shared, wrong = paper.outside(bench, RESULTS.read_text(encoding="utf-8"))
-    assert shared > 50
+    assert shared > 15
     assert wrong == []

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import torch
 from colour_case import colour_target, paint_folder
-from patience import HUNG
 from PIL import Image
 from tiny_diffusion import tiny_stable_diffusion, tiny_stable_diffusion_xl
 
@@ -108,10 +105,7 @@ def test_resumes_after_a_kill_with_the_same_numbers(run, brush, model, tmp_path)
     here = str(Path(__file__).parent)
 
     def go(cache, how):
-        command = [sys.executable, "-c", KILLED, here, str(model), str(run.path), str(tmp_path / cache), how]
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=HUNG, env={**os.environ, "OMP_NUM_THREADS": "1"}
-        )
+        return processes.run(processes.code, KILLED, here, model, run.path, tmp_path / cache, how)
 
     died = go("one", "die")
     assert died.returncode == -signal.SIGKILL, died.stderr

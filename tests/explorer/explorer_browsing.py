@@ -67,6 +67,15 @@ def until(page: Any, expression: str) -> None:
     raise AssertionError(f"never true: {expression}")
 
 
+def accessible_everywhere(page: Any, axe: str) -> None:
+    """`accessible` on a desk by light and on a phone in the dark."""
+    for width, theme in ((1280, "light"), (390, "dark")):
+        page.set_viewport_size({"width": width, "height": 844})
+        page.emulate_media(color_scheme=theme, reduced_motion="reduce")
+        page.wait_for_timeout(100)
+        accessible(page, axe)
+
+
 def accessible(page: Any, axe: str) -> None:
     """No page is wider than its window, and axe finds nothing serious."""
     wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")

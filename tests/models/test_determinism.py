@@ -1,12 +1,11 @@
 """Networks whose rows are not a function of the image are refused or noted; all others are left in peace."""
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import processes
 import pytest
 import torch
 from coloured import COLOURS, ColourEncoder, ColourNet, to_pixels
@@ -201,13 +200,13 @@ def test_the_command_line_has_the_switch(discs: Path, tmp_path: Path) -> None:
         "    def forward(self, x): return torch.nn.functional.dropout(self.c(x), 0.5, True)\n"
         "def build(): return Net(), T.Compose([T.Resize((16, 16)), T.ToTensor()])\n"
     )
-    words = [sys.executable, "-m", "contralens", "collect", "--target", f"module:{tmp_path / 'mine.py'}:build"]
+    words = ["collect", "--target", f"module:{tmp_path / 'mine.py'}:build"]
     words += ["--layer", ".", "--encoder", "world", "--images", str(discs)]
-    refused = subprocess.run(words, capture_output=True, text=True)
+    refused = processes.run(processes.command, *words)
     assert refused.returncode == 2
     assert refused.stderr.count("\n") == 1
     assert "--allow-nondeterministic" in refused.stderr
-    allowed = subprocess.run([*words, "--allow-nondeterministic"], capture_output=True, text=True)
+    allowed = processes.run(processes.command, *words, "--allow-nondeterministic")
     assert allowed.returncode == 0, allowed.stderr
 
 

@@ -6,15 +6,13 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
-import textwrap
 import threading
 import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 from patience import HUNG
 from propose_run import PixelEncoder, build_run
@@ -172,10 +170,10 @@ def test_killed_at_ten_random_moments_no_paid_reply_is_lost(tmp_path: Path) -> N
     kept: set[str] = set()
     kills = 0
     with serving(answer) as server:
-        command = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(run.path), server.url, str(folder), str(workers)]
+        command = [SCRIPT, run.path, server.url, folder, workers]
         while kills < 10:
             start = sum(asked.values())
-            process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            process = processes.start(processes.code, *command, env=env)
             while sum(asked.values()) < start + 1 and process.poll() is None:
                 time.sleep(0.005)
             time.sleep(rng.uniform(0.0, 0.1))
@@ -191,7 +189,7 @@ def test_killed_at_ten_random_moments_no_paid_reply_is_lost(tmp_path: Path) -> N
                 assert json.loads(path.read_text())["concepts"] == ["striped disc"]
         before = dict(asked)
         assert len(kept) < neurons  # the kills came while there was work
-        end = subprocess.run(command, env=env, capture_output=True, text=True, timeout=HUNG)
+        end = processes.run(processes.code, *command, env=env)
         assert end.stdout.strip() == "done", end.stderr
     assert all(asked[key] == before[key] for key in kept)  # what is on the disk is never asked again
     assert len(asked) == neurons
@@ -220,12 +218,11 @@ def test_ctrl_c_keeps_what_was_under_way(tmp_path: Path) -> None:
         script = SCRIPT.replace(
             "import sys", "import sys, signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
         )
-        command = [sys.executable, "-c", script, str(run.path), server.url, str(folder), "3"]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = processes.start(processes.code, script, run.path, server.url, folder, 3)
         assert begun.wait(60)
         time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=HUNG)
-        assert b"KeyboardInterrupt" in err
+        assert "KeyboardInterrupt" in err
         assert 3 <= len(server.bodies) < 12
         assert len(list((folder / "replies").iterdir())) == len(server.bodies)
