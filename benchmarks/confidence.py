@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,7 +37,7 @@ from contralens.encoders.registry import embed_texts
 from contralens.loading.offline_networks import offline_target_module
 from contralens.math import confidence
 from contralens.math.activation_sources import source
-from contralens.math.confidence import Weighed, each_once, log_likelihood
+from contralens.math.confidence import STAYS, STEADY, Weighed, each_once, log_likelihood
 from contralens.math.confidence_model import Model
 from contralens.math.confidence_model import model as shipped
 from contralens.math.confidence_signals import signals
@@ -350,6 +351,11 @@ def calibration_error(p: np.ndarray, right: np.ndarray, bins: int = 10) -> float
     return float(sum(abs(p[which == b].sum() - right[which == b].sum()) for b in range(bins)) / len(p))
 
 
+def preferred(p: Tensor) -> Tensor:
+    """(N,1): the scorer whose label "auto" takes; p (N,S) of each scorer's label."""
+    return (p * torch.tensor([math.exp(STAYS) if spec == STEADY else 1.0 for spec in PANEL])).argmax(1, keepdim=True)
+
+
 def told(
     cases: Sequence[Case], model: Model | None, scorer: int | None, models: Sequence[Model] = ()
 ) -> dict[str, Any]:
@@ -360,7 +366,7 @@ def told(
     for c, own in zip(cases, models or [model] * len(cases), strict=True):
         assert own is not None
         p = c.confidence(own)
-        pick = p.argmax(1, keepdim=True) if scorer is None else torch.full((len(p), 1), scorer)
+        pick = preferred(p) if scorer is None else torch.full((len(p), 1), scorer)
         parts.append((p.gather(1, pick)[:, 0], c.right.gather(1, pick)[:, 0], c.real, c.named))
     p, right, real, named = (torch.cat(v).numpy() for v in zip(*parts, strict=True))
     high = p >= SUPPORTED
@@ -380,7 +386,7 @@ def gains(cases: Sequence[Case], models: Sequence[Model]) -> list[dict[str, Any]
     """`auto` against every scorer of the panel: share right, and the difference, paired over neurons."""
     auto, each = [], []
     for c, model in zip(cases, models, strict=True):
-        pick = c.confidence(model).argmax(1, keepdim=True)
+        pick = preferred(c.confidence(model))
         auto.append(c.right.gather(1, pick)[c.real, 0].double().numpy())
         each.append(c.right[c.real].double().numpy())
     one, every = np.concatenate(auto), np.concatenate(each)
@@ -398,7 +404,7 @@ def shares(cases: Sequence[Case], model: Model) -> str:
     counts = np.zeros((4, neurons))
     for c in cases:
         p = c.confidence(model)[c.real]
-        pick = p.argmax(1, keepdim=True)
+        pick = preferred(p)
         high, right = (p.gather(1, pick)[:, 0] >= SUPPORTED).numpy(), c.right[c.real].gather(1, pick)[:, 0].numpy()
         named = c.named[c.real].numpy()
         counts += np.stack([high & right, high, high & ~named, ~named])

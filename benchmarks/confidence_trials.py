@@ -1,8 +1,9 @@
-"""Ideas for confidence that were tried on development data and left out.
+"""Ideas for confidence that were tried on development data; all but the last were left out.
 
     python benchmarks/confidence_trials.py far      # leaving out contrasts that are far from their positives
     python benchmarks/confidence_trials.py none     # adapting the share of "none of them" to each layer, without truth
     python benchmarks/confidence_trials.py planted  # neurons planted on some classes of the photographs set the level
+    python benchmarks/confidence_trials.py stay     # how much likelier another label has to be for `auto` to take it
     python benchmarks/confidence_trials.py signal   # one more signal: how far exemplars are from the label's own images
 
 `far`: share of right CSP labels among 1,000 class names, 2,000 output neurons (EfficientNet-Lite1 and Lite2, even
@@ -11,7 +12,9 @@ expectation maximisation over a layer's own neurons, for a model that was fitted
 shipped model, its level set by neurons planted on those classes of Caltech-101 and the textures whose names are among
 the words; error of the labels of `auto` on output neurons, before and after. `signal`: mean cosine of the label with
 the strongest exemplars, less that with the five images nearest to it; photographs with a network left out of the fit,
-worlds with a world left out, both with and without the signal. Needs what
+worlds with a world left out, both with and without the signal. `stay` (adopted): share right, and what human
+annotation of held-out photographs says (benchmarks/scorers.py, development part), by the log ratio from which `auto`
+leaves the label of `lookalike:power=auto`; each world and each network left out of the fit. Needs what
 benchmarks/confidence.py needs.
 """
 
@@ -31,16 +34,18 @@ from confidence import DEVELOPMENT, Case, Photographs, fit, set_by, told, worlds
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from contralens.math.confidence import log_likelihood
+from contralens.math.confidence import STEADY, Weighed, log_likelihood
 from contralens.math.confidence import planted as planted_level
 from contralens.math.confidence_model import Model
 from contralens.math.confidence_model import model as shipped
 from contralens.math.confidence_signals import signals
 from contralens.math.exemplars import find_exemplars
 from contralens.math.intervals import mean_interval
+from contralens.math.scorer_panel import PANEL, ballot
 from contralens.math.scoring import run_scorer
 from contralens.types import Exemplars
 
+MARGINS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 1e3)
 BELOW = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 NETS = ("lite1", "lite2")
 ON_TRIAL = "cosine below its images'"
@@ -185,7 +190,46 @@ def one_more_signal(photographs: Photographs) -> None:
             print(f"| {name} | {how} | " + " | ".join(f"{value:.3f}" for value in figures) + " |", flush=True)
 
 
-TRIALS = {"signal": one_more_signal, "far": far, "none": none_of_them, "planted": planted}
+def stay(photographs: Photographs, folder: Path) -> None:
+    from scorers import PAPERS, SPLITS, best_of, photo_cases
+
+    at = PANEL.index(STEADY)
+    development = list(photographs.development())
+    every = [(f"world {w}", f"worlds, {kind}", c) for w, kind, c, _ in worlds()]
+    every += [(c.name[:5], "outputs", c) for c in development]
+    left = {name: fit([c for other, _, c in every if other != name]) for name in {name for name, *_ in every}}
+    found: dict[str, dict[str, list[np.ndarray]]] = {}
+    for name, kind, c in every:
+        p = c.confidence(left[name])
+        means = found.setdefault(kind, {})
+        for margin in MARGINS:
+            pick = stayed(p, at, margin)
+            means.setdefault(f"{margin:g}", []).append(c.right.gather(1, pick)[c.real, 0].double().numpy())
+        for i, spec in enumerate(PANEL):
+            means.setdefault(spec, []).append(c.right[c.real, i].double().numpy())
+    for a, e, texts, judge, *_ in photo_cases(SPLITS["development"], folder, Path("/tmp/contralens-scorers")):
+        exemplars = find_exemplars(a, e, k=30)
+        panel = {spec: ballot(spec, exemplars, e, texts, a) for spec in PANEL}
+        labels = torch.stack([said.labels for said in panel.values()], 1)
+        weighed = Weighed.of(panel, list(labels.T), exemplars, a, e, texts)
+        p = torch.stack([weighed.of_label(said)[1] for said in labels.T], 1)
+        said = {f"{margin:g}": labels.gather(1, stayed(p, at, margin))[:, 0] for margin in MARGINS}
+        said |= {spec: best_of(spec, exemplars, a, e, texts) for spec in {*PANEL, *PAPERS}}
+        for spec, own in said.items():
+            for measure, value in judge(own.clamp_min(0)).items():
+                found.setdefault(measure, {}).setdefault(spec, []).append(value)
+    for measure, by in found.items():
+        means = {spec: float(np.nanmean(np.concatenate(parts))) for spec, parts in by.items()}
+        print(f"| {measure} | " + " | ".join(f"{spec} {mean:.3f}" for spec, mean in means.items()) + " |", flush=True)
+
+
+def stayed(p: Tensor, at: int, margin: float) -> Tensor:
+    """(N,1): the likeliest label of p (N,S), or that of scorer `at` where no other's odds are e^margin times better."""
+    favour = torch.nn.functional.one_hot(torch.tensor(at), p.shape[1]) * margin
+    return (p.nan_to_num(0).clamp_min(1e-12).log() + favour).argmax(1, keepdim=True)
+
+
+TRIALS = {"signal": one_more_signal, "far": far, "none": none_of_them, "planted": planted, "stay": stay}
 
 
 def main() -> None:
@@ -195,7 +239,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("/tmp/contralens-confidence"))
     args = parser.parse_args()
     photographs = Photographs(args.folder, args.cache)
-    TRIALS[args.what](photographs)
+    stay(photographs, args.folder) if args.what == "stay" else TRIALS[args.what](photographs)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How likely a label is right, estimated from signals that do not use the truth; `auto` takes the likeliest label.
+"""How likely a label is right, estimated from signals that do not use the truth, and the label that `auto` takes.
 
 The model. Candidates c of a neuron are the labels that the scorers of the panel give it (`scorer_panel`), each with
 its signals x[c] (`math.confidence_signals`). At most one of them is right, so on I images
@@ -10,12 +10,16 @@ a conditional logit with "none of them" as one more answer, and with less of it 
 linear with knots at the quartiles of its signal, and flat outside the range that was learnt from, so that nothing
 strange counts for more than anything seen.
 
+`auto` takes the label with the highest P, but prefers that of the scorer `STEADY` unless another is e^2 times likelier:
+on layers of a kind that the model has not seen, P errs more often than that scorer does.
+
 Coefficients, knots and what they were learnt from are in `confidence.json` beside this file (`benchmarks/confidence.py`
 makes them). Neurons whose truth is known here may shift and scale f (two numbers, shrunk towards 0 and 1).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -43,6 +47,10 @@ PLANTED = 150
 """Neurons that are planted where it is known what images show."""
 MISSING = 0.25
 """Share of the concepts shown whose word is taken out of the vocabulary of planted neurons."""
+STEADY = "lookalike:power=auto"
+STAYS = 2.0
+"""How much likelier, as a log ratio, another label has to be for "auto" to leave that of `STEADY`. Below ln 9, so a
+supported label is never passed over. Chosen on development data (benchmarks/confidence_trials.py stay)."""
 Truth = Mapping[int, int | Iterable[int]]
 """Neuron (a column of the activations) to the concept, or concepts, that are right for it."""
 
@@ -81,7 +89,7 @@ def label_confidence(
         activations: (I,N), in memory or any `ActivationSource`.
         embeddings: (I,D), unit rows of the same images.
         texts: (C,D), unit rows.
-        scorer: the scorer of the labels; "auto" takes the label with the highest confidence over the panel's scorers.
+        scorer: the scorer of the labels; "auto" chooses among the labels of the panel's scorers (`STAYS`).
         k: exemplars per neuron.
         truth: known labels of some neurons, neuron -> concept (or several correct ones), for calibration.
         seed: of planted neurons.
@@ -123,6 +131,8 @@ class Weighed(Brief):
     """How many images there were to tell from."""
     truth: Mapping[int, set[int]] = field(default_factory=dict)
     """Right concepts of neurons, by row, where they are known."""
+    steady: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    """The label of `STEADY` (N), which "auto" prefers; empty for no preference."""
 
     @classmethod
     def of(
@@ -133,7 +143,7 @@ class Weighed(Brief):
         candidates = each_once(torch.stack([*asked, *(said.labels for said in panel.values())], 1))
         found = signals(panel, candidates, exemplars, source(activations), embeddings, texts)
         logits = model().logits(found).masked_fill(candidates < 0, -torch.inf)
-        return cls(candidates, list(asked), found, logits, len(embeddings))
+        return cls(candidates, list(asked), found, logits, len(embeddings), steady=panel[STEADY].labels)
 
     @classmethod
     def by_panel(cls, exemplars: Exemplars, activations: Any, embeddings: Tensor, texts: Tensor) -> Weighed:
@@ -177,10 +187,16 @@ class Weighed(Brief):
         place = hit.int().argmax(1)
         return place, self.probabilities.gather(1, place[:, None])[:, 0].masked_fill(~hit.any(1), torch.nan)
 
+    @property
+    def preferences(self) -> Tensor:
+        """(N,Q) float64, by which "auto" chooses: probabilities, those of `STEADY`'s labels times e^`STAYS`."""
+        stays = self.candidates == (self.steady[:, None] if len(self.steady) else -2)
+        return self.probabilities * torch.where(stays, math.exp(STAYS), 1.0)
+
     def ranked(self, count: int) -> Best:
-        """The likeliest candidates of each neuron, with their probabilities for scores."""
-        values, place = self.probabilities.sort(dim=1, descending=True, stable=True)
-        concepts = self.candidates.gather(1, place)
+        """The candidates of each neuron as "auto" prefers them, with their probabilities for scores."""
+        place = self.preferences.argsort(dim=1, descending=True, stable=True)
+        concepts, values = self.candidates.gather(1, place), self.probabilities.gather(1, place)
         there = concepts >= 0
         return Best(concepts[:, :count], values.masked_fill(~there, torch.nan)[:, :count])
 
@@ -192,10 +208,10 @@ class Weighed(Brief):
         return [in_words(row) if ok else [] for row, ok in zip(rows, there, strict=True)]
 
     def chosen(self, scorers: Sequence[str], status: Sequence[str]) -> LabelConfidence:
-        """The likeliest of what the judged scorers chose."""
+        """Of what the judged scorers chose the label that "auto" prefers."""
         asked = torch.stack(self.asked, 1)
-        each = torch.stack([self.of_label(said)[1] for said in self.asked], 1)
-        which = each.nan_to_num(-1.0).argmax(1)
+        places = torch.stack([self.of_label(said)[0] for said in self.asked], 1)
+        which = self.preferences.gather(1, places).masked_fill(asked < 0, -1.0).argmax(1)
         labels = asked.gather(1, which[:, None])[:, 0]
         place, confidence = self.of_label(labels)
         names = [scorers[i] if label >= 0 else "" for i, label in zip(which.tolist(), labels.tolist(), strict=True)]
