@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch.nn.functional import normalize
 import contralens
 from contralens.checks import InputError
 from contralens.math.activation_sources import source
-from contralens.math.confidence import _probabilities, label_confidence, log_likelihood
+from contralens.math.confidence import STAYS, STEADY, _probabilities, label_confidence, log_likelihood
 from contralens.math.confidence_model import Model, model
 from contralens.math.confidence_signals import signals
 from contralens.math.exemplars import find_exemplars
@@ -24,15 +25,15 @@ from contralens.math.scoring import run_scorer
 CONCEPTS, IMAGES = 40, 800
 
 
-def made(seed: int = 0, missing: int = 0):
+def made(seed: int = 0, missing: int = 0, noise: float = 0.8, gain: float = 4):
     """Neurons that each follow one concept, images that show one or two, texts near what images show."""
     g = torch.Generator().manual_seed(seed)
     t = normalize(torch.randn(CONCEPTS, 32, generator=g), dim=1)
     shown = torch.randint(CONCEPTS, (IMAGES,), generator=g)
-    e = normalize(t[shown] + 0.8 * normalize(torch.randn(IMAGES, 32, generator=g), dim=1), dim=1)
+    e = normalize(t[shown] + noise * normalize(torch.randn(IMAGES, 32, generator=g), dim=1), dim=1)
     truth = torch.arange(CONCEPTS)
-    gain = torch.rand(CONCEPTS, generator=g) * 4
-    a = (shown[:, None] == truth) * gain + torch.randn(IMAGES, CONCEPTS, generator=g).abs()
+    gains = torch.rand(CONCEPTS, generator=g) * gain
+    a = (shown[:, None] == truth) * gains + torch.randn(IMAGES, CONCEPTS, generator=g).abs()
     return a, e, t[: CONCEPTS - missing], truth
 
 
@@ -136,14 +137,20 @@ def test_neurons_that_mean_nothing_are_not_supported(kind) -> None:
     assert (label_confidence(nothing, e, t).confidence >= 0.9).float().mean() <= 0.01
 
 
-def test_auto_takes_the_likeliest_of_the_panels_labels() -> None:
-    a, e, t, _ = made()
-    auto = label_confidence(a, e, t)
-    for scorer in PANEL:
-        one = label_confidence(a, e, t, scorer)
-        assert bool((auto.confidence >= one.confidence - 1e-9).all())
+def test_auto_leaves_the_steady_scorer_for_a_much_likelier_label_only() -> None:
+    a, e, t, _ = made(seed=1, missing=8, noise=1.5, gain=2)
+    auto, steady = label_confidence(a, e, t), label_confidence(a, e, t, STEADY)
+    each = {scorer: label_confidence(a, e, t, scorer) for scorer in PANEL}
+    for one in each.values():
         same = auto.labels == one.labels
         torch.testing.assert_close(auto.confidence[same], one.confidence[same])
+        assert bool((auto.confidence >= one.confidence)[one.confidence >= 0.9].all()), "none that is supported"
+    stays = auto.labels == steady.labels
+    assert 0 < int((~stays).sum()) < len(stays)
+    assert bool((auto.confidence > math.exp(STAYS) * steady.confidence)[~stays].all())
+    likeliest = torch.stack([one.confidence for one in each.values()]).amax(0)
+    assert bool((likeliest <= math.exp(STAYS) * steady.confidence)[stays].all())
+    torch.testing.assert_close(auto.confidence[~stays], likeliest[~stays])
 
 
 def test_known_truth_moves_the_level() -> None:
@@ -250,7 +257,7 @@ def test_a_run_says_how_likely_its_labels_are_right(discs, tmp_path) -> None:
     assert all(0 <= row["confidence"] <= 1 and row["reasons"] for row in labeled)
     for one, other in zip(rows, auto, strict=True):
         if one["label"] is not None:
-            assert other["confidence"] >= one["confidence"]
+            assert other["confidence"] >= one["confidence"] or one["confidence"] < 0.9
             assert other["score"] == other["confidence"]
     counts = run.manifest["confidence"]["labels"]["csp"]
     assert sum(counts.values()) == len(labeled)

@@ -138,7 +138,7 @@ def test_the_schema_is_published_as_it_is_shipped_and_a_real_file_keeps_to_it(ru
     again = read_labels(tmp_path / "l.json")
     assert again == made
     assert again.labels.equals(finally_judged(run))
-    assert again.rows() == [row for row in finally_judged(run).to_pylist() if row["scorer"] == "csp"]
+    assert again.rows() == [row for row in finally_judged(run).to_pylist() if row["scorer"] == "auto"]
     assert [n["neuron"] for n in again.content["neurons"]] == list(range(len(run)))
 
 
@@ -153,7 +153,10 @@ def test_a_label_tells_its_evidence_its_source_and_what_was_measured(run: Run) -
     assert neuron["evidence"][0]["activation"] == pytest.approx(first["activation"])
     assert neuron["proposals"][0]["model"] == "hf:tiny"
     assert content["candidates"]["proposer"] == "hf:tiny"
-    for label in neuron["labels"]:
+    *tested, auto = neuron["labels"]
+    assert auto["scorer"] == "auto"
+    assert "chance" not in auto, "confidence takes the place of the null test"
+    for label in tested:
         sources = {None: None, "teal": "proposed"}  # None: rejected by the evaluation
         assert label["source"] == sources.get(label["label"], "vocabulary")
         assert (label["label"] is None) == (not label["chance"]["beats_chance"])
@@ -376,8 +379,8 @@ def test_the_commands(run: Run, tmp_path: Path, command: Any, monkeypatch: pytes
     assert "no pictures" in out
     code, out, _ = command("import-labels", "l.json")
     assert code == 0
-    assert "primary csp" in out
-    rows = [row for row in finally_judged(run).to_pylist() if row["scorer"] == "csp"]
+    assert "primary auto" in out
+    rows = [row for row in finally_judged(run).to_pylist() if row["scorer"] == "auto"]
     assert json.loads(command("import-labels", "l.json", "--json")[1]) == rows
     code, out, err = command("push", run.path, "shared")
     assert code == 0, err

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ from contralens.labeling.manifest import manifest_of
 from contralens.labeling.near_copies import near_copies
 from contralens.labeling.probe_set import parts_asked
 from contralens.labeling.proposed_concepts import candidates_for
-from contralens.labeling.ranking import no_confidence
+from contralens.labeling.ranking import about_ranking, no_confidence
 from contralens.labeling.reserving import reserving
 from contralens.labeling.results import Collected, Judged, Mined, Scored
 from contralens.labeling.scoring import ranked, simple_enough
@@ -53,7 +54,7 @@ from contralens.math.null_test import chance
 from contralens.math.scoring import wants_activations
 from contralens.math.statistics import STRONGEST
 from contralens.proposing.candidates import Candidates
-from contralens.settings.label import Collect, Judge, Label, Mine, Score
+from contralens.settings.label import DEFAULT_SCORERS, Collect, Judge, Label, Mine, Score
 from contralens.settings.record import settings_of
 from contralens.types import AUTO
 
@@ -144,6 +145,8 @@ def score(mined: Mined, **changes: Any) -> Scored:
     [['csp:gamma=0'], ['csp:gamma=1']]
     """
     settings = ready(changed(mined.settings, Score, Mine, changes))
+    if settings.scorers is None and about_ranking(mined.collected.target) is not None:
+        settings = settings.to(type(settings), scorers=DEFAULT_SCORERS)  # and no "auto"
     collected, words = mined.collected, read_vocabulary(settings.vocabulary)
     embedded = functools.partial(
         stored_exemplars.texts, collected.store, collected.encoder, templates=settings.templates,
@@ -190,6 +193,8 @@ def judge(scored: Scored, **changes: Any) -> Judged:
     """
     settings = changed(scored.settings, Judge, Score, changes)
     mined, fakes = scored.mined, settings.fakes
+    best = {spec: scored.found.best[spec] for spec in settings.specs}  # with `fdr`, none of "auto" by default
+    scored = replace(scored, found=replace(scored.found, best=best))
     if settings.fdr is None or not len(mined.chosen):
         return Judged(settings, scored, {})
     activations, embeddings, chosen, seed = mined.activations, mined.embeddings, mined.chosen, settings.seed
@@ -202,7 +207,6 @@ def judge(scored: Scored, **changes: Any) -> Judged:
     asked = [spec for spec in settings.specs if spec != AUTO]
     every = with_fakes(activations, fakes, seed, neurons=chosen) if any(map(wants_activations, asked)) else None
     settings.progress("null neurons", fakes, fakes)
-    best = scored.found.best
     return Judged(settings, scored, {
         spec: chance(spec, mined.exemplars, made, embeddings, scored.texts, every, labels=best[spec].labels)
         for spec in asked

@@ -157,10 +157,10 @@ class Score(Mine):
     vocabulary: Any = field(kw_only=False, metadata=about(FILE,
         "Concepts to choose from: a file (one per line, JSON, YAML, TABLE.csv:COLUMN), or a built-in name.",
         python="Or a list of texts.", reads=True))  # fmt: skip
-    scorers: str | Sequence[str] = setting(DEFAULT_SCORERS, TEXTS,
+    scorers: str | Sequence[str] | None = setting(None, TEXTS,
         'Scorer with options, e.g. "csp:gamma=0.5", repeatable; the last is primary (default: '
-        "semanticlens, clip_dissect, csp:gamma=0, csp). auto: for each neuron, the label with the "
-        "highest confidence.", flag="--scorer")  # fmt: skip
+        "semanticlens, clip_dissect, csp:gamma=0, csp, and auto where confidence is estimated). auto: for each "
+        "neuron, the label that is most likely right.", flag="--scorer")  # fmt: skip
     primary: str | None = setting(None, TEXT,
         "Scorer whose labels are the run's; added to the others if missing (default: the last "
         "scorer).")  # fmt: skip
@@ -199,9 +199,20 @@ class Score(Mine):
             raise InputError("`calibrate` sets the level of confidence, which needs stored activations: leave both on")
 
     @property
+    def _trusting(self) -> bool:
+        """Whether labels get a confidence and are not put to the null test, which "auto" has none of."""
+        whole = self.crop is None and self.rank_by == "activation"
+        return whole and self.confidence and self.store_activations and getattr(self, "fdr", None) is None
+
+    @property
     def specs(self) -> list[str]:
         """The scorers as a list, the primary one last."""
-        asked = [self.scorers] if isinstance(self.scorers, str) else list(self.scorers)
+        by_default = [*DEFAULT_SCORERS, *([AUTO] if self._trusting else [])]
+        asked = (
+            [self.scorers]
+            if isinstance(self.scorers, str)
+            else list(by_default if self.scorers is None else self.scorers)
+        )
         return asked if self.primary is None else [*(s for s in asked if s != self.primary), self.primary]
 
 
