@@ -12,11 +12,12 @@ FRONT := $(if $(shell command -v npm),explorer-ui/node_modules/.package-lock.jso
 demo: $(VENV)/.core
 	$(BIN)/contralens demo --out $(OUT)
 
+# SLOW=1 runs the tests marked slow, too, as CI does.
 test: $(VENV)/.test $(FRONT)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist worksteal --durations=15
+	$(BIN)/python -m pytest -n 2 --dist worksteal --durations=15 $(if $(SLOW),,-m 'not slow')
 
 docs: $(VENV)/.docs
 	$(BIN)/python scripts/make_cli_docs.py

@@ -45,6 +45,7 @@ from contralens.math.exemplars import find_exemplars
 from contralens.math.intervals import mean_interval
 from contralens.math.null_neurons import fake_activations
 from contralens.math.scorer_panel import PANEL, ballot
+from contralens.math.tensors import keeping_memory
 from contralens.types import SUPPORTED
 
 OUT = Path(confidence.__file__).with_name("confidence.json")
@@ -211,6 +212,7 @@ class Photographs:
             yield case(f"random weights, {name}", a, e, self.texts[names], nothing, ~known)
 
 
+@keeping_memory()
 @torch.inference_mode()
 def logits(folder: Path) -> dict[str, Any]:
     """Class scores of three networks on all photographs but the skin lesions; two networks with random weights on every

@@ -31,6 +31,7 @@ from contralens.fingerprint.network import describe, network_digest
 from contralens.loading.offline_networks import offline_target_module
 from contralens.math.exemplars import find_exemplars
 from contralens.math.scorers import SCORERS
+from contralens.math.tensors import keeping_memory
 
 ROWS: list[tuple[str, dict[str, Any]]] = [
     ("semanticlens", {}),
@@ -64,9 +65,9 @@ def rows_of(folder: Path, cache: Path, target: Any, preprocess: Any, eyes: Any) 
             print(f"skipped {images.ids[i]}: {e}", file=sys.stderr)
         if batch and (len(batch) == 32 or i + 1 == len(images)):
             seen, read = (torch.stack(part) for part in zip(*batch, strict=True))
-            with torch.no_grad():
+            with torch.no_grad(), keeping_memory():
                 logits.append(target(seen))
-            embeddings.append(eyes(read))
+                embeddings.append(eyes(read))
             batch = []
             rate = (i + 1) / (time.monotonic() - started)
             print(f"\r{i + 1}/{len(images)} images, {rate:.0f} a second", end="", file=sys.stderr, flush=True)

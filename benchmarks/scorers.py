@@ -46,6 +46,7 @@ from contralens.math.intervals import clustered_interval, mean_interval
 from contralens.math.metrics import active, auprc, pearson
 from contralens.math.null_test import best_labels
 from contralens.math.scoring import run_scorer
+from contralens.math.tensors import keeping_memory
 from contralens.world.captions import concepts
 from contralens.world.encoder import load_encoder
 from contralens.world.planted import planted_activations
@@ -83,6 +84,7 @@ def kept(file: Path, make: Callable[[], Any]) -> Any:
     return torch.load(file, weights_only=False)
 
 
+@keeping_memory()
 @torch.inference_mode()
 def photographs(folder: Path) -> dict[str, Any]:
     """The networks on all photographs but the skin lesions: logits, two hidden layers, 16 places of the last map."""

@@ -54,6 +54,7 @@ def bytes_of(run: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in sorted(run.iterdir())}
 
 
+@pytest.mark.slow
 def test_killed_at_twenty_moments_a_run_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     images = draw_discs(tmp_path / "discs", count=160)
     work(images, tmp_path / "cache", tmp_path / "expected")
@@ -117,6 +118,7 @@ def before_and_after(discs: Path, tmp_path_factory: pytest.TempPathFactory) -> d
     return {"jobs": jobs, "states": states}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRITTEN)
 def test_killed_at_any_moment_the_older_or_the_new_one_is_whole_in_its_place(
     before_and_after: dict[str, Any], tmp_path: Path, name: str

@@ -44,6 +44,7 @@ def home(flips: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
+@pytest.mark.slow
 def test_of_five_hundred_flipped_bits_none_is_believed_and_none_is_a_traceback(flips: Any, home: Path) -> None:
     counts, wrong = flips.measure(home, 12, 1)
     assert not wrong

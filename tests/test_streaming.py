@@ -179,6 +179,7 @@ run = test_streaming.label(Path(sys.argv[2]), Path(sys.argv[3]), store_activatio
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_bits(images: Path, tmp_path: Path) -> None:
     def start(cache: str) -> processes.Started:
         arguments = [str(Path(__file__).parent), str(images), str(tmp_path / cache), str(tmp_path / f"{cache}-run")]
@@ -204,6 +205,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(images: Path, tmp_path: Path) -> 
     assert one.neurons.equals(other.neurons), "means and histograms, too"
 
 
+@pytest.mark.slow
 def test_a_run_killed_while_it_computes_again_goes_on_to_the_same_bits(images: Path, tmp_path: Path) -> None:
     def start(cache: str) -> processes.Started:
         arguments = [str(Path(__file__).parent), str(images), str(tmp_path / cache), str(tmp_path / f"{cache}-run")]

@@ -64,6 +64,7 @@ def files_of(home: Path) -> list[str]:
     return [str(p.relative_to(home)) for p in sorted(home.rglob("*")) if p.suffix in kinds and p.name != "labels.json"]
 
 
+@pytest.mark.slow
 def test_no_content_of_a_file_is_a_failure(rich: Path, tmp_path: Path) -> None:
     names, answers = itertools.count(), {200: 0, 404: 0, 422: 0, 503: 0}
 
@@ -149,6 +150,7 @@ def requests(draw: Any, described: dict[str, Any]) -> tuple[str, str, dict[str, 
     return method, f"{path}?{'&'.join(query)}"[:60_000], headers, body
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("token", "requests_sent"), [(None, 1000), ("secret", 300)])
 def test_no_request_is_a_failure(token: str | None, requests_sent: int, rich: Path, tmp_path: Path) -> None:
     home = shutil.copytree(rich, tmp_path / "home")

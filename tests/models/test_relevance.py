@@ -316,6 +316,7 @@ def test_ranking_reads_what_it_writes() -> None:
         assert str(Ranking.of(text)) == text
 
 
+@pytest.mark.slow
 def test_same_exemplars_as_zennit_crp(tmp_path: Path) -> None:
     """zennit-crp's FeatureVisualization, of which SemanticLens' RelevanceComponentVisualizer is a subclass."""
     from crp.attribution import CondAttribution
