@@ -18,6 +18,7 @@ from contralens.settings.kinds import (
     NULL_NEURONS,
     OBJECT,
     PATH,
+    PYTHON,
     SWITCH,
     TABLE,
     TEMPLATES,
@@ -234,6 +235,8 @@ class LabelLayers(Label):
     layers: str | Sequence[str] = field(default="all", metadata=about(LAYER,
         'Names or patterns of layers, or "all" (docs/howto/layers.md). Writes each run to OUT/LAYER ("output" for the '
         'layer ".").'))  # fmt: skip
+    on_plan: Callable[[Any], None] | None = setting(None, PYTHON,
+        "Called with the `LayerPlan` of a pattern, before any image is read.", result=False)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
