@@ -62,6 +62,8 @@ class HookedTarget:
     """How deep in the network the layer is, 0 to 1 (`LayerInfo.depth`)."""
     origin: dict[str, Any] = field(default_factory=dict)
     """"spec" and "options" that `target` makes the same one from; "spec" is None where no text names the network."""
+    compiled: Callable[[Any], Tensor] | None = None
+    """What gives the rows in place of a hook, where the network is compiled (`models.compiled`)."""
 
     @property
     def device(self) -> torch.device:
@@ -77,7 +79,7 @@ class HookedTarget:
             InputError: the network did not run the layer, or gave another number of neurons than at the start.
         """
 
-        return hooks.run_taps([self.tap], batch)[0]
+        return hooks.run_taps([self.tap], batch)[0] if self.compiled is None else self.compiled(batch)
 
     @property
     def tap(self) -> hooks.Tap:
@@ -91,6 +93,7 @@ class HookedTarget:
         return replace(
             self,
             dtype=dtype,
+            compiled=None,
             fingerprint=fingerprint_of(self.network, self.layer, choice, dtype, self.preprocess, []),
             origin={**self.origin, "options": {**options, **({} if dtype == "float32" else {"dtype": dtype})}},
         )
