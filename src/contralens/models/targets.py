@@ -100,7 +100,7 @@ def target(
     """
     if isinstance(spec, HookedTarget):
         return spec
-    return _made(
+    made = _made(
         spec,
         [layer],
         pooling=pooling,
@@ -111,10 +111,10 @@ def target(
         neurons=neurons,
         prefix_tokens=prefix_tokens,
         dtype=dtype,
-        compile=compile,
         decode=decode,
         allow_nondeterministic=allow_nondeterministic,
     )[0]
+    return compiled(made) if compile else made
 
 
 def targets(spec: str | nn.Module | OpenedNetwork, layers: Sequence[str], **options: Any) -> list[HookedTarget]:
@@ -136,6 +136,8 @@ def targets(spec: str | nn.Module | OpenedNetwork, layers: Sequence[str], **opti
         raise InputError(f"`layers` names {twice[0]} twice")
     if options.get("neurons") is not None:
         raise InputError("`neurons` names the neurons of one layer: omit it with several")
+    if options.pop("compile", False):
+        raise InputError("`compile` is for one layer: give that layer alone")
     return _made(spec, list(layers), **options)
 
 
@@ -181,14 +183,11 @@ def _made(
     neurons: Sequence[str] | None = None,
     prefix_tokens: int | None = None,
     dtype: str = "float32",
-    compile: bool = False,
     decode: str = "exact",
     allow_nondeterministic: bool = False,
 ) -> list[HookedTarget]:
     """The network loaded, placed, hashed and probed once, and one target per layer of it."""
     _check(weights, checkpoint, prefix_tokens, dtype, decode)
-    if compile and len(wanted) > 1:
-        raise InputError("`compile` is for one layer: give that layer alone")
     opened = spec if isinstance(spec, OpenedNetwork) else open_network(spec, weights, checkpoint, device)
     loaded, name, network = opened.loaded(), opened.name, opened.network
     function = preprocess_of(preprocess, loaded, name)
@@ -250,7 +249,7 @@ def _made(
             )
         )
     _check_repeatable(made, allow_nondeterministic)
-    return [compiled(made[0])] if compile else made
+    return made
 
 
 def _origin(spec: str | nn.Module, **given: Any) -> dict[str, Any]:
