@@ -73,6 +73,8 @@ def test_the_run_names_its_images_by_shard_and_row(whole: Path, at_once: contral
     again = contralens.load(tmp_path / "run")
     assert again.labels.equals(run.labels)
     assert write_report(again).is_file()
+    with pytest.raises(InputError, match="labeled on images in shards"):
+        contralens.evaluate(again)
     rows = again.images.to_pylist()
     assert len(rows) < 1100, "only images that exemplars or contrasts name"
     names = {at: sorted(path.name for path in (whole / f"odd-{at}").iterdir()) for at in range(3)}

@@ -67,6 +67,11 @@ class Reopened:
         groups: Any = None,
         progress: Progress = silent,
     ) -> None:
+        if run.manifest["images"].get("shards"):
+            raise InputError(
+                "the run was labeled on images in shards and holds only those that its exemplars name; label the "
+                "images of one shard by themselves for what needs all of them"
+            )
         self.run, self.store, self.device = run, Store(cache), device or "cpu"
         self._groups = groups
         self._given = {"target": target, "encoder": encoder}
