@@ -62,7 +62,7 @@ class HookedTarget:
     """How deep in the network the layer is, 0 to 1 (`LayerInfo.depth`)."""
     origin: dict[str, Any] = field(default_factory=dict)
     """"spec" and "options" that `target` makes the same one from; "spec" is None where no text names the network."""
-    compiled: Callable[[Any], Tensor] | None = None
+    compiled: Callable[[Any], Any] | None = None
     """What gives the rows in place of a hook, where the network is compiled (`models.compiled`)."""
 
     @property
@@ -79,7 +79,8 @@ class HookedTarget:
             InputError: the network did not run the layer, or gave another number of neurons than at the start.
         """
 
-        return hooks.run_taps([self.tap], batch)[0] if self.compiled is None else self.compiled(batch)
+        rows: Tensor = hooks.run_taps([self.tap], batch)[0] if self.compiled is None else self.compiled(batch)
+        return rows
 
     @property
     def tap(self) -> hooks.Tap:

@@ -69,8 +69,7 @@ class Reopened:
     ) -> None:
         if run.manifest["images"].get("shards"):
             raise InputError(
-                "the run was labeled on images in shards and holds only those that its exemplars name; label the "
-                "images of one shard by themselves for what needs all of them"
+                "the run was labeled on images in shards: label those of one shard for what needs all images"
             )
         self.run, self.store, self.device = run, Store(cache), device or "cpu"
         self._groups = groups
