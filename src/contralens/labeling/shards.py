@@ -97,8 +97,8 @@ def label_shards(
     """Label the neurons of a layer on images in shards, with confidence, as `contralens.label` does on all at once.
 
     Args:
-        shards: (images, cache folder) of each, in order. Rows that are not in a cache are collected; `contralens collect
-            --cache` on each shard, on any machine, does it beforehand. An image must not be in two shards: copies are
+        shards: (images, cache folder) of each, in order. Rows that are not in a cache are collected; `contralens
+            collect` on each shard, on any machine, does it beforehand. An image must not be in two shards: copies are
             found within a shard only.
         target: as of `contralens.label`; so are the others.
         encoder: of images and texts.
