@@ -109,7 +109,7 @@ class Centred:
     """Embeddings (I,D) less their mean, 0 for images that are not usable (I, bool); read in parts, so never in memory.
 
     >>> Centred(embeddings, torch.tensor([True, True, False, False]))[1:3]
-    tensor([[-0.1000,  0.1000,  0.0000],
+    tensor([[ 0.1000, -0.3000,  0.0000],
             [ 0.0000,  0.0000,  0.0000]])
     """
 
