@@ -129,7 +129,7 @@ def test_quick(name: str, tmp_path: Path) -> None:
     assert {
         "mining": "| yes |", "scoring": "| clip_dissect |", "memory": "confidence adds, CPU s",
         "chance": "real kept", "collecting": "'same_bits': True", "allocating": "| kept |", "feeding": "Same rows: yes",
-        "limits": "| evaluation |", "compiling": "timm:test_efficientnet",
+        "limits": "| evaluation |", "compiling": "world:1, block3",
         "shards": "the exemplars are those of all at once, the labels too",
         "match": "| permuted, by exemplars | neurons matched to themselves | 100 % (100 %) |",
     }[name] in out  # fmt: skip
