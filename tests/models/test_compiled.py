@@ -54,6 +54,10 @@ def test_compiled_rows_are_the_eager_ones_for_any_batch(net: str) -> None:
             apart = (fast(batch) - eager(batch)).norm(dim=1) / eager(batch).norm(dim=1)
             assert apart.max() <= compiling.CLOSE
     assert not any(module._forward_hooks for module in fast.module.modules())
+    half, plain = fast.with_dtype("bf16"), eager.with_dtype("bf16")
+    assert half.compiled is None
+    assert half.fingerprint == plain.fingerprint
+    assert half.origin == plain.origin
 
 
 def test_a_compiled_run_says_so_and_does_not_mix_its_rows_with_eager_ones(

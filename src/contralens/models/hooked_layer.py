@@ -88,9 +88,11 @@ class HookedTarget:
         return hooks.Tap(self.module, self.layer, hooks.DTYPES[self.dtype], self._pooled, self._rows)
 
     def with_dtype(self, dtype: str) -> HookedTarget:
-        """The same layer computed in another precision, as `target(..., dtype=...)` makes it."""
+        """The same layer computed in another precision, not compiled, as `target(..., dtype=...)` makes it."""
         choice = Choice(self.pooling, self.prefix_tokens, self.width, layout=self.layout)
-        options = {key: value for key, value in self.origin.get("options", {}).items() if key != "dtype"}
+        options = {
+            key: value for key, value in self.origin.get("options", {}).items() if key not in ("dtype", "compile")
+        }
         return replace(
             self,
             dtype=dtype,
