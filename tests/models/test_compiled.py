@@ -58,6 +58,7 @@ def test_compiled_rows_are_the_eager_ones_for_any_batch(net: str) -> None:
     assert half.compiled is None
     assert half.fingerprint == plain.fingerprint
     assert half.origin == plain.origin
+    assert half.notes == plain.notes
 
 
 def test_a_compiled_run_says_so_and_does_not_mix_its_rows_with_eager_ones(

@@ -17,7 +17,7 @@ from torch.utils.data import default_collate
 
 from contralens.checks import first_line
 from contralens.models import determinism, hooks
-from contralens.models.hooked_layer import HookedTarget
+from contralens.models.hooked_layer import COMPILED, HookedTarget
 from contralens.models.layer_outputs import module_of, tensor_of
 
 CLOSE = 2e-6
@@ -53,7 +53,7 @@ def compiled(target: HookedTarget) -> HookedTarget:
         target,
         compiled=cut,
         fingerprint=hashlib.sha256(f"{target.fingerprint} compiled".encode()).hexdigest()[:32],
-        notes=[*target.notes, f"compiled by torch {torch.__version__}: rows differ by {apart:.1e} of their length"],
+        notes=[*target.notes, f"{COMPILED} {torch.__version__}: rows differ by {apart:.1e} of their length"],
         origin={**target.origin, "options": {**target.origin.get("options", {}), "compile": True}},
     )
 

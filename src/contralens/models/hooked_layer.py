@@ -15,6 +15,9 @@ from contralens.fingerprint.network import TARGET_VERSION, describe
 from contralens.models import hooks
 from contralens.models.pooling import Choice, Layout, Tokens, pool
 
+COMPILED = "compiled by torch"
+"""How the note of a compiled network begins."""
+
 
 @dataclass(eq=False)
 class HookedTarget:
@@ -97,6 +100,7 @@ class HookedTarget:
             self,
             dtype=dtype,
             compiled=None,
+            notes=[note for note in self.notes if not note.startswith(COMPILED)],
             fingerprint=fingerprint_of(self.network, self.layer, choice, dtype, self.preprocess, []),
             origin={**self.origin, "options": {**options, **({} if dtype == "float32" else {"dtype": dtype})}},
         )
