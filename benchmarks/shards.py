@@ -1,45 +1,74 @@
-"""Mining shard by shard: the same exemplars, and memory that does not grow with the images.
+"""Mining, scoring and confidence shard by shard: the same numbers, in memory that hardly grows with the images.
 
-    python benchmarks/shards.py            # 10 million images in 20 shards, D=64, 64 neurons; about ten minutes
+    python benchmarks/shards.py            # 10 million images in 20 shards, D=64, 64 neurons; half an hour
     python benchmarks/shards.py --quick
 
 Made-up embeddings in clusters and activations that follow them, drawn anew from a seed each time that a shard is asked
 for, so that no file stands behind them. At the smallest size the result is compared with `find_exemplars` of all images
-at once. The peak is that of a fresh process, imports included.
+at once. The peak is that of a fresh process, imports included. Scoring runs the panel of five scorers behind confidence
+(`label_shards`), with the embeddings mapped from a nameless file.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from common import Peak, arguments, growth, peak_resident, publish, table
 from torch.nn.functional import normalize
 
+from contralens.math.activation_sources import ActivationSource, source
+from contralens.math.confidence import Weighed
 from contralens.math.exemplars import find_exemplars
-from contralens.math.sharded_mining import find_exemplars_in_shards
+from contralens.math.sharded_mining import ShardedActivations, find_exemplars_in_shards
+from contralens.types import Exemplars
 
 
-def shards(images: int, each: int, neurons: int, width: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def shard(start: int, images: int, each: int, neurons: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Activations and unit embeddings of consecutive images."""
     shared = torch.Generator().manual_seed(0)
     centres = normalize(torch.randn(500, width, generator=shared), dim=1)
     signal = torch.randn(500, neurons, generator=shared)
+    g = torch.Generator().manual_seed(1 + start)
+    kind = torch.randint(500, (min(each, images - start),), generator=g)
+    e = normalize(centres[kind] + 0.8 * torch.randn(len(kind), width, generator=g) / width**0.5, dim=1)
+    return signal[kind].add_(torch.randn(len(kind), neurons, generator=g)).relu_(), e
+
+
+def shards(images: int, each: int, neurons: int, width: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """All shards, one after the other."""
     for start in range(0, images, each):
-        g = torch.Generator().manual_seed(1 + start)
-        kind = torch.randint(500, (min(each, images - start),), generator=g)
-        e = normalize(centres[kind] + 0.8 * torch.randn(len(kind), width, generator=g) / width**0.5, dim=1)
-        yield signal[kind].add_(torch.randn(len(kind), neurons, generator=g)).relu_(), e
+        yield shard(start, images, each, neurons, width)
 
 
 def child(images: int, each: int, neurons: int, width: int, k: int) -> None:
-    """One size in this process: seconds, CPU seconds, bytes at most."""
-    with Peak() as peak:
-        find_exemplars_in_shards(lambda: shards(images, each, neurons, width), k=k)
-    print(peak.wall, peak.cpu, peak_resident())
+    """One size in this process: CPU seconds of mining and of scoring, bytes at most after each."""
+    with Peak() as mining:
+        exemplars = find_exemplars_in_shards(lambda: shards(images, each, neurons, width), k=k)
+    most = peak_resident()
+    with tempfile.TemporaryFile() as file:
+        counts = []
+        for a, e in shards(images, each, neurons, width):
+            file.write(e.numpy().data)
+            counts.append(len(a))
+        file.flush()
+        e = torch.from_numpy(np.memmap(file, np.float32, "c", shape=(images, width)))
+        opened = lru_cache(1)(lambda at: source(shard(at * each, images, each, neurons, width)[0]))
+        with Peak() as scoring:
+            weighed(exemplars, ShardedActivations(counts, opened), e)
+    print(mining.cpu, scoring.cpu, most, peak_resident())
+
+
+def weighed(exemplars: Exemplars, activations: ActivationSource, e: torch.Tensor) -> Weighed:
+    """The panel's labels and their confidence, out of 1,000 made-up texts."""
+    texts = normalize(torch.randn(1000, e.shape[1], generator=torch.Generator().manual_seed(2)), dim=1)
+    return Weighed.by_panel(exemplars, activations, e, texts)
 
 
 def main() -> None:
@@ -62,6 +91,11 @@ def main() -> None:
     sharded = find_exemplars_in_shards(lambda: parts, k=args.k)
     whole = find_exemplars(torch.cat([a for a, _ in parts]), torch.cat([e for _, e in parts]), k=args.k)
     same = all(torch.equal(getattr(sharded, name), getattr(whole, name)) for name in ("positives", "contrasts"))
+    e = torch.cat([e for _, e in parts])
+    one = weighed(whole, source(torch.cat([a for a, _ in parts])), e)
+    other = weighed(sharded, ShardedActivations([len(a) for a, _ in parts], lambda at: source(parts[at][0])), e)
+    apart = float((one.probabilities - other.probabilities).abs().max())
+    same = same and torch.equal(one.candidates, other.candidates) and apart < 1e-4
     rows = []
     for images in sizes:
         numbers = [str(n) for n in (images, each, args.neurons, args.width, args.k)]
@@ -69,24 +103,27 @@ def main() -> None:
             [sys.executable, str(Path(__file__)), "--threads", str(args.threads), "--child", *numbers],
             capture_output=True, text=True, check=True,
         )  # fmt: skip
-        wall, cpu, most = map(float, run.stdout.split())
-        rows.append({"images": images, "seconds": wall, "cpu_seconds": cpu, "peak_mb": most / 2**20})
+        mining, scoring, most, most_scoring = map(float, run.stdout.split())
+        rows.append({
+            "images": images, "mining_cpu": mining, "scoring_cpu": scoring, "mining_mb": most / 2**20,
+            "peak_mb": most_scoring / 2**20,
+        })  # fmt: skip
         print(rows[-1], flush=True)
     cells = [
-        [f"{r['images']:,}", f"{r['seconds']:.0f}", f"{r['cpu_seconds']:.0f}", f"{r['peak_mb']:,.0f}"] for r in rows
-    ]
+        [f"{r['images']:,}", f"{r['mining_cpu']:.0f}", f"{r['mining_mb']:,.0f}", f"{r['scoring_cpu']:.0f}",
+         f"{r['peak_mb']:,.0f}"] for r in rows
+    ]  # fmt: skip
     told = "those of all at once" if same else "NOT those of all at once"
     text = (
-        f"Shards of {each:,} images, {args.neurons} neurons, D={args.width}, K={args.k}. In three shards of {first:,} "
+        f"Shards of {each:,} images, {args.neurons} neurons, D={args.width}, K={args.k}, 1,000 texts. Of {first:,} "
+        f"images in three shards the exemplars are {told}, the labels too, and confidence differs by at most "
+        f"{apart:.0e}. The second peak holds pages of the mapped file, which the system can take back."
     )
-    text += f"images the exemplars are {told}."
-    lines = [f"- {line.removeprefix(': ')}" for line in growth(rows, "cpu_seconds", ["images"])]
-    publish(
-        "shards",
-        "\n".join([text, "", table(["images", "seconds", "CPU seconds", "peak MB"], cells), "", *lines]),
-        args,
-        rows,
-    )
+    lines = [f"- {line.removeprefix(': ')}" for cost in ("mining_cpu", "scoring_cpu") for line in growth(
+        rows, cost, ["images"]
+    )]  # fmt: skip
+    heads = ["images", "mining, CPU seconds", "peak MB", "scoring with confidence, CPU seconds", "peak MB"]
+    publish("shards", "\n".join([text, "", table(heads, cells), "", *lines]), args, rows)
     if not same:
         raise SystemExit("results differ; see above")
 

@@ -99,7 +99,7 @@ def unruled(a: Tensor, e: Tensor) -> float:
     """The power that `power="auto"` takes for dense neurons."""
     neurons, usable = torch.arange(a.shape[1]), torch.ones(len(e), dtype=torch.bool)
     statistics = survey(source(a), 0, neurons, usable)[0]
-    return lookalike.chosen_power(source(a), neurons, statistics, usable, lookalike.centred(e, usable))
+    return lookalike.chosen_power(source(a), neurons, statistics, usable, lookalike.Centred(e, usable))
 
 
 def main() -> None:

@@ -100,7 +100,19 @@ def run(name: str, *arguments: str, code: int = 0) -> str:
     return done.stdout + done.stderr
 
 
-QUICK = ["mining", "scoring", "memory", "collecting", "chance", "allocating", "feeding", "match", "limits", "shards"]
+QUICK = [
+    "mining",
+    "scoring",
+    "memory",
+    "collecting",
+    "chance",
+    "allocating",
+    "feeding",
+    "match",
+    "limits",
+    "shards",
+    "compiling",
+]
 
 
 @pytest.mark.slow
@@ -113,7 +125,8 @@ def test_quick(name: str, tmp_path: Path) -> None:
     assert {
         "mining": "| yes |", "scoring": "| clip_dissect |", "memory": "confidence adds, CPU s",
         "chance": "real kept", "collecting": "'same_bits': True", "allocating": "| kept |", "feeding": "Same rows: yes",
-        "limits": "| evaluation |", "shards": "the exemplars are those of all at once",
+        "limits": "| evaluation |", "compiling": "world:1, block3",
+        "shards": "the exemplars are those of all at once, the labels too",
         "match": "| permuted, by exemplars | neurons matched to themselves | 100 % (100 %) |",
     }[name] in out  # fmt: skip
 

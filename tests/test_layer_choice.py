@@ -159,3 +159,56 @@ def test_label_layer_all_gives_the_runs_of_single_commands(discs: Path, tmp_path
     )
     assert list(again) == ["block1", "block2", "block3"]
     assert again["block2"].labels.equals(contralens.load(tmp_path / "all" / "block2").labels)
+
+
+NETWORK = """
+from pathlib import Path
+from torch import nn
+
+def build():
+    with (Path(__file__).parent / "opened.txt").open("a") as log:
+        log.write("opened\\n")
+    return Counting()
+
+class Counting(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.calls = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 6, 3), 0
+
+    def forward(self, x):
+        self.calls += 1
+        return self.second(self.first(x))
+"""
+
+
+@pytest.mark.parametrize("command", ["label", "collect"])
+def test_a_pattern_opens_the_network_once(command: str, discs: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.delenv("CONTRALENS_QUIET", raising=False)
+    (tmp_path / "net.py").write_text(NETWORK)
+    words = tmp_path / "words.txt"
+    words.write_text("red\ngreen")
+    spec = f"module:{tmp_path / 'net.py'}:build"
+    given = {"layer": "[fs]*", "encoder": "world", "images": str(discs), "preprocess": "resize=24x24,mean=half"}
+    flags = [part for name, value in given.items() for part in (f"--{name}", value)]
+    more = ["--vocabulary", str(words), "--k", "5", "--out", str(tmp_path / "runs")] if command == "label" else []
+    monkeypatch.setattr(sys, "argv", [
+        "contralens", command, "--target", spec, *flags, *more, "--cache", str(tmp_path / "cache"),
+    ])  # fmt: skip
+    with pytest.raises(SystemExit, match="0"):
+        main()
+    assert (tmp_path / "opened.txt").read_text() == "opened\n"
+    assert "2 layers, 10 neurons, 42 images" in capsys.readouterr().err
+    if command == "label":  # a network that changes as it runs is the same network, by a pattern and by name
+        run = contralens.load(tmp_path / "runs" / "second")
+        assert run.manifest["target"]["spec"] == spec
+        named = contralens.target(spec, layer="second", preprocess=given["preprocess"])
+        assert run.manifest["target"]["fingerprint"] == named.fingerprint
+
+
+def test_one_plan_is_told_before_the_work(discs: Path, tmp_path: Path) -> None:
+    plans: list = []
+    options = {"k": 5, "cache": tmp_path, "scorers": "csp", "limit": 20, "on_plan": plans.append}
+    runs = contralens.label_layers("world:1", str(discs), "world", ["red", "green"], layers="block[12]", **options)
+    assert [plan.names for plan in plans] == [["block1", "block2"]] == [list(runs)]
+    contralens.label_layers("world:1", str(discs), "world", ["red", "green"], layers=["block1"], **options)
+    assert len(plans) == 1, "layers by name need no plan"

@@ -42,7 +42,7 @@ ALLOWED: dict[str, set[str]] = {
     "maps": BELOW_RUNS | {"run_data"},
     "labeling": BELOW_RUNS | {"collecting", "holdout", "proposing"},
     "bench": BASE | {"math", "data", "world"},
-    "demo": BASE | {"data", "world", "maps", "labeling", "bench"},
+    "demo": BASE | {"models", "encoders", "data", "world", "collecting", "maps", "labeling", "bench"},
     "auditing": ON_RUNS,
     "evaluation": ON_RUNS | {"proposing", "labeling", "bench", "auditing"},
     "verifying": ON_RUNS,

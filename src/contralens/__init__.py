@@ -43,6 +43,7 @@ _WHERE = {
     "label_confidence": "math.confidence",
     "label_file": "sharing.label_files",
     "label_layers": "labeling.layers",
+    "label_shards": "labeling.shards",
     "labeled_images": "data.labeled_images",
     "load": "data.runs",
     "load_audit": "data.audits",
@@ -98,6 +99,7 @@ if TYPE_CHECKING:
     from contralens.evaluation.matching import match as match
     from contralens.labeling.label import label as label
     from contralens.labeling.layers import label_layers as label_layers
+    from contralens.labeling.shards import label_shards as label_shards
     from contralens.maps import add_maps as add_maps
     from contralens.math.confidence import label_confidence as label_confidence
     from contralens.math.exemplars import find_exemplars as find_exemplars

@@ -12,13 +12,19 @@ from typing import Any
 import numpy as np
 
 from contralens.bench.world_images import IMAGES, dominated, score_labels, wilson, write_world
+from contralens.collecting.collect import collect
+from contralens.collecting.probe_check import proved
 from contralens.data.added_files import check_listed, write_listed
 from contralens.data.folder_kinds import RUN
+from contralens.data.images import images as image_set
 from contralens.data.replace_folder import reserved
 from contralens.data.runs import Run
+from contralens.data.store import Store
+from contralens.encoders.registry import encoder
 from contralens.labeling.label import label
 from contralens.maps import add_maps
-from contralens.types import Progress, silent
+from contralens.models.targets import target
+from contralens.types import Extractor, Images, Progress, silent
 from contralens.world.planted import PlantedTarget
 from contralens.world.targets import STRENGTH, WORLDS
 from contralens.world.truth import Truth, known, load_truth
@@ -100,12 +106,13 @@ def _labeled(
 ) -> Iterator[tuple[str, Run, tuple[Sequence[Truth], Any]]]:
     """Kind, run, truth and scenes of a world's planted and trained neurons."""
     scenes, pictures = write_world(folder, w, images)
-    planted = PlantedTarget(w, scenes, pictures)
-    for kind, target, truth in zip(KINDS, (planted, f"world:{w}"), (planted.truth, load_truth(w)), strict=True):
+    planted, probe = PlantedTarget(w, scenes, pictures), image_set(folder / "images")
+    _collect([planted, target(f"world:{w}"), encoder("world")], probe, Store(cache), f"world {w}", progress)
+    for kind, network, truth in zip(KINDS, (planted, f"world:{w}"), (planted.truth, load_truth(w)), strict=True):
         where = f"world {w} {kind}"
         run = label(
-            target,
-            folder / "images",
+            network,
+            probe,
             "world",
             folder / "vocabulary.txt",
             scorers=SCORERS,
@@ -114,8 +121,14 @@ def _labeled(
             progress=lambda stage, done, total, where=where: progress(f"{where}: {stage}", done, total),
         )
         if kind == "trained":
-            add_maps(run, source=folder / "images", cache=cache)
+            add_maps(run, source=probe, cache=cache)
         yield kind, run, (truth, scenes)
+
+
+def _collect(extractors: Sequence[Extractor], probe: Images, store: Store, where: str, progress: Progress) -> None:
+    """Rows of every picture into the cache, from one look at each; both runs read them there."""
+    some, _ = proved(extractors, probe, store)
+    collect(probe, some, store, progress=lambda stage, done, total: progress(f"{where}: {stage}", done, total))
 
 
 def _judge(run: Run, truth: Sequence[Truth], world: int, kind: str, scenes: Any) -> list[Judged]:

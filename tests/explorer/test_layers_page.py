@@ -16,10 +16,12 @@ from patience import HUNG
 from pydantic import TypeAdapter
 
 import contralens
+from contralens.data import atlases
 from contralens.data.folder_kinds import RELATIONS
 from contralens.data.layer_relations import read
 from contralens.explorer import shapes
 from contralens.explorer.export import export
+from contralens.explorer.layers_page import page as layers_page
 
 WORDS = ["red", "green", "blue", "yellow", "magenta", "cyan", "white"]
 
@@ -53,6 +55,14 @@ def test_the_page_says_what_the_atlas_says(layers: list[Path]) -> None:
     said = [None if at < 0 else page["labels"][at] for at in page["label"]]
     assert said == atlas.neurons["label"].to_pylist()
     assert {row["run"] for row in page["layers"]} == {"relu", "output"}
+
+
+def test_the_page_reads_the_neurons_of_each_run_once(layers: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    own = atlases._neurons
+    monkeypatch.setattr(atlases, "_neurons", lambda run: read.append(run.path) or own(run))
+    assert len(layers_page({path.name: path for path in layers})["layers"]) == len(layers)
+    assert read == layers
 
 
 def test_runs_of_other_networks_and_broken_ones_are_left_out_with_the_reason(

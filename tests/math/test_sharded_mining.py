@@ -10,9 +10,9 @@ from torch.nn.functional import normalize
 
 from contralens.errors import InputError
 from contralens.math import contrast_search, neighbours
-from contralens.math.activation_sources import SparseActivations
+from contralens.math.activation_sources import SparseActivations, source
 from contralens.math.exemplars import find_exemplars
-from contralens.math.sharded_mining import find_exemplars_in_shards
+from contralens.math.sharded_mining import ShardedActivations, find_exemplars_in_shards
 
 
 def made(images: int = 1500, neurons: int = 12, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -61,3 +61,18 @@ def test_bad_shards_are_refused_in_one_line():
         assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="`k` must be"):
         find_exemplars_in_shards(lambda: [(a, e)], k=0)
+
+
+def test_activations_in_shards_read_as_one_matrix() -> None:
+    whole = torch.rand(11, 4, generator=torch.Generator().manual_seed(0))
+    parts, opened = whole.split([4, 1, 6]), []
+    found = ShardedActivations([4, 1, 6], lambda at: opened.append(at) or source(parts[at]))
+    assert found.shape == (11, 4)
+    blocks = list(found.blocks(torch.tensor([2, 0]), budget=24))
+    assert torch.equal(torch.cat([rows for _, rows in blocks]), whole[:, [2, 0]])
+    assert [start for start, _ in blocks] == [0, 3, 4, 5, 8]
+    images, neurons = torch.tensor([10, 0, 5, 10, 3]), torch.tensor([3, 1, 0, 2, 2])
+    opened.clear()
+    assert torch.equal(found.lookup(images, neurons), whole[images, neurons])
+    assert opened == [0, 2], "only shards that are asked about, each once"
+    assert found.lookup(images[:0], neurons[:0]).shape == (0,)

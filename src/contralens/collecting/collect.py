@@ -72,7 +72,7 @@ class Speed:
 class Collected:
     """What collecting left in the store: the images that count, and where their rows lie."""
 
-    usable: list[int]
+    usable: Sequence[int]
     """Indices into the image set of those that every extractor has a row for, in order."""
     skipped: list[dict[str, str]]
     """The others: id and reason."""

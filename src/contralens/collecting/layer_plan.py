@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from contralens.data.images import images as image_set
@@ -10,6 +10,7 @@ from contralens.errors import InputError
 from contralens.models.hooked_layer import HookedTarget
 from contralens.models.layer_choice import chosen_layers, is_pattern
 from contralens.models.layers import LayerInfo, layers
+from contralens.models.opened_network import OpenedNetwork, open_network
 from contralens.settings.label import Collect
 from contralens.types import Brief
 
@@ -21,13 +22,15 @@ BYTES = 4
 class LayerPlan(Brief):
     """Layers that were chosen, in the order in which they run.
 
-    >>> LayerPlan([LayerInfo("a", "Conv2d", (8, 4, 4), 8, "mean", 1)], {}, images=1000).bytes
+    >>> LayerPlan([LayerInfo("a", "Conv2d", (8, 4, 4), 8, "mean", 1)], {}, None, images=1000).bytes
     32000
     """
 
     layers: Sequence[LayerInfo]
     left_out: dict[str, str]
     """Layers that a pattern means, too, and why they cannot be used."""
+    network: OpenedNetwork | HookedTarget
+    """Opened for the plan, to be used for the work."""
     images: int
 
     @property
@@ -69,15 +72,18 @@ def layer_plan(settings: Collect) -> LayerPlan:
     asked = [settings.layer] if isinstance(settings.layer, str) else list(settings.layer or ["all"])
     kinds = list(settings.layer_kinds or ())
     target = settings.target
-    if isinstance(target, HookedTarget | str) or hasattr(target, "named_modules"):
-        options = settings.given("preprocess", "weights", "checkpoint", "prefix_tokens")
-        found = layers(target, **({} if isinstance(target, HookedTarget) else options))
+    network: OpenedNetwork | HookedTarget
+    if isinstance(target, HookedTarget):
+        found, network = layers(target), target
+    elif isinstance(target, str) or hasattr(target, "named_modules"):
+        network = open_network(target, **settings.given("weights", "checkpoint", "device"))
+        found = layers(network, **settings.given("preprocess", "prefix_tokens"))
     else:
         raise InputError("the target is already one layer: patterns and kinds need a network")
     chosen, out = chosen_layers(found, asked, kinds, settings.pooling)
     if len({one.name for one in chosen}) < len(chosen):
         raise InputError("a layer is named twice")
-    return LayerPlan(chosen, out, len(image_set(settings.images, limit=settings.limit, seed=settings.seed)))
+    return LayerPlan(chosen, out, network, len(image_set(settings.images, limit=settings.limit, seed=settings.seed)))
 
 
 def needs_plan(settings: Collect) -> bool:
@@ -90,12 +96,16 @@ def needs_plan(settings: Collect) -> bool:
     return bool(settings.layer_kinds) or any(map(is_pattern, asked or ()))
 
 
-def with_layers(settings: Collect) -> Collect:
-    """The settings with layers by name, where patterns or kinds stand for them.
+def with_layers(settings: Collect, on_plan: Callable[[LayerPlan], None] | None = None) -> Collect:
+    """The settings with layers by name, where patterns or kinds stand for them, and with the network that was opened
+    to see which these are; `on_plan` is called with the plan.
 
     >>> with_layers(Collect("world:1", "world-1/images", "world", layer="block[12]")).layer
     ['block1', 'block2']
     """
     if not needs_plan(settings):
         return settings
-    return settings.to(type(settings), layer=layer_plan(settings).names, layer_kinds=None)
+    plan = layer_plan(settings)
+    if on_plan is not None:
+        on_plan(plan)
+    return settings.to(type(settings), target=plan.network, layer=plan.names, layer_kinds=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -41,14 +42,13 @@ def label_command(given: Given, config: Config = None, trust_code: TrustConfig =
     from contralens.report.progress import bar
 
     several = means_several(settings.get("layer"), settings.get("layer_kinds"))
-    if several:
-        settings = {**settings, "layer": _planned(settings, as_json)}
-        settings.pop("layer_kinds", None)
     with bar(quiet=as_json) as progress:
         if several:
             from contralens.labeling.layers import label_layers
 
-            runs = list(label_layers(**settings, layers=settings.pop("layer"), progress=progress).values())
+            layers = settings.pop("layer", None) or "all"
+            more: dict[str, Any] = {"layers": layers, "on_plan": _told(as_json), "progress": progress}
+            runs = list(label_layers(**settings, **more).values())
         else:
             from contralens.labeling.label import label
 
@@ -85,20 +85,13 @@ def _many(runs: list[Any], out: Any) -> None:
     typer.echo(f"run folders: {out}/LAYER\nnext:        contralens atlas {out}   (or contralens explore {out})")
 
 
-def _planned(settings: dict[str, Any], quiet: bool) -> list[str]:
-    """The layers by name; where patterns or kinds chose them, a list on stderr says so before anything is computed."""
-    from contralens.collecting.layer_plan import layer_plan, needs_plan
-    from contralens.settings.record import settings_of
+def _told(quiet: bool) -> Callable[[Any], None] | None:
+    """Where patterns or kinds choose layers, a list on stderr says which before anything is computed."""
+    if quiet:
+        return None
+    from contralens.report.layer_tables import plan_table
 
-    job = Collect(**{name: value for name, value in settings.items() if name in settings_of(Collect)})
-    if not needs_plan(job):
-        return [job.layer] if isinstance(job.layer, str) else list(job.layer or ())
-    plan = layer_plan(job)
-    if not quiet:
-        from contralens.report.layer_tables import plan_table
-
-        plan_table(plan)
-    return plan.names
+    return plan_table
 
 
 @with_flags(Collect)
@@ -117,25 +110,24 @@ def collect_command(
     `label` with the same settings reads them from the cache.
     """
     needed = ("target", "encoder", "images")
-    from contralens.collecting.layer_plan import means_several
-
     job = Collect(**settings_from(Collect, given, needed, config=config, trust_code=trust_code))
-    if means_several(job.layer, job.layer_kinds):
-        job = job.to(Collect, layer=_planned(vars(job), as_json), layer_kinds=None)
     from contralens.collecting.distributed import collect_ray, collect_shard
+    from contralens.collecting.layer_plan import with_layers
     from contralens.data.store import Store
     from contralens.report.progress import bar
 
+    named = with_layers(job, _told(as_json))
     if engine == "ray":
         if shard is not None:
             raise InputError("--shard needs the local engine; Ray distributes the tiles itself")
+        job = named.to(Collect, target=job.target)  # workers open the network themselves
         done = collect_ray(job, gpus_per_actor=0.0 if job.device in (None, "cpu") else 1.0)
     elif engine in (None, "local"):
         i, slash, n = (shard or "0/1").partition("/")
         if not (slash and i.isdigit() and n.isdigit()):
             raise InputError(f"--shard is written i/n, e.g. 0/8 for the first of eight; got {shard!r}")
         with bar(quiet=as_json) as progress:
-            done = collect_shard(job, int(i), int(n), progress)
+            done = collect_shard(named, int(i), int(n), progress)
     else:
         raise InputError(f'--engine must be "local" or "ray"; got {engine!r}')
     speed: dict[str, Any] = done.speed.summary()

@@ -42,7 +42,7 @@ def demo_command(
 ) -> None:
     """Count correct labels where the truth is known.
 
-    Labels networks in three rendered worlds, without downloads, in about a minute.
+    Labels networks in three rendered worlds, without downloads, in about half a minute.
     """
     from contralens.demo import demo, summary
     from contralens.report.html import write_report

@@ -194,34 +194,59 @@ def _natural(layer: str) -> list[Any]:
     return [layer == ".", *((int(p), "") if p.isdigit() else (-1, p) for p in re.split(r"(\d+)", layer))]
 
 
-def atlas_of(runs: Sequence[Run]) -> Atlas:
-    """The atlas of runs that are opened and in order.
+@dataclass(frozen=True)
+class Part:
+    """What an atlas takes from one run."""
+
+    run: Run
+    about: dict[str, Any]
+    """Network, images and encoder, for the atlas's manifest."""
+    rows: list[dict[str, Any]]
+    """As `NEURONS`; the atlas says the run's name."""
+    neurons: pa.Table
+    """The same."""
+    counts: dict[str, Any]
+    """Its row of `Atlas.layers`."""
+
+
+def part_of(run: Run) -> Part:
+    """A run's part of an atlas."""
+    rows, told = _neurons(run), run.manifest
+    about = {"target": told["target"]["name"], "images": told["images"]["count"], "encoder": told["encoder"]["name"]}
+    return Part(run, about, rows, pa.Table.from_pylist(rows, schema=NEURONS), _layer(run, rows))
+
+
+def atlas_of(runs: Sequence[Run | Part]) -> Atlas:
+    """The atlas of runs that are opened and in order, or of their parts.
 
     >>> atlas_of(opened("run")).layers["labeled"].to_pylist()
     [64]
     """
-    names = {run.manifest["target"]["name"] for run in runs}
+    parts = [one if isinstance(one, Part) else part_of(one) for one in runs]
+    keys = _keys([part.run for part in parts])
+    names = {part.about["target"] for part in parts}
     notes = []
     if len(names) > 1:
         notes.append(f"the runs are of several networks: {', '.join(sorted(names))}")
-    if len({run.manifest["images"].get("fingerprint") for run in runs}) > 1:
+    if len({part.run.manifest["images"].get("fingerprint") for part in parts}) > 1:
         notes.append("the runs were labeled with different images; counts and first layers are not comparable")
-    rows: list[dict[str, Any]] = []
-    layers = []
-    for run, key in zip(runs, _keys(runs), strict=True):
-        own = _neurons(run, key)
-        rows += own
-        layers.append(_layer(run, key, own))
-    concepts = _concepts(rows, [layer["layer"] for layer in layers])
+    layers = [{**part.counts, "run": key} for part, key in zip(parts, keys, strict=True)]
+    concepts = _concepts(
+        [{**row, "run": key} for part, key in zip(parts, keys, strict=True) for row in part.rows],
+        [layer["layer"] for layer in layers],
+    )
     for layer in layers:
         layer["concepts"] = sum(layer["layer"] in c["layers"] for c in concepts)
         layer["new"] = sum(layer["layer"] == c["first"] for c in concepts)
-    manifest = {
-        "target": runs[0].manifest["target"]["name"], "notes": notes, "images": runs[0].manifest["images"]["count"],
-        "runs": {key: None if run.path is None else str(run.path) for run, key in zip(runs, _keys(runs), strict=True)},
-        "encoder": runs[0].manifest["encoder"]["name"], "about": ABOUT,
-    }  # fmt: skip
-    return Atlas(manifest, pa.Table.from_pylist(rows, schema=NEURONS), _table(layers), _table(concepts))
+    paths = {key: None if part.run.path is None else str(part.run.path) for part, key in zip(parts, keys, strict=True)}
+    neurons = pa.concat_tables([_of_run(part.neurons, key) for part, key in zip(parts, keys, strict=True)])
+    manifest = {**parts[0].about, "notes": notes, "runs": paths, "about": ABOUT}
+    return Atlas(manifest, neurons, _table(layers), _table(concepts))
+
+
+def _of_run(neurons: pa.Table, key: str) -> pa.Table:
+    at = neurons.schema.get_field_index("run")
+    return neurons.set_column(at, NEURONS.field("run"), pa.array([key] * len(neurons), pa.string()))
 
 
 def _table(rows: list[dict[str, Any]]) -> pa.Table:
@@ -234,7 +259,7 @@ def _keys(runs: Sequence[Run]) -> list[str]:
     return [name if names.count(name) == 1 else f"{name} {i}" for i, name in enumerate(names)]
 
 
-def _neurons(run: Run, key: str) -> list[dict[str, Any]]:
+def _neurons(run: Run) -> list[dict[str, Any]]:
     judged = final(run)
     target = run.manifest["target"]
     said = {row["neuron"]: row for row in judged.rows()}
@@ -246,7 +271,7 @@ def _neurons(run: Run, key: str) -> list[dict[str, Any]]:
         own = said.get(row["neuron"]) or {}
         status = own.get("status") if own.get("status") in (CHANCE, CORRECTED) else row["status"]
         out.append({
-            **row, "run": key, "layer": target["layer"], "depth": target.get("depth"), "status": status,
+            **row, "run": None, "layer": target["layer"], "depth": target.get("depth"), "status": status,
             "name": str(row["name"]), "verdict": verdicts.get(row["neuron"]),
             "picture": pictures.get(row["neuron"], -1),
             **{name: own.get(name) for name in ("label", "best", "score", "confidence", "fdr", "verified")},
@@ -262,7 +287,7 @@ def _verdicts(run: Run) -> dict[int, str]:
     return dict(zip(found["neuron"].to_pylist(), found["verdict"].to_pylist(), strict=True))
 
 
-def _layer(run: Run, key: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _layer(run: Run, rows: list[dict[str, Any]]) -> dict[str, Any]:
     target = run.manifest["target"]
     labeled = [r for r in rows if r["label"] is not None]
     silent = sum(r["status"] in ("dead", "constant", "nan") for r in rows)
@@ -272,7 +297,7 @@ def _layer(run: Run, key: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     weighed = any(r["confidence"] is not None for r in rows)
     sure = [r["confidence"] for r in labeled if r["confidence"] is not None]
     return {
-        "run": key, "layer": target["layer"], "depth": target.get("depth"), "neurons": len(rows), "silent": silent,
+        "run": None, "layer": target["layer"], "depth": target.get("depth"), "neurons": len(rows), "silent": silent,
         "unlabeled": len(rows) - silent - sum(r["status"] not in ("dead", "constant", "nan") for r in labeled),
         "labeled": len(labeled), "chance": sum(r["status"] == CHANCE for r in rows) if null else None,
         "supported": sum(r["fdr"] is not None or r["status"] == CORRECTED for r in labeled) if null else None,

@@ -9,7 +9,7 @@ from typing import Any
 from pyarrow import ArrowException
 
 from contralens.checks import first_line
-from contralens.data.atlases import Atlas, atlas_of, opened
+from contralens.data.atlases import Atlas, Part, atlas_of, opened, part_of
 from contralens.data.final_labels import final
 from contralens.data.layer_relations import read
 from contralens.data.runs import Run, load
@@ -45,18 +45,16 @@ def page(paths: Mapping[str, Path], corrections: bool = True) -> shapes.Layers:
         paths: run folders by key.
         corrections: whether labels that people corrected count.
     """
-    runs: dict[str, Run] = {}
+    parts: dict[str, Part] = {}
     notes = []
     for key, path in paths.items():
         try:
-            run = final(load(path), corrections=corrections)
-            atlas_of([run])
+            parts[key] = part_of(final(load(path), corrections=corrections))
         except ContralensError as e:
             notes.append(f"{key} is left out: {e}")
         except (KeyError, TypeError, ValueError, ArrowException) as e:  # what was not written by this version
             notes.append(f"{key} is left out: its tables have an unknown form ({first_line(e)})")
-        else:
-            runs[key] = run
+    runs = {key: part.run for key, part in parts.items()}
     names = [run.manifest["target"]["name"] for run in runs.values()]
     common = max(dict.fromkeys(names), key=names.count, default="")
     chosen: dict[str, str] = {}
@@ -70,7 +68,8 @@ def page(paths: Mapping[str, Path], corrections: bool = True) -> shapes.Layers:
             chosen[target["layer"]] = key
     if not chosen:
         return _shape(None, {}, notes)
-    found = atlas_of(opened([runs[key] for key in chosen.values()]))
+    ordered = opened([runs[key] for key in chosen.values()])
+    found = atlas_of([parts[chosen[run.manifest["target"]["layer"]]] for run in ordered])
     between, damaged = _relations(found, {layer: runs[key] for layer, key in chosen.items()})
     return _shape(found, chosen, [*notes, *found.manifest["notes"], *damaged], between)
 

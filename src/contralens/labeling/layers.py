@@ -41,14 +41,14 @@ def label_layers(settings: LabelLayers) -> dict[str, Run]:
         raise InputError("a sparse autoencoder belongs to one layer: give that layer alone")
     if not settings.layers:
         raise InputError('`layers` must be a list of names, a pattern or "all"; got none')
-    named = with_layers(settings.to(Collect, layer=settings.layers))
+    named = with_layers(settings.to(Collect, layer=settings.layers), settings.on_plan)
     names = [named.layer] if isinstance(named.layer, str) else list(named.layer or ())
     each = {layer: _of_layer(settings, layer) for layer in names}
     with ExitStack() as places:
         for one in each.values():
             places.enter_context(reserving(one))
         work = ready(settings)
-        opened = networks(work.to(Collect, layer=names, layer_kinds=None))
+        opened = networks(work.to(Collect, target=named.target, layer=names, layer_kinds=None))
         checked = _collected(work, opened) if settings.store_activations else None
         return {
             layer: write(judge(score(mine(collect(
@@ -71,7 +71,7 @@ def _collected(work: LabelLayers, opened: Networks) -> Steady | None:
 
 def _of_layer(settings: LabelLayers, layer: str) -> Label:
     """The settings of one layer, as `contralens.label` has them."""
-    own = {name: value for name, value in vars(settings).items() if name not in ("layers", "layer_kinds")}
+    own = {name: value for name, value in vars(settings).items() if name not in ("layers", "layer_kinds", "on_plan")}
     out = None if settings.out is None else Path(settings.out) / folder_of_layer(layer)
     return Label(**{**own, "layer": layer, "out": out})
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contralens import __version__
-from contralens.data.atomic_files import digest
 from contralens.data.runs import FORMAT
 from contralens.data.trust import SIGNATURE, sign
 from contralens.data.vocabulary import Vocabulary
@@ -95,10 +94,11 @@ def about_mined(mined: Mined) -> dict[str, Any]:
             "source": plain(getattr(settings.images, "source", settings.images)),
             "given": len(mined.collected.images),
             "count": len(mined.probe.usable),
-            "fingerprint": digest(*mined.probe.fingerprints),
+            "fingerprint": mined.identity[0],
             "copies": parts.copied(everything),
             "skipped": mined.probe.skipped,
             "holdout": parts.about_holdout(everything),
+            **(mined.in_shards or {}),
         },
         **settings.written(),
     }

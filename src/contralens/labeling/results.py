@@ -99,6 +99,8 @@ class Mined(Brief):
     """Of the images and networks, for the store."""
     how: tuple[Any, ...]
     """What else the exemplars depend on."""
+    in_shards: Mapping[str, Any] | None = None
+    """What the manifest says of the images instead, where they are in shards."""
 
     @property
     def exemplars(self) -> Exemplars:

@@ -240,6 +240,8 @@ def write(judged: Judged, **changes: Any) -> Run:
 def _known(mined: Mined, concepts: Sequence[str], texts: Tensor) -> list[Known]:
     """The neurons whose truth is known, if they are asked for."""
     calibration, names = mined.collected.calibration, mined.collected.images.ids
+    if mined.settings.calibrate is None:
+        return []
     rows = mined.probe.activations(2) if calibration.extractors else None
     return calibration.known(
         rows, [names[i] for i in mined.probe.usable], mined.embeddings, concepts, texts, mined.settings.seed,

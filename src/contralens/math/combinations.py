@@ -23,7 +23,7 @@ from torch import Tensor
 
 from contralens.math.activation_products import products
 from contralens.math.activation_sources import source
-from contralens.math.tensors import blocks, matrix
+from contralens.math.tensors import blocks, finite_rows, matrix
 
 LEAST = 1.645
 """z from which a combination is the better explanation (one-sided, level .05)."""
@@ -83,7 +83,7 @@ def allowed_combinations(
     out = torch.ones(len(chosen), len(t), dtype=torch.bool)
     if not len(parts) or not len(chosen):
         return out
-    usable = e.isfinite().all(1)
+    usable = finite_rows(e)
     images = int(usable.sum())
     x = (e.double() - e[usable].double().mean(0)).masked_fill(~usable[:, None], 0.0)
     covariance = x.T @ x / images

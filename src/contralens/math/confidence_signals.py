@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 from contralens.math.activation_sources import ActivationSource
 from contralens.math.scorer_panel import Ballot
 from contralens.math.statistics import RunningTop
-from contralens.math.tensors import blocks
+from contralens.math.tensors import blocks, finite_rows
 from contralens.specs import scheme
 from contralens.types import Exemplars
 
@@ -42,7 +42,7 @@ def signals(
     Memory: blocks of (I,C), (N,D), (D,D), (N,`SAMPLE`) and the answer.
     """
     e, t = embeddings.cpu().float(), texts.cpu().float()
-    usable = e.isfinite().all(1)
+    usable = finite_rows(e)
     if not bool(usable.all()):
         e = torch.where(usable[:, None], e, 0.0)
     seen = _Seen.of(activations, exemplars.neurons.cpu(), e, usable)

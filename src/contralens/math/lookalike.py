@@ -19,6 +19,7 @@ drown in noise. Where no image differs from its look-alikes, the average image r
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -29,7 +30,7 @@ from contralens.math.activation_sources import ActivationSource
 from contralens.math.neighbours import Products, nearest_images
 from contralens.math.ranking import Columns, belonging, by_columns
 from contralens.math.statistics import NeuronStatistics, survey
-from contralens.math.tensors import blocks, eigen
+from contralens.math.tensors import blocks, eigen, finite_rows
 from contralens.types import Exemplars
 
 RIDGES = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -57,8 +58,8 @@ def lookalike(
 ) -> Columns:  # fmt: skip
     """Graded contrast over look-alike pairs, from all activations: scores (N,C); see the module for the equation.
 
-    Two passes over the activations, in blocks; memory is one block, (I,D) twice, (N,D) and the answer. On the CPU.
-    Look-alikes are sought of at most `CONTRASTED` images, among all.
+    Two passes over the activations, in blocks; memory is blocks, rows of the images with look-alikes, (N,D) and the
+    answer. On the CPU. Look-alikes are sought of at most `CONTRASTED` images, among all.
 
     Args:
         exemplars: says which neurons; one without any exemplar scores NaN. Its images are not looked at.
@@ -78,11 +79,11 @@ def lookalike(
     a, e, t = belonging(activations, embeddings, texts)
     if (power != "auto" and not (isinstance(power, int | float) and power > 0)) or pairs < 1:
         raise InputError(f'`power` must be above 0 or "auto", and `pairs` at least 1; got {power!r} and {pairs}')
-    usable = e.isfinite().all(1)
+    usable = finite_rows(e)
     n = exemplars.neurons.cpu()
     alike = _look_alikes(e, pairs)
     statistics = survey(a, 0, n, usable)[0]
-    mean, x = statistics.mean, centred(e, usable)
+    mean, x = statistics.mean, Centred(e, usable)
     if power == "auto":
         firing = statistics.firing.double() / usable.sum()
         power = SPARSE if float(firing.median()) <= FEW else chosen_power(a, n, statistics, usable, x)
@@ -104,13 +105,47 @@ def lookalike(
     return Columns((len(n), len(t)), v, lambda some: v @ t[some].to(v.dtype).T)
 
 
-def centred(e: Tensor, usable: Tensor) -> Tensor:
-    """Embeddings (I,D) less their mean, 0 for images that are not usable (I, bool); one new (I,D), not three."""
-    x = e - (e if bool(usable.all()) else e[usable]).mean(0)
-    return x.masked_fill_(~usable[:, None], 0.0)
+class Centred:
+    """Embeddings (I,D) less their mean, 0 for images that are not usable (I, bool); read in parts, so never in memory.
+
+    >>> Centred(embeddings, torch.tensor([True, True, False, False]))[1:3]
+    tensor([[ 0.1000, -0.3000,  0.0000],
+            [ 0.0000,  0.0000,  0.0000]])
+    """
+
+    def __init__(self, e: Tensor, usable: Tensor) -> None:
+        self._e, self._usable = e, usable
+        self._mean = (e if bool(usable.all()) else e[usable]).mean(0)
+        self.shape, self.dtype = e.shape, e.dtype
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def __getitem__(self, images: slice | Tensor) -> Tensor:
+        return (self._e[images] - self._mean).masked_fill_(~self._usable[images, None], 0.0)
 
 
-def chosen_power(a: ActivationSource, n: Tensor, statistics: NeuronStatistics, usable: Tensor, x: Tensor) -> float:
+@dataclass(frozen=True)
+class _Few:
+    """Rows (I,D) of which few are not 0."""
+
+    shape: torch.Size
+    images: Tensor
+    """Those with a row (R), rising."""
+    rows: Tensor
+    """(R,D)"""
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def __getitem__(self, images: slice) -> Tensor:
+        first, last = torch.searchsorted(self.images, torch.tensor([images.start, images.stop])).tolist()
+        out = self.rows.new_zeros(images.stop - images.start, self.rows.shape[1])
+        out[self.images[first:last] - images.start] = self.rows[first:last]
+        return out
+
+
+def chosen_power(a: ActivationSource, n: Tensor, statistics: NeuronStatistics, usable: Tensor, x: Centred) -> float:
     """1.5 p*, with p* the p of `POWERS` under which the embeddings explain the neurons `n` best.
 
     R2(p) is the mean over neurons of the generalised cross-validated R^2 of the ridge regression of
@@ -159,7 +194,7 @@ def _look_alikes(e: Tensor, pairs: int) -> list[tuple[Tensor, Tensor]]:
 
     Of more than `CONTRASTED` images, those of so many drawn at random.
     """
-    images = e.isfinite().all(1).nonzero()[:, 0]
+    images = finite_rows(e).nonzero()[:, 0]
     if len(images) > CONTRASTED:
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
         images = images[order[:CONTRASTED].sort().values]
@@ -175,17 +210,18 @@ def _look_alikes(e: Tensor, pairs: int) -> list[tuple[Tensor, Tensor]]:
     return [(images[ok], column[ok]) for ok, column in zip(there.T, chosen.T, strict=True)]
 
 
-def _laplacian(x: Tensor, alike: list[tuple[Tensor, Tensor]]) -> Tensor:
+def _laplacian(x: Centred, alike: list[tuple[Tensor, Tensor]]) -> _Few:
     """y (I,D): sum over the pairs that an image belongs to of its embedding minus the other's, some pairs at a time."""
-    out = torch.zeros_like(x)
+    images = torch.unique(torch.cat([image for pair in alike for image in pair]))
+    out = torch.zeros(len(images), x.shape[1], dtype=x.dtype)
     for one, other in alike:
         for this, that in ((one, other), (other, one)):
             for part in blocks(len(this), 12 * x.shape[1], budget=16 * 2**20):
-                out.index_add_(0, this[part], x[this[part]] - x[that[part]])
-    return out
+                out.index_add_(0, torch.searchsorted(images, this[part]), x[this[part]] - x[that[part]])
+    return _Few(x.shape, images, out)
 
 
-def _gram(left: Tensor, right: Tensor) -> Tensor:
+def _gram(left: Centred, right: Centred | _Few) -> Tensor:
     """left' right (D,D) in float64, in blocks of images."""
     out = torch.zeros(left.shape[1], right.shape[1], dtype=torch.float64)
     for block in blocks(len(left), 16 * left.shape[1]):
@@ -194,7 +230,7 @@ def _gram(left: Tensor, right: Tensor) -> Tensor:
 
 
 def _sums(
-    a: Any, n: Tensor, mean: Tensor, usable: Tensor, x: Tensor, y: Tensor, power: float
+    a: Any, n: Tensor, mean: Tensor, usable: Tensor, x: Centred, y: _Few, power: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Deviation of b (N), and sum_i b y and sum_i b x (N,D) of b standardised; images that do not count add nothing."""
     sums, holes = torch.zeros(len(n), y.shape[1] + x.shape[1], dtype=torch.float64), None

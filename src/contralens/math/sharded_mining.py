@@ -11,7 +11,7 @@ What each pass keeps grows with neurons times k, and not with the number of imag
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,7 @@ from contralens.math.activation_sources import ActivationSource, source
 from contralens.math.contrast_search import Pairs, search
 from contralens.math.neighbours import TIE, Products, nearest_images
 from contralens.math.statistics import NeuronStatistics, RunningSurvey
-from contralens.math.tensors import BLOCK_BYTES, all_bits, matrix
+from contralens.math.tensors import BLOCK_BYTES, all_bits, finite_rows, matrix
 from contralens.types import Exemplars
 
 Shards = Callable[[], Iterable[tuple[Any, Any]]]
@@ -102,7 +102,7 @@ def _surveyed(shards: Shards, k: int) -> tuple[NeuronStatistics, Tensor, Tensor]
     """Statistics of all images, and the top activations and images (N,k)."""
     running, total = RunningSurvey(k), 0
     for start, a, e in _each(shards):
-        usable = e.isfinite().all(1)
+        usable = finite_rows(e)
         for first, rows in a.blocks(budget=8 * 2**20):
             running.add(start + first, rows.cpu(), usable[first : first + len(rows)])
         total = start + len(e)
@@ -117,6 +117,46 @@ def _picked(shards: Shards, images: Tensor) -> Tensor:
         some = images[(images >= start) & (images < start + len(e))] - start
         parts.append(e[some].clone())
     return torch.cat(parts)
+
+
+class ShardedActivations:
+    """Activations (I,N) of images in shards as one `ActivationSource`; one shard is open at a time.
+
+    Args:
+        counts: images of each shard.
+        opened: the activations of a shard, by its number.
+
+    >>> found = ShardedActivations([2, 2], lambda at: source(activations[2 * at : 2 * at + 2]))
+    >>> found.shape, found.lookup(torch.tensor([3, 0]), torch.tensor([1, 0]))
+    ((4, 2), tensor([3., 3.]))
+    """
+
+    def __init__(self, counts: Sequence[int], opened: Callable[[int], ActivationSource]) -> None:
+        self._opened, self._ends = opened, torch.tensor(counts).cumsum(0)
+        self._firsts = self._ends - torch.tensor(counts)
+        self.shape = (int(self._ends[-1]), opened(0).shape[1])
+
+    def blocks(self, neurons: Tensor | None = None, budget: int = BLOCK_BYTES) -> Iterator[tuple[int, Tensor]]:
+        """(first image, rows (b,N)) in image order, only the columns `neurons` if given."""
+        for at, first in enumerate(self._firsts.tolist()):
+            for start, rows in self._opened(at).blocks(neurons, budget):
+                yield first + start, rows
+
+    def lookup(self, images: Tensor, neurons: Tensor) -> Tensor:
+        """The activations of given pairs, (L),(L) -> (L); each shard that holds one of them is opened once."""
+        shard = torch.searchsorted(self._ends, images.cpu(), right=True)
+        parts = []
+        for at in range(len(self._ends)):
+            here = (shard == at).nonzero()[:, 0]
+            if not len(here):
+                continue
+            parts.append((here, self._opened(at).lookup(images[here].cpu() - self._firsts[at], neurons[here].cpu())))
+        if not parts:
+            return self._opened(0).lookup(images, neurons)
+        out = parts[0][1].new_empty(images.shape)
+        for here, values in parts:
+            out[here] = values
+        return out
 
 
 class _WithPositives:

@@ -178,3 +178,15 @@ def combine(rows: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
         torch.where(there, indices, stand_in), rows, per_sample_weights=weights, mode="sum"
     )
     return out.masked_fill(~there.any(1, keepdim=True), torch.nan)
+
+
+def finite_rows(e: Tensor) -> Tensor:
+    """(I) bool: rows (I,D) without NaN and infinite values; in blocks, since e may be mapped from a file.
+
+    >>> finite_rows(torch.tensor([[1.0, 2.0], [torch.nan, 0.0]]))
+    tensor([ True, False])
+    """
+    out = torch.empty(len(e), dtype=torch.bool, device=e.device)
+    for block in blocks(len(e), e.shape[1] * e.element_size()):
+        out[block] = e[block].isfinite().all(1)
+    return out

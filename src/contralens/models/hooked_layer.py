@@ -15,6 +15,9 @@ from contralens.fingerprint.network import TARGET_VERSION, describe
 from contralens.models import hooks
 from contralens.models.pooling import Choice, Layout, Tokens, pool
 
+COMPILED = "compiled by torch"
+"""How the note of a compiled network begins."""
+
 
 @dataclass(eq=False)
 class HookedTarget:
@@ -62,6 +65,8 @@ class HookedTarget:
     """How deep in the network the layer is, 0 to 1 (`LayerInfo.depth`)."""
     origin: dict[str, Any] = field(default_factory=dict)
     """"spec" and "options" that `target` makes the same one from; "spec" is None where no text names the network."""
+    compiled: Callable[[Any], Any] | None = None
+    """What gives the rows in place of a hook, where the network is compiled (`models.compiled`)."""
 
     @property
     def device(self) -> torch.device:
@@ -77,7 +82,8 @@ class HookedTarget:
             InputError: the network did not run the layer, or gave another number of neurons than at the start.
         """
 
-        return hooks.run_taps([self.tap], batch)[0]
+        rows: Tensor = hooks.run_taps([self.tap], batch)[0] if self.compiled is None else self.compiled(batch)
+        return rows
 
     @property
     def tap(self) -> hooks.Tap:
@@ -85,12 +91,16 @@ class HookedTarget:
         return hooks.Tap(self.module, self.layer, hooks.DTYPES[self.dtype], self._pooled, self._rows)
 
     def with_dtype(self, dtype: str) -> HookedTarget:
-        """The same layer computed in another precision, as `target(..., dtype=...)` makes it."""
+        """The same layer computed in another precision, not compiled, as `target(..., dtype=...)` makes it."""
         choice = Choice(self.pooling, self.prefix_tokens, self.width, layout=self.layout)
-        options = {key: value for key, value in self.origin.get("options", {}).items() if key != "dtype"}
+        options = {
+            key: value for key, value in self.origin.get("options", {}).items() if key not in ("dtype", "compile")
+        }
         return replace(
             self,
             dtype=dtype,
+            compiled=None,
+            notes=[note for note in self.notes if not note.startswith(COMPILED)],
             fingerprint=fingerprint_of(self.network, self.layer, choice, dtype, self.preprocess, []),
             origin={**self.origin, "options": {**options, **({} if dtype == "float32" else {"dtype": dtype})}},
         )

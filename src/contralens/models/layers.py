@@ -16,6 +16,7 @@ from contralens.models.hooked_layer import HookedTarget
 from contralens.models.layer_kinds import kinds_of
 from contralens.models.layer_outputs import PART, is_padded
 from contralens.models.layer_trace import traced
+from contralens.models.opened_network import OpenedNetwork
 from contralens.models.pooling import choose
 from contralens.specs import scheme
 
@@ -47,7 +48,7 @@ class LayerInfo:
 
 
 def layers(
-    spec: str | nn.Module | HookedTarget,
+    spec: str | nn.Module | HookedTarget | OpenedNetwork,
     *,
     preprocess: Callable[[Any], Any] | str | Mapping[str, Any] | None = None,
     weights: str | None = None,
@@ -67,9 +68,12 @@ def layers(
     if isinstance(spec, HookedTarget):
         network, function, name = spec.module, spec.preprocess, spec.name
     else:
-        if isinstance(spec, str) and weights is None and checkpoint is None:
-            weights = "random" if scheme(spec)[0] in ("torchvision", "timm", "hf") else None
-        loaded, name = load(spec, weights, checkpoint)
+        if isinstance(spec, OpenedNetwork):
+            loaded, name = spec.loaded(), spec.name
+        else:
+            if isinstance(spec, str) and weights is None and checkpoint is None:
+                weights = "random" if scheme(spec)[0] in ("torchvision", "timm", "hf") else None
+            loaded, name = load(spec, weights, checkpoint)
         network, function = loaded.network, preprocess_of(preprocess, loaded, name)
     batch = hooks.probe_batch(function, name)
     modules = hooks.named(network)

@@ -14,9 +14,9 @@ from contralens.types import Extractor
 
 
 def tap_of(extractor: Extractor) -> Tap | None:
-    """Where an extractor listens to its network, None for one that can only be called as it is."""
+    """Where an extractor listens to its network, None for one that can only be called as it is, e.g. compiled."""
     found = getattr(extractor, "tap", None)
-    return found if isinstance(found, Tap) else None
+    return found if isinstance(found, Tap) and getattr(extractor, "compiled", None) is None else None
 
 
 def forward_key(extractor: Extractor) -> Hashable:

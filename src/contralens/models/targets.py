@@ -14,19 +14,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from contralens.checks import as_path, as_text, blaming, first_line, whole
+from contralens.checks import as_path, as_text, blaming, whole
 from contralens.errors import InputError
-from contralens.fingerprint.network import attributes, network_digest
+from contralens.fingerprint.network import network_digest
 from contralens.loading.fast_preprocessing import DECODES, fast_or_own
 from contralens.loading.loaded import Loaded, Loader
-from contralens.loading.loaders import TARGETS, load, preprocess_of
+from contralens.loading.loaders import TARGETS, preprocess_of
 from contralens.loading.preprocessing import Preprocessing
 from contralens.models import determinism, hooks, tokens, untrained_weights
+from contralens.models.compiled import compiled
 from contralens.models.hooked_layer import HookedTarget, fingerprint_of
 from contralens.models.input_scale import scale_notes
 from contralens.models.layer_outputs import module_of
 from contralens.models.layer_trace import traced
 from contralens.models.layers import LayerInfo, found_tokens, layers, several, unpadded
+from contralens.models.opened_network import OpenedNetwork, open_network
 from contralens.models.pooling import POOLINGS, choose, pool
 from contralens.models.sae_target import sae as with_sae
 from contralens.models.target_names import calls_problem, class_names, known_layer, neuron_names
@@ -58,6 +60,7 @@ def target(
     neurons: Sequence[str] | None = None,
     prefix_tokens: int | None = None,
     dtype: str = "float32",
+    compile: bool = False,
     decode: str = "exact",
     allow_nondeterministic: bool = False,
 ) -> HookedTarget:
@@ -78,6 +81,8 @@ def target(
         neurons: N names, instead of the class names or "layer/index".
         prefix_tokens: number of class and register tokens before the patches, if detection fails.
         dtype: "float32", or "bf16" for autocast.
+        compile: run the network by torch.compile, where it can be compiled and gives the same rows to within 2e-6;
+            `.notes` says whether it is.
         decode: "exact" uses the preprocessing of the weights; "fast" tensor operations, if they agree with it
             (`loading.fast_preprocessing`).
         allow_nondeterministic: accept a network whose activations are not a function of the image (random masking,
@@ -95,7 +100,7 @@ def target(
     """
     if isinstance(spec, HookedTarget):
         return spec
-    return _made(
+    made = _made(
         spec,
         [layer],
         pooling=pooling,
@@ -109,12 +114,14 @@ def target(
         decode=decode,
         allow_nondeterministic=allow_nondeterministic,
     )[0]
+    return compiled(made) if compile else made
 
 
-def targets(spec: str | nn.Module, layers: Sequence[str], **options: Any) -> list[HookedTarget]:
+def targets(spec: str | nn.Module | OpenedNetwork, layers: Sequence[str], **options: Any) -> list[HookedTarget]:
     """Several layers of one network, loaded once; `collect` computes the rows of all in one forward pass.
 
-    `options` are those of `target`. Each target is the same as the one that `target` makes of its layer.
+    `spec` and `options` are those of `target`, or `spec` is a network that is opened already. Each target is the same
+    as the one that `target` makes of its layer.
 
     Raises:
         InputError: as in `target`, or a duplicate layer.
@@ -129,6 +136,8 @@ def targets(spec: str | nn.Module, layers: Sequence[str], **options: Any) -> lis
         raise InputError(f"`layers` names {twice[0]} twice")
     if options.get("neurons") is not None:
         raise InputError("`neurons` names the neurons of one layer: omit it with several")
+    if options.pop("compile", False):
+        raise InputError("`compile` is for one layer: give that layer alone")
     return _made(spec, list(layers), **options)
 
 
@@ -157,11 +166,13 @@ def load_model(model: Any, options: dict[str, Any], sae: Any = None, sae_pooling
         model = target(model, **options)
     elif given := [n for n, value in options.items() if value is not None and n != "allow_nondeterministic"]:
         raise InputError(f"the target is already built; give {', '.join(given)} to `contralens.target` instead")
+    if sae is not None and getattr(model, "compiled", None) is not None:
+        raise InputError("a sparse autoencoder reads the network itself: omit `compile`")
     return model if sae is None else with_sae(model, sae, pooling=sae_pooling)
 
 
 def _made(
-    spec: str | nn.Module,
+    spec: str | nn.Module | OpenedNetwork,
     wanted: Sequence[str | None],
     *,
     pooling: str | None = None,
@@ -177,24 +188,23 @@ def _made(
 ) -> list[HookedTarget]:
     """The network loaded, placed, hashed and probed once, and one target per layer of it."""
     _check(weights, checkpoint, prefix_tokens, dtype, decode)
-    loaded, name = load(spec, weights, checkpoint)
+    opened = spec if isinstance(spec, OpenedNetwork) else open_network(spec, weights, checkpoint, device)
+    loaded, name, network = opened.loaded(), opened.name, opened.network
     function = preprocess_of(preprocess, loaded, name)
     if decode == "fast":
         function = fast_or_own(function, loaded.notes)
-    _check_values(loaded.network, name)
-    network = _placed(loaded.network, device, own=not isinstance(spec, nn.Module))
     modules = hooks.named(network)
     names = [known_layer(loaded.default_layer if w is None else w, modules, network, loaded, name) for w in wanted]
     batch = hooks.probe_batch(function, name)
-    before, found = attributes(network), dict[int, tokens.Found]()
+    found: dict[int, tokens.Found] = {}
     with traced(network) as trace:
         probe = hooks.probe(network, [*names, "."], batch, name, hooks.DTYPES[dtype], keep=True)
     if preprocess is not None or loaded.preprocess_note or name.startswith("module:"):
         loaded.notes += scale_notes(function, loaded.preprocess, network, preprocess is not None)
     untrained_weights.check_unused(loaded, [n for n in names if probe[n].output is not None], batch, probe, name)
-    described = network_digest(network, before)
+    described = network_digest(network, opened.attributes)
     origin = _origin(
-        spec, pooling=pooling, preprocess=preprocess, weights=weights, checkpoint=checkpoint,
+        opened.spec, pooling=pooling, preprocess=preprocess, weights=weights, checkpoint=checkpoint,
         prefix_tokens=prefix_tokens, dtype=None if dtype == "float32" else dtype,
         decode=None if decode == "exact" else decode, allow_nondeterministic=allow_nondeterministic or None,
     )  # fmt: skip
@@ -242,11 +252,6 @@ def _made(
     return made
 
 
-def _check_values(network: nn.Module, name: str) -> None:
-    if any(t.is_meta for t in (*network.parameters(), *network.buffers())):
-        raise InputError(f"{name}: weights are on the meta device, so they have no values: load them first")
-
-
 def _origin(spec: str | nn.Module, **given: Any) -> dict[str, Any]:
     """What makes the same targets again: the text, and the options that were given."""
     options = {key: value for key, value in given.items() if value is not None}
@@ -281,21 +286,3 @@ def _check_repeatable(made: Sequence[HookedTarget], allowed: bool) -> None:
     for one in made:
         one.repeatable = False
         one.notes.append(determinism.not_a_function(one.name, why, allowed=True))
-
-
-def _placed(network: nn.Module, device: str | torch.device | None, *, own: bool) -> nn.Module:
-    """The network on its device; a convolutional one of our own making in the memory layout that is faster there."""
-    if device is None and not own:
-        return network
-    wanted = str(device or "cpu")
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        network = network.to(torch.device(wanted))
-    except (RuntimeError, AssertionError) as e:
-        raise InputError(f"device {wanted!r} cannot be used here: {first_line(e)}") from e
-    if own:
-        network.eval()
-        if sum(isinstance(m, nn.Conv2d) for m in network.modules()) > 3:
-            network = network.to(memory_format=torch.channels_last)
-    return network

@@ -67,6 +67,8 @@ class Reopened:
         groups: Any = None,
         progress: Progress = silent,
     ) -> None:
+        if run.manifest["images"].get("shards"):
+            raise InputError("the run was labeled on images in shards: label one shard for what needs all images")
         self.run, self.store, self.device = run, Store(cache), device or "cpu"
         self._groups = groups
         self._given = {"target": target, "encoder": encoder}

@@ -18,6 +18,7 @@ from contralens.settings.kinds import (
     NULL_NEURONS,
     OBJECT,
     PATH,
+    PYTHON,
     SWITCH,
     TABLE,
     TEMPLATES,
@@ -87,6 +88,9 @@ class Collect(Work):
         "Number of class and register tokens before the patches, if detection fails.")  # fmt: skip
     dtype: str = setting("float32", TEXT,
         'Precision of the target, even if it changes labels: "float32" or "bf16".')  # fmt: skip
+    compile: bool = setting(False, SWITCH,
+        "Run the target by torch.compile, where it can be compiled and gives the same rows to within 2e-6; the run's "
+        "notes say whether it was. For one layer.")  # fmt: skip
     decode: str = setting("exact", one_of("exact", "fast"),
         "\"exact\": each network's own transform; \"fast\": tensor operations, where they agree with it "
         "(docs/scale.md).")  # fmt: skip
@@ -100,8 +104,8 @@ class Collect(Work):
     def target_options(self) -> dict[str, Any]:
         """Settings for `contralens.target` besides layer and device that differ from the default."""
         return self.given(
-            "pooling", "checkpoint", "weights", "preprocess", "prefix_tokens", "dtype", "decode",
-            "allow_nondeterministic",
+            "pooling", "checkpoint", "weights", "preprocess", "prefix_tokens", "dtype",
+            "compile", "decode", "allow_nondeterministic",
         )  # fmt: skip
 
 
@@ -245,6 +249,8 @@ class LabelLayers(Label):
     layers: str | Sequence[str] = field(default="all", metadata=about(LAYER,
         'Names or patterns of layers, or "all" (docs/howto/layers.md). Writes each run to OUT/LAYER ("output" for the '
         'layer ".").'))  # fmt: skip
+    on_plan: Callable[[Any], None] | None = setting(None, PYTHON,
+        "Called with the `LayerPlan` of a pattern, before any image is read.", result=False)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
