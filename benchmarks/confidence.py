@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,7 +36,7 @@ from contralens.encoders.registry import embed_texts
 from contralens.loading.offline_networks import offline_target_module
 from contralens.math import confidence
 from contralens.math.activation_sources import source
-from contralens.math.confidence import STAYS, STEADY, Weighed, each_once, log_likelihood
+from contralens.math.confidence import STEADY, Weighed, each_once, log_likelihood
 from contralens.math.confidence_model import Model
 from contralens.math.confidence_model import model as shipped
 from contralens.math.confidence_signals import signals
@@ -64,6 +63,14 @@ LEARNT_FROM = (
 
 
 @dataclass
+class Level:
+    """A model, and neurons whose truth is known and which it weighed."""
+
+    model: Model
+    neurons: list[Weighed]
+
+
+@dataclass
 class Case:
     """Neurons whose truth is known, with the panel's labels."""
 
@@ -84,11 +91,21 @@ class Case:
         """(N,S), each concept once."""
         return each_once(self.labels)
 
-    def confidence(self, model: Model) -> Tensor:
-        """(N,S) of each scorer's label."""
-        logits = model.logits(self.signals).masked_fill(self.candidates < 0, -torch.inf)
-        weighed = Weighed(self.candidates, [], {}, logits, self.images)
-        return torch.stack([weighed.of_label(self.labels[:, s])[1] for s in range(len(PANEL))], 1).float()
+    def weighed(self, by: Model | Level) -> Weighed:
+        """The candidates, weighed by a model whose level may be set by other neurons."""
+        level = by if isinstance(by, Level) else Level(by, [])
+        logits = level.model.logits(self.signals).masked_fill(self.candidates < 0, -torch.inf)
+        steady = self.labels[:, PANEL.index(STEADY)]
+        return Weighed(self.candidates, [], {}, logits, self.images, steady=steady).calibrated({}, level.neurons)
+
+    def auto(self, by: Model | Level) -> tuple[Tensor, Tensor]:
+        """Confidence of each scorer's label (N,S), and the scorer whose label "auto" takes (N,1)."""
+        weighed = self.weighed(by)
+        places = torch.stack([weighed.of_label(self.labels[:, s])[0] for s in range(len(PANEL))], 1)
+        return (
+            weighed.probabilities.gather(1, places).float(),
+            weighed.preferences.gather(1, places).argmax(1, keepdim=True),
+        )
 
 
 def case(name: str, a: Tensor, e: Tensor, t: Tensor, truth: Sequence[set[int]], known: Tensor, k: int = 30) -> Case:
@@ -331,20 +348,20 @@ def fit(cases: Sequence[Case]) -> Model:
     return replace(model, weights=solved, level=float(level.detach()), learnt_from=LEARNT_FROM)
 
 
-def set_by_case(model: Model, c: Case) -> Model:
-    """The model, its level and slope set by the real neurons of a case."""
-    logits = model.logits(c.signals).masked_fill(c.candidates < 0, -torch.inf)[c.real].double()
-    moved, slope = confidence.level_set_by([(logits, (c.right & (c.candidates >= 0))[c.real])])
-    return replace(model, level=moved + slope * model.level, weights=slope * model.weights)
+def set_by_case(model: Model, c: Case) -> Level:
+    """The model, its level set by the real neurons of a case."""
+    right = c.right & (c.candidates >= 0)
+    truth = {
+        n: set(c.candidates[n][right[n]].tolist()) for n in c.real.nonzero()[:, 0].tolist()
+    }  # fmt: skip
+    return Level(model, [replace(c.weighed(model), truth=truth)])
 
 
-def set_by(model: Model, levels: Sequence[Weighed]) -> Model:
-    """The model, its level and slope set by neurons whose truth is known."""
-    weighed = [
+def set_by(model: Model, levels: Sequence[Weighed]) -> Level:
+    """The model, its level set by neurons whose truth is known."""
+    return Level(model, [
         replace(one, logits=model.logits(one.signals).masked_fill(one.candidates < 0, -torch.inf)) for one in levels
-    ]
-    moved, slope = confidence.level_set_by([one.known(one.truth) for one in weighed])
-    return replace(model, level=moved + slope * model.level, weights=slope * model.weights)
+    ])  # fmt: skip
 
 
 def calibration_error(p: np.ndarray, right: np.ndarray, bins: int = 10) -> float:
@@ -353,13 +370,8 @@ def calibration_error(p: np.ndarray, right: np.ndarray, bins: int = 10) -> float
     return float(sum(abs(p[which == b].sum() - right[which == b].sum()) for b in range(bins)) / len(p))
 
 
-def preferred(p: Tensor) -> Tensor:
-    """(N,1): the scorer whose label "auto" takes; p (N,S) of each scorer's label."""
-    return (p * torch.tensor([math.exp(STAYS) if spec == STEADY else 1.0 for spec in PANEL])).argmax(1, keepdim=True)
-
-
 def told(
-    cases: Sequence[Case], model: Model | None, scorer: int | None, models: Sequence[Model] = ()
+    cases: Sequence[Case], model: Model | Level | None, scorer: int | None, models: Sequence[Model | Level] = ()
 ) -> dict[str, Any]:
     """Figures of a scorer's labels, or of the likeliest ones (None), over cases together."""
     from sklearn.metrics import roc_auc_score
@@ -367,8 +379,8 @@ def told(
     parts = []
     for c, own in zip(cases, models or [model] * len(cases), strict=True):
         assert own is not None
-        p = c.confidence(own)
-        pick = preferred(p) if scorer is None else torch.full((len(p), 1), scorer)
+        p, auto = c.auto(own)
+        pick = auto if scorer is None else torch.full((len(p), 1), scorer)
         parts.append((p.gather(1, pick)[:, 0], c.right.gather(1, pick)[:, 0], c.real, c.named))
     p, right, real, named = (torch.cat(v).numpy() for v in zip(*parts, strict=True))
     high = p >= SUPPORTED
@@ -384,11 +396,11 @@ def told(
     }  # fmt: skip
 
 
-def gains(cases: Sequence[Case], models: Sequence[Model]) -> list[dict[str, Any]]:
+def gains(cases: Sequence[Case], models: Sequence[Model | Level]) -> list[dict[str, Any]]:
     """`auto` against every scorer of the panel: share right, and the difference, paired over neurons."""
     auto, each = [], []
     for c, model in zip(cases, models, strict=True):
-        pick = preferred(c.confidence(model))
+        _, pick = c.auto(model)
         auto.append(c.right.gather(1, pick)[c.real, 0].double().numpy())
         each.append(c.right[c.real].double().numpy())
     one, every = np.concatenate(auto), np.concatenate(each)
@@ -405,8 +417,7 @@ def shares(cases: Sequence[Case], model: Model) -> str:
     neurons = int(cases[0].real.sum())
     counts = np.zeros((4, neurons))
     for c in cases:
-        p = c.confidence(model)[c.real]
-        pick = preferred(p)
+        p, pick = (part[c.real] for part in c.auto(model))
         high, right = (p.gather(1, pick)[:, 0] >= SUPPORTED).numpy(), c.right[c.real].gather(1, pick)[:, 0].numpy()
         named = c.named[c.real].numpy()
         counts += np.stack([high & right, high, high & ~named, ~named])
@@ -433,7 +444,9 @@ def main() -> None:
     args = parser.parse_args()
     rows: list[dict[str, Any]] = []
 
-    def say(name: str, cases: Sequence[Case], model: Model | None, models: Sequence[Model] = ()) -> None:
+    def say(
+        name: str, cases: Sequence[Case], model: Model | Level | None, models: Sequence[Model | Level] = ()
+    ) -> None:
         for who, scorer in (*((spec, i) for i, spec in enumerate(PANEL)), ("auto", None)):
             found = told(cases, model, scorer, models)
             rows.append({"case": name, "scorer": who, **found})

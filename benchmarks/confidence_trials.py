@@ -200,7 +200,7 @@ def stay(photographs: Photographs, folder: Path) -> None:
     left = {name: fit([c for other, _, c in every if other != name]) for name in {name for name, *_ in every}}
     found: dict[str, dict[str, list[np.ndarray]]] = {}
     for name, kind, c in every:
-        p = c.confidence(left[name])
+        p, _ = c.auto(left[name])
         means = found.setdefault(kind, {})
         for margin in MARGINS:
             pick = stayed(p, at, margin)

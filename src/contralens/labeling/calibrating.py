@@ -46,7 +46,7 @@ class Known:
     def about(self) -> dict[str, Any]:
         """What the manifest says of them."""
         w = self.weighed
-        _, right = w.known(w.truth)
+        _, right, _ = w.known(w.truth)
         missing = sum(not concepts for concepts in w.truth.values())
         best = w.probabilities[list(w.truth)].max(1).values if len(w.truth) else torch.zeros(0)
         return {

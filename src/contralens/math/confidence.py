@@ -14,7 +14,8 @@ strange counts for more than anything seen.
 on layers of a kind that the model has not seen, P errs more often than that scorer does.
 
 Coefficients, knots and what they were learnt from are in `confidence.json` beside this file (`benchmarks/confidence.py`
-makes them). Neurons whose truth is known here may shift and scale f (two numbers, shrunk towards 0 and 1).
+makes them). Neurons whose truth is known here may shift and scale f, and move it for the labels of `STEADY` (three
+numbers, shrunk towards 0, 1 and 0); the more such neurons, the less `auto` prefers that scorer beyond P.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ STEADY = "lookalike:power=auto"
 STAYS = 2.0
 """How much likelier, as a log ratio, another label has to be for "auto" to leave that of `STEADY`. Below ln 9, so a
 supported label is never passed over. Chosen on development data (benchmarks/confidence_trials.py stay)."""
+Known = tuple[Tensor, Tensor, Tensor]
+"""Of neurons whose truth is known: log odds (M,Q), which candidates are right, and which `STEADY` chose (M,Q) bool."""
 Truth = Mapping[int, int | Iterable[int]]
 """Neuron (a column of the activations) to the concept, or concepts, that are right for it."""
 
@@ -132,7 +135,9 @@ class Weighed(Brief):
     truth: Mapping[int, set[int]] = field(default_factory=dict)
     """Right concepts of neurons, by row, where they are known."""
     steady: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
-    """The label of `STEADY` (N), which "auto" prefers; empty for no preference."""
+    """The label of `STEADY` (N), which "auto" prefers; empty where it is not known."""
+    preference: float = STAYS
+    """How much likelier, as a log ratio, another label has to be for "auto" to take it."""
 
     @classmethod
     def of(
@@ -158,13 +163,17 @@ class Weighed(Brief):
         left, logits = self.candidates.masked_fill(gone, -1), self.logits.masked_fill(gone, -torch.inf)
         return replace(self, candidates=left, asked=off, logits=logits)
 
-    def known(self, truth: Mapping[int, set[int]]) -> tuple[Tensor, Tensor]:
-        """Log odds (M,Q) of neurons whose right concepts are known, and which candidates are right."""
+    @property
+    def of_steady(self) -> Tensor:
+        """(N,Q) bool: the candidate is the label of `STEADY`."""
+        return self.candidates == (self.steady[:, None] if len(self.steady) else -2)
+
+    def known(self, truth: Mapping[int, set[int]]) -> Known:
+        """Neurons whose right concepts are known."""
         rows = torch.tensor([n for n in truth if bool((self.candidates[n] >= 0).any())], dtype=torch.int64)
         right = [[c in truth[n] for c in self.candidates[n].tolist()] for n in rows.tolist()]
-        return self.logits[rows].double(), torch.tensor(right, dtype=torch.bool).view(
-            len(rows), self.candidates.shape[1]
-        )
+        are_right = torch.tensor(right, dtype=torch.bool).view(len(rows), self.candidates.shape[1])
+        return self.logits[rows].double(), are_right, self.of_steady[rows]
 
     def calibrated(self, truth: Mapping[int, set[int]], others: Sequence[Weighed] = ()) -> Weighed:
         """Log odds moved and stretched to fit neurons whose right concepts are known, as far as there are many.
@@ -173,8 +182,11 @@ class Weighed(Brief):
             truth: of neurons here.
             others: neurons from elsewhere, each with its own `truth`.
         """
-        level, slope = level_set_by([self.known(truth), *(other.known(other.truth) for other in others)])
-        return replace(self, logits=level + slope * self.logits)
+        known = [self.known(truth), *(other.known(other.truth) for other in others)]
+        level, slope, steady = level_set_by(known)
+        logits = level + slope * self.logits + steady * self.of_steady
+        doubt = SHRINKAGE / (SHRINKAGE + sum(len(right) for _, right, _ in known))
+        return replace(self, logits=logits, preference=self.preference * doubt)
 
     @property
     def probabilities(self) -> Tensor:
@@ -189,9 +201,8 @@ class Weighed(Brief):
 
     @property
     def preferences(self) -> Tensor:
-        """(N,Q) float64, by which "auto" chooses: probabilities, those of `STEADY`'s labels times e^`STAYS`."""
-        stays = self.candidates == (self.steady[:, None] if len(self.steady) else -2)
-        return self.probabilities * torch.where(stays, math.exp(STAYS), 1.0)
+        """(N,Q) float64, by which "auto" chooses: probabilities, those of `STEADY`'s labels times e^preference."""
+        return self.probabilities * torch.where(self.of_steady, math.exp(self.preference), 1.0)
 
     def ranked(self, count: int) -> Best:
         """The candidates of each neuron as "auto" prefers them, with their probabilities for scores."""
@@ -244,31 +255,32 @@ def log_likelihood(logits: Tensor, right: Tensor) -> Tensor:
     return logits.masked_fill(~right, -torch.inf).logsumexp(1) - logits.logsumexp(1)
 
 
-def level_set_by(known: Sequence[tuple[Tensor, Tensor]]) -> tuple[float, float]:
-    """Level and slope that fit several sets of neurons best, as `Weighed.known` gives them; (0, 1) without any."""
-    width = max(logits.shape[1] for logits, _ in known)
-    logits = torch.cat([pad(some, (0, width - some.shape[1]), value=-torch.inf) for some, _ in known])
-    right = torch.cat([pad(some, (0, width - some.shape[1])) for _, some in known])
-    return _moved(logits, right) if len(logits) else (0.0, 1.0)
+def level_set_by(known: Sequence[Known]) -> tuple[float, float, float]:
+    """Level, slope and what `STEADY`'s labels get on top that fit sets of neurons best; (0, 1, 0) without neurons."""
+    width = max(logits.shape[1] for logits, _, _ in known)
+    logits = torch.cat([pad(some, (0, width - some.shape[1]), value=-torch.inf) for some, _, _ in known])
+    right, steady = (torch.cat([pad(of[i], (0, width - of[i].shape[1])) for of in known]) for i in (1, 2))
+    return _moved(logits, right, steady) if len(logits) else (0.0, 1.0, 0.0)
 
 
-def _moved(logits: Tensor, right: Tensor) -> tuple[float, float]:
-    """Level and slope that fit best, shrunk towards 0 and 1."""
-    moved = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+def _moved(logits: Tensor, right: Tensor, steady: Tensor) -> tuple[float, float, float]:
+    """The three that fit best, shrunk towards 0, 1 and 0."""
+    moved = torch.zeros(3, dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.LBFGS([moved], max_iter=100, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         optimiser.zero_grad()
         there = logits > -torch.inf
-        fitted = torch.where(there, moved[0] + (1 + moved[1]) * logits.masked_fill(~there, 0.0), -torch.inf)
+        fitted = moved[0] + (1 + moved[1]) * logits.masked_fill(~there, 0.0) + moved[2] * steady
+        fitted = fitted.masked_fill(~there, -torch.inf)
         value = -log_likelihood(fitted, right).sum() + SHRINKAGE / 2 * moved.square().sum()
         value.backward()  # type: ignore[no-untyped-call]
         return value
 
     with torch.enable_grad():
         optimiser.step(loss)  # type: ignore[no-untyped-call]
-    level, slope = moved.detach().tolist()
-    return level, max(0.1, 1 + slope)
+    level, slope, of_steady = moved.detach().tolist()
+    return level, max(0.1, 1 + slope), of_steady
 
 
 def planted(shows: Tensor, e: Tensor, t: Tensor, k: int, seed: int) -> Weighed:
