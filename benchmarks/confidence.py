@@ -463,8 +463,8 @@ def main() -> None:
         every, learnt = list(worlds()), list(Photographs(args.folder, args.cache).development())
         left = {w: fit([*learnt, *(c for i, _, c, _ in every if i != w)]) for w in {i for i, *_ in every}}
         every = list(worlds(60_000))  # other pictures than those of the fit
-        for kind in ("planted", "trained"):
-            own = [(i, c, level) for i, k, c, level in every if k == kind]
+        for kind in ("planted", "trained", "planted and trained"):
+            own = [(i, c, level) for i, k, c, level in every if k in kind.split(" and ")]
             for by in ([], ["planted neurons"], ["the outputs"], ["planted neurons", "the outputs"]):
                 models = [set_by(left[i], [level[one] for one in by]) if by else left[i] for i, _, level in own]
                 how = f", level set by {' and '.join(by)}" if by else ""
