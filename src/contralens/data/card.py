@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from contralens.checks import whole
 from contralens.data.answers import answer
-from contralens.data.contrast_changes import changes, contrast_pair
+from contralens.data.contrast_changes import before_contrast, changes
 from contralens.data.final_labels import final
 from contralens.data.runs import Run
 from contralens.errors import InputError
@@ -72,8 +72,7 @@ def card(run: Run, neuron: int | str | None = None, pairs: int = 6, dark: bool =
     m = run.manifest
     found = run.neuron(chosen(run) if neuron is None else neuron)
     row = found["labels"][m["primary"]]
-    without, contrasted = contrast_pair(run)
-    plain = found["labels"][without]["label"] if without and contrasted == m["primary"] else None
+    labels = {scorer: found["labels"][scorer]["label"] for scorer in run.scorers}
 
     def side(one: Mapping[str, Any], which: str) -> bytes | None:
         shown = one[which] >= 0 and not (which == "contrast" and one["contrast"] == one["positive"])
@@ -83,17 +82,12 @@ def card(run: Run, neuron: int | str | None = None, pairs: int = 6, dark: bool =
     return draw(
         Card(
             f"{found['name']}  ·  {m['target']['name']} {m['target']['layer']}", answer(row),
-            replaced(plain, row["label"]), row.get("confidence"), row.get("verified"),
+            before_contrast(labels, m["primary"]), row.get("confidence"), row.get("verified"),
             [(side(o, "positive"), o["activation"], side(o, "contrast"), o["contrast_activation"]) for o in shown],
             made_from(m),
         ),
         dark,
     )  # fmt: skip
-
-
-def replaced(before: str | None, label: str | None) -> str | None:
-    """The label without contrast, where that with it is another."""
-    return before if label is not None and before != label else None
 
 
 def made_from(manifest: Mapping[str, Any]) -> str:

@@ -59,6 +59,19 @@ def contrast_of(scorers: Sequence[str], primary: str) -> tuple[str | None, str |
     return without, primary if primary in contrasted else "csp" if "csp" in contrasted else contrasted[-1]
 
 
+def before_contrast(labels: Mapping[str, str | None], primary: str) -> str | None:
+    """The label without contrast, where contrast made it that of the primary scorer; `labels` by scorer, in order.
+
+    >>> before_contrast({"semanticlens": "red", "csp": "striped", "auto": "striped"}, "auto")
+    'red'
+    >>> before_contrast({"semanticlens": "red", "csp": "striped", "auto": "sand"}, "auto")
+    """
+    without, contrasted = contrast_of(list(labels), primary)
+    if without is None or contrasted is None or labels[contrasted] != labels[primary]:
+        return None
+    return labels[without] if labels[primary] is not None and labels[without] != labels[primary] else None
+
+
 def changes(run: Run | str) -> list[Change]:
     """The neurons whose label contrast changed, those one may trust first, and among them the clearest.
 

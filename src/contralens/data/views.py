@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from contralens.data.answers import answer, because, rates, several, tested, trust
-from contralens.data.contrast_changes import changes, contrast_pair, telling_pairs, varied
+from contralens.data.contrast_changes import before_contrast, changes, telling_pairs, varied
 from contralens.data.final_labels import final
 from contralens.data.runs import Run, load
 from contralens.errors import ContralensError
@@ -182,12 +182,11 @@ def picture(run: Run, image: int, side: int = SIDE) -> Part | None:
 def _labeled(run: Run, found: Mapping[str, Any]) -> Part:
     """The label of a neuron, that without contrast where it was another, and what is known of it."""
     row = found["labels"][run.manifest["primary"]]
-    without, contrasted = contrast_pair(run)
-    before = found["labels"][without]["label"] if without and contrasted == run.manifest["primary"] else None
+    labels = {scorer: found["labels"][scorer]["label"] for scorer in run.scorers}
     sure, tested_as = row.get("confidence"), row.get("verified")
     return {
         "label": answer(row),
-        "before": before if row["label"] is not None and before != row["label"] else None,
+        "before": before_contrast(labels, run.manifest["primary"]),
         "confidence": sure,
         "word": word_of(sure),
         "trust": trust(row),

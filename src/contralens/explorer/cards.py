@@ -7,8 +7,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from contralens.data.answers import answer
-from contralens.data.card import Card, draw, made_from, png, replaced
-from contralens.data.contrast_changes import contrast_of
+from contralens.data.card import Card, draw, made_from, png
+from contralens.data.contrast_changes import before_contrast
 from contralens.data.synonyms import plain, synonyms, words_of
 from contralens.explorer import shapes
 from contralens.explorer.overview import remembered
@@ -20,12 +20,9 @@ PAIRS = 6
 
 
 def before(run: OpenRun, labels: Sequence[shapes.ScorerLabels]) -> str | None:
-    """The label without contrast, where contrast made the primary scorer say another one."""
-    without, contrasted = contrast_of(run.scorers, run.primary)
-    if without is None or contrasted != run.primary:
-        return None
+    """The label without contrast, where contrast made it that of the primary scorer."""
     said = {row["scorer"]: row["label"] for row in labels}
-    return replaced(said.get(without), said.get(run.primary))
+    return before_contrast({scorer: said.get(scorer) for scorer in run.scorers}, run.primary)
 
 
 def true_class(run: OpenRun, name: str, label: str | None) -> shapes.TrueClass | None:

@@ -40,9 +40,7 @@ def brief(manifest: Any) -> Any:
 
 def _summary(run: OpenRun) -> shapes.Summary:
     target, images, encoder = (_record(run.manifest.get(key)) for key in ("target", "images", "encoder"))
-    without, contrasted = contrast_of(run.scorers, run.primary)
-    plain = _labels(run, without) if without is not None and contrasted == run.primary else {}
-    rows = _rows(run)
+    rows, plain = _rows(run), _plain(run)
     counted = Counter(word_of(row["confidence"]) for row in rows if row["confidence"] is not None)
     tested = Counter(row["verified"] for row in rows if row["verified"] is not None)
     changed = sum(_before(row, plain) is not None for row in rows)
@@ -65,6 +63,15 @@ def _summary(run: OpenRun) -> shapes.Summary:
 
 def _record(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def _plain(run: OpenRun) -> dict[int, str]:
+    """The labels without contrast of the neurons whose label is the one with contrast."""
+    without, contrasted = contrast_of(run.scorers, run.primary)
+    if without is None or contrasted is None:
+        return {}
+    labels, plain = _labels(run, run.primary), _labels(run, without)
+    return {n: plain[n] for n, label in _labels(run, contrasted).items() if labels.get(n) == label and n in plain}
 
 
 def _labels(run: OpenRun, scorer: str) -> dict[int, str]:

@@ -1,7 +1,7 @@
 "use strict";
 (() => {
   const $ = (id) => document.getElementById(id);
-  const { scorers, base, reasons, rows, extra, more } = JSON.parse($("data").textContent);
+  const { scorers, base, contrasted, reasons, rows, extra, more } = JSON.parse($("data").textContent);
   const pictures = JSON.parse($("pictures").textContent);
   const STEP = 100;
 
@@ -99,7 +99,8 @@
     } else if (column.show) {
       td.textContent = column.show(value);
     } else {
-      const before = column.kind === "label" && row[CHANGED] ? row[LABELS][scorers.indexOf(base)] : null;
+      const by_contrast = column.kind === "label" && row[CHANGED] && value === row[LABELS][scorers.indexOf(contrasted)];
+      const before = by_contrast ? row[LABELS][scorers.indexOf(base)] : null;
       if (before) td.append(make("del", before));
       td.append(value === null ? "–" : value);
     }

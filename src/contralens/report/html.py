@@ -87,7 +87,8 @@ def page(run: Run, most: int = 200, pairs: int = 10, budget: int = PICTURE_BYTES
         source=run.path.name if run.path else "a run",
         data={
             "scorers": order(run),
-            "base": base if contrasted == m["primary"] else None,
+            "base": base,
+            "contrasted": contrasted,
             "reasons": REASONS,
             "rows": rows,
             "extra": _extra(run, rows, shown, pictures),
