@@ -1,4 +1,4 @@
-"""Which label contrast replaced, for a primary scorer that is contrastive itself and for one that chooses among others."""
+"""Which label contrast replaced: for a contrastive primary scorer, and for one that chooses among others."""
 
 from __future__ import annotations
 
