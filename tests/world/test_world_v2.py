@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import itertools
 import json
 
 import numpy as np
 import pytest
+import torch
 
 import contralens
 from contralens.bench import training_v2
 from contralens.bench.versions import version
 from contralens.checks import InputError
-from contralens.world import combinations, disturbances, encoder
+from contralens.world import combinations, disturbances, encoder, foreign
 from contralens.world import render as plain
 from contralens.world.captions import meaning, one_factor_captions
 from contralens.world.disturbances import Disturbances
-from contralens.world.scenes import FACTORS, NAMES, level, sample_scenes
+from contralens.world.scenes import FACTORS, NAMES, Scenes, level, sample_scenes
 
 ONE_EACH = [
     Disturbances(texture=1.0), Disturbances(occlusion=1.0), Disturbances(objects=1.0), Disturbances(blur=1.0),
@@ -94,6 +97,105 @@ def test_training_scenes_are_uniform_over_what_is_left() -> None:
         assert not combinations.seen(combinations.held_out_scenes(pair, 40, seed=1)).any()
     with pytest.raises(InputError, match="two factors in the order"):
         combinations.held_out_scenes(("colour", "shape"), 4, seed=1)
+
+
+def _of(factor: str, number: int, n: int = 400) -> Scenes:
+    scenes = sample_scenes(n, seed=5)
+    scenes.levels[:, NAMES.index(factor)] = number
+    return scenes
+
+
+def test_training_scenes_show_foreign_levels_and_no_held_out_combination() -> None:
+    scenes = combinations.training_scenes(6000, seed=2)
+    strange = scenes.levels >= np.array(combinations.SIZES)
+    own, table = combinations.numbered(scenes.levels), combinations.held_out_table()
+    for a in range(8):
+        for b in range(a):
+            both = ~strange[:, a] & ~strange[:, b]
+            assert both.any()
+            assert not table[own[both, a], own[both, b]].any()
+    shares = dict(zip(NAMES, strange.mean(0), strict=True))
+    assert shares["shape"] == pytest.approx(shares["size"] / 2, abs=0.03)
+    assert shares["size"] == pytest.approx(0.8 * 0.375, abs=0.03)
+    for factor, n, known in zip(NAMES, foreign.SIZES.values(), combinations.SIZES, strict=True):
+        found = scenes.of(factor)[strange[:, NAMES.index(factor)]]
+        assert set(found) == set(range(known, known + n)), factor
+    # Foreign levels exclude nothing: a striped thing on a foreign ground could be in any light but the held-out one.
+    lone = Scenes(np.where(np.arange(8) == 3, scenes.levels[:1], combinations.SIZES), scenes.nuisances[:1])
+    assert combinations.possible(np.full((1, 8), combinations.SIZES)).all()
+    assert combinations.seen(lone).all()
+
+
+def test_foreign_levels_are_unlike_every_level() -> None:
+    radius = [plain.radius_of(_of("size", i)) for i in range(3)]
+    assert radius[0].max() * 1.03 < radius[2].min() * 0.97
+    assert radius[2].max() * 1.03 < radius[1].min() * 0.97
+    white = np.full((400, plain.SIZE + 2 * plain.MARGIN, plain.SIZE + 2 * plain.MARGIN, 3), 0.5, np.float32)
+    light = [plain.lit(white.copy(), _of("lighting", i)).mean((1, 2, 3)) for i in range(3)]
+    assert light[1].max() < light[2].min()
+    assert light[2].max() < light[0].min()
+    places = [plain.centres(_of("position", i).set("count", 0), 0)[0] for i in range(5)]
+    order = [places[i] for i in (0, 3, 1, 4, 2)]
+    assert all(one.max() < two.min() for one, two in itertools.pairwise(order))
+    first, second = foreign.tones(plain.COLOURS)
+    assert len(first) == len(second) == foreign.COLOURS
+    assert np.abs(first[:, None] - plain.COLOURS).sum(2).min() > 0.6, "of 3"
+    known, strange = plain.textures().mean((1, 2)), foreign.textures(plain.TILE, plain.SIZE).mean((1, 2))
+    assert np.abs(strange[:, None] - known).sum(2).min() > 0.35
+
+
+@pytest.mark.parametrize("factor", NAMES)
+def test_each_foreign_level_is_drawn_as_a_picture_of_its_own(factor: str) -> None:
+    base = sample_scenes(6, seed=9)
+    drawn = []
+    for number in range(combinations.SIZES[NAMES.index(factor)] + foreign.SIZES[factor]):
+        scenes = Scenes(base.levels.copy(), base.nuisances)
+        scenes.levels[:, NAMES.index(factor)] = number
+        drawn.append(plain.render(scenes))
+    for one, two in itertools.combinations(drawn, 2):
+        assert (one != two).any((1, 2, 3)).all()
+
+
+def test_corner_objects_in_training_make_no_held_out_combination() -> None:
+    scenes = combinations.training_scenes(150, seed=4)
+    alone = disturbances.others(scenes, disturbances.numbers(scenes))
+    assert (alone.of("shape") != scenes.of("shape")).all()
+    assert (alone.of("size") == 0).all()
+    table, own = combinations.held_out_table(), combinations.numbered(alone.levels)
+    parts = [NAMES.index(f) for f in ("shape", "colour", "pattern", "background", "size", "lighting")]
+    known = alone.levels < np.array(combinations.SIZES)
+    bad = np.zeros(150, bool)
+    for a, b in itertools.combinations(parts, 2):
+        both = known[:, a] & known[:, b]
+        bad[both] |= table[own[both, a], own[both, b]]
+    assert 0.3 < bad.mean() < 0.9
+    shown = training_v2._rough(scenes)
+    without = disturbances.render(scenes, dataclasses.replace(training_v2.ROUGH, objects=0.0))
+    differs = (shown != without).any((1, 2, 3))
+    assert not differs[bad].any()
+    assert differs[~bad].mean() == pytest.approx(3 * training_v2.ROUGH.objects, abs=0.2)
+
+
+def test_the_loss_asks_nothing_about_foreign_and_excluded_levels() -> None:
+    logits = torch.randn(2, 38, generator=torch.manual_seed(1)).requires_grad_()
+    levels, can = torch.tensor([list(combinations.SIZES), [0] * 8]), torch.ones(2, 38, dtype=torch.bool)
+    levels[0, 4] = 2  # a size in between; light in between
+    can[1, 37] = False  # dim is excluded: nothing is asked about bright
+    losses = training_v2._level_losses(logits, levels, can)
+    losses.sum().backward()
+    assert logits.grad is not None
+    size, light = slice(28, 30), slice(36, 38)
+    assert [combinations.OFFSETS[4], combinations.OFFSETS[7]] == [28, 36]
+    nothing = torch.ones(38, dtype=torch.bool)
+    nothing[size] = nothing[light] = False
+    assert not logits.grad[0, nothing].any(), "foreign levels"
+    assert not logits.grad[1, light].any(), "one possible level"
+    halves = logits.detach()[0, size].softmax(0) - 0.5
+    assert torch.allclose(logits.grad[0, size], training_v2.BETWEEN * halves, atol=1e-6)
+    pattern = slice(16, 22)
+    torch.testing.assert_close(
+        losses[2].detach(), torch.nn.functional.cross_entropy(logits.detach()[1:, pattern], torch.zeros(1).long())
+    )
 
 
 def test_one_factor_captions_name_one_level() -> None:
