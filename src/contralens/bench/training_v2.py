@@ -3,7 +3,7 @@
 Version 1 learnt that some pairs of levels never occur: in its training scenes a ground excluded a pattern, and with
 CLIP's loss it pays to know that. On scenes with such a pair it named the pattern right 3 % of the time, and a linear
 probe on its image rows did so 2 % of the time (25 % on the features below the head): the image tower had learnt it.
-Version 2 is trained in two steps, and neither compares what the held-out combinations can decide:
+Version 2 is trained in three steps, and none compares what the held-out combinations can decide:
 
 - *Image tower*: of each factor, the scene's level against the others, as rows that are learnt along, one for each of
   the 38 levels. A level that with the rest of the scene would be a held-out combination is left out, so no ground
@@ -14,6 +14,10 @@ Version 2 is trained in two steps, and neither compares what the held-out combin
   not kept, speeds it up. Every scene is new; the last part shows the nuisances of `world.disturbances`.
 - *Text tower*: texts that name one level ("a banded thing") to that level's row; and CLIP's loss between captions and
   pictures, where a caption counts as false only by levels that could have been.
+- *Head*: the image tower's last layer, on fixed features. Snow is never dim, so the image tower may call all snow
+  bright, and nothing corrects it. But snow in between bright and dim must be as near to both, and a ring of a pattern
+  without a name must be as striped as any other shape of one. Only this step makes held-out combinations of place and
+  light come out (`settle_head`).
 
 One step for both did worse: while the image tower did not see shapes yet, all words for shapes came to mean the same.
 """
@@ -35,9 +39,11 @@ from contralens.math.fast_kernels import bfloat16_is_fast
 from contralens.math.tensors import keeping_memory
 from contralens.world.captions import SYNONYMS, captions, concept_text, concepts, meaning, one_factor_captions
 from contralens.world.combinations import (
+    OFFSETS,
     PAIRS,
     SIZES,
     held_out_scenes,
+    held_out_table,
     numbered,
     possible,
     seen,
@@ -71,6 +77,7 @@ def train_encoder(seed: int = 0, samples: int = SAMPLES, log: Log = print) -> Du
     with keeping_memory():
         _train_images(model, rows, samples, seed, log)
         _train_texts(model, F.normalize(rows.detach(), dim=1), samples // 200, seed, log)
+        settle_head(model, min(samples // 10, 24_000), seed, log)
     return model.eval()
 
 
@@ -115,7 +122,7 @@ def _train_images(model: DualEncoder, rows: nn.Parameter, samples: int, seed: in
     model.eval()
 
 
-def _level_losses(logits: Tensor, levels: Tensor, can: Tensor) -> Tensor:
+def _level_losses(logits: Tensor, levels: Tensor, can: Tensor, between: float = BETWEEN) -> Tensor:
     """(8): of every factor the cross-entropy of the known levels; logits and possible levels (B,38), levels (B,8).
 
     A scene counts where two levels at least are possible. Size and light in between count too: half of each level.
@@ -128,9 +135,9 @@ def _level_losses(logits: Tensor, levels: Tensor, can: Tensor) -> Tensor:
         own = level.where(asked, torch.tensor(-100))
         loss = F.cross_entropy(part.masked_fill(~able, SHUT), own, reduction="sum") / asked.sum().clamp_min(1)
         if name in ("size", "lighting"):
-            between = level == part.shape[1]
-            even = -part.log_softmax(1).mean(1)[between].sum() / between.sum().clamp_min(1)
-            loss = loss + BETWEEN * even
+            middle = level == part.shape[1]
+            even = -part.log_softmax(1).mean(1)[middle].sum() / middle.sum().clamp_min(1)
+            loss = loss + between * even
         found.append(loss)
     return torch.stack(found)
 
@@ -160,6 +167,87 @@ def _train_texts(model: DualEncoder, rows: Tensor, steps: int, seed: int, log: L
         if number % 200 == 0:
             log(f"  texts {number}/{steps}  {away.item():.4f}  {time.process_time() - start:.0f} CPU s")
     model.eval()
+
+
+MIDDLE = {"size": [(2, (0, 1))], "lighting": [(2, (0, 1))], "position": [(3, (0, 1)), (4, (1, 2))]}
+"""Of factors with an order, the foreign levels, each with the two levels that it lies between."""
+_FREE = ["position", "lighting"]
+_SETTLED = torch.tensor([8.0 if name == "lighting" else float(name in _FREE) for name in NAMES])
+
+
+def settle_head(model: DualEncoder, n: int, seed: int = 0, log: Log = print, epochs: int = 30) -> None:
+    """The image tower's head again, on the fixed features of `n` training scenes and the fixed rows of the labels.
+
+    Four losses: of places and light, the levels as before; what lies between two levels is half each, the more so where
+    one of them is excluded; a foreign level looks as much like a level among scenes that exclude it as elsewhere; the
+    logits of all other factors stay (mean square).
+    """
+    start, scenes = time.process_time(), []
+    features, rows = [], torch.from_numpy(label_rows(model))
+    for number in range(0, n, 1000):
+        chunk = _Chunk(
+            training_scenes(min(1000, n - number), 5_000_000 + seed * 1000 + number // 1000), number % 4000 == 3000
+        )
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16_is_fast()):
+            parts = [model.image.features(to_tensor(some)).float() for some in np.array_split(chunk.pictures, 8)]
+        features.append(torch.cat(parts).clone())
+        scenes.append(chunk)
+    x, levels = torch.cat(features), torch.cat([c.levels for c in scenes])
+    can, own = torch.cat([c.possible for c in scenes]), torch.cat([c.own for c in scenes])
+    scale = float(model.log_scale.detach().exp().clamp(max=100))
+    with torch.no_grad():
+        before = scale * model.image.project(x) @ rows.T
+    stay = torch.cat([torch.full((size,), name not in _FREE) for name, size in zip(NAMES, SIZES, strict=True)])
+    optimiser = torch.optim.AdamW(model.image.head.parameters(), lr=1e-3, weight_decay=0.0)
+    batches = [
+        b for e in range(epochs) for b in torch.randperm(n, generator=torch.Generator().manual_seed(e)).split(2048)
+    ]
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-3, len(batches))
+    for at in batches:
+        logits = scale * model.image.project(x[at]) @ rows.T
+        known = (_level_losses(logits, levels[at], can[at], 0.0) * _SETTLED).mean()
+        loss = known + _between(logits, levels[at], can[at]) + _apart(logits, levels[at], own[at])
+        loss = loss + (logits - before[at])[:, stay].square().mean()
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        cycle.step()
+    log(f"  head {loss.item():.3f}  {time.process_time() - start:.0f} CPU s")
+
+
+def _between(logits: Tensor, levels: Tensor, can: Tensor) -> Tensor:
+    """What lies between two levels is half each; four times the weight where one of the two is excluded."""
+    total = torch.zeros(())
+    for name, middles in MIDDLE.items():
+        at = slice(OFFSETS[column(name)], OFFSETS[column(name)] + SIZES[column(name)])
+        shares = logits[:, at].log_softmax(1)
+        for number, both in middles:
+            weight = (levels[:, column(name)] == number) * (1 + 3 * (can[:, at][:, list(both)].sum(1) < 2))
+            total = total - (shares[:, list(both)].mean(1) * weight).sum() / weight.sum().clamp_min(1)
+    return total / len(NAMES)
+
+
+def _apart(logits: Tensor, levels: Tensor, own: Tensor) -> Tensor:
+    """Of each held-out combination of unordered factors, how far one level speaks for the other where that is foreign.
+
+    The mean square, over combinations, of the difference between two means of a level's logit (less its factor's mean):
+    of scenes with the other level, and of all scenes whose level of this factor is foreign.
+    """
+    table = torch.from_numpy(held_out_table()).float()
+    for name in MIDDLE:
+        at = slice(OFFSETS[column(name)], OFFSETS[column(name)] + SIZES[column(name)])
+        table[at], table[:, at] = 0, 0
+    total = torch.zeros(())
+    for place, size in enumerate(SIZES):
+        at = slice(OFFSETS[place], OFFSETS[place] + size)
+        foreign = (levels[:, place] >= size).float()[:, None]
+        part = logits[:, at] - logits[:, at].mean(1, keepdim=True)
+        there = own * foreign
+        n = there.sum(0)
+        mean = (there.T @ part) / n.clamp_min(1)[:, None]
+        every = (part * foreign).sum(0) / foreign.sum().clamp_min(1)
+        total = total + ((mean - every).square() * table[:, at] * (n > 3)[:, None]).sum()
+    return total / table.sum()
 
 
 class _Chunk:
@@ -209,11 +297,17 @@ def _sayings(seed: int, each: int = 24) -> Tensor:
     return torch.stack(found)
 
 
+@torch.no_grad()
+def label_rows(model: DualEncoder) -> NDArray[np.float32]:
+    """(38,D): the rows of the labels of all levels."""
+    rows: NDArray[np.float32] = model.text(word_ids([c.text for c in concepts()])).numpy()
+    return rows
+
+
 @torch.inference_mode()
 def zero_shot_guesses(model: DualEncoder, scenes: Scenes, shares: Disturbances | None = None) -> NDArray[np.int64]:
     """(I,8): of every factor the level whose label is nearest to the picture."""
-    texts = model.text(word_ids([c.text for c in concepts()]))
-    near = rows_of(model.image, render(scenes, shares)) @ texts.T
+    near = rows_of(model.image, render(scenes, shares)) @ torch.from_numpy(label_rows(model)).T
     return torch.stack([part.argmax(1) for part in near.split(SIZES, 1)], 1).numpy()
 
 
