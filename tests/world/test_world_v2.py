@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import itertools
@@ -45,18 +46,23 @@ def test_the_card_of_version_2_is_true(held) -> None:
             assert right == pytest.approx(card["held-out combinations"][factor][other], abs=0.17), (factor, other)
 
 
-def test_most_combinations_that_it_never_saw_are_named(held) -> None:
+HARD = {("lighting", "background"): 0.6, ("pattern", "size"): 0.72, ("pattern", "shape"): 0.75}
+"""Dim snow, large split objects, striped rings: under .85 or about it."""
+
+
+def test_combinations_that_it_never_saw_are_named(held) -> None:
     every = np.array([right for row in held.values() for right in row.values()])
-    assert every.mean() > 0.85
-    assert (every >= 0.85).sum() >= 38, "of 56"
-    for factor in ("background", "position", "lighting"):
-        assert min(held[factor].values()) > 0.85
+    assert every.mean() > 0.97
+    for factor, row in held.items():
+        assert np.mean(list(row.values())) >= 0.85, factor
+        for other, right in row.items():
+            assert right >= HARD.get((factor, other), 0.85), (factor, other)
     # The pairs that version 1 was asked about (.03 and .41 there), with squares of the same size.
-    assert held["pattern"]["background"] > 0.6
-    assert held["shape"]["colour"] > 0.7
+    assert held["pattern"]["background"] > 0.88
+    assert held["shape"]["colour"] > 0.95
 
 
-@pytest.mark.xfail(strict=True, reason="a large object split in two tones, and 13 more of 56, are named too seldom")
+@pytest.mark.xfail(strict=True, reason="dim snow is called bright in one of four pictures")
 def test_every_combination_that_it_never_saw_is_named(held) -> None:
     assert min(right for row in held.values() for right in row.values()) >= 0.85
 
@@ -196,6 +202,60 @@ def test_the_loss_asks_nothing_about_foreign_and_excluded_levels() -> None:
     torch.testing.assert_close(
         losses[2].detach(), torch.nn.functional.cross_entropy(logits.detach()[1:, pattern], torch.zeros(1).long())
     )
+
+
+def _logits(seed: int, n: int) -> torch.Tensor:
+    return torch.randn(n, 38, generator=torch.Generator().manual_seed(seed))
+
+
+def test_what_lies_between_two_levels_is_half_each() -> None:
+    scenes = combinations.training_scenes(300, seed=8)
+    levels, logits = torch.from_numpy(scenes.levels), _logits(2, 300)
+    can = torch.from_numpy(combinations.possible(scenes.levels))
+    expected = 0.0
+    for name, number, both in (
+        ("size", 2, (0, 1)),
+        ("position", 3, (0, 1)),
+        ("position", 4, (1, 2)),
+        ("lighting", 2, (0, 1)),
+    ):
+        at, n = combinations.OFFSETS[NAMES.index(name)], combinations.SIZES[NAMES.index(name)]
+        total = weights = 0.0
+        for i in np.flatnonzero(scenes.of(name) == number):
+            shares = logits[i, at : at + n].double().softmax(0).log()
+            weight = 1.0 if can[i, at + both[0]] and can[i, at + both[1]] else 4.0
+            total -= weight * float(shares[both[0]] + shares[both[1]]) / 2
+            weights += weight
+        expected += total / weights / 8
+    assert float(training_v2._between(logits, levels, can)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_apart_is_nothing_where_factors_speak_for_themselves_alone() -> None:
+    scenes = combinations.training_scenes(3000, seed=8)
+    levels = torch.from_numpy(scenes.levels)
+    own = training_v2._Chunk(scenes[:20], False).own
+    assert (own.sum(1).numpy() == (scenes[:20].levels < np.array(combinations.SIZES)).sum(1)).all()
+    numbers = torch.from_numpy(combinations.numbered(scenes.levels))
+    own = torch.zeros(3000, 39, dtype=torch.bool).scatter_(1, numbers, True)[:, :-1]
+    assert float(training_v2._apart(5.0 * own, levels, own)) < 1e-9
+    # On rings, whatever their pattern, less is striped.
+    ring, striped = (
+        combinations.OFFSETS[NAMES.index(f)] + level(f, name) for f, name in (("shape", "ring"), ("pattern", "striped"))
+    )
+    logits = 5.0 * own
+    logits[:, striped] -= 3.0 * own[:, ring]
+    assert float(training_v2._apart(logits, levels, own)) > 0.05
+
+
+def test_settling_the_head_moves_places_and_light_only() -> None:
+    model = encoder.load_into(encoder.DualEncoder(2), encoder.WEIGHTS / "encoder-2.safetensors")
+    assert isinstance(model, encoder.DualEncoder)
+    before, scenes = copy.deepcopy(model), combinations.seen_scenes(150, seed=6)
+    training_v2.settle_head(model, 300, log=lambda line: None, epochs=2)
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before.state_dict()[name])}
+    assert changed == {"image.head.weight", "image.head.bias"}
+    one, two = (training_v2.zero_shot_guesses(m, scenes) for m in (before, model))
+    assert (one == two)[:, :6].mean() > 0.97
 
 
 def test_one_factor_captions_name_one_level() -> None:

@@ -200,7 +200,9 @@ def settle_head(model: DualEncoder, n: int, seed: int = 0, log: Log = print, epo
     stay = torch.cat([torch.full((size,), name not in _FREE) for name, size in zip(NAMES, SIZES, strict=True)])
     optimiser = torch.optim.AdamW(model.image.head.parameters(), lr=1e-3, weight_decay=0.0)
     batches = [
-        b for e in range(epochs) for b in torch.randperm(n, generator=torch.Generator().manual_seed(e)).split(2048)
+        b
+        for e in range(epochs)
+        for b in torch.split(torch.randperm(n, generator=torch.Generator().manual_seed(e)), 2048)
     ]
     cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-3, len(batches))
     for at in batches:
@@ -308,7 +310,7 @@ def label_rows(model: DualEncoder) -> NDArray[np.float32]:
 def zero_shot_guesses(model: DualEncoder, scenes: Scenes, shares: Disturbances | None = None) -> NDArray[np.int64]:
     """(I,8): of every factor the level whose label is nearest to the picture."""
     near = rows_of(model.image, render(scenes, shares)) @ torch.from_numpy(label_rows(model)).T
-    return torch.stack([part.argmax(1) for part in near.split(SIZES, 1)], 1).numpy()
+    return torch.stack([part.argmax(1) for part in torch.split(near, list(SIZES), 1)], 1).numpy()
 
 
 def held_out_accuracy(
