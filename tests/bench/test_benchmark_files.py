@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from contralens.bench.export import export_benchmark
 from contralens.bench.leaderboard import leaderboard
 from contralens.bench.versions import version
-from contralens.bench.world_bench import world_bench
+from contralens.bench.world_bench import BENCHED, world_bench
 from contralens.bench.world_images import probe_scenes
 from contralens.checks import InputError
 from contralens.cli import app
@@ -77,6 +77,12 @@ def test_rows_are_sorted_and_cost_something(board, own) -> None:
         assert row["seconds"] > 0
         assert row["bytes"] is None or row["bytes"] >= 0
     assert board["settings"]["changed"] == ["dials", "images", "seeds", "worlds"]
+
+
+def test_without_options_every_scorer_of_the_benchmark_is_ranked() -> None:
+    rows = leaderboard(worlds=[5], dials=[0.5], seeds=[31], images=60, fakes=20)["rows"]
+    assert {row["scorer"] for row in rows} == {*BENCHED, "chance"}
+    assert all(row["seconds"] > 0 for row in rows[:-1])
 
 
 def test_the_table_says_what_it_holds(board, tmp_path) -> None:

@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 
 from contralens.bench.cases import Case, cases, spoken
 from contralens.bench.versions import version
-from contralens.bench.world_bench import BENCHED, CHANCE, WorldBench, world_bench
+from contralens.bench.world_bench import BENCHED, CHANCE, WorldBench, from_exemplars, world_bench
 from contralens.data.table_folders import plain
 from contralens.math.intervals import clustered_interval
-from contralens.math.scoring import run_scorer
 from contralens.types import Progress, silent
 from contralens.world.combinations import frozen
 
@@ -50,6 +49,9 @@ def leaderboard(
     given = {"worlds": worlds, "dials": dials, "seeds": seeds, "images": images}
     usual = {"worlds": tuple(of.worlds), "dials": own["dials"], "seeds": of.seeds, "images": of.images}
     chosen: dict[str, Any] = {key: given[key] or usual[key] for key in usual}
+    costs = _costs(
+        scorers, chosen["worlds"][0], chosen["seeds"][0], chosen["images"], of.k
+    )  # first: seconds, not minutes
     found = {
         name: world_bench(
             scorers, **chosen, k=min(of.k, chosen["images"]), fakes=fakes, edition=2, nuisances=name,
@@ -57,7 +59,6 @@ def leaderboard(
         )
         for name in own["nuisances"]
     }  # fmt: skip
-    costs = _costs(scorers, chosen["worlds"][0], chosen["seeds"][0], chosen["images"], of.k)
     rows = [_row(name, found, costs) for name in found[CLEAN].outcomes]
     rows.sort(key=lambda row: (row["scorer"] == CHANCE, -row["right"][0]))
     changed = sorted(key for key in usual if list(np.atleast_1d(chosen[key])) != list(np.atleast_1d(usual[key])))
@@ -107,10 +108,11 @@ def _costs(scorers: Sequence[str], world: int, seed: int, images: int, k: int) -
 
 
 def _cost(scorer: str, case: Case, texts: torch.Tensor) -> tuple[float, float]:
-    run_scorer(scorer, case.exemplars, case.embeddings, texts, case.activations)
+    method = from_exemplars(scorer)
+    method(case, texts)
     before = _resident(reset=True)
     start = time.process_time()
-    run_scorer(scorer, case.exemplars, case.embeddings, texts, case.activations)
+    method(case, texts)
     return time.process_time() - start, max(_resident() - before, 0.0)
 
 

@@ -82,7 +82,7 @@ def train_encoder(
     model = DualEncoder().to(memory_format=torch.channels_last)
     sizes = [len(names) for names in FACTORS.values()]
     levels = torch.from_numpy(np.stack([scenes.of(f) for f in FACTORS], axis=1))
-    probe = nn.Linear(FEATURES, sum(sizes))
+    probe = nn.Linear(FEATURES[1], sum(sizes))
     ids: list[Tensor] = []
 
     def loss(rows: NDArray[np.int64]) -> Tensor:

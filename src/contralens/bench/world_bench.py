@@ -157,7 +157,7 @@ def world_bench(
     >>> [row["count"] for row in bench.rows() if row["measure"] == "right"]  # CSP and chance
     [24, 24]
     """
-    judged = {spec: _from_exemplars(spec) for spec in scorers} | dict(methods or {})
+    judged = {spec: from_exemplars(spec) for spec in scorers} | dict(methods or {})
     whole("images", images, 1, 1_000_000)
     whole("k", k)
     whole("fakes", fakes, 1, 1_000_000)
@@ -208,7 +208,8 @@ def world_bench(
 SIMPLE = "+simple"
 
 
-def _from_exemplars(spec: str) -> Method:
+def from_exemplars(spec: str) -> Method:
+    """A scorer as a function of a case and texts; with "+simple", combinations that explain no more are left out."""
     name = spec.removesuffix(SIMPLE)
     parse_scorer(name)
 

@@ -1,8 +1,8 @@
 """The combinations of levels that the encoder of version 2 never saw: of every two factors, some pairs of levels.
 
 They stand in `version_2.json`: of shape and colour, and of pattern and background, one pair for every level (8 and 6, a
-Latin square's worth); of any other two factors, one pair. No pair is tied in any world. Training scenes hold none of
-them: they are uniform over the tenth of all combinations of eight levels that is left.
+Latin square's worth); of any other two factors, one pair. No pair is tied in any world. A tenth of all combinations
+of eight levels is left, and in training scenes some factors show foreign levels, which are in no held-out combination.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contralens.errors import InputError
+from contralens.world import foreign
 from contralens.world.scenes import FACTORS, NAMES, NUISANCES, Scenes, column, level, sample_scenes
 
 SIZES = tuple(len(levels) for levels in FACTORS.values())
@@ -44,8 +45,8 @@ def held_out_table() -> NDArray[np.bool_]:
 
 
 def numbered(levels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(I,8) levels to their numbers among the 38."""
-    return np.asarray(levels + OFFSETS)
+    """(I,8) levels to their numbers among the 38; a foreign level is 38."""
+    return np.where(levels < SIZES, levels + OFFSETS, sum(SIZES))
 
 
 def possible(levels: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -54,7 +55,7 @@ def possible(levels: NDArray[np.int64]) -> NDArray[np.bool_]:
     In training scenes each factor is uniform over its possible levels, whatever the others are: other factors exclude
     levels and say nothing more.
     """
-    own, table = numbered(levels), held_out_table()
+    own, table = numbered(levels), np.pad(held_out_table(), ((0, 1), (0, 0)))
     bad = np.zeros((len(levels), sum(SIZES)), bool)
     for place in range(len(NAMES)):  # what the level of this factor excludes among the others
         bad |= table[own[:, place]]
@@ -62,8 +63,9 @@ def possible(levels: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def seen(scenes: Scenes) -> NDArray[np.bool_]:
-    """(I): scenes without any held-out combination."""
-    return np.asarray(np.take_along_axis(possible(scenes.levels), numbered(scenes.levels), 1).all(1))
+    """(I): scenes without any held-out combination; a foreign level is in none."""
+    can = np.pad(possible(scenes.levels), ((0, 0), (0, 1)), constant_values=True)
+    return np.asarray(np.take_along_axis(can, numbered(scenes.levels), 1).all(1))
 
 
 @cache
@@ -82,6 +84,33 @@ def seen_scenes(n: int, seed: int) -> Scenes:
     rng = np.random.default_rng(seed)
     left = _seen_levels()
     return Scenes(left[rng.integers(len(left), size=n)], rng.random((n, NUISANCES), dtype=np.float32))
+
+
+ALL_KNOWN = 0.2
+"""Share of training scenes without foreign levels."""
+FOREIGN = (0.1, 0.65)
+"""In the others, each factor is foreign with a probability between these, drawn for each scene anew."""
+RELATIVE = np.array([0.5 if name in ("shape", "pattern") else 1.0 for name in NAMES])
+"""Shapes and patterns, learnt the slowest, are foreign half as often."""
+
+
+def training_scenes(n: int, seed: int) -> Scenes:
+    """`n` scenes without held-out combinations in which some factors show foreign levels (`world.foreign`).
+
+    >>> scenes = training_scenes(50, seed=1)
+    >>> bool(seen(scenes).all()), bool((scenes.levels >= SIZES).any())
+    (True, True)
+    """
+    rng = np.random.default_rng(seed)
+    share = np.where(rng.random(n) < ALL_KNOWN, 0.0, rng.uniform(*FOREIGN, n))
+    strange = rng.random((n, len(NAMES))) < share[:, None] * RELATIVE
+    levels = np.asarray(SIZES) + rng.integers(tuple(foreign.SIZES.values()), size=(n, len(NAMES)))
+    nuisances, left = rng.random((n, NUISANCES), dtype=np.float32), np.arange(n)
+    while len(left):  # each scene's known factors are drawn until they make no held-out combination
+        drawn = rng.integers(SIZES, size=(len(left), len(NAMES)))
+        levels[left] = np.where(strange[left], levels[left], drawn)
+        left = left[~seen(Scenes(levels[left], nuisances[left]))]
+    return Scenes(levels, nuisances)
 
 
 PAIRS: tuple[tuple[str, str], ...] = tuple(itertools.combinations(NAMES, 2))

@@ -102,15 +102,23 @@ def _block(scenes: Scenes, shares: Disturbances) -> NDArray[np.uint8]:
     return pictures
 
 
-def _others(canvas: Floats, scenes: Scenes, v: Floats, share: float) -> None:
-    """Small objects in one or two corners, of levels that the scene's own objects do not have."""
+def others(scenes: Scenes, v: Floats) -> Scenes:
+    """The small objects of the corners as scenes: of shapes, colours, patterns that the scene's own do not have.
+
+    `v` is `numbers(scenes)`.
+    """
     levels = scenes.levels.copy()
     for place, factor in enumerate(("shape", "colour", "pattern")):
         n, own = len(FACTORS[factor]), scenes.of(factor)
         drawn = np.floor(v[:, 5 + place] * n).astype(np.int64)
         levels[:, column(factor)] = np.where(drawn == own, (drawn + 1) % n, drawn)
     levels[:, column("size")] = 0
-    other = Scenes(levels, scenes.nuisances)
+    return Scenes(levels, scenes.nuisances)
+
+
+def _others(canvas: Floats, scenes: Scenes, v: Floats, share: float) -> None:
+    """Small objects in one or two corners."""
+    other = others(scenes, v)
     first = np.floor(v[:, 8] * 4).astype(np.int64)
     for number in range(2):
         there = np.flatnonzero((v[:, 2] < share) & ((number == 0) | (v[:, 9] < 0.5)))

@@ -30,8 +30,8 @@ from contralens.world.scenes import Scenes
 WEIGHTS = Path(__file__).parent / "weights"
 ENCODER_FILES = {1: "encoder.safetensors", 2: "encoder-2.safetensors"}
 WIDTH = 96
-FEATURES = 16 * 36 + 256
-"""What the image tower's head reads."""
+FEATURES = {1: 16 * 36 + 256, 2: 16 * 36 + 256 + 192}
+"""How many numbers the image tower's head reads, by version."""
 LENGTH = 20
 """Most words of a text that are read."""
 
@@ -58,22 +58,26 @@ class Residual(nn.Module):
 class ImageTower(nn.Module):
     """(B,3,96,96) in [-1,1] to (B,D) unit rows. The 6x6 map is read with its places, for count and position.
 
-    Version 2 reads it with one linear layer, in which levels of different factors cannot exclude one another.
+    Version 2 looks longer at fine detail, for patterns of small objects; it also reads the mean and the maximum of the
+    finer 12x12 map, of which a place sees an object and little ground; and its head is one linear layer, in which
+    levels of different factors cannot exclude one another.
     """
 
     def __init__(self, version: int = 1) -> None:
         super().__init__()
-        self.body = nn.Sequential(
-            conv(3, 16, 2), conv(16, 48, 2), conv(48, 96, 2), Residual(96), conv(96, 128, 2), Residual(128),
-        )  # fmt: skip
+        first = (conv(3, 16, 2), conv(16, 48, 2)) if version == 1 else (conv(3, 24, 2), conv(24, 48, 2), Residual(48))
+        self.body = nn.Sequential(*first, conv(48, 96, 2), Residual(96), conv(96, 128, 2), Residual(128))
+        self.fine = 0 if version == 1 else len(first) + 1
         self.places = nn.Conv2d(128, 16, 1)
-        two = nn.Sequential(nn.Linear(FEATURES, 192), nn.ReLU(), nn.Linear(192, WIDTH))
-        self.head = two if version == 1 else nn.Linear(FEATURES, WIDTH)
+        two = nn.Sequential(nn.Linear(FEATURES[1], 192), nn.ReLU(), nn.Linear(192, WIDTH))
+        self.head = two if version == 1 else nn.Linear(FEATURES[2], WIDTH)
 
     def features(self, x: Tensor) -> Tensor:
-        """What the head reads, (B,832)."""
-        x = self.body(x)
-        return torch.cat([self.places(x).flatten(1), x.mean((2, 3)), x.amax((2, 3))], 1)
+        """What the head reads, (B,832) or (B,1024)."""
+        fine = self.body[: self.fine](x)
+        x = self.body[self.fine :](fine)
+        pooled = [part for y in ([x, fine] if self.fine else [x]) for part in (y.mean((2, 3)), y.amax((2, 3)))]
+        return torch.cat([self.places(x).flatten(1), *pooled], 1)
 
     def project(self, features: Tensor) -> Tensor:
         """Features to unit rows (B,D)."""

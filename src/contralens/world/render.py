@@ -3,6 +3,8 @@
 Every shape is a signed distance function evaluated on a small patch around its centre, so edges are smooth at any
 rotation and size; the grounds are periodic textures made once from filtered noise. A picture depends on its scene
 alone, so a scene with one factor changed differs in that factor and in nothing else.
+
+A level beyond those of `FACTORS` is drawn with what `world.foreign` says of it: a brown, a four, a size in between.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from contralens.world import foreign
 from contralens.world.scenes import FACTORS, NUISANCES, Scenes, Tie, sample_scenes
 
 __all__ = ["FACTORS", "SIZE", "Scenes", "Tie", "render", "sample_scenes"]
@@ -39,6 +42,13 @@ ACCENTS = np.array(
 """The second tone of a patterned surface: a light or dark shade of the same hue."""
 
 
+@cache
+def _tones() -> tuple[Floats, Floats]:
+    """Both tones of every colour, foreign ones last."""
+    first, second = foreign.tones(COLOURS)
+    return np.concatenate([COLOURS, first]), np.concatenate([ACCENTS, second])
+
+
 def render(scenes: Scenes) -> NDArray[np.uint8]:
     """Draw scenes: (I) to (I,96,96,3) uint8 RGB, about one millisecond each on one core."""
     pictures = np.empty((len(scenes), SIZE, SIZE, 3), np.uint8)
@@ -49,7 +59,7 @@ def render(scenes: Scenes) -> NDArray[np.uint8]:
 
 def _render_block(scenes: Scenes) -> NDArray[np.uint8]:
     canvas = ground(scenes)
-    for item in range(3):
+    for item in range(1 + int(scenes.of("count").max(initial=0))):
         there = np.flatnonzero(scenes.of("count") >= item)
         if len(there):
             draw(canvas, scenes[there], there, centres(scenes[there], item), item)
@@ -64,7 +74,7 @@ def light_of(scenes: Scenes) -> Floats:
 
 def radius_of(scenes: Scenes) -> Floats:
     """(I): of the objects, in pixels."""
-    size = np.where(scenes.of("size") == 1, 17.0, 10.5).astype(np.float32)
+    size = np.array([10.5, 17.0, foreign.RADIUS], np.float32)[scenes.of("size")]
     radius: Floats = size * (0.95 + 0.1 * scenes.nuisances[:, 2])
     return radius
 
@@ -75,7 +85,7 @@ def lit(canvas: Floats, scenes: Scenes) -> NDArray[np.uint8]:
     canvas = canvas[:, MARGIN:-MARGIN, MARGIN:-MARGIN]
     ramp = np.linspace(-1, 1, SIZE, dtype=np.float32)
     slope = light[:, :1, None] * ramp[None, None, :] + light[:, 1:, None] * ramp[None, :, None]
-    gain = np.where(scenes.of("lighting") == 1, 0.48, 0.96).astype(np.float32) * (0.95 + 0.1 * u[:, 4])
+    gain = np.array([0.96, 0.48, foreign.GAIN], np.float32)[scenes.of("lighting")] * (0.95 + 0.1 * u[:, 4])
     shown = canvas * (255 * gain[:, None, None] * (1 + 0.1 * slope))[..., None]
     shown += 0.5
     return np.clip(shown, 0, 255, out=shown).astype(np.uint8)
@@ -85,11 +95,12 @@ def centres(scenes: Scenes, item: int) -> tuple[Floats, Floats]:
     """Column and row of the centre of object `item` of every scene, in pixels."""
     u = scenes.nuisances
     count, side = scenes.of("count"), np.where(u[:, 13] < 0.5, -1.0, 1.0)
-    across = np.array([[0, 0, 0], [-8, 8, 0], [-10, 10, -10]])[count, item] * side
-    down = np.array([[0, 0, 0], [-21, 21, 0], [-29, 0, 29]])[count, item] * 1.0
-    loose = np.array([14.0, 4.0, 0.5])[count]  # fewer objects have more room to move up and down
-    x = SIZE / 2 + 16.0 * (scenes.of("position") - 1) + across + 5 * (u[:, 0] - 0.5) + 2 * (u[:, 16 + item] - 0.5)
-    y = SIZE / 2 + down + 2 * loose * (u[:, 1] - 0.5) + 2 * (u[:, 19 + item] - 0.5)
+    across = np.array([[0, 0, 0, 0], [-8, 8, 0, 0], [-10, 10, -10, 0], foreign.FOUR[0]])[count, item] * side
+    down = np.array([[0, 0, 0, 0], [-21, 21, 0, 0], [-29, 0, 29, 0], foreign.FOUR[1]])[count, item] * 1.0
+    loose = np.array([14.0, 4.0, 0.5, 4.0])[count]  # fewer objects have more room to move up and down
+    place = np.array([-1, 0, 1, *foreign.PLACES])[scenes.of("position")]
+    x = SIZE / 2 + 16.0 * place + across + 5 * (u[:, 0] - 0.5) + 2 * (u[:, 16 + item % 3] - 0.5)
+    y = SIZE / 2 + down + 2 * loose * (u[:, 1] - 0.5) + 2 * (u[:, 19 + item % 3] - 0.5)
     return x.astype(np.float32), y.astype(np.float32)
 
 
@@ -109,15 +120,15 @@ def draw(
     grid = np.arange(PATCH, dtype=np.float32) + 0.5 - MARGIN
     dx = (grid + (left - x)[:, None]).astype(np.float32)[:, None, :]  # (I,1,P) pixels right of the centre
     dy = (grid + (top - y)[:, None]).astype(np.float32)[:, :, None]
-    radius = radius * (0.97 + 0.06 * u[:, 22 + item])
-    turn = ((u[:, 25 + item] - 0.5) * 0.7).astype(np.float32)
+    radius = radius * (0.97 + 0.06 * u[:, 22 + item % 3])
+    turn = ((u[:, 25 + item % 3] - 0.5) * 0.7).astype(np.float32)
     cos, sin, size = np.cos(turn)[:, None, None], np.sin(turn)[:, None, None], radius[:, None, None]
     px, py = (cos * dx + sin * dy) / size, (cos * dy - sin * dx) / size
     distance = np.empty_like(px)
-    for number, name in enumerate(FACTORS["shape"]):
+    for number, signed in enumerate([*SHAPES.values(), *foreign.SHAPES.values()]):
         of = scenes.of("shape") == number
         if of.any():
-            distance[of] = SHAPES[name](px[of], py[of])
+            distance[of] = signed(px[of], py[of])
     distance *= size  # in pixels, negative inside
     inside = np.clip(0.5 - distance, 0, 1)
     # The shadow is the shape itself, blurred and moved away from the light by whole pixels.
@@ -126,7 +137,7 @@ def draw(
     shade = np.stack([b[r : r + PATCH, c : c + PATCH] for b, (c, r) in zip(blurred, shift, strict=True)])
     # The surface: two tones mixed by the pattern, a rounded look, a darker rim.
     tint = 1 + 0.12 * (u[:, 5:8] - 0.5)
-    first, second = COLOURS[scenes.of("colour")] * tint, ACCENTS[scenes.of("colour")] * tint
+    first, second = (tones[scenes.of("colour")] * tint for tones in _tones())
     mix = _pattern(scenes, dx, dy, radius)[..., None]
     surface = first[:, None, None] * (1 - mix) + second[:, None, None] * mix
     round_ = 1 + 0.16 * (light[:, :1, None] * dx + light[:, 1:, None] * dy) / size
@@ -150,7 +161,7 @@ def _pattern(scenes: Scenes, dx: Floats, dy: Floats, radius: Floats) -> Floats:
     a = (cos * dx + sin * dy) / period + u[:, 10, None, None]
     b = (cos * dy - sin * dx) / period + u[:, 11, None, None]
     mix = np.zeros(a.shape, np.float32)
-    for number, name in enumerate(FACTORS["pattern"]):
+    for number, name in enumerate([*FACTORS["pattern"], *foreign.PATTERNS]):
         of = scenes.of("pattern") == number
         if not of.any() or name == "plain":
             continue
@@ -165,8 +176,10 @@ def _pattern(scenes: Scenes, dx: Floats, dy: Floats, radius: Floats) -> Floats:
         elif name == "zigzag":
             bend = np.abs((q / 1.5) % 1 - 0.5) * 1.5
             signed = np.sin(2 * np.pi * (p + bend)) / (2 * np.pi) * 0.7
-        else:  # split: one half of the object in each tone
+        elif name == "split":  # one half of the object in each tone
             signed = p - u[of, 10, None, None]
+        else:
+            signed = foreign.pattern(name, p - u[of, 10, None, None], q - u[of, 11, None, None])
         mix[of] = np.clip(0.5 + signed * per, 0, 1)
     return mix
 
@@ -241,7 +254,9 @@ def ground(scenes: Scenes) -> Floats:
     canvas = np.zeros((len(scenes), SIZE + 2 * MARGIN, SIZE + 2 * MARGIN, 3), np.float32)
     for picture, number, u in zip(canvas, scenes.of("background"), scenes.nuisances, strict=True):
         x, y = int(u[8] * TILE), int(u[9] * TILE)
-        crop = textures()[number, y : y + SIZE, x : x + SIZE]
+        known = number < len(FACTORS["background"])
+        tiles = textures() if known else foreign.textures(TILE, SIZE)
+        crop = tiles[number if known else number - len(FACTORS["background"]), y : y + SIZE, x : x + SIZE]
         crop = crop if u[14] < 0.5 else crop[:, ::-1]
         np.multiply(crop, 0.93 + 0.14 * u[15], out=picture[MARGIN:-MARGIN, MARGIN:-MARGIN])
     return canvas
