@@ -138,3 +138,18 @@ def test_what_a_focus_of_captions_refuses(tmp_path: Path) -> None:
     manifest = {**run.manifest, "target": {**run.manifest["target"], "fingerprint": "other"}}
     with pytest.raises(InputError, match="is not the target of this run"):
         propose(replace(run, manifest=manifest), bank, folder=tmp_path / "d", focus="crop", **work)
+
+
+def test_crops_are_those_of_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, work, bank = made(tmp_path, GROUNDS)
+    contralens.label(
+        CornerNet(), work["images"], work["encoder"], ["red", "green"], layer="relu",
+        preprocess=to_pixels, k=5, confidence=False, cache=work["cache"], crop="map",
+    )  # fmt: skip
+
+    def never(self: ColourEncoder, batch: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("all crops were embedded by then")
+
+    monkeypatch.setattr(ColourEncoder, "__call__", never)
+    given = {**work, "neurons": [0, 1, 2], "caption_options": {"top": 1}}
+    assert propose(run, bank, folder=tmp_path / "a", focus="crop", **given).manifest["focus"]["crops"] > 10
