@@ -9,8 +9,7 @@ then as large in the one as in the other. Mining, and so the choice of both imag
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,25 +20,29 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from contralens.checks import blaming, counted, shown
+from contralens.checks import counted, shown
 from contralens.collecting.collect import Collected
-from contralens.collecting.preparing import ahead, threads
-from contralens.data.atomic_files import digest
-from contralens.data.pictures import Heat, crop_box
-from contralens.data.store import TILE, Store
-from contralens.errors import ImageError, InputError
-from contralens.models.activation_maps import maps, seen
+from contralens.collecting.crops import (
+    STEPS,
+    VERSION,
+    Pictures,
+    beside,
+    by_image,
+    different,
+    embedded,
+    looks,
+    own_maps,
+    summary,
+)
+from contralens.collecting.preparing import threads
+from contralens.data.store import Store
+from contralens.errors import InputError
 from contralens.models.pixel_attribution import PixelHeat, pixel_heat
 from contralens.models.ranking import Ranking
 from contralens.types import Encoder, Exemplars, Images, Progress, Target
 
-VERSION = "crops 1"
-"""Raise it when the code crops otherwise: what is cached is then computed again."""
 GRID = 14
 """Cells along each side over which relevance of pixels is averaged."""
-STEPS = 10_000
-"""Sides of boxes are kept in these parts of the image's."""
-WHOLE = (0, 0, STEPS, STEPS)
 
 
 @dataclass(frozen=True)
@@ -104,35 +107,32 @@ def cropped(
         InputError: the layer has no places, or relevance cannot be handed down to the pixels.
     """
     pairs = _Pairs(exemplars)
-    pictures = _Pictures(images, collected)
+    pictures = Pictures(lambda row: images.load(collected.usable[row]), collected.fingerprints)
     workers = threads(workers)
     heat = None if kind == "map" else pixel_heat(target, Ranking.of(kind).method)
     notes = [*(heat.notes if heat else ())]
     kind = "map" if heat is None else f"relevance, {heat.method}"
     kept = store.remember("looks", VERSION, kind, *identity)
-    looks = kept.get()
-    if looks is None:
-        looks = _looks(target, heat, pairs, pictures, batch_size, workers, progress)
+    found = kept.get()
+    if found is None:
+        found = looks(
+            target, by_image(pairs.images), lambda part: _heats(target, heat, part, pairs), pictures, batch_size,
+            workers, progress,
+        )  # fmt: skip
         if not pictures.lost:
-            kept.put(looks)
-    boxes = pairs.boxes(np.array(looks["boxes"]), np.array(looks["peaks"]))
-    rows, place = np.unique(np.concatenate([b[there] for b, there in boxes]), axis=0, return_inverse=True)
-    made = _embedded(encoder, pictures, rows, embeddings, store, batch_size, workers, progress)
-    place = place.reshape(-1)
-    indices, sides, at = [], {}, 0
-    for name, (box, there) in zip(("positive", "contrast"), boxes, strict=True):
-        index = torch.full(there.shape, -1, dtype=torch.int64)
-        count = int(there.sum())
-        index[torch.from_numpy(there)] = torch.from_numpy(place[at : at + count]).long()
-        at += count
-        indices.append(index)
-        sides[name] = np.where(there[..., None], box[..., 1:] / STEPS, np.nan).astype(np.float32)
+            kept.put(found)
+    boxes = pairs.boxes(np.array(found["boxes"]), np.array(found["peaks"]))
+    rows, indices = different([box for box, _ in boxes])
+    made = embedded(encoder, pictures, rows, embeddings, store, batch_size, workers, progress)
+    sides = {
+        name: np.where(there[..., None], box[..., 1:] / STEPS, np.nan).astype(np.float32)
+        for name, (box, there) in zip(("positive", "contrast"), boxes, strict=True)
+    }
     similarities = exemplars.similarities.clone()
     both = (indices[0] >= 0) & (indices[1] >= 0)
     first, second = (made[i[both].to(made.device)] for i in indices)
     similarities[both] = (first * second).sum(1).to(similarities.dtype).cpu()
-    whole = float((rows[:, 1:] == WHOLE).all(1).mean()) if len(rows) else 0.0
-    about = {"by": kind, "crops": len(rows), "whole": round(whole, 4), "lost": pictures.lost}
+    about = summary(rows, kind, pictures.lost)
     notes.append(
         f"scorers compare crops of exemplars and contrasts to where neurons fire ({kind}), "
         f"{counted(len(rows), 'crop')} in all; means over images (centred, priors over images) run over the crops; "
@@ -159,12 +159,6 @@ class _Pairs:
         self.images, self.rows = self.keys // max(1, n), self.keys % max(1, n)
         self.neurons = exemplars.neurons.numpy()[self.rows]
 
-    def by_image(self) -> list[tuple[int, slice]]:
-        """Each image and which of the pairs are of it."""
-        images, starts = np.unique(self.images, return_index=True)
-        ends = [*starts[1:].tolist(), len(self.images)]
-        return [(int(i), slice(int(a), int(b))) for i, a, b in zip(images, starts, ends, strict=True)]
-
     def boxes(self, boxes: NDArray[np.int64], peaks: NDArray[np.int64]) -> list[tuple[NDArray[Any], NDArray[np.bool_]]]:
         """Image and box (N,K,5) of each positive and each contrast, and where there is one.
 
@@ -177,150 +171,17 @@ class _Pairs:
         if not len(self.keys):
             return [(np.zeros((*t.shape, 5), np.int64), t) for t in there]
         positive = boxes[own]
-        size = positive[..., 2:] - positive[..., :2]
-        centre = np.where(peaks[other] >= 0, peaks[other], positive[..., :2] + size // 2)
-        start = np.clip(centre - size // 2, 0, STEPS - size)
-        for side, box, t in zip(self.sides, (positive, np.concatenate([start, start + size], -1)), there, strict=True):
+        for side, box, t in zip(self.sides, (positive, beside(positive, peaks[other])), there, strict=True):
             out.append((np.concatenate([side[..., None], box], -1), t))
         return out
-
-
-class _Pictures:
-    """The run's images at full size, by row."""
-
-    def __init__(self, images: Images, collected: Collected) -> None:
-        self._images, self._usable, self.fingerprints = images, collected.usable, collected.fingerprints
-        self._lost: set[int] = set()
-
-    def load(self, row: int) -> Image.Image | None:
-        try:
-            return self._images.load(self._usable[row])
-        except ImageError:
-            self._lost.add(row)
-            return None
-
-    @property
-    def lost(self) -> int:
-        return len(self._lost)
-
-
-def _looks(
-    target: Target,
-    heat: PixelHeat | None,
-    pairs: _Pairs,
-    pictures: _Pictures,
-    batch_size: int,
-    workers: int,
-    progress: Progress,
-) -> dict[str, NDArray[np.int64]]:
-    """Boxes (P,4) and peaks (P,2) of all pairs, in parts of the image's sides."""
-    boxes = np.tile(np.array(WHOLE, np.int64), (len(pairs.keys), 1))
-    peaks = np.full((len(pairs.keys), 2), -1, np.int64)
-    covers: dict[tuple[int, int], tuple[float, float, float, float]] = {}
-    work = pairs.by_image()
-    with ThreadPoolExecutor(workers) as pool:
-        loaded = ahead(pool, lambda item: pictures.load(item[0]), work, 2 * batch_size)
-        for start in range(0, len(work), batch_size):
-            part = [
-                (item[1], future.result()) for item, future in (next(loaded) for _ in work[start : start + batch_size])
-            ]
-            open_ = [(which, picture) for which, picture in part if picture is not None]
-            for (which, picture), values in zip(open_, _heats(target, heat, open_, pairs), strict=True):
-                if picture.size not in covers:
-                    covers[picture.size] = seen(target.preprocess, picture.size)
-                for at, one in zip(range(which.start, which.stop), values, strict=True):
-                    boxes[at], peaks[at] = _look(picture.size, Heat(one, covers[picture.size]))
-            progress("cropping", min(start + batch_size, len(work)), len(work))
-    return {"boxes": boxes, "peaks": peaks}
 
 
 def _heats(
     target: Target, heat: PixelHeat | None, part: Sequence[tuple[slice, Image.Image]], pairs: _Pairs
 ) -> list[NDArray[np.float32]]:
     """How strongly the neurons wanted of each picture fire over it, (n,H,W) each."""
-    if not part:
-        return []
     wanted = [pairs.neurons[which].tolist() for which, _ in part]
     if heat is None:
-        found = maps(target, [picture for _, picture in part], wanted)
-        if found is None:
-            raise InputError(
-                f"{target.name}: {target.layer} has no map of where its neurons fire (pooling {target.pooling}): use "
-                "crop=relevance, or a layer with places or patch tokens"
-            )
-        return found
+        return own_maps(target, [picture for _, picture in part], wanted, "use crop=relevance")
     batch = default_collate([target.preprocess(picture) for _, picture in part])
     return [torch.nn.functional.adaptive_avg_pool2d(one[None], GRID)[0].numpy() for one in heat(batch, wanted)]
-
-
-def _look(size: tuple[int, int], warm: Heat) -> tuple[tuple[int, ...], tuple[int, int]]:
-    """A positive's box and the peak of its map, in parts of the image's sides."""
-    values = np.nan_to_num(warm.values, nan=-np.inf, neginf=-np.inf)
-    box = crop_box(size, Heat(np.nan_to_num(warm.values, nan=0.0), warm.box))
-    sides = WHOLE if box is None else tuple(round(v / size[i % 2] * STEPS) for i, v in enumerate(box))
-    if not values.max() > values.min():
-        return sides, (-1, -1)
-    y, x = np.unravel_index(int(values.argmax()), values.shape)
-    left, top, right, bottom = warm.box
-    across, down = (
-        left + (x + 0.5) / values.shape[1] * (right - left),
-        top + (y + 0.5) / values.shape[0] * (bottom - top),
-    )
-    return sides, (round(across / size[0] * STEPS), round(down / size[1] * STEPS))
-
-
-def _embedded(
-    encoder: Encoder, pictures: _Pictures, rows: NDArray[np.int64], embeddings: Tensor, store: Store, batch_size: int,
-    workers: int, progress: Progress,
-) -> Tensor:  # fmt: skip
-    """Embeddings (M,D) of crops (M,5), image and box each; kept in the store under the image's content and the box."""
-    table = store.table("crops", VERSION, encoder.fingerprint)
-    whole = (rows[:, 1:] == WHOLE).all(1)
-    keys = [digest(pictures.fingerprints[row[0]], *map(str, row[1:])) for row in rows.tolist()]
-    with ThreadPoolExecutor(workers) as pool:
-        for start in range(0, len(rows), TILE):
-            lacking = [i for i in range(start, min(start + TILE, len(rows))) if not whole[i] and keys[i] not in table]
-            parts, ids = [], []
-            for some, batch in _batches(encoder, pictures, rows, lacking, batch_size, pool):
-                with blaming(f"{encoder.name} failed on a batch of crops"), torch.no_grad():
-                    parts.append(encoder(default_collate(batch)).float().cpu().numpy())
-                ids += [keys[i] for i in some]
-            if ids:
-                table.append(ids, {"rows": np.concatenate(parts)})
-            progress("embedding crops", min(start + TILE, len(rows)), len(rows))
-    out = embeddings.new_empty(len(rows), embeddings.shape[1])
-    known = torch.tensor([not w and table.has_row(key) for w, key in zip(whole, keys, strict=True)], dtype=torch.bool)
-    of_image = torch.from_numpy(rows[:, 0].copy())
-    out[~known.to(out.device)] = embeddings[of_image[~known].to(embeddings.device)]
-    if bool(known.any()):
-        own = table.rows([key for key, k in zip(keys, known.tolist(), strict=True) if k])
-        out[known.to(out.device)] = torch.from_numpy(own).to(out)
-    return out
-
-
-def _batches(
-    encoder: Encoder, pictures: _Pictures, rows: NDArray[np.int64], wanted: Sequence[int], size: int,
-    pool: ThreadPoolExecutor,
-) -> Iterator[tuple[list[int], list[Any]]]:  # fmt: skip
-    """Some of the crops wanted and their preprocessed pixels; those of images that are gone are left out."""
-    by_image: dict[int, list[int]] = {}
-    for i in wanted:
-        by_image.setdefault(int(rows[i, 0]), []).append(i)
-
-    def work(item: tuple[int, list[int]]) -> list[tuple[int, Any]]:
-        picture = pictures.load(item[0])
-        return [] if picture is None else [(i, encoder.preprocess(_cut(picture, rows[i, 1:]))) for i in item[1]]
-
-    waiting: list[tuple[int, Any]] = []
-    for _, future in ahead(pool, work, list(by_image.items()), 2 * size):
-        waiting += future.result()
-        while len(waiting) >= size:
-            yield [i for i, _ in waiting[:size]], [x for _, x in waiting[:size]]
-            waiting = waiting[size:]
-    if waiting:
-        yield [i for i, _ in waiting], [x for _, x in waiting]
-
-
-def _cut(picture: Image.Image, box: NDArray[np.int64]) -> Image.Image:
-    left, top, right, bottom = (round(int(v) / STEPS * picture.size[i % 2]) for i, v in enumerate(box))
-    return picture.crop((left, top, max(right, left + 1), max(bottom, top + 1)))

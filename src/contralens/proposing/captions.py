@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -31,8 +31,9 @@ from contralens.proposing.feature_sets import FeatureSets
 from contralens.proposing.merge import gather
 from contralens.proposing.prompts import clean
 from contralens.proposing.proposers import CaptionBank
+from contralens.run_data.crop_rows import RunCrops
 from contralens.run_data.stored import RunImages, cached_rows, encoder_of, exemplars_of
-from contralens.types import Encoder, Exemplars, Progress, silent
+from contralens.types import Encoder, Exemplars, Progress, Target, silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ def caption_candidates(
     encoder: Any = None,
     cache: str | Path | None = None,
     device: str = "cpu",
+    target: Target | None = None,
     progress: Progress = silent,
     **finding: Any,
 ) -> Candidates:
@@ -99,6 +101,8 @@ def caption_candidates(
         longest: words of a phrase.
         weights, held: see `top_captions` and `contrast_phrases`; FALCON itself takes "cosine" and .1.
         merge, images, encoder, cache, device: as in `propose`.
+        target: the run's network: images are cropped to where it says that the neurons fire (`focus="crop"`), see
+            `RunCrops`; needs `images`. None: whole pictures.
         finding: with "auto": coherent, limit and least, see `FeatureSets`.
     """
     _check(contrast, weights, count, top, longest)
@@ -110,36 +114,67 @@ def caption_candidates(
     whole = contrast == "falcon" or bool(groups)
     seen = None if whole else _images_of(exemplars)
     embeddings, notes = _embeddings(run, store, eyes, seen, images, progress)
+    crops = None if target is None else RunCrops(target, eyes, RunImages(run, images), embeddings, store, progress)
+    activations = _activations(run, store) if whole else None
+    sets = FeatureSets.of(groups, activations, embeddings, crops, **finding)
+    sides = _sides(exemplars, activations, sets, contrast)
+    if not contrastive:
+        sides = [(group, positives, contrasts[:0]) for group, positives, contrasts in sides]
+    embeddings, shown = (embeddings, [side[1:] for side in sides]) if crops is None else crops(sides)
     best, cosines, shares = top_captions(embeddings, _texts(store, eyes, captions, progress), top)
     weight = cosines if weights == "cosine" else shares
-    activations = _activations(run, store) if whole else None
-    sets = FeatureSets.of(groups, activations, embeddings, **finding)
+
+    def ranked(positives: Tensor, contrasts: Tensor) -> list[tuple[str, float, float]]:
+        against = contrasts if contrastive else None
+        return contrast_phrases(positives, against, best, weight, index, held=held, top=count)
+
     prompt = "contrastive" if contrastive else "positives"
-    proposals: list[dict[str, Any]] = []
-    errors: list[dict[str, Any]] = []
-    for at, n in enumerate(neurons):
-        progress("proposing", at, len(neurons))
-        positives, contrasts = exemplars.positives[at], exemplars.contrasts[at]
-        if activations is not None:
-            group, fired = sets.at(n)
-            positives, contrasts = _of_group(activations, positives, contrasts, group, contrast, fired)
-        if contrastive and not bool((contrasts >= 0).any()):
-            errors.append({"neuron": n, "name": names[n], "error": "it has no contrastive images", "reply": None})
-            continue
-        found = contrast_phrases(
-            positives, contrasts if contrastive else None, best, weight, index, held=held, top=count
-        )
-        asked = {"neuron": n, "name": names[n], "prompt": prompt, "model": bank.name, "reply": None}
-        proposals += _proposals(found, asked)
-        if not found:
-            errors.append({"neuron": n, "name": names[n], "error": NOTHING, "reply": None})
-    progress("proposing", len(neurons), len(neurons))
+    asked = [{"neuron": n, "name": names[n], "prompt": prompt, "model": bank.name, "reply": None} for n in neurons]
+    proposals, errors = _of_sides(ranked, shown, asked, progress)
     manifest = {
         "proposer": bank.name, "prompt": prompt, "run": str(run.path) if run.path else None, "contrast": contrast,
         "captions": {"source": source, "count": len(captions), "fingerprint": digest(*captions)},
-        **sets.about, "count": count, "top": top, "longest": longest, "weights": weights, "held": held, "notes": notes,
+        **sets.about, "count": count, "top": top, "longest": longest, "weights": weights, "held": held,
+        "notes": notes + (crops.notes if crops else []), **({"focus": crops.about} if crops else {}),
     }  # fmt: skip
     return gather(proposals, errors, manifest, eyes, merge)
+
+
+def _sides(
+    exemplars: Exemplars, activations: Tensor | None, sets: FeatureSets, contrast: str
+) -> list[tuple[list[int], Tensor, Tensor]]:
+    """Each neuron's group, with its positives and contrasts."""
+    out = []
+    for n, positives, contrasts in zip(
+        exemplars.neurons.tolist(), exemplars.positives, exemplars.contrasts, strict=True
+    ):
+        group, fired = sets.at(n)
+        if activations is not None:
+            positives, contrasts = _of_group(activations, positives, contrasts, group, contrast, fired)
+        out.append((group, positives, contrasts))
+    return out
+
+
+def _of_sides(
+    ranked: Callable[[Tensor, Tensor], list[tuple[str, float, float]]], sides: Sequence[tuple[Tensor, Tensor]],
+    asked: Sequence[dict[str, Any]], progress: Progress,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:  # fmt: skip
+    """Proposals, and what went without any."""
+    proposals: list[dict[str, Any]] = []
+    errors: list[dict[str, Any]] = []
+    for at, ((positives, contrasts), about) in enumerate(zip(sides, asked, strict=True)):
+        progress("proposing", at, len(asked))
+        why = NOTHING
+        found: list[tuple[str, float, float]] = []
+        if about["prompt"] == "contrastive" and not bool((contrasts >= 0).any()):
+            why = "it has no contrastive images"
+        else:
+            found = ranked(positives, contrasts)
+        proposals += _proposals(found, about)
+        if not found:
+            errors.append({"neuron": about["neuron"], "name": about["name"], "error": why, "reply": None})
+    progress("proposing", len(asked), len(asked))
+    return proposals, errors
 
 
 def _images_of(exemplars: Exemplars) -> list[int]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from contralens.errors import InputError
 from contralens.math.feature_groups import coherence, feature_groups
+from contralens.run_data.crop_rows import RunCrops
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class FeatureSets:
         groups: Sequence[Sequence[int]] | Literal["auto"] | None,
         activations: Tensor | None,
         embeddings: Tensor,
+        crops: RunCrops | None = None,
         *,
         coherent: float = 0.8,
         limit: float = 5.0,
@@ -38,6 +40,7 @@ class FeatureSets:
         Args:
             groups: indices of neurons, or "auto".
             embeddings: (I,D) unit rows.
+            crops: with "auto", what crops a group's images to where it fires; the filter then sees the crops.
             coherent: with "auto", the mean cosine of all pairs of a group's images above which it counts.
             limit, least: with "auto", see `contralens.math.feature_groups.feature_groups`.
 
@@ -48,7 +51,10 @@ class FeatureSets:
             given = [list(group) for group in groups or ()] if groups != "auto" else []
             return cls(given, about={"groups": given})
         every = feature_groups(activations, limit=float(limit), least=int(least))
-        alike = [coherence(embeddings, group.images) for group in every]
+        rows, sides = embeddings, [(group.images, group.images) for group in every]
+        if crops is not None:
+            rows, sides = crops([(group.features, group.images, group.images[:0]) for group in every])
+        alike = [coherence(rows, images) for images, _ in sides]
         kept = [(group, value) for group, value in zip(every, alike, strict=True) if value > float(coherent)]
         if not kept:
             near = f"; the best reaches {max(alike):.2f}" if alike else ""

@@ -94,6 +94,9 @@ def _of_captions(settings: Propose, run: Run, bank: CaptionBank, chosen: list[in
     kind = str(settings.prompt)
     if kind not in ("contrastive", "positives"):
         raise InputError(f'a caption bank knows the prompts "contrastive" and "positives"; got {kind!r}')
+    if settings.focus == "mask":
+        raise InputError('a caption bank knows the focus "crop" only: its encoder would see what is masked as grey')
+    _watched(run, settings.focus, settings.target, settings.images)
     prepared = caption_plan(run, bank, chosen)
     if settings.on_plan is not None:
         settings.on_plan(prepared)
@@ -102,7 +105,8 @@ def _of_captions(settings: Propose, run: Run, bank: CaptionBank, chosen: list[in
     made = caption_candidates(
         run, bank, chosen, _names(run), contrastive=kind == "contrastive",
         count=8 if settings.count is None else settings.count, merge=settings.merge, images=settings.images,
-        encoder=settings.encoder, cache=settings.cache, device=settings.device or "cpu", progress=settings.progress,
+        encoder=settings.encoder, cache=settings.cache, device=settings.device or "cpu",
+        target=settings.target if settings.focus else None, progress=settings.progress,
         **(settings.caption_options or {}),
     )  # fmt: skip
     return made if home is None else made.save(home)
@@ -165,17 +169,12 @@ def _session(
 
 def _focus(run: Run, focus: str | None, target: Any, images: Any) -> Callable[[Any, int], Any] | None:
     """What turns an image into the part of it where a neuron fires."""
+    _watched(run, focus, target, images)
     if focus is None:
         return None
-    if focus not in ("crop", "mask"):
-        raise InputError(f'`focus` must be "crop" or "mask"; got {focus!r}')
-    if images is None or target is None:
-        raise InputError("`focus` needs the images and the target of the run, to see where its neurons fire")
     from contralens.data.pictures import Heat, crop_to, mask_to
     from contralens.models.activation_maps import where
 
-    if target.fingerprint != run.manifest["target"]["fingerprint"]:
-        raise InputError(f"{target.name} is not the target of this run: its fingerprint is another one")
     act = crop_to if focus == "crop" else mask_to
     lock = threading.Lock()
 
@@ -185,3 +184,19 @@ def _focus(run: Run, focus: str | None, target: Any, images: Any) -> Callable[[A
 
     look.name = f"{focus} {target.fingerprint}"  # type: ignore[attr-defined]
     return look
+
+
+def _watched(run: Run, focus: str | None, target: Any, images: Any) -> None:
+    """Refuse a focus without what it needs.
+
+    Raises:
+        InputError: there is a focus, but no images, no target, or another run's.
+    """
+    if focus is None:
+        return
+    if focus not in ("crop", "mask"):
+        raise InputError(f'`focus` must be "crop" or "mask"; got {focus!r}')
+    if images is None or target is None:
+        raise InputError("`focus` needs the images and the target of the run, to see where its neurons fire")
+    if target.fingerprint != run.manifest["target"]["fingerprint"]:
+        raise InputError(f"{target.name} is not the target of this run: its fingerprint is another one")

@@ -49,7 +49,8 @@ class Asking(Place):
         "Cosine from which images count as near-duplicates, if the cache holds embeddings; 1 shows all.")  # fmt: skip
     focus: Literal["crop", "mask"] | None = setting(None, one_of("crop", "mask"),
         'Show where the neuron fires: "crop" to that region, or "mask" the rest in grey. Uses the activation map, '
-        "else occlusion.", python="Needs `images` and `target`.")  # fmt: skip
+        'else occlusion. A caption bank takes "crop" only, and a layer with maps.',
+        python="Needs `images` and `target`.")  # fmt: skip
     count: int | None = setting(None, whole_from(1, 1000), "Concepts to request (default 3; 8 from captions).")
     words: int = setting(4, whole_from(1, 1000), "Maximum words per concept.", written=True)
     domain: str = setting("", TEXT, 'Hint for the model, e.g. "dermoscopy".', written=True)
