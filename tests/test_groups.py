@@ -27,6 +27,7 @@ from contralens.data.store import Store
 from contralens.math.exemplars import select_neurons
 from contralens.math.grouping import Groups
 from contralens.math.statistics import survey
+from contralens.settings.label import DEFAULT_SCORERS
 
 SIZES = [40, *[3] * 14]
 """Pictures of each lesion: one was photographed far more often than the others."""
@@ -51,7 +52,15 @@ def lesions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def label(images: Path, cache: Path, **options: Any) -> Run:
-    given = {"vocabulary": list(COLOURS), "layer": "relu", "preprocess": to_pixels, "k": 8, "batch_size": 7, **options}
+    given = {
+        "scorers": DEFAULT_SCORERS,
+        "vocabulary": list(COLOURS),
+        "layer": "relu",
+        "preprocess": to_pixels,
+        "k": 8,
+        "batch_size": 7,
+        **options,
+    }
     return contralens.label(Net().eval(), images, ColourEncoder(), cache=cache, **given)
 
 

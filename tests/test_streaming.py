@@ -25,6 +25,7 @@ from contralens.data.runs import Run
 from contralens.data.store import Store
 from contralens.errors import ImageError, InputError
 from contralens.models.targets import target
+from contralens.settings.label import DEFAULT_SCORERS
 from contralens.types import Images
 
 
@@ -56,7 +57,15 @@ def images(tmp_path: Path) -> Path:
 
 
 def label(images: Path, cache: Path, **options: Any) -> Run:
-    given = {"vocabulary": list(COLOURS), "layer": "relu", "preprocess": to_pixels, "k": 5, "batch_size": 7, **options}
+    given = {
+        "scorers": DEFAULT_SCORERS,
+        "vocabulary": list(COLOURS),
+        "layer": "relu",
+        "preprocess": to_pixels,
+        "k": 5,
+        "batch_size": 7,
+        **options,
+    }
     return contralens.label(Net().eval(), images, ColourEncoder(), cache=cache, **given)
 
 

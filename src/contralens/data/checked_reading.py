@@ -108,7 +108,7 @@ class Checked:
 
     >>> held = Checked.of(Path("run"), "manifest.json", "Run", (1, 2))
     >>> held.manifest["primary"], held.table("concepts").num_rows > 10
-    ('csp', True)
+    ('auto', True)
     """
 
     folder: Path

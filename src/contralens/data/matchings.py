@@ -39,7 +39,7 @@ class Matching:
     >>> import contralens
     >>> found = contralens.match("run", "run", null="permuted", fakes=100)
     >>> found
-    <Matching run and run by activations on 64 images: 64 neurons of block3 matched (64 kept), threshold .43>
+    <Matching run and run by activations on 65 images: 64 neurons of block3 matched (64 kept), threshold .38>
     >>> found.partners[7]
     7
     >>> found.counts["kept"], found.partner_of(5), len(found.rows("gone")), found.to_dict()["manifest"]["by"]

@@ -84,7 +84,7 @@ class Run(Tabled):
 
     >>> run = load("run")
     >>> len(run), run.scorers[-1], sorted(run.rows("csp")[0])[:6]
-    (64, 'csp', ['concepts', 'confidence', 'fdr', 'label', 'name', 'neuron'])
+    (64, 'auto', ['concepts', 'confidence', 'fdr', 'label', 'name', 'neuron'])
     >>> pair = run.neuron("block3/5")["exemplars"][0]
     >>> pair["positive_id"].endswith(".png"), pair["activation"] > pair["contrast_activation"]
     (True, True)
@@ -325,7 +325,7 @@ def load(path: str | Path, *, trust_code: bool = False) -> Run:
 
     >>> run = load("run")
     >>> run.manifest["target"]["layer"], run.scorers[-1], run.neuron("block3/5")["exemplars"][0]["rank"]
-    ('block3', 'csp', 0)
+    ('block3', 'auto', 0)
     """
     path = as_path("run", path)
     restored(path, RUN)

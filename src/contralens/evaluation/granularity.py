@@ -70,7 +70,7 @@ def granularity(
     >>> from contralens.data.runs import load
     >>> found = granularity(load("run"))
     >>> [(row["label"], row["broadest"]) for row in found if row["broadest"]][:2]
-    [('large objects', 'large objects'), ('orange', 'orange')]
+    [('zigzag', 'zigzag'), ('orange', 'orange')]
     """
     words = _checked(run, scorer, sense, wordnet)
     rows = {row["neuron"]: row for row in final(run).rows() if row["label"] and row["best"]}

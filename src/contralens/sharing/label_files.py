@@ -44,8 +44,8 @@ class LabelFile(Brief):
     >>> from contralens.data.runs import load
     >>> made = label_file(load("run"), pairs=2)
     >>> len(made), made.scorers[-1], made.labels.num_rows == 64 * len(made.scorers)
-    (64, 'csp', True)
-    >>> made.rows("csp")[0] == next(iter(made)), made.save("run.labels.json").path.name
+    (64, 'auto', True)
+    >>> made.rows("auto")[0] == next(iter(made)), made.save("run.labels.json").path.name
     (True, 'run.labels.json')
     """
 
@@ -111,7 +111,7 @@ def label_file(run: Run, *, pairs: int | None = None, names: bool = True, correc
     >>> from contralens.data.runs import load
     >>> made = label_file(load("run"), pairs=2)
     >>> len(made), made.content["primary"], len(made.content["neurons"][0]["evidence"])
-    (64, 'csp', 2)
+    (64, 'auto', 2)
     """
     if pairs is not None and pairs < 0:
         raise InputError(f"`pairs` must be 0 or more; got {pairs}")

@@ -103,9 +103,9 @@ class Bench:
     >>> import contralens
     >>> bench = Bench(Reopened(contralens.load("run")))
     >>> bench.picture(0).size, bench.embeddings.shape, bench.text("striped").shape
-    ((96, 96), torch.Size([64, 96]), torch.Size([96]))
+    ((96, 96), torch.Size([65, 96]), torch.Size([96]))
     >>> bench.along("striped")[1].shape, bench.alike(0, "striped").shape
-    (torch.Size([64]), torch.Size([64]))
+    (torch.Size([65]), torch.Size([65]))
     >>> bench.where(0, neuron=5)[0].ndim
     2
     """
