@@ -96,7 +96,7 @@ class Case:
         level = by if isinstance(by, Level) else Level(by, [])
         logits = level.model.logits(self.signals).masked_fill(self.candidates < 0, -torch.inf)
         steady = self.labels[:, PANEL.index(STEADY)]
-        return Weighed(self.candidates, [], {}, logits, self.images, steady=steady).calibrated({}, level.neurons)
+        return Weighed(self.candidates, [], {}, logits, self.images, steady).calibrated({}, level.neurons)
 
     def auto(self, by: Model | Level) -> tuple[Tensor, Tensor]:
         """Confidence of each scorer's label (N,S), and the scorer whose label "auto" takes (N,1)."""
@@ -130,6 +130,7 @@ class Photographs:
     """Output neurons of classifiers on photographs: the class's name, or a synonym, is right."""
 
     def __init__(self, folder: Path, cache: Path) -> None:
+        self.folder = folder
         cache.mkdir(parents=True, exist_ok=True)
         self.rows = kept(cache / "logits.pt", lambda: logits(folder))
         self.titles = list(offline_target_module("lite0")[2])

@@ -190,8 +190,8 @@ def one_more_signal(photographs: Photographs) -> None:
             print(f"| {name} | {how} | " + " | ".join(f"{value:.3f}" for value in figures) + " |", flush=True)
 
 
-def stay(photographs: Photographs, folder: Path) -> None:
-    from scorers import PAPERS, SPLITS, best_of, photo_cases
+def stay(photographs: Photographs) -> None:
+    from scorers import CACHE, PAPERS, SPLITS, best_of, photo_cases
 
     at = PANEL.index(STEADY)
     development = list(photographs.development())
@@ -207,7 +207,7 @@ def stay(photographs: Photographs, folder: Path) -> None:
             means.setdefault(f"{margin:g}", []).append(c.right.gather(1, pick)[c.real, 0].double().numpy())
         for i, spec in enumerate(PANEL):
             means.setdefault(spec, []).append(c.right[c.real, i].double().numpy())
-    for a, e, texts, judge, *_ in photo_cases(SPLITS["development"], folder, Path("/tmp/contralens-scorers")):
+    for a, e, texts, judge, *_ in photo_cases(SPLITS["development"], photographs.folder, CACHE):
         exemplars = find_exemplars(a, e, k=30)
         panel = {spec: ballot(spec, exemplars, e, texts, a) for spec in PANEL}
         labels = torch.stack([said.labels for said in panel.values()], 1)
@@ -239,7 +239,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("/tmp/contralens-confidence"))
     args = parser.parse_args()
     photographs = Photographs(args.folder, args.cache)
-    stay(photographs, args.folder) if args.what == "stay" else TRIALS[args.what](photographs)
+    TRIALS[args.what](photographs)
 
 
 if __name__ == "__main__":

@@ -70,6 +70,7 @@ SPLITS: dict[str, dict[str, Any]] = {
                                              "checkered": "grass", "zigzag": "snow", "split": "sand"}}),
     ), "seed": 40000, "dials": (0.0, 0.3, 0.6, 0.9)},
 }  # fmt: skip
+CACHE = Path("/tmp/contralens-scorers")
 K = 30
 NEURONS = 640
 """Hidden neurons drawn from a layer."""
@@ -290,7 +291,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("split", nargs="?", choices=list(SPLITS), default="test")
     parser.add_argument("--folder", type=Path, default=beside)
-    parser.add_argument("--cache", type=Path, default=Path("/tmp/contralens-scorers"))
+    parser.add_argument("--cache", type=Path, default=CACHE)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--scorer", action="append", help="these only, beside csp; may be repeated")
     parser.add_argument("--part", choices=("worlds", "photographs"), help="this part only")

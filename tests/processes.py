@@ -40,9 +40,14 @@ def _running() -> None:
 
 
 class Started:
-    """A process under way, with the part of `subprocess.Popen` that tests use."""
+    """`work(*arguments)` in a process of its own, with the part of `subprocess.Popen` that tests use.
 
-    def __init__(self, work: Callable[..., object], *arguments: Any, env: Mapping[str, str] | None, cwd: Any) -> None:
+    Work and arguments have to be importable or picklable.
+    """
+
+    def __init__(
+        self, work: Callable[..., object], *arguments: Any, env: Mapping[str, str] | None = None, cwd: Any = None
+    ) -> None:
         self.folder = tempfile.TemporaryDirectory()
         self.out, self.err = (Path(self.folder.name, name) for name in ("out", "err"))
         for file in (self.out, self.err):
@@ -116,17 +121,10 @@ def code(text: str, *words: Any) -> None:
     exec(compile(text, "<code>", "exec"), {"__name__": "__main__"})
 
 
-def start(
-    work: Callable[..., object], *arguments: Any, env: Mapping[str, str] | None = None, cwd: Any = None
-) -> Started:
-    """`work(*arguments)` in a process of its own; it and they have to be importable or picklable."""
-    return Started(work, *arguments, env=env, cwd=cwd)
-
-
 def run(
     work: Callable[..., object], *arguments: Any, env: Mapping[str, str] | None = None, cwd: Any = None
 ) -> subprocess.CompletedProcess[str]:
-    """The same to its end."""
-    process = start(work, *arguments, env=env, cwd=cwd)
+    """`Started` to its end."""
+    process = Started(work, *arguments, env=env, cwd=cwd)
     out, err = process.communicate()
     return subprocess.CompletedProcess(arguments, process.returncode or 0, out, err)

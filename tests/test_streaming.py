@@ -192,7 +192,7 @@ run = test_streaming.label(Path(sys.argv[2]), Path(sys.argv[3]), store_activatio
 def test_a_killed_run_goes_on_to_the_same_bits(images: Path, tmp_path: Path) -> None:
     def start(cache: str) -> processes.Started:
         arguments = [str(Path(__file__).parent), str(images), str(tmp_path / cache), str(tmp_path / f"{cache}-run")]
-        return processes.start(processes.code, DRIVER, *arguments)
+        return processes.Started(processes.code, DRIVER, *arguments)
 
     def seen(process: processes.Started) -> int:
         out, _ = process.communicate(timeout=HUNG)
@@ -218,7 +218,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(images: Path, tmp_path: Path) -> 
 def test_a_run_killed_while_it_computes_again_goes_on_to_the_same_bits(images: Path, tmp_path: Path) -> None:
     def start(cache: str) -> processes.Started:
         arguments = [str(Path(__file__).parent), str(images), str(tmp_path / cache), str(tmp_path / f"{cache}-run")]
-        return processes.start(processes.code, DRIVER, *arguments)
+        return processes.Started(processes.code, DRIVER, *arguments)
 
     alone, killed = start("alone"), start("killed")
     until = time.monotonic() + HUNG

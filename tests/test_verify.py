@@ -177,7 +177,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(world, tmp_path) -> None:
         f"verify(contralens.load({str(run.path)!r}), cache={str(tmp_path / 'two')!r}, neurons=list(range(8)), "
         "save=False)"
     )
-    process = processes.start(processes.code, code)
+    process = processes.Started(processes.code, code)
     kept = tmp_path / "two" / "experiments"
     begun = time.monotonic()
     while len(list(kept.glob("*"))) < 2 and process.poll() is None and time.monotonic() - begun < HUNG:

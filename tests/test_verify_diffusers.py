@@ -110,7 +110,7 @@ def test_the_command_is_killed_and_goes_on_to_the_same_bits(world, models, tmp_p
 
     assert CliRunner().invoke(app, command("whole")).exit_code == 0
     whole = contralens.load_verification(run.path)
-    process = processes.start(processes.command, *command("cut"))
+    process = processes.Started(processes.command, *command("cut"))
     made, begun = tmp_path / "cut" / "edited", time.monotonic()
     while len(list(made.glob("*"))) < 3 and process.poll() is None and time.monotonic() - begun < HUNG:
         time.sleep(0.005)

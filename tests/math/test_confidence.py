@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 import contralens
 from contralens.checks import InputError
 from contralens.math.activation_sources import source
-from contralens.math.confidence import STAYS, STEADY, _probabilities, label_confidence, log_likelihood
+from contralens.math.confidence import STAYS, STEADY, Weighed, _probabilities, label_confidence, log_likelihood
 from contralens.math.confidence_model import Model, model
 from contralens.math.confidence_signals import signals
 from contralens.math.exemplars import find_exemplars
@@ -151,6 +151,20 @@ def test_auto_leaves_the_steady_scorer_for_a_much_likelier_label_only() -> None:
     likeliest = torch.stack([one.confidence for one in each.values()]).amax(0)
     assert bool((likeliest <= math.exp(STAYS) * steady.confidence)[stays].all())
     torch.testing.assert_close(auto.confidence[~stays], likeliest[~stays])
+
+
+def test_the_preference_of_auto_gives_way_to_known_neurons() -> None:
+    a, e, t, truth = made(seed=1, noise=1.5, gain=2)
+    weighed = Weighed.by_panel(find_exemplars(a, e, k=10), a, e, t)
+    assert weighed.calibrated({}).preference == STAYS
+    assert torch.equal(weighed.calibrated({}).logits, weighed.logits)
+    one, many = (weighed.calibrated({n: {int(truth[n])} for n in range(count)}) for count in (1, 30))
+    assert STAYS > one.preference > many.preference > 0
+    steady, others = weighed.of_steady, ~weighed.of_steady & (weighed.candidates >= 0)
+    moved = many.logits - weighed.logits
+    wrong = weighed.calibrated({n: set() for n in range(30)}).logits - weighed.logits
+    assert moved[steady].mean() > wrong[steady].mean()
+    assert moved[others].mean() > wrong[others].mean()
 
 
 def test_known_truth_moves_the_level() -> None:

@@ -173,7 +173,7 @@ def test_killed_at_ten_random_moments_no_paid_reply_is_lost(tmp_path: Path) -> N
         command = [SCRIPT, run.path, server.url, folder, workers]
         while kills < 10:
             start = sum(asked.values())
-            process = processes.start(processes.code, *command, env=env)
+            process = processes.Started(processes.code, *command, env=env)
             while sum(asked.values()) < start + 1 and process.poll() is None:
                 time.sleep(0.005)
             time.sleep(rng.uniform(0.0, 0.1))
@@ -218,7 +218,7 @@ def test_ctrl_c_keeps_what_was_under_way(tmp_path: Path) -> None:
         script = SCRIPT.replace(
             "import sys", "import sys, signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
         )
-        process = processes.start(processes.code, script, run.path, server.url, folder, 3)
+        process = processes.Started(processes.code, script, run.path, server.url, folder, 3)
         assert begun.wait(60)
         time.sleep(0.1)
         process.send_signal(signal.SIGINT)

@@ -49,9 +49,8 @@ def leaderboard(
     given = {"worlds": worlds, "dials": dials, "seeds": seeds, "images": images}
     usual = {"worlds": tuple(of.worlds), "dials": own["dials"], "seeds": of.seeds, "images": of.images}
     chosen: dict[str, Any] = {key: given[key] or usual[key] for key in usual}
-    costs = _costs(
-        scorers, chosen["worlds"][0], chosen["seeds"][0], chosen["images"], of.k
-    )  # first: seconds, not minutes
+    # First, since a scorer that fails then does so after seconds.
+    costs = _costs(scorers, chosen["worlds"][0], chosen["seeds"][0], chosen["images"], of.k)
     found = {
         name: world_bench(
             scorers, **chosen, k=min(of.k, chosen["images"]), fakes=fakes, edition=2, nuisances=name,

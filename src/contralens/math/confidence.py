@@ -132,10 +132,10 @@ class Weighed(Brief):
     """(N,Q) f, -inf where there is no candidate."""
     images: int
     """How many images there were to tell from."""
+    steady: Tensor
+    """The label of `STEADY` (N), which "auto" prefers."""
     truth: Mapping[int, set[int]] = field(default_factory=dict)
     """Right concepts of neurons, by row, where they are known."""
-    steady: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
-    """The label of `STEADY` (N), which "auto" prefers; empty where it is not known."""
     preference: float = STAYS
     """How much likelier, as a log ratio, another label has to be for "auto" to take it."""
 
@@ -148,7 +148,7 @@ class Weighed(Brief):
         candidates = each_once(torch.stack([*asked, *(said.labels for said in panel.values())], 1))
         found = signals(panel, candidates, exemplars, source(activations), embeddings, texts)
         logits = model().logits(found).masked_fill(candidates < 0, -torch.inf)
-        return cls(candidates, list(asked), found, logits, len(embeddings), steady=panel[STEADY].labels)
+        return cls(candidates, list(asked), found, logits, len(embeddings), panel[STEADY].labels)
 
     @classmethod
     def by_panel(cls, exemplars: Exemplars, activations: Any, embeddings: Tensor, texts: Tensor) -> Weighed:
@@ -166,7 +166,7 @@ class Weighed(Brief):
     @property
     def of_steady(self) -> Tensor:
         """(N,Q) bool: the candidate is the label of `STEADY`."""
-        return self.candidates == (self.steady[:, None] if len(self.steady) else -2)
+        return self.candidates == self.steady[:, None]
 
     def known(self, truth: Mapping[int, set[int]]) -> Known:
         """Neurons whose right concepts are known."""

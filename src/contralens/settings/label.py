@@ -204,9 +204,9 @@ class Score(Mine):
 
     @property
     def _trusting(self) -> bool:
-        """Whether labels get a confidence and are not put to the null test, which "auto" has none of."""
+        """Whether labels get a confidence, by which "auto" chooses."""
         whole = self.crop is None and self.rank_by == "activation"
-        return whole and self.confidence and self.store_activations and getattr(self, "fdr", None) is None
+        return whole and self.confidence and self.store_activations
 
     @property
     def specs(self) -> list[str]:
@@ -228,6 +228,11 @@ class Judge(Score):
         "Null test at this false-discovery rate, e.g. 0.05: reject labels that do not beat `fakes` null "
         "neurons (real activations in random order) (default: off).")  # fmt: skip
     fakes: int = setting(FAKES, NULL_NEURONS, "Number of null neurons in the null test.")
+
+    @property
+    def _trusting(self) -> bool:
+        """The same, and no null test, which cannot test "auto"."""
+        return self.fdr is None and super()._trusting
 
 
 @dataclass(frozen=True, kw_only=True)
