@@ -1,4 +1,4 @@
-"""Ideas for confidence that were tried on development data; all but the last were left out.
+"""Ideas for confidence that were tried on development data; all but `stay` were left out.
 
     python benchmarks/confidence_trials.py far      # leaving out contrasts that are far from their positives
     python benchmarks/confidence_trials.py none     # adapting the share of "none of them" to each layer, without truth
