@@ -5,6 +5,7 @@
     python benchmarks/confidence.py missing # the same where 300 true names are missing, over ten draws of them
     python benchmarks/confidence.py outputs # the same, where half of the outputs set the level for the others
     python benchmarks/confidence.py worlds  # fitted without one rendered world, tested on that world
+    python benchmarks/confidence.py drawn   # the shipped model in eight worlds drawn at random, networks trained there
 
 Development: output neurons of EfficientNet-Lite1 and Lite2 for even classes on half of the photographs (A), encoders
 `offline:lite0`, lite1 and lite2 (never the target itself), vocabularies with and without the true names, 60 to 500
@@ -25,9 +26,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from new_worlds import drawn_world, shipped_target, trained_target
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from contralens.bench.training import rows_of
+from contralens.bench.world_images import score_labels
 from contralens.checks import ImageError
 from contralens.data.images import images as image_set
 from contralens.data.wordnet import find_wordnet
@@ -36,7 +40,7 @@ from contralens.encoders.registry import embed_texts
 from contralens.loading.offline_networks import offline_target_module
 from contralens.math import confidence
 from contralens.math.activation_sources import source
-from contralens.math.confidence import STEADY, Weighed, each_once, log_likelihood
+from contralens.math.confidence import STAYS, STEADY, Weighed, each_once, log_likelihood
 from contralens.math.confidence_model import Model
 from contralens.math.confidence_model import model as shipped
 from contralens.math.confidence_signals import signals
@@ -46,8 +50,17 @@ from contralens.math.null_neurons import fake_activations
 from contralens.math.scorer_panel import PANEL, ballot
 from contralens.math.tensors import keeping_memory
 from contralens.types import SUPPORTED
+from contralens.world.captions import concept_text, concepts, meaning
+from contralens.world.encoder import load_encoder
+from contralens.world.planted import planted_activations
+from contralens.world.render import render
+from contralens.world.scenes import FACTORS, column
+from contralens.world.targets import WORLDS, World
+from contralens.world.truth import known, target_activations
 
 OUT = Path(confidence.__file__).with_name("confidence.json")
+DRAWN = tuple(range(41, 49))
+"""Worlds that `drawn_world` draws for the test; nothing was chosen on them."""
 NULLS = 0.15
 """Null neurons of each kind beside the real ones, as a share of them."""
 PENALTY = 20.0
@@ -62,12 +75,18 @@ LEARNT_FROM = (
 )
 
 
+Rendered = tuple[int, str, "Case", dict[str, Weighed]]
+"""A world, "planted" or "trained", its neurons, and neurons by kind that may set their level."""
+
+
 @dataclass
 class Level:
     """A model, and neurons whose truth is known and which it weighed."""
 
     model: Model
     neurons: list[Weighed]
+    preference: float = STAYS
+    """Of `auto`, before these neurons are known."""
 
 
 @dataclass
@@ -96,7 +115,8 @@ class Case:
         level = by if isinstance(by, Level) else Level(by, [])
         logits = level.model.logits(self.signals).masked_fill(self.candidates < 0, -torch.inf)
         steady = self.labels[:, PANEL.index(STEADY)]
-        return Weighed(self.candidates, [], {}, logits, self.images, steady).calibrated({}, level.neurons)
+        before = Weighed(self.candidates, [], {}, logits, self.images, steady, preference=level.preference)
+        return before.calibrated({}, level.neurons)
 
     def auto(self, by: Model | Level) -> tuple[Tensor, Tensor]:
         """Confidence of each scorer's label (N,S), and the scorer whose label "auto" takes (N,1)."""
@@ -266,38 +286,31 @@ def logits(folder: Path) -> dict[str, Any]:
     return {"ids": ids, **{w: joined[w] for w in nets}, "some": some, "random weights": {n: joined[n] for n in random}}
 
 
-def worlds(seed: int = 50_000) -> Iterator[tuple[int, str, Case, dict[str, Weighed]]]:
-    """Planted and trained neurons of every rendered world and tie, and the neurons that may set the level there."""
-    from contralens.bench.training import rows_of
-    from contralens.bench.world_images import score_labels
-    from contralens.world.captions import concept_text, concepts, meaning
-    from contralens.world.encoder import load_encoder
-    from contralens.world.planted import planted_activations
-    from contralens.world.render import render
-    from contralens.world.scenes import FACTORS, column
-    from contralens.world.targets import WORLDS, load_target, world
-    from contralens.world.truth import known, load_truth, target_activations
+def worlds(seed: int = 50_000, places: Sequence[World] = tuple(WORLDS.values())) -> Iterator[Rendered]:
+    """Planted and trained neurons of worlds at every tie, and the neurons that may set the level there.
 
+    The shipped networks in the shipped worlds; networks trained from scratch elsewhere.
+    """
     words, eyes = [c.text for c in concepts()], load_encoder()
     t = eyes.texts(words)
-    for index in WORLDS:
+    for place in places:
+        index = place.index
+        net, measured = shipped_target(place) if index in WORLDS else trained_target(place)
+        outputs = [{words.index(concept_text(place.true, name))} for name in FACTORS[place.true]]
         for dial in (0.0, 0.3, 0.5, 0.8, 0.95):
-            scenes = world(index).scenes(1200, seed + index + int(dial * 100), dial)
+            scenes = place.scenes(1200, seed + index + int(dial * 100), dial)
             pictures = render(scenes)
             e = rows_of(eyes.model.image, pictures)  # type: ignore[arg-type]
-            layers = target_activations(load_target(index), pictures)
+            layers = target_activations(net, pictures)
             hidden = np.concatenate(list(layers.values()), 1)
-            planted, _, rules = planted_activations(scenes, index)
+            planted, _, rules = planted_activations(scenes, place)
             shows = np.stack(
                 [np.all([scenes.levels[:, column(f)] == v for f, v in meaning(word)], axis=0) for word in words], 1
             )
-            factor = world(index).true
-            outputs = [{words.index(concept_text(factor, name))} for name in FACTORS[factor]]
             level = {
                 "planted neurons": confidence.planted(torch.from_numpy(shows), e, t, 30, seed),
                 "the outputs": weighed_outputs(torch.from_numpy(layers["head"]), outputs, e, t),
             }
-            measured = load_truth(index, "block3") + load_truth(index, "head")
             for kind, a, truth in (("planted", planted, rules), ("trained", hidden, measured)):
                 told = np.stack([score_labels([word] * len(truth), truth) for word in words], 1)
                 sets = [set(np.flatnonzero(row).tolist()) for row in told]
@@ -431,6 +444,27 @@ def shares(cases: Sequence[Case], model: Model) -> str:
     return " | ".join(out)
 
 
+def over_worlds(cases: Sequence[Case], models: Sequence[Model | Level]) -> str:
+    """Area and error of the labels of `auto`, with 95 % intervals by resampling worlds."""
+    from sklearn.metrics import roc_auc_score
+
+    by: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    for c, model in zip(cases, models, strict=True):
+        p, pick = c.auto(model)
+        own = (p.gather(1, pick)[c.real, 0], c.right.gather(1, pick)[c.real, 0])
+        by.setdefault(c.name.split(",")[0], []).append(own)
+    each = [tuple(torch.cat(part).numpy() for part in zip(*own, strict=True)) for own in by.values()]
+
+    def figures(worlds: Sequence[int]) -> tuple[float, float]:
+        p, right = (np.concatenate([each[w][i] for w in worlds]) for i in (0, 1))
+        return float(roc_auc_score(right, p)), calibration_error(p, right)
+
+    drawn = np.random.default_rng(0).integers(0, len(each), (2000, len(each)))
+    low, high = np.quantile([figures(row) for row in drawn], [0.025, 0.975], axis=0)
+    found = zip(("area", "error"), figures(range(len(each))), low, high, strict=True)
+    return ", ".join(f"{name} {value:.3f} ({a:.3f} to {b:.3f})" for name, value, a, b in found)
+
+
 def line(name: str, who: str, found: dict[str, Any]) -> str:
     return f"| {name} | {who} | " + " | ".join("-" if v is None else f"{v:.3g}" for v in found.values()) + " |"
 
@@ -438,7 +472,7 @@ def line(name: str, who: str, found: dict[str, Any]) -> str:
 def main() -> None:
     beside = Path(__file__).resolve().parents[2] / "shared" / "data"
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("what", choices=["fit", "test", "missing", "outputs", "worlds"])
+    parser.add_argument("what", choices=["fit", "test", "missing", "outputs", "worlds", "drawn"])
     parser.add_argument("--folder", type=Path, default=beside)
     parser.add_argument("--cache", type=Path, default=Path("/tmp/contralens-confidence"))
     parser.add_argument("--json", type=Path)
@@ -460,16 +494,21 @@ def main() -> None:
 
     if args.what != "missing":
         print("| case | scorer | neurons | right | area | error | >= .9 | right there | word missing | null |")
-    if args.what == "worlds":
-        every, learnt = list(worlds()), list(Photographs(args.folder, args.cache).development())
-        left = {w: fit([*learnt, *(c for i, _, c, _ in every if i != w)]) for w in {i for i, *_ in every}}
-        every = list(worlds(60_000))  # other pictures than those of the fit
+    if args.what in ("worlds", "drawn"):
+        if args.what == "worlds":
+            learnt, every = list(Photographs(args.folder, args.cache).development()), list(worlds())
+            left = {w: fit([*learnt, *(c for i, _, c, _ in every if i != w)]) for w in WORLDS}
+            every = list(worlds(60_000))  # other pictures than those of the fit
+        else:
+            left = dict.fromkeys(DRAWN, shipped())
+            every = list(worlds(70_000, [drawn_world(index) for index in DRAWN]))
         for kind in ("planted", "trained", "planted and trained"):
             own = [(i, c, level) for i, k, c, level in every if k in kind.split(" and ")]
             for by in ([], ["planted neurons"], ["the outputs"], ["planted neurons", "the outputs"]):
                 models = [set_by(left[i], [level[one] for one in by]) if by else left[i] for i, _, level in own]
                 how = f", level set by {' and '.join(by)}" if by else ""
                 say(f"worlds, {kind}, each left out{how}", [c for _, c, _ in own], None, models)
+                print(f"  auto, over worlds: {over_worlds([c for _, c, _ in own], models)}", flush=True)
                 for w in left:
                     some = [at for at, (i, *_) in enumerate(own) if i == w]
                     say(

@@ -5,6 +5,9 @@
     python benchmarks/confidence_trials.py planted  # neurons planted on some classes of the photographs set the level
     python benchmarks/confidence_trials.py stay     # how much likelier another label has to be for `auto` to take it
     python benchmarks/confidence_trials.py signal   # one more signal: how far exemplars are from the label's own images
+    python benchmarks/confidence_trials.py fade     # how fast known neurons end the preference of `auto`
+    python benchmarks/confidence_trials.py refit    # known neurons move every weight, and not three numbers
+    python benchmarks/confidence_trials.py heavier  # trained neurons of the worlds count more in the fit
 
 `far`: share of right CSP labels among 1,000 class names, 2,000 output neurons (EfficientNet-Lite1 and Lite2, even
 classes, half of the photographs), K=30, when pairs below a cosine lose their contrast; paired intervals. `none`:
@@ -14,8 +17,11 @@ the words; error of the labels of `auto` on output neurons, before and after. `s
 the strongest exemplars, less that with the five images nearest to it; photographs with a network left out of the fit,
 worlds with a world left out, both with and without the signal. `stay` (adopted): share right, and what human
 annotation of held-out photographs says (benchmarks/scorers.py, development part), by the log ratio from which `auto`
-leaves the label of `lookalike:power=auto`; each world and each network left out of the fit. Needs what
-benchmarks/confidence.py needs.
+leaves the label of `lookalike:power=auto`; each world and each network left out of the fit. `fade`, `refit`: trained
+neurons, each world left out of the fit, level set by neurons planted there; the preference is STAYS c / (c + known
+neurons), or every weight moves, with a penalty on its standardised square. `heavier`: cases of trained neurons count
+two or four times; what it does to trained neurons of a world left out, and to outputs of a network left out. Needs
+what benchmarks/confidence.py needs.
 """
 
 from __future__ import annotations
@@ -30,11 +36,11 @@ from typing import Any
 import confidence as bench
 import numpy as np
 import torch
-from confidence import DEVELOPMENT, Case, Photographs, fit, set_by, told, worlds
+from confidence import DEVELOPMENT, Case, Level, Photographs, fit, set_by, told, worlds
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from contralens.math.confidence import STEADY, Weighed, log_likelihood
+from contralens.math.confidence import SHRINKAGE, STAYS, STEADY, Weighed, log_likelihood
 from contralens.math.confidence import planted as planted_level
 from contralens.math.confidence_model import Model
 from contralens.math.confidence_model import model as shipped
@@ -49,6 +55,8 @@ MARGINS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 1e3)
 BELOW = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 NETS = ("lite1", "lite2")
 ON_TRIAL = "cosine below its images'"
+FADES = (0.0, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, math.inf)
+PENALTIES = (math.inf, 300.0, 100.0, 30.0, 10.0)
 STRENGTHS = (0.0, 0.5, 1.0, 2.0, 4.0)
 """How much the share that was learnt from counts against the layer's own."""
 
@@ -229,7 +237,106 @@ def stayed(p: Tensor, at: int, margin: float) -> Tensor:
     return (p.nan_to_num(0).clamp_min(1e-12).log() + favour).argmax(1, keepdim=True)
 
 
-TRIALS = {"signal": one_more_signal, "far": far, "none": none_of_them, "planted": planted, "stay": stay}
+def left_out() -> tuple[list[Any], list[Any]]:
+    """Cases of worlds and ties to learn from, and those to look at; both from pictures of the fit."""
+    every = list(worlds())
+    return every, [one for one in every if one[1] == "trained"]
+
+
+def shown(name: str, own: Sequence[Any], models: Sequence[Model | Level]) -> None:
+    found = told([c for _, _, c, _ in own], None, None, models)
+    each = (found[key] for key in ("right", "area", "error", "supported", "right if supported"))
+    print(f"| {name} | " + " | ".join(f"{value:.3f}" for value in each) + " |", flush=True)
+
+
+def fade(photographs: Photographs) -> None:
+    every, own = left_out()
+    learnt = list(photographs.development())
+    left = {w: fit([*learnt, *(c for i, _, c, _ in every if i != w)]) for w, *_ in own}
+    print("| c | right | area | error | supported | right of these |\n|---|---|---|---|---|---|")
+    for c in FADES:
+        models = []
+        for w, _, _, level in own:
+            known = set_by(left[w], [level["planted neurons"]])
+            n = len(known.neurons[0].truth)
+            ends = 1.0 if c == math.inf else c / (c + n)
+            models.append(replace(known, preference=STAYS * ends * (SHRINKAGE + n) / SHRINKAGE))
+        shown(f"{c:g}", own, models)
+
+
+def refit(photographs: Photographs) -> None:
+    every, own = left_out()
+    learnt = list(photographs.development())
+    left = {w: fit([*learnt, *(c for i, _, c, _ in every if i != w)]) for w, *_ in own}
+    print("| penalty | right | area | error | supported | right of these |\n|---|---|---|---|---|---|")
+    for penalty in PENALTIES:
+        models = [
+            set_by(refitted(left[w], level["planted neurons"], penalty), [level["planted neurons"]])
+            for w, _, _, level in own
+        ]
+        shown("three numbers alone" if penalty == math.inf else f"{penalty:g}", own, models)
+
+
+def refitted(model: Model, known: Weighed, penalty: float) -> Model:
+    """The model, its weights moved to fit neurons whose truth is known."""
+    if penalty == math.inf:
+        return model
+    there = known.candidates >= 0
+    right = torch.tensor([
+        [c in known.truth.get(n, set()) for c in row] for n, row in enumerate(known.candidates.tolist())
+    ])  # fmt: skip
+    basis = model.basis(torch.stack([known.signals[name] for name in model.names], -1)).double()
+    spread = basis[there].std(0)
+    scale = torch.where(spread > 1e-6, 1 / spread.clamp_min(1e-6), 0.0)
+    start = torch.einsum("...sj,sj->...", basis, model.weights.double()) + model.level
+    moved = torch.zeros(spread.numel(), dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([moved], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        found = (start + (basis * scale).flatten(2) @ moved).masked_fill(~there, -torch.inf)
+        value = -log_likelihood(found, right & there)[there.any(1)].sum() + penalty / 2 * moved.square().sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimiser.step(loss)  # type: ignore[no-untyped-call]
+    weights = model.weights.double() + moved.detach().view_as(model.weights) * scale
+    return replace(model, weights=weights.float())
+
+
+def heavier(photographs: Photographs) -> None:
+    every, own = left_out()
+    learnt = list(photographs.development())
+    print("| trained count | tested on | right | area | error | supported | right of these | word missing |")
+    print("|---|---|---|---|---|---|---|---|")
+    for times in (1, 2, 4):
+        rendered = {w: [c for i, kind, c, _ in every if i != w for _ in range(times if kind == "trained" else 1)]
+                    for w in (*dict.fromkeys(w for w, *_ in own), None)}  # fmt: skip
+        left = {w: fit([*learnt, *some]) for w, some in rendered.items() if w is not None}
+        planted_there = [set_by(left[w], [level["planted neurons"]]) for w, _, _, level in own]
+        tests: dict[str, dict[str, Any]] = {
+            "trained": told([c for _, _, c, _ in own], None, None, [left[w] for w, *_ in own]),
+            "trained, level set by planted neurons": told([c for _, _, c, _ in own], None, None, planted_there),
+        }
+        for net in NETS:
+            model = fit([*(c for c in learnt if not c.name.startswith(net)), *rendered[None]])
+            tests[f"outputs of {net}"] = told([c for c in learnt if c.name.startswith(net)], model, None)
+        for name, found in tests.items():
+            keys = ("right", "area", "error", "supported", "right if supported", "supported, word missing")
+            each = ("-" if found[key] is None else f"{found[key]:.3f}" for key in keys)
+            print(f"| {times} | {name} | " + " | ".join(each) + " |", flush=True)
+
+
+TRIALS = {
+    "fade": fade,
+    "refit": refit,
+    "heavier": heavier,
+    "signal": one_more_signal,
+    "far": far,
+    "none": none_of_them,
+    "planted": planted,
+    "stay": stay,
+}
 
 
 def main() -> None:

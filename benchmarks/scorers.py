@@ -27,11 +27,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from new_worlds import shipped_target, tuned_target
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from contralens.bench.training import rows_of, tune_target
+from contralens.bench.training import rows_of
 from contralens.bench.world_images import score_labels
 from contralens.checks import ImageError
 from contralens.data.images import images as image_set
@@ -51,9 +52,8 @@ from contralens.world.captions import concepts
 from contralens.world.encoder import load_encoder
 from contralens.world.planted import planted_activations
 from contralens.world.render import render
-from contralens.world.scenes import FACTORS
-from contralens.world.targets import WORLDS, World, load_target, world
-from contralens.world.truth import Truth, known, load_truth, measure_target, target_activations, truth_of
+from contralens.world.targets import WORLDS, World, world
+from contralens.world.truth import known, target_activations
 
 PAPERS = ("semanticlens", "csp:gamma=0", "csp:gamma=0.5", "csp", "clip_dissect", "clip_dissect_csp")
 OTHERS = ("centred", "centred:gamma=1", "mean_difference", "linear", "invert", "describe_and_dissect")
@@ -219,25 +219,12 @@ def photo_cases(split: dict[str, Any], folder: Path, cache: Path) -> Iterator[tu
         yield a[probe], e[probe], texts, faithful(title, a[held])
 
 
-def shipped_target(place: World) -> tuple[nn.Module, list[Truth]]:
-    """A world's network, with the truth of block3 and the head."""
-    return load_target(place.index), load_truth(place.index, "block3") + load_truth(place.index, "head")
-
-
-def new_target(place: World) -> tuple[nn.Module, list[Truth]]:
-    """The same for a new world: the network is fine-tuned there, its truth is measured."""
-    trained = place.scenes(6000, 7_000, 0.7)
-    classes = FACTORS[place.true]
-    net = tune_target(render(trained), trained.of(place.true), classes, seed=place.index, log=lambda line: None)
-    return net, [truth_of(row) for effects in measure_target(net).values() for row in effects]
-
-
 def world_cases(split: dict[str, Any]) -> Iterator[tuple[Tensor, Tensor, Tensor, Judge, NDArray[Any]]]:
     """As above for planted and trained neurons of the worlds at every dial; and which neurons stand for one level."""
     words, eyes = [c.text for c in concepts()], load_encoder()
     for place in map(world, split["worlds"]):
         index = place.index
-        net, measured = shipped_target(place) if index in WORLDS else new_target(place)
+        net, measured = shipped_target(place) if index in WORLDS else tuned_target(place)
         for dial in split["dials"]:
             scenes = place.scenes(2000, split["seed"] + index, dial)
             pictures = render(scenes)

@@ -17,7 +17,7 @@ from contralens.world.captions import captions, concepts
 from contralens.world.encoder import FEATURES, DualEncoder, held_out, to_tensor, word_ids
 from contralens.world.render import render
 from contralens.world.scenes import FACTORS, Scenes, sample_scenes
-from contralens.world.targets import STRENGTH, TRAINING_STRENGTH, TargetNet, class_names, load_target, world
+from contralens.world.targets import STRENGTH, TRAINING_STRENGTH, TargetNet, World, class_names, load_target, world
 
 Log = Callable[[str], None]
 
@@ -141,14 +141,18 @@ def encoder_card(model: DualEncoder, seed: int = 0) -> dict[str, object]:
     }  # fmt: skip
 
 
-def train_target(index: int, images: int = 12_000, epochs: int = 8, batch: int = 128, log: Log = print) -> TargetNet:
+def train_target(
+    index: int | World, images: int = 12_000, epochs: int = 8, batch: int = 128, log: Log = print
+) -> TargetNet:  # fmt: skip
     """Cross-entropy on the true factor, in the tied world: the network may use whatever separates the classes."""
-    seeded(index)
-    scenes = world(index).scenes(images, seed=0, strength=TRAINING_STRENGTH)
+    place = world(index)
+    seeded(place.index)
+    scenes = place.scenes(images, seed=0, strength=TRAINING_STRENGTH)
     pictures = render(scenes)
-    classes = torch.from_numpy(scenes.of(world(index).true))
-    log(f"target {index}: {images} pictures, classes: {', '.join(class_names(index))}")
-    net = TargetNet(len(class_names(index)))
+    names = FACTORS[place.true]
+    log(f"target {place.index}: {images} pictures, classes: {', '.join(names)}")
+    net = TargetNet(len(names))
+    classes = torch.from_numpy(scenes.of(place.true))
     return _classify(net, pictures, classes, epochs, batch, 3e-3, log)
 
 
