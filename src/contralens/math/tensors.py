@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +19,10 @@ from contralens.errors import InputError
 
 BLOCK_BYTES = 32 * 2**20
 """Scratch memory that one step of blocked work may take."""
+
+
+SPARE = int(__import__("os").environ.get("SPARE", "64")) * 2**20
+"""Free memory that a step may leave to the next one of its kind."""
 
 
 def matrix(value: Any, name: str) -> Tensor:
@@ -94,6 +100,8 @@ _USERS = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_",
 """Variables of the environment by which a user sets them."""
 _inside: list[None] = []
 """One for each `keeping_memory` that has been entered."""
+_floor = 0
+"""Bytes that this process held when memory was last given back."""
 
 
 @contextmanager
@@ -120,13 +128,23 @@ def keeping_memory() -> Iterator[None]:
             return_memory()
 
 
-def return_memory() -> None:
+def return_memory(beyond: int = 0) -> None:
     """Gives the system the memory that is free but is between what is used; without effect where there is no glibc.
 
     Threads allocate apart from one another, so a step of big scratch and small results otherwise leaves much behind.
+    Steps that are many name how many bytes may stay, `beyond` which they give back all: the system clears whatever it
+    gets back.
     """
-    if _TRIM is not None:
-        _TRIM(0)
+    global _floor
+    if _TRIM is None or (beyond and _resident() < _floor + beyond):
+        return
+    _TRIM(0)
+    _floor = _resident()
+
+
+def _resident() -> int:
+    """Bytes of memory that this process holds."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
 
 
 def room(device: torch.device, cpu: int = BLOCK_BYTES) -> int:
