@@ -156,9 +156,9 @@ def test_what_needs_all_images_at_once_says_so(whole: Path, in_shards: contralen
     for name, value in {"fdr": 0.05, "stability": 5, "meanings": True, "gamma": "layer"}.items():
         with pytest.raises(InputError, match=f"`{name}`: this needs all images at once.*or omit `{name}`"):
             measured(in_shards, others, cache, **{name: value})
-    with pytest.raises(InputError, match="needs all images at once.*use a run of one shard"):
+    with pytest.raises(InputError, match=r"needs all images at once.*use a run of one shard"):
         contralens.audit(in_shards, "photographs", cache=cache)
-    with pytest.raises(InputError, match="needs all images at once.*use a run of one shard"):
+    with pytest.raises(InputError, match=r"needs all images at once.*use a run of one shard"):
         contralens.verify(in_shards, neurons=[0], images=2, cache=cache, save=False)
     with pytest.raises(InputError, match="no held-out images"):
         contralens.evaluate(in_shards, judge="world", same_judge=True, cache=cache, save=False)
