@@ -54,7 +54,7 @@ class ShardedImages:
         names = dict(zip(run.images["fingerprint"].to_pylist(), run.images["id"].to_pylist(), strict=True))
         self._at = self._places(names.keys())
         self._fingerprints = [f for f in names if f in self._at]
-        self.ids = tuple(names[f] for f in self._fingerprints)
+        self.ids: Sequence[str] = tuple(names[f] for f in self._fingerprints)
 
     def __len__(self) -> int:
         return len(self.ids)
