@@ -31,6 +31,7 @@ from contralens.evaluation.painters import painter as load_painter
 from contralens.evaluation.verdicts import Probed, about_groups, abstained, verdict_table
 from contralens.math.intervals import mean_interval
 from contralens.math.metric_registry import METRICS
+from contralens.math.tensors import keeping_memory
 from contralens.run_data.reopened import Reopened
 from contralens.run_data.sharded_images import check_at_once
 from contralens.settings.finished_run import Evaluate
@@ -58,6 +59,7 @@ class Opened:
 
 
 @job(Evaluate)
+@keeping_memory()
 def evaluate(settings: Evaluate) -> Evaluation:
     """Judge the labels of a run on held-out images.
 

@@ -21,8 +21,8 @@ BLOCK_BYTES = 32 * 2**20
 """Scratch memory that one step of blocked work may take."""
 
 
-SPARE = int(__import__("os").environ.get("SPARE", "64")) * 2**20
-"""Free memory that a step may leave to the next one of its kind."""
+SPARE = 4 * BLOCK_BYTES
+"""Free memory that a step of blocked work may leave to the next one."""
 
 
 def matrix(value: Any, name: str) -> Tensor:
@@ -101,7 +101,7 @@ _USERS = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_",
 _inside: list[None] = []
 """One for each `keeping_memory` that has been entered."""
 _floor = 0
-"""Bytes that this process held when memory was last given back."""
+"""Bytes that the process held when memory was last given back."""
 
 
 @contextmanager
@@ -109,8 +109,9 @@ def keeping_memory() -> Iterator[None]:
     """Inside, memory that is freed stays with the process; at the end the system gets it.
 
     glibc otherwise hands large blocks back at once, and the system clears every page of the next ones: a third to a
-    half of the CPU time of convolutional networks (`benchmarks/allocating.py`). Without effect where there is no glibc,
-    or where a variable of the environment says how to allocate. It may be entered again inside.
+    half of the CPU time of convolutional networks (`benchmarks/allocating.py`). Other threads than the main one keep
+    only blocks of less than 64 MB. Without effect where there is no glibc, or where a variable of the environment says
+    how to allocate. It may be entered again inside.
     """
     if _OPTION is None or any(name in os.environ for name in _USERS):
         yield
@@ -128,22 +129,21 @@ def keeping_memory() -> Iterator[None]:
             return_memory()
 
 
-def return_memory(beyond: int = 0) -> None:
+def return_memory(spare: int = 0) -> None:
     """Gives the system the memory that is free but is between what is used; without effect where there is no glibc.
 
     Threads allocate apart from one another, so a step of big scratch and small results otherwise leaves much behind.
-    Steps that are many name how many bytes may stay, `beyond` which they give back all: the system clears whatever it
-    gets back.
+    One of many such steps leaves up to `spare` bytes to the next: the system would clear them for it again.
     """
     global _floor
-    if _TRIM is None or (beyond and _resident() < _floor + beyond):
+    if _TRIM is None or (spare and _resident() < _floor + spare):
         return
     _TRIM(0)
     _floor = _resident()
 
 
 def _resident() -> int:
-    """Bytes of memory that this process holds."""
+    """Bytes of memory that the process holds."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
 
 
