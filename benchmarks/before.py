@@ -9,7 +9,8 @@ seconds in program and system counts. Peak memory is that of the process and of 
 
 `label` reads JPEG files (`--images`, or drawn ones) through EfficientNet-Lite0 (extra `offline`), whose 1,000 output
 neurons `audit` then looks at; mining, scoring and confidence are of rows that `memory.py` makes up; maps and the
-explorer's start are of a run with 64 neurons. The forwards are of networks with random weights. The explorer is stopped at its first answer.
+explorer's start are of a run with 64 neurons. The forwards are of networks with random weights. The explorer is stopped
+at its first answer.
 """
 
 from __future__ import annotations
