@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -157,7 +158,7 @@ def measured(args: argparse.Namespace, older: Path, images: Path, home: Path) ->
     for version in versions:
         (home / version).mkdir()
     found = []
-    for line in lines(args, images):
+    for line in (line for line in lines(args, images) if re.search(args.only, line.name)):
         tries: dict[str, list[dict[str, float]]] = {version: [] for version in versions}
         for _ in range(line.repeats):
             for version, code in versions.items():
@@ -174,6 +175,9 @@ def main() -> None:
     parser.add_argument("--commit", help=f"the older code (default: {BEFORE}; with --quick the one checked out)")
     parser.add_argument("--images", type=Path, help="a folder of JPEG files; drawn ones by default")
     parser.add_argument("--limit", type=int, default=320, help="of these are labeled with")
+    parser.add_argument(
+        "--only", default="", help="lines whose names match, preparations too: 'cache', 'a world|a run|maps'"
+    )
     parser.add_argument("--rows", type=int, default=12_500, help="images of the line of mining and scoring")
     args = parser.parse_args()
     commit = args.commit or ("HEAD" if args.quick else BEFORE)

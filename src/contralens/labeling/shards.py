@@ -39,7 +39,6 @@ from contralens.labeling.tables import exemplar_table, image_table, neuron_table
 from contralens.math import exemplars as mining
 from contralens.math.exemplar_statistics import clarity
 from contralens.math.sharded_mining import ShardedActivations, find_exemplars_in_shards
-from contralens.math.tensors import keeping_memory
 from contralens.settings.label import Label, Mine
 from contralens.types import Exemplars
 
@@ -98,7 +97,6 @@ class Shard:
 NO_PARTS = Parts([], [], [], 0.0, None, 1)
 
 
-@keeping_memory()
 def label_shards(
     shards: Sequence[tuple[Any, str | Path]], target: Any, encoder: Any, vocabulary: Any, **settings: Any
 ) -> Run:

@@ -53,7 +53,6 @@ from contralens.math.null_neurons import fake_exemplars, with_fakes
 from contralens.math.null_test import chance
 from contralens.math.scoring import wants_activations
 from contralens.math.statistics import STRONGEST
-from contralens.math.tensors import keeping_memory
 from contralens.proposing.candidates import Candidates
 from contralens.settings.label import DEFAULT_SCORERS, Collect, Judge, Label, Mine, Score
 from contralens.settings.record import settings_of
@@ -93,7 +92,6 @@ def collect(settings: Mine, found: Networks | None = None, proved: Steady | None
     return Collected(settings, opened.images, store, checked, calibration, rows, streamed)
 
 
-@keeping_memory()
 def mine(collected: Collected, **changes: Any) -> Mined:
     """Exemplars of each neuron: its most activating images, each with a contrast.
 
@@ -138,7 +136,6 @@ def mine(collected: Collected, **changes: Any) -> Mined:
     )  # fmt: skip
 
 
-@keeping_memory()
 def score(mined: Mined, **changes: Any) -> Scored:
     """The best concepts of each neuron, out of the vocabulary and of what is proposed.
 
@@ -185,7 +182,6 @@ def score(mined: Mined, **changes: Any) -> Scored:
     return Scored(settings, mined, words, candidates, concepts, texts, found, known, crops, unjudged)
 
 
-@keeping_memory()
 def judge(scored: Scored, **changes: Any) -> Judged:
     """Which labels beat those of null neurons, if that is asked for.
 

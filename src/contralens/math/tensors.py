@@ -21,7 +21,7 @@ BLOCK_BYTES = 32 * 2**20
 """Scratch memory that one step of blocked work may take."""
 
 
-SPARE = 4 * BLOCK_BYTES
+SPARE = 2 * BLOCK_BYTES
 """Free memory that a step of blocked work may leave to the next one."""
 
 
