@@ -113,9 +113,9 @@ def label_shards(
 
     Returns:
         The `Run`. Its table of images holds those that exemplars and contrasts name, with their shard and row;
-        `manifest["images"]["shards"]` says how many each shard has. Exemplars and contrasts are those of all images at
-        once; scores and confidence are so but for the rounding of sums, and bit for bit where all shards but the last
-        have a multiple of 512 images that can be used.
+        `manifest["images"]["shards"]` says how many each shard has, "sources" where they and their caches are.
+        Exemplars and contrasts are those of all images at once; scores and confidence are so but for the rounding of
+        sums, and bit for bit where all shards but the last have a multiple of 512 images that can be used.
 
     Memory: two shards' lists (about 1 kB an image), blocks, (N k, D), one byte an image. Disk: 4 D bytes an image.
 
