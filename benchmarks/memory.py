@@ -23,6 +23,7 @@ import argparse
 import json
 import math
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -119,8 +120,11 @@ def child(what: str, folder: Path, args: argparse.Namespace) -> None:
             net, images, eyes, words, k=args.k, cache=cache, store_activations=stored, batch_size=256,
             out=folder / f"run of {what}", confidence=what != "plain",
         )  # fmt: skip
-    seconds, cpu = time.perf_counter() - start, time.process_time()
-    print(json.dumps({"imported": imported, "peak": peak_resident(), "seconds": seconds, "cpu": cpu}))
+    seconds, used = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
+    print(json.dumps({
+        "imported": imported, "peak": peak_resident(), "seconds": seconds, "cpu": used.ru_utime + used.ru_stime,
+        "system": used.ru_stime, "faults": used.ru_minflt,
+    }))  # fmt: skip
 
 
 def measure(what: str, folder: Path, images: int, args: argparse.Namespace) -> dict[str, float]:
@@ -180,7 +184,8 @@ def main() -> None:
     rows = [
         [f"{f['images']:,}", MODES[f["mode"]],
          f"{f['peak'] / 1e6:,.0f}", f"{f['imported'] / 1e6:.0f}", f"{4e-6 * f['images'] * args.width:.0f}",
-         f"{4e-6 * f['images'] * args.neurons:,.0f}", f"{f['seconds']:.0f}", f"{f['cpu']:.0f}"]
+         f"{4e-6 * f['images'] * args.neurons:,.0f}", f"{f['seconds']:.0f}", f"{f['cpu']:.0f}",
+         f"{f['system']:.1f}", f"{f['faults'] / 1e6:.2f}"]
         for f in found
     ]  # fmt: skip
     heads = [
@@ -192,6 +197,8 @@ def main() -> None:
         "activations would be MB",
         "seconds",
         "CPU seconds",
+        "of them system",
+        "million faults",
     ]
     text = f"{args.neurons:,} neurons, D={args.width}, {args.texts:,} texts, K={args.k}.\n\n{table(heads, rows)}"
     wrong = [f for f in found if f["images"] <= 50_000 and f["peak"] >= LIMIT]

@@ -132,6 +132,14 @@ def test_quick(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not (BENCHMARKS.parent / ".git").exists(), reason="older code comes from the repository")
+def test_the_code_before_beside_the_code_as_it_is() -> None:
+    out = run("before", "--quick", "--threads", "1")
+    assert "Commit HEAD → the code as it is." in out
+    assert "| 1 batches of 32 through mobilenet_v3_small |" in out
+
+
+@pytest.mark.slow
 def test_a_gpu_benchmark_runs_without_one(tmp_path: Path) -> None:
     assert "|" in run("gpu", "--quick", "--device", "cpu", "--out", str(tmp_path / "gpu.json"))
 
@@ -198,5 +206,5 @@ def test_a_folder_without_the_package_says_so(tmp_path: Path) -> None:
 
 def test_tables_have_a_place_in_results() -> None:
     results = (BENCHMARKS / "RESULTS.md").read_text()
-    for name in ("limits", "mining", "shards", "scoring", "memory"):
+    for name in ("limits", "before", "mining", "shards", "scoring", "memory"):
         assert results.count(f"<!-- {name} -->") == results.count(f"<!-- end {name} -->") == 1

@@ -21,6 +21,7 @@ from kept import bytes_in, killed, small_run, steps_of
 
 import contralens
 from contralens.cli import main
+from contralens.collecting import batches
 from contralens.collecting import collect as collecting
 from contralens.data import atomic_files, replace_folder
 from contralens.data.folder_kinds import EXPORT, RUN, SHARE, look
@@ -258,7 +259,7 @@ def test_a_slow_network_loses_no_tile_when_killed(tmp_path: Path, monkeypatch: p
         return int(os.environ["SEEN"])
 
     seen = run("whole")
-    monkeypatch.setattr(collecting, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(batches, "SAVE_EVERY", 0.0)
     child = multiprocessing.get_context("fork").Process(target=run, args=("killed", seen - 20))
     child.start()
     child.join()

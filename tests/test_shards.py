@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 import contralens
 from contralens.bench.world_images import write_world
-from contralens.collecting import collect as collecting
+from contralens.collecting import batches
 from contralens.collecting.distributed import collect_shard
 from contralens.data.store import TILE
 from contralens.errors import InputError
 from contralens.labeling import shards as sharding
 from contralens.report.html import write_report
+from contralens.run_data.reopened import Reopened
 from contralens.settings.label import Collect
 
 GIVEN = {"target": "world:1", "encoder": "world", "vocabulary": "world"}
@@ -53,7 +58,7 @@ def test_shards_collected_apart_give_the_run_of_all_images_bit_for_bit(
     for images, cache in shards_of(whole, "even"):
         collect_shard(Collect(GIVEN["target"], images, GIVEN["encoder"], layer="block3", cache=cache), 0, 1)
     computed = []
-    monkeypatch.setattr(collecting, "rows_together", lambda *_: computed.append(1))
+    monkeypatch.setattr(batches, "rows_together", lambda *_: computed.append(1))
     run = contralens.label_shards(shards_of(whole, "even"), **GIVEN, **HOW, out=tmp_path / "run")
     assert not computed, "all was collected before"
     assert run.labels.equals(at_once.labels), "labels, scores, confidence and reasons of all scorers"
@@ -73,8 +78,6 @@ def test_the_run_names_its_images_by_shard_and_row(whole: Path, at_once: contral
     again = contralens.load(tmp_path / "run")
     assert again.labels.equals(run.labels)
     assert write_report(again).is_file()
-    with pytest.raises(InputError, match="labeled on images in shards"):
-        contralens.evaluate(again)
     rows = again.images.to_pylist()
     assert len(rows) < 1100, "only images that exemplars or contrasts name"
     names = {at: sorted(path.name for path in (whole / f"odd-{at}").iterdir()) for at in range(3)}
@@ -89,6 +92,85 @@ def test_the_run_names_its_images_by_shard_and_row(whole: Path, at_once: contral
     for name in ("score", "confidence"):
         one, other = (pa.table(r.labels)[name].to_numpy() for r in (again, at_once))
         assert np.nanmax(np.abs(one - other)) < 1e-5, "where tiles of 512 begin elsewhere, sums are rounded otherwise"
+
+
+@pytest.fixture(scope="module")
+def in_shards(whole: Path) -> contralens.Run:
+    return contralens.label_shards(shards_of(whole, "even"), **GIVEN, **HOW, out=whole / "run in shards")
+
+
+@pytest.fixture(scope="module")
+def others(whole: Path) -> Path:
+    """40 pictures of another draw."""
+    write_world(whole / "more", 1, 40, seed=7)
+    return whole / "more" / "images"
+
+
+def measured(run: contralens.Run, others: Path, cache: Path, **more: Any) -> pa.Table:
+    found = contralens.evaluate(
+        run, heldout=others, judge="world", same_judge=True, cache=cache, save=False, check_metrics=False, **more
+    )
+    assert {"auc", "clarity"} <= set(found.values["metric"].to_pylist())
+    return found.values.sort_by([("scorer", "ascending"), ("metric", "ascending"), ("neuron", "ascending")])
+
+
+def test_evaluation_of_a_run_in_shards_is_that_of_all_images_at_once(
+    whole: Path, at_once: contralens.Run, in_shards: contralens.Run, others: Path, tmp_path: Path
+) -> None:
+    wanted = measured(at_once, others, whole / "cache")
+    taken_over = measured(in_shards, others, tmp_path / "fresh")
+    computed = measured(in_shards, others, tmp_path / "another", source=whole / "world" / "images")
+    for found in (taken_over, computed):
+        assert found.drop(["value"]).equals(wanted.drop(["value"]))
+        assert np.array_equal(found["value"].to_numpy(), wanted["value"].to_numpy(), equal_nan=True)
+
+
+def test_held_out_images_that_a_shard_holds_are_left_out_though_the_run_does_not_name_them(
+    whole: Path, in_shards: contralens.Run, others: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(others, tmp_path / "mixed")
+    named = set(in_shards.images["id"].to_pylist())
+    unnamed = next(f for f in sorted((whole / "even-1").iterdir()) if f.name not in named)
+    shutil.copy(unnamed, tmp_path / "mixed" / "copy.png")
+    again = Reopened(in_shards, heldout=tmp_path / "mixed", cache=tmp_path / "cache")
+    assert len(again.heldout_images) == 41
+    assert len(again.held_out) == 40
+    assert any("1 held-out images excluded" in note for note in again.notes)
+
+
+def test_maps_of_a_run_in_shards(whole: Path, in_shards: contralens.Run, tmp_path: Path) -> None:
+    shutil.copytree(whole / "run in shards", tmp_path / "run")
+    told = contralens.add_maps(tmp_path / "run", pairs=2, cache=tmp_path / "cache")
+    assert any("activation maps in" in line for line in told)
+    again = contralens.load(tmp_path / "run")
+    pairs = again.exemplars.filter(pc.field("rank") < 2)
+    named = {(n, i) for side in ("positive", "contrast") for n, i in zip(
+        pairs["neuron"].to_pylist(), pairs[side].to_pylist(), strict=True
+    ) if i >= 0}  # fmt: skip
+    maps = pq.read_table(tmp_path / "run" / "maps.parquet")
+    assert set(zip(maps["neuron"].to_pylist(), maps["image"].to_pylist(), strict=True)) == named
+
+
+def test_what_needs_all_images_at_once_says_so(whole: Path, in_shards: contralens.Run, others: Path) -> None:
+    cache = whole / "cache of refusals"
+    for name, value in {"fdr": 0.05, "stability": 5, "meanings": True, "gamma": "layer"}.items():
+        with pytest.raises(InputError, match=f"`{name}`: this needs all images at once.*or omit `{name}`"):
+            measured(in_shards, others, cache, **{name: value})
+    with pytest.raises(InputError, match=r"needs all images at once.*use a run of one shard"):
+        contralens.audit(in_shards, "photographs", cache=cache)
+    with pytest.raises(InputError, match=r"needs all images at once.*use a run of one shard"):
+        contralens.verify(in_shards, neurons=[0], images=2, cache=cache, save=False)
+    with pytest.raises(InputError, match="no held-out images"):
+        contralens.evaluate(in_shards, judge="world", same_judge=True, cache=cache, save=False)
+
+
+def test_a_run_that_does_not_say_where_its_shards_are_asks(
+    in_shards: contralens.Run, others: Path, tmp_path: Path
+) -> None:
+    images = {k: v for k, v in in_shards.manifest["images"].items() if k != "sources"}
+    older = replace(in_shards, manifest={**in_shards.manifest, "images": images})
+    with pytest.raises(InputError, match="does not say where its shards are; give a folder"):
+        measured(older, others, tmp_path)
 
 
 def test_one_shard_at_a_time_is_open(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:

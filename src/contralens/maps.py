@@ -113,7 +113,7 @@ def add_maps(
     pictures = reopened.pictures(wanted)
     told = []
     there = set(reopened.images.fingerprints())
-    if gone := sum(reopened.probe[image] not in there for image in wanted):
+    if gone := sum(reopened.named[image] not in there for image in wanted):
         told.append(f"{gone} of {len(wanted)} pictures are no longer in {reopened.images.name}: they have no maps")
     found = _maps(reopened, wanted, pictures, batch_size, progress)
     if found is None:

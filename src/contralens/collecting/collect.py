@@ -1,71 +1,32 @@
 """Collecting: each image is decoded once, and every extractor that has no row of it yet gets it.
 
 The unit of work is a tile, `store.TILE` consecutive images of the set. Its rows are computed in batches whose borders
-depend on nothing but the tile, and written after a batch: when the tile is done, and every `SAVE_EVERY` seconds. So an
-interrupted run loses little, however slow the network, and a resumed one gives the same bits.
-Threads or processes decode (`preparing`), one thread puts the next batch together, one runs the networks. Extractors on
-one network (layers, sparse autoencoders over them) share its forward, which changes no bit.
+depend on nothing but the tile, and written after a batch: when the tile is done, and every `SAVE_EVERY` seconds
+(`batches`). So an interrupted run loses little, however slow the network, and a resumed one gives the same bits.
+Threads or processes decode (`preparing`), one thread puts the next batch together. It also runs networks on the CPU;
+others run in a second one. Extractors on one network (layers, sparse autoencoders over them) share its forward, which
+changes no bit.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.utils.data import default_collate
 
 from contralens.collecting.activations import stored_activations
+from contralens.collecting.batches import Batches, Speed, grouped, runner
 from contralens.collecting.preparing import THUMBNAIL, Preparing, Wanted, ahead, preparers
 from contralens.data.fingerprint_cache import known_fingerprints
-from contralens.data.store import TILE, Store, Table, pack, sparse
+from contralens.data.store import TILE, Store, Table, pack
 from contralens.errors import ImageError, InputError
 from contralens.math.activation_sources import ActivationSource
 from contralens.math.tensors import keeping_memory
-from contralens.models.hooks import pinned
-from contralens.models.shared_forward import forward_key, rows_together
 from contralens.types import Extractor, Images, Progress, silent
-
-SAVE_EVERY = 20.0
-"""Seconds after which finished batches are written before their tile is done."""
-
-
-@dataclass
-class Speed:
-    """How fast collecting goes, and what holds it up."""
-
-    images: int = 0
-    """Images that something was computed of."""
-    seconds: float = 0.0
-    """Spent on them, all in all."""
-    forward_seconds: float = 0.0
-    """Of these, inside the networks; the rest is waiting for decoded images, and writing."""
-    workers: int = 1
-    """Processes whose seconds are added up."""
-
-    @property
-    def images_per_second(self) -> float:
-        return self.images / self.seconds * self.workers if self.seconds else 0.0
-
-    @property
-    def forward_share(self) -> float:
-        """The share of the time that the networks run; 1 is the speed of the forward alone."""
-        return self.forward_seconds / self.seconds if self.seconds else 0.0
-
-    def summary(self) -> dict[str, float]:
-        """For JSON: images, seconds, images_per_second, forward_share."""
-        return {
-            "images": self.images,
-            "seconds": round(self.seconds, 3),
-            "images_per_second": round(self.images_per_second, 2),
-            "forward_share": round(self.forward_share, 4),
-        }
 
 
 @dataclass(frozen=True)
@@ -144,7 +105,7 @@ def collect_tiles(
     with (
         keeping_memory(),
         preparers(prepare, workers, processes, 2 * batch_size) as pool,
-        ThreadPoolExecutor(1) as networks,
+        runner(extractors) as networks,
     ):
         for tile in chosen:
             work = _collect_tile(
@@ -211,7 +172,7 @@ def _collect_tile(
     tables: Sequence[Table],
     batch_size: int,
     pool: Any,
-    networks: ThreadPoolExecutor,
+    networks: Executor,
     skipped: dict[str, str],
     speed: Speed,
 ) -> Iterator[int]:
@@ -221,11 +182,11 @@ def _collect_tile(
     """
     lacking = [frozenset(fingerprints[i] for i in owned if fingerprints[i] not in table) for table in tables]
     needed = [i for i in owned if any(fingerprints[i] in lack for lack in lacking)]
-    groups = _grouped(extractors, lacking, batch_size, networks, speed)
+    groups = grouped(extractors, lacking, batch_size, networks, speed)
     in_parts = [one for one in groups if not any(getattr(tables[at], "whole_tiles", False) for at in one.members)]
     pictures: dict[str, bytes] = {}
 
-    def save(some: Sequence[_Batches]) -> None:
+    def save(some: Sequence[Batches]) -> None:
         for group in some:
             ids = group.ids
             for at, arrays in zip(group.members, group.finish(), strict=True):
@@ -259,87 +220,3 @@ def _collect_tile(
         started = perf_counter()
     save(groups)
     speed.seconds += perf_counter() - started
-
-
-def _grouped(
-    extractors: Sequence[Extractor],
-    lacking: Sequence[frozenset[str]],
-    batch_size: int,
-    networks: ThreadPoolExecutor,
-    speed: Speed,
-) -> list[_Batches]:
-    """Extractors that share a forward and need the same images, so that batches are those that each has alone."""
-    groups: dict[Hashable, list[int]] = {}
-    for at, (extractor, lack) in enumerate(zip(extractors, lacking, strict=False)):
-        if lack:
-            groups.setdefault((forward_key(extractor), lack), []).append(at)
-    return [
-        _Batches([extractors[at] for at in members], members, lacking[members[0]], batch_size, networks, speed)
-        for members in groups.values()
-    ]
-
-
-class _Batches:
-    """Preprocessed images in, the arrays of a tile for each extractor of a group out, a batch at a time.
-
-    The networks run in a thread of their own on one batch while the next is put together, and no further ahead. The
-    rows of an extractor with `sparse = True` (it need not have the attribute) are kept without their zeros.
-    """
-
-    def __init__(
-        self,
-        extractors: list[Extractor],
-        members: list[int],
-        lacking: frozenset[str],
-        size: int,
-        networks: ThreadPoolExecutor,
-        speed: Speed,
-    ) -> None:
-        self.extractors, self.members, self.lacking, self.size, self.speed = extractors, members, lacking, size, speed
-        self.networks, self.running = networks, deque[Future[list[Tensor]]]()
-        self.sparse = [bool(getattr(x, "sparse", False)) for x in extractors]
-        self.ids: list[str] = []
-        self.waiting: list[Any] = []
-        self.parts: list[list[dict[str, np.ndarray]]] = [[] for _ in extractors]
-        self.saved = perf_counter()
-
-    @property
-    def due(self) -> bool:
-        """Whether whole batches have waited for `SAVE_EVERY` seconds to be written."""
-        return bool(self.ids) and not self.waiting and perf_counter() - self.saved > SAVE_EVERY
-
-    def add(self, fingerprint: str, pixels: Any) -> None:
-        self.ids.append(fingerprint)
-        self.waiting.append(pixels)
-        if len(self.waiting) == self.size:
-            self._flush()
-
-    def _flush(self) -> None:
-        batch = pinned(default_collate(self.waiting), getattr(self.extractors[0], "device", None))
-        self.waiting = []
-        self._take(1)
-        self.running.append(self.networks.submit(self._run, batch))
-
-    @torch.no_grad()
-    def _run(self, batch: Any) -> list[Tensor]:
-        started = perf_counter()
-        rows = rows_together(self.extractors, batch)
-        self.speed.forward_seconds += perf_counter() - started
-        return rows
-
-    def _take(self, left: int) -> None:
-        """Wait for rows until only so many batches are in progress."""
-        while len(self.running) > left:
-            rows = self.running.popleft().result()
-            for parts, is_sparse, one in zip(self.parts, self.sparse, rows, strict=True):
-                parts.append(sparse(one.numpy()) if is_sparse else {"rows": one.numpy()})
-
-    def finish(self) -> Iterator[dict[str, np.ndarray]]:
-        """The arrays of each extractor, for `ids`, and an empty start; empty where no image gave a row."""
-        if self.waiting:
-            self._flush()
-        self._take(0)
-        every, self.parts, self.ids, self.saved = self.parts, [[] for _ in self.parts], [], perf_counter()
-        for extractor, is_sparse, parts in zip(self.extractors, self.sparse, every, strict=True):
-            arrays = {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
-            yield {**arrays, "width": np.array([extractor.width])} if is_sparse and parts else arrays

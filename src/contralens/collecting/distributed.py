@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from contralens.checks import require
-from contralens.collecting.collect import Speed, collect_tiles, lacking_tiles, owned_images
+from contralens.collecting.batches import Speed
+from contralens.collecting.collect import collect_tiles, lacking_tiles, owned_images
 from contralens.collecting.networks import networks, steady
 from contralens.data.fingerprint_cache import known_fingerprints
 from contralens.data.store import TILE, Store, default_cache

@@ -153,6 +153,7 @@ def _mac(key: bytes, manifest: Mapping[str, Any]) -> str:
         {name: images.get(name) for name in ("name", "source")},
         _origin(target.get("spec")),
     ]
+    told += [images["sources"]] if images.get("sources") else []
     scorers = manifest.get("scorers")
     code = [(s, _origin(s)) for s in scorers if code_named(str(s))] if isinstance(scorers, list) else []
     told += [code] if code else []

@@ -31,7 +31,9 @@ from contralens.evaluation.painters import painter as load_painter
 from contralens.evaluation.verdicts import Probed, about_groups, abstained, verdict_table
 from contralens.math.intervals import mean_interval
 from contralens.math.metric_registry import METRICS
+from contralens.math.tensors import keeping_memory
 from contralens.run_data.reopened import Reopened
+from contralens.run_data.sharded_images import check_at_once
 from contralens.settings.finished_run import Evaluate
 from contralens.settings.record import job
 from contralens.types import AUTO
@@ -57,6 +59,7 @@ class Opened:
 
 
 @job(Evaluate)
+@keeping_memory()
 def evaluate(settings: Evaluate) -> Evaluation:
     """Judge the labels of a run on held-out images.
 
@@ -80,6 +83,8 @@ def evaluate(settings: Evaluate) -> Evaluation:
 
 def _opened(settings: Evaluate) -> Opened:
     run = settings.run if isinstance(settings.run, Run) else load(settings.run)
+    asked = ("fdr", "stability", "meanings", "gamma")
+    check_at_once(run, **{name: getattr(settings, name) for name in asked})
     known = truth_of(run, settings.truth)
     wanted = wanted_metrics(settings.metrics)
     if made_from("wordnet", wanted):
@@ -264,7 +269,7 @@ def _preset(settings: Evaluate) -> Preset:
 
 def _audit(reopened: Reopened, wanted: Sequence[str]) -> pa.Table:
     """What the exemplars say by themselves, in the labeling encoder's space; no label, scorer "exemplars"."""
-    e, found = reopened.embeddings(reopened.probe), reopened.exemplars
+    e, found = reopened.embeddings(reopened.named), reopened.exemplars
     names = reopened.run.neurons["name"].to_pylist()
     rows = [{"neuron": n, "name": names[n], "label": None} for n in found.neurons.tolist()]
     return values_table(rows, "exemplars", values_from({"exemplars": found, "embeddings": e}, wanted))

@@ -141,6 +141,6 @@ def _strongest(reopened: Reopened, neurons: Sequence[int]) -> torch.Tensor:
     place = {n: at for at, n in enumerate(reopened.exemplars.neurons.tolist())}
     found = reopened.exemplars.positives[[place[n] for n in neurons], :SHOWN]
     used = sorted({int(i) for i in found.flatten() if i >= 0})
-    rows = reopened.embeddings([reopened.probe[i] for i in used])
+    rows = reopened.embeddings([reopened.named[i] for i in used])
     at = {image: row for row, image in enumerate(used)}
     return torch.stack([rows[[at[int(i)] for i in some if i >= 0]].mean(0) for some in found])

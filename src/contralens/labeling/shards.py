@@ -30,6 +30,7 @@ from contralens.data.store import TILE, Store
 from contralens.errors import InputError
 from contralens.labeling import stages
 from contralens.labeling.check_settings import chosen_neurons, ready
+from contralens.labeling.manifest import plain
 from contralens.labeling.near_copies import near_copies
 from contralens.labeling.probe_set import Parts, parts_asked
 from contralens.labeling.reserving import reserving
@@ -87,6 +88,11 @@ class Shard:
         images, store = image_set(self.settings.images), Store(self.settings.cache)
         return parts_asked(self.settings, images, store).probe(read_collected(images, self.extractors, store))
 
+    def about(self) -> dict[str, Any]:
+        """Where its images and its cache are, as the manifest says it."""
+        source = plain(getattr(self.settings.images, "source", self.settings.images))
+        return {"source": source, "cache": str(Store(self.settings.cache).root.resolve())}
+
 
 NO_PARTS = Parts([], [], [], 0.0, None, 1)
 
@@ -107,9 +113,9 @@ def label_shards(
 
     Returns:
         The `Run`. Its table of images holds those that exemplars and contrasts name, with their shard and row;
-        `manifest["images"]["shards"]` says how many each shard has. Exemplars and contrasts are those of all images at
-        once; scores and confidence are so but for the rounding of sums, and bit for bit where all shards but the last
-        have a multiple of 512 images that can be used.
+        `manifest["images"]["shards"]` says how many each shard has, "sources" where they and their caches are.
+        Exemplars and contrasts are those of all images at once; scores and confidence are so but for the rounding of
+        sums, and bit for bit where all shards but the last have a multiple of 512 images that can be used.
 
     Memory: two shards' lists (about 1 kB an image), blocks, (N k, D), one byte an image. Disk: 4 D bytes an image.
 
@@ -174,7 +180,7 @@ def _mined(some: Sequence[Label], opened: Networks, file: IO[bytes]) -> Mined:
     about = {
         "source": None, "given": sum(part.given for part in parts), "fingerprint": identity[0],
         "copies": sum(part.copies for part in parts), "skipped": [row for part in parts for row in part.skipped],
-        "shards": [part.count for part in parts],
+        "shards": [part.count for part in parts], "sources": [part.about() for part in parts],
     }  # fmt: skip
     return Mined(
         settings, first, NO_PARTS, replace(first.rows, usable=range(total)), activations, embeddings, statistics,

@@ -29,7 +29,7 @@ from contralens.math.neighbours import (
     over,
     winners,
 )
-from contralens.math.tensors import BLOCK_BYTES, blocks, return_memory, room, spread
+from contralens.math.tensors import BLOCK_BYTES, SPARE, blocks, return_memory, room, spread
 
 UNSETTLED = -2
 LISTS = 2**16
@@ -115,7 +115,7 @@ def walk(
             depth = max(8, min(depth, AT_ONCE // max(1, len(open_))))
             which_list, place = torch.unique(row[open_], return_inverse=True)
             rows = along(activations, near.images[which_list, :depth], place, pairs.neuron[open_])
-            return_memory()
+            return_memory(SPARE)
         last = depth >= longest
         each = min(depth, longest) * (40 + (0 if taken is None else taken.shape[1]))
 
@@ -148,7 +148,7 @@ def walk(
         apart = rows is not None or isinstance(activations, DenseActivations | SparseActivations)
         budget = room(row.device, BLOCK_BYTES // 8) if apart else BLOCK_BYTES
         spread(step, list(blocks(len(open_), each, budget)), row.device if apart else None)
-        return_memory()
+        return_memory(SPARE)
         rest = (found == UNSETTLED).nonzero()[:, 0]
         if last or not len(rest):
             return found, activation
@@ -222,7 +222,7 @@ def scan(
         spread(look, list(blocks(len(queries), len(e) * e.element_size(), budget=together)), row.device)
         candidates.append(still(fresh))
         fresh.clear()
-        return_memory()
+        return_memory(SPARE)
     pair, image, _, activation = still(candidates)
     partner = winners(products, pairs.positive, pair, image, exclude)
     found, values = torch.empty_like(row), activation.new_empty(row.shape)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from contralens.math.fast_kernels import bfloat16_is_fast
-from contralens.math.tensors import BLOCK_BYTES, blocks, return_memory, room, spread
+from contralens.math.tensors import BLOCK_BYTES, SPARE, blocks, return_memory, room, spread
 from contralens.types import Brief
 
 TOLERANCE = 4e-6
@@ -218,7 +218,7 @@ def nearest_images(products: Products, queries: Tensor, length: int = LENGTH) ->
         found = (torch.cat(field) for field in zip(*hits[part.start // step], strict=True))
         _fill(images[part], cosines[part], floors[part], *found)
         hits[part.start // step] = []
-        return_memory()
+        return_memory(SPARE)
 
     spread(search, parts, device)
     arranged = products.rows  # lets the copy go

@@ -13,7 +13,7 @@ from torch import Tensor
 from contralens.errors import InputError
 from contralens.math.activation_sources import ActivationSource, source
 from contralens.math.statistics import RunningTop
-from contralens.math.tensors import all_bits, blocks, matrix, return_memory, room
+from contralens.math.tensors import SPARE, all_bits, blocks, matrix, return_memory, room
 from contralens.types import Brief, Exemplars
 
 Scorer = Callable[..., Tensor]
@@ -45,7 +45,7 @@ class Columns(Brief):
             with all_bits(self.like.device):
                 scores = self.of(block)
             yield block, scores
-            return_memory()
+            return_memory(SPARE)
 
 
 def belonging(activations: Any, embeddings: Any, texts: Any) -> tuple[ActivationSource, Tensor, Tensor]:

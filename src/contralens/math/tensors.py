@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +19,10 @@ from contralens.errors import InputError
 
 BLOCK_BYTES = 32 * 2**20
 """Scratch memory that one step of blocked work may take."""
+
+
+SPARE = 2 * BLOCK_BYTES
+"""Free memory that a step of blocked work may leave to the next one."""
 
 
 def matrix(value: Any, name: str) -> Tensor:
@@ -94,6 +100,8 @@ _USERS = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_",
 """Variables of the environment by which a user sets them."""
 _inside: list[None] = []
 """One for each `keeping_memory` that has been entered."""
+_floor = 0
+"""Bytes that the process held when memory was last given back."""
 
 
 @contextmanager
@@ -101,8 +109,9 @@ def keeping_memory() -> Iterator[None]:
     """Inside, memory that is freed stays with the process; at the end the system gets it.
 
     glibc otherwise hands large blocks back at once, and the system clears every page of the next ones: a third to a
-    half of the CPU time of convolutional networks (`benchmarks/allocating.py`). Without effect where there is no glibc,
-    or where a variable of the environment says how to allocate. It may be entered again inside.
+    half of the CPU time of convolutional networks (`benchmarks/allocating.py`). Other threads than the main one keep
+    only blocks of less than 64 MB. Without effect where there is no glibc, or where a variable of the environment says
+    how to allocate. It may be entered again inside.
     """
     if _OPTION is None or any(name in os.environ for name in _USERS):
         yield
@@ -120,13 +129,22 @@ def keeping_memory() -> Iterator[None]:
             return_memory()
 
 
-def return_memory() -> None:
+def return_memory(spare: int = 0) -> None:
     """Gives the system the memory that is free but is between what is used; without effect where there is no glibc.
 
     Threads allocate apart from one another, so a step of big scratch and small results otherwise leaves much behind.
+    One of many such steps leaves up to `spare` bytes to the next: the system would clear them for it again.
     """
-    if _TRIM is not None:
-        _TRIM(0)
+    global _floor
+    if _TRIM is None or (spare and _resident() < _floor + spare):
+        return
+    _TRIM(0)
+    _floor = _resident()
+
+
+def _resident() -> int:
+    """Bytes of memory that the process holds."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
 
 
 def room(device: torch.device, cpu: int = BLOCK_BYTES) -> int:

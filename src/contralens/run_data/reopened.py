@@ -18,14 +18,15 @@ from contralens.collecting.activations import stored_activations
 from contralens.collecting.collect import collect
 from contralens.collecting.probe_check import proved
 from contralens.data.groups import groups_of_sets
-from contralens.data.image_sets import ImageSet, OtherImages
 from contralens.data.images import images as image_set
 from contralens.data.runs import Run
-from contralens.data.store import Store, Table
+from contralens.data.store import Store
 from contralens.data.trust import check_named
-from contralens.errors import ImageError, InputError, MissingPackage, ModelUnavailable, StoreError
+from contralens.errors import ImageError, InputError, MissingPackage, ModelUnavailable
 from contralens.holdout import VALIDATION, drawn, split_keys
 from contralens.math.activation_sources import ActivationSource
+from contralens.run_data.missing_rows import with_rows
+from contralens.run_data.sharded_images import ALL_AT_ONCE, ShardedImages, in_shards
 from contralens.run_data.stored import encoder_of, exemplars_of, mining_of
 from contralens.types import Encoder, Exemplars, Extractor, Progress, Target, silent
 
@@ -67,14 +68,12 @@ class Reopened:
         groups: Any = None,
         progress: Progress = silent,
     ) -> None:
-        if run.manifest["images"].get("shards"):
-            raise InputError("the run was labeled on images in shards: label one shard for what needs all images")
         self.run, self.store, self.device = run, Store(cache), device or "cpu"
         self._groups = groups
         self._given = {"target": target, "encoder": encoder}
         self._source, self._heldout = source, heldout
         work: Any = {"batch_size": batch_size, "workers": workers, "processes": processes, "progress": progress}
-        self._options: dict[str, Any] = work
+        self.options: dict[str, Any] = work
         self.notes: list[str] = []
         if run.manifest.get("crop"):
             self.notes.append("the run was labeled from crops of its exemplars; this command uses whole pictures")
@@ -91,15 +90,27 @@ class Reopened:
         return self._heldout is not None
 
     @cached_property
-    def probe(self) -> list[str]:
-        """Content fingerprints of the probe images, by row of `run.images`."""
+    def named(self) -> list[str]:
+        """Content fingerprints by row of `run.images`: of the probe images, or those of them that a run in shards
+        names."""
         return list(self.run.images["fingerprint"].to_pylist())
+
+    @property
+    def probe(self) -> list[str]:
+        """`named`, for whatever looks at all probe images.
+
+        Raises:
+            InputError: the run was labeled on images in shards.
+        """
+        if in_shards(self.run):
+            raise InputError(ALL_AT_ONCE)
+        return self.named
 
     @cached_property
     def held_out(self) -> list[str]:
         """Content fingerprints of the held-out images."""
         if self._heldout is not None:
-            seen = set(self.probe)
+            seen = self._probe_among(self.heldout_images)
             own = [f for f in dict.fromkeys(self.heldout_images.fingerprints()) if f not in seen]
             if shared := len(self.heldout_images) - len(own):
                 self.notes.append(f"{shared} held-out images excluded: copies of probe images or of each other")
@@ -117,9 +128,15 @@ class Reopened:
             )
         return self._of_other_groups(list(kept["fingerprints"]))
 
+    def _probe_among(self, images: types.Images) -> set[str]:
+        """Content fingerprints of those images that are probe images, at least."""
+        if self.shards is not None:
+            return self.shards.among(set(images.fingerprints()))
+        return set(self.images.fingerprints() if in_shards(self.run) else self.named)
+
     def _of_other_groups(self, held: list[str]) -> list[str]:
         """Held-out images without those of a group that probe images come from."""
-        seen = {self.group_of[f] for f in self.probe if f in self.group_of}
+        seen = {self.group_of[f] for f in self.named if f in self.group_of}
         own = [f for f in held if self.group_of.get(f) not in seen]
         if left := len(held) - len(own):
             self.notes.append(f"{counted(left, 'held-out image')} excluded: their groups contain probe images")
@@ -145,7 +162,7 @@ class Reopened:
             recorded = self.run.manifest["images"].get("holdout") or {}
             held = zip(recorded.get("fingerprints", ()), recorded.get("groups", ()), strict=False)
             names = self.run.images["group"].to_pylist() if "group" in self.run.images.column_names else []
-            return {f: name for f, name in [*zip(self.probe, names, strict=False), *held] if name is not None}
+            return {f: name for f, name in [*zip(self.named, names, strict=False), *held] if name is not None}
         sets = [self.images, *([self.heldout_images] if self.on_other_images else []), *more]
         return groups_of_sets(self._groups, sets)
 
@@ -177,6 +194,8 @@ class Reopened:
         """The run's own images; opened only for rows that are not in the store."""
         recorded = self.run.manifest["images"]
         source, sample = self._source, dict[str, Any]()
+        if self.shards is not None:
+            return self.shards
         if source is None:
             named = recorded.get("source") or recorded["name"]
             check_named(self.run, "images", named, "say with --source where they are")
@@ -187,6 +206,11 @@ class Reopened:
         except (InputError, TypeError) as e:
             raise InputError(f"the run's images cannot be opened ({e}); give their folder with --source") from e
 
+    @cached_property
+    def shards(self) -> ShardedImages | None:
+        """The images of a run in shards, unless the user says where they are."""
+        return ShardedImages(self.run, self.store) if in_shards(self.run) and self._source is None else None
+
     def pictures(self, wanted: Iterable[int]) -> Callable[[int], Image | None]:
         """A function from a row of the run's images to its picture; None where the set no longer holds it or it cannot
         be decoded.
@@ -195,11 +219,11 @@ class Reopened:
             InputError: the set holds none of the images `wanted`.
         """
         at = {f: i for i, f in reversed(list(enumerate(self.images.fingerprints())))}
-        if not any(self.probe[image] in at for image in wanted):
+        if not any(self.named[image] in at for image in wanted):
             raise InputError(f"{self.images.name} holds none of the run's exemplars; give their folder with --source")
 
         def picture(image: int) -> Image | None:
-            place = at.get(self.probe[image])
+            place = at.get(self.named[image])
             try:
                 return None if place is None else self.images.load(place)
             except ImageError:
@@ -273,7 +297,7 @@ class Reopened:
     def activations(self, fingerprints: Sequence[str]) -> ActivationSource:
         """Rows (len(fingerprints),N) of the network, never as one matrix; NaN for an image that it could not take."""
         known = self.run.manifest["target"]["fingerprint"]
-        return stored_activations(self._table(known, lambda: self.target, fingerprints), fingerprints)
+        return stored_activations(with_rows(self, known, lambda: self.target, fingerprints), fingerprints)
 
     def embeddings(self, fingerprints: Sequence[str], other: Extractor | None = None) -> Tensor:
         """Rows (len(fingerprints),D) of the labeling encoder, or of another encoder or layer; NaN where none is."""
@@ -281,48 +305,16 @@ class Reopened:
         return self._rows(known, lambda: other or self.encoder, fingerprints)
 
     def _rows(self, fingerprint: str, extractor: Any, wanted: Sequence[str]) -> Tensor:
-        table = self._table(fingerprint, extractor, wanted)
+        table = with_rows(self, fingerprint, extractor, wanted)
         there = [i for i, f in enumerate(wanted) if table.has_row(f)]
         rows = table.rows([wanted[i] for i in there])
         out = np.full((len(wanted), rows.shape[1]), np.nan, np.float32)
         out[there] = rows
         return torch.from_numpy(out)
 
-    def _table(self, fingerprint: str, extractor: Any, wanted: Sequence[str]) -> Table:
-        """The extractor's table in the store, with at least one of the images wanted; missing rows are collected."""
-        if not wanted:
-            raise InputError("no held-out image is left to measure on: hold out more images, or of more groups")
-        table = self.store.table("rows", fingerprint)
-        lacking = {f for f in wanted if f not in table}
-        if lacking:
-            allow = bool(self.run.manifest.get("allow_nondeterministic"))
-            (one,), _ = proved([extractor()], None, self.store, allow_nondeterministic=allow, expected=fingerprint)
-            if one.fingerprint != fingerprint:
-                raise StoreError(
-                    f"{one.name} computes other rows now than the cache holds under its fingerprint; label again"
-                )
-            for images in (["heldout_images"] if self._heldout is not None else []) + ["images"]:
-                lacking -= self._collected(getattr(self, images), lacking, one) if lacking else set()
-            if lacking:
-                raise InputError(
-                    f"{len(lacking)} of the run's images are neither in the cache nor in {self.images.name}; "
-                    "give their folder with --source"
-                )
-            table = self.store.table("rows", fingerprint)
-        if not any(table.has_row(f) for f in wanted):
-            raise InputError(f"none of {len(wanted)} images could be used; the cache says why")
-        return table
-
-    def _collected(self, images: types.Images, wanted: set[str], extractor: Extractor) -> set[str]:
-        """Collect those of `wanted` that are in `images`; which they were."""
-        at = {f: i for i, f in reversed(list(enumerate(images.fingerprints()))) if f in wanted}
-        if at:
-            collect(_take(images, sorted(at.values())), [extractor], self.store, **self._options)
-        return set(at)
-
     def activations_of(self, images: types.Images) -> tuple[ActivationSource, list[str]]:
         """Activations of other images, such as painted ones, and the content fingerprint of each of their rows."""
-        collected = collect(images, [self.target], self.store, **self._options)
+        collected = collect(images, [self.target], self.store, **self.options)
         return collected.activations(0), collected.fingerprints
 
     @cached_property
@@ -343,7 +335,3 @@ class Reopened:
     def texts(self) -> Tensor:
         """Text embeddings (C,D) of the run's concepts by the labeling encoder."""
         return torch.from_numpy(np.array(self.run.vectors["texts"]))
-
-
-def _take(images: types.Images, indices: Sequence[int]) -> types.Images:
-    return (images if isinstance(images, ImageSet) else OtherImages(images)).take(indices)
