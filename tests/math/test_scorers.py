@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
 from contralens.checks import InputError
+from contralens.math.concept_vectors import concept_vectors, weights
 from contralens.math.exemplars import find_exemplars
 from contralens.math.ranking import best
-from contralens.math.scorers import SCORERS, concept_vectors, weights
+from contralens.math.scorers import SCORERS
 from contralens.math.scoring import parse_scorer, run_scorer, score_blocks, wants_activations
 
 CALLS = [
