@@ -148,7 +148,7 @@ def test_columns_are_worked_in_blocks(monkeypatch):
     a, p = torch.rand(50, 9), torch.rand(50, 9)
     whole = metrics.auprc(a > 0.5, p), metrics.active(a), metrics.pearson(a, p)
     monkeypatch.setattr(
-        metrics, "blocks", lambda total, each: [slice(i, min(i + 2, total)) for i in range(0, total, 2)]
+        metric_rows, "blocks", lambda total, each: [slice(i, min(i + 2, total)) for i in range(0, total, 2)]
     )
     for x, y in zip(whole, (metrics.auprc(a > 0.5, p), metrics.active(a), metrics.pearson(a, p)), strict=True):
         torch.testing.assert_close(x, y, rtol=1e-12, atol=1e-12)
