@@ -45,9 +45,13 @@ def texts(width, count=6, seed=9):
     return normalize(torch.randn(count, width, generator=g), dim=1) * torch.linspace(0.5, 1.5, count)[:, None]
 
 
-@pytest.mark.parametrize(("name", "options"), CALLS, ids=lambda v: str(v))
-@pytest.mark.parametrize("k", [1, 7])
+@pytest.mark.parametrize(
+    ("name", "options", "k"),
+    [(*call, 7) for call in CALLS] + [(name, options, 1) for name, options in CALLS if not options],
+    ids=lambda v: str(v),
+)
 def test_agrees_with_the_slow_copy(case, name, options, k):
+    """Options with several exemplars; a single one with the defaults."""
     a, e = case
     if not e.isfinite().all(1).any():
         pytest.skip("no image to score")
