@@ -14,9 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import processes
 import pytest
 from coloured import COLOURS, ColourEncoder, ColourNet, to_pixels
-from patience import HUNG
 
 import contralens
 from contralens.cli import main
@@ -78,16 +78,16 @@ def test_a_bare_command_shows_its_help_in_lines(args: list[str]) -> None:
 
 def test_what_ctrl_c_ended_says_so_and_can_be_run_again(tmp_path: Path) -> None:
     code = "import signal, contralens.cli as c; signal.signal(signal.SIGINT, signal.default_int_handler); c.main()"
-    command = [sys.executable, "-c", code, "world", "1", "--out", str(tmp_path / "world"), "--images"]
-    with subprocess.Popen([*command, "1500"], stderr=subprocess.PIPE, text=True) as process:
-        while not (tmp_path / "world/images/00000.png").exists():
-            assert process.poll() is None
-            time.sleep(0.005)
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=HUNG)
+    command = ["world", "1", "--out", str(tmp_path / "world"), "--images"]
+    process = processes.Started(processes.code, code, *command, "600")
+    while not (tmp_path / "world/images/00000.png").exists():
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
     assert process.returncode == 130
     assert err == "contralens: interrupted; run the same command again to resume\n"
-    again = subprocess.run([*command, "30"], capture_output=True, text=True)
+    again = processes.run(processes.command, *command, "30")
     assert again.returncode == 0, again.stderr
     assert len(list((tmp_path / "world/images").iterdir())) == 30
 
@@ -102,9 +102,8 @@ def test_a_pipe_is_as_wide_as_its_tables(run: Run, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
 def test_what_the_disk_refuses_is_one_line() -> None:
-    with open("/dev/full", "w") as full:
-        command = [sys.executable, "-m", "contralens", "vocab", "imagenet", "--json"]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    onto_full = "import os; os.dup2(os.open('/dev/full', os.O_WRONLY), 1); import contralens.cli; contralens.cli.main()"
+    done = processes.run(processes.code, onto_full, "vocab", "imagenet", "--json")
     assert (done.returncode, done.stderr) == (2, "contralens: No space left on device\n")
 
 

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import processes
 import pytest
 from coloured import ColourEncoder, ColourNet, to_pixels
 from kept import small_run
-from patience import HUNG
 from PIL import Image
 
 import contralens
@@ -41,13 +41,13 @@ class Blocker:
         if name.partition(".")[0] in {blocked!r}:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Blocker())
+assert not {blocked!r} & sys.modules.keys(), "imported before"
 """
 
 
 def without(packages: list[str], code: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run code in a process in which some packages cannot be imported."""
-    command = [sys.executable, "-c", BLOCK.format(blocked=packages) + code]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=HUNG, check=False)
+    return processes.run(processes.code, BLOCK.format(blocked=set(packages)) + code, cwd=folder)
 
 
 def flipped(path: Path) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import subprocess
 import sys
 
+import processes
 import pytest
 
 from contralens.renamed import MOVED
@@ -24,6 +24,6 @@ def test_from_imports_work_and_what_never_was_is_missed() -> None:
     code = (
         "from contralens.models.encoders import ENCODERS; from contralens.data import labeled; import contralens.oops"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = processes.run(processes.code, code)
     assert "contralens.models.encoders is contralens.encoders.registry now" in done.stderr
     assert done.stderr.strip().endswith("No module named 'contralens.oops'")

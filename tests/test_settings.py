@@ -11,12 +11,17 @@ import typer.testing
 import yaml
 
 import contralens
+from contralens.bench.export import export_benchmark
+from contralens.bench.leaderboard import leaderboard
+from contralens.bench.meanings_bench import meanings_bench
+from contralens.bench.world_bench import world_bench
 from contralens.cli import COMMANDS, app
 from contralens.commands.flags import Given, settings_from, with_flags
 from contralens.config import read_config
 from contralens.errors import InputError
 from contralens.evaluation.recipes import read_recipe
-from contralens.settings.finished_run import Audit, ContrastClasses, Evaluate, Match, Verify
+from contralens.settings.bench import ExportedBenchmark, Leaderboard, MeaningsBenchmark, Rendered, WorldBenchmark
+from contralens.settings.finished_run import Audit, Compare, ContrastClasses, Evaluate, Granularity, Match, Verify
 from contralens.settings.kinds import PYTHON, between
 from contralens.settings.label import Collect, Judge, Label, LabelCommand, LabelLayers, Mine, Score
 from contralens.settings.propose import Propose, ProposeCommand
@@ -35,6 +40,13 @@ RECORDS = (
     Audit,
     Propose,
     ProposeCommand,
+    Compare,
+    Granularity,
+    Rendered,
+    WorldBenchmark,
+    MeaningsBenchmark,
+    Leaderboard,
+    ExportedBenchmark,
 )
 AT_FIRST = {
     Label: ("target", "images", "encoder", "vocabulary"),
@@ -45,6 +57,12 @@ AT_FIRST = {
     Verify: ("run",),
     ContrastClasses: ("run", "a", "b"),
     Match: ("one", "other"),
+    Compare: ("runs", "scorers", "metrics"),
+    Granularity: ("run", "neurons"),
+    WorldBenchmark: ("scorers", "methods"),
+    MeaningsBenchmark: ("scorers",),
+    Leaderboard: ("scorers",),
+    ExportedBenchmark: ("out",),
 }
 JOBS: tuple[Any, ...] = (
     (contralens.label, Label),
@@ -55,6 +73,12 @@ JOBS: tuple[Any, ...] = (
     (contralens.verify, Verify),
     (contralens.contrast_classes, ContrastClasses),
     (contralens.match, Match),
+    (contralens.compare, Compare),
+    (contralens.granularity, Granularity),
+    (world_bench, WorldBenchmark),
+    (meanings_bench, MeaningsBenchmark),
+    (leaderboard, Leaderboard),
+    (export_benchmark, ExportedBenchmark),
 )
 NEEDED = ("world:1", "images", "world", "world")
 WRONG = {
@@ -171,23 +195,30 @@ def test_flags_of_one_setting_are_the_same_in_every_command() -> None:
         "evaluate": Evaluate,
         "audit": Audit,
         "propose": ProposeCommand,
+        "compare": Compare,
+        "granularity": Granularity,
+        "world": Rendered,
+        "bench world": WorldBenchmark,
+        "bench meanings": MeaningsBenchmark,
+        "bench export": ExportedBenchmark,
     }
     for name, record in records.items():
-        own = {p.name: p.help for p in group.commands[name].params}
+        *above, last = name.split()
+        of = group.commands[above[0]] if above else group
+        own = {p.name: p.help for p in of.commands[last].params}
         for option, one in settings_of(record).items():
             if one.kind is not PYTHON and option not in ("save", "proposer_options", "caption_options"):
-                assert own[option].startswith("A run folder" if option == "run" else one.help.removesuffix("."))
+                assert own[option].startswith(one.help.removesuffix("."))
     assert set(COMMANDS) == set(group.commands) - {"bench"}
 
 
-@pytest.mark.parametrize(("function", "record"), JOBS)
-def test_the_reference_shows_the_settings_as_arguments(function: Any, record: Any) -> None:
+def test_the_reference_shows_the_settings_as_arguments() -> None:
     griffe = pytest.importorskip("griffe")
     import griffe_doctests
 
-    source = Path(contralens.__file__).parents[1]
-    page = griffe.load(
-        function.__module__, search_paths=[source], extensions=griffe.load_extensions(griffe_doctests.Doctests)
-    )[function.__name__]
-    assert [p.name for p in page.parameters] == list(inspect.signature(function).parameters)
-    assert all(f"    {name}: " in page.docstring.value for name in settings_of(record))
+    extensions = griffe.load_extensions(griffe_doctests.Doctests)
+    package = griffe.load("contralens", search_paths=[Path(contralens.__file__).parents[1]], extensions=extensions)
+    for function, record in JOBS:
+        page = package[f"{function.__module__}.{function.__name__}".removeprefix("contralens.")]
+        assert [p.name for p in page.parameters] == list(inspect.signature(function).parameters)
+        assert all(f"    {name}: " in page.docstring.value for name in settings_of(record))

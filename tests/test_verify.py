@@ -102,9 +102,14 @@ def world(tmp_path_factory):  # type: ignore[no-untyped-def]
 NEURONS = list(range(24))
 
 
-def test_verified_labels_are_right_more_often_than_refuted_ones(world) -> None:
+@pytest.fixture(scope="module")
+def tested(world):  # type: ignore[no-untyped-def]
     run, folder = world
-    found = verify(run, cache=folder / "cache", neurons=NEURONS)
+    return verify(run, cache=folder / "cache", neurons=NEURONS)
+
+
+def test_verified_labels_are_right_more_often_than_refuted_ones(world, tested) -> None:
+    run, found = world[0], tested
     truth = load_truth(1, "block3")
     rows = [row for row in found.rows() if known(truth)[row["neuron"]]]
     right = score_labels([row["label"] for row in rows], [truth[row["neuron"]] for row in rows])
@@ -170,11 +175,11 @@ def test_a_region_is_where_the_map_is_high() -> None:
 
 def test_a_killed_run_goes_on_to_the_same_bits(world, tmp_path) -> None:
     run, _ = world
-    whole = verify(run, cache=tmp_path / "one", neurons=NEURONS[:8], save=False)
+    whole = verify(run, cache=tmp_path / "one", neurons=NEURONS[:5], save=False)
     code = (
         f"import torch; torch.set_num_threads({torch.get_num_threads()}); "  # sums depend on it
         "import contralens; from contralens.verifying.verify import verify; "
-        f"verify(contralens.load({str(run.path)!r}), cache={str(tmp_path / 'two')!r}, neurons=list(range(8)), "
+        f"verify(contralens.load({str(run.path)!r}), cache={str(tmp_path / 'two')!r}, neurons=list(range(5)), "
         "save=False)"
     )
     process = processes.Started(processes.code, code)
@@ -184,7 +189,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(world, tmp_path) -> None:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    again = verify(run, cache=tmp_path / "two", neurons=NEURONS[:8], save=False)
+    again = verify(run, cache=tmp_path / "two", neurons=NEURONS[:5], save=False)
     assert again.edits.equals(whole.edits)
     assert again.labels.equals(whole.labels)
 
@@ -206,13 +211,11 @@ def test_one_phrase_a_budget_and_what_is_refused(world) -> None:
             verify(run, **options, **more)
 
 
-def test_a_refuted_label_gives_way_to_a_verified_concept_step_by_step(world) -> None:
+def test_a_refuted_label_gives_way_to_a_verified_concept_step_by_step(world, tested) -> None:
     run, folder = world
-    options = {"cache": folder / "cache", "save": False, "neurons": NEURONS}
-    plain = verify(run, **options)
-    found = verify(run, refine=5, **options)
+    found = verify(run, refine=5, cache=folder / "cache", save=False, neurons=NEURONS)
     first = [row for row in found.rows() if row["instead_of"] is None]
-    assert first == plain.rows(), "what was tested first stays as it is"
+    assert first == tested.rows(), "what was tested first stays as it is"
     refuted = {row["neuron"]: row["label"] for row in first if row["outcome"] == "refuted"}
     assert refuted
     steps = [row for row in found.rows() if row["instead_of"] is not None]

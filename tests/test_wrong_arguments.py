@@ -1,13 +1,12 @@
 """Wrong arguments are one line, before memory is taken or anything is dropped."""
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import processes
 import pytest
 import torch
 from coloured import COLOURS, ColourEncoder, ColourNet, to_pixels
@@ -215,10 +214,7 @@ def test_a_module_that_exits(tmp_path: Path) -> None:
     (tmp_path / "c.py").write_text(
         "import atexit, sys, torch\nclass Net(torch.nn.Module):\n    def forward(self, x): sys.exit(0)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "contralens", "layers", f"module:{tmp_path}/c.py:Net", "--preprocess", PP],
-        capture_output=True, text=True,
-    )  # fmt: skip
+    done = processes.run(processes.command, "layers", f"module:{tmp_path}/c.py:Net", "--preprocess", PP)
     assert done.returncode
     assert done.stderr.count("\n") == 1
 

@@ -23,7 +23,7 @@ from contralens.world.captions import concepts
 from contralens.world.disturbances import render
 from contralens.world.planted import planted_activations
 
-SMALL = {"worlds": [1], "dials": [0.5], "seeds": [31], "images": 240}
+SMALL = {"worlds": [1], "dials": [0.5], "seeds": [31], "images": 160}
 OWN = '''
 import torch
 
@@ -42,14 +42,21 @@ def own(tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="module")
+def benches():
+    """What the leaderboard sums up, by its sets of nuisances."""
+    given = {**SMALL, "fakes": 100, "edition": 2}
+    return {name: world_bench(["csp", "semanticlens"], **given, nuisances=name) for name in ("none", "all")}
+
+
+@pytest.fixture(scope="module")
 def board(own):
     return leaderboard(["csp", "semanticlens", own], **SMALL)
 
 
-def test_shares_are_those_of_the_benchmark(board) -> None:
+def test_shares_are_those_of_the_benchmark(board, benches) -> None:
     rows = {row["scorer"]: row for row in board["rows"]}
     for end, nuisances in (("", "none"), ("_rough", "all")):
-        bench = world_bench(["csp", "semanticlens"], **SMALL, fakes=100, edition=2, nuisances=nuisances)
+        bench = benches[nuisances]
         for scorer in ("csp", "semanticlens"):
             for measure in ("right", "exact"):
                 by_kind = [
@@ -94,7 +101,7 @@ def test_the_table_says_what_it_holds(board, tmp_path) -> None:
         assert f"`{row['scorer']}`" in line
         assert f"{row['right'][0]:.2f} ({row['right'][1]:.2f}–{row['right'][2]:.2f})" in line
     assert "Not the frozen settings: dials, images, seeds, worlds." in text
-    assert "240 images per probe set" in paper.plain_table(board)
+    assert "160 images per probe set" in paper.plain_table(board)
     document = tmp_path / "page.md"
     document.write_text(f"before\n{paper.BEGIN}\nstale\n{paper.END}\nafter\n")
     paper.write_into(document, text)
@@ -124,14 +131,14 @@ def test_the_commands(own, tmp_path) -> None:
     assert (settings["edition"], settings["nuisances"], settings["worlds"]) == (2, "all", [7])
 
 
-def test_files_hold_what_the_benchmark_judges(tmp_path) -> None:
+def test_files_hold_what_the_benchmark_judges(benches, tmp_path) -> None:
     """Read with NumPy and safetensors alone: the same pictures, activations and truth, and the same labels right."""
     out = tmp_path / "files"
     folders = export_benchmark(out, **SMALL, nuisances=["all"])
     index = json.loads((out / "benchmark.json").read_text())
     assert [out / path for path in index["probe_sets"]] == folders
     data, words = load_file(folders[0] / "tensors.safetensors"), load_file(out / "concepts.safetensors")
-    scenes = probe_scenes(1, 240, 31, 0.5)
+    scenes = probe_scenes(1, 160, 31, 0.5)
     assert np.array_equal(data["levels"], scenes.levels)
     a, names, _ = planted_activations(scenes, 1, 31)
     assert np.array_equal(data["planted.activations"], a)
@@ -142,7 +149,7 @@ def test_files_hold_what_the_benchmark_judges(tmp_path) -> None:
     assert words["pairs.texts"].shape == (330, 96)
     named = [[index["levels"][j] for j in np.flatnonzero(row)] for row in words["single.names"]]
     assert named == [[level] for level in index["levels"]]
-    bench = world_bench(["semanticlens"], **SMALL, fakes=20, edition=2, nuisances="all")
+    bench = benches["all"]
     for kind in ("planted", "trained"):
         top = np.argsort(-data[f"{kind}.activations"], axis=0, kind="stable")[:30].T
         said = words["single.names"][(data["embeddings"][top].mean(1) @ words["single.texts"].T).argmax(1)]

@@ -15,12 +15,12 @@ from contralens.cli import app
 
 @pytest.fixture(scope="module")
 def small():
-    return meanings_bench(["csp"], worlds=[5], seeds=[5], neurons=4, images=600)
+    return meanings_bench(["csp"], worlds=[5], seeds=[5], neurons=2, images=400)
 
 
 def test_outcomes_belong_together(small) -> None:
     own = small.outcomes["csp"]
-    assert own["meanings"].tolist() == [1] * 4 + [2] * 4 + [3] * 4 + [4] * 4
+    assert own["meanings"].tolist() == [1, 1, 2, 2, 3, 3, 4, 4]
     assert (own["right_count"] + own["fewer"] + own["more"] == 1).all()
     assert ((own["found"] == own["meanings"]) == (own["right_count"] == 1)).all()
     np.testing.assert_allclose(own["named"] * own["meanings"], own["true_labels"] * own["found"])
@@ -29,7 +29,7 @@ def test_outcomes_belong_together(small) -> None:
 
 
 def test_the_command(small) -> None:
-    sizes = ["--world", "5", "--seed", "5", "--neurons", "4", "--images", "600"]
+    sizes = ["--world", "5", "--seed", "5", "--neurons", "2", "--images", "400"]
     options = ["bench", "meanings", *sizes, "--scorer", "csp"]
     found = json.loads(CliRunner().invoke(app, [*options, "--json"]).stdout)
     assert found == json.loads(json.dumps(small.to_dict()).replace("NaN", "null"))

@@ -103,7 +103,7 @@ def test_another_layer_is_not_paired(evaluated):
 def test_what_cannot_be_compared_is_told(evaluated, run):
     with pytest.raises(InputError, match="to compare"):
         compare([evaluated[0]], scorers=["csp"])
-    with pytest.raises(InputError, match="at least one run"):
+    with pytest.raises(InputError, match="`runs` is empty"):
         compare([])
     found = compare([run, evaluated[0]])
     assert "only labels are compared" in found.notes[0]

@@ -12,11 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pyarrow as pa
 import torch
 import uvicorn
 from coloured import COLOURS, ColourEncoder, ColourNet, to_pixels
+from patience import HUNG
 from PIL import ImageColor
 from torch import Tensor, nn
 from torch.nn.functional import normalize
@@ -28,6 +30,8 @@ from contralens.explorer.app import create_app
 from contralens.explorer.search import Finder
 from contralens.proposing.candidates import Candidates
 
+HTTP = httpx.Client(timeout=HUNG, limits=httpx.Limits(max_keepalive_connections=0))
+"""Asks servers; to make one takes longer than most answers."""
 HOSTILE = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
 
 

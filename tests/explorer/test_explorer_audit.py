@@ -12,14 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from audited_run import CONCEPTS, audited_run
 from explorer_browsing import BROWSER, Watched, accessible_everywhere, axe_source
-from explorer_serving import HOSTILE, copied, serving
+from explorer_serving import HOSTILE, HTTP, copied, serving
 from older import as_older
 from patience import HUNG
 from pydantic import TypeAdapter
@@ -51,7 +50,7 @@ def own(audited: Path, tmp_path: Path) -> Path:
 
 
 def get(url: str, **query: Any) -> Any:
-    answer = httpx.get(url, params=query or None, timeout=HUNG)
+    answer = HTTP.get(url, params=query or None, timeout=HUNG)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
@@ -59,7 +58,7 @@ def get(url: str, **query: Any) -> Any:
 def test_the_page_says_what_the_audit_wrote(audited: Path) -> None:
     wrote = contralens.load_audit(audited)
     with serving([audited]) as url:
-        answer = httpx.get(f"{url}/api/runs/run/audit", timeout=HUNG)
+        answer = HTTP.get(f"{url}/api/runs/run/audit", timeout=HUNG)
         told = TypeAdapter(shapes.Audit).validate_json(answer.content, strict=True)
         listed = get(f"{url}/api/runs")["runs"][0]
         one = told["neuron"][told["verdict"].index("spurious")]
@@ -102,7 +101,7 @@ def test_a_run_without_an_audit_says_how(finished: Run) -> None:
     assert finished.path
     with serving([finished.path]) as url:
         listed = get(f"{url}/api/runs")["runs"][0]
-        answer = httpx.get(f"{url}/api/runs/run/audit")
+        answer = HTTP.get(f"{url}/api/runs/run/audit")
         assert get(f"{url}/api/runs/run/neurons/3")["audit"] is None
     assert listed["audit"] is None
     why = next(m["why"] for m in listed["missing"] if m["what"] == "the audit")
@@ -170,7 +169,7 @@ def test_a_damaged_audit_is_told_in_a_line_and_the_rest_is_shown(own: Path, how:
     damage(own)
     with serving([own]) as url:
         listed = get(f"{url}/api/runs")["runs"][0]
-        answer = httpx.get(f"{url}/api/runs/run/audit")
+        answer = HTTP.get(f"{url}/api/runs/run/audit")
         detail = get(f"{url}/api/runs/run/neurons/3")
     assert (listed["problem"], listed["audit"], detail["audit"]) == (None, None, None)
     why = [m["why"] for m in listed["missing"] if m["what"] == "the audit"]

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 import httpx
 import pyarrow.parquet as pq
 import pytest
-from explorer_serving import HOSTILE, CountedFinder, copied, serving
+from explorer_serving import HOSTILE, HTTP, CountedFinder, copied, serving
 from patience import HUNG
 from PIL import Image
 
@@ -108,7 +108,7 @@ def test_no_path_leads_out(address: str, path: str) -> None:
 
 def test_filters_are_values_and_never_sql(address: str) -> None:
     for text in ("' OR 1=1 --", "%", "_", "'; ATTACH '/etc/passwd'; --", "\x00", "é" * 300):
-        answer = httpx.get(f"{address}/api/runs/run/neurons", params={"q": text})
+        answer = HTTP.get(f"{address}/api/runs/run/neurons", params={"q": text})
         assert answer.status_code == 200
         assert answer.json()["total"] == 0 or text == "_"
 
@@ -141,20 +141,20 @@ def test_other_sites_cannot_write(address: str, home: Path) -> None:
     foreign = [{"origin": "http://evil.example"}, {"origin": "null"}]
     foreign += [{"sec-fetch-site": site} for site in ("cross-site", "same-site")]
     for headers in foreign:
-        assert httpx.post(url, content=note, headers={**kind, **headers}).status_code == 403
-    assert httpx.get(f"{address}/api/runs", headers={"origin": "http://evil.example"}).status_code == 403
+        assert HTTP.post(url, content=note, headers={**kind, **headers}).status_code == 403
+    assert HTTP.get(f"{address}/api/runs", headers={"origin": "http://evil.example"}).status_code == 403
     for plain in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
-        assert httpx.post(url, content=note, headers={"content-type": plain}).status_code == 422
+        assert HTTP.post(url, content=note, headers={"content-type": plain}).status_code == 422
     for method in ("PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"):
         assert request(address, "/api/runs", method)[0] in (400, 405)
     assert not (home / "run.notes.jsonl").exists()
-    assert httpx.post(url, content=note, headers={**kind, "origin": address}).status_code == 200
+    assert HTTP.post(url, content=note, headers={**kind, "origin": address}).status_code == 200
     (home / "run.notes.jsonl").unlink()
 
 
 def test_every_answer_is_locked_down(address: str) -> None:
     for path in ("/", "/explorer.js", "/api/runs", "/api/runs/run/images/0.jpg", "/nothing", "/api/nothing"):
-        headers = httpx.get(address + path).headers
+        headers = HTTP.get(address + path).headers
         policy = headers["content-security-policy"]
         assert "default-src 'none'" in policy
         assert "unsafe" not in policy
@@ -174,10 +174,10 @@ def test_pages_name_no_other_host() -> None:
 def test_a_token_is_asked_for_beyond_loopback(finished: Run) -> None:
     assert finished.path
     with serving([finished.path], host="0.0.0.0", token="right") as url:
-        assert httpx.get(url).status_code == 401
-        assert httpx.get(f"{url}/api/runs?token=wrong").status_code == 401
-        assert httpx.get(f"{url}/api/runs", headers={"cookie": "contralens-token=wrong"}).status_code == 401
-        assert httpx.get(f"{url}/api/runs", headers={"authorization": "Bearer right"}).status_code == 200
+        assert HTTP.get(url).status_code == 401
+        assert HTTP.get(f"{url}/api/runs?token=wrong").status_code == 401
+        assert HTTP.get(f"{url}/api/runs", headers={"cookie": "contralens-token=wrong"}).status_code == 401
+        assert HTTP.get(f"{url}/api/runs", headers={"authorization": "Bearer right"}).status_code == 200
         with httpx.Client(base_url=url) as client:
             first = client.get("/?token=right")
             assert (first.status_code, first.headers["location"]) == (303, "/")
@@ -210,7 +210,7 @@ def bomb(side: int) -> bytes:
 
 
 def search(address: str, data: Any, kind: str = "image/png") -> httpx.Response:
-    return httpx.post(f"{address}/api/runs/run/search", content=data, headers={"content-type": kind}, timeout=HUNG)
+    return HTTP.post(f"{address}/api/runs/run/search", content=data, headers={"content-type": kind}, timeout=HUNG)
 
 
 def jpeg() -> bytes:
@@ -253,7 +253,7 @@ def test_a_body_without_end_is_cut_off(address: str) -> None:
     assert request(address, "/api/runs/run/search", "POST", extra=lying)[0] == 413
     big = json.dumps({"neuron": 1, "kind": "note", "text": "x" * 40_000})
     headers = {"content-type": "application/json"}
-    assert httpx.post(f"{address}/api/runs/run/notes", content=big, headers=headers).status_code == 413
+    assert HTTP.post(f"{address}/api/runs/run/notes", content=big, headers=headers).status_code == 413
 
 
 def test_a_hundred_clients_at_once(address: str) -> None:
@@ -270,8 +270,7 @@ def test_a_hundred_clients_at_once(address: str) -> None:
 
     def client(i: int) -> list[int]:
         barrier.wait(30)
-        with httpx.Client(base_url=address, timeout=HUNG) as c:
-            return [c.get(paths[(i + j) % len(paths)]).status_code for j in range(3)]
+        return [HTTP.get(address + paths[(i + j) % len(paths)]).status_code for j in range(3)]
 
     with ThreadPoolExecutor(100) as pool:
         assert {status for own in pool.map(client, range(100)) for status in own} == {200}
@@ -291,39 +290,39 @@ def test_a_truncated_run_is_told_and_the_others_still_work(finished: Run, tmp_pa
     (vectors / "vectors.safetensors").write_bytes((vectors / "vectors.safetensors").read_bytes()[:500])
     good = copied(finished, tmp_path / "good")
     with serving([*broken, empty, vectors, good]) as url:
-        told = {r["key"]: r for r in httpx.get(f"{url}/api/runs").json()["runs"]}
+        told = {r["key"]: r for r in HTTP.get(f"{url}/api/runs").json()["runs"]}
         for name, run in zip(names, broken, strict=True):
             assert name in told[run.name]["problem"]
-            answer = httpx.get(f"{url}/api/runs/{run.name}/index")
+            answer = HTTP.get(f"{url}/api/runs/{run.name}/index")
             assert (answer.status_code, name in answer.json()["error"]) == (503, True)
         assert "not a whole run folder" in told["empty"]["problem"]
         assert told["vectors"]["problem"] is None
         assert any("vectors.safetensors" in m["why"] for m in told["vectors"]["missing"])
-        assert httpx.get(f"{url}/api/runs/vectors/neurons/3").json()["gamma"] is None
-        assert httpx.get(f"{url}/api/runs/good/neurons/3").json()["gamma"]
+        assert HTTP.get(f"{url}/api/runs/vectors/neurons/3").json()["gamma"] is None
+        assert HTTP.get(f"{url}/api/runs/good/neurons/3").json()["gamma"]
 
 
 def test_a_run_may_be_written_again_or_cut_while_it_is_shown(finished: Run, tmp_path: Path) -> None:
     run = copied(finished, tmp_path / "run")
     with serving([run]) as url:
-        stamp = httpx.get(f"{url}/api/runs").json()["runs"][0]["stamp"]
+        stamp = HTTP.get(f"{url}/api/runs").json()["runs"][0]["stamp"]
         replace(finished, manifest={**finished.manifest, "seed": 1}).save(run)
         for _ in range(40):
-            if (again := httpx.get(f"{url}/api/runs").json()["runs"][0])["stamp"] != stamp:
+            if (again := HTTP.get(f"{url}/api/runs").json()["runs"][0])["stamp"] != stamp:
                 break
             threading.Event().wait(0.1)
         assert again["stamp"] != stamp
         assert again["problem"] is None
-        assert httpx.get(f"{url}/api/runs/run/neurons/7").status_code == 200
+        assert HTTP.get(f"{url}/api/runs/run/neurons/7").status_code == 200
         for name in ("vectors.safetensors", "thumbnails.parquet"):
             os.truncate(run / name, 600)  # while the server holds them open
-        seen = [httpx.get(f"{url}/api/runs/run/neurons/{n}").status_code for n in range(10)]
+        seen = [HTTP.get(f"{url}/api/runs/run/neurons/{n}").status_code for n in range(10)]
         assert set(seen) <= {200, 422, 503}
         threading.Event().wait(0.7)
-        assert "thumbnails.parquet is damaged" in httpx.get(f"{url}/api/runs").json()["runs"][0]["problem"]
+        assert "thumbnails.parquet is damaged" in HTTP.get(f"{url}/api/runs").json()["runs"][0]["problem"]
         finished.save(run, replace=True)
         threading.Event().wait(0.7)
-        assert httpx.get(f"{url}/api/runs").json()["runs"][0]["problem"] is None
+        assert HTTP.get(f"{url}/api/runs").json()["runs"][0]["problem"] is None
 
 
 def test_links_out_of_the_run_are_not_followed(finished: Run, tmp_path: Path) -> None:
@@ -343,15 +342,15 @@ def test_links_out_of_the_run_are_not_followed(finished: Run, tmp_path: Path) ->
     pipe = copied(finished, tmp_path / "pipe")
     os.mkfifo(tmp_path / "pipe.notes.jsonl")
     with serving([run, other, noted, pipe]) as url:
-        told = {r["key"]: r["problem"] for r in httpx.get(f"{url}/api/runs", timeout=HUNG).json()["runs"]}
+        told = {r["key"]: r["problem"] for r in HTTP.get(f"{url}/api/runs", timeout=HUNG).json()["runs"]}
         assert "link out of the run" in told["run"]
         assert "link out of the run" in told["other"]
         assert "root:" not in json.dumps(told)
-        answer = httpx.post(f"{url}/api/runs/noted/notes", json={"neuron": 1, "kind": "note", "text": "x"})
+        answer = HTTP.post(f"{url}/api/runs/noted/notes", json={"neuron": 1, "kind": "note", "text": "x"})
         assert (answer.status_code, "link" in answer.json()["error"]) == (422, True)
         assert target.read_text() == "precious\n"
-        assert httpx.get(f"{url}/api/runs/noted/notes").json()["notes"] == []
-        assert httpx.get(f"{url}/api/runs/{pipe.name}/notes", timeout=HUNG).status_code == 200
+        assert HTTP.get(f"{url}/api/runs/noted/notes").json()["notes"] == []
+        assert HTTP.get(f"{url}/api/runs/{pipe.name}/notes", timeout=HUNG).status_code == 200
 
 
 def test_markup_arrives_as_text_only(hostile: Run) -> None:
@@ -363,7 +362,7 @@ def test_markup_arrives_as_text_only(hostile: Run) -> None:
             "/api/runs/evil/neurons/3",
             "/api/runs/evil/neurons?q=<script>",
         ):
-            answer = httpx.get(url + path)
+            answer = HTTP.get(url + path)
             assert answer.headers["content-type"] == "application/json"
             assert HOSTILE in json.dumps(answer.json(), ensure_ascii=False).replace('\\"', '"')
 
@@ -378,7 +377,7 @@ def test_notes_are_appended_beside_the_run_and_never_inside(finished: Run, tmp_p
         def add(i: int) -> int:
             kind = ("note", "tag", "label")[i % 3]
             note = {"neuron": i % 5, "kind": kind, "text": "<b>x</b>" if kind == "tag" else f"{HOSTILE} {i}"}
-            return httpx.post(notes, json=note, timeout=HUNG).status_code
+            return HTTP.post(notes, json=note, timeout=HUNG).status_code
 
         with ThreadPoolExecutor(12) as pool:
             assert set(pool.map(add, range(60))) == {200}
@@ -386,12 +385,12 @@ def test_notes_are_appended_beside_the_run_and_never_inside(finished: Run, tmp_p
         assert len(first.splitlines()) == 60
         with file.open("ab") as f:
             f.write(b'{"id": "cut off in the midd')
-        kept = httpx.get(notes).json()
+        kept = HTTP.get(notes).json()
         assert (len(kept["notes"]), kept["problems"]) == (60, ["line 61 of run.notes.jsonl is damaged and was skipped"])
-        assert httpx.post(f"{notes}/remove", json={"id": kept["notes"][0]["id"]}).status_code == 200
+        assert HTTP.post(f"{notes}/remove", json={"id": kept["notes"][0]["id"]}).status_code == 200
         assert add(99) == 200
         assert file.read_bytes().startswith(first)
-        assert len(httpx.get(notes).json()["notes"]) == 60
+        assert len(HTTP.get(notes).json()["notes"]) == 60
         for bad in (
             {"neuron": 1, "kind": "poem", "text": "x"},
             {"neuron": 1, "kind": "note", "text": "  \x00 "},
@@ -401,15 +400,15 @@ def test_notes_are_appended_beside_the_run_and_never_inside(finished: Run, tmp_p
             {"kind": "note", "text": "x"},
             [],
         ):
-            assert httpx.post(notes, json=bad).status_code == 422
-        assert httpx.post(notes, json={"neuron": 10**12, "kind": "note", "text": "x"}).status_code in (404, 422)
-        assert httpx.post(f"{notes}/remove", json={"id": "nothing"}).status_code == 422
+            assert HTTP.post(notes, json=bad).status_code == 422
+        assert HTTP.post(notes, json={"neuron": 10**12, "kind": "note", "text": "x"}).status_code in (404, 422)
+        assert HTTP.post(f"{notes}/remove", json={"id": "nothing"}).status_code == 422
     assert {p: p.read_bytes() for p in run.iterdir()} == before
     with serving([run], read_only=True) as url:
         assert (
-            httpx.post(f"{url}/api/runs/run/notes", json={"neuron": 1, "kind": "note", "text": "x"}).status_code == 422
+            HTTP.post(f"{url}/api/runs/run/notes", json={"neuron": 1, "kind": "note", "text": "x"}).status_code == 422
         )
-        assert len(httpx.get(f"{url}/api/runs/run/notes").json()["notes"]) == 60
+        assert len(HTTP.get(f"{url}/api/runs/run/notes").json()["notes"]) == 60
 
 
 def test_the_command_prints_its_address_and_answers(finished: Run) -> None:
@@ -419,7 +418,7 @@ def test_the_command_prints_its_address_and_answers(finished: Run) -> None:
             assert process.stdout
             found = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())
             assert found
-            assert httpx.get(f"{found[0]}api/runs", timeout=HUNG).json()["runs"][0]["key"] == "run"
+            assert HTTP.get(f"{found[0]}api/runs", timeout=HUNG).json()["runs"][0]["key"] == "run"
         finally:
             process.terminate()
 
@@ -439,5 +438,5 @@ def test_encoders_that_cannot_be_had_are_told(finished: Run) -> None:
             self._load = load
 
     with serving([finished.path], finder=Gone()) as url:
-        answer = httpx.get(f"{url}/api/runs/run/search?text=red")
+        answer = HTTP.get(f"{url}/api/runs/run/search?text=red")
         assert (answer.status_code, "no weights here" in answer.json()["error"]) == (503, True)

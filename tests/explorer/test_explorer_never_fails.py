@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-import httpx
 import pytest
 from coloured import ColourNet, draw_discs, to_pixels
 from damaging import damage
-from explorer_serving import Eyes, rich_run, serving
+from explorer_serving import HTTP, Eyes, rich_run, serving
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from older import as_older
@@ -200,7 +199,7 @@ def test_what_breaks_off_is_nobodys_failure(rich: Path, capfd: pytest.CaptureFix
                     s.shutdown(socket.SHUT_WR)
                     while s.recv(65536):
                         pass
-            assert httpx.get(f"{address}/api/runs").status_code == 200
+            assert HTTP.get(f"{address}/api/runs").status_code == 200
         time.sleep(0.2)
     said = capfd.readouterr()
     assert "Traceback" not in said.out + said.err, said.err

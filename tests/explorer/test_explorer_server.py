@@ -10,11 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pyarrow as pa
 import pytest
-from explorer_serving import CountedFinder, Eyes, copied, judged, make_run, serving
+from explorer_serving import HTTP, CountedFinder, Eyes, copied, judged, make_run, serving
 from patience import HUNG
 from PIL import Image
 from pydantic import TypeAdapter
@@ -32,7 +31,7 @@ def address(finished: Run) -> Any:
 
 
 def get(url: str, **query: Any) -> Any:
-    answer = httpx.get(url, params=query or None, timeout=HUNG)
+    answer = HTTP.get(url, params=query or None, timeout=HUNG)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
@@ -60,7 +59,7 @@ def test_importing_and_starting_loads_no_torch(finished: Run) -> None:
     ],
 )
 def test_json_is_shaped_as_documented(address: str, path: str, shape: Any) -> None:
-    TypeAdapter(shape).validate_json(httpx.get(address + path, timeout=HUNG).content, strict=True)
+    TypeAdapter(shape).validate_json(HTTP.get(address + path, timeout=HUNG).content, strict=True)
 
 
 def test_openapi_describes_every_address(address: str) -> None:
@@ -119,7 +118,7 @@ def test_index_and_rows_agree_with_the_run(address: str, finished: Run) -> None:
     ["sort=nothing", "within=score", "within=nothing:0:1", "scorer=cps", "limit=0", "limit=100000", "offset=-1"],
 )
 def test_what_makes_no_sense_is_told_in_one_line(address: str, query: str) -> None:
-    answer = httpx.get(f"{address}/api/runs/run/neurons?{query}")
+    answer = HTTP.get(f"{address}/api/runs/run/neurons?{query}")
     assert answer.status_code == 422
     assert len(answer.json()["error"].splitlines()) == 1
 
@@ -141,19 +140,19 @@ def test_a_neuron_is_told_with_its_evidence(address: str, finished: Run) -> None
     assert 7 not in [n["neuron"] for n in detail["neighbours"]]
     similar = [n["similarity"] for n in detail["neighbours"]]
     assert similar == sorted(similar, reverse=True)
-    blob = httpx.get(f"{address}/api/runs/run/images/{detail['exemplars'][0]['positive']['image']}.jpg")
+    blob = HTTP.get(f"{address}/api/runs/run/images/{detail['exemplars'][0]['positive']['image']}.jpg")
     assert blob.content == finished.thumbnail(expected["exemplars"][0]["positive"])
     assert {m["what"] for m in detail["missing"]} >= {"activation maps over the images"}
-    assert httpx.get(f"{address}/api/runs/run/neurons/999").status_code == 404
+    assert HTTP.get(f"{address}/api/runs/run/neurons/999").status_code == 404
 
 
 def test_a_card_to_share_is_the_one_that_the_command_writes(address: str, finished: Run) -> None:
-    answer = httpx.get(f"{address}/api/runs/run/neurons/7/card.png", timeout=HUNG)
+    answer = HTTP.get(f"{address}/api/runs/run/neurons/7/card.png", timeout=HUNG)
     assert answer.headers["content-type"] == "image/png"
     assert answer.content == png(card(finished, 7))
-    dark = httpx.get(f"{address}/api/runs/run/neurons/7/card.png?dark=true", timeout=HUNG).content
+    dark = HTTP.get(f"{address}/api/runs/run/neurons/7/card.png?dark=true", timeout=HUNG).content
     assert dark == png(card(finished, 7, dark=True))
-    assert httpx.get(f"{address}/api/runs/run/neurons/999/card.png", timeout=HUNG).status_code == 404
+    assert HTTP.get(f"{address}/api/runs/run/neurons/999/card.png", timeout=HUNG).status_code == 404
 
 
 def test_the_label_that_contrast_replaced_is_told(address: str, finished: Run) -> None:
@@ -227,12 +226,12 @@ def test_search_finds_what_is_meant_and_loads_the_encoder_once(finished: Run) ->
         picture = io.BytesIO()
         Image.new("RGB", (300, 200), "red").save(picture, "PNG")
         where, kind = f"{url}/api/runs/run/search?gamma=0&limit=3", {"content-type": "image/png"}
-        answer = httpx.post(where, content=picture.getvalue(), headers=kind)
+        answer = HTTP.post(where, content=picture.getvalue(), headers=kind)
         assert answer.status_code == 200
         assert len(answer.json()["hits"]) == 3
         direct = first @ np.array([1, 1e-3, 1e-3]) / np.linalg.norm(first, axis=1)
         assert answer.json()["hits"][0]["similarity"] == pytest.approx(float(direct.max()), abs=1e-3)
-        assert httpx.get(f"{url}/api/runs/run/search?text=nothing").status_code == 422
+        assert HTTP.get(f"{url}/api/runs/run/search?text=nothing").status_code == 422
 
 
 def test_without_an_encoder_everything_else_works(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,7 +239,7 @@ def test_without_an_encoder_everything_else_works(finished: Run, monkeypatch: py
         told = get(f"{url}/api/runs")
         assert "--read-only" in told["encoder"]
         assert told["writable"] is False
-        answer = httpx.get(f"{url}/api/runs/run/search?text=red")
+        answer = HTTP.get(f"{url}/api/runs/run/search?text=red")
         assert (answer.status_code, "--read-only" in answer.json()["error"]) == (503, True)
         assert get(f"{url}/api/runs/run/neurons/3")["neighbours"]
     from contralens.explorer import search
@@ -253,7 +252,7 @@ def test_without_an_encoder_everything_else_works(finished: Run, monkeypatch: py
 
 def test_another_encoder_is_refused(finished: Run) -> None:
     with serving([finished.path], finder=CountedFinder("ab" * 16)) as url:
-        answer = httpx.get(f"{url}/api/runs/run/search?text=red")
+        answer = HTTP.get(f"{url}/api/runs/run/search?text=red")
         assert answer.status_code == 503
         assert "not the one this run was made with" in answer.json()["error"]
 
@@ -293,5 +292,5 @@ def test_several_runs_of_one_name_and_an_old_run_without_vectors(finished: Run, 
         detail = get(f"{url}/api/runs/run/neurons/3")
         assert detail["gamma"] is None
         assert any("gamma" in m["what"] for m in detail["missing"])
-        assert httpx.get(f"{url}/api/runs/run/map").status_code == 404
+        assert HTTP.get(f"{url}/api/runs/run/map").status_code == 404
         assert len(get(f"{url}/api/runs/run-2/neurons/3")["exemplars"]) == 3

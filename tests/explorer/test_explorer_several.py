@@ -8,11 +8,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from coloured import draw_discs, to_pixels
 from explorer_browsing import BROWSER, Watched, accessible_everywhere, axe_source, until
-from explorer_serving import WideNet, make_run, serving
+from explorer_serving import HTTP, WideNet, make_run, serving
 from patience import HUNG
 from pydantic import TypeAdapter
 
@@ -55,7 +54,7 @@ def address(home: Path) -> Any:
 
 
 def get(url: str, **query: Any) -> Any:
-    answer = httpx.get(url, params=query or None, timeout=HUNG)
+    answer = HTTP.get(url, params=query or None, timeout=HUNG)
     assert answer.status_code == 200, answer.text
     return answer.json()
 

@@ -7,11 +7,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from coloured import ColourNet, draw_discs, to_pixels
 from explorer_browsing import BROWSER, Watched, accessible, axe_source, until
-from explorer_serving import HOSTILE, Eyes, hostile_copy, serving
+from explorer_serving import HOSTILE, HTTP, Eyes, hostile_copy, serving
 from patience import HUNG
 from pydantic import TypeAdapter
 
@@ -38,7 +37,7 @@ def layers(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def page_of(url: str) -> Any:
-    answer = httpx.get(f"{url}/api/layers", timeout=HUNG)
+    answer = HTTP.get(f"{url}/api/layers", timeout=HUNG)
     assert answer.status_code == 200, answer.text
     TypeAdapter(shapes.Layers).validate_json(answer.content, strict=True)
     return answer.json()
@@ -84,7 +83,7 @@ def test_a_corrected_label_counts_at_once_and_is_exported_only_with_notes(layers
     with serving(own) as url:
         assert "my own word" not in page_of(url)["labels"]
         note = {"neuron": 0, "kind": "label", "text": "my own word"}
-        assert httpx.post(f"{url}/api/runs/relu/notes", json=note, timeout=HUNG).status_code == 200
+        assert HTTP.post(f"{url}/api/runs/relu/notes", json=note, timeout=HUNG).status_code == 200
         assert "my own word" in page_of(url)["labels"]
     for notes in (True, False):
         export(own, tmp_path / f"site {notes}", with_notes=notes)

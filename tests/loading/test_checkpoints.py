@@ -23,6 +23,13 @@ def resnet() -> nn.Module:
 
 
 @pytest.fixture(scope="module")
+def squeezenet() -> nn.Module:
+    """A small one, where the network does not matter."""
+    torch.manual_seed(0)
+    return models.squeezenet1_1().eval()
+
+
+@pytest.fixture(scope="module")
 def x() -> torch.Tensor:
     return torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
@@ -55,12 +62,12 @@ def test_safetensors_with_another_number_of_classes(resnet: nn.Module, x: torch.
     ],
 )
 def test_wrappers_and_prefixes(
-    resnet: nn.Module, x: torch.Tensor, tmp_path: Path, wrap: str | None, prefix: str
+    squeezenet: nn.Module, x: torch.Tensor, tmp_path: Path, wrap: str | None, prefix: str
 ) -> None:
-    state = prefixed(resnet.state_dict(), prefix)
+    state = prefixed(squeezenet.state_dict(), prefix)
     torch.save({wrap: state, "epoch": 3, "optimizer": {"lr": 0.1}} if wrap else state, tmp_path / "a.pt")
-    t = target("torchvision:resnet18", "layer4", checkpoint=tmp_path / "a.pt")
-    plain = target(resnet, "layer4", preprocess=t.preprocess)
+    t = target("torchvision:squeezenet1_1", "features", checkpoint=tmp_path / "a.pt")
+    plain = target(squeezenet, "features", preprocess=t.preprocess)
     assert torch.allclose(t(x), plain(x), atol=1e-5)
     assert sum("prefix" in note for note in t.notes) == bool(prefix)
     assert sum("took 'mo" in note or "took 'st" in note for note in t.notes) == bool(wrap)

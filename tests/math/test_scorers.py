@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
 from contralens.checks import InputError
+from contralens.math.concept_vectors import concept_vectors, weights
 from contralens.math.exemplars import find_exemplars
 from contralens.math.ranking import best
-from contralens.math.scorers import SCORERS, concept_vectors, weights
+from contralens.math.scorers import SCORERS
 from contralens.math.scoring import parse_scorer, run_scorer, score_blocks, wants_activations
 
 CALLS = [
@@ -44,9 +45,13 @@ def texts(width, count=6, seed=9):
     return normalize(torch.randn(count, width, generator=g), dim=1) * torch.linspace(0.5, 1.5, count)[:, None]
 
 
-@pytest.mark.parametrize(("name", "options"), CALLS, ids=lambda v: str(v))
-@pytest.mark.parametrize("k", [1, 7])
+@pytest.mark.parametrize(
+    ("name", "options", "k"),
+    [(*call, 7) for call in CALLS] + [(name, options, 1) for name, options in CALLS if not options],
+    ids=lambda v: str(v),
+)
 def test_agrees_with_the_slow_copy(case, name, options, k):
+    """Options with several exemplars; a single one with the defaults."""
     a, e = case
     if not e.isfinite().all(1).any():
         pytest.skip("no image to score")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from contralens.checks import InputError
-from contralens.math import metrics, simulation
+from contralens.math import metric_rows, metrics, simulation
 
 VALUES = st.sampled_from([0.0, -0.0, 0.5, 1.0, 2.0, -1.5, 3.25, 1e-7, -2e8, math.nan, math.inf])
 SETTINGS = settings(max_examples=80, deadline=None)
@@ -148,7 +148,7 @@ def test_columns_are_worked_in_blocks(monkeypatch):
     a, p = torch.rand(50, 9), torch.rand(50, 9)
     whole = metrics.auprc(a > 0.5, p), metrics.active(a), metrics.pearson(a, p)
     monkeypatch.setattr(
-        metrics, "blocks", lambda total, each: [slice(i, min(i + 2, total)) for i in range(0, total, 2)]
+        metric_rows, "blocks", lambda total, each: [slice(i, min(i + 2, total)) for i in range(0, total, 2)]
     )
     for x, y in zip(whole, (metrics.auprc(a > 0.5, p), metrics.active(a), metrics.pearson(a, p)), strict=True):
         torch.testing.assert_close(x, y, rtol=1e-12, atol=1e-12)

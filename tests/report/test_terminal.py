@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from coloured import COLOURS, ColourEncoder, ColourNet, to_pixels
 from drawn import drawn_run
 
+import contralens
+from contralens.data.answers import trust
 from contralens.data.runs import Run
 from contralens.demo import SCORERS
 from contralens.evaluation.compare import compare
 from contralens.report.compare_tables import baseline, compare_tables
-from contralens.report.tables import demo_table, labels_table, summary
+from contralens.report.tables import demo_table, labels_table, neuron_table, summary
 
 
 @pytest.fixture(autouse=True)
@@ -85,3 +90,17 @@ def test_the_demo_of_one_world_prints_its_columns_once(capsys: pytest.CaptureFix
     assert capsys.readouterr().out.count("clip_dissect_csp") == 1
     demo_table(rows((1, 2)))
     assert capsys.readouterr().out.count("clip_dissect_csp") == 2
+
+
+def test_a_score_that_is_a_confidence_stands_once(discs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options: dict[str, Any] = {"layer": "relu", "preprocess": to_pixels, "k": 4, "scorers": ["csp", "auto"]}
+    run = contralens.label(ColourNet(), discs, ColourEncoder(), list(COLOURS), **options)
+    labels_table(run)
+    assert capsys.readouterr().out.split("\n")[0].split() == ["neuron", "csp", "auto", "confidence"]
+    row = next(row for row in run.rows("auto") if row["label"])
+    assert row["score"] == row["confidence"]
+    neuron_table(run, run.neuron(row["neuron"]))
+    csp, auto = (line for line in capsys.readouterr().out.splitlines() if line.startswith(("csp ", "auto ")))
+    number = r"\d\.\d+"
+    assert len(re.findall(number, auto.split(trust(row))[0])) == 0, "the confidence alone"
+    assert re.search(rf"{row['label']} +{number}", csp)

@@ -30,9 +30,9 @@ from torch.nn.functional import normalize
 from contralens.auditing.concepts import ConceptList
 from contralens.encoders.registry import embed_texts, read_texts
 from contralens.errors import InputError
+from contralens.math.concept_vectors import concept_lengths
 from contralens.math.null_neurons import together
 from contralens.math.null_test import chance_of, null_moments, standardised
-from contralens.math.scorers import concept_lengths
 from contralens.math.scoring import parse_scorer, run_scorer, wants_activations
 from contralens.math.tensors import matrix
 from contralens.types import Brief, Encoder, Exemplars

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from contralens.bench.world_images import IMAGES, probe_scenes
 from contralens.checks import nearest
 from contralens.errors import InputError
 from contralens.math.exemplars import find_exemplars, neuron_statistics
+from contralens.settings.bench import ALL_KINDS, KINDS, Kind
 from contralens.types import Exemplars, Progress, silent
 from contralens.world.captions import concepts
 from contralens.world.disturbances import Disturbances, render
@@ -32,9 +32,6 @@ from contralens.world.scenes import Scenes
 from contralens.world.targets import LAYER, WORLDS, World, load_target
 from contralens.world.truth import LEVELS, Truth, known, load_truth, target_activations
 
-Kind = Literal["planted", "trained", "pairs"]
-KINDS: tuple[Kind, ...] = ("planted", "trained")
-ALL_KINDS: tuple[Kind, ...] = (*KINDS, "pairs")
 CONJUNCTIONS = 72
 """Planted neurons of kind "pairs" on a probe set."""
 BLOCK = 256

@@ -14,10 +14,10 @@ from safetensors.numpy import save
 from contralens.bench.cases import Case, cases, spoken
 from contralens.bench.versions import Version, version
 from contralens.bench.world_images import png, probe_scenes, scene_table
-from contralens.checks import whole
 from contralens.data.atomic_files import explained, write_whole
 from contralens.errors import InputError
-from contralens.types import Progress, silent
+from contralens.settings.bench import ExportedBenchmark
+from contralens.settings.record import job
 from contralens.world.captions import concepts
 from contralens.world.disturbances import render
 from contralens.world.scenes import FACTORS
@@ -28,18 +28,8 @@ INDEX = "benchmark.json"
 FORMAT = 1
 
 
-def export_benchmark(
-    out: Path,
-    *,
-    edition: int = 2,
-    worlds: Sequence[int] | None = None,
-    dials: Sequence[float] | None = None,
-    seeds: Sequence[int] | None = None,
-    nuisances: Sequence[str] = ("none",),
-    images: int | None = None,
-    pictures: bool = True,
-    progress: Progress = silent,
-) -> list[Path]:
+@job(ExportedBenchmark)
+def export_benchmark(settings: ExportedBenchmark) -> list[Path]:
     """Write probe sets into `out`, each a folder; returns those folders. The defaults are the version's own.
 
     `out`/benchmark.json lists them, names the 38 levels, the factors and the settings; concepts.safetensors holds both
@@ -52,25 +42,24 @@ def export_benchmark(
     >>> sorted(path.name for path in folders[0].iterdir())
     ['images', 'names.json', 'scenes.parquet', 'tensors.safetensors']
     """
-    frozen = version(edition)
-    chosen = [frozen.world(w) for w in worlds or frozen.worlds]
-    images = whole("images", images or frozen.images, 1, 1_000_000)
+    out, frozen, images = Path(settings.out), version(2), settings.images
+    chosen = [frozen.world(w) for w in settings.worlds or frozen.worlds]
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not (out / INDEX).is_file():
         raise InputError(f"{out} holds something else; choose a new folder")
     folders = []
     with explained(out):
-        for name in nuisances:
+        for name in settings.nuisances:
             for of in chosen:
-                for seed in seeds or frozen.seeds:
+                for seed in settings.seeds or frozen.seeds:
                     drawn = cases(
-                        [of], dials or frozen.dials, seeds=[seed], images=images, k=min(frozen.k, images),
-                        edition=edition, nuisances=name, progress=progress,
+                        [of], settings.dials or frozen.dials, seeds=[seed], images=images, k=min(frozen.k, images),
+                        edition=frozen.number, nuisances=name, progress=settings.progress,
                     )  # fmt: skip
                     for dial, own in _by_dial(drawn):
                         folder = out / f"world-{of.index}" / f"dial-{dial:g}" / f"seed-{seed}" / name
-                        _write(folder, frozen, of, own, images, name, pictures)
+                        _write(folder, frozen, of, own, images, name, settings.pictures)
                         folders.append(folder)
-        _write_index(out, edition, folders)
+        _write_index(out, frozen.number, folders)
     return folders
 
 

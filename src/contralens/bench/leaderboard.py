@@ -17,22 +17,15 @@ from contralens.bench.versions import version
 from contralens.bench.world_bench import BENCHED, CHANCE, WorldBench, from_exemplars, world_bench
 from contralens.data.table_folders import plain
 from contralens.math.intervals import clustered_interval
-from contralens.types import Progress, silent
+from contralens.settings.bench import Leaderboard
+from contralens.settings.record import job
 from contralens.world.combinations import frozen
 
 CLEAN = "none"
 
 
-def leaderboard(
-    scorers: Sequence[str] = BENCHED,
-    *,
-    worlds: Sequence[int] | None = None,
-    dials: Sequence[float] | None = None,
-    seeds: Sequence[int] | None = None,
-    images: int | None = None,
-    fakes: int = 100,
-    progress: Progress = silent,
-) -> dict[str, Any]:
+@job(Leaderboard)
+def leaderboard(settings: Leaderboard) -> dict[str, Any]:
     """Settings and rows, best first; the settings that are not given are the frozen ones.
 
     A row has `scorer`; `right` and `exact`, the mean over planted and trained neurons, each kind counting once, on
@@ -46,23 +39,23 @@ def leaderboard(
     ['csp', 'chance']
     """
     of, own = version(2), frozen()["leaderboard"]
-    given = {"worlds": worlds, "dials": dials, "seeds": seeds, "images": images}
     usual = {"worlds": tuple(of.worlds), "dials": own["dials"], "seeds": of.seeds, "images": of.images}
-    chosen: dict[str, Any] = {key: given[key] or usual[key] for key in usual}
+    chosen: dict[str, Any] = {key: getattr(settings, key) or usual[key] for key in usual}
+    scorers = settings.scorers or BENCHED
     # First, since a scorer that fails then does so after seconds.
     costs = _costs(scorers, chosen["worlds"][0], chosen["seeds"][0], chosen["images"], of.k)
     found = {
         name: world_bench(
-            scorers, **chosen, k=min(of.k, chosen["images"]), fakes=fakes, edition=2, nuisances=name,
-            progress=progress,
+            scorers, **chosen, k=min(of.k, chosen["images"]), fakes=settings.fakes, edition=2, nuisances=name,
+            progress=settings.progress,
         )
         for name in own["nuisances"]
     }  # fmt: skip
     rows = [_row(name, found, costs) for name in found[CLEAN].outcomes]
     rows.sort(key=lambda row: (row["scorer"] == CHANCE, -row["right"][0]))
     changed = sorted(key for key in usual if list(np.atleast_1d(chosen[key])) != list(np.atleast_1d(usual[key])))
-    settings = {**{key: np.asarray(value).tolist() for key, value in chosen.items()}, "k": of.k, "changed": changed}
-    found_out: dict[str, Any] = plain({"version": 2, "settings": settings, "rows": rows})
+    told = {**{key: np.asarray(value).tolist() for key, value in chosen.items()}, "k": of.k, "changed": changed}
+    found_out: dict[str, Any] = plain({"version": 2, "settings": told, "rows": rows})
     return found_out
 
 

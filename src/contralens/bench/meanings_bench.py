@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 
 from contralens.bench.cases import embedded, spoken
 from contralens.bench.versions import version
-from contralens.bench.world_images import IMAGES, probe_scenes
-from contralens.checks import whole
+from contralens.bench.world_images import probe_scenes
 from contralens.data.table_folders import plain
 from contralens.math.exemplars import find_exemplars
 from contralens.math.intervals import mean_interval
@@ -34,7 +33,9 @@ from contralens.math.meanings import meanings
 from contralens.math.planted_neurons import plant_meanings
 from contralens.math.ranking import best
 from contralens.math.scoring import parse_scorer, score_blocks
-from contralens.types import SUPPORTED, Progress, silent
+from contralens.settings.bench import MeaningsBenchmark
+from contralens.settings.record import job
+from contralens.types import SUPPORTED
 from contralens.world.scenes import Scenes
 from contralens.world.targets import World
 from contralens.world.truth import LEVELS
@@ -66,49 +67,32 @@ class MeaningsBench:
         return found
 
 
-def meanings_bench(
-    scorers: Sequence[str] = ("csp", "semanticlens"),
-    *,
-    worlds: Sequence[int | World] = (1, 2),
-    dials: Sequence[float] = (0.7,),
-    seeds: Sequence[int] = (1, 2),
-    neurons: int = 24,
-    images: int = IMAGES,
-    k: int = 30,
-    progress: Progress = silent,
-) -> MeaningsBench:
+@job(MeaningsBenchmark)
+def meanings_bench(settings: MeaningsBenchmark) -> MeaningsBench:
     """Judge the search for meanings in the rendered worlds; about .2 s of one core a neuron.
-
-    Args:
-        scorers: names with options, e.g. "csp:gamma=0.5".
-        worlds: numbers of the benchmark's worlds, or worlds of your own.
-        dials: how often an incidental level comes with its true one, 0 to 1.
-        seeds: probe sets per world and dial, and neurons on them.
-        neurons: of each number of meanings, in each probe set.
-        images: of a probe set; `k` exemplars.
 
     >>> found = meanings_bench(["csp"], worlds=[5], seeds=[5], neurons=2, images=300)
     >>> [row["count"] for row in found.rows() if row["measure"] == "right_count"]
     [2, 2, 2, 2]
     """
+    scorers, neurons, images, k = settings.scorers, settings.neurons, settings.images, settings.k
     for spec in scorers:
         parse_scorer(spec)
-    whole("neurons", neurons, 1, 10_000)
-    chosen = [version(1).world(w) for w in worlds]
+    chosen = [version(1).world(w) for w in settings.worlds]
     parts: dict[str, list[dict[str, NDArray[np.float64]]]] = {}
-    todo = [(w, d, s) for w in chosen for d in dials for s in seeds]
+    todo = [(w, d, s) for w in chosen for d in settings.dials for s in settings.seeds]
     for done, (of, dial, seed) in enumerate(todo):
-        progress("worlds", done, len(todo))
+        settings.progress("worlds", done, len(todo))
         scenes = probe_scenes(of, images, seed, dial)
         for scorer, own in _found(of, scenes, seed, scorers, neurons, k).items():
             parts.setdefault(scorer, []).append(own)
-    progress("worlds", len(todo), len(todo))
-    settings = {
-        "worlds": [w.index for w in chosen], "dials": list(dials), "seeds": list(seeds), "neurons": neurons,
-        "images": images, "k": k, "scorers": list(scorers),
+    settings.progress("worlds", len(todo), len(todo))
+    told = {
+        "worlds": [w.index for w in chosen], "dials": list(settings.dials), "seeds": list(settings.seeds),
+        "neurons": neurons, "images": images, "k": k, "scorers": list(scorers),
     }  # fmt: skip
     joined = {s: {m: np.concatenate([p[m] for p in own]) for m in own[0]} for s, own in parts.items()}
-    return MeaningsBench(settings, joined)
+    return MeaningsBench(told, joined)
 
 
 def shown(scenes: Scenes) -> torch.Tensor:

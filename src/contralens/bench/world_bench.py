@@ -27,10 +27,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from contralens.bench.cases import KINDS, Case, Kind, cases, spoken
-from contralens.bench.versions import BENCH_WORLDS, DIALS, SEEDS, version
-from contralens.bench.world_images import IMAGES
-from contralens.checks import FAKES, as_share, whole
+from contralens.bench.cases import Case, cases, spoken
+from contralens.bench.versions import version
 from contralens.data.table_folders import plain
 from contralens.errors import InputError
 from contralens.math.combinations import allowed_combinations, parts_of
@@ -38,11 +36,10 @@ from contralens.math.exemplars import find_exemplars
 from contralens.math.intervals import clustered_interval
 from contralens.math.null_neurons import fake_activations, together
 from contralens.math.null_test import best_labels, chance_of
-from contralens.math.scorers import SCORERS
 from contralens.math.scoring import parse_scorer, run_scorer
-from contralens.types import Progress, silent
+from contralens.settings.bench import WorldBenchmark
+from contralens.settings.record import job
 from contralens.world.captions import concepts
-from contralens.world.targets import World
 from contralens.world.truth import LEVELS, Truth
 
 BENCHED = (
@@ -123,52 +120,23 @@ class WorldBench:
         return pa.concat_tables(parts)
 
 
-def world_bench(
-    scorers: Sequence[str] = BENCHED,
-    methods: Mapping[str, Method] | None = None,
-    *,
-    worlds: Sequence[int | World] = tuple(BENCH_WORLDS),
-    dials: Sequence[float] = DIALS,
-    kinds: Sequence[Kind] = KINDS,
-    seeds: Sequence[int] = SEEDS,
-    images: int = IMAGES,
-    k: int = 30,
-    fakes: int = FAKES,
-    fdr: float = 0.05,
-    edition: int = 1,
-    nuisances: str = "none",
-    progress: Progress = silent,
-) -> WorldBench:
+@job(WorldBenchmark)
+def world_bench(settings: WorldBenchmark) -> WorldBench:
     """Judge scorers in the rendered worlds.
-
-    Args:
-        scorers: as in `contralens.label`, e.g. "csp:gamma=0.5"; with "+simple" a combination labels a neuron only
-            where it explains more than each of its parts (`label --simple`).
-        methods: more by name, functions of a `Case` (with activations) and text embeddings (C,D) to scores (N,C).
-        worlds: numbers of `BENCH_WORLDS`, or worlds of your own.
-        dials: how often an incidental level comes with its true one, 0 to 1.
-        kinds: "planted" neurons, with a known rule, "trained" ones, with truth by intervention, and "pairs", planted
-            ones that fire only where two levels come together.
-        seeds: probe sets per world and dial, of `images` pictures each; `k` exemplars.
-        fakes: null neurons that measure what meaningless neurons reach, at the false-discovery rate `fdr`.
-        edition: version of the benchmark (`bench.versions`), with its encoder; `nuisances`: one of its sets.
 
     >>> bench = world_bench(["csp"], worlds=[5], dials=[0.5], seeds=[5], images=150, fakes=40)
     >>> [row["count"] for row in bench.rows() if row["measure"] == "right"]  # CSP and chance
     [24, 24]
     """
-    judged = {spec: from_exemplars(spec) for spec in scorers} | dict(methods or {})
-    whole("images", images, 1, 1_000_000)
-    whole("k", k)
-    whole("fakes", fakes, 1, 1_000_000)
-    as_share("fdr", fdr)
-    if not judged:
-        raise InputError(f"`scorers` is empty; choose from {', '.join(SCORERS)}")
+    judged = {spec: from_exemplars(spec) for spec in settings.scorers or BENCHED} | dict(settings.methods or {})
+    frozen, kinds, k, fakes, fdr = version(settings.edition), settings.kinds, settings.k, settings.fakes, settings.fdr
+    worlds = [frozen.world(w) for w in settings.worlds or frozen.worlds]
+    dials, seeds, edition = settings.dials or frozen.dials, settings.seeds or frozen.seeds, settings.edition
     named, texts = spoken(edition)
     neurons: list[dict[str, NDArray[Any]]] = []
     outcomes: dict[str, list[dict[str, NDArray[np.float64]]]] = {}
-    drawn: dict[str, Any] = {"images": images, "k": k, "edition": edition, "nuisances": nuisances}
-    for case in cases(worlds, dials, kinds, seeds, **drawn, progress=progress):
+    drawn: dict[str, Any] = {"images": settings.images, "k": k, "edition": edition, "nuisances": settings.nuisances}
+    for case in cases(worlds, dials, kinds, seeds, **drawn, progress=settings.progress):
         n, known = len(case.truth), case.known
         everyone = _with_fakes(case, fakes, k)
         neurons.append({
@@ -196,13 +164,13 @@ def world_bench(
     if not neurons:
         raise InputError("nothing to judge: these worlds have no neurons of the kinds asked for")
     outcomes[CHANCE] = outcomes.pop(CHANCE)  # last
-    settings = {
-        "worlds": [version(edition).world(w).index for w in worlds], "dials": list(dials),
+    told = {
+        "worlds": [w.index for w in worlds], "dials": list(dials),
         "kinds": [kind for kind in kinds if any(kind in part["kind"] for part in neurons)],
         "seeds": list(seeds), **drawn, "fakes": fakes, "fdr": fdr,
         "concepts": {which: len(rows) for which, rows in named.items()}, "scorers": list(judged),
     }  # fmt: skip
-    return WorldBench(settings, _joined(neurons), {name: _joined(parts) for name, parts in outcomes.items()})
+    return WorldBench(told, _joined(neurons), {name: _joined(parts) for name, parts in outcomes.items()})
 
 
 SIMPLE = "+simple"

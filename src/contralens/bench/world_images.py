@@ -24,16 +24,13 @@ from contralens.data.locks import lock_beside, locked
 from contralens.data.seals import DIGEST
 from contralens.errors import InputError
 from contralens.math.intervals import wilson as wilson
+from contralens.settings.bench import IMAGES as IMAGES
+from contralens.settings.bench import SEED as SEED
 from contralens.world.captions import concepts, names
 from contralens.world.render import SIZE, render
 from contralens.world.scenes import FACTORS, Scenes
 from contralens.world.targets import STRENGTH, World, world
 from contralens.world.truth import Truth
-
-IMAGES = 2000
-"""Probe scenes of a world in the demo."""
-SEED = 5
-"""Seed of the probe scenes; the targets were trained on others."""
 
 
 def probe_scenes(index: int | str | World, n: int = IMAGES, seed: int = SEED, strength: float = STRENGTH) -> Scenes:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 
-from contralens.checks import FAKES
+from contralens.commands.flags import Given, with_flags
 from contralens.commands.options import Json, print_json
 from contralens.errors import InputError
-
-if TYPE_CHECKING:
-    from contralens.bench.cases import Kind
+from contralens.settings.bench import ExportedBenchmark, Leaderboard, MeaningsBenchmark, WorldBenchmark
+from contralens.settings.record import read
 
 app = typer.Typer(help="Benchmarks with known truth.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -22,34 +21,9 @@ def _group() -> None: ...
 
 
 @app.command("world")
+@with_flags(WorldBenchmark)
 def world_command(
-    dial: Annotated[
-        list[float] | None,
-        typer.Option(
-            help="Co-occurrence rate of confounder and true factor, 0 to 1, repeatable (default: seven values)."
-        ),
-    ] = None,
-    world: Annotated[
-        list[int] | None, typer.Option(help="World 1 to 6 (version 2: to 7), repeatable (default: all).")
-    ] = None,
-    scorer: Annotated[
-        list[str] | None, typer.Option(help="Scorer, repeatable (default: all); differences are relative to csp.")
-    ] = None,
-    kind: Annotated[
-        list[str] | None,
-        typer.Option(help="Neurons: planted, trained (default) or pairs (planted, fire for two levels), repeatable."),
-    ] = None,
-    seed: Annotated[list[int] | None, typer.Option(help="Seed of a probe set, repeatable (default: 5 and 6).")] = None,
-    images: Annotated[int, typer.Option(help="Images per probe set.")] = 2000,
-    edition: Annotated[
-        int, typer.Option(help="Version of the benchmark, 1 or 2; decides encoder, worlds and default seeds.")
-    ] = 1,
-    nuisance: Annotated[
-        str, typer.Option(help="Nuisances of version 2: none, texture, occlusion, objects, blur, all.")
-    ] = "none",
-    k: Annotated[int, typer.Option("--k", "-k", help="Exemplars per neuron.")] = 30,
-    fakes: Annotated[int, typer.Option(help="Number of null neurons in the null test.")] = FAKES,
-    fdr: Annotated[float, typer.Option(help="False-discovery rate above which a label counts as abstention.")] = 0.05,
+    given: Given,
     out: Annotated[
         Path | None, typer.Option(help="Folder for world.json, world.parquet (a row per neuron) and world.png.")
     ] = None,
@@ -66,21 +40,14 @@ def world_command(
 
     About three minutes on two cores.
     """
-    from contralens.bench.cases import KINDS
-    from contralens.bench.versions import version
-    from contralens.bench.world_bench import BENCHED, world_bench
+    from contralens.bench.world_bench import world_bench
     from contralens.report import world_bench as paper
     from contralens.report.progress import bar
 
     if out is not None:
         _check_out(out)
-    frozen = version(edition)
     with bar(quiet=as_json) as progress:
-        bench = world_bench(
-            scorer or BENCHED, worlds=world or tuple(frozen.worlds), dials=dial or frozen.dials,
-            seeds=seed or frozen.seeds, kinds=cast("list[Kind]", kind or list(KINDS)), images=images, k=k, fakes=fakes,
-            fdr=fdr, edition=edition, nuisances=nuisance, progress=progress,
-        )  # fmt: skip
+        bench = world_bench(**read(WorldBenchmark, given), progress=progress)
     found = bench.to_dict()
     written = _save(bench, found, out) if out is not None else []
     if docs is not None:
@@ -105,21 +72,8 @@ def world_command(
 
 
 @app.command("meanings")
-def meanings_command(
-    world: Annotated[list[int] | None, typer.Option(help="World 1 to 6, repeatable (default: 1 and 2).")] = None,
-    dial: Annotated[
-        list[float] | None,
-        typer.Option(help="Co-occurrence rate of confounder and true factor, 0 to 1, repeatable (default: 0.7)."),
-    ] = None,
-    scorer: Annotated[
-        list[str] | None, typer.Option(help="Scorer, repeatable (default: csp and semanticlens).")
-    ] = None,
-    seed: Annotated[list[int] | None, typer.Option(help="Seed of a probe set, repeatable (default: 1 and 2).")] = None,
-    neurons: Annotated[int, typer.Option(help="Planted neurons of each number of meanings, per probe set.")] = 24,
-    images: Annotated[int, typer.Option(help="Images per probe set.")] = 2000,
-    k: Annotated[int, typer.Option("--k", "-k", help="Exemplars per neuron.")] = 30,
-    as_json: Json = False,
-) -> None:
+@with_flags(MeaningsBenchmark)
+def meanings_command(given: Given, as_json: Json = False) -> None:
     """Measure the search for meanings on planted neurons.
 
     Neurons with one to four meanings: how often their number is found, and how often each meaning is named.
@@ -129,10 +83,7 @@ def meanings_command(
     from contralens.report.world_bench import cell
 
     with bar(quiet=as_json) as progress:
-        found = meanings_bench(
-            scorer or ("csp", "semanticlens"), worlds=world or (1, 2), dials=dial or (0.7,), seeds=seed or (1, 2),
-            neurons=neurons, images=images, k=k, progress=progress,
-        ).to_dict()  # fmt: skip
+        found = meanings_bench(**read(MeaningsBenchmark, given), progress=progress).to_dict()
     if as_json:
         print_json(found)
         return
@@ -148,20 +99,10 @@ def meanings_command(
         print()
 
 
-_WORLDS = Annotated[list[int] | None, typer.Option("--world", help="World 1 to 7, repeatable (default: all).")]
-_SEEDS = Annotated[list[int] | None, typer.Option("--seed", help="Seed of a probe set, repeatable (default: 31, 32).")]
-_IMAGES = Annotated[int | None, typer.Option(help="Images per probe set (default: 2000).")]
-
-
 @app.command("leaderboard")
+@with_flags(Leaderboard, without=("fakes",))
 def leaderboard_command(
-    scorer: Annotated[
-        list[str] | None, typer.Option(help="Scorer, also FILE.py:NAME, repeatable (default: all).")
-    ] = None,
-    world: _WORLDS = None,
-    dial: Annotated[list[float] | None, typer.Option(help="Dial, repeatable (default: 0, 0.5, 0.9).")] = None,
-    seed: _SEEDS = None,
-    images: _IMAGES = None,
+    given: Given,
     out: Annotated[Path | None, typer.Option(help="Folder for leaderboard.json and leaderboard.md.")] = None,
     docs: Annotated[Path | None, typer.Option(help="Markdown file to update: the table between markers.")] = None,
     as_json: Json = False,
@@ -174,13 +115,12 @@ def leaderboard_command(
     import json
 
     from contralens.bench.leaderboard import leaderboard
-    from contralens.bench.world_bench import BENCHED
     from contralens.data.atomic_files import write_whole
     from contralens.report import leaderboard as paper
     from contralens.report.progress import bar
 
     with bar(quiet=as_json) as progress:
-        board = leaderboard(scorer or BENCHED, worlds=world, dials=dial, seeds=seed, images=images, progress=progress)
+        board = leaderboard(**read(Leaderboard, given), progress=progress)
     written = []
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
@@ -199,18 +139,8 @@ def leaderboard_command(
 
 
 @app.command("export")
-def export_command(
-    out: Annotated[Path, typer.Argument(help="New folder to write.")],
-    world: _WORLDS = None,
-    dial: Annotated[list[float] | None, typer.Option(help="Dial, repeatable (default: seven values).")] = None,
-    seed: _SEEDS = None,
-    nuisance: Annotated[
-        list[str] | None,
-        typer.Option(help="none, texture, occlusion, objects, blur or all; repeatable (default: none)."),
-    ] = None,
-    images: _IMAGES = None,
-    pictures: Annotated[bool, typer.Option(help="Write the pictures, about 12 kB each.")] = True,
-) -> None:
+@with_flags(ExportedBenchmark, without=("out",))
+def export_command(given: Given, out: Annotated[Path, typer.Argument(help="New folder to write.")]) -> None:
     """Write version 2 of the world benchmark as plain files.
 
     Pictures (PNG), scenes (Parquet), activations, embeddings and truth (safetensors), to use without contralens.
@@ -219,10 +149,7 @@ def export_command(
     from contralens.report.progress import bar
 
     with bar() as progress:
-        folders = export_benchmark(
-            out, worlds=world, dials=dial, seeds=seed, nuisances=nuisance or ("none",), images=images,
-            pictures=pictures, progress=progress,
-        )  # fmt: skip
+        folders = export_benchmark(out, **read(ExportedBenchmark, given), progress=progress)
     typer.echo(f"{len(folders)} probe sets in {out}; {out / 'benchmark.json'} lists them")
 
 

@@ -9,7 +9,7 @@ import typer
 
 from contralens.commands.flags import Given, with_flags
 from contralens.commands.options import Json, RunFolder, TrustCode, TrustConfig, print_json
-from contralens.settings.finished_run import Evaluate
+from contralens.settings.finished_run import Compare, Evaluate
 from contralens.settings.label import Label
 from contralens.settings.record import read
 
@@ -49,20 +49,11 @@ def evaluate_command(
     _print_evaluation(result)
 
 
+@with_flags(Compare, without=("runs",))
 def compare_command(
+    given: Given,
     runs: Annotated[list[Path], typer.Argument(help="Run folders; for a single run, compares its scorers.")],
-    scorer: Annotated[
-        list[str] | None,
-        typer.Option(help="Compare this scorer, repeatable (default: the primary; for a single run, all)."),
-    ] = None,
-    metrics: Annotated[
-        str | None, typer.Option(help="Metrics, comma-separated (default: all that every run has).")
-    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for parquet tables, comparison.json and plots.")] = None,
-    match: Annotated[
-        bool, typer.Option("--match/--no-match", help="Also pair neurons of different layers or networks (default).")
-    ] = True,
-    cache: Annotated[Path | None, typer.Option(help="Cache used when labeling the runs.")] = None,
     most: Annotated[int, typer.Option(help="Changed labels to show.")] = 20,
     pairs: Annotated[
         bool, typer.Option("--pairs", help="Show every pair, with differences, intervals and win/tie/loss.")
@@ -76,9 +67,7 @@ def compare_command(
     """
     from contralens.evaluation.compare import compare
 
-    found = compare(
-        runs, scorer or None, [m.strip() for m in metrics.split(",")] if metrics else None, match=match, cache=cache
-    )
+    found = compare(runs, **read(Compare, given))
     written = found.save(out) if out is not None else []
     if as_json:
         print_json({**found.to_dict(), "written": [str(p) for p in written]})

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from contralens.commands.flags import Given, with_flags
 from contralens.commands.options import Json, RunFolder, TrustCode, print_json
-from contralens.settings.propose import Propose
+from contralens.settings.finished_run import Granularity
 from contralens.settings.record import read
 
 
-@with_flags(Propose, only=("neurons", "device", "cache"))
+@with_flags(Granularity, without=("run",))
 def granularity_command(
     given: Given,
     run: RunFolder,
-    scorer: Annotated[str, typer.Option(help="Scorer for the concepts along the chain.")] = "csp",
-    sense: Annotated[
-        int | None, typer.Option(help="Meaning of the label's noun, 0 the most frequent (default: by its gloss).")
-    ] = None,
-    wordnet: Annotated[
-        Path | None, typer.Option(help="Folder with WordNet's files (default: from contralens[wordnet] or the system).")
-    ] = None,
     most: Annotated[int, typer.Option(help="Neurons to show; --json prints all.")] = 10,
     trust_code: TrustCode = False,
     as_json: Json = False,
@@ -35,8 +27,7 @@ def granularity_command(
     from contralens.data.runs import load
     from contralens.evaluation.granularity import granularity
 
-    opened = load(run, trust_code=trust_code)
-    found = granularity(opened, **read(Propose, given), scorer=scorer, sense=sense, wordnet=wordnet)
+    found = granularity(load(run, trust_code=trust_code), **read(Granularity, given))
     if as_json:
         print_json(found)
         return

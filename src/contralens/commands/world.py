@@ -9,16 +9,16 @@ import typer
 
 from contralens.commands.flags import Given, with_flags
 from contralens.commands.options import Json, print_json
-from contralens.errors import InputError
+from contralens.settings.bench import IMAGES, Rendered
 from contralens.settings.label import Label
 from contralens.settings.record import read
 
 
+@with_flags(Rendered)
 def world_command(
+    given: Given,
     index: Annotated[str, typer.Argument(help="Which world: 1, 2 or 3.")],
     out: Annotated[Path, typer.Option(help="Folder to write: images/, scenes.parquet, vocabulary.txt.")],
-    images: Annotated[int, typer.Option(help="Number of images.")] = 2000,
-    seed: Annotated[int, typer.Option(help="Seed of the scenes; the demo uses 5.")] = 5,
 ) -> None:
     """Render images to try contralens with.
 
@@ -26,10 +26,11 @@ def world_command(
     """
     from contralens.bench.world_images import write_world
 
-    if images < 1:
-        raise InputError(f"--images must be at least 1; got {images}")
-    write_world(out, index, images, seed)
-    typer.echo(f"{images} pictures in {out / 'images'}, {out / 'vocabulary.txt'}; target world:{index}, encoder world")
+    drawn = Rendered(**read(Rendered, given))
+    write_world(out, index, drawn.images, drawn.seed)
+    typer.echo(
+        f"{drawn.images} pictures in {out / 'images'}, {out / 'vocabulary.txt'}; target world:{index}, encoder world"
+    )
 
 
 @with_flags(Label, only=("replace", "cache"))
@@ -37,7 +38,7 @@ def demo_command(
     given: Given,
     out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("contralens-demo"),
     world: Annotated[list[int] | None, typer.Option(help="World 1, 2 or 3, repeatable (default: all three).")] = None,
-    images: Annotated[int, typer.Option(help="Probe images per world; fewer are faster and less certain.")] = 2000,
+    images: Annotated[int, typer.Option(help="Probe images per world; fewer are faster and less certain.")] = IMAGES,
     as_json: Json = False,
 ) -> None:
     """Count correct labels where the truth is known.

@@ -35,7 +35,7 @@ from contralens.data.folder_kinds import AUDIT
 from contralens.data.new_heads import NewHead, load_head
 from contralens.data.seals import seal
 from contralens.data.showing import Tabled
-from contralens.data.table_folders import part_of_run, plain, reading, write_tables
+from contralens.data.table_folders import part_of_run, plain, reading, with_newer_columns, write_tables
 from contralens.errors import InputError
 
 FORMAT = 3
@@ -190,16 +190,8 @@ def load_audit(run: str | Path) -> Audit:
         tables = held.tables({name: [c for c in schema.names if c not in NEW] for name, schema in SCHEMAS.items()})
         mask = read_mask(held.file("mask.safetensors"))
         head = load_head(held.file("head.safetensors")) if held.has("head.safetensors") else None
-    tables["neurons"] = _with_new(tables["neurons"])
+    tables["neurons"] = with_newer_columns(tables["neurons"], NEURONS, NEW).select(NEURONS.names)
     return Audit(held.manifest, **tables, mask=mask, new_head=head, path=folder)
-
-
-def _with_new(neurons: pa.Table) -> pa.Table:
-    """The table of neurons with the columns that an older version did not write, empty."""
-    for name in NEW:
-        if name not in neurons.column_names:
-            neurons = neurons.append_column(name, pa.nulls(len(neurons), NEURONS.field(name).type))
-    return neurons.select(NEURONS.names)
 
 
 def read_mask(file: str | Path) -> NDArray[np.float32]:

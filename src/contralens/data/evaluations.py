@@ -27,7 +27,7 @@ from contralens.data.checked_reading import Checked
 from contralens.data.folder_kinds import EVALUATION
 from contralens.data.seals import seal
 from contralens.data.showing import Tabled
-from contralens.data.table_folders import part_of_run, plain, reading, write_tables
+from contralens.data.table_folders import part_of_run, plain, reading, with_newer_columns, write_tables
 from contralens.errors import InputError
 
 FORMAT = 2
@@ -131,12 +131,7 @@ def load_evaluation(run: str | Path) -> Evaluation:
     with reading(folder, f"{run} holds no evaluation; make one with: contralens evaluate {run}"):
         held = Checked.of(folder, "manifest.json", "Evaluation", READABLE)
         tables = held.tables({name: [c for c in schema.names if c not in NEW] for name, schema in SCHEMAS.items()})
-    for name in NEW:
-        if name not in tables["verdicts"].column_names:
-            column = VERDICTS.field(name)
-            tables["verdicts"] = tables["verdicts"].append_column(
-                column, pa.nulls(len(tables["verdicts"]), column.type)
-            )
+    tables["verdicts"] = with_newer_columns(tables["verdicts"], VERDICTS, NEW)
     return Evaluation(held.manifest, **tables, path=folder)
 
 

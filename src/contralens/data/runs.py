@@ -45,7 +45,7 @@ from contralens.data.folder_kinds import RUN
 from contralens.data.replace_folder import reserved, restored
 from contralens.data.seals import seal
 from contralens.data.showing import Explorer, Neuron, Tabled
-from contralens.data.table_folders import reading, rows_of
+from contralens.data.table_folders import reading, rows_of, with_newer_columns
 from contralens.data.trust import made_here
 from contralens.errors import InputError
 
@@ -305,10 +305,7 @@ def _json_lines(table: pa.Table, at_once: int = 4096) -> Iterator[str]:
 
 def with_newer(labels: pa.Table) -> pa.Table:
     """A table of labels with the columns that an older contralens did not write, null."""
-    for column in LABELS:
-        if column.name not in labels.column_names:
-            labels = labels.append_column(column, pa.nulls(len(labels), column.type))
-    return labels
+    return with_newer_columns(labels, LABELS, LABELS.names)
 
 
 def load(path: str | Path, *, trust_code: bool = False) -> Run:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -48,8 +47,12 @@ def write_tables(folder: Path, tables: Mapping[str, pa.Table]) -> None:
         pq.write_table(table, folder / f"{name}.parquet", write_page_checksum=True)
 
 
-def write_json(file: Path, value: Any) -> None:
-    file.write_text(json_text(value), encoding="utf-8")
+def with_newer_columns(table: pa.Table, schema: pa.Schema, names: Sequence[str]) -> pa.Table:
+    """The table with those of the named columns of a schema, empty, that an older version did not write."""
+    for name in names:
+        if name not in table.column_names:
+            table = table.append_column(schema.field(name), pa.nulls(len(table), schema.field(name).type))
+    return table
 
 
 @contextlib.contextmanager
@@ -112,11 +115,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def json_text(value: Any) -> str:
-    """JSON for people to read, too, NaN and infinities as null."""
-    return json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n"
 
 
 def rows_of(table: pa.Table, neuron: int) -> pa.Table:

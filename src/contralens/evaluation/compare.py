@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from contralens.checks import as_texts, shown
 from contralens.data.evaluations import Evaluation, evaluation_of
 from contralens.data.final_labels import final, is_down, tests_of
 from contralens.data.folder_kinds import COMPARISON
@@ -30,6 +29,8 @@ from contralens.data.table_folders import plain
 from contralens.data.verifications import OUTCOMES
 from contralens.errors import ContralensError, InputError
 from contralens.math.intervals import difference_interval, mean_interval
+from contralens.settings.finished_run import Compare
+from contralens.settings.record import job
 from contralens.types import Brief
 
 TIE = 1e-6
@@ -165,20 +166,9 @@ class Comparison(Brief):
         return [folder / "comparison.json", *(folder / p.name for p in plots if p is not None)]
 
 
-def compare(
-    runs: Sequence[Run | str | Path], scorers: Sequence[str] | None = None, metrics: Sequence[str] | None = None,
-    *, match: bool = True, cache: str | Path | None = None,
-) -> Comparison:  # fmt: skip
+@job(Compare)
+def compare(settings: Compare) -> Comparison:
     """Compare the labels of several runs, or of several scorers of one run.
-
-    Args:
-        runs: runs or their folders. Several runs: compares the primary scorer of each. One run: compares all its
-            scorers.
-        scorers: compare these scorers instead, in every run that has them.
-        metrics: metrics of the evaluations; by default those of every evaluated run.
-        match: pair neurons of different layers or networks with `contralens.match`, to compare their labels. This needs
-            the cache; without it a note explains why neurons are not paired.
-        cache: the cache that the runs were labeled with.
 
     Neurons are paired if both methods have the same layer of the same network (or of its checkpoints); intervals are
     then over the neurons' differences. Otherwise they are over two unrelated sets of neurons.
@@ -190,21 +180,14 @@ def compare(
     >>> [method.name for method in found.methods]
     ['semanticlens', 'csp']
     """
-    if isinstance(runs, str | Path) or not isinstance(runs, Sequence):
-        raise InputError(f"`runs` must be a list of runs or their folders; got {shown(runs)}")
-    scorers = None if scorers is None else as_texts("scorers", scorers)
-    metrics = None if metrics is None else as_texts("metrics", metrics)
-    opened = [final(run) for run in runs]
-    if not opened:
-        raise InputError("`runs` is empty; give at least one run")
-    methods, notes = _methods(opened, scorers)
+    methods, notes = _methods([final(run) for run in settings.runs], settings.scorers)
     if len(methods) < 2:
         raise InputError(
             f"there is only {methods[0].name if methods else 'nothing'} to compare; give another run or scorer"
         )
     if any(m.evaluation is None for m in methods):
         without = ", ".join(dict.fromkeys(str(m.run.path) for m in methods if m.evaluation is None))
-        if metrics is not None:
+        if settings.metrics is not None:
             raise InputError(f"no evaluation in {without}, so no metric to compare; contralens evaluate makes one")
         notes.append(f"no evaluation in {without}: only labels are compared; contralens evaluate makes one")
     rows: list[dict[str, Any]] = []
@@ -212,7 +195,7 @@ def compare(
     matchings: dict[str, Matching] = {}
     known = [set(m.evaluation.metrics) for m in methods if m.evaluation is not None]
     first = next((m.evaluation.metrics for m in methods if m.evaluation is not None), [])
-    wanted = list(metrics) if metrics is not None else [m for m in first if all(m in k for k in known)]
+    wanted = [m for m in first if all(m in k for k in known)] if settings.metrics is None else settings.metrics
     for one, other in combinations(methods, 2):
         paired = one.pairs_with(other)
         if one.evaluation is not None and other.evaluation is not None:
@@ -223,8 +206,8 @@ def compare(
                 rows += [row] if row else []
         if paired:
             changes += _changes(one, other)
-        elif match and one.run is not other.run:
-            found = _matching(one, other, cache)
+        elif settings.match and one.run is not other.run:
+            found = _matching(one, other, settings.cache)
             if isinstance(found, str):
                 notes.append(found)
             else:

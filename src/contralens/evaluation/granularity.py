@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contralens.checks import as_path, as_text, distinct, whole
+from contralens.checks import as_path
 from contralens.collecting.activations import stored_activations
 from contralens.data.final_labels import final
-from contralens.data.runs import Run
+from contralens.data.runs import Run, load
 from contralens.data.store import Store
 from contralens.data.wordnet import WordNet, find_wordnet
 from contralens.encoders.registry import read_texts
@@ -21,6 +21,8 @@ from contralens.math.activation_sources import ActivationSource
 from contralens.math.caption_concepts import separates
 from contralens.math.scoring import parse_scorer, run_scorer, wants_activations
 from contralens.run_data.stored import cached_rows, encoder_of, exemplars_of
+from contralens.settings.finished_run import Granularity
+from contralens.settings.record import job
 
 MOST_SENSES = 6
 """Meanings of a noun that are compared; rarer ones are left out."""
@@ -28,32 +30,12 @@ SIGNIFICANCE = 0.05
 """p-value up to which a concept counts as separated from the contrasts."""
 
 
-def granularity(
-    run: Run,
-    neurons: Sequence[int] | None = None,
-    *,
-    scorer: str = "csp",
-    sense: int | None = None,
-    wordnet: WordNet | str | Path | None = None,
-    encoder: Any = None,
-    cache: str | Path | None = None,
-    device: str = "cpu",
-) -> list[dict[str, Any]]:
+@job(Granularity)
+def granularity(settings: Granularity) -> list[dict[str, Any]]:
     """The chain of broader concepts above each neuron's primary label, and where the evidence stops.
 
     A concept holds if significantly more pairs have the positive closer to it than the contrast (one-sided sign test
     over the pairs, p <= .05). For example, "animal" no longer separates zebras from horses.
-
-    Args:
-        run: a finished run.
-        neurons: indices; by default all that have a label.
-        scorer: scorer of the scores in the chain; it does not affect which concepts hold.
-        sense: number of the meaning of the label's noun, 0 the most frequent; by default the one whose gloss scores
-            highest.
-        wordnet: WordNet, or the folder with its files; by default searched for (`find_wordnet`).
-        encoder: the run's encoder; by default loaded by its name.
-        cache: the cache that `label` used.
-        device: where the encoder runs.
 
     Returns:
         One entry per neuron: neuron, name, label, broadest (the last concept of the unbroken run of concepts that hold
@@ -72,14 +54,16 @@ def granularity(
     >>> [(row["label"], row["broadest"]) for row in found if row["broadest"]][:2]
     [('zigzag', 'zigzag'), ('orange', 'orange')]
     """
-    words = _checked(run, scorer, sense, wordnet)
+    run = settings.run if isinstance(settings.run, Run) else load(settings.run)
+    sense, scorer = settings.sense, settings.scorer
+    words = _checked(run, scorer, settings.wordnet)
     rows = {row["neuron"]: row for row in final(run).rows() if row["label"] and row["best"]}
-    chosen = list(rows) if neurons is None else distinct("neurons", neurons)
+    chosen = list(rows) if settings.neurons is None else list(settings.neurons)
     if unlabeled := [n for n in chosen if n not in rows]:
         raise InputError(f"neuron {unlabeled[0]} has no label in this run; {len(rows)} neurons have one")
-    store = Store(cache)
+    store = Store(settings.cache)
     embeddings = _embeddings(run, store)
-    eyes = encoder_of(run, encoder, device, store)
+    eyes = encoder_of(run, settings.encoder, settings.device or "cpu", store)
     activations = _activations(run, store) if wants_activations(scorer) else None
     exemplars = exemplars_of(run, chosen)
 
@@ -119,13 +103,11 @@ def _step(text: str, gloss: str, column: int | None, measured: Sequence[Tensor])
     return {"concept": text, "gloss": gloss, **values}
 
 
-def _checked(run: Run, scorer: str, sense: int | None, wordnet: WordNet | str | Path | None) -> WordNet:
+def _checked(run: Run, scorer: str, wordnet: WordNet | str | Path | None) -> WordNet:
     """WordNet, after a look at what was asked for."""
-    parse_scorer(as_text("scorer", scorer))
+    parse_scorer(scorer)
     if run.manifest.get("crop"):
         raise InputError("this run was labeled from crops, and granularity scores whole pictures: label without `crop`")
-    if sense is not None:
-        whole("sense", sense, 0)
     if isinstance(wordnet, WordNet):
         return wordnet
     return find_wordnet(None if wordnet is None else as_path("wordnet", wordnet))

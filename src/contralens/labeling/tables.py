@@ -23,13 +23,13 @@ from contralens.data.runs import LABELS, VECTORS
 from contralens.data.vocabulary import Vocabulary
 from contralens.labeling.crops import Crops
 from contralens.math.activation_sources import ActivationSource
+from contralens.math.concept_vectors import contrast_parts
 from contralens.math.confidence import Weighed
 from contralens.math.exemplar_statistics import clarity
 from contralens.math.exemplars import Mined, NeuronStatistics
 from contralens.math.histograms import histograms
 from contralens.math.null_test import Chance
 from contralens.math.ranking import Best
-from contralens.math.scorers import contrast_parts
 from contralens.types import Exemplars, Target
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from contralens.math.concept_vectors import concept_vectors
 from contralens.math.metric_registry import metric
-from contralens.math.scorers import concept_vectors
 from contralens.math.tensors import blocks, combine, matrix
 from contralens.types import Exemplars
 

@@ -7,15 +7,15 @@ a constant activation, a constant prediction, an empty set; who reports a mean c
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from contralens.errors import InputError
+from contralens.math import metric_rows as rows
 from contralens.math.metric_registry import metric
-from contralens.math.tensors import blocks, matrix
+from contralens.math.tensors import matrix
 
 ACTIVE_SHARE = 0.05
 """Share of the images on which a neuron counts as active where a metric needs a yes or no."""
@@ -48,7 +48,7 @@ def auc_of(truth: Any, scores: Any) -> Tensor:
     >>> auc_of([[True], [False], [True]], [[3.0], [0.0], [1.0]])
     tensor([1.], dtype=torch.float64)
     """
-    return _by_column(_auc_of, _truth(truth), matrix(scores, "scores"))
+    return rows.by_column(rows.auc, _truth(truth), matrix(scores, "scores"))
 
 
 @metric("cosy", "on_label", "on_control", about="rise of the mean activation in standard deviations of the control")
@@ -60,7 +60,7 @@ def mad(made: Any, control: Any) -> Tensor:
     """
     a1, a0 = _pair(made, control)
     mean, spread = _mean(a0), _spread(a0)
-    return (_mean(a1) - mean) / spread.masked_fill(_constant(a0.T), torch.nan)
+    return (_mean(a1) - mean) / spread.masked_fill(rows.constant(a0.T), torch.nan)
 
 
 @metric("cosy", "on_label", "strongest", about="mean activation on the label's images over the neuron's largest")
@@ -100,7 +100,7 @@ def pearson(activations: Any, predictions: Any) -> Tensor:
     >>> pearson([[0.0, 5.0], [1.0, 5.0], [2.0, 5.0]], [[0.0, 1.0], [2.0, 2.0], [4.0, 3.0]]).round(decimals=9)
     tensor([1., nan], dtype=torch.float64)
     """
-    return _by_column(_pearson, *_pair(activations, predictions, rows=True))
+    return rows.by_column(rows.pearson, *_pair(activations, predictions, rows=True))
 
 
 @metric("simulation", "activations", "calibrated", about="cosine of activation and calibrated sigmoid")
@@ -110,7 +110,7 @@ def cosine(activations: Any, predictions: Any) -> Tensor:
     >>> cosine([[3.0], [0.0]], [[4.0], [3.0]])
     tensor([0.8000], dtype=torch.float64)
     """
-    return _by_column(_cosine, *_pair(activations, predictions, rows=True))
+    return rows.by_column(rows.cosine, *_pair(activations, predictions, rows=True))
 
 
 def _of_presence(activations: Tensor, present: Tensor) -> Tensor:
@@ -129,7 +129,7 @@ def auprc(truth: Any, scores: Any) -> Tensor:
     >>> auprc([[True], [False], [True]], [[3.0], [2.0], [1.0]])
     tensor([0.8333], dtype=torch.float64)
     """
-    return _by_column(_auprc, _truth(truth), matrix(scores, "scores"))
+    return rows.by_column(rows.auprc, _truth(truth), matrix(scores, "scores"))
 
 
 @metric("simulation", "active", "present", about="F1 of the judge's top images and the neuron's")
@@ -167,7 +167,7 @@ def active(values: Any, share: float = ACTIVE_SHARE) -> Tensor:
     """
     if not 0.0 < share < 1.0:
         raise InputError(f"`share` must lie between 0 and 1; got {share}")
-    return _by_column(lambda v: _active(v, share), matrix(values, "values"), rows=True)
+    return rows.by_column(lambda v: rows.active(v, share), matrix(values, "values"), rows=True)
 
 
 @metric("fade", "on_label", "on_control", about="|2 AUC - 1| of the label's images against control images")
@@ -214,85 +214,6 @@ def gained_share(before: Any, after: Any) -> Tensor:
     return gain.amax(0).clamp_min(0.0)
 
 
-# Below, rows are neurons: (n,I), contiguous, since sorting and summing along memory is many times faster.
-
-
-def _auc_of(t: Tensor, s: Tensor) -> Tensor:
-    there = s.isfinite()
-    t = t & there
-    ordered, order = s.masked_fill(~there, torch.inf).sort(dim=1)
-    hits = t.gather(1, order)
-    first, last = _tie_group(ordered)
-    p = t.sum(1).double()
-    n = there.sum(1) - p
-    ranks = ((first + last) * hits).sum(1).double() / 2 + p  # mean rank of each tie group, from 1
-    area = (ranks - p * (p + 1) / 2) / (p * n)
-    return area.masked_fill((p == 0) | (n == 0) | _constant(s), torch.nan)
-
-
-def _auprc(t: Tensor, s: Tensor) -> Tensor:
-    there = s.isfinite()
-    t = t & there
-    ordered, order = s.masked_fill(~there, -torch.inf).sort(dim=1, descending=True)
-    hits = t.gather(1, order)
-    _, last = _tie_group(ordered)
-    precision = hits.cumsum(1).gather(1, last).double() / (last + 1)
-    p = t.sum(1).double()
-    return ((precision * hits).sum(1) / p).masked_fill((p == 0) | (p == there.sum(1)) | _constant(s), torch.nan)
-
-
-def _tie_group(ordered: Tensor) -> tuple[Tensor, Tensor]:
-    """First and last place of the run of equal values that each place of a sorted row belongs to."""
-    count = ordered.shape[1]
-    place = torch.arange(count).expand(ordered.shape)
-    if not count:
-        return place, place
-    changes = ordered[:, 1:] != ordered[:, :-1]
-    edge = torch.ones(len(ordered), 1, dtype=torch.bool)
-    first = place.masked_fill(~torch.cat([edge, changes], 1), 0).cummax(1).values
-    last = place.masked_fill(~torch.cat([changes, edge], 1), count - 1).flip(1).cummin(1).values.flip(1)
-    return first, last
-
-
-def _pearson(a: Tensor, p: Tensor) -> Tensor:
-    return _cosine(a, p, centre=True)
-
-
-def _cosine(a: Tensor, p: Tensor, centre: bool = False) -> Tensor:
-    there = a.isfinite() & p.isfinite()
-    a, p = a.double().masked_fill(~there, torch.nan), p.double().masked_fill(~there, torch.nan)
-    flat = _constant(a) | _constant(p)
-    if not a.shape[1]:
-        return a.new_full((len(a),), torch.nan)
-    a, p = a.masked_fill(~there, 0.0), p.masked_fill(~there, 0.0)
-    if centre:
-        count = there.sum(1, keepdim=True)
-        a, p = ((v - v.sum(1, keepdim=True) / count).masked_fill(~there, 0.0) for v in (a, p))
-    # Scaled by the largest magnitude first, so that squares neither overflow nor vanish.
-    a, p = (v / v.abs().amax(1, keepdim=True).clamp_min(1e-300) for v in (a, p))
-    value = (a * p).sum(1) / (a.square().sum(1).sqrt() * p.square().sum(1).sqrt())
-    return value.clamp(-1.0, 1.0).masked_fill(flat, torch.nan)
-
-
-def _active(v: Tensor, share: float) -> Tensor:
-    there = v.isfinite()
-    if not v.shape[1]:
-        return there
-    low = v.masked_fill(~there, -torch.inf)
-    count = (share * there.sum(1)).ceil().long().clamp_min(1)
-    border = low.topk(int(count.max()), dim=1).values.gather(1, (count - 1)[:, None])
-    least = v.masked_fill(~there, torch.inf).amin(1, keepdim=True)
-    return there & (v >= border) & (v > least)
-
-
-def _constant(v: Tensor) -> Tensor:
-    """Whether a row holds fewer than two different finite values."""
-    if not v.shape[1]:
-        return torch.ones(len(v), dtype=torch.bool)
-    there = v.isfinite()
-    return ~(v.masked_fill(~there, -torch.inf).amax(1) > v.masked_fill(~there, torch.inf).amin(1))
-
-
 def _overlap(truth: Any, predicted: Any) -> tuple[Tensor, Tensor, Tensor]:
     t, p = _truth(truth), _truth(predicted)
     if t.shape != p.shape:
@@ -332,16 +253,3 @@ def _pair(one: Any, other: Any, rows: bool = False) -> tuple[Tensor, Tensor]:
             f"the two matrices must fit, column for column; got shapes {tuple(a.shape)} and {tuple(b.shape)}"
         )
     return a, b.to(a.dtype) if a.dtype == torch.float64 else b
-
-
-def _by_column(function: Callable[..., Tensor], *columns: Tensor, rows: bool = False) -> Tensor:
-    """`function` over blocks of columns, handed over as rows, so that (I,N) is never sorted as a whole."""
-    shapes = {tuple(c.shape) for c in columns}
-    if len(shapes) != 1:
-        raise InputError(f"the matrices must have one shape; got {' and '.join(map(str, sorted(shapes)))}")
-    images, neurons = columns[0].shape
-    parts = [function(*(c[:, b].T.contiguous() for c in columns)) for b in blocks(neurons, images * 64)]
-    if not parts:
-        return torch.empty((images, 0), dtype=torch.bool) if rows else torch.empty(0, dtype=torch.float64)
-    out = torch.cat(parts)
-    return out.T if rows else out

@@ -19,6 +19,11 @@ import torch
 from torch import Tensor
 
 from contralens.errors import InputError
+from contralens.math.concept_vectors import concept_lengths as concept_lengths
+from contralens.math.concept_vectors import concept_vectors as concept_vectors
+from contralens.math.concept_vectors import contrast_parts as contrast_parts
+from contralens.math.concept_vectors import unit_rows
+from contralens.math.concept_vectors import weights as weights
 from contralens.math.describe_and_dissect import describe_and_dissect
 from contralens.math.invert import invert
 from contralens.math.linear_explanations import linear
@@ -28,86 +33,6 @@ from contralens.math.softmax import SeenSoftmax, average_softmax
 from contralens.math.tensors import blocks, combine, matrix, room, spread
 from contralens.plugs import Registry
 from contralens.types import Exemplars
-
-NOTHING = 1e-6
-"""A mean of unit vectors no longer than this is rounding errors."""
-
-
-def weights(exemplars: Exemplars) -> Tensor:
-    """Share of each exemplar in its neuron's concept vector (N,K): raw activations, negative ones counted 0, sum 1.
-
-    >>> weights(exemplars)[0]  # activations 3 and 2
-    tensor([0.6000, 0.4000])
-    """
-    w = exemplars.activations.nan_to_num(0.0).clamp_min(0.0)
-    there = (exemplars.positives >= 0).to(w.dtype)
-    w = torch.where(w.sum(1, keepdim=True) > 0, w, there)
-    return w / w.sum(1, keepdim=True).clamp_min(torch.finfo(w.dtype).tiny)
-
-
-def contrast_parts(exemplars: Exemplars, embeddings: Any) -> tuple[Tensor, Tensor]:
-    """The two halves of CSP's concept vector, (N,D) each, before normalisation: v = normalise(first - gamma second).
-
-    first = sum_p w[p] e[p], second = sum_p w[p] s[p] e[q(p)], weights summing to 1; a positive without a contrast
-    adds nothing to the second.
-
-    Raises:
-        InputError: the embeddings are no matrix.
-
-    >>> first, second = contrast_parts(exemplars, embeddings)
-    >>> (first - second)[0]  # of red, striped, round: what is left without the partners
-    tensor([ 0.0230,  0.5040, -0.0307])
-    """
-    e = matrix(embeddings, "embeddings")
-    w = weights(exemplars).to(e.dtype)
-    first = combine(e, exemplars.positives, w)
-    return first, combine(e, exemplars.contrasts, w * exemplars.similarities.to(w)).nan_to_num(0.0)
-
-
-def concept_vectors(exemplars: Exemplars, embeddings: Any, gamma: float | None = None) -> Tensor:
-    """Each neuron as a unit vector (N,D) in the encoder's space.
-
-    `gamma=None`: the plain mean of the positives (SemanticLens). Otherwise the activation-weighted mean of the
-    residuals r[p] = e[p] - gamma s[p] e[q(p)] (CSP); a positive without a contrast keeps its whole embedding. NaN where
-    nothing is left, as when every positive's contrast is a copy of it.
-
-    Raises:
-        InputError: gamma outside [0,1].
-
-    >>> concept_vectors(exemplars, embeddings).argmax(1), concept_vectors(exemplars, embeddings, gamma=1.0).argmax(1)
-    (tensor([0, 0]), tensor([1, 2]))
-    """
-    return _unit(_means(exemplars, embeddings, gamma))
-
-
-def concept_lengths(exemplars: Exemplars, embeddings: Any, gamma: float | None = None) -> Tensor:
-    """Length (N) of the mean of which `concept_vectors` makes a unit vector: 1 where all exemplars say the same.
-
-    Random images have a short mean, and its direction, made a unit vector, a high cosine with many texts. Length times
-    cosine is the mean projection of the exemplars on the text, which has no such fault.
-
-    >>> concept_lengths(exemplars, embeddings)
-    tensor([0.9633, 0.9818])
-    """
-    length: Tensor = _means(exemplars, embeddings, gamma).norm(dim=1)
-    return length
-
-
-def _means(exemplars: Exemplars, embeddings: Any, gamma: float | None) -> Tensor:
-    if gamma is None:
-        e = matrix(embeddings, "embeddings")
-        w = (exemplars.positives >= 0).to(e.dtype)
-        return combine(e, exemplars.positives, w / w.sum(1, keepdim=True).clamp_min(1.0))
-    if not 0.0 <= gamma <= 1.0:
-        raise InputError(f"`gamma` must lie between 0 and 1; got {gamma}")
-    first, second = contrast_parts(exemplars, embeddings)
-    return first - gamma * second
-
-
-def _unit(v: Tensor) -> Tensor:
-    """Rows of length 1. A row that is no longer than rounding errors points nowhere: NaN, and so no label."""
-    length: Tensor = v.norm(dim=1, keepdim=True)
-    return (v / length).masked_fill(length < NOTHING, torch.nan)
 
 
 @by_columns
@@ -293,7 +218,7 @@ def discover_then_name(exemplars: Exemplars, embeddings: Any, texts: Any, *, dec
     directions = matrix(decoder, "decoder").to(e)
     if directions.shape[1] != e.shape[1]:
         raise InputError(f"`decoder` must have width {e.shape[1]} like `texts`; got shape {tuple(directions.shape)}")
-    v = _unit(directions[exemplars.neurons.to(e.device)])
+    v = unit_rows(directions[exemplars.neurons.to(e.device)])
     return _products(v.masked_fill((exemplars.positives < 0).all(1).to(e.device)[:, None], torch.nan), t)
 
 

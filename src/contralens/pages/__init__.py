@@ -32,6 +32,16 @@ def render(template: str, /, *, style: Sequence[str] = ("report.css",), script: 
     return page
 
 
+def markdown_cell(text: object) -> str:
+    """Text in a cell of a Markdown table, in which nothing is read as Markdown or HTML.
+
+    >>> markdown_cell("a|b <i> *c*")
+    'a\\\\|b &lt;i&gt; \\\\*c\\\\*'
+    """
+    plain = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return "".join(f"\\{sign}" if sign in "\\`*_[]|" else sign for sign in plain)
+
+
 def fragment(parts: Sequence[Mapping[str, Any]]) -> str:
     """What an object shows of itself in a notebook, as pages/show.html has its parts; everything in it is escaped.
 

@@ -50,7 +50,7 @@
   const columns = [
     { title: "Neuron", of: (r) => r[NEURON], kind: "name" },
     { title: "Label", of: (r) => r[LABELS][0], kind: "label", tip: scorers[0] },
-    { title: "Score", of: (r) => r[SCORE], show: short, kind: "points" },
+    ...(asked && scorers[0] === "auto" ? [] : [{ title: "Score", of: (r) => r[SCORE], show: short, kind: "points" }]),
     ...(asked ? [{ title: "Confidence", of: (r) => about.get(r)[SURE], kind: "confidence", high: true }] : []),
     ...(pictured ? [{ title: "Most active images", of: (r) => about.get(r)[SEEN].length ? r[MAXIMUM] : null, kind: "pictures", high: true }] : []),
     ...scorers.slice(1).map((scorer, i) => ({ title: scorer, of: (r) => r[LABELS][i + 1], kind: "other", scorer })),

@@ -14,7 +14,7 @@ from contralens.data.atomic_files import write_whole
 from contralens.data.card import card
 from contralens.data.runs import Run
 from contralens.errors import InputError
-from contralens.pages import render
+from contralens.pages import markdown_cell, render
 from contralens.report.atlas_tables import share
 from contralens.sharing.local_paths import anonymous
 
@@ -148,24 +148,32 @@ def markdown(about: dict[str, Any], shown: Sequence[dict[str, Any]]) -> str:
     """The section in Markdown, as a model's README holds it."""
     heads = ["Layer", "Neurons", "Silent", "Labeled", *(COLUMNS[name].capitalize() for name in about["columns"])]
     rows = [
-        [_cell(row["layer"]), f"{row['neurons']:,}", f"{row['silent']:,}",
+        [markdown_cell(row["layer"]), f"{row['neurons']:,}", f"{row['silent']:,}",
          *(share(row[name], row["neurons"]) for name in ("labeled", *about["columns"]))]
         for row in about["layers"]
     ]  # fmt: skip
     concepts = [
-        [_cell(c["concept"]), f"{c['neurons']:,}", _cell(c["first_sure"]), _cell(c["first"]), _cell(c["most"])]
+        [
+            markdown_cell(c["concept"]),
+            f"{c['neurons']:,}",
+            markdown_cell(c["first_sure"]),
+            markdown_cell(c["first"]),
+            markdown_cell(c["most"]),
+        ]
         for c in about["concepts"]
     ]
     parts = [
         MARK, "## What the neurons respond to", _headline(about),
-        _table(["", ""], [[name, _cell(value)] for name, value in about["facts"]]),
+        _table(["", ""], [[name, markdown_cell(value)] for name, value in about["facts"]]),
         "### Labels by layer", _table(heads, rows),
         "### Most frequent concepts", _table(CONCEPT_HEADS, concepts),
     ]  # fmt: skip
     if shown:
         parts.append(f"### Examples\n\n{PICTURES}")
-        parts += [f"![{_cell(_caption(row))}]({row['picture']})\n\n{_cell(_caption(row))}" for row in shown]
-    parts += ["### Limits", "\n".join(f"- {_cell(line)}" for line in about["limits"])]
+        parts += [
+            f"![{markdown_cell(_caption(row))}]({row['picture']})\n\n{markdown_cell(_caption(row))}" for row in shown
+        ]
+    parts += ["### Limits", "\n".join(f"- {markdown_cell(line)}" for line in about["limits"])]
     return "\n\n".join(parts) + "\n"
 
 
@@ -181,18 +189,6 @@ def _caption(row: dict[str, Any]) -> str:
     sure = "" if row["confidence"] is None else f", confidence {row['confidence']:.2f}"
     tested = "" if row["verified"] is None else f", {row['verified']} by experiment"
     return f"{row['name']} ({name_of(row['layer'])}): {row['label']}{sure}{tested}"
-
-
-def _cell(text: str) -> str:
-    """Text in a cell of a table, in which nothing is read as Markdown or HTML.
-
-    >>> _cell("a|b <i> *c*")
-    'a\\\\|b &lt;i&gt; \\\\*c\\\\*'
-    """
-    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\n", " ")
-    for sign in "\\`*_[]|":
-        text = text.replace(sign, f"\\{sign}")
-    return text
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -31,10 +31,11 @@ from contralens.proposing.candidates import folder_of
 from contralens.report.concept_origin import MARK, asked, is_proposed, origin
 from contralens.report.console import console, name_column
 from contralens.sharing.label_files import LabelFile
+from contralens.types import AUTO
 
 
 def labels_table(run: Run, most: int = 20) -> None:
-    """The first neurons with the label of each scorer and the primary score."""
+    """The first neurons with the label of each scorer and the primary score; that of "auto" is its confidence."""
     run = final(run)
     asked_chance = bool(run.manifest.get("chance"))
     asked_trust = bool(run.manifest.get("confidence"))
@@ -42,11 +43,13 @@ def labels_table(run: Run, most: int = 20) -> None:
     columns = [run.rows(scorer) for scorer in run.scorers]
     shown = [row for row in zip(*columns, strict=True) if any(r["status"] in ("ok", *OVERRULED) for r in row)]
     primary = run.scorers.index(run.manifest["primary"])
-    cells: dict[str, list[str]] = {name: [] for name in ("neuron", *run.scorers, "score")}
+    scored = not (asked_trust and run.manifest["primary"] == AUTO)
+    cells: dict[str, list[str]] = {name: [] for name in ("neuron", *run.scorers, *["score"] * scored)}
     for row in shown[:most]:
         first = row[primary]
         cells["neuron"].append(first["name"])
-        cells["score"].append("-" if first["score"] is None else f"{first['score']:.3f}")
+        if scored:
+            cells["score"].append("-" if first["score"] is None else f"{first['score']:.3f}")
         for scorer, one in zip(run.scorers, row, strict=True):
             mark = f" {MARK}" if is_proposed(run, one["label"] or "") else ""
             cells[scorer].append((one["label"] or f"({one['status']})") + mark)
@@ -130,7 +133,7 @@ def neuron_table(run: Run, found: dict[str, Any]) -> None:
     labels = Table(*whole, "then", box=None, pad_edge=False)
     for scorer, row in found["labels"].items():
         others = ", ".join(f"{c} {s:.3f}" for c, s in list(zip(row["concepts"], row["scores"], strict=True))[1:5])
-        score = "" if row["score"] is None else f"{row['score']:.3f}"
+        score = "" if row["score"] is None or (scorer == AUTO and trust(row)) else f"{row['score']:.3f}"
         labels.add_row(scorer, escape(answer(row)), score, trust(row) or "-", escape(others))
     out.print(labels)
     for scorer, row in found["labels"].items():

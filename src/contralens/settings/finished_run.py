@@ -15,6 +15,7 @@ from contralens.settings.kinds import (
     FILE,
     FILE_OR_OBJECT,
     FILES,
+    FOLDER,
     NAMES,
     NULL_NEURONS,
     NUMBER,
@@ -27,12 +28,15 @@ from contralens.settings.kinds import (
     THING,
     TWO_NUMBERS,
     WHOLE,
+    WORDS,
     between,
+    indices_or,
     one_of,
+    several,
     whole_from,
 )
 from contralens.settings.label import GROUPS
-from contralens.settings.record import Work, about, setting
+from contralens.settings.record import Settings, Where, Work, about, setting
 
 DEFAULT_METRICS = ("simulation", "cosy", "fade", "audit")
 
@@ -220,6 +224,39 @@ class Match(Work):
     source: Any = setting(None, FILE, "Current location of the runs' images, if they moved.")
     targets: Any = setting(None, PYTHON, "List of both networks, if the manifests do not identify them.")
     encoder: Any = setting(None, PYTHON, "The runs' labeling encoder, if the manifests do not identify it.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare(Settings):
+    """All settings of `contralens.compare`."""
+
+    runs: Sequence[Any] = field(kw_only=False, metadata=about(several(THING),
+        "Run folders; for a single run, compares its scorers.", python="Or runs."))  # fmt: skip
+    scorers: Sequence[str] | None = field(default=None, kw_only=False, metadata=about(several(TEXT),
+        "Compare this scorer, repeatable (default: the primary; for a single run, all).",
+        flag="--scorer"))  # fmt: skip
+    metrics: Sequence[str] | None = field(default=None, kw_only=False, metadata=about(WORDS,
+        "Metrics, comma-separated (default: all that every run has)."))  # fmt: skip
+    match: bool = setting(True, SWITCH, "Also pair neurons of different layers or networks (default).",
+        python="This needs the cache; without it a note explains why neurons are not paired.")  # fmt: skip
+    cache: str | Path | None = setting(None, PATH, "Cache used when labeling the runs.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Granularity(Where):
+    """All settings of `contralens.granularity`."""
+
+    run: Any = field(kw_only=False, metadata=about(THING, "A run folder.", python="Or a `Run`."))
+    neurons: Sequence[int] | None = field(default=None, kw_only=False, metadata=about(indices_or(),
+        "Indices such as 0,5,10-20 (default: all labeled)."))  # fmt: skip
+    scorer: str = setting("csp", TEXT, "Scorer for the concepts along the chain.",
+        python="It does not affect which concepts hold.")  # fmt: skip
+    sense: int | None = setting(None, whole_from(0),
+        "Meaning of the label's noun, 0 the most frequent (default: by its gloss).")  # fmt: skip
+    wordnet: Any = setting(None, FOLDER,
+        "Folder with WordNet's files (default: from contralens[wordnet] or the system).",
+        python="Or a `WordNet`.")  # fmt: skip
+    encoder: Any = setting(None, PYTHON, "The run's labeling encoder, if the manifest does not identify it.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -89,6 +89,25 @@ def one_of(*known: str) -> Kind:
     return Kind(check, metavar="|".join(known))
 
 
+def several(kind: Kind) -> Kind:
+    """One or more of what another kind takes, in a list; one alone stands for a list of one.
+
+    >>> several(between()).read("dials", "0.5")
+    [0.5]
+    """
+
+    def each(take: Callable[[str, Any], Any]) -> Callable[[str, Any], Any]:
+        def every(name: str, value: Any) -> list[Any]:
+            listed = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+            if not listed:
+                raise InputError(f"`{name}` is empty; omit it, or give at least one")
+            return [take(name, one) for one in listed]
+
+        return every
+
+    return Kind(each(kind.check), each(kind.read), kind.metavar, many=True)
+
+
 def _own_texts(name: str, value: Any) -> Any:
     """A text or texts in a list, as they are."""
     if not as_texts(name, value):
@@ -244,6 +263,8 @@ NULL_NEURONS = whole_from(1, MOST_FAKES)
 ANY_WHOLE = whole_from(-MOST_SEED, MOST_SEED - 1)
 SWITCH = Kind(_switch, metavar="")
 TEXT = Kind(as_text)
+WORLD = Kind(as_it_is, _whole_number, "<int>")
+"""A rendered world by number, in Python also one of the caller's own."""
 TEXTS = Kind(_own_texts, _several, many=True)
 NAMES = Kind(_own_texts, _several)
 TEMPLATES = Kind(_own_texts, _one_or_all, many=True)
@@ -251,6 +272,8 @@ LAYER = Kind(_own_texts, _names, many=True)
 WORDS = Kind(lambda name, value: _own_texts(name, _words(name, value)), _words, many=True)
 """Words, each a text of its own or several in one with commas."""
 DEVICE = Kind(_device, as_text)
+FOLDER = Kind(as_it_is, metavar="<path>", beside=_beside)
+"""In Python an object, elsewhere the folder that holds it."""
 PATH = Kind(_path, metavar="<path>", beside=_beside)
 CHECKPOINT = Kind(_path, metavar="<path>", beside=_part_beside)
 CLASSES = Kind(class_names, as_it_is, "<path>")

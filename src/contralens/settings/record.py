@@ -231,8 +231,8 @@ def help_of(record: type[Settings], name: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place(Settings):
-    """Where the work of any job is done, whatever it is."""
+class Where(Settings):
+    """Where a job runs and keeps what it computed."""
 
     COMMON: ClassVar[bool] = True
     """Whether the settings of just this class are listed last."""
@@ -241,6 +241,13 @@ class Place(Settings):
         "device), cuda, cuda:1, mps.", result=False)  # fmt: skip
     cache: str | Path | None = setting(None, PATH,
         "Cache folder (default: $CONTRALENS_CACHE or ~/.cache/contralens).", result=False)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place(Where):
+    """Where the work of any job is done, whatever it is."""
+
+    COMMON: ClassVar[bool] = True
     progress: Progress = setting(silent, PYTHON, "Called with stage, done and total.", result=False)
 
 

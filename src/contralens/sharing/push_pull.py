@@ -28,6 +28,7 @@ from contralens.data.seals import file_digest, seal
 from contralens.data.trust import SIGNATURE
 from contralens.data.verifications import verification_of
 from contralens.errors import InputError, RunError
+from contralens.pages import markdown_cell
 from contralens.sharing.hub import HUB, fetched, repo_of, upload
 from contralens.sharing.label_files import LabelFile, label_file, read_labels
 from contralens.sharing.local_paths import anonymous, relative
@@ -199,7 +200,9 @@ def _card(judged: Run, run: Run, thumbnails: bool, dest: str) -> str:
     """README.md, which the Hub shows as the page of the repository."""
     m = run.manifest
     rows = [row for row in judged.rows() if row["label"] is not None]
-    lines = [f"| {_cell(row['name'])} | {_cell(row['label'])} | {row['score']:.3f} |" for row in rows[:20]]
+    lines = [
+        f"| {markdown_cell(row['name'])} | {markdown_cell(row['label'])} | {row['score']:.3f} |" for row in rows[:20]
+    ]
     more = [f"\n... and {len(rows) - 20:,} more, in `labels.json`."] if len(rows) > 20 else []
     where = dest if dest.startswith(HUB) else "FOLDER"
     pictures = "Thumbnails of the evidence are included." if thumbnails else "No picture is included."
@@ -231,10 +234,6 @@ def _card(judged: Run, run: Run, thumbnails: bool, dest: str) -> str:
             "",
         ]
     )
-
-
-def _cell(text: str) -> str:
-    return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 # --- what comes back ---

@@ -26,6 +26,7 @@ from contralens.data.runs import Run
 from contralens.data.table_folders import plain
 from contralens.data.trust import check_named
 from contralens.errors import ContralensError, InputError, StoreError
+from contralens.pages import markdown_cell
 from contralens.sharing.local_paths import anonymous
 
 PAIRS, PICTURED = 4, 20
@@ -308,7 +309,7 @@ def _strip(run: Run, neuron: int, side: str, pairs: int) -> Image.Image | None:
 def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     def cell(value: Any) -> str:
         text = f"{value:.3f}" if isinstance(value, float) else "" if value is None else str(value)
-        return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+        return markdown_cell(text)
 
     lines = ["| " + " | ".join(cell(row[name]) for name in COLUMNS[1:]) + " |" for row in rows]
     return "\n".join(["| " + " | ".join(COLUMNS[1:]) + " |", "|" + "---|" * len(COLUMNS[1:]), *lines])
