@@ -16,7 +16,19 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).parent
-WRITE = ["limits", "mining", "scoring", "memory", "allocating", "feeding", "layers", "compiling", "shards", "match"]
+WRITE = [
+    "limits",
+    "mining",
+    "scoring",
+    "memory",
+    "allocating",
+    "feeding",
+    "layers",
+    "compiling",
+    "shards",
+    "match",
+    "crops",
+]
 """Those that put their table into RESULTS.md."""
 ALL = [*WRITE, "collecting", "chance", "explorer", "flips", "gpu"]
 
