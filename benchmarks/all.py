@@ -28,6 +28,7 @@ WRITE = [
     "compiling",
     "shards",
     "match",
+    "crops",
 ]
 """Those that put their table into RESULTS.md."""
 ALL = [*WRITE, "collecting", "chance", "explorer", "flips", "gpu"]

@@ -112,6 +112,7 @@ QUICK = [
     "limits",
     "shards",
     "compiling",
+    "crops",
 ]
 
 
@@ -126,6 +127,7 @@ def test_quick(name: str, tmp_path: Path) -> None:
         "mining": "| yes |", "scoring": "| clip_dissect |", "memory": "confidence adds, CPU s",
         "chance": "real kept", "collecting": "'same_bits': True", "allocating": "| kept |", "feeding": "Same rows: yes",
         "limits": "| evaluation |", "compiling": "world:1, block3",
+        "crops": "| block3 | object | 19 | label, csp |",
         "shards": "the exemplars are those of all at once, the labels too",
         "match": "| permuted, by exemplars | neurons matched to themselves | 100 % (100 %) |",
     }[name] in out  # fmt: skip
@@ -206,5 +208,5 @@ def test_a_folder_without_the_package_says_so(tmp_path: Path) -> None:
 
 def test_tables_have_a_place_in_results() -> None:
     results = (BENCHMARKS / "RESULTS.md").read_text()
-    for name in ("limits", "before", "mining", "shards", "scoring", "memory"):
+    for name in ("limits", "before", "mining", "shards", "scoring", "memory", "crops"):
         assert results.count(f"<!-- {name} -->") == results.count(f"<!-- end {name} -->") == 1

@@ -22,7 +22,7 @@ from contralens.world.truth import target_activations
 OF_THE_SET = "clip_dissect"
 """Its scores depend on the neurons scored together; those of the others are computed once for all draws."""
 
-KEPT = {"lookalike": 0.25, "linear": 0.15}
+KEPT = {"lookalike": 0.25}
 """Least share of real neurons that the null test keeps; half by all other scorers."""
 
 

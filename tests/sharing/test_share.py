@@ -26,6 +26,8 @@ from patience import HUNG
 import contralens
 from contralens.cli import main
 from contralens.data.final_labels import final
+from contralens.data.folder_kinds import RELATIONS
+from contralens.data.layer_relations import read
 from contralens.data.runs import LABELS, Run, load
 from contralens.data.seals import manifest_digest
 from contralens.errors import InputError, RunError
@@ -55,6 +57,19 @@ def run(discs: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
         cache=folder / "cache", check_metrics=False,
     )  # fmt: skip
     return load(made.path)
+
+
+@pytest.fixture(scope="module")
+def layers(discs: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Runs of two layers with the matches that an atlas found between them."""
+    home = tmp_path_factory.mktemp("layers")
+    runs = contralens.label_layers(
+        ColourNet(), discs, ColourEncoder(), COLOURS, layers=["relu", "."], preprocess=to_pixels, k=4,
+        out=home / "runs", cache=home / "cache", confidence=False,
+    )  # fmt: skip
+    found = contralens.atlas(list(runs.values()), links=True, fakes=50, cache=home / "cache")
+    assert found.manifest["notes"] == []
+    return [run.path for run in runs.values() if run.path is not None]
 
 
 def test_labels_in_the_shape_of_neuronpedias_exports(run: Run, tmp_path: Path) -> None:
@@ -324,6 +339,38 @@ def test_thumbnails_and_names_are_sent_only_if_wanted(run: Run, tmp_path: Path) 
     assert back.images["fingerprint"].equals(run.images["fingerprint"])
 
 
+def test_the_links_of_an_atlas_come_along(layers: list[Path], tmp_path: Path, command: Any) -> None:
+    own = [load(path).save(tmp_path / path.name).path for path in layers]
+    for path, copy in zip(layers, own, strict=True):
+        assert copy is not None
+        assert len(read(path)) > 0
+        for times in range(2):  # the second time, what came along before is in the way of neither
+            code, _, err = command("push", path, tmp_path / "shared" / path.name)
+            assert code == 0, err
+            code, _, err = command("pull", tmp_path / "shared" / path.name, "--out", tmp_path / "back" / path.name)
+            assert code == 0, (times, err)
+        assert read(tmp_path / "back" / path.name).equals(read(path))
+        shared = json.loads((tmp_path / "shared" / path.name / "share.json").read_text())
+        assert f"run/{RELATIONS}" in shared["files"]
+        push(tmp_path / "back" / path.name, tmp_path / "again" / path.name)
+        assert read(tmp_path / "again" / path.name / "run").equals(read(path))
+    push(own[0], tmp_path / "bare", names=False)  # another version, which has none
+    assert not (tmp_path / "bare" / "run" / RELATIONS).exists()
+    back = tmp_path / "back" / layers[0].name
+    assert read(pull(tmp_path / "bare", back).path).num_rows == 0
+    pull(tmp_path / "shared" / layers[0].name, back)
+    cache = layers[0].parent.parent / "cache"
+    contralens.atlas([back, tmp_path / "back" / layers[1].name], links=True, fakes=60, cache=cache)
+    with pytest.raises(InputError, match="holds an atlas"):  # now it is the user's own
+        pull(tmp_path / "bare", back)
+    (layers[0] / RELATIONS).rename(tmp_path / "kept")
+    (layers[0] / RELATIONS).write_bytes(b"damaged")
+    with pytest.raises(RunError, match="run `contralens atlas` again"):
+        push(layers[0], tmp_path / "damaged")
+    (tmp_path / "kept").replace(layers[0] / RELATIONS)
+    assert not (tmp_path / "damaged").exists()
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
@@ -412,7 +459,7 @@ def test_the_commands(run: Run, tmp_path: Path, command: Any, monkeypatch: pytes
 
 
 @pytest.mark.slow
-def test_the_hub_with_its_real_client(run: Run, tmp_path: Path) -> None:
+def test_the_hub_with_its_real_client(run: Run, layers: list[Path], tmp_path: Path) -> None:
     """huggingface_hub against a server on loopback: create, commit, list, download, an older revision, no access."""
     pytest.importorskip("huggingface_hub")
     with hub() as server:
@@ -442,6 +489,11 @@ def test_the_hub_with_its_real_client(run: Run, tmp_path: Path) -> None:
         done = call("pull", f"hf:ada/zebra@{first}", "--out", "older")
         assert done.returncode == 0, done.stderr
         assert load(tmp_path / "older").thumbnails.num_rows == 0
+        for args in (["push", layers[0], "hf:ada/layer"], ["pull", "hf:ada/layer"]):
+            done = call(*args)
+            assert done.returncode == 0, done.stderr
+        assert f"run/{RELATIONS}" in server.files("ada/layer")[1]
+        assert read(tmp_path / "layer").equals(read(layers[0]))
         for args, token, says in (
             (["pull", "hf:ada/none", "--out", "x"], TOKEN, "no dataset repository ada/none"),
             (["pull", "hf:ada/zebra@" + "f" * 40, "--out", "x"], TOKEN, "no such revision"),

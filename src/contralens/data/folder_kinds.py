@@ -17,6 +17,8 @@ ADDED = "added.json"
 """The manifest of what was added to a run folder after it was written: its report, its maps, an atlas."""
 RELATIONS = "atlas.parquet"
 """Matches in other layers and edges, which an atlas adds to a run."""
+ATLAS_PART = "an atlas"
+"""What `Held.parts` calls it."""
 _MAPS = ("maps.parquet", "classes.parquet", "layout.parquet")
 _TABLES = ("neurons", "labels", "exemplars", "images", "concepts", "thumbnails", "candidates")
 _LEFT = re.compile(
@@ -148,7 +150,7 @@ def look(folder: Path, kind: Kind) -> Held:
             if (folder / name).is_symlink() or not _as_written(folder / name, known.get(name)):
                 held.changed.append(name)
             if kind is RUN and (first in kind.parts or name in (*_MAPS, RELATIONS)):
-                held.parts.append(first if first in kind.parts else "an atlas" if name == RELATIONS else "maps")
+                held.parts.append(first if first in kind.parts else ATLAS_PART if name == RELATIONS else "maps")
     held.parts = list(dict.fromkeys(held.parts))
     return held
 

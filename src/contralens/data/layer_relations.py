@@ -30,6 +30,8 @@ SCHEMA = pa.schema([
 """Of a neuron of the run: the other layer, fingerprint of its target, and its neuron; `kind` is "match" (the neuron
 that correlates most), "weights" or "ablation" (the other, of the next layer, is fed). `value` is the correlation or
 effect, `null` the threshold from null neurons or null edges, `p` that of an edge; `holds`: value above threshold."""
+COPY = {b"shared": b"true"}
+"""Metadata of the file in a run that was pulled."""
 P = 0.05
 """Edges hold up to this p."""
 
@@ -66,13 +68,41 @@ def keep(found: Atlas, runs: Sequence[Run]) -> list[str]:
             kept = [row for row in read(path).to_pylist() if (row["kind"], row["other_layer"]) not in new]
         except RunError:  # damaged: made anew
             kept = []
-        out = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist([*kept, *own], schema=SCHEMA), out, write_page_checksum=True)
         try:
-            add_to_run(path, {RELATIONS: out.getvalue()})
+            _add(path, pa.Table.from_pylist([*kept, *own], schema=SCHEMA))
         except ContralensError as e:
             notes.append(f"{key}: links and edges were not added to its folder ({e})")
     return notes
+
+
+def _add(run: Path, table: pa.Table) -> None:
+    out = io.BytesIO()
+    pq.write_table(table, out, write_page_checksum=True)
+    add_to_run(run, {RELATIONS: out.getvalue()})
+
+
+def send(run: Path, to: Path) -> None:
+    """Add the links and edges of a run to a copy of it, marked as a copy; nothing where the run has none.
+
+    Raises:
+        RunError: the run's file is damaged.
+
+    >>> send(Path("run"), Path("copy"))
+    """
+    if (run / RELATIONS).is_file():
+        _add(to, read(run).replace_schema_metadata(COPY))
+
+
+def copied(run: Path) -> bool:
+    """Whether the links and edges in a run came with it, and no `contralens atlas` added to them since.
+
+    >>> copied(Path("run"))
+    False
+    """
+    try:
+        return dict(pq.read_schema(run / RELATIONS).metadata or {}).items() >= COPY.items()
+    except (OSError, pa.ArrowException):
+        return False
 
 
 def _place(row: Mapping[str, Any], by_key: Mapping[str, Run]) -> dict[str, Any]:
@@ -96,6 +126,7 @@ def read(run: Path) -> pa.Table:
         return SCHEMA.empty_table()
     try:
         file = Checked.of(run, ADDED, "Added", (1,)).file(RELATIONS)
-        return pq.read_table(file, page_checksum_verification=True).select(SCHEMA.names).cast(SCHEMA)
+        found = pq.read_table(file, page_checksum_verification=True).replace_schema_metadata(None)
+        return found.select(SCHEMA.names).cast(SCHEMA)
     except (RunError, OSError, KeyError, ValueError, pa.ArrowException) as e:
         raise RunError(f"{run / RELATIONS} cannot be read: {first_line(e)}; run `contralens atlas` again") from e

@@ -39,6 +39,8 @@ TOGETHER, TRIED = 16, 50
 """Neurons that are solved together, and concepts of each that are tried first."""
 WRONG = 1e-6
 """A concept whose slope exceeds the penalty by more has a weight."""
+BELOW = 0.999
+"""What other concepts score at most, as a share of the explanation's least positive weight."""
 FOURTH = 4
 """Every fourth image is one of validation."""
 
@@ -70,8 +72,9 @@ def linear(
 ) -> Columns:
     """Linear Explanations: weights (N,C) of the concepts that together follow all activations; see the module.
 
-    A concept of the explanation scores 1 plus its weight, in deviations of the activation per deviation of P; others
-    score their weight in the elastic net, less than 1. So the label is the concept with the largest weight.
+    A concept of the explanation scores its weight, in deviations of the activation per deviation of P; others score
+    their weight in the elastic net, below the explanation's least positive one. So the label is the concept with the
+    largest weight.
 
     Args:
         exemplars: says which neurons; one without any exemplar scores NaN. Its images are not looked at.
@@ -101,11 +104,12 @@ def linear(
     held &= usable & bool((usable & held).sum() > 1)
     train = _moments(a, n, e, usable & ~held)
     test = _moments(a, n, e, held) if bool(held.any()) else train
-    scores = _elastic_net(train, t, strength, ratio).clamp_max(0.999)
+    scores = _elastic_net(train, t, strength, ratio)
     for row in range(len(n)):
         chosen, weights = _greedy(train, test, t, scores[row], row, tolerance, longest, width)
-        if len(chosen):
-            scores[row, chosen] = torch.where(weights > 0, 1 + weights, weights)
+        if bool((weights > 0).any()):
+            scores[row] = scores[row].clamp_max(BELOW * float(weights[weights > 0].min()))
+        scores[row, chosen] = weights
     scores = scores.to(e.dtype).masked_fill((exemplars.positives < 0).all(1).cpu()[:, None], torch.nan)
     return Columns((len(n), len(t)), e, lambda some: scores[:, some])
 

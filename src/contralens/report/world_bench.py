@@ -30,6 +30,8 @@ Key = tuple[str, str, str, float]
 Numbers = tuple[float, float, float]
 """Mean, low, high."""
 NOTHING = (float("nan"),) * 3
+COLOURS = 10
+"""Colours of a plot; further scorers have the same ones, dashed."""
 
 
 def numbers(bench: Mapping[str, Any]) -> dict[Key, Numbers]:
@@ -152,7 +154,9 @@ def plot(bench: Mapping[str, Any], path: Path) -> Path | None:
             for at, scorer in enumerate(scorers):
                 three = [cells.get((kind, name, scorer, d), NOTHING) for d in s["dials"]]
                 mean, low, high = ([v[i] for v in three] for i in range(3))
-                style = {"color": "black", "linestyle": ":"} if scorer == "chance" else {"color": f"C{at}"}
+                style = {"color": f"C{at}", "linestyle": "-" if at < COLOURS else "--"}
+                if scorer == "chance":
+                    style = {"color": "black", "linestyle": ":"}
                 wide = gamma_of(scorer) == 1
                 ax.plot(places, mean, label=scorer, linewidth=2.2 if wide else 1.2, marker=".", **style)
                 if wide or scorer == "semanticlens":

@@ -1,8 +1,9 @@
 """Runs for others: pushed to a plain folder or a Hugging Face Hub repository, and pulled back as the same run.
 
-What is pushed: labels.json (the label file), run/ (the run's tables, its evaluation and verification if there are),
-README.md, and share.json with the SHA-256 of each file. Not pushed: images, their thumbnails and the edited pictures of
-a verification unless asked for, absolute paths, replies of vision-language models, the report. Needs no torch.
+What is pushed: labels.json (the label file), run/ (the run's tables; its evaluation, its verification, and an atlas's
+links and edges, if there are), README.md, and share.json with the SHA-256 of each file. Not pushed: images, their
+thumbnails and the edited pictures of a verification unless asked for, absolute paths, replies of vision-language
+models, the report. Needs no torch.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ import pyarrow as pa
 from contralens.checks import counted, first_line
 from contralens.data.checked_reading import check_schema, check_seal, inside
 from contralens.data.final_labels import final
-from contralens.data.folder_kinds import EVALUATION, RUN, SHARE, VERIFICATION, look
+from contralens.data.folder_kinds import ATLAS_PART, EVALUATION, RUN, SHARE, VERIFICATION, look
+from contralens.data.layer_relations import copied, send
 from contralens.data.replace_folder import reserved
 from contralens.data.runs import LABELS, Run, load
 from contralens.data.seals import file_digest, seal
@@ -102,7 +104,8 @@ def pull(source: str | Path, out: str | Path | None = None, *, replace: bool = F
     if not hub and out.resolve() == Path(source).resolve():
         raise InputError(f"{out} is the source to pull from; choose another folder with --out")
     with ExitStack() as held:
-        read, remade = () if hub else [Path(source)], tuple(part for part in PARTS if _came_along(out, part))
+        read, remade = () if hub else [Path(source)], [part for part in PARTS if _came_along(out, part)]
+        remade += [ATLAS_PART] if copied(out) else []
         place = held.enter_context(reserved(out, RUN, inputs=read, replace=replace, remade=remade))
         folder = held.enter_context(fetched(str(source)) if hub else nullcontext(Path(source)))
         listed = _checked(folder, str(source))
@@ -147,6 +150,8 @@ def _write(run: Run, folder: Path, thumbnails: bool, names: bool, dest: str) -> 
         pictures = tested.pictures if thumbnails else tested.pictures.slice(0, 0)
         about = {**anonymous(tested.manifest), "shared": True}
         dataclasses.replace(tested, manifest=about, pictures=pictures).save(folder / "run")
+    if run.path is not None:
+        send(run.path, folder / "run")
     (folder / "README.md").write_text(_card(final(run, corrections=False), sent, thumbnails, dest), encoding="utf-8")
     content = {"format": NAME, "version": VERSION, "thumbnails": thumbnails, "names": names}
     seal(folder, "share.json", content)
