@@ -155,9 +155,10 @@ def _solved(
     w: Tensor, aim: Tensor, t: Tensor, covariance: Tensor, step: float, strength: float, ratio: float
 ) -> Tensor:
     """The elastic net of some neurons and concepts (n,c), from the weights w on."""
-    ahead, momentum = w, 1.0
+    ahead, momentum, left = w, 1.0, t @ covariance
+    gram = left @ t.T if len(t) < 2 * t.shape[1] else None  # then fewer products than by way of D
     for _ in range(ROUNDS):
-        slope = ahead @ t @ covariance @ t.T - aim + strength * (1 - ratio) * ahead
+        slope = (ahead @ left @ t.T if gram is None else ahead @ gram) - aim + strength * (1 - ratio) * ahead
         moved = ahead - step * slope
         moved = moved.sign() * (moved.abs() - step * strength * ratio).clamp_min(0.0)
         uphill = float(((ahead - moved) * (moved - w)).sum()) > 0
@@ -184,8 +185,8 @@ def _greedy(
     while len(chosen) < longest:
         tried = [c for c in ranked if c not in bad and c not in chosen][:width]
         top, top_r, top_w = None, best, weights
-        for c in tried:
-            w, r = _fitted(train, test, t[[*chosen, c]].double(), row)
+        fits = _fitted(train, test, t[torch.tensor([[*chosen, c] for c in tried])].double(), row) if tried else ()
+        for c, w, r in zip(tried, *fits, strict=True) if tried else ():
             if chosen and r - best < tolerance:
                 bad.add(c)
             elif r > top_r:
@@ -197,10 +198,13 @@ def _greedy(
     return torch.tensor(chosen, dtype=torch.int64), weights
 
 
-def _fitted(train: _Moments, test: _Moments, t: Tensor, row: int) -> tuple[Tensor, float]:
-    """Least squares of some concepts (c,D) on the training images: standardised weights, correlation on the others."""
-    gram = t @ train.covariance @ t.T
+def _fitted(train: _Moments, test: _Moments, t: Tensor, row: int) -> tuple[Tensor, list[float]]:
+    """Least squares of sets of concepts (b,c,D) on the training images: standardised weights (b,c), and correlations
+    (b) on the others."""
+    gram = t @ train.covariance @ t.mT
     w = torch.linalg.lstsq(gram, t @ train.along[row], driver="gelsd").solution
-    explained = (w @ t @ test.covariance @ t.T @ w).clamp_min(0.0)
-    r = float(w @ t @ test.along[row] / (explained * test.variance[row]).sqrt().clamp_min(1e-30))
-    return w * gram.diagonal().clamp_min(0.0).sqrt() / train.variance[row].sqrt().clamp_min(1e-30), r
+    inside = (w[:, None] @ t)[:, 0]
+    explained = ((inside @ test.covariance) * inside).sum(1).clamp_min(0.0)
+    r = (inside @ test.along[row]) / (explained * test.variance[row]).sqrt().clamp_min(1e-30)
+    spread = gram.diagonal(dim1=1, dim2=2).clamp_min(0.0).sqrt()
+    return w * spread / train.variance[row].sqrt().clamp_min(1e-30), r.tolist()
