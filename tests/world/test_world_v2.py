@@ -46,13 +46,13 @@ def test_the_card_of_version_2_is_true(held) -> None:
             assert right == pytest.approx(card["held-out combinations"][factor][other], abs=0.17), (factor, other)
 
 
-HARD = {("lighting", "background"): 0.6, ("pattern", "size"): 0.72, ("pattern", "shape"): 0.75}
-"""Dim snow, large split objects, striped rings: under .85 or about it."""
+HARD = {("pattern", "size"): 0.72, ("pattern", "shape"): 0.75}
+"""Large split objects, striped rings: so near to .85 that 60 scenes do not settle it."""
 
 
 def test_combinations_that_it_never_saw_are_named(held) -> None:
     every = np.array([right for row in held.values() for right in row.values()])
-    assert every.mean() > 0.97
+    assert every.mean() > 0.98
     for factor, row in held.items():
         assert np.mean(list(row.values())) >= 0.85, factor
         for other, right in row.items():
@@ -62,7 +62,15 @@ def test_combinations_that_it_never_saw_are_named(held) -> None:
     assert held["shape"]["colour"] > 0.95
 
 
-@pytest.mark.xfail(strict=True, reason="dim snow is called bright in one of four pictures")
+@pytest.mark.parametrize("pair", [("pattern", "size"), ("shape", "pattern")], ids=" ".join)
+def test_the_hardest_combinations_are_named_on_a_thousand_scenes(pair: tuple[str, str]) -> None:
+    model, scenes = encoder.load_encoder(2).model, combinations.held_out_scenes(pair, 1000, seed=9100)
+    assert isinstance(model, encoder.DualEncoder)
+    guesses = training_v2.zero_shot_guesses(model, scenes)[:, NAMES.index("pattern")]
+    assert (guesses == scenes.of("pattern")).mean() >= 0.85
+
+
+@pytest.mark.xfail(strict=True, reason="large split objects: 50 of these 60 scenes (.83); of 1,000 others .86")
 def test_every_combination_that_it_never_saw_is_named(held) -> None:
     assert min(right for row in held.values() for right in row.values()) >= 0.85
 
