@@ -23,7 +23,7 @@ export function Home({ list }: { list: RunList }) {
             <a href={format({ run: pair[0], page: "compare", params: { a: `${pair[0]}~`, b: `${pair[1]}~` } })}>
               Compare {pair[0]} with {pair[1]}
             </a>
-            .
+            , or <a href={format({ run: pair[0], page: "layers" })}>search all of them at once</a>.
           </>
         )}
       </p>
