@@ -237,10 +237,15 @@ def stayed(p: Tensor, at: int, margin: float) -> Tensor:
     return (p.nan_to_num(0).clamp_min(1e-12).log() + favour).argmax(1, keepdim=True)
 
 
-def left_out() -> tuple[list[Any], list[Any]]:
-    """Cases of worlds and ties to learn from, and those to look at; both from pictures of the fit."""
-    every = list(worlds())
-    return every, [one for one in every if one[1] == "trained"]
+def counted(every: Sequence[Any], times: int, without: int | None = None) -> list[Case]:
+    """Cases of worlds, without one world; those of trained neurons as many `times` as they shall count."""
+    return [c for w, kind, c, _ in every if w != without for _ in range(times if kind == "trained" else 1)]
+
+
+def left_out(photographs: Photographs, every: Sequence[Any], times: int = 1) -> tuple[list[Any], dict[int, Model]]:
+    """Of worlds on pictures of the fit: cases of trained neurons, and a model fitted without each world."""
+    learnt, own = list(photographs.development()), [one for one in every if one[1] == "trained"]
+    return own, {w: fit([*learnt, *counted(every, times, w)]) for w in dict.fromkeys(w for w, *_ in own)}
 
 
 def shown(name: str, own: Sequence[Any], models: Sequence[Model | Level]) -> None:
@@ -250,9 +255,7 @@ def shown(name: str, own: Sequence[Any], models: Sequence[Model | Level]) -> Non
 
 
 def fade(photographs: Photographs) -> None:
-    every, own = left_out()
-    learnt = list(photographs.development())
-    left = {w: fit([*learnt, *(c for i, _, c, _ in every if i != w)]) for w, *_ in own}
+    own, left = left_out(photographs, list(worlds()))
     print("| c | right | area | error | supported | right of these |\n|---|---|---|---|---|---|")
     for c in FADES:
         models = []
@@ -265,9 +268,7 @@ def fade(photographs: Photographs) -> None:
 
 
 def refit(photographs: Photographs) -> None:
-    every, own = left_out()
-    learnt = list(photographs.development())
-    left = {w: fit([*learnt, *(c for i, _, c, _ in every if i != w)]) for w, *_ in own}
+    own, left = left_out(photographs, list(worlds()))
     print("| penalty | right | area | error | supported | right of these |\n|---|---|---|---|---|---|")
     for penalty in PENALTIES:
         models = [
@@ -305,21 +306,18 @@ def refitted(model: Model, known: Weighed, penalty: float) -> Model:
 
 
 def heavier(photographs: Photographs) -> None:
-    every, own = left_out()
-    learnt = list(photographs.development())
+    every, learnt = list(worlds()), list(photographs.development())
     print("| trained count | tested on | right | area | error | supported | right of these | word missing |")
     print("|---|---|---|---|---|---|---|---|")
     for times in (1, 2, 4):
-        rendered = {w: [c for i, kind, c, _ in every if i != w for _ in range(times if kind == "trained" else 1)]
-                    for w in (*dict.fromkeys(w for w, *_ in own), None)}  # fmt: skip
-        left = {w: fit([*learnt, *some]) for w, some in rendered.items() if w is not None}
+        own, left = left_out(photographs, every, times)
         planted_there = [set_by(left[w], [level["planted neurons"]]) for w, _, _, level in own]
         tests: dict[str, dict[str, Any]] = {
             "trained": told([c for _, _, c, _ in own], None, None, [left[w] for w, *_ in own]),
             "trained, level set by planted neurons": told([c for _, _, c, _ in own], None, None, planted_there),
         }
         for net in NETS:
-            model = fit([*(c for c in learnt if not c.name.startswith(net)), *rendered[None]])
+            model = fit([*(c for c in learnt if not c.name.startswith(net)), *counted(every, times)])
             tests[f"outputs of {net}"] = told([c for c in learnt if c.name.startswith(net)], model, None)
         for name, found in tests.items():
             keys = ("right", "area", "error", "supported", "right if supported", "supported, word missing")
