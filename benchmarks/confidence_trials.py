@@ -1,8 +1,10 @@
-"""Ideas for confidence that were tried on development data; all but `stay` were left out.
+"""Ideas for confidence that were tried on development data; all but `worlds` and `stay` were left out.
 
     python benchmarks/confidence_trials.py far      # leaving out contrasts that are far from their positives
     python benchmarks/confidence_trials.py none     # adapting the share of "none of them" to each layer, without truth
     python benchmarks/confidence_trials.py planted  # neurons planted on some classes of the photographs set the level
+    python benchmarks/confidence_trials.py worlds   # worlds drawn at random in the fit, and how much all of them weigh
+    python benchmarks/confidence_trials.py layer    # means over a layer as further signals
     python benchmarks/confidence_trials.py stay     # how much likelier another label has to be for `auto` to take it
     python benchmarks/confidence_trials.py signal   # one more signal: how far exemplars are from the label's own images
     python benchmarks/confidence_trials.py fade     # how fast known neurons end the preference of `auto`
@@ -15,13 +17,16 @@ expectation maximisation over a layer's own neurons, for a model that was fitted
 shipped model, its level set by neurons planted on those classes of Caltech-101 and the textures whose names are among
 the words; error of the labels of `auto` on output neurons, before and after. `signal`: mean cosine of the label with
 the strongest exemplars, less that with the five images nearest to it; photographs with a network left out of the fit,
-worlds with a world left out, both with and without the signal. `stay` (adopted): share right, and what human
-annotation of held-out photographs says (benchmarks/scorers.py, development part), by the log ratio from which `auto`
-leaves the label of `lookalike:power=auto`; each world and each network left out of the fit. `fade`, `refit`: trained
-neurons, each world left out of the fit, level set by neurons planted there; the preference is STAYS c / (c + known
-neurons), or every weight moves, with a penalty on its standardised square. `heavier`: cases of trained neurons count
-two or four times; what it does to trained neurons of a world left out, and to outputs of a network left out. Needs
-what benchmarks/confidence.py needs.
+worlds with a world left out, both with and without the signal. `stay` (adopted): share right, and what human annotation
+of held-out photographs says (benchmarks/scorers.py, development part), by the log ratio from which `auto` leaves the
+label of `lookalike:power=auto`; each world and each network left out of the fit. `worlds` (adopted): the three worlds,
+or twelve, weighing so much together, trained neurons counting once or three times; each of the twelve worlds left out
+of the fit, outputs of each network left out. `layer`: the same with means over the layer's neurons of signals of each
+one's most chosen label. The others were run before, with three worlds and every case weighing the same. `fade`,
+`refit`: trained neurons, each world left out of the fit, level set by neurons planted there; the preference is STAYS c
+/ (c + known neurons), or every weight moves, with a penalty on its standardised square. `heavier`: cases of trained
+neurons count two or four times; what it does to trained neurons of a world left out, and to outputs of a network left
+out. Needs what benchmarks/confidence.py needs.
 """
 
 from __future__ import annotations
@@ -36,7 +41,19 @@ from typing import Any
 import confidence as bench
 import numpy as np
 import torch
-from confidence import DEVELOPMENT, Case, Level, Photographs, fit, set_by, told, worlds
+from confidence import (
+    DEVELOPMENT,
+    WORLDS_WEIGH,
+    Case,
+    Level,
+    Photographs,
+    Rendered,
+    developed,
+    fit,
+    set_by,
+    told,
+    worlds,
+)
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -57,6 +74,13 @@ NETS = ("lite1", "lite2")
 ON_TRIAL = "cosine below its images'"
 FADES = (0.0, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, math.inf)
 PENALTIES = (math.inf, 300.0, 100.0, 30.0, 10.0)
+OF_THE_LAYER = {
+    "votes": ("votes",),
+    "seven signals": (
+        "votes", "near (strongest)", "rank in both halves", "correlation", "its images' rank", "strongest alike",
+        "contrasts' cosine",
+    ),
+}  # fmt: skip
 STRENGTHS = (0.0, 0.5, 1.0, 2.0, 4.0)
 """How much the share that was learnt from counts against the layer's own."""
 
@@ -203,9 +227,13 @@ def stay(photographs: Photographs) -> None:
 
     at = PANEL.index(STEADY)
     development = list(photographs.development())
-    every = [(f"world {w}", f"worlds, {kind}", c) for w, kind, c, _ in worlds()]
-    every += [(c.name[:5], "outputs", c) for c in development]
-    left = {name: fit([c for other, _, c in every if other != name]) for name in {name for name, *_ in every}}
+    rendered = [(f"world {w}", f"worlds, {kind}", c) for w, kind, c, _ in developed()]
+    outputs = [(c.name[:5], "outputs", c) for c in development]
+    every = [*rendered, *outputs]
+    left = {
+        name: fit(*([c for other, _, c in some if other != name] for some in (outputs, rendered)))
+        for name in {name for name, *_ in every}
+    }
     found: dict[str, dict[str, list[np.ndarray]]] = {}
     for name, kind, c in every:
         p, _ = c.auto(left[name])
@@ -325,7 +353,75 @@ def heavier(photographs: Photographs) -> None:
             print(f"| {times} | {name} | " + " | ".join(each) + " |", flush=True)
 
 
+COLUMNS = ("right", "area", "error", "supported", "right if supported", "supported, word missing", "supported, null")
+
+
+def rows_of_trial(
+    name: str, learnt: Sequence[Case], every: Sequence[Rendered], use: Sequence[int], weigh: float, times: int
+) -> None:
+    """Figures of each world left out of a fit that sees worlds `use`, and of outputs of each network left out."""
+
+    def fitted(cases: Sequence[Case], without: int | None = None) -> Model:
+        return fit(cases, counted([one for one in every if one[0] in use], times, without), weigh)
+
+    left = {w: fitted(learnt, w) for w in dict.fromkeys(w for w, *_ in every)}
+    tests: dict[str, dict[str, Any]] = {}
+    for kind in ("trained", "planted and trained"):
+        own = [one for one in every if one[1] in kind.split(" and ")]
+        by_planted = [set_by(left[w], [level["planted neurons"]]) for w, _, _, level in own]
+        cases = [c for _, _, c, _ in own]
+        tests[kind] = told(cases, None, None, [left[w] for w, *_ in own])
+        tests[f"{kind}, level set by planted neurons"] = told(cases, None, None, by_planted)
+    for net in NETS:
+        model = fitted([c for c in learnt if not c.name.startswith(net)])
+        tests[f"outputs of {net}"] = told([c for c in learnt if c.name.startswith(net)], model, None)
+    for tested, found in tests.items():
+        figures = ("-" if found[key] is None else f"{found[key]:.3f}" for key in COLUMNS)
+        print(f"| {name} | {tested} | " + " | ".join(figures) + " |", flush=True)
+
+
+def more_worlds(photographs: Photographs) -> None:
+    learnt, every = list(photographs.development()), developed()
+    twelve = list(dict.fromkeys(w for w, *_ in every))
+    print("| fit | tested on | " + " | ".join(COLUMNS) + " |" + "\n" + "|---" * (2 + len(COLUMNS)) + "|")
+    for use, weigh, times in ((twelve[:3], 30, 1), (twelve, 30, 1), (twelve, 60, 1), (twelve, 30, 3)):
+        name = f"{len(use)} worlds, weight {weigh}, trained x{times}"
+        rows_of_trial(name, learnt, every, use, weigh, times)
+
+
+def layer_means(photographs: Photographs) -> None:
+    learnt, every = list(photographs.development()), developed()
+    twelve = list(dict.fromkeys(w for w, *_ in every))
+    for name, keys in OF_THE_LAYER.items():
+
+        def more(c: Case, keys: Sequence[str] = keys) -> Case:
+            return replace(c, signals=with_means(c.signals, c.real if bool(c.real.any()) else ~c.real, keys))
+
+        def known(of: dict[str, Weighed], keys: Sequence[str] = keys) -> dict[str, Weighed]:
+            return {
+                by: replace(
+                    one, signals=with_means(one.signals, torch.ones(len(one.candidates), dtype=torch.bool), keys)
+                )
+                for by, one in of.items()
+            }
+
+        wider = [(w, kind, more(c), known(level)) for w, kind, c, level in every]
+        rows_of_trial(name, [more(c) for c in learnt], wider, twelve, WORLDS_WEIGH, 1)
+
+
+def with_means(found: dict[str, Tensor], rows: Tensor, keys: Sequence[str]) -> dict[str, Tensor]:
+    """Signals (N,Q), and means over neurons `rows` of what `keys` say of the candidate that most scorers chose."""
+    top = found["votes"].nan_to_num(-1).argmax(1, keepdim=True)
+    gone = found["votes"].isnan()
+    means = {key: float(found[key].gather(1, top)[rows, 0].nanmean()) for key in keys}
+    return found | {
+        f"layer's {key}": torch.full_like(found[key], mean).masked_fill(gone, torch.nan) for key, mean in means.items()
+    }
+
+
 TRIALS = {
+    "worlds": more_worlds,
+    "layer": layer_means,
     "fade": fade,
     "refit": refit,
     "heavier": heavier,
