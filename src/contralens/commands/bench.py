@@ -118,6 +118,7 @@ def leaderboard_command(
     from contralens.data.atomic_files import write_whole
     from contralens.report import leaderboard as paper
     from contralens.report.progress import bar
+    from contralens.report.world_bench import write_into
 
     with bar(quiet=as_json) as progress:
         board = leaderboard(**read(Leaderboard, given), progress=progress)
@@ -128,7 +129,7 @@ def leaderboard_command(
         write_whole(out / "leaderboard.md", paper.markdown(board).encode())
         written += [out / "leaderboard.json", out / "leaderboard.md"]
     if docs is not None:
-        paper.write_into(docs, paper.markdown(board))
+        write_into(docs, paper.markdown(board))
         written.append(docs)
     if as_json:
         print_json({**board, "written": [str(path) for path in written]})

@@ -60,17 +60,12 @@ def add_to_run(run: Path, files: Mapping[str, bytes]) -> None:
 
 def listed(folder: Path, name: str) -> dict[str, set[str]]:
     """Path -> the digests that a file of ours may have, by the list `name` of a folder; empty if there is none."""
-    try:
-        content = json.loads((folder / name).read_text(encoding="utf-8"))
-        if content[DIGEST] != manifest_digest(content):
-            return {}
-        found: dict[str, set[str]] = {}
-        for key in (FILES, PENDING):
-            for file, digest in content.get(key, {}).items():
-                found.setdefault(file, set()).add(digest)
-        return found
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return {}
+    found: dict[str, set[str]] = {}
+    content = _list(folder / name) or {}
+    for key in (FILES, PENDING):
+        for file, digest in content.get(key, {}).items():
+            found.setdefault(file, set()).add(digest)
+    return found
 
 
 def write_listed(
@@ -116,7 +111,7 @@ def check_listed(folder: Path, name: str, files: Iterable[str], *, older: Iterab
     A list that is there has to be one, too, unless there are `older` files, of a version without it.
     """
     before, known = listed(folder, name), set(older)
-    if os.path.lexists(folder / name) and not known and not _is_list(folder / name):
+    if os.path.lexists(folder / name) and not known and (_list(folder / name) is None or not _is_file(folder / name)):
         raise InputError(
             f"{folder / name} is not as contralens wrote it and would be overwritten: move it away, or choose another "
             "folder"
@@ -131,12 +126,13 @@ def check_listed(folder: Path, name: str, files: Iterable[str], *, older: Iterab
             )
 
 
-def _is_list(file: Path) -> bool:
+def _list(file: Path) -> dict[str, Any] | None:
+    """A list that is as it was written; None for anything else."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        return _is_file(file) and bool(content[DIGEST] == manifest_digest(content))
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return content if content[DIGEST] == manifest_digest(content) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return False
+        return None
 
 
 def _is_file(path: Path) -> bool:

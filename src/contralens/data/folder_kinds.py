@@ -147,7 +147,8 @@ def look(folder: Path, kind: Kind) -> Held:
                 break
         else:
             held.own.add(name)
-            if (folder / name).is_symlink() or not _as_written(folder / name, known.get(name)):
+            digests = known.get(name)
+            if (folder / name).is_symlink() or (digests is not None and file_digest(folder / name) not in digests):
                 held.changed.append(name)
             if kind is RUN and (first in kind.parts or name in (*_MAPS, RELATIONS)):
                 held.parts.append(first if first in kind.parts else ATLAS_PART if name == RELATIONS else "maps")
@@ -189,10 +190,6 @@ def _note(found: dict[str, set[str] | None], manifest: Mapping[str, Any]) -> Non
 def _vouched(manifest: Mapping[str, Any]) -> bool:
     """Whether a manifest is as it was written; one of a version without digests says nothing against it."""
     return DIGEST not in manifest or manifest[DIGEST] == manifest_digest(manifest)
-
-
-def _as_written(path: Path, digests: set[str] | None) -> bool:
-    return digests is None or file_digest(path) in digests
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,13 +27,6 @@ from contralens.types import AUTO
 T = TypeVar("T", bound=Settings)
 
 
-def check_scorers(specs: Sequence[str]) -> None:
-    """Refuse scorers that are not there, and options that they do not have."""
-    for spec in specs:
-        if spec != AUTO:
-            parse_scorer(spec)
-
-
 def ready(settings: T) -> T:
     """Settings after a look at what only the networks' rooms know; vocabulary, candidates and proposer opened.
 
@@ -42,9 +35,11 @@ def ready(settings: T) -> T:
     """
     if not isinstance(settings, Score):
         return settings
-    check_scorers(settings.specs)
+    specs = [spec for spec in settings.specs if spec != AUTO]
+    for spec in specs:
+        parse_scorer(spec)
     check_ranking(settings.rank_by, settings.crop, settings.specs, getattr(settings, "fdr", None), settings.calibrate)
-    blind = [spec for spec in settings.specs if spec != AUTO and wants_decoder(spec)]
+    blind = [spec for spec in specs if wants_decoder(spec)]
     if blind and getattr(settings, "fdr", None) is not None:
         raise InputError(f"null neurons have no decoder: omit `fdr` or the scorer {blind[0]}")
     templates_of(settings.templates)
