@@ -133,7 +133,9 @@ def kept(network: nn.Module, layer: str, keep: Tensor, last: bool | None = None)
     """
 
     def change(tensor: Tensor) -> Tensor:
-        end = _last_of(tensor, module_of(network, layer)) if last is None else last
+        end = last
+        if end is None:
+            end = tensor.dim() != 4 or bool(channels_last(tensor.shape, module_of(network, layer))[0])
         if tensor.shape[-1 if end else 1] != len(keep):
             raise InputError(
                 f"the mask is for {len(keep)} neurons, but {layer} gives {tuple(tensor.shape)}: it belongs to another "
@@ -148,10 +150,6 @@ def kept(network: nn.Module, layer: str, keep: Tensor, last: bool | None = None)
 def neurons_last(target: HookedTarget) -> bool:
     """Whether neurons are the last size of what the layer gives, rather than the second."""
     return POOLINGS[target.pooling].kind != "map" or target.pooling.endswith("_last")
-
-
-def _last_of(tensor: Tensor, module: nn.Module) -> bool:
-    return tensor.dim() != 4 or bool(channels_last(tensor.shape, module)[0])
 
 
 def along(keep: Tensor, tensor: Tensor, last: bool) -> Tensor:

@@ -34,8 +34,9 @@ def verify_tables(found: Verification, most: int = 30, only: Collection[int] = (
 def summary_lines(found: Verification) -> list[str]:
     """How many labels were tested with which outcome, how null labels fared, and what a reader should know."""
     m, counts = found.manifest, found.counts
+    editors = " and ".join(dict.fromkeys(found.labels["editor"].to_pylist())) or m["editor"]["name"]
     lines = [
-        f"{len(found.rows())} labels of {m['scorer']} tested with the editor {_editors(found)}: "
+        f"{len(found.rows())} labels of {m['scorer']} tested with the editor {editors}: "
         + ", ".join(f"{counts[word]} {word}" for word in OUTCOMES)
     ]
     if counts["verified"] and (nulls := sum(m["nulls"].values())):
@@ -48,10 +49,6 @@ def summary_lines(found: Verification) -> list[str]:
 
 def _label(row: Mapping[str, Any]) -> str:
     return f"{row['label']} (not {row['instead_of']})" if row["instead_of"] is not None else str(row["label"])
-
-
-def _editors(found: Verification) -> str:
-    return " and ".join(dict.fromkeys(found.labels["editor"].to_pylist())) or str(found.manifest["editor"]["name"])
 
 
 def effect(share: float | None, images: int) -> str:
