@@ -16,9 +16,9 @@ from contralens.errors import InputError
 from contralens.labeling.proposed_concepts import ready_proposer
 from contralens.labeling.ranking import check_ranking
 from contralens.math.activation_sources import ActivationSource
-from contralens.math.exemplars import select_neurons
 from contralens.math.faiss_neighbours import parse_neighbours
 from contralens.math.scoring import parse_scorer, wants_decoder
+from contralens.math.statistics import select_neurons
 from contralens.proposing.candidates import folder_of
 from contralens.settings.label import Mine, Score
 from contralens.settings.record import Settings, known, settings_of

@@ -53,7 +53,7 @@ from contralens.math.gpu_placing import activations_on, rows_on
 from contralens.math.null_neurons import fake_exemplars, with_fakes
 from contralens.math.null_test import chance
 from contralens.math.scoring import wants_activations
-from contralens.math.statistics import STRONGEST
+from contralens.math.statistics import STRONGEST, neuron_statistics
 from contralens.proposing.candidates import Candidates
 from contralens.settings.label import DEFAULT_SCORERS, Collect, Judge, Label, Mine, Score
 from contralens.settings.record import settings_of
@@ -108,7 +108,7 @@ def mine(collected: Collected, **changes: Any) -> Mined:
     probe = parts.probe(collected.rows)
     embeddings = rows_on(torch.from_numpy(probe.mapped(1)), getattr(model, "device", torch.device("cpu")))
     activations = activations_on(collected.streamed or probe.activations(0), embeddings.device)
-    statistics = mining.neuron_statistics(activations)
+    statistics = neuron_statistics(activations)
     chosen = chosen_neurons(settings.neurons, activations, statistics.status())
     groups = parts.grouping(probe.usable)
     identity = [digest(*probe.fingerprints), model.fingerprint, collected.encoder.fingerprint]

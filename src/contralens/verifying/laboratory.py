@@ -20,8 +20,8 @@ from contralens.data.pictures import jpeg
 from contralens.data.runs import Run
 from contralens.data.verifications import EDITS
 from contralens.errors import InputError
-from contralens.math.exemplars import neuron_statistics
 from contralens.math.experiments import KINDS, Kind, Trial, outcome
+from contralens.math.statistics import neuron_statistics
 from contralens.models.interventions import shifted
 from contralens.run_data.reopened import Reopened
 from contralens.settings.finished_run import Verify
