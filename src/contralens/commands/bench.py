@@ -11,7 +11,7 @@ from contralens.commands.flags import Given, with_flags
 from contralens.commands.options import Json, print_json
 from contralens.errors import InputError
 from contralens.settings.bench import ExportedBenchmark, Leaderboard, MeaningsBenchmark, WorldBenchmark
-from contralens.settings.record import read
+from contralens.settings.record import help_of, read
 
 app = typer.Typer(help="Benchmarks with known truth.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -141,7 +141,7 @@ def leaderboard_command(
 
 @app.command("export")
 @with_flags(ExportedBenchmark, without=("out",))
-def export_command(given: Given, out: Annotated[Path, typer.Argument(help="New folder to write.")]) -> None:
+def export_command(given: Given, out: Annotated[Path, typer.Argument(help=help_of(ExportedBenchmark, "out"))]) -> None:
     """Write version 2 of the world benchmark as plain files.
 
     Pictures (PNG), scenes (Parquet), activations, embeddings and truth (safetensors), to use without contralens.

@@ -11,7 +11,7 @@ from contralens.commands.flags import Given, with_flags
 from contralens.commands.options import Json, RunFolder, TrustCode, TrustConfig, print_json
 from contralens.settings.finished_run import Compare, Evaluate
 from contralens.settings.label import Label
-from contralens.settings.record import read
+from contralens.settings.record import help_of, read
 
 MOVES = ("same", "down", "sideways", "up", "unknown")
 
@@ -52,7 +52,7 @@ def evaluate_command(
 @with_flags(Compare, without=("runs",))
 def compare_command(
     given: Given,
-    runs: Annotated[list[Path], typer.Argument(help="Run folders; for a single run, compares its scorers.")],
+    runs: Annotated[list[Path], typer.Argument(help=help_of(Compare, "runs"))],
     out: Annotated[Path | None, typer.Option(help="Folder for parquet tables, comparison.json and plots.")] = None,
     most: Annotated[int, typer.Option(help="Changed labels to show.")] = 20,
     pairs: Annotated[

@@ -9,7 +9,7 @@ import typer
 
 from contralens.checks import counted
 from contralens.commands.flags import Given, with_flags
-from contralens.commands.options import RunFolder, TrustCode, print_json
+from contralens.commands.options import Json, RunFolder, TrustCode, print_json
 from contralens.errors import InputError
 from contralens.settings.label import Label
 from contralens.settings.record import read
@@ -56,11 +56,12 @@ def export_labels_command(
 def import_labels_command(
     file: Annotated[Path, typer.Argument(help="A label file.")],
     scorer: Annotated[str | None, typer.Option(help="Scorer whose labels to list (default: the primary).")] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the labels as JSON, in the format of `label`.")
-    ] = False,
+    as_json: Json = False,
 ) -> None:
-    """Validate a label file against its schema and list its labels."""
+    """Validate a label file against its schema and list its labels.
+
+    With --json in the format of `label`.
+    """
     from contralens.sharing.label_files import read_labels
 
     found = read_labels(file)
