@@ -80,8 +80,7 @@ def log_command(
         Literal["tensorboard", "wandb", "fiftyone"], typer.Option(help="Which of the three gets the labels.")
     ],
     out: Annotated[
-        Path | None,
-        typer.Option(help="Log folder of TensorBoard or W&B (default: RUN.tensorboard; W&B's own choice)."),
+        Path | None, typer.Option(help="Log folder of TensorBoard or W&B (default: RUN.tensorboard; W&B's own choice).")
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="W&B project, or FiftyOne data set (default: contralens; network and layer).")

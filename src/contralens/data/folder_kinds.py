@@ -57,13 +57,7 @@ AUDIT = Kind(
     r"(neurons|influence|pruning)\.parquet|(mask|head)\.safetensors",
     part=True,
 )
-VERIFICATION = Kind(
-    "verification",
-    "verification.json",
-    lambda m: "format" in m and "editor" in m,
-    r"(?!)",
-    part=True,
-)
+VERIFICATION = Kind("verification", "verification.json", lambda m: "format" in m and "editor" in m, r"(?!)", part=True)
 _OLDER_RUN = (
     rf"({'|'.join(_TABLES)})\.parquet|labels\.json|vectors\.safetensors|report\.html|audit\.html|"
     rf"{'|'.join(map(re.escape, _MAPS))}"

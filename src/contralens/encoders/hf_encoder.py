@@ -20,13 +20,7 @@ import torch
 from torch import Tensor
 
 from contralens.checks import first_line, require, unavailable
-from contralens.encoders.base import (
-    ENCODER_VERSION,
-    BaseEncoder,
-    digest,
-    patient_only_if_reachable,
-    tokenizer_digest,
-)
+from contralens.encoders.base import ENCODER_VERSION, BaseEncoder, digest, patient_only_if_reachable, tokenizer_digest
 from contralens.errors import InputError, ModelUnavailable
 from contralens.fingerprint.network import describe, network_digest
 

@@ -16,13 +16,7 @@ from torch import Tensor
 
 from contralens.checks import few, first_line, nearest, require, unavailable
 from contralens.encoders import text_tower
-from contralens.encoders.base import (
-    ENCODER_VERSION,
-    BaseEncoder,
-    digest,
-    patient_only_if_reachable,
-    tokenizer_digest,
-)
+from contralens.encoders.base import ENCODER_VERSION, BaseEncoder, digest, patient_only_if_reachable, tokenizer_digest
 from contralens.errors import InputError
 from contralens.fingerprint.network import network_digest
 
@@ -37,14 +31,7 @@ HUB = "hf-hub:"
 class OpenClipEncoder(BaseEncoder):
     """A model of open_clip with its own transform and tokenizer; `load` makes one from a name."""
 
-    def __init__(
-        self,
-        name: str,
-        model: Any,
-        tokenizer: Any,
-        device: str = "cpu",
-        notes: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, name: str, model: Any, tokenizer: Any, device: str = "cpu", notes: Sequence[str] = ()) -> None:
         super().__init__(name, device, notes)
         open_clip = require("open_clip", "open-clip")
         settings = dict(model.visual.preprocess_cfg)

@@ -60,8 +60,7 @@ class OpenRun:
         self.manifest.pop(SIGNATURE, None)  # it goes to no browser and no exported page
         self.pictures = Pictures(self._file("thumbnails.parquet"))
         self.db = duckdb.connect(
-            ":memory:",
-            config={"enable_external_access": "false", "threads": 2, "python_enable_replacements": "false"},
+            ":memory:", config={"enable_external_access": "false", "threads": 2, "python_enable_replacements": "false"}
         )
         self.missing: list[dict[str, str]] = []
         self._columns: dict[str, dict[str, str]] = {}

@@ -191,10 +191,7 @@ def thumbnail_table(exemplars: Exemplars, collected: Collected) -> pa.Table:
     wanted = list(dict.fromkeys(collected.fingerprints[i] for i in used.tolist() if i >= 0))
     pictures = collected.thumbnails.blobs(wanted)
     return pa.table(
-        {
-            "fingerprint": pa.array(wanted, pa.string()),
-            "jpeg": pa.array([pictures[f] for f in wanted], pa.binary()),
-        }
+        {"fingerprint": pa.array(wanted, pa.string()), "jpeg": pa.array([pictures[f] for f in wanted], pa.binary())}
     )
 
 

@@ -132,13 +132,5 @@ def fingerprint_of(
     network: str, layer: str, choice: Choice, dtype: str, function: Callable[[Any], Any], notes: list[str]
 ) -> str:
     """Of a target; `network` is the network's own digest."""
-    parts = [
-        TARGET_VERSION,
-        network,
-        repr(layer),
-        choice.name,
-        str(choice.tokens),
-        dtype,
-        describe(function, notes),
-    ]
+    parts = [TARGET_VERSION, network, repr(layer), choice.name, str(choice.tokens), dtype, describe(function, notes)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

@@ -30,11 +30,7 @@ __all__ = [
     "patches_of", "pool", "prefix_of",
 ]  # fmt: skip
 
-SHAPES = {
-    "map": "a conv map (B,N,H,W)",
-    "tokens": "tokens (B,L,N)",
-    "row": "one row per image (B,N)",
-}
+SHAPES = {"map": "a conv map (B,N,H,W)", "tokens": "tokens (B,L,N)", "row": "one row per image (B,N)"}
 
 
 @dataclass(frozen=True, slots=True)
