@@ -79,6 +79,8 @@ def _of_column(
             left += 1
     if several and classes is not None:
         names = {image: name for image, name in names.items() if name in classes or image in several}
+    if not names:
+        raise InputError(f"{table.path}: by the column {column!r} no image has a single class, or none of `classes`")
     if left:
         notes.append(
             f"{counted(left, 'image')} with several classes in {table.path.name} left out"

@@ -95,6 +95,8 @@ def read_table(path: Path, find: Callable[[str], object], image_column: str | No
         image, rest = row[at], tuple(row[:at] + row[at + 1 :])
         if image and rows.setdefault(image, rest) != rest:
             raise InputError(f"{path}, line {number}: {image!r} is there twice, with different values")
+    if not rows:
+        raise InputError(f"{path}: no line names an image, the column {head[at]!r} is empty: give another image_column")
     return Table(path, tuple(head[:at] + head[at + 1 :]), rows, layout, (note,) if note else ())
 
 

@@ -169,7 +169,7 @@ def labeled_images(
     if isinstance(source, Mapping):
         known = ("images", "table", "image_column", "class_column", "classes", "groups", "limit", "seed")
         if unknown := [key for key in source if key not in known]:
-            raise InputError(f"labeled images: unknown key {unknown[0]!r}; known: {', '.join(known[:-1])}")
+            raise InputError(f"labeled images: unknown key {unknown[0]!r}; known: {', '.join(known)}")
         given = dict(source)
         return labeled_images(given.pop("images", None), given.pop("table", None), **given)
     if table is None and isinstance(source, (str, Path)) and Path(source).suffix.lower() in (".csv", ".tsv"):

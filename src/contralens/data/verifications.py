@@ -38,6 +38,8 @@ from contralens.data.table_folders import part_of_run, plain, reading, write_tab
 from contralens.errors import InputError
 
 FORMAT = 4
+READABLE = (3, FORMAT)
+"""Formats that can be read; format 3 knows nothing of the inside of the network."""
 ON_VERDICT = {"verified": "confirms it", "refuted": "contradicts it", "untested": "did not decide it"}
 """What an experiment says of an audit's verdict, by its outcome."""
 TABLES = ("labels", "edits", "pictures", "inside")
@@ -240,7 +242,7 @@ def load_verification(run: str | Path) -> Verification:
     """
     folder = Path(run) / "verification"
     with reading(folder, f"{run} holds no verification; make one with: contralens verify {run}"):
-        held = Checked.of(folder, "verification.json", "Verification", (3, FORMAT))
-        older = held.manifest["format"] < FORMAT  # without what happens inside the network
+        held = Checked.of(folder, "verification.json", "Verification", READABLE)
+        older = held.manifest["format"] < FORMAT
         tables = held.tables({n: schema.names for n, schema in SCHEMAS.items() if not (older and n == "inside")})
     return Verification(held.manifest, **tables, path=folder)

@@ -38,7 +38,7 @@ MANIFESTS: dict[str, tuple[str, str, Sequence[int]]] = {
     "": ("manifest.json", "Run", READABLE),
     "evaluation": ("manifest.json", "Evaluation", evaluations.READABLE),
     "audit": ("audit.json", "Audit", audits.READABLE),
-    "verification": ("verification.json", "Verification", (verifications.FORMAT,)),
+    "verification": ("verification.json", "Verification", verifications.READABLE),
     ADDED: (ADDED, "Added", (1,)),
 }
 NONE: Mapping[int, Note] = {}
