@@ -298,6 +298,3 @@ def _checked(folder: Path, source: str) -> list[PurePosixPath]:
     check_seal(folder / "share.json", content, "Share", needed=content["version"] > 1)
     check_schema(folder / "share.json", content, "Share")
     return files
-
-
-# --- the Hub ---
