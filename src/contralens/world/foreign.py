@@ -70,24 +70,17 @@ def _blob(*waves: tuple[int, float, float]) -> Callable[[Floats, Floats], Floats
     return distance
 
 
-def _bar(x: Floats, y: Floats) -> Floats:
-    found: Floats = np.maximum(np.abs(x) - 1.05, np.abs(y) - 0.42)
-    return found
-
-
 def _tee(x: Floats, y: Floats) -> Floats:
     top = np.maximum(np.abs(x) - 0.9, np.abs(y + 0.6) - 0.34)
     found: Floats = np.minimum(top, np.maximum(np.abs(x) - 0.34, np.abs(y) - 0.94))
     return found
 
 
-def _hourglass(x: Floats, y: Floats) -> Floats:
-    found: Floats = np.maximum((np.abs(x) - np.abs(y) - 0.1) * 0.7071, np.abs(y) - 0.9)
-    return found
-
-
 SHAPES: dict[str, Callable[[Floats, Floats], Floats]] = {
-    "bar": _bar, "tee": _tee, "hourglass": _hourglass, "bean": _blob((2, 0.2, 0.7), (3, 0.16, 2.0)),
+    "bar": lambda x, y: np.maximum(np.abs(x) - 1.05, np.abs(y) - 0.42),
+    "tee": _tee,
+    "hourglass": lambda x, y: np.maximum((np.abs(x) - np.abs(y) - 0.1) * 0.7071, np.abs(y) - 0.9),
+    "bean": _blob((2, 0.2, 0.7), (3, 0.16, 2.0)),
     "leaf": _blob((2, -0.3, 0.0), (1, 0.1, 1.0)), "splash": _blob((3, 0.16, 4.0), (4, 0.18, 1.0)),
 }  # fmt: skip
 """Signed distances as in `render.SHAPES`."""

@@ -9,6 +9,7 @@ A level beyond those of `FACTORS` is drawn with what `world.foreign` says of it:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -184,20 +185,6 @@ def _pattern(scenes: Scenes, dx: Floats, dy: Floats, radius: Floats) -> Floats:
     return mix
 
 
-def _length(x: Floats, y: Floats) -> Floats:
-    length: Floats = np.hypot(x, y)
-    return length
-
-
-def _circle(x: Floats, y: Floats) -> Floats:
-    return _length(x, y) - 0.94
-
-
-def _square(x: Floats, y: Floats) -> Floats:
-    distance: Floats = np.maximum(np.abs(x), np.abs(y)) - 0.84
-    return distance
-
-
 def _triangle(x: Floats, y: Floats) -> Floats:
     distance: Floats = np.maximum(np.abs(x) * 0.866 - (y + 0.12) * 0.5, y + 0.12) - 0.6
     return distance
@@ -232,19 +219,12 @@ def _cross(x: Floats, y: Floats) -> Floats:
     return distance
 
 
-def _moon(x: Floats, y: Floats) -> Floats:
-    distance: Floats = np.maximum(_length(x - 0.35, y) - 1.0, 0.74 - _length(x - 0.85, y))
-    return distance
-
-
-def _ring(x: Floats, y: Floats) -> Floats:
-    distance: Floats = np.abs(_length(x, y) - 0.7) - 0.3
-    return distance
-
-
-SHAPES = {
-    "circle": _circle, "square": _square, "triangle": _triangle, "star": _star,
-    "heart": _heart, "cross": _cross, "moon": _moon, "ring": _ring,
+SHAPES: dict[str, Callable[[Floats, Floats], Floats]] = {
+    "circle": lambda x, y: np.hypot(x, y) - 0.94,
+    "square": lambda x, y: np.maximum(np.abs(x), np.abs(y)) - 0.84,
+    "triangle": _triangle, "star": _star, "heart": _heart, "cross": _cross,
+    "moon": lambda x, y: np.maximum(np.hypot(x - 0.35, y) - 1.0, 0.74 - np.hypot(x - 0.85, y)),
+    "ring": lambda x, y: np.abs(np.hypot(x, y) - 0.7) - 0.3,
 }  # fmt: skip
 """Signed distances in units of the object's radius; y points down."""
 
