@@ -135,8 +135,7 @@ def load(rest: str, device: str = "cpu") -> HfEncoder:
 
 
 def _features(out: Any) -> Tensor:
-    rows: Tensor = out if isinstance(out, Tensor) else out.pooler_output
-    return rows
+    return out if isinstance(out, Tensor) else out.pooler_output
 
 
 def _context_length(config: Any, tokenizer: Any) -> int:

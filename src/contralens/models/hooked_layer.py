@@ -82,8 +82,7 @@ class HookedTarget:
             InputError: the network did not run the layer, or gave another number of neurons than at the start.
         """
 
-        rows: Tensor = hooks.run_taps([self.tap], batch)[0] if self.compiled is None else self.compiled(batch)
-        return rows
+        return hooks.run_taps([self.tap], batch)[0] if self.compiled is None else self.compiled(batch)
 
     @property
     def tap(self) -> hooks.Tap:

@@ -54,8 +54,7 @@ def pattern(name: str, p: Floats, q: Floats) -> Floats:
         signed = (np.sin(4.1 * p + 1.3 * np.sin(3.1 * q)) + np.sin(3.7 * q + 1.9 * np.sin(2.3 * p)) - 0.4) / 6
     else:
         signed = 0.14 - np.minimum(np.abs(p % 1 - 0.5), np.abs(q % 1 - 0.5))
-    distance: Floats = signed
-    return distance
+    return signed
 
 
 def _blob(*waves: tuple[int, float, float]) -> Callable[[Floats, Floats], Floats]:
@@ -64,8 +63,7 @@ def _blob(*waves: tuple[int, float, float]) -> Callable[[Floats, Floats], Floats
     def distance(x: Floats, y: Floats) -> Floats:
         angle, radius = np.arctan2(y, x), np.hypot(x, y)
         edge = 0.8 + sum(high * np.cos(number * angle + start) for number, high, start in waves)
-        found: Floats = (radius - edge) * 0.8
-        return found
+        return (radius - edge) * 0.8
 
     return distance
 

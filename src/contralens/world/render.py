@@ -76,8 +76,7 @@ def light_of(scenes: Scenes) -> Floats:
 def radius_of(scenes: Scenes) -> Floats:
     """(I): of the objects, in pixels."""
     size = np.array([10.5, 17.0, foreign.RADIUS], np.float32)[scenes.of("size")]
-    radius: Floats = size * (0.95 + 0.1 * scenes.nuisances[:, 2])
-    return radius
+    return size * (0.95 + 0.1 * scenes.nuisances[:, 2])
 
 
 def lit(canvas: Floats, scenes: Scenes) -> NDArray[np.uint8]:
@@ -215,8 +214,7 @@ def _heart(x: Floats, y: Floats) -> Floats:
 
 def _cross(x: Floats, y: Floats) -> Floats:
     side, up = np.abs(x), np.abs(y)
-    distance: Floats = np.minimum(np.maximum(side - 0.98, up - 0.36), np.maximum(side - 0.36, up - 0.98))
-    return distance
+    return np.minimum(np.maximum(side - 0.98, up - 0.36), np.maximum(side - 0.36, up - 0.98))
 
 
 SHAPES: dict[str, Callable[[Floats, Floats], Floats]] = {
