@@ -156,14 +156,10 @@ def export_command(given: Given, out: Annotated[Path, typer.Argument(help=help_o
 
 def _check_out(out: Path) -> None:
     """Raise if a file would be overwritten that is no older result."""
-    import json
+    from contralens.data.seals import read_object
 
     there = [name for name in ("world.json", "world.parquet", "world.png") if (out / name).exists()]
-    try:
-        ours = not there or "settings" in json.loads((out / "world.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError, RecursionError):
-        ours = False
-    if not ours:
+    if there and "settings" not in (read_object(out / "world.json") or {}):
         first = out / there[0]
         raise InputError(f"{first} is not a result of this benchmark and would be overwritten; choose another --out")
 

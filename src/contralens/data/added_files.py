@@ -7,7 +7,6 @@ each file of ours can be proven ours at any moment, and nothing else is ever wri
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,16 @@ from typing import Any
 from contralens.data.atomic_files import explained, sweep, write_whole
 from contralens.data.folder_kinds import ADDED, RUN, look
 from contralens.data.locks import lock_beside, locked
-from contralens.data.seals import DIGEST, FILES, PENDING, file_digest, manifest_digest, manifest_text, sealed
+from contralens.data.seals import (
+    DIGEST,
+    FILES,
+    PENDING,
+    file_digest,
+    manifest_digest,
+    manifest_text,
+    read_object,
+    sealed,
+)
 from contralens.errors import InputError
 
 PATIENCE = 60.0
@@ -111,7 +119,7 @@ def check_listed(folder: Path, name: str, files: Iterable[str], *, older: Iterab
     A list that is there has to be one, too, unless there are `older` files, of a version without it.
     """
     before, known = listed(folder, name), set(older)
-    if os.path.lexists(folder / name) and not known and (_list(folder / name) is None or not _is_file(folder / name)):
+    if os.path.lexists(folder / name) and not known and _list(folder / name) is None:
         raise InputError(
             f"{folder / name} is not as contralens wrote it and would be overwritten: move it away, or choose another "
             "folder"
@@ -128,11 +136,8 @@ def check_listed(folder: Path, name: str, files: Iterable[str], *, older: Iterab
 
 def _list(file: Path) -> dict[str, Any] | None:
     """A list that is as it was written; None for anything else."""
-    try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        return content if content[DIGEST] == manifest_digest(content) else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
+    content = read_object(file)
+    return content if content is not None and content.get(DIGEST) == manifest_digest(content) else None
 
 
 def _is_file(path: Path) -> bool:

@@ -36,6 +36,22 @@ def manifest_digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def read_object(path: Path) -> dict[str, Any] | None:
+    """The object that a plain JSON file holds; None for anything else.
+
+    >>> _ = Path("list.json").write_text("[]")
+    >>> read_object(Path("list.json")), read_object(Path("none.json"))
+    (None, None)
+    """
+    try:
+        if path.is_symlink() or not path.is_file():
+            return None
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
 def files_in(folder: Path) -> list[str]:
     """Paths of all that is no folder below `folder`, with "/", sorted; links are named, never followed.
 
