@@ -40,6 +40,8 @@ def export_labels_command(
 
     loaded = load(run)
     if neuronpedia:
+        if pairs is not None:
+            raise InputError("--pairs is about the evidence, of which --neuronpedia writes none")
         from contralens.sharing.neuronpedia import write_neuronpedia
 
         folder = write_neuronpedia(loaded, out or Path(f"{run.resolve()}.neuronpedia"), model=model, source=source)
@@ -103,6 +105,10 @@ def log_command(
     from contralens.data.runs import load
     from contralens.sharing.trackers import to_fiftyone, to_tensorboard, to_wandb
 
+    if to != "fiftyone" and (source or replace):
+        raise InputError("--source and --replace are about --to fiftyone")
+    if to == "fiftyone" and (out or step is not None):
+        raise InputError("--out and --step are about --to tensorboard and --to wandb")
     loaded = load(run, trust_code=trust_code)
     if to == "tensorboard":
         folder = to_tensorboard(
