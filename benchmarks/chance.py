@@ -18,9 +18,10 @@ from torch.nn.functional import normalize
 from contralens.bench.training import rows_of
 from contralens.bench.world_bench import BENCHED, SIMPLE
 from contralens.bench.world_images import vocabulary
-from contralens.math.exemplars import find_exemplars, neuron_statistics
+from contralens.math.exemplars import find_exemplars
 from contralens.math.null_neurons import fake_exemplars, together, with_fakes
 from contralens.math.null_test import chance
+from contralens.math.statistics import neuron_statistics
 from contralens.world.encoder import load_encoder
 from contralens.world.planted import planted_activations
 from contralens.world.render import render

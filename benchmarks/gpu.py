@@ -42,7 +42,8 @@ from contralens.collecting.precision import half_if_safe
 from contralens.data.images import images as image_set
 from contralens.data.store import Store
 from contralens.encoders.base import BaseEncoder
-from contralens.math.exemplars import DenseActivations, find_exemplars
+from contralens.math.activation_sources import DenseActivations
+from contralens.math.exemplars import find_exemplars
 from contralens.math.ranking import best
 from contralens.math.scorers import SCORERS
 from contralens.math.scoring import score_blocks

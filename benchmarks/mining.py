@@ -29,7 +29,8 @@ from common import Peak, arguments, growth, publish, table
 from made import make
 from published import compare
 
-from contralens.math.exemplars import DenseActivations, SparseActivations, find_exemplars
+from contralens.math.activation_sources import DenseActivations, SparseActivations
+from contralens.math.exemplars import find_exemplars
 from contralens.math.neighbours import Products, nearest_images
 from contralens.math.statistics import survey
 

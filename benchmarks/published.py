@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 
-from contralens.math.exemplars import find_exemplars, neuron_statistics, select_neurons
+from contralens.math.exemplars import find_exemplars
+from contralens.math.statistics import neuron_statistics, select_neurons
 
 BATCH = 4069
 """Images that it reads at a time (sic)."""

@@ -42,12 +42,14 @@ from contralens.encoders.offline_encoder import OfflineEncoder, Sentences
 from contralens.encoders.registry import embed_texts
 from contralens.loading.offline_networks import offline_target_module
 from contralens.math.confidence import label_confidence
-from contralens.math.exemplars import Exemplars, find_exemplars, neuron_statistics
+from contralens.math.exemplars import find_exemplars
 from contralens.math.intervals import clustered_interval, mean_interval
 from contralens.math.metrics import active, auprc, pearson
 from contralens.math.null_test import best_labels
 from contralens.math.scoring import run_scorer
+from contralens.math.statistics import neuron_statistics
 from contralens.math.tensors import keeping_memory
+from contralens.types import Exemplars
 from contralens.world.captions import concepts
 from contralens.world.encoder import load_encoder
 from contralens.world.planted import planted_activations

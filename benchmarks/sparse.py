@@ -26,10 +26,10 @@ from contralens.bench.world_images import score_labels
 from contralens.math import lookalike
 from contralens.math.activation_sources import source
 from contralens.math.confidence import label_confidence
-from contralens.math.exemplars import find_exemplars, neuron_statistics
+from contralens.math.exemplars import find_exemplars
 from contralens.math.intervals import mean_interval
 from contralens.math.scoring import run_scorer
-from contralens.math.statistics import survey
+from contralens.math.statistics import neuron_statistics, survey
 from contralens.world.captions import concepts
 from contralens.world.encoder import load_encoder, to_tensor
 from contralens.world.render import render

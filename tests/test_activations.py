@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from contralens.collecting.activations import TiledActivations, stored_activations
 from contralens.data.store import Store, sparse
 from contralens.math.activation_sources import DenseActivations, Resampled, SparseActivations, columns
-from contralens.math.exemplars import find_exemplars, neuron_statistics
+from contralens.math.exemplars import find_exemplars
+from contralens.math.statistics import neuron_statistics
 
 
 def reader(a: torch.Tensor) -> Callable[[int, int, torch.Tensor | None], torch.Tensor]:

@@ -24,9 +24,8 @@ from contralens.collecting.streaming import collect_streamed
 from contralens.data.groups import image_groups
 from contralens.data.runs import Run
 from contralens.data.store import Store
-from contralens.math.exemplars import select_neurons
 from contralens.math.grouping import Groups
-from contralens.math.statistics import survey
+from contralens.math.statistics import select_neurons, survey
 from contralens.settings.label import DEFAULT_SCORERS
 
 SIZES = [40, *[3] * 14]

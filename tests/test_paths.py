@@ -152,7 +152,7 @@ def mined(given: Any, e: Tensor, device: str) -> Found:
     """Mining and scoring alone, of whatever holds activations."""
     place = torch.device(device)
     a, e = activations_on(given, place), rows_on(e, place)
-    alive = (contralens.math.exemplars.neuron_statistics(a).maximum > 0).nonzero()[:, 0]
+    alive = (contralens.math.statistics.neuron_statistics(a).maximum > 0).nonzero()[:, 0]
     exemplars = contralens.find_exemplars(a, e, K, neurons=alive)
     scores = csp(exemplars, e, Eyes(device).texts(WORDS))
     assert scores.device.type == e.device.type == place.type

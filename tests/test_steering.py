@@ -22,6 +22,7 @@ from contralens.data.seals import seal
 from contralens.data.table_folders import plain
 from contralens.data.verifications import INSIDE
 from contralens.errors import InputError
+from contralens.explorer.runs import OpenRun
 from contralens.math.concept_directions import RIDGE, Patterns
 from contralens.models.interventions import class_scores, scaled, shifted
 from contralens.models.layers import layer_before
@@ -180,6 +181,9 @@ def test_folders_of_before_steering_are_read(world) -> None:
     found = contralens.load_verification(run.path)
     assert found.rows() == made.rows()
     assert found.inside.schema.equals(INSIDE)
+    opened = OpenRun("run", Path(run.path))
+    assert "experiments" in opened.tables, "the explorer reads them, too"
+    assert opened.records("SELECT outcome FROM experiments") == [{"outcome": row["outcome"]} for row in made.rows()]
     assert replace(found, manifest=made.manifest).counts == made.counts
 
 

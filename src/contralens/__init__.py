@@ -56,7 +56,7 @@ _WHERE = {
     "push": "sharing.push_pull",
     "read_labels": "sharing.label_files",
     "sae": "models.sae_target",
-    "select_neurons": "math.exemplars",
+    "select_neurons": "math.statistics",
     "target": "models.targets",
     "targets": "models.targets",
     "verify": "verifying.verify",
@@ -103,9 +103,9 @@ if TYPE_CHECKING:
     from contralens.maps import add_maps as add_maps
     from contralens.math.confidence import label_confidence as label_confidence
     from contralens.math.exemplars import find_exemplars as find_exemplars
-    from contralens.math.exemplars import select_neurons as select_neurons
     from contralens.math.scorers import SCORERS as SCORERS
     from contralens.math.sharded_mining import find_exemplars_in_shards as find_exemplars_in_shards
+    from contralens.math.statistics import select_neurons as select_neurons
     from contralens.models.sae_target import sae as sae
     from contralens.models.targets import target as target
     from contralens.models.targets import targets as targets

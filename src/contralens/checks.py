@@ -190,6 +190,16 @@ def some(what: str, keys: Sequence[str], most: int = 3) -> str:
     return f"{len(keys)} {what} ({', '.join(keys[:most])}{more})"
 
 
+def few(names: Iterable[str], most: int = 9) -> str:
+    """Names as an error lists them.
+
+    >>> few("abcd", 2)
+    'a, b and 2 more'
+    """
+    listed = list(names)
+    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
+
+
 def first_line(error: BaseException, most: int = 200) -> str:
     """The first line of an error's text, or its kind where it says nothing; for use inside a one-line message.
 

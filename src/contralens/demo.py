@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from contralens.data.folder_kinds import RUN
 from contralens.data.images import images as image_set
 from contralens.data.replace_folder import reserved
 from contralens.data.runs import Run
+from contralens.data.seals import read_object
 from contralens.data.store import Store
 from contralens.encoders.registry import encoder
 from contralens.labeling.label import label
@@ -71,7 +71,8 @@ def demo(
     that of `contralens.label`.
     """
     out = Path(out)
-    older = _older(out / "demo.json")
+    figures = read_object(out / "demo.json") or {}
+    older = ["demo.json"] if figures.keys() == {"how", "results"} else []  # of a version without digests
     check_listed(out, "demo.json", (), older=older)
     runs: list[Run] = []
     judged: list[Judged] = []
@@ -90,15 +91,6 @@ def demo(
     }
     write_listed(out, "demo.json", results, {}, older=older)
     return runs, judged
-
-
-def _older(file: Path) -> list[str]:
-    """The file, if it holds figures that a version without digests wrote."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        return [file.name] if content.keys() == {"how", "results"} else []
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return []
 
 
 def _labeled(

@@ -19,6 +19,7 @@ from contralens.bench.world_images import probe_scenes
 from contralens.checks import InputError
 from contralens.cli import app
 from contralens.report import leaderboard as paper
+from contralens.report.world_bench import write_into
 from contralens.world.captions import concepts
 from contralens.world.disturbances import render
 from contralens.world.planted import planted_activations
@@ -104,10 +105,10 @@ def test_the_table_says_what_it_holds(board, tmp_path) -> None:
     assert "160 images per probe set" in paper.plain_table(board)
     document = tmp_path / "page.md"
     document.write_text(f"before\n{paper.BEGIN}\nstale\n{paper.END}\nafter\n")
-    paper.write_into(document, text)
+    write_into(document, text)
     assert document.read_text() == f"before\n{text.strip()}\nafter\n"
-    with pytest.raises(InputError, match="has no lines"):
-        paper.write_into(Path(__file__).parents[1] / "conftest.py", text)
+    with pytest.raises(InputError, match="has no markers"):
+        write_into(Path(__file__).parents[1] / "conftest.py", text)
 
 
 def test_the_commands(own, tmp_path) -> None:

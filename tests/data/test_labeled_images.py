@@ -131,12 +131,14 @@ def test_mistakes_are_told(tmp_path, isic):
         ([write(tmp_path / "c.csv", ("image", "class"), ("ISIC_0000000",))], "line 2: 1 values for 2 columns"),
         ([write(tmp_path / "d.csv", ("image", "x", "x"), (1, 2, 3))], "two columns are called 'x'"),
         ([write(tmp_path / "e.csv", ("image", "class"))], "one line per image"),
+        ([write(tmp_path / "g.csv", ("image", "class"), ("ISIC_0000000", "x|y"))], "no image has a single class"),
+        ([write(tmp_path / "h.csv", ("image", "A", "B"), ("", 1, 0), ("", 0, 1))], "no line names an image"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=words):
             labeled_images(folder, tables)
     with pytest.raises(InputError, match="no table has a column 'sxe'; did you mean sex"):
         labeled_images(folder, [truth, metadata], groups=["sxe"])
-    with pytest.raises(InputError, match="unknown key 'tabel'"):
+    with pytest.raises(InputError, match=r"unknown key 'tabel'.*limit, seed"):
         labeled_images({"images": folder, "tabel": truth})
     draw(tmp_path / "two" / "a" / "1.png")
     draw(tmp_path / "two" / "b" / "1.png", 90)

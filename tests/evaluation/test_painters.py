@@ -163,6 +163,8 @@ def test_a_folder_per_label(run, settings, tmp_path):
     assert min(found.value("auc", "semanticlens").values()) > 0.9
     with pytest.raises(InputError, match="named like a label"):
         from_folder(Reopened(run, cache=settings["cache"]), ["zebra"], tmp_path)
+    with pytest.raises(InputError, match="no label that images"):
+        from_folder(Reopened(run, cache=settings["cache"]), [], tmp_path)
 
 
 def test_what_a_user_gets_wrong_is_told(run, settings):

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
 from contralens.checks import InputError
-from contralens.math.exemplars import find_exemplars, neuron_statistics, select_neurons
+from contralens.math.exemplars import find_exemplars
+from contralens.math.statistics import neuron_statistics, select_neurons
 
 FIELDS = ("neurons", "positives", "activations", "contrasts", "similarities")
 

@@ -11,7 +11,8 @@ from test_mining import tiny  # noqa: F401
 
 from contralens.checks import InputError
 from contralens.math import stability
-from contralens.math.exemplars import SparseActivations, find_exemplars
+from contralens.math.activation_sources import SparseActivations
+from contralens.math.exemplars import find_exemplars
 from contralens.math.grouping import Groups, draw_groups
 from contralens.math.intervals import paired_interval
 from contralens.math.stability import bootstrap_labels

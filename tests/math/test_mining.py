@@ -15,18 +15,11 @@ from torch.nn.functional import normalize
 
 from contralens.checks import InputError
 from contralens.math import activation_sources, contrast_search, exemplars, neighbours, tensors
-from contralens.math.exemplars import (
-    ActivationSource,
-    DenseActivations,
-    SparseActivations,
-    find_exemplars,
-    mine,
-    neuron_statistics,
-    select_neurons,
-)
+from contralens.math.activation_sources import ActivationSource, DenseActivations, SparseActivations
+from contralens.math.exemplars import find_exemplars, mine
 from contralens.math.histograms import RunningHistogram, histograms
 from contralens.math.neighbours import Products
-from contralens.math.statistics import RunningSurvey, survey
+from contralens.math.statistics import RunningSurvey, neuron_statistics, select_neurons, survey
 
 
 @pytest.fixture(params=["float32", "bfloat16"])

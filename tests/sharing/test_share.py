@@ -115,9 +115,10 @@ def test_the_command_writes_them(run: Run, command: Callable[..., tuple[int, str
     code, said, _ = command("export-labels", run.path, "--neuronpedia", "--out", tmp_path / "np", "--source", "relu-x")
     assert code == 0
     assert said.strip().endswith("relu-x: features, explanations and scores")
-    code, _, wrong = command("export-labels", run.path, "--model", "x")
-    assert code == 2
-    assert "--neuronpedia" in wrong
+    for flags in (["--model", "x"], ["--neuronpedia", "--pairs", 2]):
+        code, _, wrong = command("export-labels", run.path, *flags)
+        assert code == 2
+        assert "--neuronpedia" in wrong
 
 
 @pytest.fixture

@@ -229,6 +229,10 @@ def test_the_command_logs_and_refuses(
     assert f"tensorboard --logdir {tmp_path / 'logs'}" in said
     assert list((tmp_path / "logs").glob("events.out.*"))
     assert command(run.path, "--to", "tensorbord")[0] == 2
+    for given in (["tensorboard", "--replace"], ["wandb", "--source", tmp_path], ["fiftyone", "--step", 1]):
+        code, said = command(run.path, "--to", *given)
+        assert (code, said.count("\n")) == (2, 1)
+        assert given[1] in said
     code, said = command(run.path, "--to", "tensorboard", "--pairs", 11)
     assert code == 2
     assert said.count("\n") == 1

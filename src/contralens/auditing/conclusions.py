@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from contralens.auditing.concepts import ConceptList
-from contralens.checks import counted
+from contralens.checks import counted, few
 
 Row = Mapping[str, Any]
 
@@ -71,10 +71,9 @@ def explanation(
             "Audit a hidden layer to find the features behind the classes."
         )
     if missing:
-        shown = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
         out.append(
-            f"{len(missing)} of {classes} classes are missing from the list ({shown}): a neuron that represents such a "
-            "class gets the nearest concept of the list, or none."
+            f"{len(missing)} of {classes} classes are missing from the list ({few(missing, 8)}): a neuron that "
+            "represents such a class gets the nearest concept of the list, or none."
         )
     every = _of(pruning, "all", mode)
     if counts.get("spurious") and every is not None:

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from contralens.auditing.alignment import Separation, Wordings, separation
 from contralens.auditing.concepts import ConceptList
+from contralens.checks import few
 from contralens.math.activation_sources import ActivationSource, source
 from contralens.types import Brief
 
@@ -96,7 +97,7 @@ class Reading(Brief):
         if blind := self.blind:
             out.append(
                 f"the encoder {encoder} does not detect {len(blind)} of {len(names)} concepts in these images: they "
-                f"vary along them no more than along random directions or pairings: {_some([names[c] for c in blind])}"
+                f"vary along them no more than along random directions or pairings: {few((names[c] for c in blind), 8)}"
             )
         if lost := (~self.readable).nonzero()[:, 0].tolist():
             out.append(f"verdicts do not use {len(lost)} concepts that fail these checks")
@@ -190,7 +191,3 @@ def _unit(columns: Tensor) -> Tensor:
 def _upper(null: Tensor, value: Tensor) -> Tensor:
     """(C) share of the null values (M,C) that reach a value (C), which counts as one of them."""
     return (1 + (null >= value).sum(0)) / (len(null) + 1)
-
-
-def _some(names: Sequence[str], most: int = 8) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

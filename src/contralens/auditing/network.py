@@ -115,8 +115,7 @@ def _pruned(
     notes: list[str], reopened: Reopened, settings: Audit,
 ) -> tuple[pa.Table, NewHead | None, Any, dict[str, Any]]:  # fmt: skip
     """Table of pruning, a new head and what to write down of it, and of the labeled images."""
-    known, group_of = set(reopened.probe), reopened.groups_with(given.images)
-    taken = {group_of[f] for f in known if f in group_of}
+    group_of = reopened.groups_with(given.images)
     shared = int(_seen(given, reopened).sum())
     clusters = [group_of.get(f, f"image {f}") for f in given.images.fingerprints()] if group_of else None
     how: dict[str, Any] = {
@@ -132,7 +131,7 @@ def _pruned(
         more = ["no neuron is spurious, so nothing was pruned" + " and no new head fitted" * settings.new_head]
     notes += [*given.notes, *more]
     if shared:
-        also = ", or of their groups" if taken else ""
+        also = ", or of their groups" if any(f in group_of for f in reopened.probe) else ""
         notes.append(f"{shared} of the labeled images were used for the verdicts{also}")
     return pruning, head, about_head, {
         "name": given.images.name, "fingerprint": set_fingerprint(given.images), "images": len(given),

@@ -10,7 +10,6 @@ how much of the change comes from fitting again and how much from leaving the sp
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from contralens.auditing.pruning import groups_of, right_under
+from contralens.auditing.pruning import groups_of, readable, right_under
 from contralens.data.labeled_images import LabeledImages
 from contralens.data.new_heads import NewHead
-from contralens.errors import ImageError, InputError
+from contralens.errors import InputError
 from contralens.holdout import drawn, split_keys
 from contralens.math.intervals import paired_interval
 from contralens.models.hooked_layer import HookedTarget
@@ -136,15 +135,10 @@ def fit_new_head(
         "interval": f"95 %, paired bootstrap over {'groups of ' if clusters else ''}the held-out images",
         "rows": [_row(group, member & read, scored, seed, together) for group, member in groups_of(measured).items()],
     }  # fmt: skip
-    about = {
-        "target": target.name,
-        "layer": target.layer,
-        "pooling": str(target.pooling),
-        "fingerprint": target.fingerprint,
-    }
+    about = {name: str(getattr(target, name)) for name in ("layer", "pooling", "fingerprint")}
     head = NewHead(
         weight.float().numpy(), bias.float().numpy(), left.numpy().astype(np.uint8),
-        tuple(labeled.classes[c] for c in present.tolist()), about,
+        tuple(labeled.classes[c] for c in present.tolist()), {"target": target.name, **about},
     )  # fmt: skip
     return head, told
 
@@ -160,24 +154,11 @@ def _read(
     """Pooled activations and split of the images that can be read (with which those are, (I))."""
     total = len(labeled)
     there, parts = np.zeros(total, bool), []
-
-    def load(i: int) -> Any:
-        try:
-            return target.preprocess(labeled.images.load(i))
-        except ImageError:
-            return None
-
-    with ThreadPoolExecutor(4) as pool:
-        for start in range(0, total, batch_size):
-            made = list(pool.map(load, range(start, min(start + batch_size, total))))
-            shown = [x for x in made if x is not None]
-            if shown:
-                rows = target(default_collate(shown)).detach().float().cpu()
-                finite = rows.isfinite().all(1)
-                at = [start + i for i, x in enumerate(made) if x is not None]
-                there[np.array(at)[finite.numpy()]] = True
-                parts.append(rows[finite])
-            progress("new head", min(start + batch_size, total), total)
+    for at, shown in readable(target, labeled, batch_size, "new head", progress):
+        rows = target(default_collate(shown)).detach().float().cpu()
+        finite = rows.isfinite().all(1)
+        there[np.array(at)[finite.numpy()]] = True
+        parts.append(rows[finite])
     if not there.any():
         raise InputError(f"none of the labeled images in {labeled.images.name} can be read")
     prints = labeled.images.fingerprints()
@@ -201,7 +182,8 @@ def _fitted(data: _Split, present: Tensor, left: Tensor) -> tuple[Tensor, Tensor
     penalty = PENALTIES[len(PENALTIES) // 2]
     fit, tune = fitting & ~data.tuning, data.tuning
     if bool(tune.any()) and len(torch.unique(y[fit])) == len(present):
-        losses = [_loss(x[tune], y[tune], *_solved(x[fit], y[fit], len(present), p)) for p in PENALTIES]
+        solved = (_solved(x[fit], y[fit], len(present), p) for p in PENALTIES)
+        losses = [float(nn.functional.cross_entropy(x[tune] @ w.T + b, y[tune])) for w, b in solved]
         penalty = PENALTIES[int(np.argmin(losses))]
     w, b = _solved(x[fitting], y[fitting], len(present), penalty)
     w = w / scale
@@ -225,10 +207,6 @@ def _solved(x: Tensor, y: Tensor, classes: int, penalty: float) -> tuple[Tensor,
     with torch.enable_grad():
         optimiser.step(loss)  # type: ignore[no-untyped-call]
     return w.detach(), b.detach()
-
-
-def _loss(x: Tensor, y: Tensor, w: Tensor, b: Tensor) -> float:
-    return float(nn.functional.cross_entropy(x @ w.T + b, y))
 
 
 def _row(

@@ -246,13 +246,10 @@ def _row(
     }  # fmt: skip
 
 
-def right_under(
-    target: HookedTarget, labeled: LabeledImages, masks: Tensor, batch_size: int, progress: Progress
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Whether the network is right under each mask (M,I), and which images could be read (I)."""
-    total = len(labeled.targets)
-    right, there = np.zeros((len(masks), total)), np.zeros(total, bool)
-    variants: Variants | None = None
+def readable(
+    target: HookedTarget, labeled: LabeledImages, batch_size: int, stage: str, progress: Progress
+) -> Iterator[tuple[list[int], list[Any]]]:
+    """Rows and preprocessed inputs of the labeled images that can be read, batch by batch."""
 
     def load(i: int) -> Any:
         try:
@@ -260,26 +257,34 @@ def right_under(
         except ImageError:
             return None
 
+    total = len(labeled)
     with ThreadPoolExecutor(4) as pool:
         for start in range(0, total, batch_size):
-            made = list(pool.map(load, range(start, min(start + batch_size, total))))
-            at = [start + i for i, x in enumerate(made) if x is not None]
-            shown = [x for x in made if x is not None]
-            if not shown:
-                continue
-            batch = default_collate(shown)
-            if variants is None:
-                variants = Variants(target, default_collate((shown * 2)[:2]))
-            there[at] = True
-            truth = torch.from_numpy(labeled.targets[at])
-            step = max(1, variants.at_once // len(shown)) if variants.shared else 1
-            for first in range(0, len(masks), step):
-                some = masks[first : first + step]
-                rows = torch.arange(len(shown)).repeat(len(some))
-                scores = variants(batch, rows, some.repeat_interleave(len(shown), 0))
-                found = scores.argmax(1).view(len(some), -1) == truth
-                right[first : first + len(some), at] = found.double().numpy()
-            progress("pruning", min(start + batch_size, total), total)
+            made = enumerate(pool.map(load, range(start, min(start + batch_size, total))), start)
+            if shown := {i: x for i, x in made if x is not None}:
+                yield list(shown), list(shown.values())
+            progress(stage, min(start + batch_size, total), total)
+
+
+def right_under(
+    target: HookedTarget, labeled: LabeledImages, masks: Tensor, batch_size: int, progress: Progress
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Whether the network is right under each mask (M,I), and which images could be read (I)."""
+    right, there = np.zeros((len(masks), len(labeled))), np.zeros(len(labeled), bool)
+    variants: Variants | None = None
+    for at, shown in readable(target, labeled, batch_size, "pruning", progress):
+        batch = default_collate(shown)
+        if variants is None:
+            variants = Variants(target, default_collate((shown * 2)[:2]))
+        there[at] = True
+        truth = torch.from_numpy(labeled.targets[at])
+        step = max(1, variants.at_once // len(shown)) if variants.shared else 1
+        for first in range(0, len(masks), step):
+            some = masks[first : first + step]
+            rows = torch.arange(len(shown)).repeat(len(some))
+            scores = variants(batch, rows, some.repeat_interleave(len(shown), 0))
+            found = scores.argmax(1).view(len(some), -1) == truth
+            right[first : first + len(some), at] = found.double().numpy()
     if not there.any():
         raise InputError(f"none of the labeled images in {labeled.images.name} can be read")
     return right, there

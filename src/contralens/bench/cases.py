@@ -21,7 +21,8 @@ from contralens.bench.versions import BENCH_WORLDS, DIALS, SEEDS, version
 from contralens.bench.world_images import IMAGES, probe_scenes
 from contralens.checks import nearest
 from contralens.errors import InputError
-from contralens.math.exemplars import find_exemplars, neuron_statistics
+from contralens.math.exemplars import find_exemplars
+from contralens.math.statistics import neuron_statistics
 from contralens.settings.bench import ALL_KINDS, KINDS, Kind
 from contralens.types import Exemplars, Progress, silent
 from contralens.world.captions import concepts

@@ -28,6 +28,24 @@ def seeded(seed: int) -> None:
     torch.use_deterministic_algorithms(True)
 
 
+def steps_of(parts: nn.Module, rate: float, steps: int) -> Iterator[Callable[[Tensor], None]]:
+    """AdamW with one cycle of the rate: for every step what is done with its loss."""
+    heavy = [p for p in parts.parameters() if p.ndim > 1]
+    light = [p for p in parts.parameters() if p.ndim <= 1]
+    groups = [{"params": heavy, "weight_decay": 0.05}, {"params": light, "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps, pct_start=0.15)
+
+    def step(loss: Tensor) -> None:
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        cycle.step()
+
+    for _ in range(steps):
+        yield step
+
+
 def fit(
     model: nn.Module,
     loss: Callable[[NDArray[np.int64]], Tensor],
@@ -41,22 +59,14 @@ def fit(
     """AdamW with one cycle of the rate; `loss` gets the rows of a batch. Yields before every epoch."""
     rng = np.random.default_rng(seed)
     steps = n // batch
-    heavy = [p for p in model.parameters() if p.ndim > 1]
-    light = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": heavy, "weight_decay": 0.05}, {"params": light, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, epochs * steps, pct_start=0.15)
-    start = time.monotonic()
+    stepping, start = steps_of(model, rate, epochs * steps), time.monotonic()
     for epoch in range(epochs):
         yield epoch
         model.train()
         total = 0.0
         for rows in rng.permutation(n)[: steps * batch].reshape(steps, batch):
             value = loss(rows)
-            optimiser.zero_grad(set_to_none=True)
-            value.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            cycle.step()
+            next(stepping)(value)
             total += value.item()
         log(f"  epoch {epoch + 1}/{epochs}  loss {total / steps:.3f}  {time.monotonic() - start:.0f} s")
     model.eval()

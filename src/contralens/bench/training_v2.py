@@ -25,7 +25,7 @@ One step for both did worse: while the image tower did not see shapes yet, all w
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -34,7 +34,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from contralens.bench.training import Log, rows_of, seeded
+from contralens.bench.training import Log, rows_of, seeded, steps_of
 from contralens.math.fast_kernels import bfloat16_is_fast
 from contralens.math.tensors import keeping_memory
 from contralens.world.captions import SYNONYMS, captions, concept_text, concepts, meaning, one_factor_captions
@@ -81,24 +81,6 @@ def train_encoder(seed: int = 0, samples: int = SAMPLES, log: Log = print) -> Du
     return model.eval()
 
 
-def _steps(parts: nn.Module, rate: float, steps: int) -> Iterator[Callable[[Tensor], None]]:
-    """AdamW with one cycle of the rate: for every step what is done with its loss."""
-    heavy = [p for p in parts.parameters() if p.ndim > 1]
-    light = [p for p in parts.parameters() if p.ndim <= 1]
-    groups = [{"params": heavy, "weight_decay": 0.05}, {"params": light, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, steps, pct_start=0.15)
-
-    def step(loss: Tensor) -> None:
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        cycle.step()
-
-    for _ in range(steps):
-        yield step
-
-
 def _train_images(model: DualEncoder, rows: nn.Parameter, samples: int, seed: int, log: Log) -> None:
     head, start, steps = nn.Linear(FEATURES[2], sum(SIZES)), time.process_time(), samples // BATCH
     parts = nn.ModuleList([model.image, head])
@@ -106,7 +88,7 @@ def _train_images(model: DualEncoder, rows: nn.Parameter, samples: int, seed: in
     parts.register_parameter("scale", model.log_scale)
     model.train()
     shown: dict[str, float] = {}
-    for number, step in enumerate(_steps(parts, 3e-3, steps)):
+    for number, step in enumerate(steps_of(parts, 3e-3, steps)):
         if number % CHUNK == 0:
             log(f"  {number}/{steps}  {shown}  {time.process_time() - start:.0f} CPU s")
             chunk = _Chunk(training_scenes(CHUNK * BATCH, 1_000_000 * (seed + 1) + number), number >= CLEAN * steps)
@@ -149,7 +131,7 @@ def _train_texts(model: DualEncoder, rows: Tensor, steps: int, seed: int, log: L
     embedded = rows_of(model.image, chunk.pictures)
     own = torch.arange(BATCH)
     model.train()
-    for number, step in enumerate(_steps(model.text, 2e-3, steps)):
+    for number, step in enumerate(steps_of(model.text, 2e-3, steps)):
         if number % (images // BATCH) == 0:
             texts = captions(chunk.scenes, seed + number)
             ids, said = word_ids(texts), torch.from_numpy(_named(texts))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import zlib
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from contralens.checks import whole
 from contralens.data.added_files import check_listed, write_listed
 from contralens.data.atomic_files import TEMPORARY, explained
 from contralens.data.locks import lock_beside, locked
-from contralens.data.seals import DIGEST
+from contralens.data.seals import DIGEST, read_object
 from contralens.errors import InputError
 from contralens.math.intervals import wilson as wilson
 from contralens.settings.bench import IMAGES as IMAGES
@@ -105,12 +104,8 @@ def _older(folder: Path) -> list[str]:
     """Files of a world written by a version that listed none; raises if the folder holds files and no world."""
     if os.path.lexists(folder) and not folder.is_dir():
         raise InputError(f"{folder} is a file; choose a new folder")
-    about = folder / "world.json"
-    try:
-        content = json.loads(about.read_text(encoding="utf-8"))
-        ours = {"world", "true", "partners", "strength", "images"} <= content.keys()
-    except (OSError, ValueError, AttributeError, RecursionError):
-        content, ours = {}, False
+    content = read_object(folder / "world.json") or {}
+    ours = {"world", "true", "partners", "strength", "images"} <= content.keys()
     if not ours and folder.is_dir() and any(not left.name.startswith(TEMPORARY) for left in folder.iterdir()):
         raise InputError(f"{folder} holds files but no rendered world; choose a new folder")
     if not ours or DIGEST in content:

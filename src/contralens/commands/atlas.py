@@ -10,15 +10,13 @@ import typer
 from contralens.commands.flags import Given, with_flags
 from contralens.commands.options import Json, TrustCode, print_json
 from contralens.settings.finished_run import AtlasOf
-from contralens.settings.record import read
+from contralens.settings.record import help_of, read
 
 
 @with_flags(AtlasOf, without=("runs",))
 def atlas_command(
     given: Given,
-    runs: Annotated[
-        list[Path], typer.Argument(help="Run folders of layers of one network, or a folder that holds them.")
-    ],
+    runs: Annotated[list[Path], typer.Argument(help=help_of(AtlasOf, "runs"))],
     search: Annotated[str | None, typer.Option(help="List neurons of all layers whose label or name holds it.")] = None,
     sort: Annotated[str, typer.Option(help="Sort that list by confidence, depth, score, maximum, ...")] = "confidence",
     top: Annotated[int, typer.Option(help="Rows listed of each kind.")] = 15,

@@ -11,7 +11,7 @@ from contralens.commands.flags import Given, with_flags
 from contralens.commands.options import Json, print_json
 from contralens.errors import InputError
 from contralens.settings.bench import ExportedBenchmark, Leaderboard, MeaningsBenchmark, WorldBenchmark
-from contralens.settings.record import read
+from contralens.settings.record import help_of, read
 
 app = typer.Typer(help="Benchmarks with known truth.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -118,6 +118,7 @@ def leaderboard_command(
     from contralens.data.atomic_files import write_whole
     from contralens.report import leaderboard as paper
     from contralens.report.progress import bar
+    from contralens.report.world_bench import write_into
 
     with bar(quiet=as_json) as progress:
         board = leaderboard(**read(Leaderboard, given), progress=progress)
@@ -128,7 +129,7 @@ def leaderboard_command(
         write_whole(out / "leaderboard.md", paper.markdown(board).encode())
         written += [out / "leaderboard.json", out / "leaderboard.md"]
     if docs is not None:
-        paper.write_into(docs, paper.markdown(board))
+        write_into(docs, paper.markdown(board))
         written.append(docs)
     if as_json:
         print_json({**board, "written": [str(path) for path in written]})
@@ -140,7 +141,7 @@ def leaderboard_command(
 
 @app.command("export")
 @with_flags(ExportedBenchmark, without=("out",))
-def export_command(given: Given, out: Annotated[Path, typer.Argument(help="New folder to write.")]) -> None:
+def export_command(given: Given, out: Annotated[Path, typer.Argument(help=help_of(ExportedBenchmark, "out"))]) -> None:
     """Write version 2 of the world benchmark as plain files.
 
     Pictures (PNG), scenes (Parquet), activations, embeddings and truth (safetensors), to use without contralens.
@@ -155,14 +156,10 @@ def export_command(given: Given, out: Annotated[Path, typer.Argument(help="New f
 
 def _check_out(out: Path) -> None:
     """Raise if a file would be overwritten that is no older result."""
-    import json
+    from contralens.data.seals import read_object
 
     there = [name for name in ("world.json", "world.parquet", "world.png") if (out / name).exists()]
-    try:
-        ours = not there or "settings" in json.loads((out / "world.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError, RecursionError):
-        ours = False
-    if not ours:
+    if there and "settings" not in (read_object(out / "world.json") or {}):
         first = out / there[0]
         raise InputError(f"{first} is not a result of this benchmark and would be overwritten; choose another --out")
 

@@ -11,7 +11,7 @@ from contralens.commands.flags import Given, with_flags
 from contralens.commands.options import Json, RunFolder, TrustCode, TrustConfig, print_json
 from contralens.settings.finished_run import Compare, Evaluate
 from contralens.settings.label import Label
-from contralens.settings.record import read
+from contralens.settings.record import help_of, read
 
 MOVES = ("same", "down", "sideways", "up", "unknown")
 
@@ -52,7 +52,7 @@ def evaluate_command(
 @with_flags(Compare, without=("runs",))
 def compare_command(
     given: Given,
-    runs: Annotated[list[Path], typer.Argument(help="Run folders; for a single run, compares its scorers.")],
+    runs: Annotated[list[Path], typer.Argument(help=help_of(Compare, "runs"))],
     out: Annotated[Path | None, typer.Option(help="Folder for parquet tables, comparison.json and plots.")] = None,
     most: Annotated[int, typer.Option(help="Changed labels to show.")] = 20,
     pairs: Annotated[
@@ -89,7 +89,9 @@ def recipe_command(
     as_json: Json = False,
 ) -> None:
     """Reproduce a published experiment, its numbers beside ours."""
+    from contralens.data.runs import load
     from contralens.evaluation.recipes import follow, lacking, read_recipe
+    from contralens.report.audit_page import write_audit_page
     from contralens.report.progress import bar
 
     made = read_recipe(recipe, trust_code=trust_code)
@@ -103,7 +105,7 @@ def recipe_command(
     with bar(quiet=as_json) as progress:
         rows = follow(made, out, **read(Label, given), progress=progress)
     audited = [out / name for name, steps in made["runs"].items() if steps.get("audit")]
-    pages = _audit_pages(audited)
+    pages = [write_audit_page(load(folder)) for folder in audited]
     if as_json:
         print_json({"out": str(out), "rows": rows, "audits": [str(page) for page in pages]})
         return
@@ -128,13 +130,6 @@ def recipe_command(
         audit_tables(load_audit(folder), most=5)
         typer.echo(f"page: {page}")
     typer.echo(f"runs: {out}   (compare them with: contralens compare {' '.join(str(out / n) for n in made['runs'])})")
-
-
-def _audit_pages(folders: list[Path]) -> list[Path]:
-    from contralens.data.runs import load
-    from contralens.report.audit_page import write_audit_page
-
-    return [write_audit_page(load(folder)) for folder in folders]
 
 
 def _print_evaluation(result: Any) -> None:

@@ -16,7 +16,7 @@ import typer
 
 from contralens.checks import require
 from contralens.commands.flags import Given, with_flags
-from contralens.commands.options import RunFolder, TrustCode
+from contralens.commands.options import RunFolder, RunFolders, TrustCode
 from contralens.errors import InputError
 from contralens.settings.finished_run import OnLabels
 from contralens.settings.record import read
@@ -25,7 +25,7 @@ PORT = 8787
 
 
 def explore_command(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some.")],
+    runs: RunFolders,
     host: Annotated[str, typer.Option(help="Bind address. Non-loopback addresses require a token.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 picks a free one.", min=0, max=65535)] = PORT,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address; do not open a browser.")] = False,
@@ -59,19 +59,16 @@ def explore_command(
 
 
 def export_command(
-    runs: Annotated[
-        list[Path], typer.Argument(help="Run folders, or folders that hold some; the site compares several runs.")
-    ],
+    runs: RunFolders,
     out: Annotated[Path, typer.Option(help="Site folder: new, empty or an older export.")],
     notes: Annotated[bool, typer.Option("--notes", help="Also publish notes, tags and corrected labels.")] = False,
     url: Annotated[
-        str | None,
-        typer.Option(help="Public URL of the site; adds pages links/RUN/NEURON.html with link previews."),
+        str | None, typer.Option(help="Public URL of the site; adds pages links/RUN/NEURON.html with link previews.")
     ] = None,
 ) -> None:
     """Write the explorer's pages as a static site.
 
-    Works on any web host and from the folder.
+    Works on any web host and from the folder; a site of several runs compares them.
     """
     _modest()
     _needs()
@@ -90,10 +87,7 @@ def maps_command(
     given: Given,
     run: RunFolder,
     pairs: Annotated[int, typer.Option(help="Pairs per neuron to map.")] = 10,
-    layout: Annotated[
-        bool,
-        typer.Option("--layout", help="Also compute a UMAP layout of the neurons."),
-    ] = False,
+    layout: Annotated[bool, typer.Option("--layout", help="Also compute a UMAP layout of the neurons.")] = False,
     trust_code: TrustCode = False,
 ) -> None:
     """Add activation maps and downstream classes to a run.

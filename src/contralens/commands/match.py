@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from contralens.commands.flags import Given, with_flags
-from contralens.commands.options import Json, TrustCode, print_json
+from contralens.commands.options import Json, RunFolder, TrustCode, print_json
 from contralens.settings.finished_run import Match
-from contralens.settings.record import read
+from contralens.settings.record import help_of, read
 
 if TYPE_CHECKING:
     from contralens.data.matchings import Matching
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 @with_flags(Match, without=("one", "other"))
 def match_command(
     given: Given,
-    one: Annotated[Path, typer.Argument(help="A run folder.")],
-    other: Annotated[Path, typer.Argument(help="Second run folder: another checkpoint, seed, layer or network.")],
+    one: RunFolder,
+    other: Annotated[Path, typer.Argument(help=help_of(Match, "other"))],
     most: Annotated[int, typer.Option(help="Changes to list.")] = 20,
     trust_code: TrustCode = False,
     as_json: Json = False,

@@ -19,8 +19,9 @@ TrustConfig = Annotated[
     bool, typer.Option("--trust-code", help="Allow the file to import code, such as module:FILE.py:FUNCTION.")
 ]
 
-# Of commands that take a finished run.
+# Of commands that take finished runs.
 RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
+RunFolders = Annotated[list[Path], typer.Argument(help="Run folders, or folders that hold some.")]
 TrustCode = Annotated[
     bool, typer.Option("--trust-code", help="Allow a run from elsewhere to import code and open files.")
 ]

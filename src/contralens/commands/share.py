@@ -9,7 +9,7 @@ import typer
 
 from contralens.checks import counted
 from contralens.commands.flags import Given, with_flags
-from contralens.commands.options import RunFolder, TrustCode, print_json
+from contralens.commands.options import Json, RunFolder, TrustCode, print_json
 from contralens.errors import InputError
 from contralens.settings.label import Label
 from contralens.settings.record import read
@@ -40,6 +40,8 @@ def export_labels_command(
 
     loaded = load(run)
     if neuronpedia:
+        if pairs is not None:
+            raise InputError("--pairs is about the evidence, of which --neuronpedia writes none")
         from contralens.sharing.neuronpedia import write_neuronpedia
 
         folder = write_neuronpedia(loaded, out or Path(f"{run.resolve()}.neuronpedia"), model=model, source=source)
@@ -56,11 +58,12 @@ def export_labels_command(
 def import_labels_command(
     file: Annotated[Path, typer.Argument(help="A label file.")],
     scorer: Annotated[str | None, typer.Option(help="Scorer whose labels to list (default: the primary).")] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the labels as JSON, in the format of `label`.")
-    ] = False,
+    as_json: Json = False,
 ) -> None:
-    """Validate a label file against its schema and list its labels."""
+    """Validate a label file against its schema and list its labels.
+
+    With --json in the format of `label`.
+    """
     from contralens.sharing.label_files import read_labels
 
     found = read_labels(file)
@@ -79,8 +82,7 @@ def log_command(
         Literal["tensorboard", "wandb", "fiftyone"], typer.Option(help="Which of the three gets the labels.")
     ],
     out: Annotated[
-        Path | None,
-        typer.Option(help="Log folder of TensorBoard or W&B (default: RUN.tensorboard; W&B's own choice)."),
+        Path | None, typer.Option(help="Log folder of TensorBoard or W&B (default: RUN.tensorboard; W&B's own choice).")
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="W&B project, or FiftyOne data set (default: contralens; network and layer).")
@@ -103,6 +105,10 @@ def log_command(
     from contralens.data.runs import load
     from contralens.sharing.trackers import to_fiftyone, to_tensorboard, to_wandb
 
+    if to != "fiftyone" and (source or replace):
+        raise InputError("--source and --replace are about --to fiftyone")
+    if to == "fiftyone" and (out or step is not None):
+        raise InputError("--out and --step are about --to tensorboard and --to wandb")
     loaded = load(run, trust_code=trust_code)
     if to == "tensorboard":
         folder = to_tensorboard(

@@ -10,7 +10,7 @@ import typer
 from contralens.commands.flags import Given, with_flags
 from contralens.commands.options import Json, RunFolder, TrustCode, print_json
 from contralens.settings.finished_run import Verify
-from contralens.settings.record import read
+from contralens.settings.record import help_of, read
 from contralens.types import Progress
 
 
@@ -18,9 +18,7 @@ from contralens.types import Progress
 def verify_command(
     given: Given,
     run: RunFolder,
-    neuron: Annotated[
-        list[str] | None, typer.Argument(help="Neurons to test, by index or name (default: all labeled neurons).")
-    ] = None,
+    neuron: Annotated[list[str] | None, typer.Argument(help=help_of(Verify, "neurons"))] = None,
     most: Annotated[int, typer.Option(help="Labels to show.")] = 30,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write verification.html into the run.")] = True,
     trust_code: TrustCode = False,

@@ -7,7 +7,6 @@ each file of ours can be proven ours at any moment, and nothing else is ever wri
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,16 @@ from typing import Any
 from contralens.data.atomic_files import explained, sweep, write_whole
 from contralens.data.folder_kinds import ADDED, RUN, look
 from contralens.data.locks import lock_beside, locked
-from contralens.data.seals import DIGEST, FILES, PENDING, file_digest, manifest_digest, manifest_text, sealed
+from contralens.data.seals import (
+    DIGEST,
+    FILES,
+    PENDING,
+    file_digest,
+    manifest_digest,
+    manifest_text,
+    read_object,
+    sealed,
+)
 from contralens.errors import InputError
 
 PATIENCE = 60.0
@@ -60,17 +68,12 @@ def add_to_run(run: Path, files: Mapping[str, bytes]) -> None:
 
 def listed(folder: Path, name: str) -> dict[str, set[str]]:
     """Path -> the digests that a file of ours may have, by the list `name` of a folder; empty if there is none."""
-    try:
-        content = json.loads((folder / name).read_text(encoding="utf-8"))
-        if content[DIGEST] != manifest_digest(content):
-            return {}
-        found: dict[str, set[str]] = {}
-        for key in (FILES, PENDING):
-            for file, digest in content.get(key, {}).items():
-                found.setdefault(file, set()).add(digest)
-        return found
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return {}
+    found: dict[str, set[str]] = {}
+    content = _list(folder / name) or {}
+    for key in (FILES, PENDING):
+        for file, digest in content.get(key, {}).items():
+            found.setdefault(file, set()).add(digest)
+    return found
 
 
 def write_listed(
@@ -116,7 +119,7 @@ def check_listed(folder: Path, name: str, files: Iterable[str], *, older: Iterab
     A list that is there has to be one, too, unless there are `older` files, of a version without it.
     """
     before, known = listed(folder, name), set(older)
-    if os.path.lexists(folder / name) and not known and not _is_list(folder / name):
+    if os.path.lexists(folder / name) and not known and _list(folder / name) is None:
         raise InputError(
             f"{folder / name} is not as contralens wrote it and would be overwritten: move it away, or choose another "
             "folder"
@@ -131,12 +134,10 @@ def check_listed(folder: Path, name: str, files: Iterable[str], *, older: Iterab
             )
 
 
-def _is_list(file: Path) -> bool:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        return _is_file(file) and bool(content[DIGEST] == manifest_digest(content))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return False
+def _list(file: Path) -> dict[str, Any] | None:
+    """A list that is as it was written; None for anything else."""
+    content = read_object(file)
+    return content if content is not None and content.get(DIGEST) == manifest_digest(content) else None
 
 
 def _is_file(path: Path) -> bool:

@@ -78,6 +78,17 @@ def trust(row: Mapping[str, Any]) -> str:
     return f"{int(100 * sure) / 100:.2f} {word_of(sure)}"
 
 
+def sure_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """How sure a label is, as `sure` of pages/parts.html shows it."""
+    sure, tested_as = row.get("confidence"), row.get("verified")
+    return {
+        "trust": trust(row),
+        "word": word_of(sure),
+        "percent": 0 if sure is None else round(100 * sure),
+        "verified": tested_as if tested_as in ("verified", "refuted") else None,
+    }
+
+
 def several(row: Mapping[str, Any]) -> str:
     """The meanings of a polysemantic neuron with shares and confidences; empty where there is one only.
 

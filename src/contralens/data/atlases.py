@@ -127,12 +127,6 @@ class Atlas(Tabled):
         """The atlas as plain values, for JSON."""
         return {"manifest": self.manifest, **{name: t.to_pylist() for name, t in self._tables().items()}}
 
-    def _tables(self) -> dict[str, pa.Table]:
-        return {
-            "neurons": self.neurons, "layers": self.layers, "concepts": self.concepts, "links": self.links,
-            "edges": self.edges,
-        }  # fmt: skip
-
     def __repr__(self) -> str:
         layers = self.layers["layer"].to_pylist()
         some = layers[0] if len(layers) == 1 else f"{layers[0]} to {layers[-1]}"
@@ -241,16 +235,12 @@ def atlas_of(runs: Sequence[Run | Part]) -> Atlas:
     paths = {key: None if part.run.path is None else str(part.run.path) for part, key in zip(parts, keys, strict=True)}
     neurons = pa.concat_tables([_of_run(part.neurons, key) for part, key in zip(parts, keys, strict=True)])
     manifest = {**parts[0].about, "notes": notes, "runs": paths, "about": ABOUT}
-    return Atlas(manifest, neurons, _table(layers), _table(concepts))
+    return Atlas(manifest, neurons, pa.Table.from_pylist(layers), pa.Table.from_pylist(concepts))
 
 
 def _of_run(neurons: pa.Table, key: str) -> pa.Table:
     at = neurons.schema.get_field_index("run")
     return neurons.set_column(at, NEURONS.field("run"), pa.array([key] * len(neurons), pa.string()))
-
-
-def _table(rows: list[dict[str, Any]]) -> pa.Table:
-    return pa.Table.from_pylist(rows)
 
 
 def _keys(runs: Sequence[Run]) -> list[str]:

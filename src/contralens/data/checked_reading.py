@@ -34,14 +34,13 @@ SEALED_FROM = 2
 """The first format whose manifests have to have a digest."""
 
 
-def read_manifest(file: Path, model: str, formats: Sequence[Any], key: str = "format") -> dict[str, Any]:
+def read_manifest(file: Path, model: str, formats: Sequence[Any]) -> dict[str, Any]:
     """A manifest that is as it was written and holds what its readers count on.
 
     Args:
         file: a JSON file.
         model: name of its schema in `contralens.data.manifests`.
         formats: those that can be read, the newest last.
-        key: what the manifest calls its format.
 
     Raises:
         RunError: it is no such manifest; one line with the file, the place in it and what to do.
@@ -54,9 +53,9 @@ def read_manifest(file: Path, model: str, formats: Sequence[Any], key: str = "fo
         raise RunError(f"{file} cannot be read: {first_line(e)}; {AGAIN[model]}") from e
     if not isinstance(content, dict):
         raise RunError(f"{file} cannot be read: it holds no object; {AGAIN[model]}")
-    made = content.get(key)
+    made = content.get("format")
     if type(made) is not type(formats[-1]) or made not in formats:
-        raise RunError(f"{file.parent} has {key} {made!r}; this contralens reads {formats[-1]}")
+        raise RunError(f"{file.parent} has format {made!r}; this contralens reads {formats[-1]}")
     check_seal(file, content, model, needed=model == "Added" or (isinstance(made, int) and made >= SEALED_FROM))
     check_schema(file, content, model)
     return content

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from contralens.checks import counted
-from contralens.data.image_tables import CLASS_COLUMNS, Table, bit, some
+from contralens.checks import counted, few
+from contralens.data.image_tables import CLASS_COLUMNS, Table, bit
 from contralens.data.table_layouts import Layout
 from contralens.errors import InputError
 
@@ -30,7 +30,7 @@ def classes_in(
     for table in tables:
         if table.layout is not None and (layout := table.layout).classes:
             columns = tuple(table.column(c) for c in layout.classes)
-            notes = [f"{table.path.name} is read as {layout.name}: classes from {some(columns)}"]
+            notes = [f"{table.path.name} is read as {layout.name}: classes from {few(columns)}"]
             return _of_column(table, columns[0], classes, notes) if len(columns) == 1 else (
                 table, columns, _of_ones(table, columns, layout.rest), notes
             )  # fmt: skip
@@ -41,11 +41,11 @@ def classes_in(
                 found = [column for column in found if column not in ones]  # malignant beside benign, with one 1 a row
             if len(found) > 1 and names is OTHER_CLASS_COLUMNS:
                 raise InputError(
-                    f"{table.path}: each of {some(found)} may hold the classes; name one with class_column= "
+                    f"{table.path}: each of {few(found)} may hold the classes; name one with class_column= "
                     f"(--class-column), e.g. {found[0]!r}"
                 )
             if found:
-                others = f"; so might {some(found[1:])}: choose with class_column (--class-column)"
+                others = f"; so might {few(found[1:])}: choose with class_column (--class-column)"
                 told = [f"{table.path.name}: {found[0]} holds the classes{others}"] if found[1:] else []
                 return _of_column(table, found[0], classes, told)
     for table in tables:
@@ -79,6 +79,8 @@ def _of_column(
             left += 1
     if several and classes is not None:
         names = {image: name for image, name in names.items() if name in classes or image in several}
+    if not names:
+        raise InputError(f"{table.path}: by the column {column!r} no image has a single class, or none of `classes`")
     if left:
         notes.append(
             f"{counted(left, 'image')} with several classes in {table.path.name} left out"
@@ -97,7 +99,7 @@ def _of_ones(table: Table, columns: Sequence[str], rest: str | None) -> dict[str
             ones = [rest]
         if len(ones) != 1:
             raise InputError(
-                f"{table.path}: {image!r} has {len(ones)} ones in the columns {some(columns)}, exactly one is its "
+                f"{table.path}: {image!r} has {len(ones)} ones in the columns {few(columns)}, exactly one is its "
                 "class; say with `classes` which columns are classes, or with class_column= (--class-column) which one "
                 "column holds them"
             )
@@ -116,5 +118,5 @@ def _without_classes(tables: Sequence[Table]) -> str:
     columns = list(dict.fromkeys(c for t in tables for c in t.columns))
     return (
         f"{where}: no column called {', '.join(CLASS_COLUMNS)}, and no columns of 0 and 1, that would tell the "
-        f"classes; say with class_column= (--class-column) which does: {some(columns)}"
+        f"classes; say with class_column= (--class-column) which does: {few(columns)}"
     )

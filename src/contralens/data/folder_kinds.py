@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from contralens.data.atomic_files import TEMPORARY
-from contralens.data.seals import DIGEST, FILES, PENDING, file_digest, manifest_digest
+from contralens.data.seals import DIGEST, FILES, PENDING, file_digest, manifest_digest, read_object
 
 ADDED = "added.json"
 """The manifest of what was added to a run folder after it was written: its report, its maps, an atlas."""
@@ -57,13 +56,7 @@ AUDIT = Kind(
     r"(neurons|influence|pruning)\.parquet|(mask|head)\.safetensors",
     part=True,
 )
-VERIFICATION = Kind(
-    "verification",
-    "verification.json",
-    lambda m: "format" in m and "editor" in m,
-    r"(?!)",
-    part=True,
-)
+VERIFICATION = Kind("verification", "verification.json", lambda m: "format" in m and "editor" in m, r"(?!)", part=True)
 _OLDER_RUN = (
     rf"({'|'.join(_TABLES)})\.parquet|labels\.json|vectors\.safetensors|report\.html|audit\.html|"
     rf"{'|'.join(map(re.escape, _MAPS))}"
@@ -132,7 +125,7 @@ def look(folder: Path, kind: Kind) -> Held:
     >>> "labels.parquet" in held.own, held.foreign, held.changed, held.parts
     (True, [], [], [])
     """
-    held = Held(_read(folder / kind.manifest))
+    held = Held(read_object(folder / kind.manifest))
     known = {} if held.manifest is None or not kind.ours(held.manifest) else _known(folder, kind, held.manifest)
     if not known:
         held.manifest = None
@@ -147,7 +140,8 @@ def look(folder: Path, kind: Kind) -> Held:
                 break
         else:
             held.own.add(name)
-            if (folder / name).is_symlink() or not _as_written(folder / name, known.get(name)):
+            digests = known.get(name)
+            if (folder / name).is_symlink() or (digests is not None and file_digest(folder / name) not in digests):
                 held.changed.append(name)
             if kind is RUN and (first in kind.parts or name in (*_MAPS, RELATIONS)):
                 held.parts.append(first if first in kind.parts else ATLAS_PART if name == RELATIONS else "maps")
@@ -160,11 +154,11 @@ def _known(folder: Path, kind: Kind, manifest: dict[str, Any]) -> dict[str, set[
     found: dict[str, set[str] | None] = {kind.manifest: None if _vouched(manifest) else set()}
     if isinstance(manifest.get(FILES), dict):
         _note(found, manifest)
-    if kind is RUN and (added := _read(folder / ADDED)) and _vouched(added):
+    if kind is RUN and (added := read_object(folder / ADDED)) and _vouched(added):
         found[ADDED] = None
         _note(found, added)
     for name, inner in kind.parts.items():
-        below = _read(folder / name / inner.manifest)
+        below = read_object(folder / name / inner.manifest)
         if below is not None and inner.ours(below) and not (folder / name).is_symlink():
             for path, digests in _known(folder / name, inner, below).items():
                 found.setdefault(f"{name}/{path}", digests)
@@ -189,20 +183,6 @@ def _note(found: dict[str, set[str] | None], manifest: Mapping[str, Any]) -> Non
 def _vouched(manifest: Mapping[str, Any]) -> bool:
     """Whether a manifest is as it was written; one of a version without digests says nothing against it."""
     return DIGEST not in manifest or manifest[DIGEST] == manifest_digest(manifest)
-
-
-def _as_written(path: Path, digests: set[str] | None) -> bool:
-    return digests is None or file_digest(path) in digests
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        if path.is_symlink() or not path.is_file():
-            return None
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None
 
 
 def _walk(folder: Path, below: str = "") -> Iterator[tuple[str, bool]]:

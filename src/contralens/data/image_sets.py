@@ -79,7 +79,8 @@ class ImageSet:
 
     def named(self, indices: Sequence[int], hashes: Sequence[str | None]) -> list[str]:
         """Hashes as fingerprints: an image that cannot be read stands for its id."""
-        return [found or _hex(f"unreadable {self.ids[i]}") for i, found in zip(indices, hashes, strict=True)]
+        lost = (hashlib.sha256(f"unreadable {self.ids[i]}".encode()) for i in indices)
+        return [found or other.hexdigest()[:32] for found, other in zip(hashes, lost, strict=True)]
 
     def settle(self, fingerprints: list[str]) -> list[str]:
         """Take these as the fingerprints of the set."""
@@ -336,7 +337,3 @@ def _in_threads(piece: Callable[[Sequence[Any]], list[T]], keys: Sequence[Any]) 
         return [one for part in pieces for one in piece(part)]
     with ThreadPoolExecutor(_THREADS) as pool:
         return [one for part in pool.map(piece, pieces) for one in part]
-
-
-def _hex(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from contralens.checks import nearest
+from contralens.checks import few, nearest
 from contralens.data.table_layouts import Layout, layout_of
 from contralens.errors import InputError
 
@@ -46,15 +46,7 @@ class Table:
         Raises:
             InputError: there is none.
         """
-        for column in self.columns:
-            if column == name:
-                return column
-        for column in self.columns:
-            if column.lower() == name.lower():
-                return column
-        raise InputError(
-            f"{self.path} has no column {name!r}{nearest(name, self.columns)}; it has {some(self.columns)}"
-        )
+        return self.columns[_place_of(name, self.columns, self.path)]
 
     def of(self, column: str) -> dict[str, str]:
         """Image -> its value in a column."""
@@ -103,6 +95,8 @@ def read_table(path: Path, find: Callable[[str], object], image_column: str | No
         image, rest = row[at], tuple(row[:at] + row[at + 1 :])
         if image and rows.setdefault(image, rest) != rest:
             raise InputError(f"{path}, line {number}: {image!r} is there twice, with different values")
+    if not rows:
+        raise InputError(f"{path}: no line names an image, the column {head[at]!r} is empty: give another image_column")
     return Table(path, tuple(head[:at] + head[at + 1 :]), rows, layout, (note,) if note else ())
 
 
@@ -172,12 +166,8 @@ def read_column(path: Path, name: str, places: Places) -> tuple[dict[int, str], 
         InputError: it cannot be read, no such column, or two values for one image.
     """
     head, lines, _ = _cells(path)
-    if name not in head:
-        lowered = [column.lower() for column in head]
-        if name.lower() not in lowered:
-            raise InputError(f"{path} has no column {name!r}{nearest(name, head)}; it has {some(head)}")
-        name = head[lowered.index(name.lower())]
-    value = head.index(name)
+    value = _place_of(name, head, path)
+    name = head[value]
     images = _image_columns(head, lines, places.sole, layout_of(head), but=value)
     found: dict[int, str] = {}
     for row in lines:
@@ -205,7 +195,7 @@ def read_lines(path: Path, name: str | None, places: Places) -> dict[int, list[s
     if any(places.sole(value) is not None for value in head if value):
         head, lines = [f"column {i}" for i in range(1, len(head) + 1)], [head, *lines]
     if name is not None and name not in head:
-        raise InputError(f"{path} has no column {name!r}{nearest(name, head)}; it has {some(head)}")
+        raise InputError(f"{path} has no column {name!r}{nearest(name, head)}; it has {few(head)}")
     image = _image_columns(head, lines, places.sole, layout_of(head), but=None if name is None else head.index(name))[0]
     lengths = [sum(len(row[at]) for row in lines if at < len(row)) if at != image else -1 for at in range(len(head))]
     value = lengths.index(max(lengths)) if name is None else head.index(name)
@@ -216,24 +206,30 @@ def read_lines(path: Path, name: str | None, places: Places) -> dict[int, list[s
     return found
 
 
+def _place_of(name: str, columns: Sequence[str], path: Path) -> int:
+    """Where a column is; case does not matter where none is spelled just so."""
+    lowered = [column.lower() for column in columns]
+    if name.lower() not in lowered:
+        raise InputError(f"{path} has no column {name!r}{nearest(name, columns)}; it has {few(columns)}")
+    return columns.index(name) if name in columns else lowered.index(name.lower())
+
+
 def _image_at(
     path: Path, head: Sequence[str], lines: Sequence[Sequence[str]], find: Callable[[str], object], asked: str | None,
     layout: Layout | None,
 ) -> tuple[int, str | None]:  # fmt: skip
     """The image's column, and what to say where it was found by its values."""
-    lowered = [name.lower() for name in head]
     if asked is not None:
-        if asked.lower() not in lowered:
-            raise InputError(f"{path} has no column {asked!r}{nearest(asked, head)}; it has {some(head)}")
-        return (head.index(asked) if asked in head else lowered.index(asked.lower())), None
+        return _place_of(asked, head, path), None
     found = _image_columns(head, lines, find, layout)
     if len(found) > 1:
         raise InputError(
-            f"{path}: the columns {some(head[i] for i in found)} all name images; choose one with image_column= "
+            f"{path}: the columns {few(head[i] for i in found)} all name images; choose one with image_column= "
             f"(--image-column), e.g. {head[found[0]]!r}"
         )
     at, known = found[0], (*IMAGE_COLUMNS, *([layout.image] if layout and layout.image else []))
-    return at, None if at == 0 or lowered[at] in known else f"{path.name}: images are named by the column {head[at]!r}"
+    told = at > 0 and head[at].lower() not in known
+    return at, f"{path.name}: images are named by the column {head[at]!r}" if told else None
 
 
 def _image_columns(
@@ -318,9 +314,3 @@ def bit(value: str) -> int | None:
         return {0.0: 0, 1.0: 1}.get(float(value))
     except ValueError:
         return None
-
-
-def some(names: Iterable[str], most: int = 9) -> str:
-    """Names as an error lists them."""
-    listed = list(names)
-    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contralens.checks import counted, nearest
+from contralens.checks import counted, few, nearest
 from contralens.data.class_columns import classes_in
 from contralens.data.image_sets import HuggingFaceImages, ImageSet, OtherImages
-from contralens.data.image_tables import Places, Table, read_table, some
+from contralens.data.image_tables import Places, Table, read_table
 from contralens.data.images import images as image_set
 from contralens.data.images import listed
 from contralens.data.split_names import is_split
@@ -105,7 +105,7 @@ class LabeledImages(Brief):
         if names is None:
             if len(self) and int(self.targets.max()) >= outputs:
                 raise InputError(
-                    f"{self.images.name} has images of {len(self.classes)} classes ({some(self.classes)}), the "
+                    f"{self.images.name} has images of {len(self.classes)} classes ({few(self.classes)}), the "
                     f"network has {outputs} outputs; give the names of the outputs in their order"
                 )
             kept = (*self.classes[:outputs], *(f"output {i}" for i in range(len(self.classes), outputs)))
@@ -117,7 +117,7 @@ class LabeledImages(Brief):
         if missing := [name for name in used if _plain(name) not in place]:
             raise InputError(
                 f"{self.images.name}: the network has no output called {missing[0]!r}{nearest(missing[0], names)}; its "
-                f"outputs: {some(names)}"
+                f"outputs: {few(names)}"
             )
         number = np.array([place.get(_plain(name), -1) for name in self.classes], np.int64)
         return replace(self, classes=tuple(names), targets=number[self.targets])
@@ -169,7 +169,7 @@ def labeled_images(
     if isinstance(source, Mapping):
         known = ("images", "table", "image_column", "class_column", "classes", "groups", "limit", "seed")
         if unknown := [key for key in source if key not in known]:
-            raise InputError(f"labeled images: unknown key {unknown[0]!r}; known: {', '.join(known[:-1])}")
+            raise InputError(f"labeled images: unknown key {unknown[0]!r}; known: {', '.join(known)}")
         given = dict(source)
         return labeled_images(given.pop("images", None), given.pop("table", None), **given)
     if table is None and isinstance(source, (str, Path)) and Path(source).suffix.lower() in (".csv", ".tsv"):
@@ -201,7 +201,7 @@ def _by_source(images: ImageSet, class_column: str | None, classes: Sequence[str
         )
     if all(is_split(label) for label in own):
         raise InputError(
-            f"{images.name}: {some(sorted(set(own)))} are parts of a data set, no classes: give a folder with one "
+            f"{images.name}: {few(sorted(set(own)))} are parts of a data set, no classes: give a folder with one "
             "subfolder per class, or a table (CSV)"
         )
     rows = [row for row, label in enumerate(own) if label]
@@ -247,7 +247,7 @@ def _joined(
     offered = {c: t for t in tables for c in t.columns if not (t is telling and c in used)}
     for name in groups or ():
         if name not in offered:
-            raise InputError(f"no table has a column {name!r}{nearest(name, offered)}; there are {some(offered)}")
+            raise InputError(f"no table has a column {name!r}{nearest(name, offered)}; there are {few(offered)}")
     for name, table in offered.items():
         values = {row: value for image, value in table.of(name).items() if (row := place.find(image)) is not None}
         column = np.array([values.get(row, UNKNOWN) for row in rows], np.str_)
@@ -267,7 +267,7 @@ def _numbered(
     order = tuple(classes) if classes is not None else tuple(sorted(set(names)))
     number = {name: i for i, name in enumerate(order)}
     if strange := next((name for name in names if name not in number), None):
-        raise InputError(f"{where}: class {strange!r} is not among the given {some(order)}{nearest(strange, order)}")
+        raise InputError(f"{where}: class {strange!r} is not among the given {few(order)}{nearest(strange, order)}")
     return order, np.array([number[name] for name in names], np.int64)
 
 

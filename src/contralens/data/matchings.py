@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,16 +72,13 @@ class Matching:
 
     def partner_of(self, neuron: int) -> int | None:
         """The neuron of the other run matched to this neuron of the first; None without a match."""
-        return self._partners(("kept", "renamed", "unlabeled")).get(neuron)
-
-    def _partners(self, statuses: Sequence[str]) -> dict[int, int]:
-        own = self.pairs.filter(pc.field("status").isin(list(statuses)))
-        return dict(zip(own["one"].to_pylist(), own["other"].to_pylist(), strict=True))
+        return self.partners.get(neuron)
 
     @property
     def partners(self) -> dict[int, int]:
         """One to one: neuron of the first run -> neuron of the other."""
-        return self._partners(("kept", "renamed", "unlabeled"))
+        own = self.pairs.filter(pc.field("status").isin(["kept", "renamed", "unlabeled"]))
+        return dict(zip(own["one"].to_pylist(), own["other"].to_pylist(), strict=True))
 
     def __repr__(self) -> str:
         m, counts = self.manifest, self.counts

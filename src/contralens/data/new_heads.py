@@ -56,8 +56,7 @@ class NewHead(Brief):
         given = np.asarray(rows, np.float32)
         if given.ndim != 2 or given.shape[1] != self.weight.shape[1]:
             raise InputError(f"the head takes rows of {self.weight.shape[1]} neurons; got shape {given.shape}")
-        scores: NDArray[np.float32] = given @ self.weight.T + self.bias
-        return scores
+        return given @ self.weight.T + self.bias
 
     def save(self, file: str | Path) -> None:
         """Write it as safetensors."""

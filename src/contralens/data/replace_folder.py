@@ -208,20 +208,15 @@ def settle(path: Path, kind: Kind) -> None:
 def _left(path: Path) -> list[Path]:
     """What killed processes left of `path`, the newest first."""
     own = re.compile(rf"{re.escape(TEMPORARY + path.name)}-[a-z0-9_]{{8}}(\.old)?")
-    older = re.compile(rf"{re.escape(TEMPORARY)}old-[a-z0-9_]{{8}}")
+    older = re.compile(rf"{re.escape(TEMPORARY)}old-[a-z0-9_]{{8}}")  # holds just the folder, by its name
     found = [
         left
         for left in path.parent.glob(f"{TEMPORARY}*")
         if left.is_dir()
         and not left.is_symlink()
-        and (own.fullmatch(left.name) or (older.fullmatch(left.name) and _only(left, path.name)))
+        and (own.fullmatch(left.name) or (older.fullmatch(left.name) and os.listdir(left) in ([path.name], [])))
     ]
     return sorted(found, key=lambda left: (-left.stat().st_mtime, left.name))
-
-
-def _only(left: Path, name: str) -> bool:
-    """Whether an older version's folder for what is replaced holds just that."""
-    return [entry.name for entry in left.iterdir()] in ([name], [])
 
 
 def _discard(old: Path, place: Reservation) -> None:

@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from contralens.data.atomic_files import TEMPORARY
-
 FILES, DIGEST = "files", "digest"
 """Keys that a seal adds to a manifest."""
 PENDING = "pending"
@@ -38,7 +36,23 @@ def manifest_digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def files_in(folder: Path, *, hidden: bool = True) -> list[str]:
+def read_object(path: Path) -> dict[str, Any] | None:
+    """The object that a plain JSON file holds; None for anything else.
+
+    >>> _ = Path("list.json").write_text("[]")
+    >>> read_object(Path("list.json")), read_object(Path("none.json"))
+    (None, None)
+    """
+    try:
+        if path.is_symlink() or not path.is_file():
+            return None
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def files_in(folder: Path) -> list[str]:
     """Paths of all that is no folder below `folder`, with "/", sorted; links are named, never followed.
 
     >>> Path("some/deep").mkdir(parents=True)
@@ -46,11 +60,8 @@ def files_in(folder: Path, *, hidden: bool = True) -> list[str]:
     >>> files_in(Path("some"))
     ['deep/file']
     """
-    found = []
-    for path in folder.rglob("*"):
-        if (path.is_symlink() or not path.is_dir()) and (hidden or not path.name.startswith(TEMPORARY)):
-            found.append(path.relative_to(folder).as_posix())
-    return sorted(found)
+    found = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
 def sealed(

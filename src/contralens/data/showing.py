@@ -92,8 +92,7 @@ class Tabled(Brief):
             raise InputError(
                 f"{type(self).__name__} has no table {name!r}{nearest(name, tables)} (it has: {', '.join(tables)})"
             )
-        frame: DataFrame = tables[name].to_pandas()
-        return frame
+        return tables[name].to_pandas()
 
     def _tables(self) -> dict[str, pa.Table]:
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}  # type: ignore[attr-defined]

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors import SafetensorError
 
-from contralens.checks import first_line
+from contralens.checks import few, first_line
 from contralens.data.folder_kinds import Kind
 from contralens.data.replace_folder import reserved
 from contralens.errors import InputError, RunError
@@ -71,9 +71,8 @@ def reading(folder: Path, absent: str | None = None) -> Iterator[None]:
 
 def runs_in(folder: Path) -> str:
     """A hint with the runs one or two levels below `folder`, ready to append to an error; empty if there are none."""
-    runs = [str(run) for run in runs_below(folder)]
-    more = f" and {len(runs) - 3} more" if len(runs) > 3 else ""
-    return f"; runs in it: {', '.join(runs[:3])}{more}" if runs else ""
+    runs = runs_below(folder)
+    return f"; runs in it: {few(map(str, runs), 3)}" if runs else ""
 
 
 def runs_below(folder: Path) -> list[Path]:

@@ -30,6 +30,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from contralens.data.checked_reading import Checked
+from contralens.data.experiment_evidence import OUTCOMES as OUTCOMES
 from contralens.data.folder_kinds import VERIFICATION
 from contralens.data.seals import seal
 from contralens.data.showing import Tabled
@@ -37,7 +38,10 @@ from contralens.data.table_folders import part_of_run, plain, reading, write_tab
 from contralens.errors import InputError
 
 FORMAT = 4
-OUTCOMES = ("verified", "refuted", "untested")
+READABLE = (3, FORMAT)
+"""Formats that can be read; format 3 knows nothing of the inside of the network."""
+ON_VERDICT = {"verified": "confirms it", "refuted": "contradicts it", "untested": "did not decide it"}
+"""What an experiment says of an audit's verdict, by its outcome."""
 TABLES = ("labels", "edits", "pictures", "inside")
 _SIDE = ("images", "", "low", "high", "above", "above_low")
 SIDES = [f"{kind}_{part}".rstrip("_") for kind in ("remove", "insert") for part in _SIDE]
@@ -209,8 +213,7 @@ def on_verdict(outcome: tuple[str, str] | None) -> str:
     >>> on_verdict(("verified", "removing it costs 90% (editor world)"))
     'an experiment confirms it: removing it costs 90% (editor world)'
     """
-    words = {"verified": "confirms it", "refuted": "contradicts it", "untested": "did not decide it"}
-    return "" if outcome is None else f"an experiment {words[outcome[0]]}: {outcome[1]}"
+    return "" if outcome is None else f"an experiment {ON_VERDICT[outcome[0]]}: {outcome[1]}"
 
 
 def verification_of(run: Path | None, target: str) -> Verification | None:
@@ -239,7 +242,7 @@ def load_verification(run: str | Path) -> Verification:
     """
     folder = Path(run) / "verification"
     with reading(folder, f"{run} holds no verification; make one with: contralens verify {run}"):
-        held = Checked.of(folder, "verification.json", "Verification", (3, FORMAT))
-        older = held.manifest["format"] < FORMAT  # without what happens inside the network
+        held = Checked.of(folder, "verification.json", "Verification", READABLE)
+        older = held.manifest["format"] < FORMAT
         tables = held.tables({n: schema.names for n, schema in SCHEMAS.items() if not (older and n == "inside")})
     return Verification(held.manifest, **tables, path=folder)

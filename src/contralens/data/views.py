@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from contralens.data.answers import answer, because, rates, several, tested, trust
+from contralens.data.answers import answer, because, rates, several, sure_of, tested
 from contralens.data.contrast_changes import before_contrast, changes, telling_pairs, varied
 from contralens.data.final_labels import final
 from contralens.data.runs import Run, load
 from contralens.errors import ContralensError
 from contralens.pages import fragment, number
-from contralens.types import word_of
 
 if TYPE_CHECKING:
     from contralens.data.audits import Audit
@@ -113,7 +112,9 @@ def audit_view(audit: Audit) -> View:
     if audit.pruning.num_rows:
         keys = ("group", "mode", "before", "after")
         head = ("group", "pruning", "accuracy before", "after")
-        parts.append(_grid(head, ([_cell(row[key]) for key in keys] for row in audit.pruning.to_pylist()[:ROWS])))
+        shown = audit.pruning.slice(0, ROWS).to_pylist()
+        cells = ([number(v) if isinstance(v := row[key], float) else v for key in keys] for row in shown)
+        parts.append(_grid(head, cells))
     return View(parts, "\n".join(part["text"] for part in parts if "text" in part))
 
 
@@ -183,15 +184,8 @@ def _labeled(run: Run, found: Mapping[str, Any]) -> Part:
     """The label of a neuron, that without contrast where it was another, and what is known of it."""
     row = found["labels"][run.manifest["primary"]]
     labels = {scorer: found["labels"][scorer]["label"] for scorer in run.scorers}
-    sure, tested_as = row.get("confidence"), row.get("verified")
-    return {
-        "label": answer(row),
-        "before": before_contrast(labels, run.manifest["primary"]),
-        "confidence": sure,
-        "word": word_of(sure),
-        "trust": trust(row),
-        "verified": tested_as if tested_as in ("verified", "refuted") else None,
-    }
+    before = before_contrast(labels, run.manifest["primary"])
+    return {"label": answer(row), "before": before, "confidence": row.get("confidence"), **sure_of(row)}
 
 
 def _in_a_line(run: Run, neuron: int) -> str:
@@ -229,10 +223,6 @@ def _line(text: str, soft: bool = False) -> Part:
 
 def _grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Part:
     return {"kind": "grid", "head": head, "rows": list(rows)}
-
-
-def _cell(value: Any) -> str:
-    return number(value) if isinstance(value, float) else str(value)
 
 
 def _mean(row: Mapping[str, Any] | None) -> str:

@@ -20,13 +20,7 @@ import torch
 from torch import Tensor
 
 from contralens.checks import first_line, require, unavailable
-from contralens.encoders.base import (
-    ENCODER_VERSION,
-    BaseEncoder,
-    digest,
-    patient_only_if_reachable,
-    tokenizer_digest,
-)
+from contralens.encoders.base import ENCODER_VERSION, BaseEncoder, digest, patient_only_if_reachable, tokenizer_digest
 from contralens.errors import InputError, ModelUnavailable
 from contralens.fingerprint.network import describe, network_digest
 
@@ -141,8 +135,7 @@ def load(rest: str, device: str = "cpu") -> HfEncoder:
 
 
 def _features(out: Any) -> Tensor:
-    rows: Tensor = out if isinstance(out, Tensor) else out.pooler_output
-    return rows
+    return out if isinstance(out, Tensor) else out.pooler_output
 
 
 def _context_length(config: Any, tokenizer: Any) -> int:

@@ -81,8 +81,7 @@ class OfflineEncoder(BaseEncoder):
 
     def preprocess(self, image: Image) -> Tensor:
         """The evaluation transform of the classifier: RGB image to (3,H,W)."""
-        tensor: Tensor = self._transform(image)
-        return tensor
+        return self._transform(image)
 
     def _image_rows(self, batch: Any) -> Tensor:
         return self.mix(self._net(batch).float().cpu())

@@ -14,15 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from contralens.checks import first_line, nearest, require, unavailable
+from contralens.checks import few, first_line, nearest, require, unavailable
 from contralens.encoders import text_tower
-from contralens.encoders.base import (
-    ENCODER_VERSION,
-    BaseEncoder,
-    digest,
-    patient_only_if_reachable,
-    tokenizer_digest,
-)
+from contralens.encoders.base import ENCODER_VERSION, BaseEncoder, digest, patient_only_if_reachable, tokenizer_digest
 from contralens.errors import InputError
 from contralens.fingerprint.network import network_digest
 
@@ -37,14 +31,7 @@ HUB = "hf-hub:"
 class OpenClipEncoder(BaseEncoder):
     """A model of open_clip with its own transform and tokenizer; `load` makes one from a name."""
 
-    def __init__(
-        self,
-        name: str,
-        model: Any,
-        tokenizer: Any,
-        device: str = "cpu",
-        notes: Sequence[str] = (),
-    ) -> None:
+    def __init__(self, name: str, model: Any, tokenizer: Any, device: str = "cpu", notes: Sequence[str] = ()) -> None:
         super().__init__(name, device, notes)
         open_clip = require("open_clip", "open-clip")
         settings = dict(model.visual.preprocess_cfg)
@@ -142,13 +129,13 @@ def _tag_or_file(open_clip: Any, rest: str) -> tuple[str, dict[str, Any], Path |
     named, _, file = rest.partition("@")
     arch, tag = _split(open_clip, named)
     tags = open_clip.list_pretrained_tags_by_model(arch)
-    notes: list[str] = []
+    known, notes = few(tags, 12) or "none", list[str]()
     if tag:
         config = open_clip.get_pretrained_cfg(arch, tag)
         if not config:
-            raise InputError(f"{arch} has no weights tagged {tag!r}{nearest(tag, tags)}; its tags: {_listed(tags)}")
+            raise InputError(f"{arch} has no weights tagged {tag!r}{nearest(tag, tags)}; its tags: {known}")
     elif not file:
-        raise InputError(f"which weights of {arch}? write open_clip:{arch}/TAG; its tags: {_listed(tags)}")
+        raise InputError(f"which weights of {arch}? write open_clip:{arch}/TAG; its tags: {known}")
     else:
         config, note = _only_config(open_clip, arch, tags, file)
         notes.append(note)
@@ -200,13 +187,9 @@ def _only_config(open_clip: Any, arch: str, tags: list[str], file: str) -> tuple
     if any(digest(config) != digest(kept[0]) for config in kept):
         raise InputError(
             f"weights of {arch} differ in preprocessing or activation; name those of the file: "
-            f"open_clip:{arch}/TAG@{file} with TAG one of {_listed(tags)}"
+            f"open_clip:{arch}/TAG@{file} with TAG one of {few(tags, 12)}"
         )
     return kept[0], f"preprocessing and activation as in all known weights of {arch}"
-
-
-def _listed(names: list[str], most: int = 12) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "") or "none"
 
 
 def _text_cfg(open_clip: Any, name: str, folder: Path) -> dict[str, Any]:

@@ -111,7 +111,7 @@ def load_world(rest: str, device: str) -> Encoder:
     return made
 
 
-# --- the text side (methods.md section 3) ---
+# --- the text side ---
 
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "plain": ("{}",),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
@@ -69,7 +70,8 @@ def contrast_classes(settings: ContrastClasses) -> ClassContrast:
     reopened = Reopened.of(run, settings, groups=settings.groups, **networks)
     classes = image_classes(reopened, settings)
     activations = reopened.activations(reopened.probe)
-    alive = torch.tensor([n for n, status in _statuses(run) if status == "ok"], dtype=torch.int64)
+    fit = run.neurons.filter(pc.field("status") == "ok")["neuron"]
+    alive = torch.tensor(fit.to_pylist(), dtype=torch.int64)
     if not len(alive):
         raise InputError("this run has no neuron that can be tested: all are dead, constant or NaN")
     apart = class_separation(activations, classes.a, classes.b, groups=_numbers(reopened.clusters), neurons=alive)
@@ -106,10 +108,6 @@ def _both_sides(strongest: Sequence[int], for_a: Tensor, count: int) -> list[int
     half = count // 2
     some = {*sides[0][: max(half, count - len(sides[1]))], *sides[1][: max(half, count - len(sides[0]))]}
     return [i for i in strongest if i in some or (count % 2 and i == strongest[0])]
-
-
-def _statuses(run: Run) -> list[tuple[int, str]]:
-    return list(zip(run.neurons["neuron"].to_pylist(), run.neurons["status"].to_pylist(), strict=True))
 
 
 def _numbers(names: Sequence[str] | None) -> Tensor | None:

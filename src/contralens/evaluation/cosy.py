@@ -133,7 +133,8 @@ def paint(
 def from_folder(reopened: Reopened, labels: Iterable[str], folder: str | Path) -> Made:
     """The network on a user's images: one subfolder per label, named like it (case and punctuation do not matter)."""
     images = image_set(folder)
-    wanted = list(dict.fromkeys(labels))
+    if not (wanted := list(dict.fromkeys(labels))):
+        raise InputError(f"this run has no label that images in {folder} could show")
     by_name = {_plain(label): label for label in wanted}
     of = [by_name.get(_plain(name.split("/")[0])) if "/" in name else None for name in images.ids]
     used = [i for i, label in enumerate(of) if label is not None]

@@ -93,13 +93,8 @@ def _opened(settings: Evaluate) -> Opened:
     for scorer in chosen:
         run.rows(scorer)
     device = settings.device or "cpu"
-    also = {
-        "target": settings.target,
-        "heldout": settings.heldout,
-        "encoder": settings.encoder,
-        "groups": settings.groups,
-    }
-    reopened = Reopened.of(run, settings, **also)
+    also = ("target", "heldout", "encoder", "groups")
+    reopened = Reopened.of(run, settings, **{name: getattr(settings, name) for name in also})
     style = _preset(settings)
     retrieves = bool(made_from("on_label", wanted)) and settings.images is None and not style.painter
     needed = needs_judge(wanted) or retrieves

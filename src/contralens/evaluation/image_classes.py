@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contralens.checks import counted, nearest, shown
+from contralens.checks import counted, few, nearest, shown
 from contralens.data.class_columns import classes_in
-from contralens.data.image_tables import Places, read_lines, read_table, some
+from contralens.data.image_tables import Places, read_lines, read_table
 from contralens.encoders.registry import embed_texts
 from contralens.errors import InputError
 from contralens.run_data.reopened import Reopened
@@ -130,7 +130,7 @@ def _of_tables(place: Places, ids: Sequence[str], settings: ContrastClasses) -> 
     if not any(names):
         first = next(iter(by_image), "nothing")
         raise InputError(f"{telling.path} names none of the run's images: it says {first!r}, one is called {ids[0]!r}")
-    return names, f"{telling.path.name}, {some(columns)}", notes
+    return names, f"{telling.path.name}, {few(columns)}", notes
 
 
 def _of_class(names: Sequence[str | None], wanted: str, source: str) -> NDArray[np.int64]:
@@ -144,7 +144,7 @@ def _of_class(names: Sequence[str | None], wanted: str, source: str) -> NDArray[
         if rows:
             return np.array(rows, np.int64)
     known = [str(name) for name, _ in Counter(n for n in names if n).most_common()]
-    raise InputError(f"no image of class {wanted!r}{nearest(wanted, known)} in {source}; classes: {some(known)}")
+    raise InputError(f"no image of class {wanted!r}{nearest(wanted, known)} in {source}; classes: {few(known)}")
 
 
 def _by_captions(ids: Sequence[str], given: str | Path, a: str, b: str) -> ImageClasses:

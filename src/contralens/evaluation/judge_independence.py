@@ -90,7 +90,8 @@ def is_target(reopened: Reopened, judge: Encoder) -> bool:
     if not isinstance(network, nn.Module):
         return False
     wanted = _weights([network])
-    common = wanted.keys() & _weights(_networks(judge)).keys()
+    held: list[Any] = [judge] if isinstance(judge, nn.Module) else list(vars(judge).values())
+    common = wanted.keys() & _weights([one for one in held if isinstance(one, nn.Module)]).keys()
     return bool(wanted) and 2 * sum(wanted[w] for w in common) > sum(wanted.values())
 
 
@@ -121,10 +122,6 @@ def _encoder(reopened: Reopened) -> Encoder | None:
         return reopened.encoder
     except NOT_HAD:
         return None
-
-
-def _networks(judge: Any) -> list[nn.Module]:
-    return [judge] if isinstance(judge, nn.Module) else [v for v in vars(judge).values() if isinstance(v, nn.Module)]
 
 
 def _weights(networks: list[nn.Module]) -> dict[tuple[Any, ...], int]:

@@ -20,10 +20,10 @@ from contralens.data.store import Store
 from contralens.errors import InputError, StoreError
 from contralens.math.activation_sources import ActivationSource
 from contralens.math.concept_vectors import weights
-from contralens.math.exemplars import neuron_statistics
 from contralens.math.neuron_matching import Matches, match_neurons, match_vectors
 from contralens.math.null_neurons import fake_activations
 from contralens.math.scorers import average_row
+from contralens.math.statistics import neuron_statistics
 from contralens.math.tensors import blocks, combine
 from contralens.run_data.reopened import Reopened
 from contralens.settings.finished_run import Match

@@ -21,13 +21,14 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from contralens import __version__
+from contralens.data.card import draw, png
 from contralens.errors import ContralensError, InputError, RunError
 from contralens.explorer import audit_pages, cards, layers_page, overview, pages, shapes
 from contralens.explorer.guard import Guard
 from contralens.explorer.jobs import Jobs, Tester
 from contralens.explorer.partners import Matcher, Partners
 from contralens.explorer.posting import noting, testing
-from contralens.explorer.replies import NEVER, TooLarge, as_json, body, is_local, shape
+from contralens.explorer.replies import NEVER, TooLarge, as_json, body, shape
 from contralens.explorer.search import LARGEST_UPLOAD, Finder, Unavailable
 from contralens.explorer.shelf import Shelf
 from contralens.explorer.values import NotThere, dumps, range_of
@@ -147,7 +148,8 @@ def _browsing(app: FastAPI, shelf: Shelf, search: Finder) -> None:
         headers = {"cache-control": "private, no-cache", "etag": tag, "vary": "accept-encoding"}
         if request.headers.get("if-none-match") == headers["etag"]:
             return Response(status_code=304, headers=headers)
-        if "gzip" in request.headers.get("accept-encoding", "") and not is_local(request):
+        local = request.client is not None and request.client.host in ("127.0.0.1", "::1")
+        if "gzip" in request.headers.get("accept-encoding", "") and not local:
             packed = overview.remembered(opened, "index.gz", lambda: gzip.compress(plain, 5))
             return Response(packed, media_type="application/json", headers={**headers, "content-encoding": "gzip"})
         return Response(plain, media_type="application/json", headers=headers)
@@ -229,7 +231,7 @@ def _picturing(app: FastAPI, shelf: Shelf) -> None:
              responses={200: {"content": {"image/png": {}}}})  # fmt: skip
     def card(run: str, neuron: Number, dark: bool = False) -> Response:
         opened = shelf.run(run)
-        made = cards.card_png(opened, pages.detail(opened, neuron), dark)
+        made = png(draw(cards.card_of(opened, pages.detail(opened, neuron)), dark))
         return Response(made, media_type="image/png", headers=NEVER)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from contralens.data.answers import answer
-from contralens.data.card import Card, draw, made_from, png
+from contralens.data.card import Card, draw, made_from
 from contralens.data.contrast_changes import before_contrast
 from contralens.data.synonyms import plain, synonyms, words_of
 from contralens.explorer import shapes
@@ -61,11 +61,6 @@ def card_of(run: OpenRun, detail: shapes.Detail) -> Card:
         None if row is None else row["confidence"], None if row is None else row["verified"], pairs,
         made_from({**run.manifest, "primary": run.primary}),
     )  # fmt: skip
-
-
-def card_png(run: OpenRun, detail: shapes.Detail, dark: bool = False) -> bytes:
-    """A neuron's card as a PNG."""
-    return png(draw(card_of(run, detail), dark))
 
 
 def write_link(folder: Path, run: OpenRun, detail: shapes.Detail, url: str) -> None:

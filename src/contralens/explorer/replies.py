@@ -44,7 +44,3 @@ async def json_body(request: Request) -> bytes:
     if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
         raise InputError("send JSON, with the content type application/json")
     return await body(request, LARGEST_NOTE)
-
-
-def is_local(request: Request) -> bool:
-    return request.client is not None and request.client.host in ("127.0.0.1", "::1")

@@ -38,7 +38,7 @@ MANIFESTS: dict[str, tuple[str, str, Sequence[int]]] = {
     "": ("manifest.json", "Run", READABLE),
     "evaluation": ("manifest.json", "Evaluation", evaluations.READABLE),
     "audit": ("audit.json", "Audit", audits.READABLE),
-    "verification": ("verification.json", "Verification", (verifications.FORMAT,)),
+    "verification": ("verification.json", "Verification", verifications.READABLE),
     ADDED: (ADDED, "Added", (1,)),
 }
 NONE: Mapping[int, Note] = {}
@@ -60,8 +60,7 @@ class OpenRun:
         self.manifest.pop(SIGNATURE, None)  # it goes to no browser and no exported page
         self.pictures = Pictures(self._file("thumbnails.parquet"))
         self.db = duckdb.connect(
-            ":memory:",
-            config={"enable_external_access": "false", "threads": 2, "python_enable_replacements": "false"},
+            ":memory:", config={"enable_external_access": "false", "threads": 2, "python_enable_replacements": "false"}
         )
         self.missing: list[dict[str, str]] = []
         self._columns: dict[str, dict[str, str]] = {}

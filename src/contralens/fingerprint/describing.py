@@ -189,7 +189,8 @@ class _Describer:
                 continue
             member = getattr(member, "__func__", getattr(member, "fget", getattr(member, "func", member)))
             hidden = name.startswith("__") and name.endswith("__")
-            if isinstance(member, types.FunctionType) or is_plain(member) or not (hidden or _is_slot(member)):
+            hidden |= isinstance(member, types.MemberDescriptorType | types.GetSetDescriptorType)  # a slot
+            if isinstance(member, types.FunctionType) or is_plain(member) or not hidden:
                 parts.append(f"{name}={self.of(member)}")
         return f"class {cls.__qualname__}(" + ",".join(parts) + ")"
 
@@ -297,10 +298,6 @@ def _is_filled(cell: types.CellType) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _is_slot(member: Any) -> bool:
-    return isinstance(member, types.MemberDescriptorType | types.GetSetDescriptorType)
 
 
 def _names(code: types.CodeType) -> set[str]:

@@ -39,7 +39,7 @@ def network_digest(network: nn.Module, before: Mapping[str, str] | None = None) 
             or the last output, is no setting and is left out.
     """
     h = hashlib.sha256()
-    h.update(_without_addresses(repr(network)).encode())
+    h.update(re.sub(r" at 0x[0-9a-fA-F]+", "", repr(network)).encode())
     tensors: dict[str, Any] = {**dict(network.named_buffers()), **network.state_dict()}
     for name in sorted(tensors):
         value = tensors[name]
@@ -82,7 +82,3 @@ def _is_setting(value: Any) -> bool:
 def _is_the_users(value: Any) -> bool:
     """Whether a value is a function or an object of a class that is from no installed package."""
     return not is_library(value if isinstance(value, types.FunctionType) else type(value))
-
-
-def _without_addresses(text: str) -> str:
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", text)

@@ -22,8 +22,9 @@ from contralens.data.synonyms import Wording
 from contralens.errors import InputError, KindError
 from contralens.math.activation_sources import ActivationSource
 from contralens.math.confidence import Weighed, planted
-from contralens.math.exemplars import mine, neuron_statistics
+from contralens.math.exemplars import mine
 from contralens.math.planted_neurons import LEAST
+from contralens.math.statistics import neuron_statistics
 from contralens.models.hooked_layer import HookedTarget
 from contralens.models.targets import outputs_of
 from contralens.specs import part_of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,22 +16,15 @@ from contralens.errors import InputError
 from contralens.labeling.proposed_concepts import ready_proposer
 from contralens.labeling.ranking import check_ranking
 from contralens.math.activation_sources import ActivationSource
-from contralens.math.exemplars import select_neurons
 from contralens.math.faiss_neighbours import parse_neighbours
 from contralens.math.scoring import parse_scorer, wants_decoder
+from contralens.math.statistics import select_neurons
 from contralens.proposing.candidates import folder_of
 from contralens.settings.label import Mine, Score
 from contralens.settings.record import Settings, known, settings_of
 from contralens.types import AUTO
 
 T = TypeVar("T", bound=Settings)
-
-
-def check_scorers(specs: Sequence[str]) -> None:
-    """Refuse scorers that are not there, and options that they do not have."""
-    for spec in specs:
-        if spec != AUTO:
-            parse_scorer(spec)
 
 
 def ready(settings: T) -> T:
@@ -42,9 +35,11 @@ def ready(settings: T) -> T:
     """
     if not isinstance(settings, Score):
         return settings
-    check_scorers(settings.specs)
+    specs = [spec for spec in settings.specs if spec != AUTO]
+    for spec in specs:
+        parse_scorer(spec)
     check_ranking(settings.rank_by, settings.crop, settings.specs, getattr(settings, "fdr", None), settings.calibrate)
-    blind = [spec for spec in settings.specs if spec != AUTO and wants_decoder(spec)]
+    blind = [spec for spec in specs if wants_decoder(spec)]
     if blind and getattr(settings, "fdr", None) is not None:
         raise InputError(f"null neurons have no decoder: omit `fdr` or the scorer {blind[0]}")
     templates_of(settings.templates)

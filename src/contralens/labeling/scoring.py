@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,6 @@ from torch import Tensor
 from contralens.collecting.streaming import RecomputedActivations
 from contralens.labeling.crops import Crops
 from contralens.math.activation_sources import ActivationSource
-from contralens.math.combinations import allowed_combinations, parts_of
 from contralens.math.confidence import Weighed
 from contralens.math.ranking import NONE, Best, best
 from contralens.math.scorer_panel import PANEL, Ballot, ballot_of
@@ -66,7 +65,7 @@ def ranked(
             seen = (crops.exemplars, crops.embeddings)
         scores = score_blocks(spec, *seen, texts, activations, decoder)
         if allowed is not None:
-            scores = _of_own(scores, allowed)
+            scores = ((at, some.masked_fill(~allowed[:, at].to(some.device), torch.nan)) for at, some in scores)
         if judged and spec in PANEL:
             panel[spec] = ballot_of(scores, top)
             found[spec] = panel[spec].best(top)
@@ -81,19 +80,3 @@ def ranked(
         weighed = weighed.calibrated({}, level)
     found[AUTO] = weighed.ranked(top) if weighed else NONE
     return Ranked({spec: found[spec] for spec in specs}, weighed)
-
-
-def simple_enough(
-    concepts: Sequence[str], exemplars: Exemplars, embeddings: Tensor, texts: Tensor, activations: ActivationSource
-) -> Tensor:
-    """Which concepts may label which neuron (N,C): combinations only where they explain more than each of their parts.
-
-    A neuron that no concept is left for does not arise: what is no combination stays.
-    """
-    return allowed_combinations(activations, embeddings, texts, parts_of(concepts), exemplars.neurons)
-
-
-def _of_own(scores: Iterator[tuple[slice, Tensor]], allowed: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """The scores of some concepts after the other, NaN where a neuron and a concept (N,C) have nothing to do."""
-    for block, some in scores:
-        yield block, some.masked_fill(~allowed[:, block].to(some.device), torch.nan)

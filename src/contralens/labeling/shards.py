@@ -39,6 +39,7 @@ from contralens.labeling.tables import exemplar_table, image_table, neuron_table
 from contralens.math import exemplars as mining
 from contralens.math.exemplar_statistics import clarity
 from contralens.math.sharded_mining import ShardedActivations, find_exemplars_in_shards
+from contralens.math.statistics import neuron_statistics
 from contralens.settings.label import Label, Mine
 from contralens.types import Exemplars
 
@@ -158,7 +159,7 @@ def _mined(some: Sequence[Label], opened: Networks, file: IO[bytes]) -> Mined:
     embeddings = torch.from_numpy(np.memmap(file, np.float32, "c", shape=(total, first.encoder.width)))
     opener = lru_cache(1)(lambda at: parts[at].probe())  # one shard at a time
     activations = ShardedActivations([part.count for part in parts], lambda at: opener(at).activations(0))
-    statistics = mining.neuron_statistics(activations)
+    statistics = neuron_statistics(activations)
     chosen = chosen_neurons(settings.neurons, activations, statistics.status())
     exemplars = find_exemplars_in_shards(
         lambda: ((opener(at).activations(0), embeddings[part.first : part.end]) for at, part in enumerate(parts)),

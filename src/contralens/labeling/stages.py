@@ -35,7 +35,7 @@ from contralens.labeling.proposed_concepts import candidates_for
 from contralens.labeling.ranking import about_ranking, no_confidence
 from contralens.labeling.reserving import reserving
 from contralens.labeling.results import Collected, Judged, Mined, Scored
-from contralens.labeling.scoring import ranked, simple_enough
+from contralens.labeling.scoring import ranked
 from contralens.labeling.tables import (
     concept_table,
     exemplar_table,
@@ -47,12 +47,13 @@ from contralens.labeling.tables import (
     with_crops,
 )
 from contralens.math import exemplars as mining
+from contralens.math.combinations import allowed_combinations, parts_of
 from contralens.math.exemplar_statistics import clarity
 from contralens.math.gpu_placing import activations_on, rows_on
 from contralens.math.null_neurons import fake_exemplars, with_fakes
 from contralens.math.null_test import chance
 from contralens.math.scoring import wants_activations
-from contralens.math.statistics import STRONGEST
+from contralens.math.statistics import STRONGEST, neuron_statistics
 from contralens.proposing.candidates import Candidates
 from contralens.settings.label import DEFAULT_SCORERS, Collect, Judge, Label, Mine, Score
 from contralens.settings.record import settings_of
@@ -107,7 +108,7 @@ def mine(collected: Collected, **changes: Any) -> Mined:
     probe = parts.probe(collected.rows)
     embeddings = rows_on(torch.from_numpy(probe.mapped(1)), getattr(model, "device", torch.device("cpu")))
     activations = activations_on(collected.streamed or probe.activations(0), embeddings.device)
-    statistics = mining.neuron_statistics(activations)
+    statistics = neuron_statistics(activations)
     chosen = chosen_neurons(settings.neurons, activations, statistics.status())
     groups = parts.grouping(probe.usable)
     identity = [digest(*probe.fingerprints), model.fingerprint, collected.encoder.fingerprint]
@@ -156,9 +157,7 @@ def score(mined: Mined, **changes: Any) -> Scored:
     if settings.proposer is not None:
         embedded(words.concepts)  # an encoder that fails does so before anything is asked
         candidates = candidates_for(mined.run(), settings, collected.images, collected.encoder, collected.target)
-    unjudged = no_confidence(
-        collected.target, settings.crop, settings.confidence, settings.specs, settings.calibrate
-    )  # fmt: skip
+    unjudged = no_confidence(collected.target, settings.crop, settings.confidence, settings.specs, settings.calibrate)
     decoder = decoder_for(settings.specs, mined)
     concepts = candidates.join(words.concepts) if candidates else list(words.concepts)
     texts = embedded(concepts)
@@ -170,8 +169,8 @@ def score(mined: Mined, **changes: Any) -> Scored:
     own = candidates if settings.own_only else None
     allowed = torch.from_numpy(own.allowed(words.concepts, mined.chosen.tolist())) if own else None
     if settings.simple:
-        beaten = simple_enough(concepts, mined.exemplars, mined.embeddings, texts, mined.activations)
-        allowed = beaten if allowed is None else allowed & beaten
+        simple = allowed_combinations(mined.activations, mined.embeddings, texts, parts_of(concepts), mined.chosen)
+        allowed = simple if allowed is None else allowed & simple
     known = _known(mined, concepts, texts)
     found = ranked(
         settings.specs, mined.exemplars, mined.embeddings, texts, mined.activations, allowed=allowed,

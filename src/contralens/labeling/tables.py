@@ -26,10 +26,11 @@ from contralens.math.activation_sources import ActivationSource
 from contralens.math.concept_vectors import contrast_parts
 from contralens.math.confidence import Weighed
 from contralens.math.exemplar_statistics import clarity
-from contralens.math.exemplars import Mined, NeuronStatistics
+from contralens.math.exemplars import Mined
 from contralens.math.histograms import histograms
 from contralens.math.null_test import Chance
 from contralens.math.ranking import Best
+from contralens.math.statistics import NeuronStatistics
 from contralens.types import Exemplars, Target
 
 
@@ -190,10 +191,7 @@ def thumbnail_table(exemplars: Exemplars, collected: Collected) -> pa.Table:
     wanted = list(dict.fromkeys(collected.fingerprints[i] for i in used.tolist() if i >= 0))
     pictures = collected.thumbnails.blobs(wanted)
     return pa.table(
-        {
-            "fingerprint": pa.array(wanted, pa.string()),
-            "jpeg": pa.array([pictures[f] for f in wanted], pa.binary()),
-        }
+        {"fingerprint": pa.array(wanted, pa.string()), "jpeg": pa.array([pictures[f] for f in wanted], pa.binary())}
     )
 
 

@@ -114,7 +114,8 @@ def split_choice(path: str | Path) -> tuple[Path, str]:
 def _fit(read: Tables, network: nn.Module, choice: str, adapt: Adapt | None) -> tuple[Fit, list[str]]:
     fit, others = best_fit(read.tensors, network, choice)
     if choice and fit is None:
-        known = list(dict.fromkeys([*filter(None, read.tensors), *_beginnings(read)]))
+        beginnings = (key.partition(".")[0] for tensors in read.tensors.values() for key in tensors if "." in key)
+        known = list(dict.fromkeys([*filter(None, read.tensors), *beginnings]))
         raise InputError(
             f"the checkpoint has no part {choice!r} that fits; it has: {', '.join(known[:8]) or 'one part'}"
         )
@@ -130,10 +131,6 @@ def _fit(read: Tables, network: nn.Module, choice: str, adapt: Adapt | None) -> 
             other.prefix = fit.prefix + other.prefix
             return other, others
     return fit, others
-
-
-def _beginnings(read: Tables) -> Iterator[str]:
-    return (key.partition(".")[0] for tensors in read.tensors.values() for key in tensors if "." in key)
 
 
 def _built_anew(

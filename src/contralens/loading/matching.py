@@ -71,11 +71,7 @@ class Fit:
 
     def __str__(self) -> str:
         of = [f"{k}: file {tuple(self.other[k].shape)}, network {tuple(self.wanted[k].shape)}" for k in self.shapes]
-        parts = [
-            some("missing", self.missing),
-            some("unexpected", self.unexpected),
-            some("of another shape", of),
-        ]
+        parts = [some("missing", self.missing), some("unexpected", self.unexpected), some("of another shape", of)]
         return "; ".join(part for part in parts if part)
 
 

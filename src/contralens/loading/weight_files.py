@@ -58,7 +58,7 @@ def read_state(path: str | Path) -> tuple[dict[str, Tensor], list[str]]:
     read = read_tables(path)
     taken, notes = "", list(read.notes)
     for _ in range(3):
-        inside = [key for key in _WRAPPERS if _joined(taken, key) in read.tensors or _has(read, _joined(taken, key))]
+        inside = [k for k in _WRAPPERS if any(f"{name}.".startswith(f"{_joined(taken, k)}.") for name in read.tensors)]
         if not inside:
             break
         others = [name for name in read.tensors if _is_beside(name, taken) and name != _joined(taken, inside[0])]
@@ -72,10 +72,6 @@ def read_state(path: str | Path) -> tuple[dict[str, Tensor], list[str]]:
 
 def _joined(outer: str, inner: str) -> str:
     return f"{outer}.{inner}" if outer else inner
-
-
-def _has(read: Tables, start: str) -> bool:
-    return any(name.startswith(f"{start}.") for name in read.tensors)
 
 
 def _is_beside(name: str, outer: str) -> bool:

@@ -72,7 +72,8 @@ def phrases(captions: Sequence[str], longest: int = 3) -> Phrases:
     held: list[list[int]] = []
     longer: dict[int, set[int]] = {}
     for caption in captions:
-        pieces = [re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", piece.lower()) for piece in _sentences(caption)]
+        sentences = re.split(r"[.;:!?()\n]+|, (?=(?:and|with|on|in) )", caption)
+        pieces = [re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", piece.lower()) for piece in sentences]
         own: set[int] = set()
         for length in range(1, longest + 1):
             for words in pieces:
@@ -102,10 +103,6 @@ def _is_concept(words: Sequence[str]) -> bool:
     """
     ends = words[0] in STOP or words[-1] in STOP or words[-1] in COUNTS
     return not ends and any(letter.isalpha() for word in words for letter in word)
-
-
-def _sentences(caption: str) -> list[str]:
-    return re.split(r"[.;:!?()\n]+|, (?=(?:and|with|on|in) )", caption)
 
 
 def top_captions(embeddings: Any, captions: Any, top: int = 5) -> tuple[Tensor, Tensor, Tensor]:

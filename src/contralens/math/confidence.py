@@ -34,10 +34,11 @@ from contralens.math.activation_sources import source
 from contralens.math.confidence_model import model
 from contralens.math.confidence_reasons import NO_LABEL, in_words
 from contralens.math.confidence_signals import signals
-from contralens.math.exemplars import find_exemplars, neuron_statistics
+from contralens.math.exemplars import find_exemplars
 from contralens.math.planted_neurons import plant
 from contralens.math.ranking import Best, belonging
 from contralens.math.scorer_panel import PANEL, Ballot, ballot
+from contralens.math.statistics import neuron_statistics
 from contralens.types import AUTO, Brief, Exemplars, word_of
 
 FEW_IMAGES = 30

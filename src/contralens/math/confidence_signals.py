@@ -175,7 +175,8 @@ def _exemplars_say(
     middles = (_middle(e, *side) for side in ((positives, there), (contrasts, contrasts >= 0), (positives, top)))
     own, contrast, five = (_along(v, t, candidates) for v in middles)
     text = t[unique]
-    usual, scale = (text @ seen.centre)[which], _deviations(seen, text)[which]
+    usual = (text @ seen.centre)[which]  # of the cosine with each text over all images: mean, then deviation
+    scale = ((text @ seen.scatter) * text).sum(1).clamp_min(0.0).sqrt().clamp_min(1e-9)[which]
     return {
         "near (strongest)": near[0],
         "nearest (strongest)": near[1],
@@ -282,11 +283,6 @@ def _along(v: Tensor, t: Tensor, candidates: Tensor) -> Tensor:
     for part in blocks(len(v), 4 * t.shape[1] * candidates.shape[1]):
         out[part] = (t[candidates[part].clamp_min(0)] @ v[part, :, None])[:, :, 0]
     return out
-
-
-def _deviations(seen: _Seen, text: Tensor) -> Tensor:
-    """Deviation (U) over the images of their cosine with each text."""
-    return ((text @ seen.scatter) * text).sum(1).clamp_min(0.0).sqrt().clamp_min(1e-9)
 
 
 def _closest(t: Tensor, unique: Tensor) -> Tensor:

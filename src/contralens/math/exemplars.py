@@ -25,39 +25,14 @@ import torch
 from torch import Tensor
 
 from contralens.errors import InputError
-from contralens.math.activation_sources import (
-    ActivationSource,
-    DenseActivations,
-    SparseActivations,
-    source,
-)
+from contralens.math.activation_sources import ActivationSource, source
 from contralens.math.contrast_search import Pairs, search, settled, walk
 from contralens.math.faiss_neighbours import approximate
 from contralens.math.grouping import Groups
-from contralens.math.neighbours import (
-    LENGTH,
-    TIE,
-    TOLERANCE,
-    Neighbours,
-    Products,
-    nearest_images,
-)
-from contralens.math.statistics import FIRES, NeuronStatistics, neuron_statistics, select_neurons, survey
+from contralens.math.neighbours import LENGTH, Neighbours, Products, nearest_images
+from contralens.math.statistics import survey
 from contralens.math.tensors import all_bits, matrix, return_memory
 from contralens.types import Brief, Exemplars
-
-__all__ = [
-    "FIRES",
-    "TIE",
-    "TOLERANCE",
-    "ActivationSource",
-    "DenseActivations",
-    "NeuronStatistics",
-    "SparseActivations",
-    "find_exemplars",
-    "neuron_statistics",
-    "select_neurons",
-]
 
 
 def find_exemplars(

@@ -20,10 +20,7 @@ from contralens.math.neighbours import Neighbours, Products
 from contralens.math.tensors import blocks
 from contralens.specs import WHOLE, options, scheme
 
-INDEXES = {
-    "hnsw": {"links": 32, "build": 80, "search": 0},
-    "ivf": {"lists": 0, "probes": 0},
-}
+INDEXES = {"hnsw": {"links": 32, "build": 80, "search": 0}, "ivf": {"lists": 0, "probes": 0}}
 """Kinds of index and their options; 0 means by the number of images or of neighbours."""
 BOUNDS = {"links": (2, 1024), "build": (1, 100_000), "search": (0, 2**30), "lists": (0, 2**24), "probes": (0, 2**24)}
 """Least and most of each option."""

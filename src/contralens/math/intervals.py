@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 DRAWS = 2000
 """Bootstrap samples."""
+LEVEL = 0.95
+"""Of all intervals."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,7 @@ class Interval:
     """Values that the mean is over."""
 
 
-def mean_interval(values: ArrayLike, level: float = 0.95, seed: int = 0) -> Interval:
+def mean_interval(values: ArrayLike) -> Interval:
     """Mean of the values that are not NaN, with the percentile bootstrap over them.
 
     >>> mean_interval([1.0, float("nan"), 1.0])
@@ -33,11 +35,11 @@ def mean_interval(values: ArrayLike, level: float = 0.95, seed: int = 0) -> Inte
     told = _told(values)
     if not len(told):
         return Interval(np.nan, np.nan, np.nan, 0)
-    low, high = _percentiles(_resampled(told, seed), level) if len(told) > 1 else (np.nan, np.nan)
+    low, high = _percentiles(_resampled(told, 0)) if len(told) > 1 else (np.nan, np.nan)
     return Interval(float(told.mean()), low, high, len(told))
 
 
-def difference_interval(one: ArrayLike, other: ArrayLike, level: float = 0.95, seed: int = 0) -> Interval:
+def difference_interval(one: ArrayLike, other: ArrayLike) -> Interval:
     """Mean of `one` minus mean of `other` for two unrelated sets of neurons, each resampled on its own.
 
     The count is that of the smaller set.
@@ -46,19 +48,14 @@ def difference_interval(one: ArrayLike, other: ArrayLike, level: float = 0.95, s
     if not len(a) or not len(b):
         return Interval(np.nan, np.nan, np.nan, 0)
     count = min(len(a), len(b))
-    means = _resampled(a, seed) - _resampled(b, seed + 1)
-    low, high = _percentiles(means, level) if count > 1 else (np.nan, np.nan)
+    low, high = _percentiles(_resampled(a, 0) - _resampled(b, 1)) if count > 1 else (np.nan, np.nan)
     return Interval(float(a.mean() - b.mean()), low, high, count)
 
 
 def paired_interval(
-    before: ArrayLike,
-    after: ArrayLike,
-    strata: ArrayLike | None = None,
-    level: float = 0.95,
-    seed: int = 0,
+    before: ArrayLike, after: ArrayLike, strata: ArrayLike | None = None, seed: int = 0,
     clusters: ArrayLike | None = None,
-) -> Interval:
+) -> Interval:  # fmt: skip
     """Mean of after - before, pair by pair, with the percentile bootstrap over pairs.
 
     Where `strata` name a class of each pair, the mean of the classes' means instead, pairs being drawn within classes:
@@ -84,12 +81,12 @@ def paired_interval(
         unseen = wilson(0, len(names))[1]
         return Interval(mean, max(-1.0, mean - unseen), min(1.0, mean + unseen), len(change))
     if clusters is not None:
-        return Interval(mean, *_percentiles(_clustered(change, place, cluster, seed), level), len(change))
+        return Interval(mean, *_percentiles(_clustered(change, place, cluster, seed)), len(change))
     drawn = np.mean([_resampled(part, seed + at) for at, part in enumerate(parts)], axis=0)
-    return Interval(mean, *_percentiles(drawn, level), len(change))
+    return Interval(mean, *_percentiles(drawn), len(change))
 
 
-def clustered_interval(values: ArrayLike, clusters: ArrayLike, level: float = 0.95, seed: int = 0) -> Interval:
+def clustered_interval(values: ArrayLike, clusters: ArrayLike) -> Interval:
     """Mean of the values (0 or 1, or differences of such) that are not NaN, with the bootstrap over clusters of them.
 
     Neurons that stand for one concept are right or wrong together: drawing whole clusters (all values of one name in
@@ -113,10 +110,8 @@ def clustered_interval(values: ArrayLike, clusters: ArrayLike, level: float = 0.
     if array.min() == array.max():
         unseen = wilson(0, len(counts))[1]
         return Interval(mean, max(-1.0, mean - unseen), min(1.0, mean + unseen), len(array))
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=DRAWS)
-    low, high = _percentiles((drawn @ sums) / (drawn @ counts), level)
-    return Interval(mean, low, high, len(array))
+    drawn = np.random.default_rng(0).multinomial(len(counts), np.full(len(counts), 1 / len(counts)), size=DRAWS)
+    return Interval(mean, *_percentiles((drawn @ sums) / (drawn @ counts)), len(array))
 
 
 def _clustered(
@@ -166,6 +161,6 @@ def _resampled(values: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
     return np.concatenate(parts)
 
 
-def _percentiles(means: NDArray[np.float64], level: float) -> tuple[float, float]:
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+def _percentiles(means: NDArray[np.float64]) -> tuple[float, float]:
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

@@ -176,9 +176,6 @@ def _verdict(score: Tensor, means: Mapping[str, Tensor], usable: Tensor) -> Sani
     if not count:
         nothing = float("nan")
         return Sanity(nothing, nothing, nothing, nothing, 0)
-    fell, median = ({h: float(f(d)) for h, d in drops.items()} for f in (_share_that_fell, Tensor.median))
+    fell = {harm: float((drop >= LEAST_DROP).double().mean()) for harm, drop in drops.items()}
+    median = {harm: float(drop.median()) for harm, drop in drops.items()}
     return Sanity(fell["missing"], fell["extra"], median["missing"], median["extra"], count)
-
-
-def _share_that_fell(drop: Tensor) -> Tensor:
-    return (drop >= LEAST_DROP).double().mean()

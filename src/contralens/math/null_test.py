@@ -89,9 +89,7 @@ def chance(
     return _chance(scores, len(both), len(real), labels, method)
 
 
-def chance_of(
-    scores: Any, real: int, *, labels: Any = None, method: Literal["storey", "bh"] = "storey", others: bool = True
-) -> Chance:  # fmt: skip
+def chance_of(scores: Any, real: int, *, labels: Any = None, others: bool = True) -> Chance:
     """False-discovery rates from scores (N+M,C) whose first `real` = N rows are the neurons and whose rest are null
     neurons.
 
@@ -104,7 +102,7 @@ def chance_of(
     tensor([0])
     """
     s = matrix(scores, "scores")
-    return _chance(iter([(slice(0, s.shape[1]), s)]), len(s), real, labels, method, others)
+    return _chance(iter([(slice(0, s.shape[1]), s)]), len(s), real, labels, "storey", others)
 
 
 def _chance(

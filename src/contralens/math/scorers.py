@@ -19,11 +19,7 @@ import torch
 from torch import Tensor
 
 from contralens.errors import InputError
-from contralens.math.concept_vectors import concept_lengths as concept_lengths
-from contralens.math.concept_vectors import concept_vectors as concept_vectors
-from contralens.math.concept_vectors import contrast_parts as contrast_parts
-from contralens.math.concept_vectors import unit_rows
-from contralens.math.concept_vectors import weights as weights
+from contralens.math.concept_vectors import concept_vectors, unit_rows, weights
 from contralens.math.describe_and_dissect import describe_and_dissect
 from contralens.math.invert import invert
 from contralens.math.linear_explanations import linear

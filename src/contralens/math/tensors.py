@@ -19,8 +19,6 @@ from contralens.errors import InputError
 
 BLOCK_BYTES = 32 * 2**20
 """Scratch memory that one step of blocked work may take."""
-
-
 SPARE = 2 * BLOCK_BYTES
 """Free memory that a step of blocked work may leave to the next one."""
 

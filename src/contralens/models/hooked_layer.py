@@ -82,8 +82,7 @@ class HookedTarget:
             InputError: the network did not run the layer, or gave another number of neurons than at the start.
         """
 
-        rows: Tensor = hooks.run_taps([self.tap], batch)[0] if self.compiled is None else self.compiled(batch)
-        return rows
+        return hooks.run_taps([self.tap], batch)[0] if self.compiled is None else self.compiled(batch)
 
     @property
     def tap(self) -> hooks.Tap:
@@ -132,13 +131,5 @@ def fingerprint_of(
     network: str, layer: str, choice: Choice, dtype: str, function: Callable[[Any], Any], notes: list[str]
 ) -> str:
     """Of a target; `network` is the network's own digest."""
-    parts = [
-        TARGET_VERSION,
-        network,
-        repr(layer),
-        choice.name,
-        str(choice.tokens),
-        dtype,
-        describe(function, notes),
-    ]
+    parts = [TARGET_VERSION, network, repr(layer), choice.name, str(choice.tokens), dtype, describe(function, notes)]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

@@ -69,6 +69,27 @@ def changed(network: nn.Module, layer: str, change: Callable[[Tensor], Tensor]) 
 
 
 @contextmanager
+def differentiable(network: nn.Module, layer: str, name: str, batch: Any) -> Iterator[tuple[Tensor, Tensor]]:
+    """What the layer gives, cut off from what comes before it, and the class scores (B,C) that depend on it.
+
+    Raises:
+        InputError: there are none; `name` is what the error calls the network.
+    """
+    leaf: list[Tensor] = []
+
+    def change(x: Tensor) -> Tensor:
+        torch.set_grad_enabled(True)  # from here on; `still` puts it back
+        leaf.append(x.detach().requires_grad_(True))
+        return leaf[0] * 1.0  # what follows may change it in place
+
+    with hooks.still(network, None), changed(network, layer, change):
+        scores = first_tensor(hooks.forward(network, batch))
+        if scores is None or scores.dim() != 2 or not scores.requires_grad or not leaf:
+            raise InputError(f"{name} gives no class scores that depend on {layer} by a gradient")
+        yield leaf[0], scores
+
+
+@contextmanager
 def scaled(target: Scalable, neuron: int, factor: float) -> Iterator[None]:
     """Within the block `neuron` is multiplied by `factor` inside the network, at every place or token.
 
@@ -112,7 +133,9 @@ def kept(network: nn.Module, layer: str, keep: Tensor, last: bool | None = None)
     """
 
     def change(tensor: Tensor) -> Tensor:
-        end = _last_of(tensor, module_of(network, layer)) if last is None else last
+        end = last
+        if end is None:
+            end = tensor.dim() != 4 or bool(channels_last(tensor.shape, module_of(network, layer))[0])
         if tensor.shape[-1 if end else 1] != len(keep):
             raise InputError(
                 f"the mask is for {len(keep)} neurons, but {layer} gives {tuple(tensor.shape)}: it belongs to another "
@@ -127,10 +150,6 @@ def kept(network: nn.Module, layer: str, keep: Tensor, last: bool | None = None)
 def neurons_last(target: HookedTarget) -> bool:
     """Whether neurons are the last size of what the layer gives, rather than the second."""
     return POOLINGS[target.pooling].kind != "map" or target.pooling.endswith("_last")
-
-
-def _last_of(tensor: Tensor, module: nn.Module) -> bool:
-    return tensor.dim() != 4 or bool(channels_last(tensor.shape, module)[0])
 
 
 def along(keep: Tensor, tensor: Tensor, last: bool) -> Tensor:
@@ -226,22 +245,11 @@ def gradient_times_activation(target: HookedTarget, batch: Any, classes: Sequenc
 
     The first-order estimate of what switching a neuron off takes from the score.
     """
-    leaf: list[Tensor] = []
-    last = neurons_last(target)
-
-    def change(x: Tensor) -> Tensor:
-        torch.set_grad_enabled(True)  # from here on; `still` puts it back
-        leaf.append(x.detach().requires_grad_(True))
-        return leaf[0] * 1.0  # what follows may change it in place
-
-    found = []
-    with hooks.still(target.module, None), changed(target.module, target.layer, change):
-        scores = first_tensor(hooks.forward(target.module, batch))
-        if scores is None or scores.dim() != 2 or not scores.requires_grad:
-            raise InputError(f"{target.name} gives no class scores that depend on {target.layer} by a gradient")
+    found, last = [], neurons_last(target)
+    with differentiable(target.module, target.layer, target.name, batch) as (output, scores):
         for c in classes:
-            (slope,) = torch.autograd.grad(scores[:, c].sum(), leaf[0], retain_graph=True)
-            product = (slope * leaf[0].detach()).float()
+            (slope,) = torch.autograd.grad(scores[:, c].sum(), output, retain_graph=True)
+            product = (slope * output.detach()).float()
             rows = product.reshape(len(product), -1, target.width).sum(1) if last else product.flatten(2).sum(2)
             found.append(rows)
     return torch.stack(found).cpu()

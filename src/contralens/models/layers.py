@@ -89,7 +89,8 @@ def layers(
         shape = None if found.output is None else tuple(found.output.shape[1:])
         choice, note = None, ""
         if found.calls != 1 or found.output is None:
-            note = _short_problem(found.calls)
+            short = {0: "not run by the forward", 1: "no floating-point tensor"}
+            note = short.get(found.calls, f"runs {found.calls} times: ambiguous")
         else:
             try:
                 hooks.check_batch(found.output, "it")
@@ -163,7 +164,3 @@ def several(layer: str, tensors: Mapping[str, tuple[int, ...]]) -> list[str]:
         f"{layer} gives {len(tensors)} tensors, {', '.join(shown[:-1])} and {shown[-1]}: the first is taken; "
         f'--layer "{layer}{PART}{other}" takes {which}'
     ]
-
-
-def _short_problem(calls: int) -> str:
-    return {0: "not run by the forward", 1: "no floating-point tensor"}.get(calls, f"runs {calls} times: ambiguous")

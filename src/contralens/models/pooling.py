@@ -30,11 +30,7 @@ __all__ = [
     "patches_of", "pool", "prefix_of",
 ]  # fmt: skip
 
-SHAPES = {
-    "map": "a conv map (B,N,H,W)",
-    "tokens": "tokens (B,L,N)",
-    "row": "one row per image (B,N)",
-}
+SHAPES = {"map": "a conv map (B,N,H,W)", "tokens": "tokens (B,L,N)", "row": "one row per image (B,N)"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,46 +52,20 @@ def _max(x: Tensor, tokens: Tokens) -> Tensor:
     return x.amax((2, 3))
 
 
-def _mean_last(x: Tensor, tokens: Tokens) -> Tensor:
-    return x.mean((1, 2))
-
-
-def _max_last(x: Tensor, tokens: Tokens) -> Tensor:
-    return x.amax((1, 2))
-
-
-def _cls(x: Tensor, tokens: Tokens) -> Tensor:
-    return class_token_of(x, tokens)
-
-
-def _mean_patches(x: Tensor, tokens: Tokens) -> Tensor:
-    return patches_of(x, tokens).mean(1)
-
-
-def _max_patches(x: Tensor, tokens: Tokens) -> Tensor:
-    return patches_of(x, tokens).amax(1)
-
-
-def _max_abs_patches(x: Tensor, tokens: Tokens) -> Tensor:
-    return patches_of(x, tokens).abs().amax(1)
-
-
-def _none(x: Tensor, tokens: Tokens) -> Tensor:
-    return x
-
-
 POOLINGS: dict[str, Pooling] = {
     "mean": Pooling("map", "mean over places, in the detected layout", _mean),
     "max": Pooling("map", "maximum over places, in the detected layout", _max),
     "mean_first": Pooling("map", "mean over places of a map (B,N,H,W), regardless of the detected layout", _mean),
     "max_first": Pooling("map", "maximum over places of a map (B,N,H,W), regardless of the detected layout", _max),
-    "mean_last": Pooling("map", "mean over places of a channels-last map (B,H,W,N)", _mean_last),
-    "max_last": Pooling("map", "maximum over places of a channels-last map (B,H,W,N)", _max_last),
-    "cls": Pooling("tokens", "the class token", _cls),
-    "mean_patches": Pooling("tokens", "mean over patch tokens", _mean_patches),
-    "max_patches": Pooling("tokens", "maximum over patch tokens", _max_patches),
-    "max_abs_patches": Pooling("tokens", "largest magnitude over patch tokens", _max_abs_patches),
-    "none": Pooling("row", "as is", _none),
+    "mean_last": Pooling("map", "mean over places of a channels-last map (B,H,W,N)", lambda x, _: x.mean((1, 2))),
+    "max_last": Pooling("map", "maximum over places of a channels-last map (B,H,W,N)", lambda x, _: x.amax((1, 2))),
+    "cls": Pooling("tokens", "the class token", class_token_of),
+    "mean_patches": Pooling("tokens", "mean over patch tokens", lambda x, t: patches_of(x, t).mean(1)),
+    "max_patches": Pooling("tokens", "maximum over patch tokens", lambda x, t: patches_of(x, t).amax(1)),
+    "max_abs_patches": Pooling(
+        "tokens", "largest magnitude over patch tokens", lambda x, t: patches_of(x, t).abs().amax(1)
+    ),
+    "none": Pooling("row", "as is", lambda x, _: x),
 }
 
 

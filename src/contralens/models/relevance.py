@@ -27,8 +27,7 @@ from torch import Tensor, nn
 from contralens.errors import InputError
 from contralens.models import hooks, lrp
 from contralens.models.hooked_layer import HookedTarget
-from contralens.models.interventions import changed, class_scores, neurons_last
-from contralens.models.layer_outputs import first_tensor
+from contralens.models.interventions import class_scores, differentiable, neurons_last
 from contralens.models.pooling import class_token_of
 from contralens.models.ranking import ACTIVATION, Ranking
 from contralens.models.sae_target import SparseTarget, tokens_of
@@ -172,28 +171,15 @@ class RelevanceTarget:
 
     def _down(self, batch: Any) -> tuple[Tensor, Tensor]:
         """What the layer gives, and what comes down to it from the class scores: gradient, or relevance of a copy."""
-        leaf: list[Tensor] = []
-
-        def change(x: Tensor) -> Tensor:
-            torch.set_grad_enabled(True)  # from here on; `still` puts it back
-            leaf.append(x.detach().requires_grad_(True))
-            return leaf[0] * 1.0  # what follows may change it in place
-
-        with hooks.still(self.network, None), changed(self.network, self.layer, change):
-            scores = first_tensor(hooks.forward(self.network, batch))
-            if scores is None or scores.dim() != 2 or not scores.requires_grad or not leaf:
-                raise InputError(f"{self.name} gives no class scores that depend on {self.layer} by a gradient")
+        with differentiable(self.network, self.layer, self.name, batch) as (output, scores):
             at = scores.detach().argmax(1, keepdim=True)
             if self.ranking.cls is not None:
                 at = torch.full_like(at, self.ranking.cls)
-            value = (
-                scores.detach().gather(1, at)
-                if self.ranking.method == "lrp"
-                else torch.ones_like(at, dtype=scores.dtype)
-            )
+            lrp = self.ranking.method == "lrp"
+            value = scores.detach().gather(1, at) if lrp else torch.ones_like(at, dtype=scores.dtype)
             start = torch.zeros_like(scores).scatter_(1, at, value)
-            (slope,) = torch.autograd.grad(scores, leaf[0], start)
-        return leaf[0].detach(), slope
+            (slope,) = torch.autograd.grad(scores, output, start)
+        return output.detach(), slope
 
 
 def _places_summed(r: Tensor, last: bool) -> Tensor:

@@ -34,7 +34,7 @@ def check_unused(loaded: Loaded, layers: Sequence[str], batch: Any, probe: Mappi
     with unknown(network, loaded.untrained):
         try:
             seen = hooks.run_layers(network, [(layer, lambda x: x.isnan().sum()) for layer in layers], batch)
-            before = [_unknowns(probe[layer].output) for layer in layers]
+            before = [0 if (out := probe[layer].output) is None else int(out.isnan().sum()) for layer in layers]
             touched = [layers[i] for i in range(len(layers)) if int(seen[i]) > before[i]]
         except Exception:  # a network may look at its values and object to NaN
             touched = list(layers)
@@ -47,10 +47,6 @@ def check_unused(loaded: Loaded, layers: Sequence[str], batch: Any, probe: Mappi
         raise InputError(f"{loaded.misfit}; {touched[0]} depends on them")
     if loaded.misfit and (after := _trained_after(network, loaded.untrained, batch)):
         raise InputError(f"{loaded.misfit}; only a head at the end may be missing, but {after} runs after them")
-
-
-def _unknowns(output: Tensor | None) -> int:
-    return 0 if output is None else int(output.isnan().sum())
 
 
 @contextmanager

@@ -28,8 +28,7 @@ def render(template: str, /, *, style: Sequence[str] = ("report.css",), script: 
     policy = f"default-src 'none'; img-src data:; style-src {_hash(look)}; "
     policy += f"script-src {_hash(does)}; " if script else ""
     policy += "base-uri 'none'; form-action 'none'"
-    page: str = _environment().get_template(template).render(values, policy=policy, style=look, script=does)
-    return page
+    return _environment().get_template(template).render(values, policy=policy, style=look, script=does)
 
 
 def markdown_cell(text: object) -> str:
@@ -48,8 +47,7 @@ def fragment(parts: Sequence[Mapping[str, Any]]) -> str:
     >>> "&lt;b&gt;" in fragment([{"kind": "head", "text": "<b>"}])
     True
     """
-    made: str = _environment().get_template("show.html").render(style=_text("show.css"), parts=parts)
-    return made
+    return _environment().get_template("show.html").render(style=_text("show.css"), parts=parts)
 
 
 def link(title: str, said: str, address: str, picture: str, page: str) -> str:

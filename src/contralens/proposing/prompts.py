@@ -227,12 +227,7 @@ class Shown:
     contrasts: list[int]
 
 
-def choose(
-    positives: Sequence[int],
-    contrasts: Sequence[int],
-    count: int,
-    same: Callable[[int, int], bool],
-) -> Shown:
+def choose(positives: Sequence[int], contrasts: Sequence[int], count: int, same: Callable[[int, int], bool]) -> Shown:
     """The first `count` positives and contrasts that are not near-copies of one shown already.
 
     Pairs are walked in order of rank; a positive that `same` says is a near-copy of one shown before is skipped,

@@ -9,7 +9,7 @@ from rich.table import Column, Table
 
 from contralens.checks import counted
 from contralens.data.atlases import Atlas
-from contralens.report.console import console, name_column
+from contralens.report.console import console, name_column, show
 
 SHARES = ("supported", "sure", "verified", "refuted", "confounded")
 """Columns of layers that stand only where one of the runs has the numbers."""
@@ -62,9 +62,7 @@ def _concepts(found: Atlas, most: int) -> None:
         cells = (row["concept"], f"{row['neurons']:,}", row["first"], row["first_sure"] or "-", row["most"])
         table.add_row(*map(escape, cells))
     print()
-    console().print(table)
-    if len(rows) > most:
-        print(f"... and {len(rows) - most:,} more concepts")
+    show(table, len(rows), most, " concepts")
 
 
 def _links(found: Atlas) -> None:

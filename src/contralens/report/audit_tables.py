@@ -12,12 +12,9 @@ from contralens.data.audits import Audit, margin
 from contralens.data.checked_reading import Checked
 from contralens.data.runs import READABLE as RUNS
 from contralens.data.table_folders import reading
-from contralens.data.verifications import outcomes_of, verification_of
+from contralens.data.verifications import ON_VERDICT, outcomes_of, verification_of
 from contralens.pages import number
-from contralens.report.console import console, name_column
-
-SAID = {"verified": "confirms it", "refuted": "contradicts it", "untested": "did not decide it"}
-"""What an experiment says of a verdict, by its outcome."""
+from contralens.report.console import console, name_column, show
 
 
 def audit_tables(found: Audit, most: int = 15) -> None:
@@ -30,22 +27,19 @@ def audit_tables(found: Audit, most: int = 15) -> None:
     for verdict in ("spurious", "expected"):
         rows = found.rows(verdict)
         print(f"{verdict}: {len(rows)} neurons")
-        if rows and most > 0:
-            first = name_column("neuron", [names[row["neuron"]] for row in rows[:most]])
-            table = Table(
-                first, "concept", "confidence", "z", "margin", "noise", "fdr",
-                Column("raises, lowers", no_wrap=True), *["experiment"] * bool(tested), box=None, pad_edge=False,
+        first = name_column("neuron", [names[row["neuron"]] for row in rows[:most]])
+        table = Table(
+            first, "concept", "confidence", "z", "margin", "noise", "fdr",
+            Column("raises, lowers", no_wrap=True), *["experiment"] * bool(tested), box=None, pad_edge=False,
+        )  # fmt: skip
+        for row in rows[:most]:
+            table.add_row(
+                escape(names[row["neuron"]]), escape(row["concept"]),
+                *(number(row[key]) for key in ("confidence", "z")), number(margin(row)),
+                number(row["noise"]), number(row["fdr"]), escape(moved.get(row["neuron"], "-")),
+                *[ON_VERDICT.get(tested.get((row["neuron"], row["best"]), ("",))[0], "-")] * bool(tested),
             )  # fmt: skip
-            for row in rows[:most]:
-                table.add_row(
-                    escape(names[row["neuron"]]), escape(row["concept"]),
-                    *(number(row[key]) for key in ("confidence", "z")), number(margin(row)),
-                    number(row["noise"]), number(row["fdr"]), escape(moved.get(row["neuron"], "-")),
-                    *[SAID.get(tested.get((row["neuron"], row["best"]), ("",))[0], "-")] * bool(tested),
-                )  # fmt: skip
-            out.print(table)
-            if len(rows) > most:
-                print(f"... and {len(rows) - most} more")
+        show(table, len(rows), most)
     for verdict in ("undecided", "unexplained"):
         print(f"{verdict}: {found.counts[verdict]} neurons")
     print(

@@ -7,12 +7,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from contralens.data.answers import answer, because, corrected, rates, several, tested, trust
+from contralens.data.answers import answer, because, corrected, rates, several, sure_of, tested
 from contralens.data.contrast_changes import Change, telling_pairs
 from contralens.data.runs import Run
 from contralens.report.concept_origin import is_proposed, origin
 from contralens.specs import gamma_of
-from contralens.types import word_of
 
 CONCEPTS = 5
 
@@ -133,17 +132,6 @@ def change_card(run: Run, change: Change, pictures: Pictures, pairs: int) -> dic
     }
 
 
-def sure_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    """How sure a label is, as `sure` of pages/parts.html shows it."""
-    sure, tested_as = row.get("confidence"), row.get("verified")
-    return {
-        "trust": trust(row),
-        "word": word_of(sure),
-        "percent": 0 if sure is None else round(100 * sure),
-        "verified": tested_as if tested_as in ("verified", "refuted") else None,
-    }
-
-
 def more_pairs(run: Run, neuron: int, first: int, last: int, pictures: Pictures) -> list[dict[str, Any]]:
     """The pairs of a neuron that the page shows when it is asked to."""
     found = run.neuron(neuron)
@@ -167,13 +155,18 @@ def _side(
         return {"side": side, "id": "", "none": "none below the mean"}
     if side == "contrast" and image == row["positive"]:
         return {"side": side, "id": "", "none": "itself: already below the mean"}
-    low = min(0.0, found["minimum"])
-    span, name = found["maximum"] - low, row[f"{side}_id"]
+    return picture(found, side, row[f"{side}_id"], pictures.place(image), value, run.images["label"][image].as_py())
+
+
+def picture(
+    neuron: Mapping[str, Any], side: str, name: str, at: int | None, value: float, word: str | None = None
+) -> dict[str, Any]:
+    """A picture with its place on the page, and the activation as a share of the neuron's range."""
+    low = min(0.0, neuron["minimum"])
+    span = neuron["maximum"] - low
     share = round(100 * max(0, min(1, (value - low) / span))) if span > 0 and math.isfinite(value) else 0
-    word = run.images["label"][image].as_py() or name.rpartition("/")[2]
-    return {
-        "side": side, "none": "", "id": name, "word": word, "at": pictures.place(image), "share": share, "value": value,
-    }  # fmt: skip
+    word = word or name.rpartition("/")[2]
+    return {"side": side, "none": "", "id": name, "word": word, "at": at, "share": share, "value": value}
 
 
 def _scorer(run: Run, row: dict[str, Any], best: str | None, primary: bool) -> dict[str, Any]:

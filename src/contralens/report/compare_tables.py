@@ -10,7 +10,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from contralens.report.console import console, name_column
+from contralens.report.console import console, name_column, show
 
 MARKS = {1: "▲", 0: "·", -1: "▼"}
 
@@ -115,7 +115,7 @@ def _changed_pairs(rows: Sequence[Mapping[str, Any]], most: int) -> None:
     table = Table(*heads, box=None, pad_edge=False)
     for row in rows[:most]:
         table.add_row(*(escape(_said(row[c])) for c in columns))
-    _print(table, len(rows), most)
+    show(table, len(rows), most, " (--most)")
 
 
 def _changed(rows: Sequence[Mapping[str, Any]], base: str, most: int) -> None:
@@ -133,14 +133,7 @@ def _changed(rows: Sequence[Mapping[str, Any]], base: str, most: int) -> None:
     for name in order[:most]:
         told = ", ".join(f"{label} ({count})" for label, count in others[name].most_common())
         table.add_row(escape(name), escape(first[name]), escape(told))
-    _print(table, len(order), most)
-
-
-def _print(table: Table, rows: int, most: int) -> None:
-    if rows and most > 0:
-        console().print(table)
-    if rows > most > 0:
-        print(f"... and {rows - most} more (--most)")
+    show(table, len(order), most, " (--most)")
 
 
 def _said(label: Any) -> str:

@@ -12,6 +12,7 @@ from contralens.data.class_contrasts import ClassContrast
 from contralens.data.runs import Run
 from contralens.errors import InputError
 from contralens.pages import render
+from contralens.report.cards import picture
 from contralens.report.html import write_page
 
 PAIRS = 10
@@ -78,19 +79,14 @@ def _side(found: ClassContrast, name: str | None) -> str:
 
 
 def _card(found: ClassContrast, row: dict[str, Any], places: dict[int, int]) -> dict[str, Any]:
-    span = max(row["maximum"] - min(0.0, row["minimum"]), 1e-12)
-
-    def picture(image: int, value: float, side: str) -> dict[str, Any]:
+    def side(image: int, value: float, which: str) -> dict[str, Any]:
         if image < 0:
-            return {"side": side, "id": "", "none": "none that does not activate it"}
-        share = round(100 * max(0.0, min(1.0, (value - min(0.0, row["minimum"])) / span)))
-        name = found.ids[image]
-        return {"side": side, "none": "", "id": name, "word": name.rpartition("/")[2], "at": places.get(image),
-                "share": share, "value": value}  # fmt: skip
+            return {"side": which, "id": "", "none": "none that does not activate it"}
+        return picture(row, which, found.ids[image], places.get(image), value)
 
     pairs = [
-        {"positive": picture(pair["positive"], pair["activation"], "positive"),
-         "contrast": picture(pair["contrast"], pair["contrast_activation"], "contrast"),
+        {"positive": side(pair["positive"], pair["activation"], "positive"),
+         "contrast": side(pair["contrast"], pair["contrast_activation"], "contrast"),
          "cosine": f"cos {pair['similarity']:.2f}" if math.isfinite(pair["similarity"]) else "no contrast"}
         for pair in found.pairs_of(row["neuron"])[:PAIRS]
     ]  # fmt: skip

@@ -6,7 +6,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from contralens.data.class_contrasts import ClassContrast
-from contralens.report.console import console
+from contralens.report.console import show
 
 
 def contrast_tables(found: ClassContrast, most: int = 20) -> None:
@@ -23,21 +23,18 @@ def contrast_tables(found: ClassContrast, most: int = 20) -> None:
         print(f"  what the encoder finds more of in {side}, whatever the network does: "
               f"{', '.join(m['images_differ'][side])}")  # fmt: skip
     rows = found.rows()
-    if rows and most > 0:
-        above = f"AUC, {escape(m['a'])} above"
-        table = Table(
-            "neuron", "fires for", Column("because of", no_wrap=True), "label over all images", above,
-            "95 % interval", "q", "pairs separated", box=None, pad_edge=False,
+    above = f"AUC, {escape(m['a'])} above"
+    table = Table(
+        "neuron", "fires for", Column("because of", no_wrap=True), "label over all images", above,
+        "95 % interval", "q", "pairs separated", box=None, pad_edge=False,
+    )  # fmt: skip
+    for row in rows[:most]:
+        told = "-" if row["pairs"] is None else f"{row['pairs']:.0%}"
+        table.add_row(
+            escape(row["name"]), escape(row["fires_for"]), escape(row["concept"] or "-"),
+            escape(row["label"] or "-"), f"{row['auc']:.3f}", f"{row['low']:.3f} .. {row['high']:.3f}",
+            f"{row['q']:.2g}", told,
         )  # fmt: skip
-        for row in rows[:most]:
-            told = "-" if row["pairs"] is None else f"{row['pairs']:.0%}"
-            table.add_row(
-                escape(row["name"]), escape(row["fires_for"]), escape(row["concept"] or "-"),
-                escape(row["label"] or "-"), f"{row['auc']:.3f}", f"{row['low']:.3f} .. {row['high']:.3f}",
-                f"{row['q']:.2g}", told,
-            )  # fmt: skip
-        console().print(table)
-        if len(rows) > most:
-            print(f"... and {len(rows) - most} more")
+    show(table, len(rows), most)
     for note in m["notes"]:
         print(f"note: {note}")

@@ -66,8 +66,9 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     templates = ", ".join(f"“{t}”" for t in m["templates"][:3])
     if len(m["templates"]) > 3:
         templates += f" and {len(m['templates']) - 3} more"
+    skipped = f"{len(images['skipped']):,} skipped (listed below)" if images["skipped"] else "none skipped"
     facts = [
-        ("Probe images", f"{images['name']}: {images['count']:,} used, {_skipped(len(images['skipped']))}"),
+        ("Probe images", f"{images['name']}: {images['count']:,} used, {skipped}"),
         ("Encoder", f"{encoder['name']}, width {encoder['width']:,}"),
         ("Vocabulary", f"{vocabulary['source']}: {vocabulary['concepts']:,} concepts, asked as {templates}"),
         ("Exemplars", f"the {m['k']} {seen_as(m)}; {pairing}"),
@@ -110,10 +111,6 @@ def shown_cards(run: Run, shown: int, pairs: int) -> dict[str, Any]:
         which = "The labeled neuron" if shown == 1 else f"All {labeled:,} labeled neurons"
     first = f"the first {pairs} of {k} pairs each" if pairs < k else "all pairs"
     return {"labeled": labeled, "which": which, "first": first, "proposed": bool(asked(run))}
-
-
-def _skipped(count: int) -> str:
-    return f"{count:,} skipped (listed below)" if count else "none skipped"
 
 
 def _lines(report: Any) -> list[str]:

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
-
-from contralens.data.atomic_files import write_whole
-from contralens.errors import InputError
 
 BEGIN = "<!-- contralens bench leaderboard --docs -->"
 END = "<!-- end of contralens bench leaderboard -->"
@@ -52,15 +48,6 @@ def settings_line(board: Mapping[str, Any]) -> str:
         f"Version {board['version']}, worlds {_list(s['worlds'])}, dials {_list(s['dials'])}, "
         f"seeds {_list(s['seeds'])}, {s['images']:,} images per probe set, K = {s['k']}.{changed}"
     )
-
-
-def write_into(document: Path, text: str) -> None:
-    """Put the table between the markers of a document, which must have them."""
-    whole = document.read_text(encoding="utf-8")
-    start, end = whole.find(BEGIN), whole.find(END)
-    if not 0 <= start < end:
-        raise InputError(f"{document} has no lines {BEGIN} and {END} to put the table between")
-    write_whole(document, (whole[:start] + text.strip() + whole[end + len(END) :]).encode())
 
 
 def _share(value: Sequence[float] | None) -> str:

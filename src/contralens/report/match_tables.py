@@ -7,8 +7,9 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Column, Table
 
+from contralens.checks import few
 from contralens.data.matchings import ABOUT, STATUSES, Matching
-from contralens.report.console import console
+from contralens.report.console import show
 
 LABELS = 12
 """Labels listed that only one run has."""
@@ -26,20 +27,14 @@ def match_tables(found: Matching, most: int = 20) -> None:
         if counts[status]:
             print(f"  {counts[status]:>6,} {status}: {ABOUT[status]}")
     rows = [row for row in found.rows() if row["status"] not in ("kept", "unlabeled")]
-    if rows and most > 0:
-        table = Table(
-            "status", "one", Column("label"), "other", Column("label"), "correlation", box=None, pad_edge=False
-        )
-        for row in _each(rows, most):
-            cells = (row["one_name"], row["one_label"], row["other_name"], row["other_label"])
-            table.add_row(row["status"], *(escape(cell or "-") for cell in cells), f"{row['correlation']:.3f}")
-        console().print(table)
-        if len(rows) > most:
-            print(f"... and {len(rows) - most} more")
+    table = Table("status", "one", Column("label"), "other", Column("label"), "correlation", box=None, pad_edge=False)
+    for row in _each(rows, most):
+        cells = (row["one_name"], row["one_label"], row["other_name"], row["other_label"])
+        table.add_row(row["status"], *(escape(cell or "-") for cell in cells), f"{row['correlation']:.3f}")
+    show(table, len(rows), most)
     for key, side in (("labels_new", "other"), ("labels_gone", "one")):
         if m[key]:
-            more = f" and {len(m[key]) - LABELS} more" if len(m[key]) > LABELS else ""
-            print(f"labels of {m[side]['name']} alone: {', '.join(m[key][:LABELS])}{more}")
+            print(f"labels of {m[side]['name']} alone: {few(m[key], LABELS)}")
     for note in m["notes"]:
         print(f"note: {note}")
 

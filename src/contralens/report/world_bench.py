@@ -118,16 +118,16 @@ def outside(bench: Mapping[str, Any], text: str) -> tuple[int, list[str]]:
 
 
 def write_into(document: Path, text: str) -> None:
-    """Put the tables between the markers of a document, which must have them."""
-    whole = document.read_text(encoding="utf-8")
-    write_whole(document, whole.replace(_between(whole), text.strip()).encode())
+    """Put tables into a document, which must have their first and their last line, the markers, too."""
+    whole, (begin, *_, end) = document.read_text(encoding="utf-8"), text.strip().splitlines()
+    write_whole(document, whole.replace(_between(whole, begin, end, str(document)), text.strip()).encode())
 
 
-def _between(text: str) -> str:
-    start, end = text.find(BEGIN), text.find(END)
-    if not 0 <= start < end:
-        raise InputError(f"the document has no markers {BEGIN} and {END} around the tables")
-    return text[start : end + len(END)]
+def _between(text: str, begin: str = BEGIN, end: str = END, where: str = "the document") -> str:
+    first, last = text.find(begin), text.find(end)
+    if not 0 <= first < last:
+        raise InputError(f"{where} has no markers {begin} and {end} around the tables")
+    return text[first : last + len(end)]
 
 
 def _list(values: Any) -> str:

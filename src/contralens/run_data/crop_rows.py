@@ -11,17 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from contralens.checks import counted
-from contralens.collecting.crops import (
-    WHOLE,
-    Pictures,
-    beside,
-    by_image,
-    different,
-    embedded,
-    looks,
-    own_maps,
-    summary,
-)
+from contralens.collecting.crops import WHOLE, Pictures, beside, by_image, different, embedded, looks, own_maps, summary
 from contralens.collecting.preparing import threads
 from contralens.data.store import Store
 from contralens.run_data.stored import RunImages

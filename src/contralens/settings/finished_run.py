@@ -39,6 +39,8 @@ from contralens.settings.label import GROUPS
 from contralens.settings.record import Settings, Where, Work, about, setting
 
 DEFAULT_METRICS = ("simulation", "cosy", "fade", "audit")
+IMAGE_COLUMN = about(TEXT, "Table column with the image name (default: detected by name or values).")
+CLASS_COLUMN = about(TEXT, "Table column with the class (default: class, label, dx ...).")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,10 +146,8 @@ class Audit(OnLabels):
     subgroups: str | Path | Mapping[str, Any] | None = setting(None, FILE_OR_OBJECT,
         "CSV file of subgroups: image, then one column per kind of group.",
         python="Or image -> {column: value}.")  # fmt: skip
-    image_column: str | None = setting(None, TEXT,
-        "Table column with the image name (default: detected by name or values).")  # fmt: skip
-    class_column: str | None = setting(None, TEXT,
-        "Table column with the class (default: class, label, dx ...).")  # fmt: skip
+    image_column: str | None = field(default=None, metadata=IMAGE_COLUMN)
+    class_column: str | None = field(default=None, metadata=CLASS_COLUMN)
     unseen: bool = setting(False, SWITCH,
         "Exclude labeled images that are exemplars, and other images of their groups.")  # fmt: skip
     head: str | None = setting(None, TEXT,
@@ -207,7 +207,8 @@ class Match(Work):
     """All settings of `contralens.match`."""
 
     one: Any = field(kw_only=False, metadata=about(THING, "A run folder.", python="Or a `Run`."))
-    other: Any = field(kw_only=False, metadata=about(THING, "A second run folder.", python="Or a `Run`."))
+    other: Any = field(kw_only=False, metadata=about(THING,
+        "Second run folder: another checkpoint, seed, layer or network.", python="Or a `Run`."))  # fmt: skip
     by: Literal["auto", "activations", "exemplars"] = setting("auto", one_of("auto", "activations", "exemplars"),
         "How to compare neurons: by activations on the images that both runs share, or by the embeddings of their "
         "exemplars if the images differ (auto: activations from 50 shared images on).", written=True)  # fmt: skip
@@ -289,10 +290,8 @@ class ContrastClasses(OnRun):
     labels: Any = setting(None, FILES,
         "Table with the images' classes, repeatable: CSV, .tsv or .parquet (default: class folders).",
         python="Or a mapping of image to class, or the class of each image.", flag="--table")  # fmt: skip
-    image_column: str | None = setting(None, TEXT,
-        "Table column with the image name (default: detected by name or values).")  # fmt: skip
-    class_column: str | None = setting(None, TEXT,
-        "Table column with the class (default: class, label, dx ...).")  # fmt: skip
+    image_column: str | None = field(default=None, metadata=IMAGE_COLUMN)
+    class_column: str | None = field(default=None, metadata=CLASS_COLUMN)
     captions: str | Path | None = setting(None, TABLE,
         "Table of captions, TABLE or TABLE:COLUMN; A and B are words in the captions.")  # fmt: skip
     words: bool = setting(False, SWITCH, "Let the labeling encoder retrieve the images; A and B are search texts.")

@@ -200,10 +200,6 @@ def class_names(name: str, value: Any) -> list[str]:
         raise InputError(f"`{name}`: cannot read {value}: {e}") from e
 
 
-def _all_or_count(name: str, value: Any) -> int | None:
-    return None if value is None else whole(name, value, 0)
-
-
 def _all_or_number(name: str, value: Any) -> Any:
     number = _whole_number(name, value)
     return None if number in (-1, "all") else number
@@ -212,10 +208,6 @@ def _all_or_number(name: str, value: Any) -> Any:
 def _cosine_or_never(name: str, value: Any) -> float | None:
     """A cosine; None, or 0 in a text, stands for never."""
     return None if value is None else as_share(name, value, one=True)
-
-
-def _cosine(name: str, value: Any) -> Any:
-    return _number(name, value) or None
 
 
 def _groups_of_indices(name: str, value: Any) -> Any:
@@ -277,8 +269,8 @@ FOLDER = Kind(as_it_is, metavar="<path>", beside=_beside)
 PATH = Kind(_path, metavar="<path>", beside=_beside)
 CHECKPOINT = Kind(_path, metavar="<path>", beside=_part_beside)
 CLASSES = Kind(class_names, as_it_is, "<path>")
-ALL_OR_COUNT = Kind(_all_or_count, _all_or_number, "<int>")
-MERGE = Kind(_cosine_or_never, _cosine, "<float>")
+ALL_OR_COUNT = Kind(lambda name, value: None if value is None else whole(name, value, 0), _all_or_number, "<int>")
+MERGE = Kind(_cosine_or_never, lambda name, value: _number(name, value) or None, "<float>")
 GROUPS_OF_NEURONS = Kind(as_it_is, _groups_of_indices)
 TWO_NUMBERS = Kind(_two, _numbers, "<float>,<float>")
 NUMBER = Kind(real, _number, "<float>")

@@ -57,8 +57,7 @@ def about(kind: Kind, help: str, **more: Any) -> dict[str, Setting]:
 
 def setting(default: D, kind: Kind, help: str, **more: Any) -> D:
     """A field with its default; `more` are those of `Setting`."""
-    made: D = field(default=default, metadata=about(kind, help, **more))
-    return made
+    return field(default=default, metadata=about(kind, help, **more))
 
 
 @dataclass(frozen=True)
@@ -85,8 +84,7 @@ class Settings:
         known(record, changes, record.__name__)
         kind = type(self) if isinstance(self, record) else record
         own = {f.name: getattr(self, f.name) for f in fields(kind) if hasattr(self, f.name)}
-        made: Any = kind(**{**own, **changes})
-        return made  # type: ignore[no-any-return]
+        return kind(**{**own, **changes})
 
     def written(self) -> dict[str, Any]:
         """What the manifest holds of the settings."""

@@ -26,7 +26,7 @@ from contralens.data.folder_kinds import ATLAS_PART, EVALUATION, RUN, SHARE, VER
 from contralens.data.layer_relations import copied, send
 from contralens.data.replace_folder import reserved
 from contralens.data.runs import LABELS, Run, load
-from contralens.data.seals import file_digest, seal
+from contralens.data.seals import file_digest, read_object, seal
 from contralens.data.trust import SIGNATURE
 from contralens.data.verifications import verification_of
 from contralens.errors import InputError, RunError
@@ -104,7 +104,7 @@ def pull(source: str | Path, out: str | Path | None = None, *, replace: bool = F
     if not hub and out.resolve() == Path(source).resolve():
         raise InputError(f"{out} is the source to pull from; choose another folder with --out")
     with ExitStack() as held:
-        read, remade = () if hub else [Path(source)], [part for part in PARTS if _came_along(out, part)]
+        read, remade = () if hub else [Path(source)], [part for part in PARTS if _came_along(out / part / PARTS[part])]
         remade += [ATLAS_PART] if copied(out) else []
         place = held.enter_context(reserved(out, RUN, inputs=read, replace=replace, remade=remade))
         folder = held.enter_context(fetched(str(source)) if hub else nullcontext(Path(source)))
@@ -122,13 +122,9 @@ def pull(source: str | Path, out: str | Path | None = None, *, replace: bool = F
     return load(out)
 
 
-def _came_along(run: Path, part: str) -> bool:
+def _came_along(manifest: Path) -> bool:
     """Whether the evaluation or verification in a run came with it when it was pulled."""
-    try:
-        about = json.loads((run / part / PARTS[part]).read_text(encoding="utf-8"))
-        return about.get("shared") is True
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return False
+    return (read_object(manifest) or {}).get("shared") is True
 
 
 # --- what is sent ---
@@ -298,6 +294,3 @@ def _checked(folder: Path, source: str) -> list[PurePosixPath]:
     check_seal(folder / "share.json", content, "Share", needed=content["version"] > 1)
     check_schema(folder / "share.json", content, "Share")
     return files
-
-
-# --- the Hub ---

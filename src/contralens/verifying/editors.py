@@ -188,11 +188,6 @@ def make_editor(spec: str | Editor, bench: Bench) -> Editor:
     return made
 
 
-def is_generative(editor: Editor) -> bool:
-    """Whether an editor makes pictures with a model, so that each one costs."""
-    return bool(getattr(editor, "generative", False))
-
-
 _IMAGES = "contralens.verifying.image_editors"
 EDITORS: Registry[Callable[..., Editor]] = Registry("editors", {
     "diffusers": Scheme(

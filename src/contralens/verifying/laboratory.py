@@ -20,15 +20,15 @@ from contralens.data.pictures import jpeg
 from contralens.data.runs import Run
 from contralens.data.verifications import EDITS
 from contralens.errors import InputError
-from contralens.math.exemplars import neuron_statistics
 from contralens.math.experiments import KINDS, Kind, Trial, outcome
+from contralens.math.statistics import neuron_statistics
 from contralens.models.interventions import shifted
 from contralens.run_data.reopened import Reopened
 from contralens.settings.finished_run import Verify
 from contralens.types import Exemplars, Progress, silent
 from contralens.verifying.budget import Budget
 from contralens.verifying.class_path import OTHERS, ClassPath, class_path
-from contralens.verifying.editors import Bench, Editor, Request, Steered, is_generative, make_editor, scenes_of
+from contralens.verifying.editors import Bench, Editor, Request, Steered, make_editor, scenes_of
 from contralens.verifying.tested import Tested
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Laboratory:
     def __init__(self, reopened: Reopened, settings: Verify) -> None:
         self.reopened, self.bench = reopened, Bench(reopened)
         self.editor: Editor = make_editor(_chosen(reopened.run, settings.editor), self.bench)
-        self.generative = is_generative(self.editor)
+        self.generative = bool(getattr(self.editor, "generative", False))  # by a model, so that each picture costs
         self.budget = Budget(settings.edits, settings.seconds)
         self.notes: list[str] = []
         self.progress: Progress = silent

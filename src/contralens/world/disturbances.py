@@ -164,5 +164,4 @@ def _blurred(picture: NDArray[np.uint8], sigma: float, own: NDArray[np.float32])
         moved = [t * soft.take(range(k, k + SIZE), axis) for k, t in enumerate(taps)]
         soft = np.sum(moved, axis=0)
     noise = np.random.default_rng(own.view(np.uint32)[6:12]).standard_normal((SIZE, SIZE, 1), np.float32)
-    noisy: NDArray[np.uint8] = np.clip(soft + 2.5 * noise + 0.5, 0, 255).astype(np.uint8)
-    return noisy
+    return np.clip(soft + 2.5 * noise + 0.5, 0, 255).astype(np.uint8)

@@ -163,11 +163,6 @@ def load_into(module: nn.Module, path: Path) -> nn.Module:
     return module.eval()
 
 
-def file_fingerprint(path: Path, what: str) -> str:
-    """32 hex digits of a weight file and of what is done with it."""
-    return hashlib.sha256(path.read_bytes() + what.encode()).hexdigest()[:32]
-
-
 def preprocess(image: Image.Image) -> Tensor:
     """An RGB image to (3,96,96) in [-1,1], resized if it has another size."""
     if image.size != (SIZE, SIZE):
@@ -187,7 +182,7 @@ class WorldEncoder:
         path = WEIGHTS / ENCODER_FILES[version]
         self.name = "world" if version == 1 else f"world:v{version}"
         self.model = load_into(DualEncoder(version), path)
-        self.fingerprint = file_fingerprint(path, f"world encoder {version}")
+        self.fingerprint = hashlib.sha256(path.read_bytes() + f"world encoder {version}".encode()).hexdigest()[:32]
         self._told: set[str] = set()
 
     def preprocess(self, image: Image.Image) -> Tensor:

@@ -54,8 +54,7 @@ def pattern(name: str, p: Floats, q: Floats) -> Floats:
         signed = (np.sin(4.1 * p + 1.3 * np.sin(3.1 * q)) + np.sin(3.7 * q + 1.9 * np.sin(2.3 * p)) - 0.4) / 6
     else:
         signed = 0.14 - np.minimum(np.abs(p % 1 - 0.5), np.abs(q % 1 - 0.5))
-    distance: Floats = signed
-    return distance
+    return signed
 
 
 def _blob(*waves: tuple[int, float, float]) -> Callable[[Floats, Floats], Floats]:
@@ -64,15 +63,9 @@ def _blob(*waves: tuple[int, float, float]) -> Callable[[Floats, Floats], Floats
     def distance(x: Floats, y: Floats) -> Floats:
         angle, radius = np.arctan2(y, x), np.hypot(x, y)
         edge = 0.8 + sum(high * np.cos(number * angle + start) for number, high, start in waves)
-        found: Floats = (radius - edge) * 0.8
-        return found
+        return (radius - edge) * 0.8
 
     return distance
-
-
-def _bar(x: Floats, y: Floats) -> Floats:
-    found: Floats = np.maximum(np.abs(x) - 1.05, np.abs(y) - 0.42)
-    return found
 
 
 def _tee(x: Floats, y: Floats) -> Floats:
@@ -81,13 +74,11 @@ def _tee(x: Floats, y: Floats) -> Floats:
     return found
 
 
-def _hourglass(x: Floats, y: Floats) -> Floats:
-    found: Floats = np.maximum((np.abs(x) - np.abs(y) - 0.1) * 0.7071, np.abs(y) - 0.9)
-    return found
-
-
 SHAPES: dict[str, Callable[[Floats, Floats], Floats]] = {
-    "bar": _bar, "tee": _tee, "hourglass": _hourglass, "bean": _blob((2, 0.2, 0.7), (3, 0.16, 2.0)),
+    "bar": lambda x, y: np.maximum(np.abs(x) - 1.05, np.abs(y) - 0.42),
+    "tee": _tee,
+    "hourglass": lambda x, y: np.maximum((np.abs(x) - np.abs(y) - 0.1) * 0.7071, np.abs(y) - 0.9),
+    "bean": _blob((2, 0.2, 0.7), (3, 0.16, 2.0)),
     "leaf": _blob((2, -0.3, 0.0), (1, 0.1, 1.0)), "splash": _blob((3, 0.16, 4.0), (4, 0.18, 1.0)),
 }  # fmt: skip
 """Signed distances as in `render.SHAPES`."""

@@ -9,6 +9,7 @@ A level beyond those of `FACTORS` is drawn with what `world.foreign` says of it:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -75,8 +76,7 @@ def light_of(scenes: Scenes) -> Floats:
 def radius_of(scenes: Scenes) -> Floats:
     """(I): of the objects, in pixels."""
     size = np.array([10.5, 17.0, foreign.RADIUS], np.float32)[scenes.of("size")]
-    radius: Floats = size * (0.95 + 0.1 * scenes.nuisances[:, 2])
-    return radius
+    return size * (0.95 + 0.1 * scenes.nuisances[:, 2])
 
 
 def lit(canvas: Floats, scenes: Scenes) -> NDArray[np.uint8]:
@@ -184,20 +184,6 @@ def _pattern(scenes: Scenes, dx: Floats, dy: Floats, radius: Floats) -> Floats:
     return mix
 
 
-def _length(x: Floats, y: Floats) -> Floats:
-    length: Floats = np.hypot(x, y)
-    return length
-
-
-def _circle(x: Floats, y: Floats) -> Floats:
-    return _length(x, y) - 0.94
-
-
-def _square(x: Floats, y: Floats) -> Floats:
-    distance: Floats = np.maximum(np.abs(x), np.abs(y)) - 0.84
-    return distance
-
-
 def _triangle(x: Floats, y: Floats) -> Floats:
     distance: Floats = np.maximum(np.abs(x) * 0.866 - (y + 0.12) * 0.5, y + 0.12) - 0.6
     return distance
@@ -228,23 +214,15 @@ def _heart(x: Floats, y: Floats) -> Floats:
 
 def _cross(x: Floats, y: Floats) -> Floats:
     side, up = np.abs(x), np.abs(y)
-    distance: Floats = np.minimum(np.maximum(side - 0.98, up - 0.36), np.maximum(side - 0.36, up - 0.98))
-    return distance
+    return np.minimum(np.maximum(side - 0.98, up - 0.36), np.maximum(side - 0.36, up - 0.98))
 
 
-def _moon(x: Floats, y: Floats) -> Floats:
-    distance: Floats = np.maximum(_length(x - 0.35, y) - 1.0, 0.74 - _length(x - 0.85, y))
-    return distance
-
-
-def _ring(x: Floats, y: Floats) -> Floats:
-    distance: Floats = np.abs(_length(x, y) - 0.7) - 0.3
-    return distance
-
-
-SHAPES = {
-    "circle": _circle, "square": _square, "triangle": _triangle, "star": _star,
-    "heart": _heart, "cross": _cross, "moon": _moon, "ring": _ring,
+SHAPES: dict[str, Callable[[Floats, Floats], Floats]] = {
+    "circle": lambda x, y: np.hypot(x, y) - 0.94,
+    "square": lambda x, y: np.maximum(np.abs(x), np.abs(y)) - 0.84,
+    "triangle": _triangle, "star": _star, "heart": _heart, "cross": _cross,
+    "moon": lambda x, y: np.maximum(np.hypot(x - 0.35, y) - 1.0, 0.74 - np.hypot(x - 0.85, y)),
+    "ring": lambda x, y: np.abs(np.hypot(x, y) - 0.7) - 0.3,
 }  # fmt: skip
 """Signed distances in units of the object's radius; y points down."""
 
