@@ -62,8 +62,8 @@ from contralens.world.truth import known, target_activations
 OUT = Path(confidence.__file__).with_name("confidence.json")
 DRAWN = tuple(range(31, 40))
 """Worlds that `drawn_world` draws for the fit."""
-UNTOUCHED = tuple(range(51, 59))
-"""The same for the test; nothing was chosen on them."""
+UNTOUCHED = 51
+"""The first of eight for the test; nothing was chosen on them."""
 WORLDS_WEIGH = 30.0
 """All cases of the worlds together, where a case of photographs weighs 1 (there are 32); chosen on development data
 (confidence_trials.py worlds)."""
@@ -487,6 +487,7 @@ def main() -> None:
     parser.add_argument("what", choices=["fit", "test", "missing", "outputs", "worlds", "drawn"])
     parser.add_argument("--folder", type=Path, default=beside)
     parser.add_argument("--cache", type=Path, default=Path("/tmp/contralens-confidence"))
+    parser.add_argument("--first", type=int, default=UNTOUCHED, help="of the eight worlds of `drawn`")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     rows: list[dict[str, Any]] = []
@@ -512,8 +513,8 @@ def main() -> None:
             left = {w: fit(learnt, [c for i, _, c, _ in every if i != w]) for w in WORLDS}
             every = list(worlds(60_000))  # other pictures than those of the fit
         else:
-            left = dict.fromkeys(UNTOUCHED, shipped())
-            every = list(worlds(70_000, [drawn_world(index) for index in UNTOUCHED]))
+            left = dict.fromkeys(range(args.first, args.first + 8), shipped())
+            every = list(worlds(70_000, [drawn_world(index) for index in left]))
         for kind in ("planted", "trained", "planted and trained"):
             own = [(i, c, level) for i, k, c, level in every if k in kind.split(" and ")]
             for by in ([], ["planted neurons"], ["the outputs"], ["planted neurons", "the outputs"]):
