@@ -235,7 +235,7 @@ def gradient_times_activation(target: HookedTarget, batch: Any, classes: Sequenc
         return leaf[0] * 1.0  # what follows may change it in place
 
     found = []
-    with hooks.still(target.module, None), changed(target.module, target.layer, change):
+    with hooks.still(target.module), changed(target.module, target.layer, change):
         scores = first_tensor(hooks.forward(target.module, batch))
         if scores is None or scores.dim() != 2 or not scores.requires_grad:
             raise InputError(f"{target.name} gives no class scores that depend on {target.layer} by a gradient")

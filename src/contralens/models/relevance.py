@@ -179,7 +179,7 @@ class RelevanceTarget:
             leaf.append(x.detach().requires_grad_(True))
             return leaf[0] * 1.0  # what follows may change it in place
 
-        with hooks.still(self.network, None), changed(self.network, self.layer, change):
+        with hooks.still(self.network), changed(self.network, self.layer, change):
             scores = first_tensor(hooks.forward(self.network, batch))
             if scores is None or scores.dim() != 2 or not scores.requires_grad or not leaf:
                 raise InputError(f"{self.name} gives no class scores that depend on {self.layer} by a gradient")

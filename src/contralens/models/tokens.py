@@ -49,12 +49,12 @@ class Found:
         return tuple(sorted({*self.others, *(() if self.class_at is None else (self.class_at,))}))
 
 
-def locate(network: nn.Module, batch: Any, length: int, autocast: torch.dtype | None = None) -> Found:
+def locate(network: nn.Module, batch: Any, length: int, dtype: str = "float32") -> Found:
     """Where the tokens are that parameters stand for, in sequences of `length` tokens.
 
     Costs one forward per parameter that may stand for tokens, each ended at the first sequence of that length.
     """
-    base = _first_sequence(network, batch, length, autocast)
+    base = _first_sequence(network, batch, length, dtype)
     if base is None:
         return Found(None, (), False)
     class_at: int | None = None
@@ -66,7 +66,7 @@ def locate(network: nn.Module, batch: Any, length: int, autocast: torch.dtype | 
         try:
             with torch.no_grad():
                 parameter.add_(noise)
-            moved = _first_sequence(network, batch, length, autocast)
+            moved = _first_sequence(network, batch, length, dtype)
         finally:
             with torch.no_grad():
                 parameter.copy_(kept)
@@ -108,7 +108,7 @@ def _candidates(network: nn.Module, length: int) -> list[tuple[str, Tensor]]:
     return [(name, tensor) for _, name, tensor in found[:_CANDIDATES]]
 
 
-def _first_sequence(network: nn.Module, batch: Any, length: int, autocast: torch.dtype | None) -> Tensor | None:
+def _first_sequence(network: nn.Module, batch: Any, length: int, dtype: str) -> Tensor | None:
     """The first tensor (B,length,N) that goes into or comes out of a module, None if there is none."""
     kept: list[Tensor] = []
 
@@ -118,7 +118,7 @@ def _first_sequence(network: nn.Module, batch: Any, length: int, autocast: torch
                 kept.append(tensor.detach().float().clone())
                 raise hooks.Enough
 
-    with hooks.still(network, autocast), seeded(), ExitStack() as stack:
+    with hooks.still(network, dtype), seeded(), ExitStack() as stack:
         for module in network.modules():
             with suppress(RuntimeError):  # compiled modules take no hooks
                 before = module.register_forward_pre_hook(lambda m, args, kw: look((args, kw)), with_kwargs=True)
