@@ -16,19 +16,25 @@ import contralens
 from contralens.collecting import precision
 from contralens.collecting.collect import collect
 from contralens.collecting.distributed import collect_shard
-from contralens.collecting.precision import half_if_safe, same_best
+from contralens.collecting.precision import LIMITS, if_safe, same_best
 from contralens.data.store import Store
 from contralens.encoders.base import BaseEncoder, digest
 from contralens.errors import InputError
+from contralens.math.fast_kernels import Tried
 from contralens.run_data.reopened import Reopened
 from contralens.settings.label import Collect
 
 PREPROCESS = "resize=32x32,mean=half"
 
 
+def says(monkeypatch: pytest.MonkeyPatch, *, right: bool, fast: bool) -> None:
+    """A machine of which its own trial finds this."""
+    monkeypatch.setattr(precision, "tried", lambda *asked: Tried(right, fast))
+
+
 @pytest.fixture(autouse=True)
-def _a_machine_fast_at_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "bfloat16_is_fast", lambda device: True)
+def _a_machine_fast_at_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    says(monkeypatch, right=True, fast=True)
 
 
 class Linear(BaseEncoder):
@@ -76,7 +82,7 @@ class Cancelling(nn.Module):
 def test_a_safe_network_runs_in_half_precision_and_its_rows_are_apart(discs: Path, tmp_path: Path) -> None:
     store, probe = Store(tmp_path), contralens.images(discs)
     target = contralens.target(InPlace(), "mixed", preprocess=PREPROCESS)
-    checked = half_if_safe([target, Linear()], probe, store)
+    checked = if_safe("bf16", [target, Linear()], probe, store)
     assert [told["used"] for told in checked.report["networks"].values()] == ["bf16", "bf16"]
     half = checked.extractors[0]
     assert half.fingerprint == contralens.target(InPlace(), "mixed", preprocess=PREPROCESS, dtype="bf16").fingerprint
@@ -88,17 +94,17 @@ def test_a_safe_network_runs_in_half_precision_and_its_rows_are_apart(discs: Pat
 
 def test_an_unsafe_network_stays_in_float32(discs: Path, tmp_path: Path) -> None:
     target = contralens.target(Cancelling(), ".", preprocess=PREPROCESS)
-    checked = half_if_safe([target, Linear()], contralens.images(discs), Store(tmp_path))
+    checked = if_safe("bf16", [target, Linear()], contralens.images(discs), Store(tmp_path))
     told = checked.report["networks"]["Cancelling ."]
     assert told["used"] == "float32"
-    assert told["apart"] > precision.APART
+    assert told["apart"] > LIMITS["bf16"]["apart"]
     assert checked.extractors[0] is target
 
 
 def test_float32_stays_where_bfloat16_is_slow(discs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precision, "bfloat16_is_fast", lambda device: False)
+    says(monkeypatch, right=True, fast=False)
     target, eyes = contralens.target(InPlace(), "mixed", preprocess=PREPROCESS), Linear()
-    checked = half_if_safe([target, eyes], contralens.images(discs), Store(tmp_path))
+    checked = if_safe("bf16", [target, eyes], contralens.images(discs), Store(tmp_path))
     assert checked.extractors == [target, eyes]
     assert eyes.calls == 0, "nothing is measured that would not be used"
     assert all("not faster than float32" in told["why"] for told in checked.report["networks"].values())
@@ -106,7 +112,7 @@ def test_float32_stays_where_bfloat16_is_slow(discs: Path, tmp_path: Path, monke
 
 def test_what_knows_one_precision_only_is_told(discs: Path, tmp_path: Path) -> None:
     own = ColourEncoder()
-    checked = half_if_safe([own], contralens.images(discs), Store(tmp_path))
+    checked = if_safe("bf16", [own], contralens.images(discs), Store(tmp_path))
     assert checked.extractors == [own]
     assert "targets and built-in encoders only" in checked.report["networks"]["colours"]["why"]
 
@@ -115,11 +121,11 @@ def test_the_decision_is_kept_for_whoever_comes_later(discs: Path, tmp_path: Pat
     probe = contralens.images(discs)
     eyes = Linear()
     target = contralens.target(InPlace(), "mixed", preprocess=PREPROCESS)
-    first = half_if_safe([target, eyes], probe, Store(tmp_path)).report
+    first = if_safe("bf16", [target, eyes], probe, Store(tmp_path)).report
     eyes.calls = 0
-    assert half_if_safe([target, eyes], probe, Store(tmp_path)).report == first
+    assert if_safe("bf16", [target, eyes], probe, Store(tmp_path)).report == first
     assert eyes.calls == 0
-    with pytest.raises(InputError, match="must be one of float32, bf16"):
+    with pytest.raises(InputError, match="must be one of float32, onednn, bf16"):
         contralens.label(InPlace(), discs, eyes, COLOURS, layer="mixed", preprocess=PREPROCESS, precision="half")
 
 

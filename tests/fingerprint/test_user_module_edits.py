@@ -1,5 +1,6 @@
 """Edits of one's own code that change the rows: each gets another fingerprint, or is told by the probe images."""
 
+import copy
 import importlib
 import sys
 import warnings
@@ -223,3 +224,15 @@ def test_what_a_forward_changes_is_no_part_of_the_fingerprint() -> None:
     first = target(made, ".", preprocess="crop=16,mean=half").fingerprint
     assert target(made, ".", preprocess="crop=16,mean=half").fingerprint == first
     assert target(Remembers(), ".", preprocess="crop=16,mean=half").fingerprint == first
+
+
+def test_copying_the_user_s_objects_changes_no_fingerprint() -> None:
+    class Pixels:
+        def __call__(self, image: Image.Image) -> torch.Tensor:
+            return torch.from_numpy(np.array(image.resize((16, 16)), np.float32)).permute(2, 0, 1)
+
+    network, own = nn.Conv2d(3, 4, 3), Pixels()
+    before = target(network, layer=".", preprocess=own).fingerprint
+    copy.copy(own)
+    assert "__slotnames__" in vars(Pixels), "Python notes the names of slots in the class"
+    assert target(network, layer=".", preprocess=own).fingerprint == before

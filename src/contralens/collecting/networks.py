@@ -37,7 +37,7 @@ class Steady:
     """The targets, then the encoders, then others."""
     notes: list[str]
     precision: dict[str, Any] | None
-    """What was found of each network in half precision, for the manifest."""
+    """What was found of each network in another precision, for the manifest."""
     targets: int = 1
     """How many of the extractors are targets."""
 
@@ -85,5 +85,5 @@ def steady(
     every: list[Extractor] = [*found.targets, *found.encoders, *beside]
     allow = settings.allow_nondeterministic
     fitting, notes = proved(every, found.images, store, allow_nondeterministic=allow, first=first)
-    extractors, precision = in_precision(settings.precision, fitting, found.images, store)
-    return Steady(extractors, notes, precision, len(found.targets))
+    extractors, precision, kept = in_precision(settings.precision, fitting, found.images, store)
+    return Steady(extractors, [*notes, *kept], precision, len(found.targets))

@@ -1,16 +1,19 @@
-"""Half precision, used only where a look at the first images says that it is safe.
+"""Another precision, used only where a look at the first images says that it is safe.
 
 bfloat16 halves the memory traffic of a forward and is several times faster on hardware that multiplies it (Intel AMX,
-NVIDIA since Ampere), and slower on other CPUs, where float32 stays (`math.fast_kernels`). Its rows differ from those of
-float32, have fingerprints of their own, and are used for a network only if on the first `CHECKED_IMAGES` images
+NVIDIA since Ampere), and slower on other CPUs. "onednn" is float32 with a CPU's matrix products by oneDNN, up to twice
+as fast as torch's default on some processors. What is not faster on this machine (`math.fast_kernels`) is not used.
+Rows in another precision have fingerprints of their own, and are used for a network only if on the first
+`CHECKED_IMAGES` images
 
-- no row of the encoder turns by more than `TURN` (1 - cosine),
-- no row of the target differs by more than `APART` (relative L2 difference), and
-- at least `SAME` of the neurons get the same best of `CHECKED_CONCEPTS` concepts from both, by the mean embedding of
+- no row of the encoder turns by more than "turn" of `LIMITS` (1 - cosine),
+- no row of the target differs by more than "apart" (relative L2 difference), and
+- at least "same" of the neurons get the same best of `CHECKED_CONCEPTS` concepts from both, by the mean embedding of
   these images weighted with the neuron's activation (CSP with gamma = 0 over the first images).
 
-What was found is kept in the store, so that every worker and every resumed run decides alike, and reported in the
-manifest.
+What was found is kept in the store, also that it is not faster, so that every worker with this kind of device and every
+resumed run decides alike, and reported in the manifest. A machine that cannot follow, since the precision gives wrong
+results there, uses float32 and its own fingerprints, and the run's notes say so.
 """
 
 from __future__ import annotations
@@ -32,16 +35,21 @@ from contralens.data.vocabulary import read_vocabulary
 from contralens.encoders.base import BaseEncoder
 from contralens.encoders.registry import embed_texts
 from contralens.errors import ImageError, InputError
-from contralens.math.fast_kernels import bfloat16_is_fast
+from contralens.math.fast_kernels import tried
+from contralens.models.compiled import CLOSE
 from contralens.models.hooked_layer import HookedTarget
 from contralens.types import Extractor, Images
 
-PRECISIONS = ("float32", "bf16")
 CHECKED_IMAGES = 64
 """Images looked at."""
 CHECKED_CONCEPTS = 200
 """Concepts, spread evenly over the built-in vocabulary "imagenet"."""
-TURN, APART, SAME = 2e-3, 5e-2, 0.95
+LIMITS = {
+    "onednn": {"turn": CLOSE**2 / 2, "apart": CLOSE, "same": 0.95},
+    "bf16": {"turn": 2e-3, "apart": 5e-2, "same": 0.95},
+}
+"""What each precision may change. Unit rows that are x apart turn by x^2 / 2."""
+PRECISIONS = ("float32", *LIMITS)
 BATCH = 32
 
 
@@ -54,85 +62,96 @@ class Checked:
     """For the manifest: the limits, and of each network what was measured and is used."""
 
 
-def half_if_safe(extractors: Sequence[Extractor], images: Images, store: Store) -> Checked:
-    """Each extractor in bfloat16 where that is faster and the first images say that it is safe, else as it is.
+def if_safe(precision: str, extractors: Sequence[Extractor], images: Images, store: Store) -> Checked:
+    """Each extractor in a precision of `LIMITS` if that is faster and the first images say it is safe; else as it is.
 
     Sparse autoencoders and extractors of the user's own stay as they are, and the report says so.
     """
-    look = _Look(images, store, next((x for x in extractors if isinstance(x, BaseEncoder)), None))
+    look = _Look(precision, images, store, next((x for x in extractors if isinstance(x, BaseEncoder)), None))
     used: list[Extractor] = []
-    told: dict[str, dict[str, Any]] = {}
+    networks: dict[str, dict[str, Any]] = {}
     for extractor in extractors:
-        name = f"{extractor.name} {getattr(extractor, 'layer', '')}".strip()
-        half: Extractor | None = None
-        found: dict[str, float] = {}
-        why = f"bfloat16 is not faster than float32 on this machine's {_device(extractor).type}"
-        if bfloat16_is_fast(_device(extractor)):
-            half, found = look.half(extractor)
-            why = "bf16 works with targets and built-in encoders only"
-        safe = half is not None and found["turn"] <= TURN and found["apart"] <= APART and found["same"] >= SAME
-        used.append(half if safe and half is not None else extractor)
-        told[name] = {"used": "bf16" if safe else "float32"}
-        told[name] |= {"why": why} if half is None else {key: round(value, 6) for key, value in found.items()}
+        other, found, why = look.at(extractor)
+        used.append(extractor if other is None or why else other)
+        about = {"used": "float32" if why else precision, **found, **({"why": why} if why else {})}
+        networks[f"{extractor.name} {getattr(extractor, 'layer', '')}".strip()] = about
     return Checked(
         used,
-        {
-            "asked": "bf16",
-            "images": CHECKED_IMAGES,
-            "allowed": {"turn": TURN, "apart": APART, "same": SAME},
-            "networks": told,
-        },
+        {"asked": precision, "images": CHECKED_IMAGES, "allowed": LIMITS[precision], "networks": networks},
     )
-
-
-def _device(extractor: Extractor) -> torch.device:
-    return torch.device(getattr(extractor, "device", "cpu"))
 
 
 def in_precision(
     precision: str, extractors: Sequence[Extractor], images: Images, store: Store
-) -> tuple[list[Any], dict[str, Any] | None]:
-    """The extractors as `precision` wants them, and what the manifest says of it; float32 leaves them alone."""
+) -> tuple[list[Any], dict[str, Any] | None, list[str]]:
+    """The extractors as `precision` wants them, and what the manifest says of it, with a note for each that stays as it
+    is; float32 leaves them alone."""
     if precision not in PRECISIONS:
         raise InputError(f"`precision` must be one of {', '.join(PRECISIONS)}; got {precision!r}")
     if precision == "float32":
-        return list(extractors), None
-    checked = half_if_safe(extractors, images, store)
-    return checked.extractors, checked.report
+        return list(extractors), None, []
+    checked = if_safe(precision, extractors, images, store)
+    told = checked.report["networks"].items()
+    return (
+        checked.extractors,
+        checked.report,
+        [f"{name}: float32, not {precision}: {one['why']}" for name, one in told if "why" in one],
+    )
 
 
 class _Look:
-    """The first images, seen by extractors in both precisions."""
+    """The first images, seen by extractors in two precisions."""
 
-    def __init__(self, images: Images, store: Store, eyes: BaseEncoder | None) -> None:
-        self.images, self.store, self.eyes = images, store, eyes
+    def __init__(self, precision: str, images: Images, store: Store, eyes: BaseEncoder | None) -> None:
+        self.precision, self.images, self.store, self.eyes = precision, images, store, eyes
         self._rows: dict[str, Tensor] = {}
 
-    def half(self, extractor: Extractor) -> tuple[Extractor | None, dict[str, float]]:
-        """The extractor in bfloat16 (None where it is not available) and how its rows differ: 0, 0 and 1 at best."""
-        if isinstance(extractor, BaseEncoder):
-            half: Extractor = extractor.adapted(dtype="bf16")
-        elif isinstance(extractor, HookedTarget):
-            half = extractor.with_dtype("bf16")
-        else:
-            return None, {}
+    def at(self, extractor: Extractor) -> tuple[Extractor | None, dict[str, float], str]:
+        """The extractor in the other precision, how its rows differ, and why it is not to be used ("": it is)."""
+        device = torch.device(getattr(extractor, "device", "cpu"))
+        here, place = tried(self.precision, device), f"on this machine's {device.type}"
+        other = self._other(extractor) if here.right else None
+        if other is None:
+            why = "is for targets and built-in encoders only" if here.right else f"is not right, or not there, {place}"
+            return None, {}, f"{self.precision} {why}"
         others = [] if self.eyes is None or isinstance(extractor, BaseEncoder) else [self.eyes.fingerprint]
         first = known_fingerprints(self.images, self.store)[:CHECKED_IMAGES]
-        kept = self.store.remember("precision", "1", extractor.fingerprint, half.fingerprint, *others, *first)
-        arrays = kept.get_or_make(lambda: {"measured": np.array(self._measured(extractor, half), np.float64)})
-        return half, dict(zip(("turn", "apart", "same"), arrays["measured"].tolist(), strict=True))
+        names = (extractor.fingerprint, other.fingerprint, device.type, *others, *first)
+        made = self.store.remember("precision", "2", *names).get_or_make(
+            lambda: {"measured": np.array(self._measured(extractor, other) if here.fast else [], np.float64)}
+        )["measured"]
+        if not len(made):
+            return None, {}, f"{self.precision} is not faster than float32 {place} (or where this cache was first used)"
+        found = {key: float(f"{value:.3g}") for key, value in zip(("turn", "apart", "same"), made, strict=True)}
+        return other, found, self._unsafe(found)
 
-    def _measured(self, exact: Extractor, half: Extractor) -> tuple[float, float, float]:
-        one, other = self.rows(exact), self.rows(half)
+    def _other(self, extractor: Extractor) -> Extractor | None:
+        if isinstance(extractor, BaseEncoder):
+            return extractor.adapted(dtype=self.precision)
+        return extractor.with_dtype(self.precision) if isinstance(extractor, HookedTarget) else None
+
+    def _unsafe(self, found: dict[str, float]) -> str:
+        """Why these differences forbid the other precision, "" where they do not."""
+        if not found["turn"] and not found["apart"]:
+            return f"{self.precision} changes no bit of its rows"
+        over = [
+            f"{key} {found[key]:g} in place of {limit:g}"
+            for key, limit in LIMITS[self.precision].items()
+            if not (found[key] >= limit if key == "same" else found[key] <= limit)
+        ]
+        return f"its rows of the first images differ too much ({', '.join(over)})" if over else ""
+
+    def _measured(self, exact: Extractor, other: Extractor) -> tuple[float, float, float]:
+        rows = self.rows(exact), self.rows(other)
         if isinstance(exact, BaseEncoder):
-            return turned(one, other), 0.0, 1.0
+            return turned(*rows), 0.0, 1.0
         same = 1.0
         if self.eyes is not None:
             concepts = read_vocabulary("imagenet").concepts
             texts = embed_texts(self.eyes, concepts[:: max(1, len(concepts) // CHECKED_CONCEPTS)])
-            seen = self.rows(self.eyes), self.rows(self.eyes.adapted(dtype="bf16"))
-            same = same_best((one, other), seen, texts)
-        return 0.0, apart(one, other), same
+            seen = self.rows(self.eyes), self.rows(self.eyes.adapted(dtype=self.precision))
+            same = same_best(rows, seen, texts)
+        return 0.0, apart(*rows), same
 
     def rows(self, extractor: Extractor) -> Tensor:
         """Rows of those of the first images that are available."""
@@ -149,17 +168,19 @@ class _Look:
             with suppress(ImageError):
                 made.append(self.images.load(i))
         if not made:
-            raise InputError(f"precision bf16 cannot be checked: none of the first {CHECKED_IMAGES} images can be used")
+            raise InputError(
+                f"precision {self.precision} cannot be checked: none of the first {CHECKED_IMAGES} images can be used"
+            )
         return made
 
 
 def turned(exact: Tensor, half: Tensor) -> float:
-    """The greatest 1 - cosine of two sets of unit rows (I,D).
+    """The greatest 1 - cosine of two sets of unit rows (I,D), as half the squared distance, which keeps small angles.
 
     >>> turned(torch.eye(2), torch.tensor([[1.0, 0.0], [0.6, 0.8]]))
     0.19999998807907104
     """
-    return float((1 - (exact * half).sum(1)).max())
+    return float(((exact - half).square().sum(1) / 2).max())
 
 
 def apart(exact: Tensor, half: Tensor) -> float:

@@ -22,7 +22,7 @@ from contralens.checks import first_line
 from contralens.errors import InputError
 from contralens.fingerprint.network import describe
 from contralens.loading.fast_preprocessing import DECODES, fast_or_own
-from contralens.models.hooks import DTYPES, moved, true_float32
+from contralens.models.hooks import computing, known_dtype, moved
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -86,13 +86,14 @@ class BaseEncoder:
         self.width = int(rows.shape[1])
 
     def adapted(self, decode: str | None = None, dtype: str | None = None) -> Self:
-        """The same encoder with another preprocessing ("fast") or precision ("bf16") for images.
+        """The same encoder with another preprocessing ("fast") or precision ("onednn", "bf16") for images.
 
         Its fingerprint is another one then, since its rows are. Texts are always embedded in float32.
         """
-        for name, value, known in (("decode", decode, DECODES), ("dtype", dtype, DTYPES)):
-            if value is not None and value not in known:
-                raise InputError(f"{name} must be one of {', '.join(known)}; got {value!r}")
+        if decode is not None and decode not in DECODES:
+            raise InputError(f"decode must be one of {', '.join(DECODES)}; got {decode!r}")
+        if dtype is not None:
+            known_dtype(dtype)
         made = copy.copy(self)
         made._notes, made.options = list(self._notes), dict(self.options)
         if decode == "fast" and "decode" not in made.options:
@@ -101,7 +102,7 @@ class BaseEncoder:
             made.options["decode"] = decode
             if made.preprocess is not own:
                 made.fingerprint = digest(made.fingerprint, describe(made.preprocess))
-        if dtype == "bf16" and "dtype" not in made.options:
+        if dtype not in (None, "float32", made.options.get("dtype")):
             made.options["dtype"] = dtype
             made.fingerprint = digest(made.fingerprint, dtype)
         return made
@@ -134,8 +135,7 @@ class BaseEncoder:
     @torch.no_grad()
     def __call__(self, batch: Any) -> Tensor:
         """A collated batch of preprocessed images to unit rows (B,D), float32 on the CPU."""
-        dtype = DTYPES[self.options.get("dtype", "float32")]
-        with true_float32(self.device.type), torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+        with computing(self.device.type, self.options.get("dtype", "float32")):
             rows = self._image_rows(moved(batch, self.device))
         if rows.dim() != 2:
             raise InputError(_not_pooled(self.name, "image", rows))
@@ -163,7 +163,7 @@ class BaseEncoder:
         for start in range(0, len(texts), self.text_batch):
             part = list(texts[start : start + self.text_batch])
             self._cut.update(dict.fromkeys(self._too_long(part)))
-            with true_float32(self.device.type):
+            with computing(self.device.type, "float32"):
                 parts.append(_unit_rows(self._text_rows(part)))
         return torch.cat(parts) if parts else torch.empty(0, self.width)
 

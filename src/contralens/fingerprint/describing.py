@@ -39,7 +39,7 @@ _SETTINGS_OF_PYTHON = {
 _NO_SETTINGS = sys.stdlib_module_names - _SETTINGS_OF_PYTHON
 _SAYS_NOTHING = {"__module__", "__qualname__", "__doc__", "__firstlineno__", "__annotations__", "__dict__",
                  "__weakref__", "__static_attributes__", "__annotate__", "__annotate_func__", "__annotations_cache__",
-                 "_abc_impl", "__abstractmethods__", "__parameters__", "__orig_bases__"}  # fmt: skip
+                 "__slotnames__", "_abc_impl", "__abstractmethods__", "__parameters__", "__orig_bases__"}  # fmt: skip
 _MOVED = {
     "loading.network_arguments": "arguments", "loading.channels": "channels", "loading.checkpoints": "checkpoints",
     "loading.fast_preprocessing": "fast", "loading.loaded": "loaded", "loading.loaders_timm": "loaders_timm",

@@ -150,6 +150,12 @@ def _mined(some: Sequence[Label], opened: Networks, file: IO[bytes]) -> Mined:
     parts, first = list[Shard](), None
     for one in some:
         collected = stages.collect(one, replace(opened, images=image_set(one.images)))
+        if first and (apart := set(_prints(collected)) - set(_prints(first))):
+            name = next(x.name for x in collected.steady.extractors if x.fingerprint in apart)
+            raise InputError(
+                f"{name} runs in another precision on shard {len(parts)} than on shard 0, where the first images allow "
+                "another: omit `precision`"
+            )
         parts.append(Shard.of(collected, parts[-1].end if parts else 0, file))
         first = first or replace(collected, rows=replace(collected.rows, usable=[], fingerprints=[]))
         del collected  # its lists of images
@@ -188,6 +194,10 @@ def _mined(some: Sequence[Label], opened: Networks, file: IO[bytes]) -> Mined:
         chosen, found, tables, near_copies(own, embeddings[named], fingerprints, thumbnails), None, identity,
         (chosen.tolist(), *settings.mining().values()), about,
     )  # fmt: skip
+
+
+def _prints(collected: Collected) -> list[str]:
+    return [extractor.fingerprint for extractor in collected.steady.extractors]
 
 
 def _named(exemplars: Exemplars) -> Tensor:

@@ -166,15 +166,34 @@ def all_bits(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    precision, reduced = torch.get_float32_matmul_precision(), torch.backends.cuda.matmul
+    reduced = torch.backends.cuda.matmul
     before = reduced.allow_bf16_reduced_precision_reduction
-    torch.set_float32_matmul_precision("highest")
     reduced.allow_bf16_reduced_precision_reduction = False
+    try:
+        with products("highest"):
+            yield
+    finally:
+        reduced.allow_bf16_reduced_precision_reduction = before
+
+
+@contextmanager
+def products(precision: str) -> Iterator[None]:
+    """Inside, torch multiplies float32 matrices as `torch.set_float32_matmul_precision(precision)` says.
+
+    Raises:
+        InputError: the user has set this both by that function and by torch's newer `fp32_precision`.
+    """
+    try:
+        before = torch.get_float32_matmul_precision()
+    except RuntimeError as e:
+        raise InputError(
+            "float32 products are set by two of torch's interfaces: call set_float32_matmul_precision('highest') last"
+        ) from e
+    torch.set_float32_matmul_precision(precision)
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(precision)
-        reduced.allow_bf16_reduced_precision_reduction = before
+        torch.set_float32_matmul_precision(before)
 
 
 def combine(rows: Tensor, indices: Tensor, weights: Tensor) -> Tensor:

@@ -78,7 +78,7 @@ def maps(target: Target, images: Sequence[Image], wanted: Sequence[Sequence[int]
             return output[i, :, :, n]
         return patches_of(output, target.tokens)[i, :, n]
 
-    out = hooks.run_layer(target.module, target.layer, batch, pick, hooks.DTYPES[target.dtype]).float().cpu()
+    out = hooks.run_layer(target.module, target.layer, batch, pick, target.dtype).float().cpu()
     if target.pooling == "max_abs_patches":
         out = out.abs()
     grids = _grids(batch, len(images))
@@ -101,7 +101,7 @@ def _latents(
     base = target.base
     if isinstance(base, HookedTarget) and POOLINGS[base.pooling].kind == "tokens" and not _ordered(base, batch):
         return None
-    tokens = hooks.run_layer(tap.module, tap.layer, batch, lambda output: tap.pick(output, None), tap.autocast)
+    tokens = hooks.run_layer(tap.module, tap.layer, batch, lambda output: tap.pick(output, None), tap.dtype)
     out = []
     with torch.no_grad():
         for own, those, grid in zip(wanted, tokens, _grids(batch, len(images)), strict=True):

@@ -96,7 +96,7 @@ class _Cut:
             return hooks.run_taps([target.tap], batch)[0]
         listening = module_of(target.module, target.layer).register_forward_hook(self.hook)
         try:
-            with hooks.still(target.module, hooks.DTYPES[target.dtype]):
+            with hooks.still(target.module, target.dtype):
                 batch = hooks.moved(batch, target.device)
                 torch._dynamo.mark_dynamic(batch, 0)
                 return target._rows(self.forward(batch))

@@ -87,7 +87,7 @@ class HookedTarget:
     @property
     def tap(self) -> hooks.Tap:
         """Where it listens; targets on one network run in one forward by theirs (`models.shared_forward`)."""
-        return hooks.Tap(self.module, self.layer, hooks.DTYPES[self.dtype], self._pooled, self._rows)
+        return hooks.Tap(self.module, self.layer, self.dtype, self._pooled, self._rows)
 
     def with_dtype(self, dtype: str) -> HookedTarget:
         """The same layer computed in another precision, not compiled, as `target(..., dtype=...)` makes it."""

@@ -14,10 +14,12 @@ from torch.utils.data import default_collate
 
 from contralens.checks import blaming, reason
 from contralens.errors import InputError
+from contralens.math.fast_kernels import tried
+from contralens.math.tensors import products
 from contralens.models.layer_outputs import images_first, module_of, tensor_of, tensors_in, valid_tokens
 
-DTYPES = {"float32": None, "bf16": torch.bfloat16}
-"""Precisions, and what autocast takes for them."""
+DTYPES = {"float32": None, "onednn": None, "bf16": torch.bfloat16}
+"""Precisions, and what autocast takes for them; "onednn" is float32 with a CPU's matrix products by oneDNN."""
 PROBES = 2
 """Images in the probe batch: two, so that an output whose first size is not the batch is noticed."""
 
@@ -45,7 +47,8 @@ class Tap:
 
     module: nn.Module
     layer: str
-    autocast: torch.dtype | None
+    dtype: str
+    """One of `DTYPES`."""
     pick: Callable[[Tensor, Tensor | None], Tensor]
     """What the layer gave, and which of its tokens (B,L) are no padding (None: all), to what is kept of it; runs inside
     the forward."""
@@ -64,7 +67,7 @@ def run_taps(taps: Sequence[Tap], batch: Any) -> list[Tensor]:
     def use_of(tap: Tap) -> Callable[[Tensor], Tensor]:
         return lambda output: tap.pick(output, valid_tokens(batch, output))
 
-    picked = run_layers(first.module, [(tap.layer, use_of(tap)) for tap in taps], batch, first.autocast)
+    picked = run_layers(first.module, [(tap.layer, use_of(tap)) for tap in taps], batch, first.dtype)
     return [tap.rows(one) for tap, one in zip(taps, picked, strict=True)]
 
 
@@ -72,7 +75,7 @@ def run_layers(
     network: nn.Module,
     wanted: Sequence[tuple[str, Callable[[Tensor], Tensor]]],
     batch: Any,
-    autocast: torch.dtype | None = None,
+    dtype: str = "float32",
 ) -> list[Tensor]:
     """For each (layer, use), `use` of what the layer gives for a batch; the forward ends when all have run.
 
@@ -93,7 +96,7 @@ def run_layers(
 
         return hook
 
-    with still(network, autocast), ExitStack() as stack:
+    with still(network, dtype), ExitStack() as stack:
         for at, (layer, use) in enumerate(wanted):
             stack.callback(_listen(module_of(network, layer), hook_of(at, use), layer))
         with suppress(Enough):
@@ -120,10 +123,10 @@ def _listen(module: nn.Module, hook: Callable[[nn.Module, Any, Any], None], what
 
 
 def run_layer(
-    network: nn.Module, layer: str, batch: Any, use: Callable[[Tensor], Tensor], autocast: torch.dtype | None = None
+    network: nn.Module, layer: str, batch: Any, use: Callable[[Tensor], Tensor], dtype: str = "float32"
 ) -> Tensor:
     """`use` of what one layer gives for a batch; see `run_layers`."""
-    return run_layers(network, [(layer, use)], batch, autocast)[0]
+    return run_layers(network, [(layer, use)], batch, dtype)[0]
 
 
 @dataclass(slots=True)
@@ -142,7 +145,7 @@ def probe(
     names: Sequence[str],
     batch: Any,
     what: str,
-    autocast: torch.dtype | None = None,
+    dtype: str = "float32",
     *,
     keep: bool = False,
 ) -> dict[str, Seen]:
@@ -164,7 +167,7 @@ def probe(
 
         return hook
 
-    with still(network, autocast), ExitStack() as stack:
+    with still(network, dtype), ExitStack() as stack:
         for name, record in seen.items():
             stack.callback(_listen(module_of(network, name), hook_of(name, record), f"{what}: {name}"))
         try:
@@ -230,18 +233,13 @@ def _shape(batch: Any) -> Any:
 
 
 @contextmanager
-def still(network: nn.Module, autocast: torch.dtype | None) -> Iterator[None]:
+def still(network: nn.Module, dtype: str = "float32") -> Iterator[None]:
     """Eval mode without gradient, each module's own training flag restored afterwards."""
     training = [module for module in network.modules() if module.training]
     for module in training:
         module.training = False
-    device = device_of(network).type
     try:
-        with (
-            torch.no_grad(),
-            true_float32(device),
-            torch.autocast(device, dtype=autocast, enabled=autocast is not None),
-        ):
+        with torch.no_grad(), computing(device_of(network).type, dtype):
             yield
     finally:
         for module in training:
@@ -249,20 +247,32 @@ def still(network: nn.Module, autocast: torch.dtype | None) -> Iterator[None]:
 
 
 @contextmanager
-def true_float32(device: str) -> Iterator[None]:
-    """Inside, an NVIDIA GPU computes float32 as float32. By default it rounds what convolutions read to 10 bits (TF32),
-    which costs the third digit of an activation."""
-    if device != "cuda":
-        yield
-        return
-    convolutions, products = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
-    torch.backends.cudnn.allow_tf32 = False
-    torch.set_float32_matmul_precision("highest")
+def computing(device: str, dtype: str) -> Iterator[None]:
+    """Inside, a device computes in one of `DTYPES`, whatever the user's settings.
+
+    An NVIDIA GPU computes float32 as float32. By default it rounds what convolutions read to 10 bits (TF32), which
+    costs the third digit of an activation.
+    """
+    half, tf32 = DTYPES[dtype], torch.backends.cudnn.allow_tf32
+    if device == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
     try:
-        yield
+        with (
+            products("medium" if (device, dtype) == ("cpu", "onednn") else "highest"),
+            torch.autocast(device, dtype=half, enabled=half is not None),
+        ):
+            yield
     finally:
-        torch.backends.cudnn.allow_tf32 = convolutions
-        torch.set_float32_matmul_precision(products)
+        if device == "cuda":
+            torch.backends.cudnn.allow_tf32 = tf32
+
+
+def known_dtype(dtype: Any) -> None:
+    """Refuse a precision that is unknown, or "onednn" where that rounds float32 to bfloat16."""
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise InputError(f"dtype must be one of {', '.join(DTYPES)}; got {dtype!r}")
+    if dtype == "onednn" and not tried(dtype).right:
+        raise InputError("dtype onednn: on this processor oneDNN rounds float32 to bfloat16; use float32 or bf16")
 
 
 def forward(network: nn.Module, batch: Any) -> Any:

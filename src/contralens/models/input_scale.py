@@ -87,7 +87,7 @@ def _seen_by_batch_norm(preprocess: Callable[[Any], Any], network: nn.Module, im
 
     handle = first.register_forward_pre_hook(look)
     try:
-        with hooks.still(network, None):
+        with hooks.still(network):
             hooks.forward(network, default_collate([preprocess(image.resize((256, 256))) for image in images]))
     except hooks.Enough:
         pass

@@ -82,7 +82,7 @@ def differentiable(network: nn.Module, layer: str, name: str, batch: Any) -> Ite
         leaf.append(x.detach().requires_grad_(True))
         return leaf[0] * 1.0  # what follows may change it in place
 
-    with hooks.still(network, None), changed(network, layer, change):
+    with hooks.still(network), changed(network, layer, change):
         scores = first_tensor(hooks.forward(network, batch))
         if scores is None or scores.dim() != 2 or not scores.requires_grad or not leaf:
             raise InputError(f"{name} gives no class scores that depend on {layer} by a gradient")

@@ -48,7 +48,7 @@ def linear_weights(one: HookedTarget, other: HookedTarget, batch: Any) -> Tensor
             found.append(other.tap.pick(tensor, None))
             raise hooks.Enough
 
-    with hooks.still(one.module, None), changed(one.module, one.layer, change):
+    with hooks.still(one.module), changed(one.module, one.layer, change):
         handle = module_of(other.module, other.layer).register_forward_hook(listen)
         try:
             hooks.forward(one.module, batch)

@@ -84,14 +84,14 @@ def _problem(network: nn.Module, made: nn.Module, batch: Tensor) -> str | None:
     from zennit.torchvision import ResNetCanonizer
     from zennit.types import Activation, AvgPool, Linear
 
-    with hooks.still(network, None):
+    with hooks.still(network):
         wanted = hooks.forward(network, batch)
     shares = _magnitudes()
     rules = LayerMapComposite(
         [(Activation, Pass()), (Sum, shares), (AvgPool, shares), (Linear, shares)], canonizers=[ResNetCanonizer()]
     )
     pixels = hooks.moved(batch, hooks.device_of(made)).float().clone().requires_grad_(True)
-    with rules.context(made), hooks.still(made, None), torch.enable_grad():
+    with rules.context(made), hooks.still(made), torch.enable_grad():
         scores = made(pixels)
         if not bool((scores - wanted).abs().max() <= SAME * wanted.abs().max()):
             return "merging its batch norms changes what it computes"

@@ -65,7 +65,7 @@ class PixelHeat:
             kept.append(x)
             raise hooks.Enough
 
-        with hooks.still(self.network, None), torch.enable_grad():
+        with hooks.still(self.network), torch.enable_grad():
             with changed(self.network, self.layer.layer, keep), suppress(hooks.Enough):
                 hooks.forward(self.network, rows)
             leaf = kept[0].detach().requires_grad_(True)

@@ -22,7 +22,7 @@ def tap_of(extractor: Extractor) -> Tap | None:
 def forward_key(extractor: Extractor) -> Hashable:
     """Equal for extractors of one network, one preprocessing and one precision: one forward serves them all."""
     tap = tap_of(extractor)
-    return id(extractor) if tap is None else (id(tap.module), tap.autocast, id(extractor.preprocess))
+    return id(extractor) if tap is None else (id(tap.module), tap.dtype, id(extractor.preprocess))
 
 
 def rows_together(extractors: Sequence[Extractor], batch: Any) -> list[Tensor]:

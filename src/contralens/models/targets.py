@@ -80,7 +80,7 @@ def target(
         device: "cpu", "cuda", "auto"; None keeps the device of an `nn.Module` and means "cpu" otherwise.
         neurons: N names, instead of the class names or "layer/index".
         prefix_tokens: number of class and register tokens before the patches, if detection fails.
-        dtype: "float32", or "bf16" for autocast.
+        dtype: "float32", "onednn" (float32 with a CPU's matrix products by oneDNN), or "bf16" for autocast.
         compile: run the network by torch.compile, where it can be compiled and gives the same rows to within 2e-6;
             `.notes` says whether it is.
         decode: "exact" uses the preprocessing of the weights; "fast" tensor operations, if they agree with it
@@ -198,7 +198,7 @@ def _made(
     batch = hooks.probe_batch(function, name)
     found: dict[int, tokens.Found] = {}
     with traced(network) as trace:
-        probe = hooks.probe(network, [*names, "."], batch, name, hooks.DTYPES[dtype], keep=True)
+        probe = hooks.probe(network, [*names, "."], batch, name, dtype, keep=True)
     if preprocess is not None or loaded.preprocess_note or name.startswith("module:"):
         loaded.notes += scale_notes(function, loaded.preprocess, network, preprocess is not None)
     untrained_weights.check_unused(loaded, [n for n in names if probe[n].output is not None], batch, probe, name)
@@ -265,15 +265,14 @@ def _check(weights: Any, checkpoint: Any, prefix_tokens: Any, dtype: Any, decode
         as_path("checkpoint", checkpoint)
     if prefix_tokens is not None:
         whole("prefix_tokens", prefix_tokens, 0)
-    if not isinstance(dtype, str) or dtype not in hooks.DTYPES:
-        raise InputError(f"dtype must be one of {', '.join(hooks.DTYPES)}; got {dtype!r}")
+    hooks.known_dtype(dtype)
     if decode not in DECODES:
         raise InputError(f"decode must be one of {', '.join(DECODES)}; got {decode!r}")
 
 
 def _check_repeatable(made: Sequence[HookedTarget], allowed: bool) -> None:
     """Refuse targets on one network whose rows are not a function of the image, or note that."""
-    taps = [replace(one.tap, autocast=None) for one in made]
+    taps = [replace(one.tap, dtype="float32") for one in made]
     first = made[0]
     with blaming(f"{first.name}: the network failed after a first batch"):
         why = determinism.why_not_repeatable(

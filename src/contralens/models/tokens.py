@@ -118,7 +118,7 @@ def _first_sequence(network: nn.Module, batch: Any, length: int) -> Tensor | Non
                 kept.append(tensor.detach().float().clone())
                 raise hooks.Enough
 
-    with hooks.still(network, None), seeded(), ExitStack() as stack:
+    with hooks.still(network), seeded(), ExitStack() as stack:
         for module in network.modules():
             with suppress(RuntimeError):  # compiled modules take no hooks
                 before = module.register_forward_pre_hook(lambda m, args, kw: look((args, kw)), with_kwargs=True)

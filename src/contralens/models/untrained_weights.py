@@ -75,7 +75,7 @@ def _trained_after(network: nn.Module, names: Sequence[str], batch: Any) -> str 
     def hook_of(name: str) -> Callable[[nn.Module, Any, Any], None]:
         return lambda module, inputs, output: order.append(name)
 
-    with hooks.still(network, None), ExitStack() as stack:
+    with hooks.still(network), ExitStack() as stack:
         for name, module in network.named_modules():
             if any(True for _ in module.parameters(recurse=False)):
                 stack.callback(module.register_forward_hook(hook_of(name)).remove)

@@ -87,15 +87,16 @@ class Collect(Work):
     prefix_tokens: int | None = setting(None, whole_from(0),
         "Number of class and register tokens before the patches, if detection fails.")  # fmt: skip
     dtype: str = setting("float32", TEXT,
-        'Precision of the target, even if it changes labels: "float32" or "bf16".')  # fmt: skip
+        'Precision of the target, even if it changes labels: "float32", "onednn" or "bf16".')  # fmt: skip
     compile: bool = setting(False, SWITCH,
         "Run the target by torch.compile, where it can be compiled and gives the same rows to within 2e-6; the run's "
         "notes say whether it was. For one layer.")  # fmt: skip
     decode: str = setting("exact", one_of("exact", "fast"),
         "\"exact\": each network's own transform; \"fast\": tensor operations, where they agree with it "
         "(docs/scale.md).")  # fmt: skip
-    precision: str = setting("float32", one_of("float32", "bf16"),
-        '"float32", or "bf16" where it is faster and agrees on the first images.')  # fmt: skip
+    precision: str = setting("float32", one_of("float32", "onednn", "bf16"),
+        '"float32", or "onednn" (float32 by oneDNN, CPUs only) or "bf16" where that is faster and agrees on the '
+        "first images (docs/scale.md).")  # fmt: skip
     allow_nondeterministic: bool = setting(False, SWITCH,
         "Accept networks whose output is not a function of the image (random masking, active "
         "dropout, batch statistics); the run records it. They are refused otherwise.", written=True)  # fmt: skip
