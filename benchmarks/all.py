@@ -24,6 +24,7 @@ WRITE = [
     "memory",
     "allocating",
     "feeding",
+    "onednn",
     "layers",
     "compiling",
     "shards",
