@@ -38,7 +38,7 @@ from torch.nn.functional import normalize
 from torch.utils.data import default_collate
 
 from contralens.collecting.collect import collect
-from contralens.collecting.precision import half_if_safe
+from contralens.collecting.precision import if_safe
 from contralens.data.images import images as image_set
 from contralens.data.store import Store
 from contralens.encoders.base import BaseEncoder
@@ -171,7 +171,7 @@ def rows(folder: Path, count: int, device: torch.device, cache: Path, quick: boo
     found = {n: find_exemplars(a[n], e[n], k=10) for n in made}
     texts = normalize(torch.randn(999, e["cpu"].shape[1], generator=torch.Generator().manual_seed(1)), dim=1)
     label = {n: SCORERS["csp"](found[n], e[n], texts).argmax(1) for n in made}
-    checked = half_if_safe(both(device), probe, Store(cache / "half")).report
+    checked = if_safe("bf16", both(device), probe, Store(cache / "half")).report
     return {
         "images": len(probe),
         "rows_apart": float(((a["cpu"] - a["device"]).norm(dim=1) / a["cpu"].norm(dim=1)).max()),

@@ -164,6 +164,37 @@ def test_what_needs_all_images_at_once_says_so(whole: Path, in_shards: contralen
         contralens.evaluate(in_shards, judge="world", same_judge=True, cache=cache, save=False)
 
 
+def test_matching_contrasts_and_edges_of_a_run_in_shards_are_one_line(
+    whole: Path, in_shards: contralens.Run, at_once: contralens.Run
+) -> None:
+    cache, needs = whole / "cache of refusals", r"needs all images at once.*use a run of one shard"
+    for by in ("auto", "activations", "exemplars"):
+        with pytest.raises(InputError, match=needs):
+            contralens.match(at_once, in_shards, by=by, cache=cache)
+    with pytest.raises(InputError, match=needs):
+        contralens.contrast_classes(
+            in_shards, "striped", "dotted", labels=whole / "world" / "scenes.parquet", class_column="pattern",
+            cache=cache,
+        )  # fmt: skip
+    for asked in ({"links": True}, {"edges": "weights"}, {"edges": "ablation"}):
+        other = replace(in_shards, manifest={
+            **in_shards.manifest, "target": {**in_shards.manifest["target"], "layer": "block2"}
+        })  # fmt: skip
+        with pytest.raises(InputError, match=needs):
+            contralens.atlas([other, in_shards], cache=cache, **asked)
+
+
+def test_an_atlas_of_runs_in_shards_is_that_of_all_images_at_once(
+    whole: Path, at_once: contralens.Run, in_shards: contralens.Run
+) -> None:
+    found, wanted = (contralens.atlas([run]) for run in (in_shards, at_once))
+    assert len(found.concepts) > 5
+    for name in set(found.neurons.column_names) - {"run", "picture"}:  # a row in the table of images
+        one, other = (table[name].to_pylist() for table in (found.neurons, wanted.neurons))
+        assert one == other, name
+    assert found.concepts.equals(wanted.concepts)
+
+
 def test_a_run_that_does_not_say_where_its_shards_are_asks(
     in_shards: contralens.Run, others: Path, tmp_path: Path
 ) -> None:
