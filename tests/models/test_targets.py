@@ -162,7 +162,7 @@ def test_errors_name_what_to_do(net: Net) -> None:
         target(3, "conv")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="device 'cuda:77' cannot be used"):
         target(net, "conv", preprocess=PREPROCESS, device="cuda:77")
-    with pytest.raises(InputError, match="dtype must be one of float32, bf16"):
+    with pytest.raises(InputError, match="dtype must be one of float32, onednn, bf16"):
         target(net, "conv", preprocess=PREPROCESS, dtype="int8")
     with pytest.raises(InputError, match="8 names, one per neuron of conv; got 2"):
         target(net, "conv", preprocess=PREPROCESS, neurons=["a", "b"])
