@@ -30,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "fingerprint": set(),
     "loading": BASE | {"world"},
     "saes": BASE | {"fingerprint", "loading"},
-    "models": BASE | {"fingerprint", "loading", "saes"},
+    "models": BASE | {"math", "fingerprint", "loading", "saes"},
     "encoders": BASE | {"world", "fingerprint", "loading", "models"},
     "data": BASE | {"world"},
     "config": BASE | {"data"},
