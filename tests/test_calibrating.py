@@ -107,6 +107,17 @@ def test_calibration_needs_confidence_and_another_layer_than_the_output(discs, o
         labeled(discs, options, calibrate="outputs")
 
 
+def test_outputs_that_never_differ_are_refused(discs, options, classifier, tmp_path) -> None:
+    transformers = pytest.importorskip("transformers")
+    net = transformers.ResNetForImageClassification.from_pretrained(classifier.removeprefix("hf:"))
+    torch.nn.init.zeros_(net.classifier[1].weight)
+    net.save_pretrained(tmp_path)
+    transformers.ConvNextImageProcessor(size={"shortest_edge": 32}).save_pretrained(tmp_path)
+    own = {**options, "layer": "resnet.encoder"}
+    with pytest.raises(InputError, match=r"no output of .* differs between these images"):
+        contralens.label(f"hf:{tmp_path}", discs, "world", [*COLOURS], calibrate="outputs", **own)
+
+
 def test_the_command_takes_it(discs, tmp_path, classifier) -> None:
     words = tmp_path / "words.txt"
     words.write_text("\n".join(["red", "striped", "plain"]))

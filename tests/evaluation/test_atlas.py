@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
 
@@ -21,6 +24,7 @@ from contralens.errors import InputError
 from contralens.math.layer_edges import feeding
 from contralens.models.layer_edges import ablated, linear_weights
 from contralens.report.model_card import write_model_card
+from contralens.run_data.reopened import Reopened
 
 LAYERS = ["block2", "block3", "."]
 
@@ -164,6 +168,25 @@ def test_edges_by_ablation_on_the_command_line(runs: Path, capsys, monkeypatch) 
     assert len(edges) == 6
     assert {e["by"] for e in edges} == {"ablation"}
     assert all(0 < e["p"] <= 1 for e in edges)
+
+
+def test_edges_by_ablation_leave_out_neurons_whose_pictures_are_gone(runs: Path, monkeypatch) -> None:
+    two = [runs / "runs" / name for name in ("block2", "block3")]
+
+    def fed() -> set[int]:
+        atlas = contralens.atlas(two, edges="ablation", most=2, cache=runs / "cache")
+        return {row["other"] for row in atlas.edges.to_pylist()}
+
+    first, second = sorted(fed())
+    positives = contralens.load(two[1]).exemplars.filter(pc.field("neuron") == first)["positive"].to_pylist()
+    held = Reopened.pictures
+
+    def without(self: Reopened, wanted: Iterable[int]) -> Callable[[int], Any]:
+        there = held(self, wanted)
+        return lambda image: None if image in positives else there(image)
+
+    monkeypatch.setattr(Reopened, "pictures", without)
+    assert fed() <= {second}
 
 
 def test_the_terminal_shows_layers_and_concepts(runs: Path, capsys, monkeypatch) -> None:

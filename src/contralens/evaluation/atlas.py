@@ -166,9 +166,13 @@ def _by_ablation(
     spread = differences.std(0).clamp_min(1e-9)
     wanted = [[i for i in exemplars.positives[m, :IMAGES].tolist() if i >= 0] for m in places]
     pictures = side.pictures({i for own in wanted for i in own})
+    seen = []
     for at, m in enumerate(places):
         settings.progress("ablation", at, len(places))
         own = [p for i in wanted[at] if (p := pictures(i)) is not None]
+        if not own:  # none of its pictures is there any more
+            continue
+        seen.append(at)
         batch = default_collate([one.preprocess(picture) for picture in own])
         neuron = int(exemplars.neurons[m])
         sources = (differences[m] / spread).topk(min(CANDIDATES, one.width)).indices
@@ -178,6 +182,6 @@ def _by_ablation(
         null = ablated(one, other, batch, neuron, others.tolist()).double().abs().cpu()
         strongest[: len(null), at] = null
     settings.progress("ablation", len(places), len(places))
-    fed = strongest_of(effects, strongest, settings.edges_per_neuron)
+    fed = strongest_of(effects[seen], strongest[:, seen], settings.edges_per_neuron)
     fed = replace(fed, shares=torch.full_like(fed.shares, torch.nan))  # of a sum that nobody knows
-    return [int(exemplars.neurons[m]) for m in places], fed
+    return [int(exemplars.neurons[places[at]]) for at in seen], fed

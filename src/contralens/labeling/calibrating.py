@@ -136,10 +136,12 @@ def _of_outputs(
     outputs: HookedTarget, rows: ActivationSource, words: Wording, embeddings: Tensor, texts: Tensor,
     mining: Mapping[str, Any],
 ) -> Known:  # fmt: skip
-    alive = torch.tensor([n for n, word in enumerate(neuron_statistics(rows).status()) if word == "ok"])
-    exemplars = mine(rows, embeddings, neurons=alive, **mining).exemplars
+    alive = [n for n, word in enumerate(neuron_statistics(rows).status()) if word == "ok"]
+    if not alive:
+        raise InputError(f"`calibrate`: no output of {outputs.name} differs between these images; omit it")
+    exemplars = mine(rows, embeddings, neurons=torch.tensor(alive), **mining).exemplars
     weighed = Weighed.by_panel(exemplars, rows, embeddings, texts)
-    truth = {row: words.of(outputs.neurons[n]) for row, n in enumerate(alive.tolist())}
+    truth = {row: words.of(outputs.neurons[n]) for row, n in enumerate(alive)}
     return Known("class names of the network's outputs", replace(weighed, truth=truth))
 
 
