@@ -143,8 +143,8 @@ class Eyes(BaseEncoder):
         return self._below.preprocess(image)
 
     def _image_rows(self, batch: torch.Tensor) -> torch.Tensor:
-        half = torch.bfloat16 if self.options.get("dtype") == "bf16" else None
-        return run_layer(self._below.module, self._below.layer, batch, self._row, half)
+        dtype = self.options.get("dtype") or "float32"
+        return run_layer(self._below.module, self._below.layer, batch, self._row, dtype)
 
     def _row(self, x: torch.Tensor) -> torch.Tensor:
         return x[:, 0].clone() if x.ndim == 3 else x.mean((2, 3))

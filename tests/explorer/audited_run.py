@@ -30,7 +30,7 @@ CONCEPTS: dict[str, Any] = {
 """Most levels only, so that some neurons stay unexplained."""
 
 
-def audited_run(home: Path, images: int = 300, labeled: int = 60) -> Path:
+def audited_run(home: Path, images: int = 600, labeled: int = 60) -> Path:
     """A run of world 1's network with an audit inside; gives its folder."""
     write_world(home / "world", 1, images)
     run = contralens.label(

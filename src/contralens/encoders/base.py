@@ -135,7 +135,7 @@ class BaseEncoder:
     @torch.no_grad()
     def __call__(self, batch: Any) -> Tensor:
         """A collated batch of preprocessed images to unit rows (B,D), float32 on the CPU."""
-        with computing(self.device.type, self.options.get("dtype", "float32")):
+        with computing(self.device.type, self.options.get("dtype") or "float32"):
             rows = self._image_rows(moved(batch, self.device))
         if rows.dim() != 2:
             raise InputError(_not_pooled(self.name, "image", rows))
