@@ -43,6 +43,7 @@ import numpy as np
 import torch
 from confidence import (
     DEVELOPMENT,
+    DRAWN,
     WORLDS_WEIGH,
     Case,
     Level,
@@ -67,6 +68,7 @@ from contralens.math.intervals import mean_interval
 from contralens.math.scorer_panel import PANEL, ballot
 from contralens.math.scoring import run_scorer
 from contralens.types import Exemplars
+from contralens.world.targets import WORLDS
 
 MARGINS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 1e3)
 BELOW = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
@@ -270,10 +272,11 @@ def counted(every: Sequence[Any], times: int, without: int | None = None) -> lis
     return [c for w, kind, c, _ in every if w != without for _ in range(times if kind == "trained" else 1)]
 
 
-def left_out(photographs: Photographs, every: Sequence[Any], times: int = 1) -> tuple[list[Any], dict[int, Model]]:
-    """Of worlds on pictures of the fit: cases of trained neurons, and a model fitted without each world."""
-    learnt, own = list(photographs.development()), [one for one in every if one[1] == "trained"]
-    return own, {w: fit([*learnt, *counted(every, times, w)]) for w in dict.fromkeys(w for w, *_ in own)}
+def left_out(photographs: Photographs) -> tuple[list[Rendered], dict[int, Model]]:
+    """Of three worlds on pictures of the fit: cases of trained neurons, and a model fitted without each world."""
+    learnt, every = list(photographs.development()), list(worlds())
+    own = [one for one in every if one[1] == "trained"]
+    return own, {w: fit([*learnt, *counted(every, 1, w)]) for w in WORLDS}
 
 
 def shown(name: str, own: Sequence[Any], models: Sequence[Model | Level]) -> None:
@@ -283,7 +286,7 @@ def shown(name: str, own: Sequence[Any], models: Sequence[Model | Level]) -> Non
 
 
 def fade(photographs: Photographs) -> None:
-    own, left = left_out(photographs, list(worlds()))
+    own, left = left_out(photographs)
     print("| c | right | area | error | supported | right of these |\n|---|---|---|---|---|---|")
     for c in FADES:
         models = []
@@ -296,7 +299,7 @@ def fade(photographs: Photographs) -> None:
 
 
 def refit(photographs: Photographs) -> None:
-    own, left = left_out(photographs, list(worlds()))
+    own, left = left_out(photographs)
     print("| penalty | right | area | error | supported | right of these |\n|---|---|---|---|---|---|")
     for penalty in PENALTIES:
         models = [
@@ -333,36 +336,17 @@ def refitted(model: Model, known: Weighed, penalty: float) -> Model:
     return replace(model, weights=weights.float())
 
 
-def heavier(photographs: Photographs) -> None:
-    every, learnt = list(worlds()), list(photographs.development())
-    print("| trained count | tested on | right | area | error | supported | right of these | word missing |")
-    print("|---|---|---|---|---|---|---|---|")
-    for times in (1, 2, 4):
-        own, left = left_out(photographs, every, times)
-        planted_there = [set_by(left[w], [level["planted neurons"]]) for w, _, _, level in own]
-        tests: dict[str, dict[str, Any]] = {
-            "trained": told([c for _, _, c, _ in own], None, None, [left[w] for w, *_ in own]),
-            "trained, level set by planted neurons": told([c for _, _, c, _ in own], None, None, planted_there),
-        }
-        for net in NETS:
-            model = fit([*(c for c in learnt if not c.name.startswith(net)), *counted(every, times)])
-            tests[f"outputs of {net}"] = told([c for c in learnt if c.name.startswith(net)], model, None)
-        for name, found in tests.items():
-            keys = ("right", "area", "error", "supported", "right if supported", "supported, word missing")
-            each = ("-" if found[key] is None else f"{found[key]:.3f}" for key in keys)
-            print(f"| {times} | {name} | " + " | ".join(each) + " |", flush=True)
-
-
 COLUMNS = ("right", "area", "error", "supported", "right if supported", "supported, word missing", "supported, null")
 
 
 def rows_of_trial(
-    name: str, learnt: Sequence[Case], every: Sequence[Rendered], use: Sequence[int], weigh: float, times: int
+    name: str, learnt: Sequence[Case], every: Sequence[Rendered], use: Sequence[int], weigh: float | None, times: int
 ) -> None:
     """Figures of each world left out of a fit that sees worlds `use`, and of outputs of each network left out."""
 
     def fitted(cases: Sequence[Case], without: int | None = None) -> Model:
-        return fit(cases, counted([one for one in every if one[0] in use], times, without), weigh)
+        rendered = counted([one for one in every if one[0] in use], times, without)
+        return fit([*cases, *rendered]) if weigh is None else fit(cases, rendered, weigh)
 
     left = {w: fitted(learnt, w) for w in dict.fromkeys(w for w, *_ in every)}
     tests: dict[str, dict[str, Any]] = {}
@@ -380,33 +364,38 @@ def rows_of_trial(
         print(f"| {name} | {tested} | " + " | ".join(figures) + " |", flush=True)
 
 
+def heads() -> None:
+    print("| fit | tested on | " + " | ".join(COLUMNS) + " |\n" + "|---" * (2 + len(COLUMNS)) + "|")
+
+
+def heavier(photographs: Photographs) -> None:
+    learnt, every = list(photographs.development()), list(worlds())
+    heads()
+    for times in (1, 2, 4):
+        rows_of_trial(f"trained x{times}", learnt, every, list(WORLDS), None, times)
+
+
 def more_worlds(photographs: Photographs) -> None:
     learnt, every = list(photographs.development()), developed()
-    twelve = list(dict.fromkeys(w for w, *_ in every))
-    print("| fit | tested on | " + " | ".join(COLUMNS) + " |" + "\n" + "|---" * (2 + len(COLUMNS)) + "|")
-    for use, weigh, times in ((twelve[:3], 30, 1), (twelve, 30, 1), (twelve, 60, 1), (twelve, 30, 3)):
-        name = f"{len(use)} worlds, weight {weigh}, trained x{times}"
-        rows_of_trial(name, learnt, every, use, weigh, times)
+    three, twelve = list(WORLDS), [*WORLDS, *DRAWN]
+    heads()
+    for use, weigh, times in ((three, 30, 1), (twelve, 30, 1), (twelve, 60, 1), (twelve, 30, 3)):
+        rows_of_trial(f"{len(use)} worlds, weight {weigh}, trained x{times}", learnt, every, use, weigh, times)
 
 
 def layer_means(photographs: Photographs) -> None:
     learnt, every = list(photographs.development()), developed()
-    twelve = list(dict.fromkeys(w for w, *_ in every))
+    heads()
     for name, keys in OF_THE_LAYER.items():
 
         def more(c: Case, keys: Sequence[str] = keys) -> Case:
             return replace(c, signals=with_means(c.signals, c.real if bool(c.real.any()) else ~c.real, keys))
 
-        def known(of: dict[str, Weighed], keys: Sequence[str] = keys) -> dict[str, Weighed]:
-            return {
-                by: replace(
-                    one, signals=with_means(one.signals, torch.ones(len(one.candidates), dtype=torch.bool), keys)
-                )
-                for by, one in of.items()
-            }
+        def known(one: Weighed, keys: Sequence[str] = keys) -> Weighed:
+            return replace(one, signals=with_means(one.signals, torch.ones(len(one.candidates)).bool(), keys))
 
-        wider = [(w, kind, more(c), known(level)) for w, kind, c, level in every]
-        rows_of_trial(name, [more(c) for c in learnt], wider, twelve, WORLDS_WEIGH, 1)
+        wider = [(w, kind, more(c), {by: known(one) for by, one in level.items()}) for w, kind, c, level in every]
+        rows_of_trial(name, [more(c) for c in learnt], wider, [*WORLDS, *DRAWN], WORLDS_WEIGH, 1)
 
 
 def with_means(found: dict[str, Tensor], rows: Tensor, keys: Sequence[str]) -> dict[str, Tensor]:

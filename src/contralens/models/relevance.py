@@ -175,8 +175,8 @@ class RelevanceTarget:
             at = scores.detach().argmax(1, keepdim=True)
             if self.ranking.cls is not None:
                 at = torch.full_like(at, self.ranking.cls)
-            lrp = self.ranking.method == "lrp"
-            value = scores.detach().gather(1, at) if lrp else torch.ones_like(at, dtype=scores.dtype)
+            by_lrp = self.ranking.method == "lrp"
+            value = scores.detach().gather(1, at) if by_lrp else torch.ones_like(at, dtype=scores.dtype)
             start = torch.zeros_like(scores).scatter_(1, at, value)
             (slope,) = torch.autograd.grad(scores, output, start)
         return output.detach(), slope
