@@ -187,6 +187,9 @@ def test_edges_by_ablation_leave_out_neurons_whose_pictures_are_gone(runs: Path,
 
     monkeypatch.setattr(Reopened, "pictures", without)
     assert fed() <= {second}
+    monkeypatch.setattr(Reopened, "pictures", lambda self, wanted: lambda image: None)
+    with pytest.raises(InputError, match="none of the exemplars can be read"):
+        fed()
 
 
 def test_the_terminal_shows_layers_and_concepts(runs: Path, capsys, monkeypatch) -> None:

@@ -182,6 +182,8 @@ def _by_ablation(
         null = ablated(one, other, batch, neuron, others.tolist()).double().abs().cpu()
         strongest[: len(null), at] = null
     settings.progress("ablation", len(places), len(places))
+    if not seen:
+        raise InputError(f"{side.images.name}: none of the exemplars can be read, so there are no edges by ablation")
     fed = strongest_of(effects[seen], strongest[:, seen], settings.edges_per_neuron)
     fed = replace(fed, shares=torch.full_like(fed.shares, torch.nan))  # of a sum that nobody knows
     return [int(exemplars.neurons[places[at]]) for at in seen], fed
