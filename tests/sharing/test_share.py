@@ -19,7 +19,7 @@ import pyarrow as pa
 import pytest
 from coloured import COLOURS, ColourEncoder, ColourNet, to_pixels
 from hub_server import TOKEN, hub
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from patience import HUNG
 
@@ -204,10 +204,18 @@ def label_tables(draw: Any) -> pa.Table:
             rates = draw(st.tuples(st.none() | st.floats(0, 1), st.none() | st.floats(0, 1)))
             sure = draw(st.tuples(st.none() | st.floats(0, 1), st.none() | st.lists(words, max_size=2)))
             rows.append((neuron, name, scorer, status, *best, concepts, scores, *rates, *sure))
-    return pa.Table.from_pylist([dict(zip(LABELS.names, row, strict=True)) for row in rows], schema=LABELS), scorers
+    return table_of(rows), scorers
+
+
+def table_of(rows: list[tuple[Any, ...]]) -> pa.Table:
+    return pa.Table.from_pylist([dict(zip(LABELS.names, row, strict=True)) for row in rows], schema=LABELS)
+
+
+A_PATH = (table_of([(0, "/a/b", "/a/b", "ok", "/c/d", 0.5, ["/c/d"], [0.5], None, None, None, None)]), ["/a/b"])
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(A_PATH)
 @given(label_tables())
 def test_any_labels_come_back_as_they_were(run: Run, tmp_path: Path, drawn: tuple[pa.Table, list[str]]) -> None:
     table, scorers = drawn

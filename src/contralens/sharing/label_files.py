@@ -137,11 +137,10 @@ def label_file(run: Run, *, pairs: int | None = None, names: bool = True, correc
         "settings": {key: m.get(key) for key in _SETTINGS},
         "candidates": _candidates(run),
         "evaluation": _how(evaluated),
-        "scorers": run.scorers,
-        "primary": m["primary"],
     }
+    keys = {"scorers": run.scorers, "primary": m["primary"]}  # as the rows name them
     neurons = plain(list(_neurons(run, evaluated, images, pairs, rates)))
-    return LabelFile({**anonymous(plain(content)), "images": images.told, "neurons": neurons})
+    return LabelFile({**anonymous(plain(content)), **keys, "images": images.told, "neurons": neurons})
 
 
 def _neurons(

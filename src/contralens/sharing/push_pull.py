@@ -155,7 +155,8 @@ def _write(run: Run, folder: Path, thumbnails: bool, names: bool, dest: str) -> 
 
 def _public(run: Run, thumbnails: bool, names: bool) -> Run:
     """The run without what is not to be sent."""
-    manifest = {key: value for key, value in anonymous(run.manifest).items() if key != SIGNATURE}
+    keys = {key: run.manifest[key] for key in ("scorers", "primary")}  # as the rows name them
+    manifest = {key: value for key, value in {**anonymous(run.manifest), **keys}.items() if key != SIGNATURE}
     ids, labels = relative(run.images["id"].to_pylist()), run.images["label"].to_pylist()
     if not names:
         ids = [f"{fingerprint}-{i}" for i, fingerprint in enumerate(run.images["fingerprint"].to_pylist())]
