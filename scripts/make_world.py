@@ -18,8 +18,9 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
+import train_encoder_2
 
-from contralens.bench import training, training_v2
+from contralens.bench import training
 from contralens.world.encoder import WEIGHTS, DualEncoder, load_into, save
 from contralens.world.targets import WORLDS, TargetNet, class_names
 from contralens.world.truth import measure_target
@@ -49,11 +50,11 @@ def make_encoder(out: Path) -> None:
 def make_encoder_2(out: Path) -> None:
     start = time.process_time()
     path = out / "encoder-2.safetensors"
-    save(training_v2.train_encoder(log=say), path)
+    save(train_encoder_2.train_encoder(log=say), path)
     spent = time.process_time() - start
     model = load_into(DualEncoder(version=2), path)
     assert isinstance(model, DualEncoder)
-    card = training_v2.encoder_card(model)
+    card = train_encoder_2.encoder_card(model)
     write_json(out / "encoder-2.json", card)
     say(f"encoder 2: {json.dumps(card, indent=1)}\n{spent:.0f} CPU s")
 

@@ -170,6 +170,20 @@ def test_edges_by_ablation_on_the_command_line(runs: Path, capsys, monkeypatch) 
     assert all(0 < e["p"] <= 1 for e in edges)
 
 
+def test_sort_without_search_is_refused_and_runs_of_before_have_no_options(runs: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["contralens", "atlas", str(runs / "runs/block2"), "--sort", "depth"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "--sort goes with --search" in capsys.readouterr().err
+    both = [contralens.load(runs / "runs" / name) for name in ("block2", "block3")]
+    older = []
+    for run in both:
+        kept = {key: run.manifest["target"][key] for key in run.manifest["target"].keys() - {"options", "sae", "spec"}}
+        older.append(replace(run, manifest={**run.manifest, "target": kept}))
+    with pytest.raises(InputError, match="edges need layers of one network"):
+        contralens.atlas(older, edges="weights", cache=runs / "cache")
+
+
 def test_edges_by_ablation_leave_out_neurons_whose_pictures_are_gone(runs: Path, monkeypatch) -> None:
     two = [runs / "runs" / name for name in ("block2", "block3")]
 

@@ -126,6 +126,24 @@ def test_neighbour_lists_are_complete_above_their_floor(queries, cache, monkeypa
         assert cosine[q, rest].max() <= floor + products.tolerance
 
 
+@pytest.mark.parametrize("length", [2, 100])
+def test_lists_that_fill_along_the_way_are_those_filled_at_the_end(length, monkeypatch):
+    monkeypatch.setattr(neighbours, "CACHE", 2**13)
+    monkeypatch.setattr(neighbours, "ALIGN", 32)
+    products = Products(clustered(3000, 1, clusters=20, width=32)[1])
+    queries = torch.randperm(3000, generator=torch.Generator().manual_seed(0))[:500]
+    near = []
+    for pending in (10**9, 1, 3):
+        monkeypatch.setattr(neighbours, "PENDING", pending)
+        near.append(neighbours.nearest_images(products, queries, length))
+    assert int((near[0].images >= 0).sum(1).max()) == length * 3 // 2, "no list was full, so no floor rose"
+    for other in near[1:]:
+        assert torch.equal(near[0].cosines, other.cosines)
+        assert torch.equal(near[0].floor, other.floor)
+        for one, two, above in zip(near[0].images, other.images, near[0].cosines > near[0].floor[:, None], strict=True):
+            assert set(one[above].tolist()) == set(two[above].tolist()), "only equals at the floor may differ"
+
+
 @pytest.mark.parametrize("reuse", [True, False], ids=["reuse", "no_reuse"])
 def test_threads_change_nothing(reuse, monkeypatch):
     a, e = clustered(700, 24, clusters=4, width=24)

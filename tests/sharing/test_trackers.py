@@ -229,7 +229,10 @@ def test_the_command_logs_and_refuses(
     assert f"tensorboard --logdir {tmp_path / 'logs'}" in said
     assert list((tmp_path / "logs").glob("events.out.*"))
     assert command(run.path, "--to", "tensorbord")[0] == 2
-    for given in (["tensorboard", "--replace"], ["wandb", "--source", tmp_path], ["fiftyone", "--step", 1]):
+    for given in (
+        ["tensorboard", "--replace"], ["tensorboard", "--name", "mine"], ["wandb", "--source", tmp_path],
+        ["fiftyone", "--step", 1], ["fiftyone", "--pairs", 4], ["fiftyone", "--pictured", 0],
+    ):  # fmt: skip
         code, said = command(run.path, "--to", *given)
         assert (code, said.count("\n")) == (2, 1)
         assert given[1] in said

@@ -11,9 +11,9 @@ import json
 import numpy as np
 import pytest
 import torch
+import train_encoder_2
 
 import contralens
-from contralens.bench import training_v2
 from contralens.bench.versions import version
 from contralens.checks import InputError
 from contralens.world import combinations, disturbances, encoder, foreign
@@ -32,7 +32,7 @@ def held() -> dict[str, dict[str, float]]:
     """Zero-shot accuracy on fresh scenes of held-out combinations, other than those of the card."""
     model = encoder.load_encoder(2).model
     assert isinstance(model, encoder.DualEncoder)
-    return training_v2.held_out_accuracy(model, 60, seed=4321)
+    return train_encoder_2.held_out_accuracy(model, 60, seed=4321)
 
 
 def test_the_card_of_version_2_is_true(held) -> None:
@@ -66,7 +66,7 @@ def test_combinations_that_it_never_saw_are_named(held) -> None:
 def test_the_hardest_combinations_are_named_on_a_thousand_scenes(pair: tuple[str, str]) -> None:
     model, scenes = encoder.load_encoder(2).model, combinations.held_out_scenes(pair, 1000, seed=9100)
     assert isinstance(model, encoder.DualEncoder)
-    guesses = training_v2.zero_shot_guesses(model, scenes)[:, NAMES.index("pattern")]
+    guesses = train_encoder_2.zero_shot_guesses(model, scenes)[:, NAMES.index("pattern")]
     assert (guesses == scenes.of("pattern")).mean() >= 0.85
 
 
@@ -178,11 +178,11 @@ def test_corner_objects_in_training_make_no_held_out_combination() -> None:
         both = known[:, a] & known[:, b]
         bad[both] |= table[own[both, a], own[both, b]]
     assert 0.3 < bad.mean() < 0.9
-    shown = training_v2._rough(scenes)
-    without = disturbances.render(scenes, dataclasses.replace(training_v2.ROUGH, objects=0.0))
+    shown = train_encoder_2._rough(scenes)
+    without = disturbances.render(scenes, dataclasses.replace(train_encoder_2.ROUGH, objects=0.0))
     differs = (shown != without).any((1, 2, 3))
     assert not differs[bad].any()
-    assert differs[~bad].mean() == pytest.approx(3 * training_v2.ROUGH.objects, abs=0.2)
+    assert differs[~bad].mean() == pytest.approx(3 * train_encoder_2.ROUGH.objects, abs=0.2)
 
 
 def test_the_loss_asks_nothing_about_foreign_and_excluded_levels() -> None:
@@ -190,7 +190,7 @@ def test_the_loss_asks_nothing_about_foreign_and_excluded_levels() -> None:
     levels, can = torch.tensor([list(combinations.SIZES), [0] * 8]), torch.ones(2, 38, dtype=torch.bool)
     levels[0, 4] = 2  # a size in between; light in between
     can[1, 37] = False  # dim is excluded: nothing is asked about bright
-    losses = training_v2._level_losses(logits, levels, can)
+    losses = train_encoder_2._level_losses(logits, levels, can)
     losses.sum().backward()
     assert logits.grad is not None
     size, light = slice(28, 30), slice(36, 38)
@@ -200,7 +200,7 @@ def test_the_loss_asks_nothing_about_foreign_and_excluded_levels() -> None:
     assert not logits.grad[0, nothing].any(), "foreign levels"
     assert not logits.grad[1, light].any(), "one possible level"
     halves = logits.detach()[0, size].softmax(0) - 0.5
-    assert torch.allclose(logits.grad[0, size], training_v2.BETWEEN * halves, atol=1e-6)
+    assert torch.allclose(logits.grad[0, size], train_encoder_2.BETWEEN * halves, atol=1e-6)
     pattern = slice(16, 22)
     torch.testing.assert_close(
         losses[2].detach(), torch.nn.functional.cross_entropy(logits.detach()[1:, pattern], torch.zeros(1).long())
@@ -230,34 +230,34 @@ def test_what_lies_between_two_levels_is_half_each() -> None:
             total -= weight * float(shares[both[0]] + shares[both[1]]) / 2
             weights += weight
         expected += total / weights / 8
-    assert float(training_v2._between(logits, levels, can)) == pytest.approx(expected, rel=1e-4)
+    assert float(train_encoder_2._between(logits, levels, can)) == pytest.approx(expected, rel=1e-4)
 
 
 def test_apart_is_nothing_where_factors_speak_for_themselves_alone() -> None:
     scenes = combinations.training_scenes(3000, seed=8)
     levels = torch.from_numpy(scenes.levels)
-    own = training_v2._Chunk(scenes[:20], False).own
+    own = train_encoder_2._Chunk(scenes[:20], False).own
     assert (own.sum(1).numpy() == (scenes[:20].levels < np.array(combinations.SIZES)).sum(1)).all()
     numbers = torch.from_numpy(combinations.numbered(scenes.levels))
     own = torch.zeros(3000, 39, dtype=torch.bool).scatter_(1, numbers, True)[:, :-1]
-    assert float(training_v2._apart(5.0 * own, levels, own)) < 1e-9
+    assert float(train_encoder_2._apart(5.0 * own, levels, own)) < 1e-9
     # On rings, whatever their pattern, less is striped.
     ring, striped = (
         combinations.OFFSETS[NAMES.index(f)] + level(f, name) for f, name in (("shape", "ring"), ("pattern", "striped"))
     )
     logits = 5.0 * own
     logits[:, striped] -= 3.0 * own[:, ring]
-    assert float(training_v2._apart(logits, levels, own)) > 0.05
+    assert float(train_encoder_2._apart(logits, levels, own)) > 0.05
 
 
 def test_settling_the_head_moves_places_and_light_only() -> None:
     model = encoder.load_into(encoder.DualEncoder(2), encoder.WEIGHTS / "encoder-2.safetensors")
     assert isinstance(model, encoder.DualEncoder)
     before, scenes = copy.deepcopy(model), combinations.seen_scenes(150, seed=6)
-    training_v2.settle_head(model, 300, log=lambda line: None, epochs=2)
+    train_encoder_2.settle_head(model, 300, log=lambda line: None, epochs=2)
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before.state_dict()[name])}
     assert changed == {"image.head.weight", "image.head.bias"}
-    one, two = (training_v2.zero_shot_guesses(m, scenes) for m in (before, model))
+    one, two = (train_encoder_2.zero_shot_guesses(m, scenes) for m in (before, model))
     assert (one == two)[:, :6].mean() > 0.97
 
 

@@ -9,6 +9,7 @@ import typer
 
 from contralens.commands.flags import Given, with_flags
 from contralens.commands.options import Json, TrustCode, print_json
+from contralens.errors import InputError
 from contralens.settings.finished_run import AtlasOf
 from contralens.settings.record import help_of, read
 
@@ -18,7 +19,10 @@ def atlas_command(
     given: Given,
     runs: Annotated[list[Path], typer.Argument(help=help_of(AtlasOf, "runs"))],
     search: Annotated[str | None, typer.Option(help="List neurons of all layers whose label or name holds it.")] = None,
-    sort: Annotated[str, typer.Option(help="Sort that list by confidence, depth, score, maximum, ...")] = "confidence",
+    sort: Annotated[
+        str | None,
+        typer.Option(help="With --search: by confidence, depth, score, maximum, ... (default: confidence)."),
+    ] = None,
     top: Annotated[int, typer.Option(help="Rows listed of each kind.")] = 15,
     trust_code: TrustCode = False,
     as_json: Json = False,
@@ -33,6 +37,9 @@ def atlas_command(
     from contralens.evaluation.atlas import atlas
     from contralens.report.progress import bar
 
+    if sort is not None and search is None:
+        raise InputError("--sort goes with --search, whose list it sorts")
+    sort = sort or "confidence"
     with bar(quiet=as_json) as progress:
         found = atlas(opened(runs, trust_code), **read(AtlasOf, given), progress=progress)
     descending = sort not in ("depth", "layer", "name", "label", "neuron")

@@ -88,8 +88,14 @@ def log_command(
         str | None, typer.Option(help="W&B project, or FiftyOne data set (default: contralens; network and layer).")
     ] = None,
     step: Annotated[int | None, typer.Option(help="Training step of the checkpoint (TensorBoard, W&B).")] = None,
-    pairs: Annotated[int, typer.Option(help="Exemplar-contrast pairs in a neuron's picture; 0 for no pictures.")] = 4,
-    pictured: Annotated[int, typer.Option(help="Neurons with pictures, the most confident first.")] = 20,
+    pairs: Annotated[
+        int | None,
+        typer.Option(help="TensorBoard, W&B: pairs in a neuron's picture (default: 4); 0 for no pictures."),
+    ] = None,
+    pictured: Annotated[
+        int | None,
+        typer.Option(help="TensorBoard, W&B: neurons with pictures, the most confident first (default: 20)."),
+    ] = None,
     source: Annotated[
         Path | None, typer.Option(help="FiftyOne: current location of the images, if they moved.")
     ] = None,
@@ -103,12 +109,18 @@ def log_command(
     which neurons each is an exemplar or a contrast of.
     """
     from contralens.data.runs import load
-    from contralens.sharing.trackers import to_fiftyone, to_tensorboard, to_wandb
+    from contralens.sharing.trackers import PAIRS, PICTURED, to_fiftyone, to_tensorboard, to_wandb
 
-    if to != "fiftyone" and (source or replace):
-        raise InputError("--source and --replace are about --to fiftyone")
-    if to == "fiftyone" and (out or step is not None):
-        raise InputError("--out and --step are about --to tensorboard and --to wandb")
+    about: dict[str, dict[str, object]] = {
+        "--to tensorboard or wandb": {"--out": out, "--step": step, "--pairs": pairs, "--pictured": pictured},
+        "--to wandb or fiftyone": {"--name": name},
+        "--to fiftyone": {"--source": source, "--replace": replace or None},
+    }
+    for which, options in about.items():
+        for flag, value in options.items():
+            if value is not None and to not in which:
+                raise InputError(f"{flag} goes with {which}; got --to {to}")
+    pairs, pictured = PAIRS if pairs is None else pairs, PICTURED if pictured is None else pictured
     loaded = load(run, trust_code=trust_code)
     if to == "tensorboard":
         folder = to_tensorboard(

@@ -194,11 +194,10 @@ def read_lines(path: Path, name: str | None, places: Places) -> dict[int, list[s
     head, lines, _ = _cells(path)
     if any(places.sole(value) is not None for value in head if value):
         head, lines = [f"column {i}" for i in range(1, len(head) + 1)], [head, *lines]
-    if name is not None and name not in head:
-        raise InputError(f"{path} has no column {name!r}{nearest(name, head)}; it has {few(head)}")
-    image = _image_columns(head, lines, places.sole, layout_of(head), but=None if name is None else head.index(name))[0]
+    asked = None if name is None else _place_of(name, head, path)
+    image = _image_columns(head, lines, places.sole, layout_of(head), but=asked)[0]
     lengths = [sum(len(row[at]) for row in lines if at < len(row)) if at != image else -1 for at in range(len(head))]
-    value = lengths.index(max(lengths)) if name is None else head.index(name)
+    value = lengths.index(max(lengths)) if asked is None else asked
     found: dict[int, list[str]] = {}
     for row in lines:
         if len(row) > max(image, value) and (at := places.find(row[image])) is not None:

@@ -137,10 +137,10 @@ def _edges(
 def _layers(settings: AtlasOf, sides: Sequence[Reopened]) -> tuple[HookedTarget, HookedTarget]:
     """The layers of both runs on one network in memory."""
     manifests = [side.run.manifest["target"] for side in sides]
-    network = settings.target if settings.target is not None else manifests[0]["spec"]
-    if network is None or len({m["name"] for m in manifests}) > 1 or any(m["sae"] for m in manifests):
+    network = settings.target if settings.target is not None else manifests[0].get("spec")
+    if network is None or len({m["name"] for m in manifests}) > 1 or any(m.get("sae") for m in manifests):
         raise InputError("edges need layers of one network that the manifests name, or target= in Python")
-    options = {name: value for name, value in manifests[0]["options"].items() if name != "pooling"}
+    options = {name: value for name, value in (manifests[0].get("options") or {}).items() if name != "pooling"}
     if not isinstance(network, str) and "preprocess" not in options:
         options["preprocess"] = getattr(sides[0].target, "preprocess", None)
     one, other = targets(network, [m["layer"] for m in manifests], device=settings.device, **options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -27,6 +28,8 @@ ALIGN = 256
 """Rows and columns of products come in multiples of this, which suits vector units."""
 CACHE = 2**21
 """Bytes of products that a core works on at once: what stays in its cache."""
+PENDING = 512
+"""Finds of some queries that wait until their lists take them in, which raises the floors."""
 
 
 class Products:
@@ -173,12 +176,13 @@ def nearest_images(products: Products, queries: Tensor, length: int = LENGTH) ->
 
     A random sample of the images shows each query's floor, the cosine that about `length` of all images exceed; one
     comparison with the floor then finds them all. So the lists differ in length, but are complete above their floors.
-    The product of two queries is computed once for both.
+    The product of two queries is computed once for both. Memory: the lists and `PENDING` finds of each part of the
+    queries.
     """
     total, device = len(products.e), queries.device
     longest = total if total <= SMALL else length * 3 // 2
-    images = torch.empty(len(queries), longest, dtype=torch.int32, device=device)
-    cosines = torch.empty(len(queries), longest, device=device)
+    images = torch.full((len(queries), longest), -1, dtype=torch.int32, device=device)
+    cosines = torch.full(images.shape, -torch.inf, device=device)
     scratch = room(device, CACHE) // products.dtype.itemsize
     floors = _floors(products, queries, length, scratch)
     other = torch.ones(total, dtype=torch.bool, device=device)
@@ -189,9 +193,17 @@ def nearest_images(products: Products, queries: Tensor, length: int = LENGTH) ->
     parts = list(blocks(len(queries), 1, budget=step))
     hits: list[list[tuple[Tensor, Tensor, Tensor]]] = [[] for _ in parts]
     """By part of the queries: the query's number within it, the image and the product."""
+    locks = [Lock() for _ in parts]
+
+    def fill(part: slice) -> None:
+        at = part.start // step
+        found, hits[at] = [torch.cat(field) for field in zip(*hits[at], strict=True)], []
+        if found:
+            _fill(images[part], cosines[part], floors[part], *found)
+        return_memory(SPARE)
 
     def search(part: slice) -> None:
-        here, rows, floor = part.start // step, padded(arranged(part)), padded(floors[part], torch.inf)
+        here, rows = part.start // step, padded(arranged(part))
         width = max(step, scratch // len(rows) // ALIGN * ALIGN)
         space = torch.empty(len(rows) * width, dtype=rows.dtype, device=device)
 
@@ -200,25 +212,23 @@ def nearest_images(products: Products, queries: Tensor, length: int = LENGTH) ->
             return torch.mm(rows, e.T, out=space[: len(rows) * len(e)].view(len(rows), len(e)))
 
         def keep(at: int, query: Tensor, image: Tensor, value: Tensor) -> None:
-            hits[at].append((query.short(), image.int(), value.to(products.dtype)))
+            if len(query):
+                with locks[at]:
+                    hits[at].append((query.short(), image.int(), value.to(products.dtype)))
+                    if len(hits[at]) == PENDING:
+                        fill(parts[at])
 
         rest = blocks(total - len(queries), 1, budget=width)
         others = [slice(len(queries) + block.start, len(queries) + block.stop) for block in rest]
         for at, columns in enumerate([*parts[here:], *others], here):
             cosine = product(columns)
-            query, column, value = over(cosine, maxima(cosine), floor)
+            query, column, value = over(cosine, maxima(cosine), padded(floors[part], torch.inf))
             real = column < columns.stop - columns.start
             keep(here, query[real], order[columns][column[real]], value[real])
             if here < at < len(parts):  # the same products for the other query
                 query, row, value = over_columns(cosine, padded(floors[columns], torch.inf))
                 real = row < part.stop - part.start
                 keep(at, query[real], order[part][row[real]], value[real])
-
-    def fill(part: slice) -> None:
-        found = (torch.cat(field) for field in zip(*hits[part.start // step], strict=True))
-        _fill(images[part], cosines[part], floors[part], *found)
-        hits[part.start // step] = []
-        return_memory(SPARE)
 
     spread(search, parts, device)
     arranged = products.rows  # lets the copy go
@@ -272,14 +282,15 @@ def padded(rows: Tensor, value: float = 0.0) -> Tensor:
 
 
 def _fill(images: Tensor, cosines: Tensor, floor: Tensor, query: Tensor, image: Tensor, cosine: Tensor) -> None:
-    """Hits (H) into one row per query (Q,M) by falling cosine. Where there are more than M, the floor rises."""
+    """Hits (H) among those of the lists (Q,M), by falling cosine. Where there are more than M, the floor rises."""
     query, order = query.sort(stable=True)
     query, image, cosine = query.long(), image[order], cosine[order].float()
     count = torch.bincount(query, minlength=len(floor))
-    place = torch.arange(len(query), device=query.device) - (count.cumsum(0) - count)[query]
-    length = images.shape[1]
-    wide = torch.full((len(floor), max(length + 1, int(count.max()))), -torch.inf, device=query.device)
+    length, held = images.shape[1], int((images >= 0).sum(1).max())
+    place = held + torch.arange(len(query), device=query.device) - (count.cumsum(0) - count)[query]
+    wide = torch.full((len(floor), max(length + 1, held + int(count.max()))), -torch.inf, device=query.device)
     wide_images = torch.full(wide.shape, -1, dtype=torch.int32, device=query.device)
+    wide[:, :held], wide_images[:, :held] = cosines[:, :held], images[:, :held]
     wide[query, place] = cosine
     wide_images[query, place] = image
     wide, order = wide.sort(dim=1, descending=True)
