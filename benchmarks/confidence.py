@@ -33,11 +33,11 @@ from torch.nn.functional import normalize
 
 from contralens.bench.training import rows_of
 from contralens.bench.world_images import score_labels
-from contralens.checks import ImageError
 from contralens.data.images import images as image_set
 from contralens.data.wordnet import find_wordnet
 from contralens.encoders.offline_encoder import OfflineEncoder
 from contralens.encoders.registry import embed_texts
+from contralens.errors import ImageError
 from contralens.loading.offline_networks import offline_target_module
 from contralens.math import confidence
 from contralens.math.activation_sources import source

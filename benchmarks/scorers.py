@@ -34,12 +34,12 @@ from torch.nn.functional import normalize
 
 from contralens.bench.training import rows_of
 from contralens.bench.world_images import score_labels
-from contralens.checks import ImageError
 from contralens.data.images import images as image_set
 from contralens.data.vocabulary import read_vocabulary
 from contralens.data.wordnet import find_wordnet
 from contralens.encoders.offline_encoder import OfflineEncoder, Sentences
 from contralens.encoders.registry import embed_texts
+from contralens.errors import ImageError
 from contralens.loading.offline_networks import offline_target_module
 from contralens.math.confidence import label_confidence
 from contralens.math.exemplars import find_exemplars

@@ -10,8 +10,8 @@ from coloured import ColourNet
 from typer.testing import CliRunner
 
 import contralens
-from contralens.checks import InputError
 from contralens.cli import app
+from contralens.errors import InputError
 from contralens.models.shared_forward import forward_key
 from contralens.models.targets import outputs_of
 

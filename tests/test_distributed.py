@@ -19,13 +19,13 @@ from ray_driver import job
 from safetensors.numpy import load_file
 
 import contralens
-from contralens.checks import InputError
 from contralens.collecting import collect as collecting
 from contralens.collecting import distributed
 from contralens.collecting.collect import lacking_tiles, read_collected
 from contralens.collecting.distributed import collect_shard
 from contralens.data import fingerprint_cache, image_sets
 from contralens.data.store import Store
+from contralens.errors import InputError
 
 
 def rows_of(images: Path, cache: Path) -> list[np.ndarray]:

@@ -17,13 +17,13 @@ from PIL import Image
 from test_streaming import Net, alike, small_tiles  # noqa: F401
 
 import contralens
-from contralens.checks import InputError
 from contralens.cli import main
 from contralens.collecting.collect import collect
 from contralens.collecting.streaming import collect_streamed
 from contralens.data.groups import image_groups
 from contralens.data.runs import Run
 from contralens.data.store import Store
+from contralens.errors import InputError
 from contralens.math.grouping import Groups
 from contralens.math.statistics import select_neurons, survey
 from contralens.settings.label import DEFAULT_SCORERS

@@ -12,9 +12,9 @@ from test_crash import bytes_of
 from torch import Tensor, nn
 
 import contralens
-from contralens.checks import InputError
 from contralens.collecting.collect import collect
 from contralens.data.store import Store
+from contralens.errors import InputError
 from contralens.models.shared_forward import forward_key, rows_together
 from contralens.types import Extractor
 

@@ -18,9 +18,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 import contralens
-from contralens.checks import InputError
 from contralens.data.images import images as image_set
 from contralens.data.runs import Run
+from contralens.errors import InputError
 from contralens.maps import LARGEST, _coarse
 from contralens.models.activation_maps import maps, seen
 from contralens.models.heads import linear_head

@@ -13,9 +13,9 @@ from coloured import COLOURS, ColourEncoder, ColourNet, to_pixels
 from PIL import Image
 
 import contralens
-from contralens.checks import InputError
 from contralens.collecting import probe_check
 from contralens.data.runs import Run, _json_lines
+from contralens.errors import InputError
 
 
 def label(images: Any, net: Any, encoder: Any, **options: Any) -> Run:

@@ -8,10 +8,9 @@ import pytest
 import torch
 from plugged import install, registries
 
-from contralens.checks import InputError
 from contralens.data.vocabulary import VOCABULARIES, read_vocabulary
 from contralens.encoders.registry import ENCODERS, encoder
-from contralens.errors import MissingPackage
+from contralens.errors import InputError, MissingPackage
 from contralens.evaluation.measuring import METRICS, wanted_metrics
 from contralens.evaluation.painters import painter
 from contralens.loading.loaders import TARGETS

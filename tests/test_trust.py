@@ -16,10 +16,10 @@ import yaml
 from coloured import COLOURS, ColourEncoder, draw_discs
 
 import contralens
-from contralens.checks import InputError
 from contralens.cli import main
 from contralens.data import trust
 from contralens.data.seals import manifest_digest
+from contralens.errors import InputError
 from contralens.evaluation.recipes import read_recipe
 from contralens.run_data.reopened import Reopened
 from contralens.run_data.stored import encoder_of

@@ -142,7 +142,7 @@ class Images(Protocol):
         ...
 
     def load(self, index: int) -> Image:
-        """Decode one image to RGB, upright; raises `checks.ImageError` for one that cannot be decoded."""
+        """Decode one image to RGB, upright; raises `errors.ImageError` for one that cannot be decoded."""
         ...
 
 

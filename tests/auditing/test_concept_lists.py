@@ -10,7 +10,7 @@ import yaml
 
 import contralens
 from contralens.auditing.concepts import LISTS, ConceptList, concept_list, shipped
-from contralens.checks import InputError
+from contralens.errors import InputError
 
 
 @pytest.mark.parametrize("name", shipped())

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import contralens
 from contralens.auditing.influence import influence
 from contralens.auditing.pruning import make_mask, mask_of
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.models.heads import linear_head, named_head
 from contralens.models.interventions import Variants, class_scores, gradient_times_activation
 from contralens.models.targets import HookedTarget, target

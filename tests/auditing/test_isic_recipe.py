@@ -14,9 +14,9 @@ from PIL import Image, ImageDraw
 
 from contralens import load
 from contralens.auditing.pruning import groups_of
-from contralens.checks import InputError
 from contralens.data.audits import load_audit
 from contralens.data.labeled_images import labeled_images
+from contralens.errors import InputError
 from contralens.evaluation.recipes import follow, lacking, read_recipe
 
 open_clip = pytest.importorskip("open_clip")

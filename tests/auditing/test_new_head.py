@@ -19,10 +19,10 @@ from contralens.auditing.conclusions import conclusion, explanation
 from contralens.auditing.network import is_output
 from contralens.auditing.new_head import HELD_OUT, LEAST, check_enough, fit_new_head
 from contralens.auditing.pruning import read_labeled
-from contralens.checks import InputError
 from contralens.data.audits import Audit, load_audit
 from contralens.data.new_heads import load_head
 from contralens.data.runs import load
+from contralens.errors import InputError
 from contralens.holdout import drawn
 from contralens.report.audit_page import audit_page
 from contralens.report.audit_tables import audit_tables

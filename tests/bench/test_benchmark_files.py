@@ -16,8 +16,8 @@ from contralens.bench.leaderboard import leaderboard
 from contralens.bench.versions import version
 from contralens.bench.world_bench import BENCHED, world_bench
 from contralens.bench.world_images import probe_scenes
-from contralens.checks import InputError
 from contralens.cli import app
+from contralens.errors import InputError
 from contralens.report import leaderboard as paper
 from contralens.report.world_bench import write_into
 from contralens.world.captions import concepts

@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from contralens.bench.meanings_bench import MEASURES, meanings_bench
-from contralens.checks import InputError
 from contralens.cli import app
+from contralens.errors import InputError
 
 
 @pytest.fixture(scope="module")

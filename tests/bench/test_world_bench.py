@@ -14,8 +14,8 @@ from contralens.bench.cases import cases
 from contralens.bench.training import rows_of
 from contralens.bench.world_bench import CHANCE, MEASURES, world_bench
 from contralens.bench.world_images import probe_scenes, score_labels
-from contralens.checks import InputError
 from contralens.cli import app
+from contralens.errors import InputError
 from contralens.math.exemplars import find_exemplars
 from contralens.math.intervals import clustered_interval, wilson
 from contralens.math.scorers import SCORERS

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from contralens import types
-from contralens.checks import ImageError, InputError
 from contralens.data.fingerprint_cache import known_fingerprints
 from contralens.data.image_sets import unique
 from contralens.data.images import images, set_fingerprint
 from contralens.data.store import Store
+from contralens.errors import ImageError, InputError
 
 
 def write(path: Path, colour: object = "red", **options: object) -> Path:

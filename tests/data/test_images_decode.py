@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contralens.checks import ImageError
 from contralens.data.decode import content_hash, decode
 from contralens.data.images import images
+from contralens.errors import ImageError
 
 GRAY16 = np.array([[0, 128, 129, 257, 32768, 65535]], np.uint16)
 GRAY8 = [0, 0, 1, 1, 128, 255]  # v / 257, rounded

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from contralens import InputError, labeled_images
-from contralens.checks import ImageError
 from contralens.data.images import images
+from contralens.errors import ImageError
 
 
 def jpeg(shade: int) -> bytes:

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from contralens.checks import InputError
 from contralens.data.vocabulary import VOCABULARIES, read_vocabulary
+from contralens.errors import InputError
 
 
 def test_a_text_file_is_cleaned_and_linted(tmp_path):

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from contralens.checks import InputError
 from contralens.data.vocabulary import Vocabulary, read_vocabulary
 from contralens.data.wordnet import WordNet, singulars, synonyms
+from contralens.errors import InputError
 
 WORDS = ["tench", "goldfish", "great white shark"]
 

@@ -9,7 +9,6 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from contralens.checks import InputError
 from contralens.encoders import registry
 from contralens.encoders.base import patient_only_if_reachable
 from contralens.encoders.registry import (
@@ -21,6 +20,7 @@ from contralens.encoders.registry import (
     encoder,
     templates_of,
 )
+from contralens.errors import InputError
 from contralens.types import Encoder
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from colour_case import COLOURS, ColourEncoder
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.evaluation.evaluate import evaluate, summarise
 from contralens.evaluation.ground_truth import sanity_record, truth_of
 from contralens.evaluation.judge_independence import is_target, shared

@@ -431,7 +431,7 @@ def test_encoders_that_cannot_be_had_are_told(finished: Run) -> None:
             super().__init__()
 
             def load(name: str) -> Any:
-                from contralens.checks import InputError
+                from contralens.errors import InputError
 
                 raise InputError("no weights here")
 

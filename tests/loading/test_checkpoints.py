@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision import models
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.loading.checkpoints import load_checkpoint, read_state
 from contralens.models.targets import layers, target
 

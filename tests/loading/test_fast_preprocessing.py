@@ -16,8 +16,8 @@ from torchvision import models
 from torchvision.transforms import functional as pil
 
 import contralens
-from contralens.checks import InputError
 from contralens.data.decode import decode
+from contralens.errors import InputError
 from contralens.loading.fast_preprocessing import (
     LARGEST_DIFFERENCE,
     MEAN_DIFFERENCE,

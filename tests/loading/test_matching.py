@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.loading.checkpoints import Filled, load_checkpoint
 from contralens.loading.weight_files import read_tables
 from contralens.models.interventions import class_scores

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision import models
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.loading.channels import with_channels
 from contralens.loading.network_arguments import split_arguments
 from contralens.models.targets import HookedTarget, target

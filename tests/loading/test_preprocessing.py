@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torchvision import transforms as T
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.loading.preprocessing import STATISTICS, preprocessing
 
 

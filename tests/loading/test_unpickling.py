@@ -17,7 +17,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.loading import unpickling
 from contralens.loading.weight_files import read_state, read_tables
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.models.activation_maps import maps
 from contralens.models.targets import layers, target
 

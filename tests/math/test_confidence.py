@@ -11,7 +11,7 @@ from clusters import clustered
 from torch.nn.functional import normalize
 
 import contralens
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.math.activation_sources import source
 from contralens.math.confidence import STAYS, STEADY, Weighed, _probabilities, label_confidence, log_likelihood
 from contralens.math.confidence_model import Model, model

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.math.exemplars import find_exemplars
 from contralens.math.statistics import neuron_statistics, select_neurons
 

@@ -9,7 +9,7 @@ from clusters import clustered
 from test_exemplars import agrees, same
 from test_mining import tiny  # noqa: F401
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.math import stability
 from contralens.math.activation_sources import SparseActivations
 from contralens.math.exemplars import find_exemplars

@@ -10,7 +10,7 @@ import torch
 from clusters import clustered
 from torch.nn.functional import normalize
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.math import lookalike as module
 from contralens.math.exemplars import find_exemplars
 from contralens.math.lookalike import ABOVE, POWERS, RIDGES, SPARSE, lookalike

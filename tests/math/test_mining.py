@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from test_exemplars import agrees, same
 from torch.nn.functional import normalize
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.math import activation_sources, contrast_search, exemplars, neighbours, tensors
 from contralens.math.activation_sources import ActivationSource, DenseActivations, SparseActivations
 from contralens.math.exemplars import find_exemplars, mine

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.math.concept_vectors import concept_vectors, weights
 from contralens.math.exemplars import find_exemplars
 from contralens.math.ranking import best

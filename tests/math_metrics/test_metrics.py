@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.math import metric_rows, metrics, simulation
 
 VALUES = st.sampled_from([0.0, -0.0, 0.5, 1.0, 2.0, -1.5, 3.25, 1e-7, -2e8, math.nan, math.inf])

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.math.activation_sources import Beside, SparseActivations, columns
 from contralens.math.exemplars import find_exemplars
 from contralens.math.null_neurons import fake_activations, fake_exemplars, together, with_fakes

@@ -6,7 +6,7 @@ import pytest
 import torch
 from test_null_test import layer
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.math.exemplars import find_exemplars
 from contralens.math.scoring import run_scorer
 from contralens.math.stability import Stability, bootstrap_labels

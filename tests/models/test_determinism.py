@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import contralens
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.models.determinism import noise, why_not_repeatable
 
 PP = "resize=32x32,mean=half"

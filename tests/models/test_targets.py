@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from contralens import types
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.models.targets import TARGETS, layers, target
 
 PREPROCESS = "resize=32x32,mean=half"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.models.pooling import POOLINGS, SHAPES, channels_last, choose, pool, prefix_of
 
 NAN = float("nan")

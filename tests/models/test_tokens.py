@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from contralens.checks import InputError
 from contralens.cli import main
+from contralens.errors import InputError
 from contralens.models.activation_maps import maps
 from contralens.models.sae_target import sae
 from contralens.models.targets import layers, target

@@ -12,8 +12,8 @@ from PIL import Image
 from propose_run import PixelEncoder, build_run
 from propose_servers import completion, looks, serving, slowly
 
-from contralens.checks import InputError
 from contralens.data.runs import Run
+from contralens.errors import InputError
 from contralens.proposing.candidates import Candidates, load_candidates
 from contralens.proposing.propose import propose
 

@@ -36,7 +36,7 @@ from test_saes import (
 )  # fmt: skip
 from torch import Tensor, nn
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.models.sae_target import sae
 from contralens.models.targets import target
 from contralens.saes.reading import read_sae

@@ -9,7 +9,7 @@ import torch
 from test_saes import B_DEC, B_ENC, NAMED, W_DEC, W_ENC, D, K, N, X, random
 from torch import Tensor, nn
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.models.interventions import class_scores, scalable, scaled, shares
 from contralens.models.sae_target import sae
 from contralens.models.targets import target

@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.saes.reading import read_sae
 
 D, N, K = 24, 96, 8

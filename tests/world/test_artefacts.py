@@ -11,7 +11,7 @@ import torch
 from contralens import concept_list, labeled_images
 from contralens.auditing.alignment import embed_concepts
 from contralens.bench.training import tune_target
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.world.artefacts import ARTEFACTS, CLASSES, Plant, artefact_neurons, artefact_share
 from contralens.world.encoder import load_encoder, preprocess, to_tensor
 from contralens.world.scenes import column, level

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from contralens.bench import training, world_images
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.types import Encoder, Target
 from contralens.world import captions, encoder, planted, truth
 from contralens.world.render import SIZE, render

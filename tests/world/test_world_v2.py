@@ -15,7 +15,7 @@ import train_encoder_2
 
 import contralens
 from contralens.bench.versions import version
-from contralens.checks import InputError
+from contralens.errors import InputError
 from contralens.world import combinations, disturbances, encoder, foreign
 from contralens.world import render as plain
 from contralens.world.captions import meaning, one_factor_captions

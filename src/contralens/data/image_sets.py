@@ -88,7 +88,7 @@ class ImageSet:
         return fingerprints
 
     def load(self, index: int) -> Image.Image:
-        """Decode one image to RGB, upright; `checks.ImageError` "id: reason" for one that cannot be decoded."""
+        """Decode one image to RGB, upright; `errors.ImageError` "id: reason" for one that cannot be decoded."""
         try:
             return decode(self._item(self._keys[index]), self.max_pixels)
         except Exception as e:  # whatever a decoder or a data set raises over one image must not end the run
