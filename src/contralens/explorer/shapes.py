@@ -1,4 +1,7 @@
-"""What the JSON of each page holds. mypy checks it where it is built, OpenAPI documents it, a test validates it."""
+"""What the JSON of each page holds. mypy checks it where it is built, OpenAPI documents it, a test validates it.
+
+Longer than a page should be, as each shape is made of others, and they are read from here together, like a glossary.
+"""
 
 from __future__ import annotations
 
