@@ -1,6 +1,7 @@
 """Mining, scoring and confidence shard by shard: the same numbers, in memory that hardly grows with the images.
 
     python benchmarks/shards.py            # 10 million images in 20 shards, D=64, 64 neurons; half an hour
+    python benchmarks/shards.py --float32  # products as on a machine without fast bfloat16
     python benchmarks/shards.py --quick
 
 Made-up embeddings in clusters and activations that follow them, drawn anew from a seed each time that a shard is asked
@@ -23,6 +24,7 @@ import torch
 from common import Peak, arguments, growth, peak_resident, publish, table
 from torch.nn.functional import normalize
 
+from contralens.math import neighbours
 from contralens.math.activation_sources import ActivationSource, source
 from contralens.math.confidence import Weighed
 from contralens.math.exemplars import find_exemplars
@@ -78,9 +80,12 @@ def main() -> None:
     parser.add_argument("--neurons", type=int, default=64)
     parser.add_argument("--width", type=int, default=64)
     parser.add_argument("--k", type=int, default=30)
+    parser.add_argument("--float32", action="store_true", help="no bfloat16, whatever the self-test finds")
     parser.add_argument("--child", type=int, nargs=5)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    if args.float32:
+        neighbours.bfloat16_is_fast = lambda device: False
     if args.child:
         child(*args.child)
         return
@@ -100,7 +105,8 @@ def main() -> None:
     for images in sizes:
         numbers = [str(n) for n in (images, each, args.neurons, args.width, args.k)]
         run = subprocess.run(
-            [sys.executable, str(Path(__file__)), "--threads", str(args.threads), "--child", *numbers],
+            [sys.executable, str(Path(__file__)), "--threads", str(args.threads), *(["--float32"] * args.float32),
+             "--child", *numbers],
             capture_output=True, text=True, check=True,
         )  # fmt: skip
         mining, scoring, most, most_scoring = map(float, run.stdout.split())

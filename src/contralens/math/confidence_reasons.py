@@ -31,8 +31,9 @@ def in_words(row: Mapping[str, float]) -> list[str]:
     votes, of = round(value("votes", 0.0) * len(PANEL)), len(PANEL)
     (good if 2 * votes > of else bad).append(f"{votes} of {of} scorers agree")
     near = round(value("nearest (strongest)", 0.0) * 5)
+    some = {0: "none", 1: "only 1"}.get(near, str(near))
     verb = "are" if near > 1 else "is"
-    (good if near >= 2 else bad).append(f"{near or 'none'} of its 5 strongest images {verb} close to the label")
+    (good if near >= 2 else bad).append(f"{some} of its 5 strongest images {verb} close to the label")
     others = round(float(torch.expm1(torch.tensor(value("other neurons", 0.0)))))
     if others >= 2:
         bad.append(f"{others} other neurons have the same")
