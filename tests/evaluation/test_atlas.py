@@ -19,6 +19,7 @@ import contralens
 from contralens.bench.world_images import write_world
 from contralens.cli import main
 from contralens.data.atlases import opened
+from contralens.data.notes import Notebook
 from contralens.data.runs import Run
 from contralens.errors import InputError
 from contralens.math.layer_edges import feeding
@@ -111,6 +112,17 @@ def test_links_are_those_of_match(runs: Path) -> None:
     assert ours == {(names[r["run"]], r["neuron"]): (r["best"], r["matches"]) for r in found.best.to_pylist()}
 
 
+def test_links_give_labels_as_finally_judged(runs: Path, tmp_path: Path) -> None:
+    two = [Path(shutil.copytree(runs / "runs" / name, tmp_path / name)) for name in ("block2", "block3")]
+    Notebook(two[0], writable=True).add(3, "block2/3", "label", "a person's word")
+    atlas = contralens.atlas(two, links=True, fakes=100, cache=runs / "cache")
+    judged = {(r["run"], r["neuron"]): r["label"] for r in atlas.neurons.to_pylist()}
+    assert judged["block2", 3] == "a person's word"
+    for row in atlas.links.to_pylist():
+        assert row["label"] == judged[row["run"], row["neuron"]]
+        assert row["other_label"] == judged[row["other_run"], row["other"]]
+
+
 def test_edges_by_weights_are_those_of_the_head(runs: Path) -> None:
     two = [runs / "runs" / name for name in ("block3", "output")]
     atlas = contralens.atlas(two, edges="weights", fakes=100, cache=runs / "cache")
@@ -126,6 +138,20 @@ def test_edges_by_weights_are_those_of_the_head(runs: Path) -> None:
     )
     assert len(nonlinear.edges) == 0
     assert "not linear" in nonlinear.manifest["notes"][0]
+
+
+def test_edges_by_weights_leave_out_images_that_cannot_be_read(runs: Path, tmp_path: Path) -> None:
+    two = [runs / "runs" / name for name in ("block3", "output")]
+    moved = Path(shutil.copytree(runs / "w/images", tmp_path / "images"))
+    whole = contralens.atlas(two, edges="weights", save=False, cache=runs / "cache")
+    for at in (0, 1):
+        sorted(moved.iterdir())[at].write_text("no picture")
+    left = contralens.atlas(two, edges="weights", source=moved, save=False, cache=runs / "cache")
+    assert left.edges["neuron"] == whole.edges["neuron"]
+    for file in moved.iterdir():
+        file.write_text("no picture")
+    with pytest.raises(InputError, match="holds none of the run's"):
+        contralens.atlas(two, edges="weights", source=moved, save=False, cache=runs / "cache")
 
 
 def test_a_planted_edge_stands_out_of_permuted_weights_and_noise_does_not() -> None:

@@ -126,6 +126,15 @@ def test_classes_that_differ_in_nothing_are_not_separated(world_run, patterns) -
     assert "No neuron separates the classes" in contrast_page(none)
 
 
+def test_scorers_that_read_activations_describe_classes_whose_images_are_mixed(world_run, patterns) -> None:
+    names, options = patterns
+    for scorer in ("linear", "lookalike"):
+        found = contralens.contrast_classes(
+            world_run, "striped", "dotted", labels=names, scorer=scorer, describe=4, k=10, **options
+        )
+        assert sum(row["concept"] is not None for row in found.rows()) > 0
+
+
 def test_what_is_wrong_is_said_in_one_line(world_run, patterns) -> None:
     names, options = patterns
     options = {"labels": names, **options}
@@ -137,6 +146,7 @@ def test_what_is_wrong_is_said_in_one_line(world_run, patterns) -> None:
         (("striped", "dotted"), {"labels": None}, "have no classes"),
         (("striped", "dotted"), {"labels": {"no.png": "striped"}}, "names none of the run's images"),
         (("striped", "dotted"), {"labels": ["striped"]}, "must be a table, a mapping"),
+        (("striped", "dotted"), {"labels": None, "words": True, "class_column": "dx"}, "name columns of a table"),
         (("striped", "dotted"), {"scorer": "cps"}, "unknown scorer"),
         (("a", "b"), {"labels": {"00000.png": "a", "00001.png": "b"}}, "1 image of 'a'"),
     ):

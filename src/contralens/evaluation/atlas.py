@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -60,7 +60,7 @@ def atlas(settings: AtlasOf) -> Atlas:
     labels = _labels(found)
     for (one, a), (other, b) in pairwise(zip(runs, keys, strict=True)):
         if settings.links:
-            links += _links(settings, (one, other), (a, b))
+            links += _links(settings, (one, other), (a, b), labels)
         if settings.edges != "none":
             own, why = _edges(settings, (one, other), (a, b), labels)
             edges += own
@@ -79,18 +79,19 @@ def _labels(found: Atlas) -> dict[tuple[str, int], str | None]:
     return {(r["run"], r["neuron"]): r["label"] for r in found.neurons.select(["run", "neuron", "label"]).to_pylist()}
 
 
-def _links(settings: AtlasOf, runs: Sequence[Run], keys: Sequence[str]) -> list[dict[str, Any]]:
+def _links(
+    settings: AtlasOf, runs: Sequence[Run], keys: Sequence[str], labels: dict[tuple[str, int], str | None]
+) -> list[dict[str, Any]]:
     given = {name: getattr(settings, name) for name in ("source", "encoder", "cache", "device", "fakes", "seed")}
     nets = None if settings.target is None else [settings.target, settings.target]
     found = match(*runs, targets=nets, progress=settings.progress, **given)
-    labels = [{r["neuron"]: r["label"] for r in run.rows()} for run in runs]
     rows = []
     for row in found.best.to_pylist():
         at = 0 if row["run"] == "one" else 1
         rows.append({
-            "run": keys[at], "neuron": row["neuron"], "label": labels[at].get(row["neuron"]), "other_run": keys[1 - at],
-            "other": row["best"], "other_label": labels[1 - at].get(row["best"]), "correlation": row["correlation"],
-            "threshold": found.manifest["threshold"], "matches": row["matches"],
+            "run": keys[at], "neuron": row["neuron"], "label": labels.get((keys[at], row["neuron"])),
+            "other_run": keys[1 - at], "other": row["best"], "other_label": labels.get((keys[1 - at], row["best"])),
+            "correlation": row["correlation"], "threshold": found.manifest["threshold"], "matches": row["matches"],
         })  # fmt: skip
     return rows
 
@@ -109,8 +110,11 @@ def _edges(
     rows = torch.cat([block for _, block in sides[0].activations(images).blocks()]).float().nan_to_num()
     differences = torch.stack([rows[own[own >= 0]].mean(0) for own in exemplars.positives]) - rows.mean(0)
     if settings.edges == "weights":
-        some = sides[1].images
-        batch = default_collate([one.preprocess(some.load(i)) for i in range(min(4, len(some)))])
+        picture = sides[1].pictures(range(len(images)))
+        some = list(islice((p for i in range(len(images)) if (p := picture(i)) is not None), 4))
+        if not some:
+            raise InputError(f"{sides[1].images.name}: no image can be read, so there are no edges by weights")
+        batch = default_collate([one.preprocess(p) for p in some])
         weights = linear_weights(one, other, batch)
         if weights is None:
             return [], [

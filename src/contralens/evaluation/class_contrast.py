@@ -184,8 +184,8 @@ def _describe(
     neurons: Tensor, for_a: Tensor,
 ) -> _Described:  # fmt: skip
     """Mine, score and lay out the strongest neurons (n); `for_a` (n) says which class each fires for."""
-    rows = torch.from_numpy(np.concatenate([classes.a, classes.b]))
-    in_a = torch.arange(len(rows)) < len(classes.a)
+    rows, places = torch.from_numpy(np.concatenate([classes.a, classes.b])).sort()
+    in_a = places < len(classes.a)
     values = columns(activations, neurons)[rows]
     e = reopened.embeddings(reopened.probe)
     exemplars, cold = restricted_exemplars(values, e[rows], in_a, for_a, settings.k)

@@ -52,6 +52,12 @@ def image_classes(reopened: Reopened, settings: ContrastClasses) -> ImageClasses
     if sum(ways.values()) > 1:
         given = [name for name, asked in ways.items() if asked]
         raise InputError(f"classes come from one source; got {' and '.join(given)}")
+    if (settings.image_column or settings.class_column) and not (
+        settings.labels is not None and _is_paths(settings.labels)
+    ):
+        raise InputError(
+            "`image_column` and `class_column` name columns of a table: give it with labels= (--table FILE)"
+        )
     ids = reopened.run.images["id"].to_pylist()
     if settings.words:
         found = _by_words(reopened, a, b, settings.share)
