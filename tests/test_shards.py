@@ -225,3 +225,10 @@ def test_what_shards_do_not_have_is_one_line(whole: Path) -> None:
         contralens.label_shards([], **GIVEN, **HOW)
     with pytest.raises(InputError, match="shards have no `fdr`: omit it"):
         contralens.label_shards(shards_of(whole, "odd"), **GIVEN, **HOW, fdr=0.05)
+    for wrong in (["w", "cache"], [("w",)], "w", iter([])):
+        with pytest.raises(InputError, match="must be a list of"):
+            contralens.label_shards(wrong, **GIVEN, **HOW)
+    with pytest.raises(InputError, match="omit `cache`"):
+        contralens.label_shards(shards_of(whole, "odd"), **GIVEN, **HOW, cache="cache")
+    with pytest.raises(InputError, match="`label_shards` takes no `templats`; did you mean templates"):
+        contralens.label_shards(shards_of(whole, "odd"), **GIVEN, **HOW, templats="a")

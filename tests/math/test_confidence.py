@@ -282,3 +282,17 @@ def test_a_run_says_how_likely_its_labels_are_right(discs, tmp_path) -> None:
     assert [row["label"] for row in without.rows()] == [row["label"] for row in rows]
     with pytest.raises(InputError, match='"auto" needs confidence'):
         contralens.label(InPlace(), discs, ColourEncoder(), list(COLOURS), scorers="auto", **options)
+
+
+def test_arguments_that_say_nothing_of_use_are_one_line() -> None:
+    a, e, t, truth = made()
+    for wrong in (truth.tolist(), {0: "striped"}, {0: 1.0}, {0: None}, {"first": 0}):
+        with pytest.raises(InputError, match="`truth` must map"):
+            label_confidence(a, e, t, truth=wrong)
+    with pytest.raises(InputError, match="`k` must be a whole number"):
+        label_confidence(a, e, t, k=2.5)
+    for neurons, texts in ((0, len(t)), (len(truth), 0)):
+        with pytest.raises(InputError, match="must hold a neuron and a text"):
+            label_confidence(a[:, :neurons], e, t[:texts])
+    number = label_confidence(a, e, t, truth={0: int(truth[0])}).confidence
+    assert torch.equal(label_confidence(a, e, t, truth={0: truth[0]}).confidence, number), "an index of any library"

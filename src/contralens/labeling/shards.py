@@ -20,6 +20,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from contralens.checks import shown
 from contralens.collecting.collect import Collected as Rows
 from contralens.collecting.collect import read_collected
 from contralens.collecting.networks import Networks, networks
@@ -41,6 +42,7 @@ from contralens.math.exemplar_statistics import clarity
 from contralens.math.sharded_mining import ShardedActivations, find_exemplars_in_shards
 from contralens.math.statistics import neuron_statistics
 from contralens.settings.label import Label, Mine
+from contralens.settings.record import known
 from contralens.types import Exemplars
 
 ALONE = {
@@ -127,8 +129,15 @@ def label_shards(
     >>> run.manifest["images"]["shards"], run.rows()[0]["confidence"] is not None
     ([80], True)
     """
+    if not isinstance(shards, list | tuple) or not all(
+        isinstance(one, list | tuple) and len(one) == 2 for one in shards
+    ):
+        raise InputError(f"`shards` must be a list of (images, cache folder); got {shown(shards)}")
     if not shards:
         raise InputError("`shards` must be a list of (images, cache folder); it is empty")
+    known(Label, settings, "label_shards")
+    if both := sorted({"images", "cache"} & set(settings)):
+        raise InputError(f"each of `shards` gives its images and its cache: omit `{both[0]}`")
     given = {"target": target, "encoder": encoder, "vocabulary": vocabulary, **settings}
     whole = Label(images=shards[0][0], cache=shards[0][1], **given)
     if other := [name for name, usual in ALONE.items() if getattr(whole, name) != usual]:

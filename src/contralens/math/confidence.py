@@ -23,12 +23,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import index
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from contralens.checks import shown, whole
 from contralens.errors import InputError
 from contralens.math.activation_sources import source
 from contralens.math.confidence_model import model
@@ -108,6 +110,9 @@ def label_confidence(
     ([1, 2], True)
     """
     a, e, t = belonging(activations, embeddings, texts)
+    k = whole("k", k)
+    if not a.shape[1] or not len(t):
+        raise InputError("`activations` and `texts` must hold a neuron and a text, at least")
     known = _known(truth, a.shape[1], len(t))
     level = [] if shows is None else [planted(_checked(shows, len(e), len(t)), e, t, k, seed)]
     exemplars = find_exemplars(a, e, k=k)
@@ -312,10 +317,22 @@ def _checked(shows: Any, images: int, concepts: int) -> Tensor:
 
 def _known(truth: Truth | None, neurons: int, concepts: int) -> dict[int, set[int]]:
     """A truth as sets, after a look at its indices."""
-    known = {int(n): {int(c)} if isinstance(c, int) else {int(x) for x in c} for n, c in (truth or {}).items()}
+    try:
+        known = {int(n): _concepts(c) for n, c in ({} if truth is None else truth).items()}
+    except (AttributeError, TypeError, ValueError) as e:
+        raise InputError(
+            f"`truth` must map the index of a neuron to that of its concept, or to those of several; got {shown(truth)}"
+        ) from e
     for n, some in known.items():
         if not 0 <= n < neurons or any(not 0 <= c < concepts for c in some):
             raise InputError(
                 f"`truth` says that neuron {n} is {sorted(some)}; there are {neurons} neurons and {concepts} concepts"
             )
     return known
+
+
+def _concepts(given: Any) -> set[int]:
+    try:
+        return {index(given)}
+    except TypeError:
+        return {index(c) for c in given}
