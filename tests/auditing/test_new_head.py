@@ -131,6 +131,9 @@ def test_what_cannot_be_fitted_is_refused_in_a_line(case: Path, tmp_path: Path) 
         "target": target(), "encoder": HueEncoder(), "cache": case / "cache", "fakes": 200, "save": False,
         "classes": CLASSES, "new_head": True,
     }  # fmt: skip
+    for lone in ({"subgroups": "sub.csv"}, {"unseen": True}, {"class_column": "dx"}):
+        with pytest.raises(InputError, match=f"`{next(iter(lone))}` is about labeled images"):
+            contralens.audit(case / "run", CONCEPTS, **lone)
     with pytest.raises(InputError, match="needs labeled images with classes"):
         contralens.audit(case / "run", CONCEPTS, **given)
     for name, count in zip(CLASSES, (LEAST - 1, 30), strict=True):

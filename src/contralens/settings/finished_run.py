@@ -168,6 +168,9 @@ class Audit(OnLabels):
         super().__post_init__()
         if self.new_head and self.labeled is None:
             raise InputError("a new head needs labeled images with classes; set labeled= (--labeled FOLDER)")
+        for name in ("subgroups", "unseen", "image_column", "class_column"):
+            if self.labeled is None and getattr(self, name):
+                raise InputError(f"`{name}` is about labeled images; set labeled= (--labeled FOLDER)")
 
 
 @dataclass(frozen=True, kw_only=True)
