@@ -108,6 +108,7 @@ def test_what_a_name_stands_for() -> None:
         (lambda: encoder("mine.py:brush:x"), "got Brush, which is missing width"),
         (lambda: encoder("mine.py:words:x"), "calling words failed"),
         (lambda: parse_scorer("mine.py:strongest:rnk=1"), "has no option 'rnk'; did you mean rank"),
+        (lambda: parse_scorer("auto"), "'auto' chooses among labels of a run by their confidence"),
         (lambda: parse_scorer("strongst"), "unknown scorer 'strongst'; known: semanticlens; .*FILE.py:NAME"),
         (lambda: read_vocabulary("mine.py:words:most=x"), "most must be a whole number; got 'x'"),
         (lambda: wanted_metrics("mine.py:hit_rate:j=2"), "metric 'mine.py:hit_rate' has no option 'j'; it takes k"),

@@ -240,6 +240,13 @@ def test_few_of_everything_and_bad_input() -> None:
         label_confidence(a, e[:-1], t)
     with pytest.raises(InputError, match="unknown scorer 'no'"):
         label_confidence(a, e, t, "no")
+    for rows, says in (
+        ((3 * e, t), "row 0 has length 3"), ((e, 0.5 * t), "`texts` must be rows of length 1"),
+        ((torch.full_like(e, torch.nan), t), "`embeddings` holds no row"),
+        ((e, torch.cat([t[:1] * torch.nan, t[1:]])), "`texts` must be finite"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=says):
+            label_confidence(a, *rows)
 
 
 def test_the_model_reads_what_it_wrote_and_counts_nothing_beyond_its_range() -> None:

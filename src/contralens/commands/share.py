@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Literal
 
 import typer
@@ -126,7 +127,7 @@ def log_command(
         folder = to_tensorboard(
             loaded, out or Path(f"{run.resolve()}.tensorboard"), step=step or 0, pairs=pairs, neurons=pictured
         )
-        typer.echo(f"wrote {folder}\nto see it: tensorboard --logdir {folder}")
+        typer.echo(f"wrote {folder}\nto see it: tensorboard --logdir {quote(str(folder))}")
     elif to == "wandb":
         where = to_wandb(
             loaded, project=name or "contralens", step=step, pairs=pairs, neurons=pictured, folder=out
@@ -154,7 +155,7 @@ def push_command(
 
     where = push(run, dest, thumbnails=with_thumbnails, names=not no_names, public=public)
     pictures = "with thumbnails of the evidence" if with_thumbnails else "without pictures (--with-thumbnails)"
-    typer.echo(f"pushed to {where}, {pictures}\nto get it: contralens pull {dest} --out run")
+    typer.echo(f"pushed to {where}, {pictures}\nto get it: contralens pull {quote(dest)} --out run")
 
 
 @with_flags(Label, only=("replace",))

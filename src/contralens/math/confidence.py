@@ -41,6 +41,7 @@ from contralens.math.planted_neurons import plant
 from contralens.math.ranking import Best, belonging
 from contralens.math.scorer_panel import PANEL, Ballot, ballot
 from contralens.math.statistics import neuron_statistics
+from contralens.math.tensors import unit_rows
 from contralens.types import AUTO, Brief, Exemplars, word_of
 
 FEW_IMAGES = 30
@@ -103,7 +104,8 @@ def label_confidence(
             some with their word removed, then calibrate like known neurons.
 
     Raises:
-        InputError: an unknown scorer, matrices that do not belong together, a truth beyond the neurons or texts.
+        InputError: an unknown scorer, matrices that do not belong together, rows that are not unit rows, a truth beyond
+            the neurons or texts.
 
     >>> found = label_confidence(activations, embeddings, texts, k=2)
     >>> found.labels.tolist(), bool((found.confidence < 0.9).all())  # four images prove nothing
@@ -113,6 +115,10 @@ def label_confidence(
     k = whole("k", k)
     if not a.shape[1] or not len(t):
         raise InputError("`activations` and `texts` must hold a neuron and a text, at least")
+    unit_rows(e, "embeddings")
+    unit_rows(t, "texts")
+    if not bool(t.isfinite().all()):
+        raise InputError("`texts` must be finite numbers; leave out the concepts without an embedding")
     known = _known(truth, a.shape[1], len(t))
     level = [] if shows is None else [planted(_checked(shows, len(e), len(t)), e, t, k, seed)]
     exemplars = find_exemplars(a, e, k=k)

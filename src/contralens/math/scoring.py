@@ -11,7 +11,7 @@ from torch import Tensor
 from contralens.errors import InputError
 from contralens.math.ranking import Columns, Scorer
 from contralens.math.scorers import ACTIVATIONS, DECODER, SCORERS
-from contralens.types import Exemplars
+from contralens.types import AUTO, Exemplars
 
 
 def parse_scorer(spec: str) -> tuple[str, dict[str, Any]]:
@@ -23,6 +23,8 @@ def parse_scorer(spec: str) -> tuple[str, dict[str, Any]]:
     >>> parse_scorer("csp:gamma=0.5")
     ('csp', {'gamma': 0.5})
     """
+    if spec == AUTO:
+        raise InputError(f"{AUTO!r} chooses among labels of a run by their confidence; name one scorer here, e.g. csp")
     name, _, given = SCORERS.parse(spec)
     if not 0.0 <= given.get("gamma", 0.0) <= 1.0:
         raise InputError(f"scorer {spec!r}: gamma must lie between 0 and 1")

@@ -225,3 +225,27 @@ def finite_rows(e: Tensor) -> Tensor:
     for block in blocks(len(e), e.shape[1] * e.element_size()):
         out[block] = e[block].isfinite().all(1)
     return out
+
+
+def unit_rows(rows: Tensor, name: str) -> None:
+    """Refuses rows (I,D) of which one that is finite does not have length 1; in blocks.
+
+    Raises:
+        InputError: such a row (off by more than .01, so that half precision passes), or no finite row.
+
+    >>> unit_rows(2 * embeddings, "embeddings")
+    Traceback (most recent call last):
+    contralens.errors.InputError: `embeddings` must be rows of length 1; row 0 has length 2: divide each by its length
+    """
+    finite = finite_rows(rows)
+    if not bool(finite.any()):
+        raise InputError(f"`{name}` holds no row of finite numbers")
+    for block in blocks(len(rows), rows.shape[1] * rows.element_size()):
+        lengths = rows[block].float().norm(dim=1)
+        wrong = (finite[block] & ((lengths - 1).abs() > 0.01)).nonzero()
+        if len(wrong):
+            at = int(wrong[0])
+            raise InputError(
+                f"`{name}` must be rows of length 1; row {block.start + at} has length {float(lengths[at]):.3g}: "
+                "divide each by its length"
+            )

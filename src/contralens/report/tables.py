@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from rich.markup import escape
@@ -95,7 +96,7 @@ def summary(run: Run, page: Path | None) -> None:
     no_label = ", ".join(f"{n} {status}" for status, n in m["neurons"]["skipped"].items())
     skipped = len(m["images"]["skipped"])
     print(
-        f"\n{m['neurons']['labeled']} neurons of {m['target']['name']} {m['target']['layer']} labeled"
+        f"\n{counted(m['neurons']['labeled'], 'neuron')} of {m['target']['name']} {m['target']['layer']} labeled"
         + (f" (no label: {no_label})" if no_label else "")
         + f" over {m['images']['count']} images"
         + (f" ({skipped} skipped, listed in manifest.json)" if skipped else "")
@@ -112,8 +113,9 @@ def summary(run: Run, page: Path | None) -> None:
     print(f"run folder: {run.path}")
     if page:
         print(f"report:     {page}   (open it in any browser, e.g. python -m webbrowser {page.resolve().as_uri()})")
-    print(f"share:      {program()} card {run.path}   (the clearest change by contrast, as a picture)")
-    print(f"next:       {program()} explore {run.path}   (or evaluate, to measure the labels; verify, to test them)")
+    folder = quote(str(run.path))
+    print(f"share:      {program()} card {folder}   (the clearest change by contrast, as a picture)")
+    print(f"next:       {program()} explore {folder}   (or evaluate, to measure the labels; verify, to test them)")
 
 
 def program() -> str:
