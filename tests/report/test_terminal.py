@@ -59,10 +59,10 @@ def test_all_scorers_are_shown_where_there_is_room(
 
 
 def test_the_summary_says_what_comes_next_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = drawn_run().save(tmp_path / "run")
+    run = drawn_run().save(tmp_path / "a run")
     summary(run, None)
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("next:"))
-    assert f"contralens explore {tmp_path / 'run'}" in line
+    assert f"contralens explore '{tmp_path / 'a run'}'" in line
     assert {"evaluate,", "verify,"} <= set(line.split())
 
 

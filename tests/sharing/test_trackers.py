@@ -236,6 +236,8 @@ def test_the_command_logs_and_refuses(
         code, said = command(run.path, "--to", *given)
         assert (code, said.count("\n")) == (2, 1)
         assert given[1] in said
+    code, said = command(run.path, "--to", "tensorboard", "--out", run.path)
+    assert (code, "is a run folder" in said) == (2, True)
     code, said = command(run.path, "--to", "tensorboard", "--pairs", 11)
     assert code == 2
     assert said.count("\n") == 1

@@ -121,6 +121,8 @@ def log_command(
         for flag, value in options.items():
             if value is not None and to not in which:
                 raise InputError(f"{flag} goes with {which}; got --to {to}")
+    if out is not None and (out / "manifest.json").exists():
+        raise InputError(f"--out {out} is a run folder, which holds nothing else; name another folder")
     pairs, pictured = PAIRS if pairs is None else pairs, PICTURED if pictured is None else pictured
     loaded = load(run, trust_code=trust_code)
     if to == "tensorboard":
