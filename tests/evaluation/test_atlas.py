@@ -201,6 +201,10 @@ def test_sort_without_search_is_refused_and_runs_of_before_have_no_options(runs:
     with pytest.raises(SystemExit, match="2"):
         main()
     assert "--sort goes with --search" in capsys.readouterr().err
+    for ignored in ({"most": 3}, {"fakes": 10}, {"edges_per_neuron": 1}, {"edges": "weights", "most": 3},
+                    {"edges": "ablation", "fakes": 10}):  # fmt: skip
+        with pytest.raises(InputError, match="which are not asked for"):
+            contralens.atlas(runs / "runs/block2", **ignored)
     both = [contralens.load(runs / "runs" / name) for name in ("block2", "block3")]
     older = []
     for run in both:

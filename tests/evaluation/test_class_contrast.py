@@ -148,6 +148,7 @@ def test_what_is_wrong_is_said_in_one_line(world_run, patterns) -> None:
         (("striped", "dotted"), {"labels": ["striped"]}, "must be a table, a mapping"),
         (("striped", "dotted"), {"labels": None, "words": True, "class_column": "dx"}, "name columns of a table"),
         (("striped", "dotted"), {"scorer": "cps"}, "unknown scorer"),
+        (("striped", "dotted"), {"share": 0.2}, "`share` is about images that texts retrieve"),
         (("a", "b"), {"labels": {"00000.png": "a", "00001.png": "b"}}, "1 image of 'a'"),
     ):
         with pytest.raises(InputError, match=said) as error:

@@ -283,6 +283,16 @@ class AtlasOf(Work):
     target: Any = setting(None, PYTHON, "The network, if the manifests do not identify it.")
     encoder: Any = setting(None, PYTHON, "The runs' labeling encoder, if the manifests do not identify it.")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, used, by in (
+            ("edges_per_neuron", self.edges != "none", "edges (--edges)"),
+            ("most", self.edges == "ablation", "edges by ablation (--edges ablation)"),
+            ("fakes", self.links or self.edges == "weights", "links (--links) and edges by weights (--edges weights)"),
+        ):
+            if not used and self.given(name):
+                raise InputError(f"`{name}` is about {by}, which are not asked for")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ContrastClasses(OnRun):
@@ -309,3 +319,8 @@ class ContrastClasses(OnRun):
         "Groups of images (one patient, lesion, scene, video): TABLE:COLUMN; intervals count each group "
         "once (default: the run's groups).", python="Or image -> group.", reads=True)  # fmt: skip
     encoder: Any = setting(None, PYTHON, "The run's labeling encoder, if the manifest does not identify it.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.given("share") and not self.words:
+            raise InputError("`share` is about images that texts retrieve; set words=True (--words)")
