@@ -210,6 +210,8 @@ def test_planting_sets_the_level_by_what_the_encoder_can_see_here() -> None:
         label_confidence(a, e, t, shows=shows[:5])
     with pytest.raises(InputError, match="no concept that at least three images show"):
         label_confidence(a, e, t, shows=torch.zeros_like(shows))
+    with pytest.raises(InputError, match="must be True or False"):
+        label_confidence(a, e, t, shows=0.5 * shows)
 
 
 def test_dead_constant_and_broken_neurons_have_no_label_and_say_why() -> None:

@@ -312,13 +312,15 @@ def planted(shows: Tensor, e: Tensor, t: Tensor, k: int, seed: int) -> Weighed:
 
 def _checked(shows: Any, images: int, concepts: int) -> Tensor:
     """`shows` as (I,C) bool."""
-    there = torch.as_tensor(shows).cpu().bool()
+    there = torch.as_tensor(shows).cpu()
+    if not bool(((there == 0) | (there == 1)).all()):
+        raise InputError("`shows` must be True or False for each image and concept, no share or missing value")
     if there.shape != (images, concepts):
         raise InputError(
             f"`shows` must say for {images} images whether they show each of {concepts} concepts; its shape is "
             f"{tuple(there.shape)}"
         )
-    return there
+    return there.bool()
 
 
 def _known(truth: Truth | None, neurons: int, concepts: int) -> dict[int, set[int]]:

@@ -202,7 +202,7 @@ class Verify(KeptOnRun):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.label is not None and self.neurons is None:
-            raise InputError("`label` tests one phrase on given neurons; set `neurons`")
+            raise InputError("`label` tests one phrase on given neurons; set `neurons` (after the run)")
 
 
 @dataclass(frozen=True, kw_only=True)
